@@ -1,0 +1,93 @@
+"""Everything that microwsgi raises: one tree, three branches, by who has to mend it.
+
+A `ClientError` becomes a response, an `ApplicationError` a logged 500, a `UsageError` one sentence on the terminal.
+"""
+
+from __future__ import annotations
+
+
+class MicrowsgiError(Exception):
+    """The root: catch this to catch all of ours and nothing else."""
+
+
+class ClientError(MicrowsgiError):
+    """The client broke a rule of HTTP or one of our limits; the text is the reason that it is told."""
+
+    status = "400 Bad Request"
+
+
+class RequestTimeout(ClientError):
+    """RFC 9110 15.5.9: the client took longer to send than a time limit allows."""
+
+    status = "408 Request Timeout"
+
+
+class ContentTooLarge(ClientError):
+    """RFC 9110 15.5.14: the body is longer than `body_size`."""
+
+    status = "413 Content Too Large"
+
+
+class TargetTooLong(ClientError):
+    """RFC 9110 15.5.15: the request line is longer than `line_length`."""
+
+    status = "414 URI Too Long"
+
+
+class ExpectationFailed(ClientError):
+    """RFC 9110 10.1.1: an expectation other than 100-continue."""
+
+    status = "417 Expectation Failed"
+
+
+class MisdirectedRequest(ClientError):
+    """RFC 9110 15.5.20: the request names a host that this server does not answer for."""
+
+    status = "421 Misdirected Request"
+
+
+class FieldsTooLarge(ClientError):
+    """RFC 6585 5: the fields are more, or longer, than `head_size`, `line_length` and `field_count` allow."""
+
+    status = "431 Request Header Fields Too Large"
+
+
+class NotImplementedByServer(ClientError):
+    """RFC 9110 15.6.2: a transfer coding or a method that this server does not have."""
+
+    status = "501 Not Implemented"
+
+
+class VersionNotSupported(ClientError):
+    """RFC 9110 15.6.6: neither HTTP/1.1 nor HTTP/1.0."""
+
+    status = "505 HTTP Version Not Supported"
+
+
+class Disconnected(MicrowsgiError, ConnectionError):
+    """The client left while its request was read or its response written; nobody is there to be told.
+
+    A `ConnectionError` too, so that applications which know that one from files and sockets know this one.
+    """
+
+
+class ApplicationError(MicrowsgiError):
+    """The application broke a rule of PEP 3333; the text names the rule."""
+
+
+class UsageError(MicrowsgiError):
+    """Something on the command line, in the configuration or in a call of `serve` is wrong; the text has the cure."""
+
+    exit_code = 2
+
+
+class LoadError(UsageError):
+    """The application can't be loaded."""
+
+    exit_code = 3
+
+
+class ListenError(UsageError):
+    """The address can't be listened on."""
+
+    exit_code = 4

@@ -1,0 +1,1 @@
+"""From a socket to an application: PEP 3333 on http.server's classes. No WebOb."""

@@ -1,0 +1,1 @@
+"""Bytes in, values out: HTTP/1.1 as RFC 9112 and RFC 9110 write it. No socket, no thread, no WebOb."""
