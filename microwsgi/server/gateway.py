@@ -1,0 +1,88 @@
+"""What a connection's handler must know of the server behind it; enough on its own under http.server's servers.
+
+`microwsgi.server.server.WSGIServer` is a Gateway that knows more: its poller, its threads, its stop.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+
+from microwsgi.options import Options
+from microwsgi.server.environ import Environ
+from microwsgi.wire.response import Clock
+
+Application = Callable[[Environ, Callable[..., object]], Iterable[bytes]]
+RequestLog = Callable[[str, str, str, int, int, float, dict[str, str]], object]
+"""Told of each finished request: client, request line, reason (or ""), status, body bytes, seconds, fields."""
+
+
+class Gateway:
+    """An application, the options under which it is served, and where to write what happens."""
+
+    stopping = False
+    """Whether connections are to end with the response that they are at."""
+    parks = False
+    """Whether a response that has nothing to send yet can wait without a thread: `wake` says when it goes on."""
+
+    def __init__(
+        self,
+        application: Application | None = None,
+        options: Options | None = None,
+        access_log: RequestLog | None = None,
+        errors: io.TextIOBase | None = None,
+    ) -> None:
+        self.application = application
+        self.options = options or Options()
+        self.access_log = access_log
+        self.errors = errors
+        self.date = Clock()
+        self.failures = 0
+
+    def set_app(self, application: Application | None) -> None:
+        """As wsgiref's server has it."""
+        self.application = application
+
+    def get_app(self) -> Application | None:
+        """As wsgiref's server has it."""
+        return self.application
+
+    def clock(self) -> float:
+        """The seconds that time limits are measured in."""
+        return time.monotonic()
+
+    def watch(self, deadline: float) -> None:
+        """A connection's `timed_out` is to be called at this time; here its own thread does that."""
+
+    def may_collect(self, handler: object) -> bool:
+        """Whether the poller may wait for the rest of a small body."""
+        return True
+
+    def hold_for_client(self) -> bool:
+        """Whether a thread may wait until a slow reader takes more; `release` when it has."""
+        return True
+
+    def release(self) -> None:
+        """The end of what `hold_for_client` allowed."""
+
+    def forget(self, handler: object) -> None:
+        """A connection is about to be closed, or is the application's from here on."""
+
+    def wake(self, handler: object, after: float) -> None:
+        """Ask an iterable on, at once or after so many seconds."""
+
+    def error_stream(self) -> object:
+        """Where errors go: `wsgi.errors`."""
+        return self.errors or sys.stderr
+
+    def log_error(self, text: str) -> None:
+        """Write a line, or some, where errors go."""
+        print(text, file=self.errors or sys.stderr, flush=True)
+
+    def log_exception(self, what: str, error: BaseException) -> None:
+        """Write the traceback of an application's failure, under a line that says which request it was."""
+        self.failures += 1
+        self.log_error(f"{what}\n{''.join(traceback.format_exception(error)).rstrip()}")

@@ -1,0 +1,140 @@
+"""What goes out: status line, fields and framing of a response (RFC 9112 4 and 6), refusals included.
+
+`microwsgi.server.handler` takes the application's status and headers to `check_head` when `start_response` is called, so
+that a wrong one raises there, in the application's own line; later it asks `head` for the bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from email.utils import formatdate
+from functools import lru_cache
+
+from microwsgi.errors import ApplicationError, ClientError
+
+SERVER = "microwsgi"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+
+STATUS = re.compile(r"[1-9][0-9]{2} [\t -~\x80-\xff]*+")
+NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++")
+CONTROLS = bytes(code for code in (*range(32), 127) if code not in b"\t\r\n")
+HOP_BY_HOP = frozenset(
+    ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+)
+"""Fields that belong to the connection, which is the server's: PEP 3333 forbids them to applications."""
+KNOWN_NAMES = 1024
+
+
+class FieldNames(dict[str, str]):
+    """From a response field's name, checked, to "" for most, and to its lower case for those that the server must see."""
+
+    def __missing__(self, name: str) -> str:
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise ApplicationError(f"{name!r} is not a field name (PEP 3333: headers are (name, value), both str).")
+        kind = name.lower()
+        if kind in HOP_BY_HOP:
+            raise ApplicationError(f"{name} is the server's business: PEP 3333 forbids hop-by-hop fields.")
+        if kind not in {"content-length", "date", "server"}:
+            kind = ""
+        if len(self) < KNOWN_NAMES:
+            self[name] = kind
+        return kind
+
+
+NAMES = FieldNames()
+
+
+class ResponseHead:
+    """A status and fields that passed: what `head` makes bytes of, and what the server must know of them."""
+
+    __slots__ = ("bodiless", "code", "fields", "length", "own", "status_line")
+
+    def __init__(self, status: str, headers: list[tuple[str, str]]) -> None:
+        """Raises ApplicationError with the rule of PEP 3333 that status or headers break."""
+        self.status_line, self.code, self.bodiless = check_status(status)
+        self.length: int | None = None
+        self.own = 0  # which of Date and Server the application gave: 1 and 2
+        if headers.__class__ is not list:
+            raise ApplicationError(f"headers is a {type(headers).__name__}; PEP 3333 asks for a list.")
+        text = ""
+        try:
+            for name, value in headers:
+                if NAMES[name]:
+                    self.take_note(NAMES[name], value)
+                text += name + ": " + value + "\r\n"
+            encoded = text.encode("latin-1")
+        except (TypeError, ValueError) as error:
+            raise ApplicationError(fields_fault(headers)) from error
+        # One look at all of them: an injected CR or LF makes more lines than there are headers.
+        lines = len(headers)
+        if encoded.count(b"\n") != lines or encoded.count(b"\r") != lines or encoded != encoded.translate(None, CONTROLS):
+            raise ApplicationError(fields_fault(headers))
+        self.fields = text
+
+    def take_note(self, kind: str, value: str) -> None:
+        if kind == "date":
+            self.own |= 1
+        elif kind == "server":
+            self.own |= 2
+        elif not (value.isascii() and value.isdigit()) or self.length not in {None, int(value)}:
+            raise ApplicationError(f"Content-Length is digits, once, not {value!r} (RFC 9110 8.6).")
+        else:
+            self.length = int(value)
+
+
+@lru_cache(maxsize=256)
+def check_status(status: str) -> tuple[str, int, bool]:
+    """Status line, code, and whether a response of that status has no body at all (RFC 9112 6.3)."""
+    if not isinstance(status, str) or not STATUS.fullmatch(status):
+        raise ApplicationError(f"The status is {status!r}; PEP 3333 asks for a str like '200 OK'.")
+    code = int(status[:3])
+    if code < 200:  # noqa: PLR2004 - RFC 9110 15.2: the informational ones
+        raise ApplicationError(f"{status!r} is an interim status; start_response takes a final one (RFC 9110 15.2).")
+    return f"HTTP/1.1 {status}\r\n", code, code in {204, 304}
+
+
+def fields_fault(headers: list[tuple[str, str]]) -> str:
+    """Which of the headers is wrong, and why."""
+    for header in headers:
+        if not isinstance(header, tuple) or [type(part) for part in header] != [str, str]:
+            return f"The header {header!r} is not a tuple (name, value) of two str (PEP 3333)."
+        name, value = header
+        if any(ord(character) > 255 for character in value):  # noqa: PLR2004 - latin-1 ends there
+            return f"The value of {name} has characters beyond latin-1: {value!r} (PEP 3333)."
+        if "\n" in value or "\r" in value or value.encode("latin-1").translate(None, CONTROLS) != value.encode("latin-1"):
+            return f"The value of {name} has a control character: {value!r} (PEP 3333)."
+    return "headers is not a list of (name, value) tuples (PEP 3333)."
+
+
+class Clock:
+    """The Date and Server fields, made anew once a second (RFC 9110 6.6.1, 10.2.4)."""
+
+    def __init__(self) -> None:
+        self.second = 0
+        self.fields = ("", "", "", "")
+
+    def tick(self) -> tuple[str, str, str, str]:
+        """The fields to add where the application gave neither, Date, Server, both."""
+        second = int(time.time())
+        if second != self.second:
+            date, server = f"Date: {formatdate(second, usegmt=True)}\r\n", f"Server: {SERVER}\r\n"
+            self.fields = (date + server, server, date, "")
+            self.second = second
+        return self.fields
+
+
+def refusal(error: ClientError, date: str, *, bodiless: bool = False) -> bytes:
+    """The whole response to a request that is refused: it says why, and that the connection closes (RFC 9112 9.6)."""
+    content = f"{error.status}\n\n{error}\n".encode("utf-8", "replace")
+    head = (
+        f"HTTP/1.1 {error.status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        f"Content-Length: {len(content)}\r\n{date}Connection: close\r\n\r\n"
+    )
+    return head.encode("latin-1") + (b"" if bodiless else content)
+
+
+def early_hints(headers: list[tuple[str, str]]) -> bytes:
+    """An interim 103 response with these fields (RFC 8297)."""
+    return f"HTTP/1.1 103 Early Hints\r\n{ResponseHead('200 OK', headers).fields}\r\n".encode("latin-1")
