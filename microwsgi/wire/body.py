@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from microwsgi.errors import ClientError, ContentTooLarge, Disconnected, FieldsTooLarge
 from microwsgi.options import Options
-from microwsgi.wire.head import BARE, CHUNKED, FIELD_LINE, TOKEN
+from microwsgi.wire.head import CHUNKED, CONTROL, FIELD_LINE, TOKEN
 
 SCRATCH = 16 * 1024
 """Bytes received at once where a chunk's size is not known yet."""
@@ -84,8 +84,10 @@ class ChunkedDecoder:
                 continue
             end = data.find(b"\r\n", start)
             if end < 0:
-                self.check_partial(data[start:])
+                self.check_line(data[start:].removesuffix(b"\r"))
                 break
+            if end - start > self.limits.line_length:
+                self.check_line(data[start:end])
             self.take_line(data[start:end])
             start = end + 2
         self.rest = data[start:]
@@ -129,12 +131,14 @@ class ChunkedDecoder:
         if self.trailer_size > self.limits.head_size or len(self.trailers) > self.limits.field_count:
             raise FieldsTooLarge("The trailer has more fields than head_size and field_count allow.")
 
-    def check_partial(self, line: bytes) -> None:
-        """Refuse a line as soon as it can't become valid, so that no one waits for the end of what has none."""
-        if BARE.search(line) or (self.take_line == self.take_end and line not in {b"", b"\r"}):
+    def check_line(self, line: bytes) -> None:
+        """Refuse a line as soon as it can't become valid: no one waits for the end of what has none, or is too long."""
+        control = CONTROL.search(line)
+        if (control and control.start() <= self.limits.line_length) or (line and self.take_line == self.take_end):
             raise ClientError("A line of the chunked coding is not ended by CR LF (RFC 9112 7.1).")
         if len(line) > self.limits.line_length:
-            raise ClientError(f"A line of the chunked coding is longer than {self.limits.line_length} bytes.")
+            kind = FieldsTooLarge if self.take_line == self.take_trailer else ClientError
+            raise kind(f"A line of the chunked coding is longer than {self.limits.line_length} bytes (line_length).")
 
 
 Decoder = LengthDecoder | ChunkedDecoder
