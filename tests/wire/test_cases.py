@@ -1,0 +1,98 @@
+"""Every wire case, to the parsers: whole, octet by octet, cut in two everywhere, alone and before another request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from microwsgi.options import Options
+from tests.wire.cases import FOLDER, Case, cases
+from tests.wire.exchange import Outcome, read
+
+NEXT = b"GET /next HTTP/1.1\r\nHost: example.com\r\n\r\n"
+LONG = 2000
+"""Octets beyond which a case is not cut at every place, but at about this many."""
+
+STATUSES = {400, 413, 414, 417, 431, 501, 505}
+
+ALL = cases("accepted") + cases("refused")
+
+
+def every(kind: str) -> pytest.MarkDecorator:
+    """One test for each case of a kind, named after its file."""
+    return pytest.mark.parametrize("case", cases(kind), ids=lambda case: case.name)
+
+
+def cuts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The data in two parts, in every way; long data at places near both ends and evenly between."""
+    places = range(1, len(data))
+    if len(data) > LONG:
+        step = len(data) // LONG * 4 + 1
+        places = sorted({*range(1, 200), *range(200, len(data), step), *range(len(data) - 200, len(data))})
+    return ((data[:place], data[place:]) for place in places)
+
+
+def together(data: bytes, follow: bytes) -> Iterator[list[bytes]]:
+    """The data and what follows it: in one piece, in two, and octet by octet unless that takes long."""
+    yield [data + follow]
+    yield [data, follow]
+    if len(data) <= LONG:
+        yield [bytes([octet]) for octet in data + follow]
+
+
+def check(case: Case, outcome: Outcome) -> None:
+    """What was accepted, what was refused, and in which order."""
+    assert outcome.status == case.status
+    assert len(outcome.requests) == case.after
+    if case.status is None:
+        assert outcome.requests == case.requests
+
+
+@every("accepted")
+def test_accepted(case: Case) -> None:
+    options = Options(**case.options)
+    whole = read([case.data], options)
+    check(case, whole)
+    assert case.persistent <= (whole.unread == b""), "all of a persistent connection's bytes are requests"
+    assert read([bytes([octet]) for octet in case.data], options)[:2] == whole[:2]
+    for cut in cuts(case.data):
+        assert read(cut, options)[:2] == whole[:2]
+
+
+@every("refused")
+def test_refused(case: Case) -> None:
+    options = Options(**case.options)
+    whole = read([case.data], options)
+    check(case, whole)
+    assert read([bytes([octet]) for octet in case.data], options)[:2] == whole[:2]
+    for cut in cuts(case.data):
+        assert read(cut, options)[:2] == whole[:2]
+
+
+@every("accepted")
+def test_the_next_request_is_read_only_when_the_connection_persists(case: Case) -> None:
+    options = Options(**case.options)
+    whole = read([case.data + NEXT], options)
+    assert whole.status is None
+    targets = [request["target"] for request in whole.requests]
+    assert targets == [request["target"] for request in case.requests] + ["/next"] * case.persistent
+    for pieces in together(case.data, NEXT):
+        assert read(pieces, options)[:2] == whole[:2]
+
+
+@every("refused")
+def test_nothing_after_a_refused_message_is_read_as_a_request(case: Case) -> None:
+    options = Options(**case.options)
+    for follow in (NEXT, b"\r\n" + NEXT, b"\r\n\r\n" + NEXT):
+        for pieces in together(case.data, follow):
+            check(case, read(pieces, options))
+
+
+def test_there_are_at_least_250_cases_and_each_has_its_outcome() -> None:
+    assert len(ALL) >= 250  # issue 3
+    assert len({case.name for case in ALL}) == len(ALL)
+    assert len(list(FOLDER.glob("*/*.json"))) == len(ALL)
+    assert all(case.rule and case.section.startswith("RFC ") and case.data for case in ALL)
+    assert all(case.requests for case in cases("accepted"))
+    assert all(case.status in STATUSES for case in cases("refused"))
