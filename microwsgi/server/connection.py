@@ -12,6 +12,7 @@ import socket
 from collections import deque
 
 from microwsgi.errors import ClientError, Disconnected, RequestTimeout
+from microwsgi.server.environ import Environ
 from microwsgi.server.gateway import Gateway
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -67,6 +68,12 @@ class Connection:
     deadline = NEVER
     received = b""  # bytes that belong to no request yet
     unsent: deque[memoryview | FileSlice] | None = None
+    began = 0.0  # when the request came that is under way; 0 if none is
+    turn = 0  # requests since the others had their turn
+    holds = False  # a thread may wait for this client
+    asleep = False  # its iterable has nothing yet, and has said when to ask again
+    parked = False  # and rests without a thread
+    wake_at = timer_at = NEVER
     allowance = 0.0  # seconds that may still be waited for this client while a thread waits too
 
     # --- Without waiting --------------------------------------------------------------------------------------------
@@ -202,6 +209,25 @@ class Connection:
             self.connection.close()
 
     # --- What HTTP makes of it, in microwsgi.server.handler -----------------------------------------------------------
+
+    requestline: str
+
+    @classmethod
+    def connected(cls, connection: socket.socket, address: object, gateway: Gateway, base: Environ) -> Connection:
+        """The handler of a new connection. It does nothing by itself: the server calls `advance` when bytes arrive."""
+        raise NotImplementedError
+
+    def handle_one_request(self) -> None:
+        """The connection is ready, and has a thread."""
+        raise NotImplementedError
+
+    def long_body(self) -> bool:
+        """Whether the thread will have to wait for the client."""
+        return False
+
+    def timed_out(self) -> None:
+        """The time for what the client was to do is over."""
+        raise NotImplementedError
 
     def settle(self) -> None:
         """Nothing is left to send: what comes next."""

@@ -50,6 +50,12 @@ class Gateway:
         """As wsgiref's server has it."""
         return self.application
 
+    def alone(self) -> Gateway:
+        """What `handle_request` serves one request with: nobody polls, and the connection ends with the response."""
+        gateway = Gateway(self.application, self.options, self.access_log, self.errors)
+        gateway.stopping = True
+        return gateway
+
     def clock(self) -> float:
         """The seconds that time limits are measured in."""
         return time.monotonic()

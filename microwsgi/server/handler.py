@@ -54,7 +54,6 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
     decoder: Decoder | None = None
     body = b""  # as much of it as was collected
     expects = False  # the client waits for 100 Continue
-    began = 0.0
 
     # The response.
     head: ResponseHead | None = None
@@ -66,7 +65,6 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
     size = 0
     iterable: Iterable[bytes] | None = None
     chunks: Iterator[bytes] | None = None
-    asleep = False  # the iterable has nothing yet, and has said when to ask again
     reason = ""  # why the request was refused or broken off
 
     # --- From a connection to a request -----------------------------------------------------------------------------
@@ -93,7 +91,7 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         """Under http.server's servers: begin as `connected` does."""
-        gateway = self.server if isinstance(self.server, Gateway) else self.gateway
+        gateway = self.server.alone() if isinstance(self.server, Gateway) else self.gateway
         multithread = hasattr(self.server, "process_request_thread")
         self.request.setblocking(False)
         if isinstance(self.client_address, tuple):  # five sends with Nagle's algorithm cost http.server 40 ms a request
@@ -174,6 +172,10 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
             raise ClientError("The body ended before the length that its head promised (RFC 9112 8).")
         self.collect(data)
         self.extend(len(data), self.gateway.options.body_rate, self.gateway.options.body_time)
+
+    def long_body(self) -> bool:
+        """Whether the application will read what has not come yet."""
+        return self.decoder is not None and not self.decoder.done
 
     def collect(self, data: bytes) -> None:
         """Take what is the body's; what is behind it is the next request's."""

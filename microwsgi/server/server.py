@@ -1,0 +1,521 @@
+"""From a listening socket to handlers that are ready: accept, poll, look for who is late, stop.
+
+Connections wait in one poller, and hold no thread. `microwsgi.server.lead` says which thread polls, and which runs what is
+ready; `microwsgi.server.handler` serves a connection.
+
+A handler is *owned* from the moment that it is ready until its thread has settled it; the leader alone touches the others.
+It stays in the poller meanwhile, since most requests are over before an event comes: if one does come, the leader takes the
+connection out, and its thread puts it back. These two, and what else two threads could do to one handler, hold `guard`.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from heapq import heappop, heappush
+from http.server import HTTPServer
+from socketserver import BaseServer
+from time import monotonic
+
+from microwsgi.options import Options
+from microwsgi.server.connection import NEVER, READ, Connection
+from microwsgi.server.environ import Environ, base_environ
+from microwsgi.server.gateway import Application, Gateway, RequestLog
+from microwsgi.server.handler import WSGIRequestHandler
+from microwsgi.server.lead import Lead
+from microwsgi.server.plain import handler_class
+from microwsgi.server.poller import Poller
+from microwsgi.server.sockets import listen, unlink
+
+ACCEPTS = 64
+"""Connections that are accepted before those that are there already have their turn."""
+PIPELINED = 16
+"""Requests of one connection that are answered before the others have their turn."""
+COLLECTING = 4096
+"""Small bodies that are waited for without a thread: with their limit, 64 MiB."""
+RETRY = 0.5
+"""Seconds without accepting when the process has no descriptors left."""
+
+
+class WSGIServer(Gateway, Lead, HTTPServer):
+    """A WSGI server with the methods of http.server's HTTPServer.
+
+    `server_address` is a (host, port), or an address as `microwsgi serve --bind` takes it; `sockets`, if given, are used
+    instead, and listen already. With a plain BaseHTTPRequestHandler for RequestHandlerClass no application is needed.
+    """
+
+    parks = True
+
+    def __init__(
+        self,
+        server_address: tuple[str, int] | str = ("127.0.0.1", 0),
+        RequestHandlerClass: type = WSGIRequestHandler,  # noqa: N803 - socketserver's name
+        bind_and_activate: bool = True,  # noqa: FBT001, FBT002 - socketserver's signature
+        *,
+        application: Application | None = None,
+        options: Options | None = None,
+        sockets: list[socket.socket] | None = None,
+        access_log: RequestLog | None = None,
+        errors: io.TextIOBase | None = None,
+    ) -> None:
+        Gateway.__init__(self, application, options, access_log, errors)
+        BaseServer.__init__(self, server_address, RequestHandlerClass)  # type: ignore[arg-type]  # any class of handlers
+        self.listeners = sockets or []
+        self.connections: dict[int, Connection] = {}
+        self.guard = threading.Lock()
+        self.ended = threading.Event()
+        self.ended.set()
+        self.stop_requested = False
+        self.pauses = 0
+        self.lost = 0.0  # seconds of pauses
+        self.clock = monotonic  # type: ignore[method-assign]  # a call less than the method's
+        self.handler_class = handler_class(RequestHandlerClass)
+        self.prepare(self.options.threads)
+        if bind_and_activate and not self.listeners:
+            self.server_bind()
+        if self.listeners:
+            self.socket = self.listeners[0]
+            self.server_address = self.socket.getsockname()
+            # HTTPServer asks a name server for its own name, and may wait half a minute for the answer.
+            tcp = isinstance(self.server_address, tuple)
+            self.server_name, self.server_port = self.server_address[:2] if tcp else ("localhost", 80)
+
+    # --- http.server's interface --------------------------------------------------------------------------------------
+
+    def server_bind(self) -> None:
+        """Listen on `server_address`. Raises ListenError, which says what to do."""
+        address = self.server_address
+        if isinstance(address, tuple):
+            host, port = address[:2]
+            address = f"[{host}]:{port}" if ":" in str(host) else f"{host or '0.0.0.0'}:{port}"  # noqa: S104 - as asked
+        self.listeners = listen(str(address), self.options.backlog)
+
+    def server_activate(self) -> None:
+        """Nothing to do: `server_bind` listens."""
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:  # noqa: ARG002 - socketserver's; nothing is polled here
+        """Serve until `shutdown`, or until an exception as that of Ctrl-C ends it; running requests get `grace_time`."""
+        self.prepare(self.options.threads)
+        self.begin()
+        try:
+            self.add_thread()
+            while not self.stop_requested:
+                self.watch_until_alarm()
+        finally:
+            try:
+                self.drain()
+            finally:
+                self.end()
+
+    def request_stop(self) -> None:
+        """Have `serve_forever` end, and return at once: the one thing to call in a signal's handler."""
+        self.stop_requested = True
+        self.sound_alarm()
+
+    def shutdown(self) -> None:
+        """Have `serve_forever`, in another thread, end, and wait for it."""
+        self.request_stop()
+        self.ended.wait()
+
+    def stop_listening(self) -> None:
+        """Close the listening sockets: from here on the system refuses connections."""
+        for listener in self.listeners:
+            if listener.fileno() in self.bases:
+                del self.bases[listener.fileno()]
+                self.poller.unregister(listener.fileno())
+        self.server_close()
+
+    def server_close(self) -> None:
+        """Close the listening sockets."""
+        for listener in self.listeners:
+            unlink(listener)
+            listener.close()
+
+    # --- Begin and end ------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Make what must not be inherited by a fork: the poller, and what is in it."""
+        self.ended.clear()
+        self.stopping = False
+        self.stop_requested = False
+        self.poller = Poller()
+        self.bases: dict[int, Environ] = {}
+        self.again: deque[Connection] = deque()
+        self.long_bodies: deque[Connection] = deque()
+        self.collecting: set[object] = set()
+        self.holds = 0
+        self.most_holds = max(self.options.threads // 2, 1)
+        self.timers: list[tuple[float, int, Connection]] = []
+        self.timer_number = 0
+        self.next_look = self.listen_at = NEVER
+        self.polling = False
+        multithread = self.options.threads > 1
+        for listener in self.listeners:
+            listener.setblocking(False)
+            address = listener.getsockname()
+            self.bases[listener.fileno()] = base_environ(address, self.error_stream(), multithread=multithread)
+            self.poller.register(listener.fileno(), READ)
+
+    def drain(self) -> None:
+        """Accept nothing more, and give the requests that run `grace_time` to end."""
+        self.stopping = True
+        self.poller.wake()
+        end = monotonic() + self.options.grace_time
+        while self.connections and (left := end - monotonic()) > 0:
+            self.alarm.acquire(timeout=min(left, 0.005))
+            self.watch_once()
+
+    def end(self) -> None:
+        """End the threads and the connections that are left."""
+        self.end_threads(0.5)
+        for handler in list(self.connections.values()):
+            handler.connection.close()
+        self.connections.clear()
+        self.poller.close()
+        self.ended.set()
+
+    def interrupt_poll(self) -> None:
+        """For `Lead`."""
+        self.poller.wake()
+
+    # --- Polling: only the leader -------------------------------------------------------------------------------------
+
+    def poll(self) -> None:
+        """Wait for events and act on them; `ready` has afterwards what wants a thread."""
+        self.polling = True
+        events = self.poller.poll(self.timeout())
+        self.polling = False
+        # Handlers, not descriptors: a descriptor is used again as soon as one of them is closed.
+        waiting = [(self.connections.get(descriptor), descriptor) for descriptor, _ in events]
+        for handler, descriptor in waiting:
+            if handler is None:
+                self.other_event(descriptor)
+            elif handler.owned:
+                self.owned_event(handler)
+            else:
+                self.advance(handler)
+        while self.again:
+            self.place(self.again.popleft())
+        if self.stopping:
+            self.leave_idle()
+        if self.look_is_due():
+            self.look()
+
+    def timeout(self) -> float:
+        """How long to wait for an event: for ever (-1), unless somebody's time will be over."""
+        if self.again:
+            return 0
+        wait = NEVER if self.pauses else self.next_look - self.clock()
+        if self.timers or self.listen_at != NEVER:
+            wait = min(wait, min(self.listen_at, self.timers[0][0] if self.timers else NEVER) - monotonic())
+        return -1 if wait == NEVER else max(wait, 0)
+
+    def look_is_due(self) -> bool:
+        """Whether `timeout` is over."""
+        return self.timeout() == 0
+
+    def advance(self, handler: Connection) -> None:
+        """An event of a connection that nobody owns: do what can be done without waiting."""
+        try:
+            handler.advance()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it must not end the leader
+            self.log_exception("A connection failed:", error)
+            handler.close()
+        self.place(handler)
+
+    def place(self, handler: Connection) -> None:
+        """Put a handler where it belongs: in line for a thread, or into the poller."""
+        if handler.ready:
+            handler.owned = True
+            if self.collecting:
+                self.collecting.discard(handler)
+            if handler.long_body():
+                self.admit(handler)
+            else:
+                self.ready.append(handler)
+        elif handler.wants != handler.armed:
+            self.arm(handler)
+
+    def arm(self, handler: Connection) -> None:
+        """Have the poller wait for what the handler waits for."""
+        if handler.closed:
+            return
+        descriptor = handler.connection.fileno()
+        if not handler.armed:
+            self.poller.register(descriptor, handler.wants)
+        elif handler.wants:
+            self.poller.modify(descriptor, handler.wants)
+        else:
+            self.poller.unregister(descriptor)
+        handler.armed = handler.wants
+
+    def owned_event(self, handler: Connection) -> None:
+        """Something came while a thread runs the handler: take it out of the poller; or while it rests: see what it is."""
+        with self.guard:
+            if handler.closed:
+                return
+            if not handler.parked:
+                if handler.owned and handler.armed:
+                    self.poller.unregister(handler.connection.fileno())
+                    handler.armed = 0
+                return
+            handler.parked = False
+        self.advance(handler)
+        if not handler.closed:
+            self.park(handler)
+
+    def other_event(self, descriptor: int) -> None:
+        """A new connection, or a `wake`."""
+        if descriptor in self.bases:
+            self.accept(descriptor)
+        else:
+            self.poller.woken(descriptor)
+
+    def accept(self, descriptor: int) -> None:
+        """Take the connections that have come. Their first requests are often here, too."""
+        listener = next(listener for listener in self.listeners if listener.fileno() == descriptor)
+        for _ in range(ACCEPTS):
+            try:
+                connection, address = listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue
+            except OSError as error:
+                self.rest_from_accepting(error)
+                return
+            connection.setblocking(False)
+            handler = self.handler_class.connected(connection, address, self, self.bases[descriptor])
+            self.connections[connection.fileno()] = handler
+            self.watch(handler.deadline)
+            self.advance(handler)
+
+    def rest_from_accepting(self, error: OSError) -> None:
+        """Out of descriptors, or of memory: serve those who are here, and try again when some may have left."""
+        if self.listen_at == NEVER:
+            self.log_error(f"No more connections can be accepted for now: {error.strerror}.")
+        self.listen_at = monotonic() + RETRY
+        self.watch(self.listen_at)
+        for descriptor in self.bases:
+            self.poller.unregister(descriptor)
+
+    def look(self) -> None:
+        """Act on all whose time is over, and find out when to look again."""
+        start = monotonic()
+        self.fire_timers(start)
+        if start >= self.listen_at:
+            self.listen_at = NEVER
+            for descriptor in self.bases:
+                self.poller.register(descriptor, READ)
+        if self.pauses:
+            return
+        now, soonest = self.clock(), NEVER
+        for handler in list(self.connections.values()):
+            if handler.owned:
+                soonest = min(soonest, now + self.options.idle_time)
+            elif handler.deadline > now:
+                soonest = min(soonest, handler.deadline)
+            else:
+                self.call_time(handler)
+        # With thousands of connections a look costs milliseconds: it may take two per cent of the time, not more.
+        self.next_look = max(soonest, now + 50 * (monotonic() - start))
+
+    def call_time(self, handler: Connection) -> None:
+        """A connection's time is over, and nobody owns it."""
+        try:
+            handler.timed_out()
+        except BaseException as error:  # noqa: BLE001 - `close` of what an application returned is its code
+            self.log_exception("A connection failed:", error)
+            handler.close()
+        self.place(handler)
+
+    def leave_idle(self) -> None:
+        """The server stops: accept nothing more, close what is between two requests, wake what rests."""
+        self.stop_listening()
+        for handler in list(self.connections.values()):
+            if handler.parked:
+                self.owned_event(handler)
+            elif not handler.owned and handler.step == "read_head":
+                handler.close()
+
+    # --- Settling: whoever ran the handler ----------------------------------------------------------------------------
+
+    def settle(self, handler: Connection, *, leads: bool) -> None:
+        """A handler's turn is over: put it in line again, into the poller, or to rest."""
+        handler.settle()
+        if handler.holds:
+            handler.holds = False
+            self.release()
+        if handler.ready:
+            handler.turn = (handler.turn + 1) % PIPELINED
+            if handler.turn:
+                self.place(handler)
+            else:
+                self.again.append(handler)
+                self.interrupt_poll()
+        elif handler.asleep:
+            self.park(handler)
+        elif leads:
+            handler.owned = False
+            if handler.wants != handler.armed:
+                self.arm(handler)
+        else:
+            with self.guard:
+                handler.owned = False
+                if handler.wants != handler.armed:
+                    self.arm(handler)
+
+    def park(self, handler: Connection) -> None:
+        """Let a response that has nothing to send rest without a thread, unless it was woken meanwhile."""
+        with self.guard:
+            if not handler.asleep:
+                self.ready.append(handler)
+                return
+            handler.parked = True
+            if handler.wants != handler.armed:
+                self.arm(handler)
+
+    # --- Gateway: what handlers ask of their server, from any thread ----------------------------------------------------
+
+    def watch(self, deadline: float) -> None:
+        """Look for who is late no later than this."""
+        if deadline < self.next_look:
+            self.next_look = deadline
+            if self.polling:
+                self.poller.wake()
+
+    def wake(self, handler: Connection, after: float) -> None:  # type: ignore[override]  # whose handlers are Connections
+        """Ask an iterable on: at once, or after so many seconds when nobody else does."""
+        with self.guard:
+            if after > 0:
+                handler.asleep = True
+                handler.wake_at = monotonic() + after
+                self.set_timer(handler)
+            elif handler.parked:
+                handler.parked = False
+                self.ready.append(handler)
+                if self.polling:
+                    self.poller.wake()
+            else:
+                handler.asleep = False
+
+    def set_timer(self, handler: Connection) -> None:
+        """Have one timer for each handler that may rest, and no more: one that goes off early is set again."""
+        if handler.wake_at < handler.timer_at:
+            handler.timer_at = handler.wake_at
+            self.timer_number += 1
+            heappush(self.timers, (handler.timer_at, self.timer_number, handler))
+            if self.polling and self.timers[0][2] is handler:
+                self.poller.wake()
+
+    def fire_timers(self, now: float) -> None:
+        """Ask on the iterables whose time has come."""
+        while self.timers and self.timers[0][0] <= now:
+            with self.guard:
+                handler = heappop(self.timers)[2]
+                handler.timer_at = NEVER
+                if handler.closed or not handler.asleep:
+                    continue
+                if handler.wake_at > now:
+                    self.set_timer(handler)
+                elif handler.parked:
+                    handler.parked = False
+                    self.ready.append(handler)
+                else:
+                    handler.asleep = False
+
+    def may_collect(self, handler: object) -> bool:
+        """Whether the poller has room for one more small body."""
+        if len(self.collecting) >= COLLECTING:
+            return False
+        self.collecting.add(handler)
+        return True
+
+    def admit(self, handler: Connection) -> None:
+        """Run a request with a long body if clients don't hold half of the threads already; else it waits in line."""
+        if self.hold_for_client():
+            handler.holds = True
+            self.ready.append(handler)
+        else:
+            self.long_bodies.append(handler)
+
+    def hold_for_client(self) -> bool:
+        """Whether one more thread may wait for a client: half of them may."""
+        with self.guard:
+            if self.holds >= self.most_holds:
+                return False
+            self.holds += 1
+            return True
+
+    def release(self) -> None:
+        """A thread waits for a client no longer; the next long body may come."""
+        with self.guard:
+            self.holds -= 1
+        try:
+            handler = self.long_bodies.popleft()
+        except IndexError:
+            return
+        self.admit(handler)
+        if self.polling:
+            self.poller.wake()
+
+    def forget(self, handler: Connection) -> None:  # type: ignore[override]  # whose handlers are Connections
+        """A connection is about to be closed, or the application's from here on."""
+        with self.guard:
+            descriptor = handler.connection.fileno()
+            if self.connections.get(descriptor) is handler:
+                del self.connections[descriptor]
+            if handler.armed:
+                self.poller.unregister(descriptor)
+                handler.armed = 0
+        self.collecting.discard(handler)
+        if self.stopping and not self.connections:
+            self.sound_alarm()
+
+    # --- For those who look at a server -------------------------------------------------------------------------------
+
+    @contextmanager
+    def limits_paused(self) -> Iterator[None]:
+        """Let no time limit run out, while a person sits at a debugger's prompt."""
+        with self.guard:
+            self.pauses += 1
+            if self.pauses == 1:
+                self.paused_at = monotonic()
+                frozen = self.clock()
+                self.clock = lambda: frozen  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            with self.guard:
+                self.pauses -= 1
+                if not self.pauses:
+                    lost = self.lost = self.lost + monotonic() - self.paused_at
+                    self.clock = lambda: monotonic() - lost  # type: ignore[method-assign]
+            self.interrupt_poll()
+
+    @property
+    def requests(self) -> int:
+        """How many requests were begun."""
+        return sum(thread.requests for thread in self.threads)
+
+    def in_flight(self) -> list[tuple[str, float]]:
+        """The requests that run, as (request line, seconds)."""
+        now = self.clock()
+        return [(h.requestline, now - h.began) for h in list(self.connections.values()) if h.owned and h.began]
+
+
+def make_server(
+    host: str,
+    port: int,
+    app: Application,
+    server_class: type[WSGIServer] = WSGIServer,
+    handler_class: type[WSGIRequestHandler] = WSGIRequestHandler,
+) -> WSGIServer:
+    """A server for an application, as wsgiref.simple_server has it. Raises ListenError."""
+    server = server_class((host, port), handler_class)
+    server.set_app(app)
+    return server
