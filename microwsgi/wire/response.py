@@ -18,6 +18,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
 STATUS = re.compile(r"[1-9][0-9]{2} [\t -~\x80-\xff]*+")
+LENGTH = re.compile(r"[0-9]{1,18}")
 NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++")
 CONTROLS = bytes(code for code in (*range(32), 127) if code not in b"\t\r\n")
 HOP_BY_HOP = frozenset(
@@ -53,6 +54,8 @@ class ResponseHead:
 
     def __init__(self, status: str, headers: list[tuple[str, str]]) -> None:
         """Raises ApplicationError with the rule of PEP 3333 that status or headers break."""
+        if not isinstance(status, str):  # before check_status, whose cache takes only what has a hash
+            raise ApplicationError(f"The status is {status!r}; PEP 3333 asks for a str like '200 OK'.")
         self.status_line, self.code, self.bodiless = check_status(status)
         self.length: int | None = None
         self.own = 0  # which of Date and Server the application gave: 1 and 2
@@ -78,7 +81,7 @@ class ResponseHead:
             self.own |= 1
         elif kind == "server":
             self.own |= 2
-        elif not (value.isascii() and value.isdigit()) or self.length not in {None, int(value)}:
+        elif self.length is not None or not LENGTH.fullmatch(value):
             raise ApplicationError(f"Content-Length is digits, once, not {value!r} (RFC 9110 8.6).")
         else:
             self.length = int(value)
@@ -87,7 +90,7 @@ class ResponseHead:
 @lru_cache(maxsize=256)
 def check_status(status: str) -> tuple[str, int, bool]:
     """Status line, code, and whether a response of that status has no body at all (RFC 9112 6.3)."""
-    if not isinstance(status, str) or not STATUS.fullmatch(status):
+    if not STATUS.fullmatch(status):
         raise ApplicationError(f"The status is {status!r}; PEP 3333 asks for a str like '200 OK'.")
     code = int(status[:3])
     if code < 200:  # noqa: PLR2004 - RFC 9110 15.2: the informational ones

@@ -27,7 +27,9 @@ values = strategies.text(
 ).map(lambda value: value.strip(" \t"))
 framing_names = {"host", "content-length", "transfer-encoding", "connection", "expect"}
 fields = strategies.tuples(tokens, values).filter(lambda pair: pair[0].lower() not in framing_names)
-targets = strategies.text(strategies.sampled_from([chr(code) for code in range(33, 127) if chr(code) != "#"])).map("/".__add__)
+targets = strategies.text(strategies.sampled_from([chr(code) for code in range(33, 127) if chr(code) != "#"])).map(
+    "/".__add__
+)
 extensions = strategies.sampled_from(["", ";a", ";a=b", ' ; a = "b;\\"c"', ";a;b=c"])
 blanks = strategies.text(" \t", max_size=3)
 
@@ -82,7 +84,9 @@ places = strategies.lists(strategies.integers(0, 10_000), max_size=8)
 
 @given(stream=strategies.lists(messages(), min_size=1, max_size=4), places=places)
 @settings(WIRE, max_examples=150)
-def test_legal_requests_are_read_as_they_were_written(stream: list[tuple[bytes, dict[str, Any]]], places: list[int]) -> None:
+def test_legal_requests_are_read_as_they_were_written(
+    stream: list[tuple[bytes, dict[str, Any]]], places: list[int]
+) -> None:
     data = b"".join(message for message, _ in stream)
     outcome = read(cut(data, places))
     assert outcome.requests == [expected for _, expected in stream]
@@ -98,7 +102,11 @@ def damaged(draw: strategies.DrawFn) -> bytes:
     data = bytearray(draw(strategies.sampled_from(ALL)))
     for _ in range(draw(strategies.integers(0, 4))):
         place = draw(strategies.integers(0, len(data)))
-        piece = draw(strategies.sampled_from([b"", b"\r", b"\n", b"\r\n", b"\0", b" ", b"\t", b":", b";", b",", b"0", b"\xff", b'"']))
+        piece = draw(
+            strategies.sampled_from(
+                [b"", b"\r", b"\n", b"\r\n", b"\0", b" ", b"\t", b":", b";", b",", b"0", b"\xff", b'"']
+            )
+        )
         data[place : place + draw(strategies.integers(0, 3))] = piece
     return bytes(data) + draw(strategies.sampled_from([b"", *ALL]))
 
@@ -106,7 +114,9 @@ def damaged(draw: strategies.DrawFn) -> bytes:
 SMALL = Options(line_length=60, head_size=150, field_count=3, body_size=20)
 
 
-@given(data=damaged() | strategies.binary(max_size=200), places=places, limits=strategies.sampled_from([Options(), SMALL]))
+@given(
+    data=damaged() | strategies.binary(max_size=200), places=places, limits=strategies.sampled_from([Options(), SMALL])
+)
 @settings(WIRE, max_examples=1500)
 @example(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2, [1], SMALL)
 def test_the_outcome_of_any_bytes_does_not_depend_on_how_they_were_cut(
@@ -217,7 +227,10 @@ TestBodyReads.settings = settings(WIRE, max_examples=150, stateful_step_count=12
 @settings(WIRE, max_examples=200)
 def test_a_body_cut_short_is_never_taken_for_a_whole_one(content: bytes, kept: int, chunked: bool) -> None:
     if chunked:
-        wire = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (content[:90], content[90:]) if part) + b"0\r\n\r\n"
+        wire = (
+            b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (content[:90], content[90:]) if part)
+            + b"0\r\n\r\n"
+        )
         decoder: Decoder = ChunkedDecoder(Options())
     else:
         wire, decoder = content, LengthDecoder(len(content))
@@ -234,7 +247,10 @@ headers = strategies.lists(
 )
 
 
-@given(status=strategies.from_regex(r"[2-5][0-9]{2} [ -~]*", fullmatch=True) | strategies.text(max_size=12), headers=headers)
+@given(
+    status=strategies.from_regex(r"[2-5][0-9]{2} [ -~]*", fullmatch=True) | strategies.text(max_size=12),
+    headers=headers,
+)
 @settings(WIRE, max_examples=800)
 @example("200 OK", [("X", "a\r\nY: b")])
 @example("200 OK\r\nX: y", [])
