@@ -1,0 +1,1 @@
+"""What measures: clients that run in processes of their own and print one JSON object."""

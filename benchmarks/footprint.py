@@ -1,0 +1,149 @@
+"""Rows about what a server costs before and between requests: start-up, memory, idling. Each starts its own process."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from socket import create_server
+
+from benchmarks.processes import (
+    CLIENT_CORES,
+    ROOT,
+    SERVER_CORE,
+    START_LIMIT,
+    Process,
+    Server,
+    Unavailable,
+    answers,
+    environment,
+    in_child,
+)
+from benchmarks.rows import Bar, By, Row, against, own
+from benchmarks.servers import HELLO, KINDS
+from benchmarks.wrk import Figures
+
+ECHO = "benchmarks.subjects.echo:app"
+STARTS = 5  # in a round: one start wavers by a fifth
+IDLE = 10_000  # connections
+SETTLE = 1.0  # seconds that a server gets before it must be idle
+WATCHED = 5.0  # seconds of idling that are watched
+WEBOB_ALLOWANCE = 0.030  # seconds that a server may add to `import webob`
+
+
+def free_port() -> int:
+    """A port that was free a moment ago: for a client that must knock before the server listens."""
+    with create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def first_response(command: list[str], port: int) -> float:
+    """Seconds from starting the program to the first bytes of a response."""
+    begun = time.perf_counter()
+    with Process(command, SERVER_CORE) as process:
+        while not answers(port, START_LIMIT):
+            if process.popen.poll() is not None:
+                raise Unavailable(f"ended: {(process.said().splitlines() or ['nothing said'])[-1]}")
+            if time.perf_counter() - begun > START_LIMIT:
+                raise Unavailable(f"does not answer within {START_LIMIT:.0f} s")
+            time.sleep(0.0005)
+        return time.perf_counter() - begun
+
+
+def run_to_end(command: list[str]) -> float:
+    """Seconds that a program takes."""
+    begun = time.perf_counter()
+    subprocess.run(command, check=True, cwd=ROOT, env=environment(), preexec_fn=in_child(SERVER_CORE))
+    return time.perf_counter() - begun
+
+
+def start_up(app: str) -> Callable[[str, str, str], Figures]:
+    def measure(name: str, python: str, log: str) -> Figures:
+        times = []
+        for _ in range(STARTS):
+            if name == "import webob":
+                times.append(run_to_end([python, "-c", "import webob"]))
+                continue
+            port = free_port()
+            if name == "http.server":
+                command = [python, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", "benchmarks/subjects"]
+            else:
+                command = KINDS[name].command(python, app, str(port), 0, log)
+            times.append(first_response(command, port))
+        return {"seconds": statistics.median(times)}
+
+    return measure
+
+
+def beyond_webob(by: By) -> float | None:
+    """Start-up with WebOb over its import and the allowance."""
+    ours, theirs = by.get("microwsgi"), by.get("import webob")
+    return ours["seconds"] / (theirs["seconds"] + WEBOB_ALLOWANCE) if ours and theirs else None
+
+
+def measure_memory(name: str, python: str, log: str) -> Figures:
+    """Resident memory once the echo application answered."""
+    with Server(KINDS[name].command(python, ECHO, "0", 0, log)) as server:
+        return {"rss_kib": server.resident_kib()}
+
+
+def measure_idle_connections(name: str, python: str, log: str) -> Figures:
+    """Memory of the process for each of many kept connections that made one request; the kernel's is not in it."""
+    with Server(KINDS[name].command(python, HELLO, "0", 0, log)) as server:
+        # A hundred first, so that what is made once, and not for each connection, is made.
+        with Process([sys.executable, "-m", "benchmarks.clients.idle", str(server.port), "100"], CLIENT_CORES) as some:
+            wait_until_open(some)
+            before = server.resident_kib()
+            with Process([sys.executable, "-m", "benchmarks.clients.idle", str(server.port), str(IDLE)], CLIENT_CORES) as all_of_them:
+                wait_until_open(all_of_them)
+                return {"kib_each": (server.resident_kib() - before) / IDLE}
+
+
+def wait_until_open(process: Process) -> None:
+    assert process.popen.stdout
+    if process.popen.stdout.readline() != b"open\n":
+        raise Unavailable(f"the connections did not open: {(process.said().splitlines() or ['nothing said'])[-1]}")
+
+
+def measure_idling(name: str, python: str, log: str) -> Figures:
+    """Context switches and processor time a second while nothing happens, with one kept connection open."""
+    with Server(KINDS[name].command(python, HELLO, "0", 0, log)) as server:
+        with Process([sys.executable, "-m", "benchmarks.clients.idle", str(server.port), "1"], CLIENT_CORES) as one:
+            wait_until_open(one)
+            time.sleep(SETTLE)
+            switches, spent = server.switches(), server.processor_seconds()
+            time.sleep(WATCHED)
+            return {
+                "wakeups": (server.switches() - switches) / WATCHED,
+                "core_percent": (server.processor_seconds() - spent) / WATCHED * 100,
+            }
+
+
+OTHERS = ("bjoern", "granian", "gunicorn gthread", "waitress", "cheroot", "werkzeug", "wsgiref")
+
+ROWS = [
+    Row(
+        "memory", "resident memory after start, with a WebOb application", measure_memory,
+        [against("werkzeug", "rss_kib", 1.0)], app=None, peers=("werkzeug",), others=OTHERS,
+    ),
+    Row(
+        "idle-connections", f"memory of each of {IDLE:,} idle kept connections", measure_idle_connections,
+        [own("kib_each", "KiB each", 4.0, 2.0)], app=None, others=("bjoern", "granian", "waitress", "cheroot"), rounds=1,
+    ),
+    Row(
+        "start", "start to first response, bare application", start_up(HELLO),
+        [against("http.server", "seconds", 1.0)], app=None, peers=("http.server",), others=OTHERS,
+    ),
+    Row(
+        "start-webob", "start to first response, with WebOb", start_up(ECHO),
+        [Bar("of import webob + 30 ms", beyond_webob, 1.0, at_most=True)], app=None, peers=("import webob",), others=OTHERS,
+    ),
+    Row(
+        "idle", "idle: wake-ups a second, share of a core", measure_idling,
+        [own("wakeups", "wake-ups a second", 0.0), own("core_percent", "% of a core", 0.1)],
+        app=None, others=OTHERS, rounds=1,
+    ),
+]  # fmt: skip

@@ -1,0 +1,81 @@
+"""What a row of issue 4's table is made of: what is done, who takes part, and the bar beside each ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.servers import HELLO
+from benchmarks.wrk import Figures
+
+By = dict[str, Figures]  # one round of one row: subject to figures
+
+
+class Bar:
+    """A ratio that is 1 or more when microwsgi is at least as good, the bar that it must reach and the aim beyond."""
+
+    def __init__(
+        self, name: str, ratio: Callable[[By], float | None], bar: float, aim: float | None = None, *, at_most: bool = False
+    ) -> None:
+        self.name, self.ratio, self.bar, self.aim, self.at_most = name, ratio, bar, aim, at_most
+
+    def verdict(self, value: float) -> str:
+        """`aim`, `bar` or `below`: the best that the value reaches."""
+        for word, limit in (("aim", self.aim), ("bar", self.bar)):
+            if limit is not None and (value <= limit if self.at_most else value >= limit):
+                return word
+        return "below"
+
+
+def against(peer: str, figure: str, bar: float, aim: float | None = None, *, unit: str = "") -> Bar:
+    """Ours beside a peer's; of costs and times less is better, of rates more."""
+
+    def ratio(by: By) -> float | None:
+        ours, theirs = by.get("microwsgi", {}).get(figure), by.get(peer, {}).get(figure)
+        if not ours or not theirs:
+            return None
+        return ours / theirs if figure == "rate" else theirs / ours
+
+    return Bar(f"of {peer}, {unit or LABELS.get(figure, figure)}", ratio, bar, aim)
+
+
+def own(figure: str, name: str, bar: float, aim: float | None = None, *, at_most: bool = True, scale: float = 1.0) -> Bar:
+    """A figure of ours beside a fixed limit."""
+
+    def value(by: By) -> float | None:
+        found = by.get("microwsgi", {}).get(figure)
+        return None if found is None else found * scale
+
+    return Bar(name, value, bar, aim, at_most=at_most)
+
+
+LABELS = {
+    "cpu_us": "processor time", "rate": "requests/s", "p50": "p50", "p99": "p99", "max": "worst", "seconds": "time",
+    "rss_kib": "memory",
+}  # fmt: skip
+
+
+class Row:
+    """One line of the table. `measure` gets a running server, or, when `app` is None, the subject's name and python."""
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        measure: Callable[..., Figures],
+        bars: list[Bar],
+        *,
+        app: str | None = HELLO,
+        bare: str | None = "hello",
+        threads: int = 0,
+        peers: tuple[str, ...] = (),
+        others: tuple[str, ...] = (),
+        rounds: int | None = None,
+        sized: bool = False,
+        warm: str | None = None,
+    ) -> None:
+        self.name, self.title, self.measure, self.bars = name, title, measure, bars
+        self.app, self.bare, self.threads, self.rounds = app, bare, threads, rounds
+        self.warm = warm  # the path that is loaded before the first measurement of a process
+        self.sized = sized  # `measure` also gets the bytes to move
+        self.peers = ("microwsgi", *peers)  # who takes part unless others are asked for
+        self.possible = tuple(dict.fromkeys((*self.peers, *others)))

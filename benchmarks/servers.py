@@ -1,0 +1,87 @@
+"""The subjects: for each server, the command that its users start it with, and where its version is written."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from functools import cache
+
+from benchmarks.processes import ROOT, Unavailable, environment
+
+HELLO = "benchmarks.subjects.hello:app"
+
+
+class Kind:
+    """One server: `command(python, app, port, threads, log)`; threads 0 is its own default, port 0 the system's choice."""
+
+    def __init__(self, distribution: str | None, command: Callable[[str, str, str, int, str], list[str]]) -> None:
+        self.distribution, self.command = distribution, command
+
+
+def _peer(name: str) -> Kind:
+    distribution = None if name == "wsgiref" else name
+    return Kind(
+        distribution,
+        lambda python, app, port, threads, log: [
+            python, "-m", "benchmarks.subjects.peers", name, app, port, str(threads),
+        ],
+    )  # fmt: skip
+
+
+def _bare(python: str, app: str, port: str, threads: int, log: str) -> list[str]:
+    return [python, "-m", "benchmarks.subjects.bare", app]
+
+
+def _microwsgi(python: str, app: str, port: str, threads: int, log: str) -> list[str]:
+    more = ["--threads", str(threads)] if threads else []
+    return [python, "-m", "microwsgi", "serve", app, "--port", port, "--access-log", log, *more]
+
+
+def _granian(python: str, app: str, port: str, threads: int, log: str) -> list[str]:
+    more = ["--blocking-threads", str(threads)] if threads else []
+    return [python, "-m", "granian", "--interface", "wsgi", "--workers", "1", *more, "--port", port, app]
+
+
+def _gunicorn(worker: str, threads: int) -> Kind:
+    def command(python: str, app: str, port: str, wanted: int, log: str) -> list[str]:
+        return [
+            python, "-m", "gunicorn", "--worker-class", worker, "--threads", str(wanted or threads),
+            "--bind", f"127.0.0.1:{port}", app,
+        ]  # fmt: skip
+
+    return Kind("gunicorn", command)
+
+
+KINDS = {
+    "microwsgi": Kind(None, _microwsgi),
+    "bare": Kind(None, _bare),
+    "bjoern": _peer("bjoern"),
+    "granian": Kind("granian", _granian),
+    "gunicorn gthread": _gunicorn("gthread", 4),
+    "waitress": _peer("waitress"),
+    "cheroot": _peer("cheroot"),
+    "werkzeug": _peer("werkzeug"),
+    "wsgiref": _peer("wsgiref"),
+}
+
+
+@cache
+def versions(python: str) -> dict[str, str]:
+    """The version of every peer that the interpreter has, and its own."""
+    names = sorted({kind.distribution for kind in KINDS.values() if kind.distribution} | {"webob", "flask", "bottle", "django"})
+    code = (
+        "import sys, importlib.metadata as m\n"
+        "print('python', sys.version.split()[0], sys.implementation.name, sep='\\t')\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: print(name, m.version(name), '', sep='\\t')\n"
+        "    except m.PackageNotFoundError: pass\n"
+    )
+    result = subprocess.run([python, "-c", code, *names], capture_output=True, text=True, env=environment(), cwd=ROOT, check=True)
+    return {name: version for name, version, _ in (line.split("\t") for line in result.stdout.splitlines())}
+
+
+def require(name: str, python: str) -> None:
+    """Raise Unavailable with the reason when the interpreter lacks the server."""
+    distribution = KINDS[name].distribution
+    if distribution and distribution not in versions(python):
+        raise Unavailable(f"not installed: python -m pip install {distribution}")

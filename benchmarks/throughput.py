@@ -1,0 +1,171 @@
+"""Runs the rows: rounds outside, rows inside, the subjects of a row one after the other in random order.
+
+Every round starts new server processes, so the luck of one process (its hash seed, its memory) is part of what is
+averaged; the subjects of a row are measured within seconds of each other, so ratios are taken pair by pair and the
+machine's slower moods cancel.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+from statistics import median
+
+from benchmarks import footprint, loads, transfers, wrk
+from benchmarks.processes import Server, Unavailable
+from benchmarks.rows import Row
+from benchmarks.servers import KINDS, require
+from benchmarks.wrk import Figures
+
+ROWS = {row.name: row for row in (*loads.ROWS, *transfers.ROWS, *footprint.ROWS)}
+NOT_SERVERS = ("http.server", "import webob")  # what start-up is compared with
+GIB = 1 << 30
+WARM_UP = 1.0  # seconds of load before the first measurement of a process, so that CPython has specialised its code
+
+Say = Callable[[str], None]
+
+
+class Result:
+    """What a row gave: for each round, each subject's figures, and why any was left out."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.rounds: list[dict[str, Figures]] = []
+        self.left_out: dict[str, str] = {}
+
+    def medians(self, name: str) -> Figures:
+        """A subject's figures, each the median over the rounds."""
+        found = [by[name] for by in self.rounds if name in by]
+        return {figure: median(each[figure] for each in found) for figure in found[0]} if found else {}
+
+    def names(self) -> list[str]:
+        return [name for name in self.row.possible if any(name in by for by in self.rounds)]
+
+    def ratios(self) -> list[dict[str, object]]:
+        """Each bar's ratio: the median of those of the rounds, and their range."""
+        found = []
+        for bar in self.row.bars:
+            each = [value for by in self.rounds if (value := bar.ratio(by)) is not None]
+            if each:
+                value = median(each)
+                found.append({
+                    "name": bar.name, "ratio": value, "lowest": min(each), "highest": max(each),
+                    "bar": bar.bar, "aim": bar.aim, "at_most": bar.at_most, "verdict": bar.verdict(value),
+                })  # fmt: skip
+        return found
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "title": self.row.title,
+            "rounds": self.rounds,
+            "medians": {name: self.medians(name) for name in self.names()},
+            "ratios": self.ratios(),
+            "left_out": self.left_out,
+        }
+
+
+class Run:
+    """One run of some rows; `results` grows while it goes on, so an interrupted one still has its report."""
+
+    def __init__(
+        self, rows: Iterable[Row], subjects: list[str] | None, python: str, *, rounds: int, seconds: float, size: int, say: Say
+    ) -> None:
+        self.rows, self.subjects, self.python = list(rows), subjects, python
+        self.round_count, self.seconds, self.size, self.say = rounds, seconds, size, say
+        self.results = {row.name: Result(row) for row in self.rows}
+
+    def chosen(self, row: Row) -> list[str]:
+        """Who takes part: who the bars need, or who was asked for and can."""
+        if self.subjects is None:
+            return list(row.peers)
+        return [name for name in row.possible if "all" in self.subjects or name in self.subjects]
+
+    def go(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="microwsgi-benchmark-") as directory:
+            folder = Path(directory)
+            if any(row.sized for row in self.rows):
+                self._make_file(folder / "file")
+            for number in range(self.round_count):
+                for _, group in groupby(self.rows, key=lambda row: (row.app, row.threads, row.bare)):
+                    rows = [row for row in group if number < (row.rounds or self.round_count)]
+                    if rows:
+                        self._round(number, rows, folder)
+
+    def _make_file(self, path: Path) -> None:
+        with path.open("wb") as file:
+            block = bytes(1 << 20)
+            for _ in range(self.size >> 20):
+                file.write(block)
+
+    def _round(self, number: int, rows: list[Row], folder: Path) -> None:
+        for row in rows:
+            self.results[row.name].rounds.append({})
+        with ExitStack() as stack:
+            servers: dict[str, Server] = {}
+            for row in rows:
+                names = self.chosen(row)
+                random.shuffle(names)
+                for name in names:
+                    self._measure(number, row, name, servers, stack, folder)
+
+    def _measure(
+        self, number: int, row: Row, name: str, servers: dict[str, Server], stack: ExitStack, folder: Path
+    ) -> None:
+        result, log = self.results[row.name], str(folder / f"{name}.log")
+        if name in result.left_out:
+            return
+        self.say(f"round {number + 1}/{self.round_count}  {row.name}  {name}")
+        try:
+            if name not in NOT_SERVERS:
+                require(name, self.python)
+            if row.app is None:
+                figures = row.measure(name, self.python, log)
+            else:
+                if name not in servers or servers[name].popen.poll() is not None:
+                    servers[name] = stack.enter_context(self._start(row, name, folder, log))
+                arguments = (self.size,) if row.sized else ()
+                figures = row.measure(servers[name], self.seconds, *arguments)
+        except Unavailable as reason:
+            result.left_out[name] = str(reason)
+            return
+        except (OSError, ValueError) as error:
+            result.left_out[name] = f"{type(error).__name__}: {error}"
+            return
+        finally:
+            # Truncated, not removed: whoever has it open goes on appending to it.
+            if Path(log).exists():
+                Path(log).write_bytes(b"")
+        result.rounds[-1][name] = figures
+
+    def _start(self, row: Row, name: str, folder: Path, log: str) -> Server:
+        app = row.bare if name == "bare" else row.app
+        assert app
+        server = Server(
+            KINDS[name].command(self.python, app, "0", row.threads, log), BENCHMARK_FILE=str(folder / "file")
+        )
+        if row.warm:
+            try:
+                wrk.load(server, row.warm, 8, WARM_UP)
+            except BaseException:
+                server.stop()
+                raise
+        return server
+
+
+def run(
+    rows: Iterable[Row], subjects: list[str] | None, python: str, *, rounds: int, seconds: float, size: int, say: Say
+) -> Run:
+    """Run to the end or to Ctrl-C, and return what there is."""
+    made = Run(rows, subjects, python, rounds=rounds, seconds=seconds, size=size, say=say)
+    begun = time.monotonic()
+    try:
+        made.go()
+    except KeyboardInterrupt:
+        say("interrupted: what follows is what was measured until then")
+    say(f"took {time.monotonic() - begun:.0f} s")
+    return made

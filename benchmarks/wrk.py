@@ -1,0 +1,51 @@
+"""wrk, and what the server paid for its requests."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+from benchmarks.processes import CLIENT_CORES, Process, Server, Unavailable, client
+
+Figures = dict[str, float]
+
+
+def command(port: int, path: str, connections: int, seconds: float, *, browser: bool = False, close: bool = False) -> list[str]:
+    """The command line: one thread, our script for what it prints, and the request that is asked for."""
+    if not shutil.which("wrk"):
+        raise Unavailable("wrk is not installed: apt-get install wrk")
+    return [
+        "wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{math.ceil(seconds)}s", "--timeout", "10s",
+        "--script", f"benchmarks/clients/{'browser' if browser else 'wrk'}.lua",
+        *(["--header", "Connection: close"] if close else []),
+        f"http://127.0.0.1:{port}{path}",
+    ]  # fmt: skip
+
+
+def parse(output: str) -> Figures:
+    """What wrk.lua printed."""
+    line = next((line for line in output.splitlines() if line.startswith("JSON ")), None)
+    if line is None:
+        raise Unavailable(f"wrk said {output.strip()[-200:]!r}")
+    figures: Figures = json.loads(line[5:])
+    if not figures["requests"]:
+        raise Unavailable("wrk got no response")
+    figures["rate"] = figures["requests"] / figures["seconds"]
+    return figures
+
+
+def load(server: Server, path: str, connections: int, seconds: float, *, browser: bool = False, close: bool = False) -> Figures:
+    """One run: requests per second, latencies, and processor microseconds per request of the server's processes."""
+    arguments = command(server.port, path, connections, seconds, browser=browser, close=close)
+    before = server.processor_seconds()
+    output = client(arguments, seconds + 15)
+    spent = server.processor_seconds() - before
+    figures = parse(output)
+    figures["cpu_us"] = spent / figures["requests"] * 1e6
+    return figures
+
+
+def beside(server: Server, path: str, connections: int, seconds: float) -> Process:
+    """Load that runs while something else is measured; leaving the `with` ends it."""
+    return Process(command(server.port, path, connections, seconds), CLIENT_CORES)
