@@ -50,31 +50,67 @@ class FileSlice:
 
 
 class Connection:
-    """A socket that never blocks, and what is known of the client's patience and ours.
+    """A socket that never blocks, and what is known of the client's patience and ours."""
 
-    What differs from the class's values is set on the instance only then: an idle connection is one of thousands.
-    """
+    # Slots: CPython reads them faster than what may be the instance's or the class's, and thousands of idle connections
+    # need no dict each.
+    __slots__ = (
+        "allowance",  # seconds that a thread may still wait for this client
+        "armed",  # the event that the poller watches for; 0 if it does not
+        "asleep",  # the iterable has nothing yet, and has said when to ask again
+        "base",  # the part of the environ that does not change
+        "began",  # when the request came that is under way; 0 if none is
+        "client_address",
+        "close_connection",
+        "closed",
+        "connection",
+        "deadline",
+        "gateway",
+        "holds",  # its thread is counted among those that may wait for clients
+        "owned",  # a thread has it, or it is in line for one: nobody else may touch it
+        "parked",  # it is asleep, and rests without a thread
+        "ready",  # a thread is wanted: to call the application, or to ask its iterable on
+        "received",  # bytes that belong to no request yet
+        "step",  # the method that the next event belongs to
+        "timer_at",  # when the timer of `wake_at` goes off
+        "turn",  # requests since the others had their turn
+        "unsent",  # what the client was too slow for
+        "wake_at",  # when the iterable is asked on at the latest
+        "wants",  # the event that `step` waits for
+    )
 
     connection: socket.socket
     gateway: Gateway
+    base: Environ
+    step: str
+    received: bytes
+    unsent: deque[memoryview | FileSlice] | None
+    began: float
+    deadline: float
+    requestline: str
 
-    step = "read_head"  # the method that the next event belongs to
-    wants = READ  # that event
-    armed = 0  # the event that the poller watches for
-    owned = False  # a thread has it, or it is in line for one: nobody else may touch it
-    ready = False  # a thread is wanted: to call the application, or to ask its iterable on
-    closed = False
-    close_connection = False
-    deadline = NEVER
-    received = b""  # bytes that belong to no request yet
-    unsent: deque[memoryview | FileSlice] | None = None
-    began = 0.0  # when the request came that is under way; 0 if none is
-    turn = 0  # requests since the others had their turn
-    holds = False  # a thread may wait for this client
-    asleep = False  # its iterable has nothing yet, and has said when to ask again
-    parked = False  # and rests without a thread
-    wake_at = timer_at = NEVER
-    allowance = 0.0  # seconds that may still be waited for this client while a thread waits too
+    @classmethod
+    def connected(cls, connection: socket.socket, address: object, gateway: Gateway, base: Environ) -> Connection:
+        """The handler of a new connection. It does nothing by itself: the server calls `advance` when bytes arrive."""
+        self = cls.__new__(cls)
+        self.open(connection, address, gateway, base)
+        return self
+
+    def open(self, connection: socket.socket, address: object, gateway: Gateway, base: Environ) -> None:
+        """Begin with a socket that does not block."""
+        self.connection = connection
+        self.client_address = address
+        self.gateway = gateway
+        self.base = base
+        self.step = "read_head"
+        self.wants = READ
+        self.deadline = gateway.clock() + gateway.options.idle_time
+        self.armed = self.turn = 0
+        self.owned = self.ready = self.closed = self.close_connection = self.holds = self.asleep = self.parked = False
+        self.received = b""
+        self.unsent = None
+        self.began = self.allowance = 0.0
+        self.wake_at = self.timer_at = NEVER
 
     # --- Without waiting --------------------------------------------------------------------------------------------
 
@@ -209,13 +245,6 @@ class Connection:
             self.connection.close()
 
     # --- What HTTP makes of it, in microwsgi.server.handler -----------------------------------------------------------
-
-    requestline: str
-
-    @classmethod
-    def connected(cls, connection: socket.socket, address: object, gateway: Gateway, base: Environ) -> Connection:
-        """The handler of a new connection. It does nothing by itself: the server calls `advance` when bytes arrive."""
-        raise NotImplementedError
 
     def handle_one_request(self) -> None:
         """The connection is ready, and has a thread."""

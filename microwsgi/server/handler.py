@@ -43,29 +43,36 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
     Give it to `microwsgi.WSGIServer`, or `WSGIRequestHandler.of(application)` to http.server's own servers.
     """
 
+    __slots__ = (
+        "bodiless",  # the response has no body, whatever the application returns
+        "body",  # as much of the request's as was collected
+        "chunked",  # the response's body leaves in chunks
+        "chunks",  # what is still to be asked for the response's body
+        "command",
+        "decoder",  # of a request's body, if there is one
+        "expects",  # the client waits for 100 Continue
+        "fields",
+        "head",  # status and fields, from start_response on
+        "head_sent",
+        "iterable",
+        "path",
+        "raw_head",
+        "reason",  # why the request was refused or broken off
+        "remaining",  # bytes that the response's Content-Length still promises
+        "remote",  # the client, as the environ has it
+        "request_version",
+        "size",  # bytes of the response's body that were sent
+        "status",
+    )
+
     protocol_version = "HTTP/1.1"
-    base: Environ
     remote: tuple[str, str]
-
-    # The request.
-    command = path = request_version = ""
-    raw_head = b""
-    fields: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
-    decoder: Decoder | None = None
-    body = b""  # as much of it as was collected
-    expects = False  # the client waits for 100 Continue
-
-    # The response.
-    head: ResponseHead | None = None
-    head_sent = False
-    bodiless = False
-    chunked = False
-    remaining: int | None = None  # bytes that Content-Length still promises
-    status = 0
-    size = 0
-    iterable: Iterable[bytes] | None = None
-    chunks: Iterator[bytes] | None = None
-    reason = ""  # why the request was refused or broken off
+    fields: dict[str, str]
+    decoder: Decoder | None
+    head: ResponseHead | None
+    remaining: int | None
+    iterable: Iterable[bytes] | None
+    chunks: Iterator[bytes] | None
 
     # --- From a connection to a request -----------------------------------------------------------------------------
 
@@ -74,20 +81,26 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         """A handler class for http.server's servers: `ThreadingHTTPServer(("", 8000), WSGIRequestHandler.of(app))`."""
         return type(cls.__name__, (cls,), {"gateway": Gateway(application)})
 
-    @classmethod
-    def connected(cls, connection: socket.socket, address: object, gateway: Gateway, base: Environ) -> WSGIRequestHandler:
-        """The handler of a new connection. It does nothing by itself: the server calls `advance` when bytes arrive."""
-        self = cls.__new__(cls)
-        self.open(connection, address, gateway, base)
-        return self
-
     def open(self, connection: socket.socket, address: object, gateway: Gateway, base: Environ) -> None:
-        self.connection = self.request = connection
-        self.client_address = address  # type: ignore[assignment]  # of a Unix socket it is a path
-        self.gateway = gateway
-        self.base = base
+        """Begin with a socket that does not block."""
+        Connection.open(self, connection, address, gateway, base)
         self.remote = (address[0], str(address[1])) if isinstance(address, tuple) else ("", "")
-        self.deadline = gateway.clock() + gateway.options.idle_time
+        self.request_version = self.reason = ""
+        self.status = 0
+        self.chunked = self.expects = self.bodiless = False
+        self.decoder = self.remaining = self.iterable = self.chunks = None
+        self.body = b""
+        self.forget_request()
+
+    def forget_request(self) -> None:
+        """Let go of what each request sets: an idle connection is one of thousands."""
+        self.began = 0.0
+        self.command = self.path = ""
+        self.raw_head = b""
+        self.fields = NO_FIELDS
+        self.head = None
+        self.head_sent = False
+        self.size = 0
 
     def setup(self) -> None:
         """Under http.server's servers: begin as `connected` does."""
@@ -443,13 +456,7 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
             else:
                 self.close()
             return
-        self.began = 0.0
-        self.command = self.path = ""
-        self.raw_head = b""
-        self.fields = NO_FIELDS
-        self.head = None
-        self.head_sent = False
-        self.size = 0
+        self.forget_request()
         if unread:
             self.wait_in("drain", READ, self.gateway.options.body_time)
             return

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from time import monotonic, thread_time
+from resource import RUSAGE_THREAD, getrusage, struct_rusage
+from time import monotonic
 
 from microwsgi.server.connection import Connection
 
@@ -47,7 +48,7 @@ class ServingThread(threading.Thread):
         self.slot = False
         self.handler: Connection | None = None
         self.started = 0.0
-        self.worked: float | None = None  # this thread's processor seconds when the request started, if it is sampled
+        self.usage: struct_rusage | None = None  # of this thread when the request started, if it is sampled
         self.requests = 0
         self.call = threading.Lock()  # released by who has something for this thread to do
         self.call.acquire()
@@ -120,7 +121,7 @@ class Lead:
                 return thread.handler
             thread.inline = True
             self.inline_since = now
-            thread.worked = thread_time() if now < self.sampled_until else None
+            thread.usage = getrusage(RUSAGE_THREAD) if now < self.sampled_until else None
             self.lead.release()
             if self.watch_sleeps:
                 self.sound_alarm()
@@ -139,12 +140,11 @@ class Lead:
 
     def judge(self, thread: ServingThread, now: float) -> None:
         """After a long request: if it waited rather than worked, those that follow won't hold up the lead."""
-        took = now - thread.started
-        if thread.worked is not None and thread_time() - thread.worked < took / 2:
+        if thread.usage is None:
+            self.sampled_until = now + SAMPLED
+        elif waited(thread.usage, getrusage(RUSAGE_THREAD), now - thread.started):
             self.waiting = min(self.waiting * 2, WAITING_LONG) if now < self.waits_until + self.waiting else WAITING
             self.waits_until = now + self.waiting
-        else:
-            self.sampled_until = now + SAMPLED
 
     # --- Passing the lead -------------------------------------------------------------------------------------------
 
@@ -274,3 +274,9 @@ class Lead:
     def log_error(self, text: str) -> None:
         """Write a line where errors go."""
         raise NotImplementedError
+
+
+def waited(before: struct_rusage, after: struct_rusage, seconds: float) -> bool:
+    """Whether a thread gave the processor up by itself for most of this time. On a busy machine it is taken away, too."""
+    worked = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return worked < seconds / 2 and after.ru_nvcsw - before.ru_nvcsw > after.ru_nivcsw - before.ru_nivcsw

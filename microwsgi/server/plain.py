@@ -11,7 +11,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 
 from microwsgi.server.connection import READ, Connection
-from microwsgi.server.environ import Environ, base_environ
+from microwsgi.server.environ import base_environ
 from microwsgi.server.gateway import Application, Gateway
 from microwsgi.server.handler import WSGIRequestHandler
 
@@ -36,16 +36,6 @@ class PlainConnection(Connection):
     handler_class: Callable[..., BaseHTTPRequestHandler]
     finish: Callable[[BaseHTTPRequestHandler], object]
     whole = False  # the class has its own `handle`, which nobody else can divide into requests
-
-    @classmethod
-    def connected(cls, connection: socket.socket, address: object, gateway: Gateway, base: Environ) -> PlainConnection:  # noqa: ARG003
-        """The handler of a new connection, made when its first bytes have come."""
-        self = cls()
-        self.connection = connection
-        self.client_address = address
-        self.gateway = gateway
-        self.deadline = gateway.clock() + gateway.options.idle_time
-        return self
 
     @property
     def requestline(self) -> str:  # type: ignore[override]

@@ -1,7 +1,7 @@
-"""Addresses: from what people write to sockets that listen, and from sockets to what people can click.
+"""From an address as a person writes it to sockets that listen, and from these back to URLs.
 
-HOST:PORT, [V6]:PORT, unix:PATH, unix:@NAME (abstract) and fd://N. What can't be listened on is a ListenError that says why,
-and what to do. Names are resolved for nobody but the operator: no reverse look-up is ever made, it may take half a minute.
+Whatever can't be listened on is a ListenError whose text has the cure. Names are never looked up in reverse:
+http.server's getfqdn can wait half a minute for a name server that nobody has.
 """
 
 from __future__ import annotations
@@ -10,244 +10,304 @@ import errno
 import os
 import socket
 import stat
-from pathlib import Path
 
 from microwsgi.errors import ListenError
+from microwsgi.options import port as port_number
+from microwsgi.server.procnet import holder, is_loopback, own_addresses
 
-LAST_PORT = 65535
-LISTENING = "0A"
-"""TCP_LISTEN in /proc/net/tcp."""
+ATTEMPTS = 20
+"""Free ports that are tried until one is free in both families."""
+NEAR = 100
+"""Ports above one in use that are tried, to offer a free one."""
+
+WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to type instead of them
+LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+"""What localhost is (RFC 6761 6.3), whatever the hosts file of a container leaves out."""
 
 
-def listen(address: str, backlog: int) -> list[socket.socket]:
-    """The sockets that listen on an address: two for `localhost`, one for each of its IP addresses. Raises ListenError."""
+class UnixListener(socket.socket):
+    """A Unix socket that knows the file it made, so that `unlink` removes no other."""
+
+    path = ""
+    identity: tuple[int, int, int] | None = None
+
+
+def listen(address: str, backlog: int = 1024) -> list[socket.socket]:
+    """Sockets that listen: one, or for a host name one for each of its addresses, all with the same port.
+
+    HOST:PORT, [V6]:PORT, unix:PATH, unix:@NAME (abstract, Linux) or fd://N. Raises ListenError.
+    """
     if address.startswith("unix:"):
         return [listen_unix(address.removeprefix("unix:"), backlog)]
     if address.startswith("fd://"):
-        return [inherited(address.removeprefix("fd://"))]
-    host, port = split(address)
+        return [listen_descriptor(address.removeprefix("fd://"), backlog)]
+    return listen_tcp(*host_and_port(address), backlog)
+
+
+def unlink(listener: socket.socket) -> None:
+    """Remove a Unix listener's file, if this process made it and nobody put another in its place."""
+    if isinstance(listener, UnixListener) and listener.identity == identity(listener.path):
+        os.unlink(listener.path)
+
+
+# --- TCP ----------------------------------------------------------------------------------------------------------------
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The two parts of HOST:PORT or [V6]:PORT. Raises ListenError."""
+    host, colon, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not host or not colon or (":" in host and not bracketed):
+        raise ListenError(
+            f"{address} is not an address to listen on.\n"
+            "  Try:  127.0.0.1:8000, localhost:8000, [::1]:8000, 0.0.0.0:8000, unix:PATH, unix:@NAME or fd://N"
+        )
+    try:
+        return host[1:-1] if bracketed else host, port_number(port)
+    except ValueError as error:
+        raise ListenError(f"{address} has no port: a port is {error}.") from None
+
+
+def listen_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
+    """A listening socket for each address that the host has."""
+    addresses = resolve(host, port)
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return bind_all(addresses, port, backlog)
+        except OSError as error:
+            # Port 0: the port that one family found may be taken in the other.
+            if port or error.errno != errno.EADDRINUSE:
+                raise refusal(error, host, port, addresses) from None
+    raise ListenError(f"No port is free in both families for {host}.")
+
+
+def resolve(host: str, port: int) -> list[tuple[int, str]]:
+    """The families and addresses of a host; for numbers, and for localhost, without asking anybody."""
+    if host.lower() == "localhost":
+        return list(LOOPBACK)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
-        raise ListenError(f"There is no address for the name {host!r}: try 127.0.0.1 or localhost.") from None
-    families = {family: where for family, _, _, _, where in reversed(found)}
-    if host != "localhost":
-        families = dict([(found[0][0], found[0][4])])
-    return listen_together(families, port, backlog)
+        raise ListenError(f"There is no host named {host}.\n{HOSTS}") from None
+    return list(dict.fromkeys((family, whole_name(address)) for family, _, _, _, address in found))
 
 
-def split(address: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT or [V6]:PORT. Raises ListenError."""
-    host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not colon or not host or not port.isascii() or not port.isdigit():
-        raise ListenError(f"{address!r} is no address: write HOST:PORT, [V6]:PORT, unix:PATH or fd://N.")
-    if int(port) > LAST_PORT:
-        raise ListenError(f"Port {port} is not possible: ports go from 0 to {LAST_PORT} (0 picks a free one).")
-    return host, int(port)
+def whole_name(address: tuple[str, ...] | tuple[str, int] | tuple[str, int, int, int]) -> str:
+    """An address with its zone, without which a link-local one can't be bound."""
+    scope = address[3] if len(address) > 3 else 0  # noqa: PLR2004 - host, port, flow, scope
+    return f"{address[0].partition('%')[0]}%{scope}" if scope else str(address[0])
 
 
-def listen_together(families: dict[int, tuple[object, ...]], port: int, backlog: int) -> list[socket.socket]:
-    """A socket for each family, all on one port, also where the system picks it."""
-    for _ in range(10):
-        listeners: list[socket.socket] = []
-        for family, where in sorted(families.items()):
-            chosen = listeners[0].getsockname()[1] if listeners else port
-            try:
-                listeners.append(listen_tcp(family, (where[0], chosen, *where[2:]), backlog))
-            except OSError as error:
-                if listeners and not port and error.errno == errno.EADDRINUSE:
-                    break  # free for the first family, taken for the second: have another one picked
-                if listeners and error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
-                    continue  # `localhost` without IPv6
-                for listener in listeners:
-                    listener.close()
-                raise ListenError(why_not(error, str(where[0]), chosen)) from None
-        else:
-            return listeners
+def bind_all(addresses: list[tuple[int, str]], port: int, backlog: int) -> list[socket.socket]:
+    """All of the addresses on one port, or none. A family that this system lacks is left out if another is there."""
+    listeners: list[socket.socket] = []
+    lacking: OSError | None = None
+    for family, host in addresses:
+        try:
+            listener = bind(family, host, port)
+        except OSError as error:
+            if error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+                lacking = error
+                continue
+            close_all(listeners)
+            raise
+        port = listener.getsockname()[1]
+        listeners.append(listener)
+    if lacking is not None and not listeners:
+        raise lacking
+    try:
         for listener in listeners:
-            listener.close()
-    raise ListenError("No port is free for IPv4 and IPv6 together: name one with --port.")
+            listener.listen(backlog)
+    except OSError:
+        close_all(listeners)
+        raise
+    return listeners
 
 
-def listen_tcp(family: int, where: tuple[object, ...], backlog: int) -> socket.socket:
-    """One listening socket. Raises OSError."""
+def bind(family: int, host: str, port: int) -> socket.socket:
+    """A bound socket, not listening yet."""
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if os.name == "posix":  # on Windows it would let two servers have one port
+        if os.name == "posix":  # elsewhere it would let two programs have the same port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the accepted sockets inherit it
         if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it: one call less each
-        listener.bind(where)
-        listener.listen(backlog)
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # what is asked for, and no more
         listener.setblocking(False)
-    except BaseException:
+        listener.bind(socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4])
+    except OSError:
         listener.close()
         raise
     return listener
 
 
+def close_all(listeners: list[socket.socket]) -> None:
+    """Close what was bound before another failed."""
+    for listener in listeners:
+        listener.close()
+
+
+# --- Unix sockets, and those of others ----------------------------------------------------------------------------------
+
+
 def listen_unix(path: str, backlog: int) -> socket.socket:
-    """A Unix socket that only its owner's group can reach; a leading @ is an abstract name, which no file has."""
-    if not hasattr(socket, "AF_UNIX"):
-        raise ListenError("This system has no Unix sockets: use HOST:PORT.")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    """A Unix socket that only this user may connect to; the socket file of a dead server is replaced."""
+    if not path or not hasattr(socket, "AF_UNIX"):
+        raise ListenError("Unix sockets have a path, as unix:/run/app.sock, and this system has to have them.")
+    abstract = path.startswith("@")
+    listener = UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.setblocking(False)
     try:
-        if path.startswith("@"):
+        if abstract:
             listener.bind("\0" + path[1:])
         else:
-            make_way(Path(path))
-            mask = os.umask(0o117)
+            make_way(path)
+            umask = os.umask(0o177)
             try:
                 listener.bind(path)
             finally:
-                os.umask(mask)
+                os.umask(umask)
+            listener.path = os.path.abspath(path)  # the process may change its folder
+            listener.identity = identity(path)
         listener.listen(backlog)
-        listener.setblocking(False)
     except OSError as error:
         listener.close()
-        reason = "another program has it" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
-        raise ListenError(f"The Unix socket {path} can't be made: {reason}.") from None
+        if error.errno == errno.EADDRINUSE:
+            raise ListenError(f"Another server listens on unix:{path}.") from None
+        reason = "a path of at most 107 bytes is possible" if error.errno is None else error.strerror
+        raise ListenError(f"unix:{path} can't be listened on: {reason}.") from None
     except ListenError:
         listener.close()
         raise
     return listener
 
 
-def make_way(path: Path) -> None:
-    """Remove the socket file of a server that is dead; whatever else is there stays."""
-    if not path.exists() and not path.is_symlink():
-        return
-    if not stat.S_ISSOCK(path.lstat().st_mode):
-        raise ListenError(f"{path} is there already and is no socket: name another path, or remove it.")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-        except OSError as error:
-            raise ListenError(f"{path} can't be used: {error.strerror}.") from None
-        else:
-            raise ListenError(f"{path} is in use by another server: name another path, or stop that one.")
-
-
-def unlink(listener: socket.socket) -> None:
-    """Remove the file of a Unix socket that we listened on, if the one there now is still ours."""
-    if listener.family != getattr(socket, "AF_UNIX", None) or listener.fileno() < 0:
-        return
-    path = listener.getsockname()
-    if isinstance(path, str) and path and os.path.exists(path):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.setblocking(False)
-            try:
-                probe.connect(path)
-            except OSError:
-                return
-        # Connected, and we are the ones who listen there: nobody else could without removing the file first.
-        if listening_inode(path) in {None, os.fstat(listener.fileno()).st_ino}:
-            os.unlink(path)
-
-
-def listening_inode(path: str) -> int | None:
-    """The socket that listens on a path, as the kernel lists it; None where it doesn't."""
+def make_way(path: str) -> None:
+    """Remove a socket file that nobody listens on any more. Raises ListenError for anything else that is there."""
     try:
-        with open("/proc/net/unix", encoding="utf-8", errors="replace") as table:
-            rows = [line.split(maxsplit=7) for line in table]
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ListenError(f"{path} is there already and not a socket; it is left alone.")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a living server with a full backlog would have us wait
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except BlockingIOError:
+            raise ListenError(f"Another server listens on unix:{path}.") from None
+        else:
+            raise ListenError(f"Another server listens on unix:{path}.")
+
+
+def identity(path: str) -> tuple[int, int, int] | None:
+    """What tells a file, and the process that made it, from others; None if it isn't there."""
+    try:
+        status = os.lstat(path)
     except OSError:
         return None
-    inodes = [int(row[6]) for row in rows if len(row) == 8 and row[7].strip() == path and row[3] == "00010000"]  # noqa: PLR2004
-    return inodes[-1] if inodes else None
+    return status.st_dev, status.st_ino, os.getpid()
 
 
-def inherited(number: str) -> socket.socket:
-    """A listening socket that the process was started with."""
+def listen_descriptor(text: str, backlog: int) -> socket.socket:
+    """The socket that the parent process left open for us under this number."""
     try:
-        listener = socket.socket(fileno=int(number))
-        listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    except (ValueError, OSError):
-        raise ListenError(f"fd://{number} is no socket that this process was started with.") from None
-    if not listening:
-        listener.detach()
-        raise ListenError(f"fd://{number} is a socket, but does not listen.")
+        listener = socket.socket(fileno=int(text))
+    except (ValueError, OverflowError, OSError):
+        raise ListenError(f"fd://{text} is not a socket: the number must be of one that the parent left open.") from None
+    try:
+        if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            listener.listen(backlog)
+        if listener.family in {socket.AF_INET, socket.AF_INET6}:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError as error:
+        listener.detach()  # it is the parent's
+        raise ListenError(f"fd://{text} is a socket that can't listen: {error.strerror}.") from None
     listener.setblocking(False)
     return listener
 
 
-def why_not(error: OSError, host: str, port: int) -> str:
-    """What to tell who can't have an address, and what to try."""
+# --- What to say when it can't be -------------------------------------------------------------------------------------
+
+HOSTS = (
+    "  Try:  microwsgi serve --host 127.0.0.1   (only this machine)\n"
+    "        microwsgi serve --host 0.0.0.0     (every interface)"
+)
+
+
+def refusal(error: OSError, host: str, port: int, addresses: list[tuple[int, str]]) -> ListenError:
+    """The reason that a person understands, and what to type next."""
     if error.errno == errno.EADDRINUSE:
-        owner = who_has(port)
-        free = f"\n  Try:  microwsgi serve --port {next_free(host, port)} ..."
-        if owner is None:
-            return f"Port {port} is already in use.{free}"
-        number, command = owner
-        return f"Port {port} is already in use by PID {number}:\n  {command}{free}\n        kill {number}              (stop that program)"
-    if error.errno == errno.EACCES:
-        return (
-            f"This user may not open port {port} (ports below 1024 are kept for root)."
-            f"\n  Try:  microwsgi serve --port {8000 + port % 1000} ..."
-        )
-    if error.errno == errno.EADDRNOTAVAIL:
-        return (
-            f"{host} is not an address of this machine."
-            "\n  Try:  microwsgi serve --host 127.0.0.1   (only this machine)"
-            "\n        microwsgi serve --host 0.0.0.0     (every interface)"
-        )
-    return f"{host}:{port} can't be listened on: {error.strerror}."
+        return ListenError(in_use(port, addresses))
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        low = " (ports below 1024 are kept for root)" if port < 1024 else ""  # noqa: PLR2004 - as the text says
+        return ListenError(f"this user may not open port {port}{low}.\n  Try:  microwsgi serve --port 8080 ...")
+    if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+        return ListenError(f"{host} is not an address of this machine.\n{HOSTS}")
+    return ListenError(f"{host}:{port} can't be listened on: {error.strerror}.")
 
 
-def who_has(port: int) -> tuple[int, str] | None:
-    """The process that listens on a port, as (pid, command), where the system tells: Linux does, of one's own processes."""
-    inodes = set()
-    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+def in_use(port: int, addresses: list[tuple[int, str]]) -> str:
+    """Who has the port, and which is free."""
+    pid, command = holder(port, addresses) or (0, "")
+    if pid == os.getpid():
+        return f"port {port} is asked for twice."
+    by = f" by PID {pid} ({command})" if pid else ""
+    free = next_free(port, addresses)
+    offers = [f"microwsgi serve --port {free} ..."] if free else []
+    offers += [f"{f'kill {pid}':<23}(stop that program)"] if pid else []
+    free_text = f"; {free} is free" if free else ""
+    return f"port {port} is already in use{by}{free_text}.\n  Try:  " + "\n        ".join(offers)
+
+
+def next_free(port: int, addresses: list[tuple[int, str]]) -> int:
+    """The next port that could be bound instead; 0 if none is near."""
+    for other in range(port + 1, min(port + NEAR, 65535) + 1):
         try:
-            rows = [line.split() for line in table.read_text(encoding="ascii").splitlines()[1:]]
+            close_all(bind_all(addresses, other, 1))
         except OSError:
             continue
-        inodes |= {f"socket:[{row[9]}]" for row in rows if row[3] == LISTENING and int(row[1].rpartition(":")[2], 16) == port}
-    for process in Path("/proc").glob("[0-9]*") if inodes else ():
-        try:
-            if any(os.readlink(link) in inodes for link in (process / "fd").iterdir()):
-                return int(process.name), (process / "cmdline").read_text().replace("\0", " ").strip()[:200]
-        except OSError:
-            continue
-    return None
-
-
-def next_free(host: str, port: int) -> int:
-    """A port above this one that nobody has."""
-    for candidate in range(port + 1, min(port + 100, LAST_PORT)):
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-            try:
-                probe.bind((host, candidate))
-            except OSError:
-                continue
-            return candidate
+        return other
     return 0
 
 
+# --- From sockets to URLs -----------------------------------------------------------------------------------------------
+
+
 def url(listener: socket.socket, scheme: str = "http") -> str:
-    """What to click, or to type; a wildcard is shown as this machine."""
+    """What to click on, or, for a Unix socket, its address as `listen` takes it."""
     address = listener.getsockname()
-    if not isinstance(address, tuple):
-        return f"unix:{address}" if isinstance(address, str) else f"unix:@{address[1:].decode(errors='replace')}"
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])  # noqa: S104 - compared, not bound
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{address[1]}/"
+    if isinstance(address, tuple):
+        return tcp_url(WILDCARDS.get(address[0], address[0]), address[1], scheme)
+    name = os.fsdecode(address)
+    return f"unix:@{name[1:]}" if name.startswith("\0") else f"unix:{name}"
 
 
-def reachable(listener: socket.socket, scheme: str = "http") -> list[str]:
-    """The URLs of a socket that listens on every interface: this machine, and the address that others know it by."""
-    address = listener.getsockname()
-    urls = [url(listener, scheme)]
-    if isinstance(address, tuple) and address[0] in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
-        family, beacon = (socket.AF_INET, "192.0.2.1") if address[0] == "0.0.0.0" else (socket.AF_INET6, "2001:db8::1")  # noqa: S104
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.connect((beacon, 9))  # sends nothing: the system only says which address it would send from
-                host = probe.getsockname()[0]
-            except OSError:
-                return urls
-        urls.append(f"{scheme}://{f'[{host}]' if ':' in host else host}:{address[1]}/")
-    return urls
+def tcp_url(host: str, port: int, scheme: str) -> str:
+    """With brackets around a v6 address, and without a port that the scheme implies."""
+    name = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{name}/" if port == {"http": 80, "https": 443}[scheme] else f"{scheme}://{name}:{port}/"
+
+
+def urls(listeners: list[socket.socket], scheme: str = "http") -> list[str]:
+    """What to click on, for all listeners: each address of this machine for a wildcard, localhost for its two."""
+    found: list[str] = []
+    for listener in listeners:
+        address = listener.getsockname()
+        if isinstance(address, tuple) and address[0] in WILDCARDS:
+            found += [tcp_url(host, address[1], scheme) for host in own_addresses(listener.family)]
+        else:
+            found.append(url(listener, scheme))
+    for port in {listener.getsockname()[1] for listener in listeners if listener.family == socket.AF_INET6}:
+        both = [tcp_url(host, port, scheme) for _, host in LOOPBACK]
+        if all(each in found for each in both):
+            found = [tcp_url("localhost", port, scheme), *(each for each in found if each not in both)]
+    return found
+
+
+def loopback_only(listeners: list[socket.socket]) -> bool:
+    """Whether other machines have no way to these sockets."""
+    addresses = [listener.getsockname() for listener in listeners]
+    return all(not isinstance(address, tuple) or is_loopback(address[0]) for address in addresses)

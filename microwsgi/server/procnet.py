@@ -1,0 +1,101 @@
+"""What the kernel tells of this machine's network, without a name server: who has a port, and which addresses are ours.
+
+From /proc, where there is one; `microwsgi.server.sockets` asks.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+
+LISTENING = "0A"
+"""The state of a listening socket in /proc/net/tcp."""
+
+
+def holder(port: int, addresses: list[tuple[int, str]]) -> tuple[int, str] | None:
+    """The process that listens on a port, and its command line, where Linux lets this user see it."""
+    wanted = {f"socket:[{inode}]" for inode in listening_inodes(port, addresses)}
+    try:
+        processes = [name for name in os.listdir("/proc") if name.isdigit()] if wanted else []
+    except OSError:
+        return None
+    for pid in processes:
+        try:
+            for descriptor in os.listdir(f"/proc/{pid}/fd"):
+                if os.readlink(f"/proc/{pid}/fd/{descriptor}") in wanted:
+                    return int(pid), command_line(pid)
+        except OSError:
+            continue  # another user's, or gone meanwhile
+    return None
+
+
+def listening_inodes(port: int, addresses: list[tuple[int, str]]) -> Iterator[str]:
+    """The inodes of sockets that listen on the port, at one of the addresses or at all of them."""
+    ours = {kernel_address(family, host) for family, host in addresses}
+    for table in "tcp", "tcp6":
+        try:
+            with open(f"/proc/net/{table}", encoding="ascii") as lines:
+                rows = [line.split() for line in lines][1:]
+        except OSError:
+            continue
+        for row in rows:
+            address, _, number = row[1].partition(":")
+            everywhere = not int(address, 16) or any(not int(our, 16) for our in ours)
+            if row[3] == LISTENING and int(number, 16) == port and (everywhere or address in ours):
+                yield row[9]
+
+
+def kernel_address(family: int, host: str) -> str:
+    """An address as /proc/net/tcp has it: words of four bytes, in this machine's order."""
+    data = socket.inet_pton(family, host.partition("%")[0])
+    words = (int.from_bytes(data[start : start + 4], sys.byteorder) for start in range(0, len(data), 4))
+    return "".join(f"{word:08X}" for word in words)
+
+
+def command_line(pid: str) -> str:
+    """What a process was started with, fit for a terminal."""
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        text = file.read(200).rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+    return "".join(c if c.isprintable() else "?" for c in text) or "no command line"
+
+
+def own_addresses(family: int) -> list[str]:
+    """The addresses of this machine, loopback first; without asking a name server."""
+    loopback = "127.0.0.1" if family == socket.AF_INET else "::1"
+    try:
+        own = fib_addresses() if family == socket.AF_INET else if_inet6_addresses()
+    except OSError:
+        own = [outward_address(family)]
+    return [loopback, *sorted({address for address in own if address and not is_loopback(address)})]
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address reaches no further than this machine."""
+    return address == "::1" or address.startswith("127.")
+
+
+def fib_addresses() -> list[str]:
+    """Linux: the local addresses of the routing table, each on a line before its type."""
+    with open("/proc/net/fib_trie", encoding="ascii") as file:
+        lines = [line.split() for line in file]
+    return [before[-1] for before, line in zip(lines, lines[1:], strict=False) if line == ["/32", "host", "LOCAL"]]
+
+
+def if_inet6_addresses() -> list[str]:
+    """Linux: the addresses that need no zone."""
+    with open("/proc/net/if_inet6", encoding="ascii") as file:
+        rows = [line.split() for line in file]
+    return [socket.inet_ntop(socket.AF_INET6, bytes.fromhex(row[0])) for row in rows if row[3] != "20"]
+
+
+def outward_address(family: int) -> str:
+    """The address that packets to far away leave from. Connecting a datagram socket sends nothing."""
+    far = "203.0.113.1" if family == socket.AF_INET else "2001:db8::1"  # RFC 5737, RFC 3849: nobody's
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((far, 9))
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
