@@ -78,4 +78,4 @@ class Row:
         self.warm = warm  # the path that is loaded before the first measurement of a process
         self.sized = sized  # `measure` also gets the bytes to move
         self.peers = ("microwsgi", *peers)  # who takes part unless others are asked for
-        self.possible = tuple(dict.fromkeys((*self.peers, *others)))
+        self.possible = tuple(dict.fromkeys(("microwsgi", "microwsgi-nolog", *self.peers, *others)))

@@ -19,7 +19,7 @@ class Kind:
 
 
 def _peer(name: str) -> Kind:
-    distribution = None if name == "wsgiref" else name
+    distribution = None if name in ("wsgiref", "microwsgi") else name
     return Kind(
         distribution,
         lambda python, app, port, threads, log: [
@@ -54,6 +54,7 @@ def _gunicorn(worker: str, threads: int) -> Kind:
 
 KINDS = {
     "microwsgi": Kind(None, _microwsgi),
+    "microwsgi-nolog": _peer("microwsgi"),
     "bare": Kind(None, _bare),
     "bjoern": _peer("bjoern"),
     "granian": Kind("granian", _granian),

@@ -45,7 +45,14 @@ def bjoern(app: Any, port: int, threads: int) -> None:
     bjoern.run(app, HOST, port)
 
 
-SERVERS = {f.__name__: f for f in (wsgiref, werkzeug, waitress, cheroot, bjoern)}
+def microwsgi(app: Any, port: int, threads: int) -> None:
+    """Without its command line: no access log, so not what the table is about."""
+    from microwsgi.server.server import make_server
+
+    make_server(HOST, port, app).serve_forever()
+
+
+SERVERS = {f.__name__: f for f in (wsgiref, werkzeug, waitress, cheroot, bjoern, microwsgi)}
 
 if __name__ == "__main__":
     name, application, port, threads = sys.argv[1:5]
