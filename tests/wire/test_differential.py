@@ -17,7 +17,6 @@ from tests.wire.cases import cases
 from tests.wire.exchange import Outcome, read
 from tests.wire.test_properties import WIRE, damaged, messages
 
-
 DOCUMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
 KINDS = ("accepted", "refused")
 

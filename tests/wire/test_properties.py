@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-import pytest
 
 from microwsgi.errors import ApplicationError, ClientError, Disconnected
 from microwsgi.options import Options

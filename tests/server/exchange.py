@@ -1,0 +1,197 @@
+"""A running server and a client that sends bytes, for tests over real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from microwsgi.options import Options
+from microwsgi.server.server import WSGIServer
+
+TIME = 10
+"""Seconds within which anything has to happen; a test that needs them has failed."""
+
+
+class Response(NamedTuple):
+    """A response as it came over the socket."""
+
+    status: int
+    reason: str
+    fields: list[tuple[str, str]]
+    body: bytes
+    interim: list[int]
+    """Status codes of the 1xx responses before it."""
+    whole: bool
+    """Whether its framing says that nothing is missing."""
+
+    def field(self, name: str) -> str | None:
+        """A field's value; None if it is missing, an error if it is there twice."""
+        values = [value for key, value in self.fields if key.lower() == name.lower()]
+        assert len(values) < 2, f"{name} is there twice"
+        return values[0] if values else None
+
+
+class Log:
+    """What a server wrote where errors go."""
+
+    def __init__(self) -> None:
+        self.text = io.StringIO()
+        self.written = threading.Condition()
+
+    def write(self, text: str) -> int:
+        """As a text file."""
+        with self.written:
+            self.written.notify_all()
+            return self.text.write(text)
+
+    def flush(self) -> None:
+        """As a text file."""
+
+    def wait_for(self, words: str) -> str:
+        """All of the log, when these words are in it."""
+        with self.written:
+            assert self.written.wait_for(lambda: words in self.text.getvalue(), TIME), self.text.getvalue()
+            return self.text.getvalue()
+
+
+class Running:
+    """A WSGIServer that runs in a thread of this process."""
+
+    def __init__(self, application: Any, handler: type | None = None, **options: Any) -> None:
+        self.errors = Log()
+        arguments = (handler,) if handler else ()
+        self.server = WSGIServer(
+            ("127.0.0.1", 0), *arguments, application=application, options=Options(**options), errors=self.errors
+        )
+        self.address = self.server.server_address
+        self.thread = threading.Thread(target=self.server.serve_forever)
+
+    def __enter__(self) -> Running:
+        """Serve."""
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stop."""
+        self.server.shutdown()
+        self.thread.join(TIME)
+        self.server.server_close()
+        assert not self.thread.is_alive()
+
+    @contextlib.contextmanager
+    def connect(self) -> Iterator[socket.socket]:
+        """A client's connection."""
+        with socket.create_connection(self.address, TIME) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            yield connection
+
+    def send(self, *pieces: bytes, methods: Iterable[str] = (), half_close: bool = True) -> list[Response]:
+        """Send the pieces one by one on a connection of their own, and receive until the server closes."""
+        with self.connect() as connection:
+            return parse(self.talk(connection, *pieces, half_close=half_close), methods)
+
+    def talk(self, connection: socket.socket, *pieces: bytes, half_close: bool = True) -> bytes:
+        """Send the pieces one by one, and receive until the server closes."""
+        with contextlib.suppress(ConnectionError):  # it may have refused already
+            for piece in pieces:
+                connection.sendall(piece)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+        return receive(connection)
+
+    def get(
+        self, target: str = "/", *lines: str, method: str = "GET", version: str = "HTTP/1.1", body: bytes = b""
+    ) -> Response:
+        """The one response to one request, on a connection of its own."""
+        head = "\r\n".join([f"{method} {target} {version}", "Host: a", "Connection: close", *lines])
+        (response,) = self.send(head.encode("latin-1") + b"\r\n\r\n" + body, methods=[method])
+        return response
+
+
+def receive(connection: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(1 << 16):
+            data += piece
+    return data
+
+
+def parse(data: bytes, methods: Iterable[str] = ()) -> list[Response]:
+    """The responses in what a server sent; `methods` are the requests', where one of them is HEAD."""
+    responses = []
+    waiting = list(methods)
+    while data:
+        interim = []
+        while True:
+            head, separator, data = data.partition(b"\r\n\r\n")
+            assert separator, f"a head that does not end: {head!r}"
+            line, *lines = head.decode("latin-1").split("\r\n")
+            version, code, reason = line.split(" ", 2)
+            assert version == "HTTP/1.1"
+            assert len(code) == 3
+            if not code.startswith("1"):
+                break
+            interim.append(int(code))
+        fields = []
+        for text in lines:
+            name, _, value = text.partition(":")
+            fields.append((name, value.strip(" \t")))
+        method = waiting.pop(0) if waiting else "GET"
+        framing = {name.lower(): value for name, value in fields}
+        whole = True
+        if method == "HEAD" or code in {"204", "304"}:
+            body = b""
+        elif framing.get("transfer-encoding") == "chunked":
+            body, data, whole = unchunk(data)
+        elif "content-length" in framing:
+            size = int(framing["content-length"])
+            body, data, whole = data[:size], data[size:], len(data) >= size
+        else:
+            body, data = data, b""
+        responses.append(Response(int(code), reason, fields, body, interim, whole))
+    return responses
+
+
+def unchunk(data: bytes) -> tuple[bytes, bytes, bool]:
+    """The content of chunks, what follows them, and whether the last chunk is there."""
+    body = b""
+    while True:
+        size, separator, data = data.partition(b"\r\n")
+        if not separator:
+            return body, b"", False
+        count = int(size, 16)
+        body += data[:count]
+        if len(data) < count + 2:
+            return body, b"", False
+        assert data[count : count + 2] == b"\r\n"
+        data = data[count + 2 :]
+        if not count:
+            return body, data, True
+
+
+class Recorder:
+    """An application that notes each request that it could read to its end, by the client's port."""
+
+    def __init__(self) -> None:
+        self.requests: dict[str, list[dict[str, Any]]] = {}
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+        """Answer with what was read."""
+        body = environ["wsgi.input"].read()
+        request = {
+            "method": environ["REQUEST_METHOD"],
+            "target": environ["REQUEST_URI"],
+            "version": environ["SERVER_PROTOCOL"],
+            "fields": {key: value for key, value in environ.items() if key.startswith(("HTTP_", "CONTENT_"))},
+            "body": body.decode("latin-1"),
+            "trailers": [list(pair) for pair in environ.get("wsgi.trailers", [])],
+        }
+        self.requests.setdefault(environ["REMOTE_PORT"], []).append(request)
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [json.dumps(request).encode()]

@@ -1,0 +1,167 @@
+"""Every wire case to the running server over a socket, and cut in two everywhere to its handler: the same outcome."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from microwsgi.options import Options
+from microwsgi.server.connection import READ
+from microwsgi.server.environ import base_environ
+from microwsgi.server.gateway import Gateway
+from microwsgi.server.handler import WSGIRequestHandler
+from tests.server.exchange import Recorder, Response, Running, parse
+from tests.wire.cases import Case, cases
+
+ALL = cases("accepted") + cases("refused")
+NEXT = b"GET /next HTTP/1.1\r\nHost: example.com\r\n\r\n"
+SHORT = 400
+"""Octets up to which a case is sent octet by octet, and cut at every place."""
+
+
+def keys(fields: list[list[str]]) -> dict[str, str]:
+    """Field lines as RFC 3875 and PEP 3333 put them into an environ."""
+    environ: dict[str, str] = {}
+    for name, value in fields:
+        key = name.upper().replace("-", "_")
+        key = key if key in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{key}"
+        if "_" not in name:
+            separator = "; " if key == "HTTP_COOKIE" else ", "
+            environ[key] = f"{environ[key]}{separator}{value}" if key in environ else value
+    return environ
+
+
+def expected(request: dict[str, Any]) -> dict[str, Any]:
+    """What the application has to get for a request of a case."""
+    fields = keys(request["fields"])
+    if "CONTENT_LENGTH" in fields:  # equal values are one
+        fields["CONTENT_LENGTH"] = fields["CONTENT_LENGTH"].split(",")[0].strip()
+    if request["target"].lower().startswith("http"):  # RFC 9112 3.2.2
+        fields["HTTP_HOST"] = request["target"].split("/")[2].split("?")[0]
+    return {key: request[key] for key in ("method", "target", "version", "body", "trailers")} | {"fields": fields}
+
+
+def check(case: Case, responses: list[Response], requests: list[dict[str, Any]], follow: str | None = None) -> None:
+    """The application got what was accepted and nothing else; the client is told of each, and of a refusal, in order."""
+    accepted = [expected(request) for request in case.requests]
+    targets = [request["target"] for request in requests]
+    if follow is not None and case.persistent:
+        assert targets.pop() == follow
+        assert requests.pop()
+        assert responses.pop().status == 200
+    assert len(requests) == case.after
+    if case.status is None:
+        assert requests == accepted
+        assert [response.status for response in responses] == [200] * case.after
+    else:
+        assert [response.status for response in responses] == [200] * case.after + [case.status]
+        assert responses[-1].field("Connection") == "close"
+        assert responses[-1].field("Date")
+        assert responses[-1].whole
+    assert all(response.whole for response in responses)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[Running, Recorder]]:
+    recorder = Recorder()
+    with Running(recorder) as server:
+        yield server, recorder
+
+
+def send(running: tuple[Running, Recorder], case: Case, *pieces: bytes) -> tuple[list[Response], list[dict[str, Any]]]:
+    server, recorder = running
+    with server.connect() as connection:
+        port = str(connection.getsockname()[1])
+        recorder.requests.pop(port, None)
+        methods = [request["method"] for request in case.requests]
+        responses = parse(server.talk(connection, *pieces), methods)
+        return responses, recorder.requests.pop(port, [])
+
+
+@pytest.mark.parametrize("case", [case for case in ALL if not case.options], ids=lambda case: case.name)
+def test_over_a_socket(case: Case, running: tuple[Running, Recorder]) -> None:
+    """Whole; with another request behind it; and octet by octet, each in a packet of its own."""
+    check(case, *send(running, case, case.data))
+    check(case, *send(running, case, case.data + NEXT), follow="/next")
+    if len(case.data) <= SHORT:
+        check(case, *send(running, case, *(bytes([octet]) for octet in case.data)))
+
+
+@pytest.mark.parametrize("case", [case for case in ALL if case.options], ids=lambda case: case.name)
+def test_over_a_socket_with_other_limits(case: Case) -> None:
+    recorder = Recorder()
+    with Running(recorder, **case.options) as server:
+        check(case, *send((server, recorder), case, case.data))
+        check(case, *send((server, recorder), case, *(bytes([octet]) for octet in case.data)))
+
+
+class Alone(Gateway):
+    """A handler's gateway without a server: what arrives is given to it by the test."""
+
+    def may_collect(self, handler: object) -> bool:
+        """Bodies are collected, as under a server that has room for them."""
+        return True
+
+
+def hand_over(case: Case, options: Options, *pieces: bytes) -> tuple[list[Response], list[dict[str, Any]]]:
+    """Give the handler one piece after the other; it has done all that it can before the next arrives."""
+    recorder = Recorder()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        gateway = Alone(recorder, options, errors=Silence())
+        handler = WSGIRequestHandler.connected(
+            ours, ("127.0.0.1", 1), gateway, base_environ(("a", 1), None, multithread=False)
+        )
+        for piece in pieces:
+            if handler.closed:
+                break
+            theirs.sendall(piece)
+            advance(handler)
+        theirs.shutdown(socket.SHUT_WR)
+        advance(handler)
+        assert handler.closed
+        data = b""
+        while part := theirs.recv(1 << 16):
+            data += part
+    methods = [request["method"] for request in case.requests]
+    return parse(data, methods), recorder.requests.get("1", [])
+
+
+def advance(handler: WSGIRequestHandler) -> None:
+    """Do what a server does until the handler waits for its client."""
+    while not handler.closed:
+        if handler.ready:
+            handler.handle_one_request()
+            handler.settle()
+        elif handler.wants == READ and select.select([handler.connection], [], [], 0)[0]:
+            handler.advance()
+        else:
+            return
+
+
+class Silence:
+    """Where errors go that a test does not look at."""
+
+    def write(self, text: str) -> None:
+        """As a text file."""
+
+    def flush(self) -> None:
+        """As a text file."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in ALL if len(case.data) <= SHORT and not case.name.startswith("expect")],
+    ids=lambda case: case.name,
+)
+def test_cut_in_two_everywhere(case: Case) -> None:
+    """A case with an Expect is not among them: its body is read by a thread that waits, which this test has not."""
+    options = Options(**case.options)
+    for place in range(1, len(case.data)):
+        check(case, *hand_over(case, options, case.data[:place], case.data[place:]))
+    check(case, *hand_over(case, options, *(bytes([octet]) for octet in case.data)))
