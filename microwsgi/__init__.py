@@ -1,0 +1,38 @@
+"""The shortest path from a socket to a Python function: a development server and a micro-framework on WebOb.
+
+The public names load when they are first used, so that `microwsgi --help` and a bare WSGI application never import WebOb.
+Type checkers read `__init__.pyi`, which says the same; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+HOMES = {
+    "App": "microwsgi.framework.app",
+    "Request": "microwsgi.framework.app",
+    "Response": "microwsgi.framework.app",
+    "WSGIRequestHandler": "microwsgi.server.handler",
+    "WSGIServer": "microwsgi.server.server",
+    "make_server": "microwsgi.server.server",
+    "serve": "microwsgi.cli",
+    "wsgi": "microwsgi.server.plain",
+}
+"""Each public name, and the module that has it."""
+
+__all__ = [*HOMES, "__version__"]  # noqa: PLE0604 - names of HOMES are strings
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name (PEP 562), and keep it, so that this is called once for each."""
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """The names that are here already and those still to come."""
+    return sorted({*globals(), *HOMES})

@@ -1,0 +1,19 @@
+from microwsgi.cli import serve
+from microwsgi.framework.app import App, Request, Response
+from microwsgi.server.handler import WSGIRequestHandler
+from microwsgi.server.plain import wsgi
+from microwsgi.server.server import WSGIServer, make_server
+
+__all__ = [
+    "App",
+    "Request",
+    "Response",
+    "WSGIRequestHandler",
+    "WSGIServer",
+    "__version__",
+    "make_server",
+    "serve",
+    "wsgi",
+]
+
+__version__: str
