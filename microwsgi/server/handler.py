@@ -410,7 +410,7 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         """The iterable has ended."""
         if not self.closed:
             if not self.head_sent:
-                self.send(self.begin(0))
+                self.send_known(b"")
             elif self.chunked:
                 self.send(LAST_CHUNK)
             elif self.remaining and not self.bodiless:
