@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 
-from microwsgi.errors import UsageError
+from microwsgi.errors import ListenError, UsageError
+
+LAST_PORT = 65535
+LONGEST = 10**9
+"""Seconds, some thirty years: what a time limit may be at most, since longer waits overflow the system's own numbers."""
 
 
 def size(text: str | int) -> int:
@@ -14,7 +19,7 @@ def size(text: str | int) -> int:
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in {"K", "M", "G"} else (text, "")
     factor = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}[unit]
     if not (number.isascii() and number.isdigit()):
-        raise ValueError("a number of bytes like 65536, 64K or 1G")
+        raise ValueError("a number of bytes, like 65536, 64K or 1G")
     return int(number) * factor
 
 
@@ -22,33 +27,44 @@ def seconds(text: str | float) -> float:
     """Seconds, not negative."""
     try:
         value = float(text)
-    except ValueError:
+    except (TypeError, ValueError):
         value = -1.0
-    if not 0 <= value < float("inf"):
+    if not 0 <= value <= LONGEST:
         raise ValueError("a number of seconds, like 10 or 0.5")
     return value
 
 
 def count(text: str | int) -> int:
     """A number from 1 on."""
-    text = str(text)
+    text = str(text).strip()
     if not (text.isascii() and text.isdigit() and int(text)):
         raise ValueError("a whole number from 1 on")
     return int(text)
 
 
 def port(text: str | int) -> int:
-    """A TCP port; http.server takes a port of 99999 and serves another one."""
-    text = str(text)
-    if not (text.isascii() and text.isdigit() and int(text) <= 65535):  # noqa: PLR2004 - sixteen bits
-        raise ValueError("a port from 0 to 65535 (0 picks a free one)")
+    """A TCP port. Raises ListenError for what only looks like one: http.server takes 99999, and serves another."""
+    digits = str(text).strip().removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()):
+        raise ValueError(f"a port from 0 to {LAST_PORT}")
+    if int(text) < 0 or int(text) > LAST_PORT:
+        raise ListenError(f"port {text} is not possible: ports go from 0 to {LAST_PORT} (0 picks a free one).")
     return int(text)
 
 
 def names(text: str | Iterable[str]) -> tuple[str, ...]:
-    """Names: given several times, or with commas between."""
+    """Names: several in a list, or one text with commas between."""
     parts = text.split(",") if isinstance(text, str) else text
     return tuple(part.strip() for part in parts if part.strip())
+
+
+def switch(text: str | int) -> bool:
+    """On or off."""
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    try:
+        return words[str(text).strip().lower()]
+    except KeyError:
+        raise ValueError("on or off") from None
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
@@ -66,7 +82,16 @@ class Option:
     """One option: `convert` makes its value of a text, or of a value, and raises ValueError with what it wants."""
 
     def __init__(
-        self, group: str, name: str, default: object, convert: Callable[..., object], metavar: str, text: str
+        self,
+        group: str,
+        name: str,
+        default: object,
+        convert: Callable[..., object],
+        metavar: str,
+        text: str,
+        *,
+        short: str = "",
+        variables: tuple[str, ...] = (),
     ) -> None:
         self.group = group
         self.name = name
@@ -74,6 +99,9 @@ class Option:
         self.convert = convert
         self.metavar = metavar
         self.help = text
+        self.short = short
+        self.variables = ("MICROWSGI_" + name.upper(), *variables)
+        """As the environment spells it; the first that is set holds."""
 
     @property
     def flag(self) -> str:
@@ -81,46 +109,61 @@ class Option:
         return "--" + self.name.replace("_", "-")
 
     @property
-    def variable(self) -> str:
-        """As the environment spells it."""
-        return "MICROWSGI_" + self.name.upper()
+    def repeatable(self) -> bool:
+        """Whether each mention adds a value."""
+        return self.convert is names
 
-    def take(self, value: object) -> object:
-        """The value, checked. Raises UsageError."""
+    @property
+    def shown_default(self) -> str:
+        """The default as one would type it; empty if there is none."""
+        value = self.default
+        if self.convert is switch:
+            return "on" if value else "off"
+        if self.convert is size and isinstance(value, int):
+            units = ((1024**3, "G"), (1024**2, "M"), (1024, "K"))
+            return next((f"{value // factor}{unit}" for factor, unit in units if value % factor == 0), str(value))
+        return f"{value:g}" if isinstance(value, float) else "" if value == () else str(value)
+
+    def take(self, value: object, spelled: str = "") -> object:
+        """The value, checked; `spelled` is what the user wrote it as. Raises UsageError."""
         try:
             return self.convert(value)
-        except (ValueError, TypeError, IndexError) as error:
-            raise UsageError(f"{self.flag} {value} is not possible: it is {error}.") from None
+        except (ValueError, TypeError) as error:
+            wanted = error if isinstance(error, ValueError) else "a text, or a list of texts"
+            raise UsageError(f"{spelled or f'{self.flag} {value}'} is not possible: give {wanted}.") from None
 
 
 OPTIONS = (
     Option("Where", "host", "127.0.0.1", str, "HOST", "the address to listen on; 0.0.0.0 is every interface"),
-    Option("Where", "port", 8000, port, "PORT", "the port; 0 picks a free one"),
-    Option("Where", "bind", (), names, "ADDRESS", "HOST:PORT, [V6]:PORT, unix:PATH, unix:@NAME or fd://N; repeatable"),
+    Option("Where", "port", 8000, port, "PORT", "the port; 0 picks a free one", short="-p", variables=("PORT",)),
+    Option("Where", "bind", (), names, "ADDRESS", "HOST:PORT, unix:PATH, unix:@NAME or fd://N; repeatable", short="-b"),
     Option("Where", "allow_host", (), names, "NAME", "answer for this name too, or for all: '*'; repeatable"),
     Option("Where", "app_dir", ".", str, "DIR", "the folder to import the application from"),
-    Option("Where", "backlog", 1024, count, "N", "connections that the system keeps before they are accepted"),
+    Option("Where", "backlog", 1024, count, "N", "connections that wait to be accepted"),
     Option("Limits", "threads", 64, count, "N", "application calls at once"),
     Option("Limits", "head_size", 64 * 1024, size, "BYTES", "of a request's line and fields together (431)"),
-    Option("Limits", "line_length", 8190, size, "BYTES", "of the request line (414), and of each field (431)"),
+    Option("Limits", "line_length", 8190, size, "BYTES", "of the request line (414) and of each field (431)"),
     Option("Limits", "field_count", 100, count, "N", "fields in a request (431)"),
     Option("Limits", "body_size", 1024**3, size, "BYTES", "of a request's body (413)"),
     Option("Limits", "head_time", 10.0, seconds, "SECONDS", "for a whole head (408)"),
     Option("Limits", "idle_time", 60.0, seconds, "SECONDS", "between two requests on a connection"),
-    Option("Limits", "body_time", 20.0, seconds, "SECONDS", "waited for a body that comes no faster than body_rate (408)"),
-    Option("Limits", "body_rate", 500, count, "BYTES", "a second: what a body must come with at least"),
-    Option("Limits", "write_time", 20.0, seconds, "SECONDS", "waited for a client that reads no faster than write_rate"),
-    Option("Limits", "write_rate", 500, count, "BYTES", "a second: what a client must read at least"),
-    Option("Log", "access_log", "-", str, "FILE", "one line a request: off, a file, or - for the terminal"),
+    Option("Limits", "body_time", 20.0, seconds, "SECONDS", "to wait for a body slower than body-rate (408)"),
+    Option("Limits", "body_rate", 500, count, "BYTES", "a second that a body must come with"),
+    Option("Limits", "write_time", 20.0, seconds, "SECONDS", "to wait for a client slower than write-rate"),
+    Option("Limits", "write_rate", 500, count, "BYTES", "a second that a client must read"),
+    Option("Log", "access_log", "-", str, "FILE", "a line for each request: off, a file, - for the terminal"),
     Option(
         "Log",
         "log_format",
         "auto",
         one_of("auto", "line", "common", "combined", "json"),
         "FORMAT",
-        "line, common, combined, json; auto is line on a terminal and combined elsewhere",
+        "auto (line on a terminal), line, common, combined, json",
     ),
-    Option("Log", "color", "auto", one_of("auto", "always", "never"), "WHEN", "auto, always or never; NO_COLOR is honoured"),
+    Option(
+        "Log", "color", "auto", one_of("auto", "always", "never"), "WHEN", "auto, always or never; NO_COLOR is honoured"
+    ),
+    Option("Log", "traceback", False, switch, "", "show all frames when the application can't be loaded"),
     Option("Stop", "grace_time", 5.0, seconds, "SECONDS", "for running requests to end when the server stops"),
 )
 """The declaration."""
@@ -151,12 +194,15 @@ class Options:
     access_log: str
     log_format: str
     color: str
+    traceback: bool
     grace_time: float
 
     def __init__(self, **given: object) -> None:
         for name in given:
             if name not in BY_NAME:
-                raise UsageError(unknown(name, BY_NAME))
+                raise UsageError(unknown("option", name, BY_NAME))
+        if given.get("bind") and not given.keys().isdisjoint({"host", "port"}):
+            raise UsageError("--bind has host and port in it: leave out --host and --port, or --bind.")
         for option in OPTIONS:
             setattr(self, option.name, option.take(given[option.name]) if option.name in given else option.default)
 
@@ -167,8 +213,56 @@ class Options:
         return self.bind or (f"{host}:{self.port}",)
 
 
-def unknown(name: str, known: Iterable[str]) -> str:
-    """What to say of an option that there isn't: the nearest that there is."""
+def from_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    """What the MICROWSGI_ variables, and $PORT, say. Raises UsageError, for a variable that there isn't, too."""
+    known = {variable: option for option in OPTIONS for variable in option.variables}
+    for variable in environ:
+        if variable.startswith("MICROWSGI_") and variable not in known:
+            raise UsageError(unknown("variable", variable, known))
+    given: dict[str, object] = {}
+    for variable, option in known.items():
+        if environ.get(variable) and option.name not in given:
+            given[option.name] = option.take(environ[variable], f"{variable}={environ[variable]}")
+    return merged(given, {"bind": given["bind"]}) if "bind" in given else given
+
+
+def merged(*layers: Mapping[str, object]) -> dict[str, object]:
+    """Later layers over earlier ones. An address is one thing: `bind` in a later layer replaces host and port, too."""
+    result: dict[str, object] = {}
+    for layer in layers:
+        if "bind" in layer:
+            result.pop("host", None)
+            result.pop("port", None)
+        elif "host" in layer or "port" in layer:
+            result.pop("bind", None)
+        result.update(layer)
+    return result
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """What to say of something that there isn't: the nearest that there is."""
     nearest = difflib.get_close_matches(name, list(known), 1)
-    hint = f"; did you mean {nearest[0]}?" if nearest else "."
-    return f"There is no option {name}{hint}"
+    return f"there is no {kind} {name}{f'; did you mean {nearest[0]}?' if nearest else '.'}"
+
+
+def documentation() -> str:
+    """docs/options.md."""
+    lines = ["# Options", "", INTRODUCTION, "", "| option | variable | default | |", "|---|---|---|---|"]
+    for option in OPTIONS:
+        flag = " ".join(filter(None, [f"{option.short}," if option.short else "", option.flag, option.metavar]))
+        variables = ", ".join(f"`{variable}`" for variable in option.variables)
+        default = f"`{option.shown_default}`" if option.shown_default else ""
+        lines.append(f"| `{flag}` | {variables} | {default} | {option.help} |")
+    return "\n".join(lines) + "\n"
+
+
+INTRODUCTION = """\
+Each option has one name. `--head-size 16K` on the command line is `MICROWSGI_HEAD_SIZE=16K` in the environment and
+`head_size="16K"` in `serve(app, head_size="16K")`; the command line holds over the environment. Sizes are bytes and take
+`K`, `M` and `G`, times are seconds. A switch like `--traceback` has its `--no-traceback`. In a variable, commas separate
+what can be given several times. Limits answer with the status behind them.
+
+This page is made from the declaration in `microwsgi/options.py`: `python -m microwsgi.options > docs/options.md`."""
+
+if __name__ == "__main__":
+    sys.stdout.write(documentation())

@@ -77,10 +77,10 @@ def is_loopback(address: str) -> bool:
 
 
 def fib_addresses() -> list[str]:
-    """Linux: the local addresses of the routing table, each on a line before its type."""
+    """Linux: the local addresses of the routing table, each on the line before its type."""
     with open("/proc/net/fib_trie", encoding="ascii") as file:
-        lines = [line.split() for line in file]
-    return [before[-1] for before, line in zip(lines, lines[1:], strict=False) if line == ["/32", "host", "LOCAL"]]
+        words = file.read().split()
+    return [words[i - 1] for i in range(1, len(words)) if words[i : i + 3] == ["/32", "host", "LOCAL"]]
 
 
 def if_inet6_addresses() -> list[str]:

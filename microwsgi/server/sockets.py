@@ -21,6 +21,7 @@ NEAR = 100
 """Ports above one in use that are tried, to offer a free one."""
 
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to type instead of them
+NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 """What localhost is (RFC 6761 6.3), whatever the hosts file of a container leaves out."""
 
@@ -65,7 +66,7 @@ def host_and_port(address: str) -> tuple[str, int]:
     try:
         return host[1:-1] if bracketed else host, port_number(port)
     except ValueError as error:
-        raise ListenError(f"{address} has no port: a port is {error}.") from None
+        raise ListenError(f"{address} is not an address to listen on: give {error} behind the colon.") from None
 
 
 def listen_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
@@ -78,7 +79,7 @@ def listen_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
             # Port 0: the port that one family found may be taken in the other.
             if port or error.errno != errno.EADDRINUSE:
                 raise refusal(error, host, port, addresses) from None
-    raise ListenError(f"No port is free in both families for {host}.")
+    raise ListenError(f"no port is free in both families for {host}.")
 
 
 def resolve(host: str, port: int) -> list[tuple[int, str]]:
@@ -88,14 +89,9 @@ def resolve(host: str, port: int) -> list[tuple[int, str]]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
-        raise ListenError(f"There is no host named {host}.\n{HOSTS}") from None
-    return list(dict.fromkeys((family, whole_name(address)) for family, _, _, _, address in found))
-
-
-def whole_name(address: tuple[str, ...] | tuple[str, int] | tuple[str, int, int, int]) -> str:
-    """An address with its zone, without which a link-local one can't be bound."""
-    scope = address[3] if len(address) > 3 else 0  # noqa: PLR2004 - host, port, flow, scope
-    return f"{address[0].partition('%')[0]}%{scope}" if scope else str(address[0])
+        raise ListenError(f"there is no host named {host}.\n{HOSTS}") from None
+    # getnameinfo with numbers only is no look-up; it adds the zone without which a link-local address can't be bound.
+    return list(dict.fromkeys((family, socket.getnameinfo(where, NUMERIC)[0]) for family, _, _, _, where in found))
 
 
 def bind_all(addresses: list[tuple[int, str]], port: int, backlog: int) -> list[socket.socket]:
@@ -152,8 +148,10 @@ def close_all(listeners: list[socket.socket]) -> None:
 
 def listen_unix(path: str, backlog: int) -> socket.socket:
     """A Unix socket that only this user may connect to; the socket file of a dead server is replaced."""
-    if not path or not hasattr(socket, "AF_UNIX"):
-        raise ListenError("Unix sockets have a path, as unix:/run/app.sock, and this system has to have them.")
+    if not path.removeprefix("@"):
+        raise ListenError("unix: wants a path behind it, like unix:/tmp/app.sock, or a name, like unix:@app.")
+    if not hasattr(socket, "AF_UNIX"):
+        raise ListenError(f"unix:{path} is not possible: this system has no Unix sockets.")
     abstract = path.startswith("@")
     listener = UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.setblocking(False)
@@ -173,7 +171,7 @@ def listen_unix(path: str, backlog: int) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise ListenError(f"Another server listens on unix:{path}.") from None
+            raise ListenError(f"another server listens on unix:{path}.") from None
         reason = "a path of at most 107 bytes is possible" if error.errno is None else error.strerror
         raise ListenError(f"unix:{path} can't be listened on: {reason}.") from None
     except ListenError:
@@ -197,9 +195,9 @@ def make_way(path: str) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
         except BlockingIOError:
-            raise ListenError(f"Another server listens on unix:{path}.") from None
+            raise ListenError(f"another server listens on unix:{path}.") from None
         else:
-            raise ListenError(f"Another server listens on unix:{path}.")
+            raise ListenError(f"another server listens on unix:{path}.")
 
 
 def identity(path: str) -> tuple[int, int, int] | None:
@@ -216,7 +214,9 @@ def listen_descriptor(text: str, backlog: int) -> socket.socket:
     try:
         listener = socket.socket(fileno=int(text))
     except (ValueError, OverflowError, OSError):
-        raise ListenError(f"fd://{text} is not a socket: the number must be of one that the parent left open.") from None
+        raise ListenError(
+            f"fd://{text} is not a socket: the number must be of one that the parent left open."
+        ) from None
     try:
         if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             listener.listen(backlog)
@@ -280,7 +280,8 @@ def url(listener: socket.socket, scheme: str = "http") -> str:
     """What to click on, or, for a Unix socket, its address as `listen` takes it."""
     address = listener.getsockname()
     if isinstance(address, tuple):
-        return tcp_url(WILDCARDS.get(address[0], address[0]), address[1], scheme)
+        host = str(address[0])
+        return tcp_url(WILDCARDS.get(host, host), address[1], scheme)
     name = os.fsdecode(address)
     return f"unix:@{name[1:]}" if name.startswith("\0") else f"unix:{name}"
 
