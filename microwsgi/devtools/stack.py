@@ -1,0 +1,98 @@
+"""The frames from the socket to the function, as values: who is on the stack, and whose each one is.
+
+A request comes here from the function that wants to see its own stack, and from whoever caught an exception; drawings
+are made from what `capture` and `trail` return.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator
+from types import CodeType, FrameType, TracebackType
+from typing import NamedTuple
+
+STDLIB, SERVER, FRAMEWORK, YOURS = OWNERS = ("stdlib", "server", "framework", "yours")
+
+PACKAGES = {
+    "microwsgi": SERVER,
+    "microwsgi.framework": FRAMEWORK,
+    "microwsgi.devtools": FRAMEWORK,
+    "bjoern": SERVER,
+    "cheroot": SERVER,
+    "granian": SERVER,
+    "gunicorn": SERVER,
+    "uvicorn": SERVER,
+    "waitress": SERVER,
+    "werkzeug.serving": SERVER,
+    "django.core.servers": SERVER,
+}
+"""Whose a module is, by its name or the nearest package above it. Any other installed package is a framework."""
+
+
+class Frame(NamedTuple):
+    """One call that has not returned: `line` is where it stands, `owner` one of OWNERS."""
+
+    module: str
+    function: str
+    file: str
+    line: int
+    owner: str
+
+
+def capture(innermost: FrameType | None = None) -> list[Frame]:
+    """The stack of this thread, the thread's first frame first, up to the caller or the frame that is given."""
+    frame = innermost or sys._getframe(1)  # noqa: SLF001 - what inspect.currentframe is, without importing inspect
+    return [value(each, each.f_lineno) for each in reversed(list(outwards(frame)))]
+
+
+def trail(traceback: TracebackType | None) -> list[Frame]:
+    """The frames that a traceback prints: from the one that caught the exception to the one that raised it."""
+    found = []
+    while traceback:
+        found.append(value(traceback.tb_frame, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    return found
+
+
+def outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    """The frame, its caller, and so on to the thread's first."""
+    while frame:
+        yield frame
+        frame = frame.f_back
+
+
+def value(frame: FrameType, line: int) -> Frame:
+    """A frame as a value, which keeps neither the frame nor its variables alive."""
+    code, module = frame.f_code, str(frame.f_globals.get("__name__", "?"))
+    if module == "__main__" and (spec := frame.f_globals.get("__spec__")):
+        module = spec.name  # `python -m module`
+    return Frame(module, code.co_qualname, code.co_filename, line, owner(module, code))
+
+
+def owner(module: str, code: CodeType) -> str:
+    """Whose code it is: what PACKAGES says, else what the file's place says."""
+    name = module
+    while name:
+        if name in PACKAGES:
+            return PACKAGES[name]
+        name = name.rpartition(".")[0]
+    file = code.co_filename
+    if file.startswith(INSTALLED):
+        return FRAMEWORK
+    if file.startswith(LIBRARY):
+        return STDLIB
+    # A console script was written by an installer for the package that it starts; servers have them.
+    return SERVER if os.path.dirname(file) == SCRIPTS else YOURS
+
+
+def places(*names: str) -> tuple[str, ...]:
+    """Directories of this interpreter, each with its separator at the end."""
+    paths = {sysconfig.get_path(name) for name in names}
+    return tuple(os.path.join(each, "") for path in paths for each in (path, os.path.realpath(path)))
+
+
+INSTALLED = places("purelib", "platlib")
+LIBRARY = ("<frozen ", *places("stdlib", "platstdlib"))
+SCRIPTS = sysconfig.get_path("scripts")
