@@ -69,6 +69,8 @@ class ChunkedDecoder:
 
     def feed(self, data: bytes) -> bytes:
         """The data in these bytes. What ends within a line waits for the next; what is beyond the body is in `rest`."""
+        if self.failed:
+            raise ClientError("The body can't be read on behind a part that is not valid (RFC 9112 7.1).")
         self.failed = True  # until this has come to its end: nobody may go on behind bytes that were not understood
         data = self.rest + data
         pieces = []
