@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 from benchmarks.processes import ROOT, Unavailable, environment
 
@@ -23,7 +24,7 @@ def _peer(name: str) -> Kind:
     return Kind(
         distribution,
         lambda python, app, port, threads, log: [
-            python, "-m", "benchmarks.subjects.peers", name, app, port, str(threads),
+            python, "benchmarks/subjects/peers.py", name, app, port, str(threads),
         ],
     )  # fmt: skip
 
@@ -44,8 +45,9 @@ def _granian(python: str, app: str, port: str, threads: int, log: str) -> list[s
 
 def _gunicorn(worker: str, threads: int) -> Kind:
     def command(python: str, app: str, port: str, wanted: int, log: str) -> list[str]:
+        script = Path(python).with_name("gunicorn")
         return [
-            python, "-m", "gunicorn", "--worker-class", worker, "--threads", str(wanted or threads),
+            *([str(script)] if script.exists() else [python, "-m", "gunicorn"]), "--worker-class", worker, "--threads", str(wanted or threads),
             "--bind", f"127.0.0.1:{port}", app,
         ]  # fmt: skip
 
@@ -59,6 +61,7 @@ KINDS = {
     "bjoern": _peer("bjoern"),
     "granian": Kind("granian", _granian),
     "gunicorn gthread": _gunicorn("gthread", 4),
+    "gunicorn sync": _gunicorn("sync", 1),
     "waitress": _peer("waitress"),
     "cheroot": _peer("cheroot"),
     "werkzeug": _peer("werkzeug"),

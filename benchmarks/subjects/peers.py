@@ -1,60 +1,72 @@
-"""Servers that are libraries, each started as its users start it: `python -m benchmarks.subjects.peers NAME APP PORT [THREADS]`."""
+"""Servers that are libraries, each started as its users start it: `python peers.py NAME APP PORT [THREADS]`.
+
+Each function returns what the script then calls at its own level, as a user's script does: no frame of ours is added to
+the stacks of servers that serve in the main thread.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 HOST = "127.0.0.1"
 
+Serve = Callable[[], object]
 
-def wsgiref(app: Any, port: int, threads: int) -> None:
+
+def wsgiref(app: Any, port: int, threads: int) -> Serve:
     from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-    class Silent(WSGIRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:
-            """Its log off, like Werkzeug's: neither pays for a line that goes nowhere."""
-
-    make_server(HOST, port, app, handler_class=Silent).serve_forever()
+    # Its log off, like Werkzeug's: neither pays for a line that goes nowhere.
+    WSGIRequestHandler.log_message = lambda *args: None  # type: ignore[assignment]
+    return make_server(HOST, port, app).serve_forever
 
 
-def werkzeug(app: Any, port: int, threads: int) -> None:
+def werkzeug(app: Any, port: int, threads: int, **options: bool) -> Serve:
     from werkzeug.serving import run_simple
 
-    logging.getLogger("werkzeug").disabled = True
-    run_simple(HOST, port, app, threaded=True)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    return partial(run_simple, HOST, port, app, threaded=True, **options)
 
 
-def waitress(app: Any, port: int, threads: int) -> None:
+def werkzeug_debugger(app: Any, port: int, threads: int) -> Serve:
+    return werkzeug(app, port, threads, use_debugger=True)
+
+
+def waitress(app: Any, port: int, threads: int) -> Serve:
     from waitress import serve
 
-    serve(app, host=HOST, port=port, threads=threads or 4)
+    return partial(serve, app, host=HOST, port=port, threads=threads or 4)
 
 
-def cheroot(app: Any, port: int, threads: int) -> None:
+def cheroot(app: Any, port: int, threads: int) -> Serve:
     from cheroot.wsgi import Server
 
-    Server((HOST, port), app, numthreads=threads or 10).start()
+    start: Serve = Server((HOST, port), app, numthreads=threads or 10).start
+    return start
 
 
-def bjoern(app: Any, port: int, threads: int) -> None:
+def bjoern(app: Any, port: int, threads: int) -> Serve:
     import bjoern
 
-    bjoern.run(app, HOST, port)
+    return partial(bjoern.run, app, HOST, port)
 
 
-def microwsgi(app: Any, port: int, threads: int) -> None:
-    """Without its command line: no access log, so not what the table is about."""
-    from microwsgi.server.server import make_server
+def microwsgi(app: Any, port: int, threads: int) -> Serve:
+    """Without its command line, and so without its access log."""
+    from microwsgi import make_server
 
-    make_server(HOST, port, app).serve_forever()
+    return make_server(HOST, port, app).serve_forever
 
 
-SERVERS = {f.__name__: f for f in (wsgiref, werkzeug, waitress, cheroot, bjoern, microwsgi)}
+SERVERS = {f.__name__: f for f in (wsgiref, werkzeug, werkzeug_debugger, waitress, cheroot, bjoern, microwsgi)}
 
 if __name__ == "__main__":
-    name, application, port, threads = sys.argv[1:5]
+    name, application, given_port, threads = [*sys.argv[1:], "0"][:4]
     module, _, attribute = application.partition(":")
-    SERVERS[name](getattr(import_module(module), attribute), int(port), int(threads))
+    serve = SERVERS[name](getattr(import_module(module), attribute), int(given_port), int(threads))
+    serve()

@@ -1,0 +1,92 @@
+"""What a view says about the way to it, the same under every server and framework.
+
+`/stack` its frames; `/raise` fails, and `/trail` then has the traceback's frames; `/arm`, later `/lines?since=NS`, the
+lines that ran from the client's clock to the view; `/sleep` holds still for a look from outside.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from types import CodeType, FrameType
+from typing import Any
+
+from microwsgi.devtools.stack import OWNERS, capture, owner, trail
+
+ASLEEP = 5.0  # seconds: time enough for py-spy to look
+TOOL = 0  # sys.monitoring.DEBUGGER_ID: the events are those that a debugger's steps stop at
+
+
+class Failure(Exception):
+    """What `/raise` raises."""
+
+
+class Watch:
+    """Every line that any thread runs while it is armed, with the time; Python 3.12 and later."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[int, CodeType, int, int]] = []  # nanoseconds, code, line or 0 for a call, thread
+        self.failure: Failure | None = None
+
+    def arm(self) -> None:
+        monitoring = getattr(sys, "monitoring", None)
+        if monitoring is None:
+            raise NotImplementedError("counting lines needs sys.monitoring, which is there from Python 3.12 on")
+        if monitoring.get_tool(TOOL) is None:
+            monitoring.use_tool_id(TOOL, "benchmarks")
+        now, thread, note = time.monotonic_ns, threading.get_ident, self.events.append
+        self.events.clear()
+        events = monitoring.events
+        monitoring.register_callback(TOOL, events.LINE, lambda code, line: note((now(), code, line, thread())))
+        monitoring.register_callback(TOOL, events.PY_START, lambda code, offset: note((now(), code, 0, thread())))
+        monitoring.set_events(TOOL, events.LINE | events.PY_START)
+
+    def told(self, since: int, view: CodeType) -> dict[str, Any]:
+        """Stop, and count what ran from `since` to the view's first line."""
+        sys.monitoring.set_events(TOOL, 0)
+        path = [event for event in self.events if event[0] >= since]
+        begun = max((index for index, event in enumerate(path) if event[1] is view and event[2] == 0), default=len(path))
+        lines = [(code, line) for _, code, line, _ in path[:begun] if line]
+        owners, whose = dict.fromkeys(OWNERS, 0), OWNERS[0]
+        for code, _ in lines:
+            if not code.co_filename.startswith("<string>"):  # generated code, as a namedtuple's: its caller's
+                whose = owner(module_of(code), code)
+            owners[whose] += 1
+        return {
+            "lines": len(lines),
+            "calls": sum(not line for _, _, line, _ in path[:begun]),
+            "owners": owners,
+            "files": sorted({code.co_filename for code, _ in lines if not code.co_filename.startswith("<string>")}),
+            "threads": len({thread for *_, thread in path[:begun]}),
+        }
+
+
+def module_of(code: CodeType) -> str:
+    """The module that a code object was compiled for, by its file."""
+    by_file = {getattr(module, "__file__", None): name for name, module in list(sys.modules.items())}
+    return by_file.get(code.co_filename) or ""
+
+
+watch = Watch()
+
+
+def answer(path: str, query: str, view: FrameType) -> str:
+    """The response's text, seen from the view's frame."""
+    match path.rstrip("/"):
+        case "/stack":
+            return json.dumps([frame._asdict() for frame in capture(view)])
+        case "/raise":
+            watch.failure = Failure("as asked")
+            raise watch.failure
+        case "/trail":
+            frames = trail(watch.failure.__traceback__ if watch.failure else None)
+            return json.dumps([frame._asdict() for frame in frames if frame.module != __name__])
+        case "/arm":
+            watch.arm()
+        case "/lines":
+            return json.dumps(watch.told(int(query.partition("since=")[2]), view.f_code))
+        case "/sleep":
+            time.sleep(ASLEEP)
+    return "{}"

@@ -1,0 +1,19 @@
+"""The probe as a Bottle view: `python probe_bottle.py PORT`, with its own default server."""
+
+from __future__ import annotations
+
+import sys
+
+from bottle import get, request, response, run
+
+from benchmarks.subjects.probe import answer
+
+
+@get("/<name>")
+def view(name: str) -> str:
+    response.content_type = "application/json"
+    return answer(request.path, request.query_string, sys._getframe())
+
+
+if __name__ == "__main__":
+    run(host="127.0.0.1", port=int(sys.argv[1]), quiet=True)

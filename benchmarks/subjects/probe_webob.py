@@ -1,0 +1,15 @@
+"""The probe as a view of WebOb's `wsgify`."""
+
+from __future__ import annotations
+
+import sys
+
+from webob import Request, Response
+from webob.dec import wsgify
+
+from benchmarks.subjects.probe import answer
+
+
+@wsgify
+def app(request: Request) -> Response:
+    return Response(answer(request.path_info, request.query_string, sys._getframe()).encode(), content_type="application/json")

@@ -1,0 +1,15 @@
+"""The probe as a bare WSGI application, and with WebOb's decorator."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from benchmarks.subjects.probe import answer
+
+
+def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    body = answer(environ["PATH_INFO"], environ.get("QUERY_STRING", ""), sys._getframe()).encode()
+    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
