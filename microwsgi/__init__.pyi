@@ -17,3 +17,4 @@ __all__ = [
 ]
 
 __version__: str
+HOMES: dict[str, str]

@@ -1,0 +1,122 @@
+"""The real command line, run in a process of its own and read line by line."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LIMIT = 10.0
+"""Seconds for whatever is waited for."""
+URL = re.compile(r"https?://\S+")
+OURS = re.compile(r"MICROWSGI_.*|PORT|HOST|NO_COLOR|FORCE_COLOR|LISTEN_.*|NOTIFY_SOCKET")
+"""Variables that would change what the command does."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of the tests without what microwsgi listens to, and with the checkout to import from."""
+    kept = {name: value for name, value in os.environ.items() if not OURS.fullmatch(name)}
+    return {**kept, "PYTHONPATH": str(ROOT), **more}
+
+
+class Running:
+    """A started command; `line` and `url` wait for what it says, `stop` for its end."""
+
+    def __init__(self, command: list[str], cwd: Path = ROOT, **env: str) -> None:
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment(**env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # a signal for it is not one for the tests
+        )
+        self.said: list[str] = []
+        self.lines: queue.Queue[str | None] = queue.Queue()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def read(self) -> None:
+        """In a thread: a pipe has no time limit."""
+        assert self.process.stdout is not None
+        with self.process.stdout as stream:
+            for line in stream:
+                self.lines.put(line.rstrip("\n"))
+        self.lines.put(None)
+
+    def line(self, having: str = "", limit: float = LIMIT) -> str:
+        """The next line that matches an expression; AssertionError with all that it said when none comes."""
+        end = time.monotonic() + limit
+        while True:
+            try:
+                found = self.lines.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"no line with {having!r} in {limit} s; it said:\n{self.output}") from None
+            if found is None:
+                self.lines.put(None)
+                raise AssertionError(f"it ended, with no line with {having!r}; it said:\n{self.output}")
+            self.said.append(found)
+            if re.search(having, found):
+                return found
+
+    def url(self, limit: float = LIMIT) -> str:
+        """Where it serves, without a slash at the end; once it has said so."""
+        found = URL.search(self.line(URL.pattern, limit))
+        assert found
+        return found[0].rstrip("/")
+
+    @property
+    def output(self) -> str:
+        """All lines that were read so far."""
+        return "\n".join(self.said)
+
+    def send_signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, limit: float = LIMIT) -> int:
+        """Its exit code; `output` has all that it said then."""
+        try:
+            code = self.process.wait(limit)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it still ran after {limit} s; it said:\n{self.output}") from None
+        self.reader.join(limit)
+        while not self.lines.empty():
+            if (line := self.lines.get()) is not None:
+                self.said.append(line)
+        self.lines.put(None)
+        return code
+
+    def stop(self, number: int = signal.SIGINT, limit: float = LIMIT) -> int:
+        """Send a signal, and its exit code."""
+        self.send_signal(number)
+        return self.wait(limit)
+
+    def end(self) -> None:
+        """End it if it still runs, whatever it takes."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self.process.poll() is None:
+                self.send_signal(number)
+                try:
+                    self.process.wait(LIMIT)
+                except subprocess.TimeoutExpired:
+                    continue
+        self.reader.join(LIMIT)
+
+
+def microwsgi(*arguments: str) -> list[str]:
+    """The command line, by this interpreter."""
+    return [sys.executable, "-m", "microwsgi", *arguments]
