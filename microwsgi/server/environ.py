@@ -10,6 +10,7 @@ from socket import SocketType
 from urllib.parse import unquote_to_bytes
 from wsgiref.util import FileWrapper
 
+from microwsgi.errors import MisdirectedRequest
 from microwsgi.wire.head import origin_form
 from microwsgi.wire.response import SERVER
 
@@ -37,9 +38,13 @@ def base_environ(address: object, errors: object, *, multithread: bool) -> Envir
     }
 
 
-def request_environ(base: Environ, method: str, target: str, version: str, fields: dict[str, str]) -> Environ:
-    """A new environ of the base and a parsed head; the handler adds the client, the input and the server's own keys."""
+def request_environ(
+    base: Environ, fields: dict[str, str], method: str, target: str, version: str, remote: tuple[str, str]
+) -> Environ:
+    """A new environ of the base and a parsed head; the handler adds the input and the server's own keys."""
     path, _, query = target.partition("?") if target[0] == "/" else origin_form(target).partition("?")
+    if target[0] in "hH" and base["wsgi.url_scheme"] == "http" and target[:6].lower() == "https:":
+        raise MisdirectedRequest("An https resource is not served without TLS (RFC 9110 7.4).")
     if "%" in path:  # PEP 3333: bytes as latin-1, whatever encoding the client meant
         path = unquote_to_bytes(path).decode("latin-1")
     return {
@@ -51,6 +56,8 @@ def request_environ(base: Environ, method: str, target: str, version: str, field
         "SERVER_PROTOCOL": version,
         "REQUEST_URI": target,
         "RAW_URI": target,
+        "REMOTE_ADDR": remote[0],
+        "REMOTE_PORT": remote[1],
     }
 
 

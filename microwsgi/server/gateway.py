@@ -16,8 +16,22 @@ from microwsgi.server.environ import Environ
 from microwsgi.wire.response import Clock
 
 Application = Callable[[Environ, Callable[..., object]], Iterable[bytes]]
-RequestLog = Callable[[str, str, str, int, int, float, dict[str, str]], object]
-"""Told of each finished request: client, request line, reason (or ""), status, body bytes, seconds, fields."""
+RequestLog = Callable[["Finished", float], object]
+"""Told of each request that is done with, and how many seconds it took."""
+
+
+class Finished:
+    """What a log may ask of the handler that it is given."""
+
+    remote: tuple[str, str]
+    command: str
+    path: str
+    request_version: str
+    requestline: str
+    fields: dict[str, str]
+    status: int
+    size: int
+    reason: str
 
 
 class Gateway:

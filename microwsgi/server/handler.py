@@ -26,7 +26,7 @@ from microwsgi.server.environ import Environ, TakenSocket, base_environ, request
 from microwsgi.server.gateway import Application, Gateway
 from microwsgi.wire import head as wire
 from microwsgi.wire.body import Body, Decoder, decoder
-from microwsgi.wire.response import CONTINUE, LAST_CHUNK, ResponseHead, early_hints, refusal
+from microwsgi.wire.response import CONTINUE, LAST_CHUNK, ResponseHead, early_hints, refusal, response_head
 
 SMALL_BODY = 16 * 1024
 """Bytes of a body up to which it is collected before the application is called, so that no thread waits for it."""
@@ -34,6 +34,8 @@ ONE_SEND = 64 * 1024
 """Bytes of a body that are worth copying behind the head, so that both leave in one call."""
 DRAIN = 256 * 1024
 """Bytes of an unread body that are received for the next request's sake; a longer one ends the connection."""
+NO_FIELDS: dict[str, str] = {}
+NOTHING: Iterator[bytes] = iter(())
 FAILURE = b"500 Internal Server Error\n\nThe application failed; the server's log says why.\n"
 
 
@@ -85,22 +87,12 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         """Begin with a socket that does not block."""
         Connection.open(self, connection, address, gateway, base)
         self.remote = (address[0], str(address[1])) if isinstance(address, tuple) else ("", "")
-        self.request_version = self.reason = ""
-        self.status = 0
-        self.chunked = self.expects = self.bodiless = False
-        self.decoder = self.remaining = self.iterable = self.chunks = None
-        self.body = b""
-        self.forget_request()
-
-    def forget_request(self) -> None:
-        """Let go of what each request sets: an idle connection is one of thousands."""
-        self.began = 0.0
-        self.command = self.path = ""
-        self.raw_head = b""
+        self.command = self.path = self.request_version = self.reason = ""
+        self.raw_head = self.body = b""
         self.fields = NO_FIELDS
-        self.head = None
-        self.head_sent = False
-        self.size = 0
+        self.decoder = self.head = self.remaining = self.iterable = self.chunks = None
+        self.expects = self.head_sent = self.chunked = self.bodiless = False
+        self.status = self.size = 0
 
     def setup(self) -> None:
         """Under http.server's servers: begin as `connected` does."""
@@ -152,12 +144,16 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         self.began = self.gateway.clock()
         self.command, self.path, self.request_version, fields = wire.parse_head(head, self.gateway.options)
         self.fields = fields
-        connection = fields.get("HTTP_CONNECTION")
-        self.close_connection = self.gateway.stopping or not wire.persistent(self.request_version, connection)
+        if "HTTP_CONNECTION" in fields or self.request_version == "HTTP/1.0" or self.gateway.stopping:
+            self.close_connection = self.gateway.stopping or not self.client_persists()
         if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields or "HTTP_EXPECT" in fields:
             self.take_body()
         else:
             self.ready = True
+
+    def client_persists(self) -> bool:
+        """Whether the client means to send more requests on this connection."""
+        return wire.persistent(self.request_version, self.fields.get("HTTP_CONNECTION"))
 
     def take_body(self) -> None:
         """Begin with a body: collect a small one, leave a long one to the application."""
@@ -207,9 +203,12 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         self.ready = False
         try:
             if self.chunks is None:
-                self.iterable = self.gateway.application(self.environ(), self.start_response)  # type: ignore[misc]
-                self.chunks = self.begin_response(self.iterable)
-            for chunk in self.chunks:
+                iterable = self.gateway.application(self.environ(), self.start_response)  # type: ignore[misc]
+                if iterable.__class__ is list and not self.head_sent:  # all is known, and there is nothing to close
+                    self.send_list(iterable)
+                    return
+                self.begin_response(iterable)
+            for chunk in self.chunks:  # type: ignore[union-attr]  # begin_response has set it
                 if not self.write(chunk):
                     return
             self.end_response()
@@ -218,8 +217,9 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
 
     def environ(self) -> Environ:
         """The environ of PEP 3333, with the keys beyond it that docs/environ.md describes."""
-        environ = request_environ(self.base, self.command, self.path, self.request_version, self.fields)
-        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.remote
+        environ = request_environ(
+            self.base, self.fields, self.command, self.path, self.request_version, self.remote
+        )
         environ["wsgi.early_hints"] = self.send_early_hints
         environ["microwsgi.socket"] = self.connection
         if self.gateway.parks:
@@ -257,7 +257,7 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
                 raise exc_info[1].with_traceback(exc_info[2])  # type: ignore[arg-type]
         elif self.head is not None:
             raise ApplicationError("start_response was called a second time, without exc_info (PEP 3333).")
-        self.head = ResponseHead(status, headers)
+        self.head = response_head(status, headers)
         return self.write_now
 
     def send_early_hints(self, headers: list[tuple[str, str]]) -> None:
@@ -276,42 +276,46 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
     def take_socket(self) -> tuple[socket.socket, bytes]:
         """Give the connection away: blocking, with what was read ahead; the server does not touch it again."""
         self.gateway.forget(self)
-        self.closed = True
+        self.closed = self.head_sent = True
         self.connection.setblocking(True)
-        self.log(101, "taken over by the application")
+        self.status = 101
+        self.log(self.gateway.clock())
         return self.connection, self.received
 
     # --- The response -----------------------------------------------------------------------------------------------
 
-    def begin_response(self, iterable: Iterable[bytes]) -> Iterator[bytes]:
-        """An iterator over what has to be asked for. What is known already, lists and files, is sent here."""
-        if self.closed:
-            return iter(())
-        if iterable.__class__ in (list, tuple) and not self.head_sent:
-            try:
-                self.send_known(b"".join(iterable))
-            except TypeError as error:
-                raise ApplicationError(body_fault(iterable)) from error
-            return iter(())
-        if isinstance(iterable, FileWrapper) and self.send_file(iterable.filelike):
-            return iter(())
+    def begin_response(self, iterable: Iterable[bytes]) -> None:
+        """Keep what has to be asked for, and closed; a file is sent here."""
+        self.iterable = iterable
+        self.chunks = NOTHING
+        if self.closed or (isinstance(iterable, FileWrapper) and self.send_file(iterable.filelike)):
+            return
         if isinstance(iterable, (str, bytes)) or not hasattr(iterable, "__iter__"):
             raise ApplicationError(body_fault(iterable))
-        return iter(iterable)
+        if isinstance(iterable, tuple) and not self.head_sent:
+            self.send_list(list(iterable))
+        else:
+            self.chunks = iter(iterable)
 
-    def send_known(self, body: bytes) -> None:
+    def send_list(self, chunks: list[bytes]) -> None:
         """Send the head, and a body of which all is known."""
+        try:
+            body = b"".join(chunks)
+        except TypeError as error:
+            raise ApplicationError(body_fault(chunks)) from error
         data = self.begin(len(body))
         if self.bodiless:
             self.send(data)
-        elif len(body) == self.remaining:
-            self.size, self.remaining = self.remaining, 0
-            self.send(data + body[:ONE_SEND])
-            if len(body) > ONE_SEND:
-                self.send(memoryview(body)[ONE_SEND:])
-        else:
+        elif len(body) != self.remaining:
             self.head_sent = False
             raise ApplicationError(f"Content-Length is {self.remaining}, and the body has {len(body)} bytes (PEP 3333).")
+        elif len(body) <= ONE_SEND:
+            self.size = len(body)
+            self.send(data + body)
+        else:
+            self.size = len(body)
+            self.send(data + body[:ONE_SEND])
+            self.send(memoryview(body)[ONE_SEND:])
 
     def send_file(self, file: object) -> bool:
         """Have the kernel send a real file from where it stands, up to Content-Length; False if that can't be done."""
@@ -322,7 +326,8 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
             available = os.fstat(descriptor).st_size - offset
         except (AttributeError, OSError):
             return False
-        count = available if self.head.length is None else min(self.head.length, available)
+        promised = self.head[4]
+        count = available if promised is None else min(promised, available)
         if count <= 0 or not isinstance(self.connection, socket.socket):
             return False
         data = self.begin(count)
@@ -339,32 +344,33 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
 
     def begin(self, length: int | None) -> bytes:
         """The head's bytes, with the framing that fits a body of `length`, None where it isn't known (RFC 9112 6)."""
-        head = self.head
-        if head is None:
+        if self.head is None:
             raise ApplicationError("The application returned, or sent a body, before it called start_response (PEP 3333).")
+        status_line, lines, self.status, bodiless, promised, own = self.head
         self.head_sent = True
-        self.status = head.code
-        framed = ""
-        self.bodiless = head.bodiless or self.command == "HEAD"
-        if head.length is not None:
-            self.remaining = head.length
+        self.bodiless = bodiless or self.command == "HEAD"
+        if promised is not None:
+            self.remaining = promised
+            framed = ""
         elif length is not None:
             self.remaining = length
-            if not head.bodiless and (length or not self.bodiless):  # RFC 9110 8.6: HEAD's is GET's, or none
-                framed = f"Content-Length: {length}\r\n"
-        elif not self.bodiless:
-            if self.request_version == "HTTP/1.1":
-                self.chunked = True
-                framed = "Transfer-Encoding: chunked\r\n"
-            else:
-                self.close_connection = True
+            # RFC 9110 8.6: HEAD's length is what GET's would be, or is not given; 204 and 304 have none
+            framed = f"Content-Length: {length}\r\n" if not self.bodiless or (length and not bodiless) else ""
+        elif self.bodiless:
+            framed = ""
+        elif self.request_version == "HTTP/1.1":
+            self.chunked = True
+            framed = "Transfer-Encoding: chunked\r\n"
+        else:
+            self.close_connection = True
+            framed = ""
         if self.decoder is not None and not self.decoder.done and self.left_unread():
             self.close_connection = True
         if self.close_connection:
             framed += "Connection: close\r\n"
         elif self.request_version == "HTTP/1.0":
             framed += "Connection: keep-alive\r\n"
-        return f"{head.status_line}{head.fields}{self.gateway.date.tick()[head.own]}{framed}\r\n".encode("latin-1")
+        return f"{status_line}{lines}{self.gateway.date.tick()[own]}{framed}\r\n".encode("latin-1")
 
     def left_unread(self) -> bool:
         """Whether more of the body is still to come than is worth receiving for the next request's sake."""
@@ -410,7 +416,7 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         """The iterable has ended."""
         if not self.closed:
             if not self.head_sent:
-                self.send_known(b"")
+                self.send_list([])
             elif self.chunked:
                 self.send(LAST_CHUNK)
             elif self.remaining and not self.bodiless:
@@ -445,31 +451,42 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
 
     def end_request(self) -> None:
         """The response has left: write the log, and go on to the next request, or to the end."""
+        now = self.gateway.clock()
         if self.began:
-            self.log(self.status, self.reason)
-        unread = self.decoder is not None and not self.decoder.done
-        if self.close_connection:
-            # What the client still sends would reset the connection; only who announced the end sends nothing more.
-            expected = self.fields.get("HTTP_CONNECTION")
-            if unread or self.reason or self.received or wire.persistent(self.request_version, expected):
-                self.shut()
-            else:
-                self.close()
+            self.log(now)
+        if self.close_connection or self.decoder is not None:
+            self.end_body()
             return
-        self.forget_request()
-        if unread:
-            self.wait_in("drain", READ, self.gateway.options.body_time)
-            return
-        if self.decoder is not None or self.chunked or self.remaining is not None:
-            self.decoder = self.remaining = None
-            self.body = b""
-            self.chunked = False
+        # Let go of what each request sets: an idle connection is one of thousands.
+        self.command = self.path = ""
+        self.raw_head = b""
+        self.fields = NO_FIELDS
+        self.head = self.remaining = None
+        self.head_sent = self.chunked = False
+        self.size = 0
+        self.step, self.wants = "read_head", READ
+        self.deadline = now + self.gateway.options.idle_time
         if self.received:
             self.step = "take_next"
             self.advance()
+
+    def end_body(self) -> None:
+        """Something of the request's body may not have come, or no other request is to follow."""
+        unread = self.decoder is not None and not self.decoder.done
+        if self.close_connection:
+            # What the client still sends would reset the connection; only who announced the end sends nothing more.
+            if unread or self.reason or self.received or self.client_persists():
+                self.shut()
+            else:
+                self.close()
+        elif unread:
+            self.size = 0
+            self.wait_in("drain", READ, self.gateway.options.body_time)
         else:
-            self.step, self.wants = "read_head", READ
-            self.deadline = self.gateway.clock() + self.gateway.options.idle_time
+            self.received = self.received or self.decoder.rest  # type: ignore[union-attr]  # else this is not called
+            self.decoder = None
+            self.body = b""
+            self.end_request()
 
     def take_next(self) -> None:
         """The next request, or its beginning, came behind the last one."""
@@ -488,7 +505,6 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         self.size += len(data)
         if decoder.done:
             self.received = decoder.rest
-            self.size = 0
             self.end_request()
         elif self.size > DRAIN:
             self.shut()
@@ -506,6 +522,9 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
 
     def refuse(self, error: ClientError) -> None:
         """Answer a request that breaks a rule, and end the connection: what follows may be anything (RFC 9112 6.3)."""
+        if self.step == "drain":  # the response is out, and whatever comes is part of no request
+            self.shut()
+            return
         self.began = self.began or self.gateway.clock()
         self.reason = str(error)
         self.status = int(error.status[:3])
@@ -515,7 +534,7 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
             self.expects = True
         try:
             self.close_iterable()
-            self.send(refusal(error, self.gateway.date.tick()[0], bodiless=self.command == "HEAD"))
+            self.send(refusal(error, self.gateway.date.tick()[0], bodiless=self.raw_head.lstrip(b"\r\n").startswith(b"HEAD ")))
         except Disconnected as gone:
             self.vanish(str(gone))
         else:
@@ -523,7 +542,6 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
 
     def fail(self, error: BaseException) -> None:
         """The application, or the client within it, broke a rule or raised."""
-        self.chunks = None
         try:
             if isinstance(error, Disconnected):
                 self.vanish(str(error))
@@ -543,9 +561,9 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         if self.head_sent or self.closed:
             self.break_off()
             return
-        self.head = ResponseHead("500 Internal Server Error", [("Content-Type", "text/plain; charset=utf-8")])
+        self.head = response_head("500 Internal Server Error", [("Content-Type", "text/plain; charset=utf-8")])
         self.remaining = None
-        self.send_known(FAILURE)
+        self.send_list([FAILURE])
         self.close_iterable()
 
     def break_off(self) -> None:
@@ -555,7 +573,8 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
     def vanish(self, reason: str) -> None:
         """The client has left, or is to be left: close what the application returned, and the connection."""
         if self.began and not self.closed:
-            self.log(self.status, reason)
+            self.reason = reason
+            self.log(self.gateway.clock())
         try:
             self.close_iterable()
         except Exception as error:  # noqa: BLE001 - the application's code
@@ -576,15 +595,13 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
 
     # --- The log, and what else http.server's handlers have -----------------------------------------------------------
 
-    def log(self, status: int, reason: str) -> None:
+    def log(self, now: float) -> None:
         """Tell the log of a request that is done with, once."""
-        seconds = self.gateway.clock() - self.began
-        self.began = 0.0
-        log = self.gateway.access_log
-        if log is not None:
-            log(self.remote[0], self.requestline, reason, status, self.size, seconds, self.fields)
-        if reason:
-            self.gateway.log_error(f'{self.address_string()} "{self.requestline}" {status or "-"}: {reason}')
+        seconds, self.began = now - self.began, 0.0
+        if self.gateway.access_log is not None:
+            self.gateway.access_log(self, seconds)
+        if self.reason:
+            self.gateway.log_error(f'{self.address_string()} "{self.requestline}" {self.status or "-"}: {self.reason}')
 
     def address_string(self) -> str:
         """The client's address and port, or "unix"."""
@@ -606,7 +623,6 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         return message
 
 
-NO_FIELDS: dict[str, str] = {}
 
 
 def body_fault(iterable: object) -> str:

@@ -91,52 +91,47 @@ class Lead:
     # --- A thread's turn --------------------------------------------------------------------------------------------
 
     def next_ready(self, thread: ServingThread) -> Connection | None:
-        """The next handler for this thread to run; None when the server has ended."""
+        """Settle the handler that this thread ran, and find it the next one; None when the server has ended."""
         now = monotonic()
-        if thread.handler is not None:
-            self.take_back(thread, now)
+        handler = thread.handler
+        if handler is not None:
+            thread.handler = None
+            if thread.inline:  # pick the lead up again, if it still lies there
+                thread.inline = False
+                thread.leads = self.lead.acquire(False)  # noqa: FBT003 - a keyword costs as much as the lock
+                if now - thread.started > SUSPICIOUS:
+                    self.judge(thread, now)
+            self.settle(handler, thread.leads)
         while not self.finished:
             if self.ready and (thread.slot or self.take_slot(thread)):
                 try:
                     thread.handler = self.ready.popleft()
                 except IndexError:
                     continue
-                return self.start(thread, now)
-            if thread.leads or self.lead.acquire(blocking=False):
+                thread.started = now
+                thread.requests += 1
+                if thread.leads:
+                    self.leave_lead(thread, now)
+                return thread.handler
+            if thread.leads or self.lead.acquire(False):  # noqa: FBT003
                 thread.leads = True
                 self.poll()
-                now = monotonic()
             else:
                 self.wait_in_line(thread)
-                now = monotonic()
+            now = monotonic()
         return None
 
-    def start(self, thread: ServingThread, now: float) -> Connection | None:
-        """Decide who leads while this thread runs its handler: nobody, until the watch minds, or another thread at once."""
-        thread.started = now
-        thread.requests += 1
-        if thread.leads:
-            thread.leads = False
-            if now < self.waits_until and self.hand_over():
-                return thread.handler
-            thread.inline = True
-            self.inline_since = now
-            thread.usage = getrusage(RUSAGE_THREAD) if now < self.sampled_until else None
-            self.lead.release()
-            if self.watch_sleeps:
-                self.sound_alarm()
-        return thread.handler
-
-    def take_back(self, thread: ServingThread, now: float) -> None:
-        """A handler's turn is over: pick the lead up again if it still lies there, then see what the handler needs."""
-        handler, thread.handler = thread.handler, None
-        if thread.inline:
-            thread.inline = False
-            thread.leads = self.lead.acquire(blocking=False)
-            if now - thread.started > SUSPICIOUS:
-                self.judge(thread, now)
-        if handler is not None:
-            self.settle(handler, leads=thread.leads)
+    def leave_lead(self, thread: ServingThread, now: float) -> None:
+        """Decide who leads while this thread runs its handler: nobody, until the watch minds; or another, at once."""
+        thread.leads = False
+        if now < self.waits_until and self.hand_over():
+            return
+        thread.inline = True
+        thread.usage = getrusage(RUSAGE_THREAD) if now < self.sampled_until else None
+        self.inline_since = now
+        self.lead.release()
+        if self.watch_sleeps:
+            self.sound_alarm()
 
     def judge(self, thread: ServingThread, now: float) -> None:
         """After a long request: if it waited rather than worked, those that follow won't hold up the lead."""
@@ -267,7 +262,7 @@ class Lead:
         """Make `poll` return."""
         raise NotImplementedError
 
-    def settle(self, handler: Connection, *, leads: bool) -> None:
+    def settle(self, handler: Connection, leads: bool) -> None:  # noqa: FBT001 - on every request's way
         """See what a handler needs after its turn; `leads`: nobody else polls meanwhile."""
         raise NotImplementedError
 

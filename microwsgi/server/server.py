@@ -189,9 +189,9 @@ class WSGIServer(Gateway, Lead, HTTPServer):
         self.polling = True
         events = self.poller.poll(self.timeout())
         self.polling = False
-        # Handlers, not descriptors: a descriptor is used again as soon as one of them is closed.
-        waiting = [(self.connections.get(descriptor), descriptor) for descriptor, _ in events]
-        for handler, descriptor in waiting:
+        for descriptor, _ in events:
+            # A descriptor may be a new connection's by now: then nothing is there to read, and no harm is done.
+            handler = self.connections.get(descriptor)
             if handler is None:
                 self.other_event(descriptor)
             elif handler.owned:
@@ -199,10 +199,10 @@ class WSGIServer(Gateway, Lead, HTTPServer):
             else:
                 self.advance(handler)
         while self.again:
-            self.place(self.again.popleft())
+            self.line_up(self.again.popleft())
         if self.stopping:
             self.leave_idle()
-        if self.look_is_due():
+        if self.next_look != NEVER and self.timeout() == 0:
             self.look()
 
     def timeout(self) -> float:
@@ -214,10 +214,6 @@ class WSGIServer(Gateway, Lead, HTTPServer):
             wait = min(wait, min(self.listen_at, self.timers[0][0] if self.timers else NEVER) - monotonic())
         return -1 if wait == NEVER else max(wait, 0)
 
-    def look_is_due(self) -> bool:
-        """Whether `timeout` is over."""
-        return self.timeout() == 0
-
     def advance(self, handler: Connection) -> None:
         """An event of a connection that nobody owns: do what can be done without waiting."""
         try:
@@ -225,20 +221,23 @@ class WSGIServer(Gateway, Lead, HTTPServer):
         except BaseException as error:  # noqa: BLE001 - whatever it is, it must not end the leader
             self.log_exception("A connection failed:", error)
             handler.close()
-        self.place(handler)
-
-    def place(self, handler: Connection) -> None:
-        """Put a handler where it belongs: in line for a thread, or into the poller."""
         if handler.ready:
-            handler.owned = True
-            if self.collecting:
-                self.collecting.discard(handler)
-            if handler.long_body():
-                self.admit(handler)
-            else:
-                self.ready.append(handler)
+            self.line_up(handler)
         elif handler.wants != handler.armed:
             self.arm(handler)
+
+    def line_up(self, handler: Connection) -> None:
+        """Put a handler in line for a thread; with a long body, only if clients don't hold half of them already."""
+        handler.owned = True
+        if self.collecting:
+            self.collecting.discard(handler)
+        if not handler.long_body():
+            self.ready.append(handler)
+        elif self.hold_for_client():
+            handler.holds = True
+            self.ready.append(handler)
+        else:
+            self.long_bodies.append(handler)
 
     def arm(self, handler: Connection) -> None:
         """Have the poller wait for what the handler waits for."""
@@ -331,7 +330,8 @@ class WSGIServer(Gateway, Lead, HTTPServer):
         except BaseException as error:  # noqa: BLE001 - `close` of what an application returned is its code
             self.log_exception("A connection failed:", error)
             handler.close()
-        self.place(handler)
+        if handler.wants != handler.armed:
+            self.arm(handler)
 
     def leave_idle(self) -> None:
         """The server stops: accept nothing more, close what is between two requests, wake what rests."""
@@ -344,7 +344,7 @@ class WSGIServer(Gateway, Lead, HTTPServer):
 
     # --- Settling: whoever ran the handler ----------------------------------------------------------------------------
 
-    def settle(self, handler: Connection, *, leads: bool) -> None:
+    def settle(self, handler: Connection, leads: bool) -> None:  # noqa: FBT001 - on every request's way
         """A handler's turn is over: put it in line again, into the poller, or to rest."""
         handler.settle()
         if handler.holds:
@@ -353,7 +353,7 @@ class WSGIServer(Gateway, Lead, HTTPServer):
         if handler.ready:
             handler.turn = (handler.turn + 1) % PIPELINED
             if handler.turn:
-                self.place(handler)
+                self.line_up(handler)
             else:
                 self.again.append(handler)
                 self.interrupt_poll()
@@ -435,14 +435,6 @@ class WSGIServer(Gateway, Lead, HTTPServer):
         self.collecting.add(handler)
         return True
 
-    def admit(self, handler: Connection) -> None:
-        """Run a request with a long body if clients don't hold half of the threads already; else it waits in line."""
-        if self.hold_for_client():
-            handler.holds = True
-            self.ready.append(handler)
-        else:
-            self.long_bodies.append(handler)
-
     def hold_for_client(self) -> bool:
         """Whether one more thread may wait for a client: half of them may."""
         with self.guard:
@@ -459,7 +451,7 @@ class WSGIServer(Gateway, Lead, HTTPServer):
             handler = self.long_bodies.popleft()
         except IndexError:
             return
-        self.admit(handler)
+        self.line_up(handler)
         if self.polling:
             self.poller.wake()
 

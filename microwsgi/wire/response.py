@@ -20,11 +20,14 @@ LAST_CHUNK = b"0\r\n\r\n"
 STATUS = re.compile(r"[1-9][0-9]{2} [\t -~\x80-\xff]*+")
 LENGTH = re.compile(r"[0-9]{1,18}")
 NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++")
-CONTROLS = bytes(code for code in (*range(32), 127) if code not in b"\t\r\n")
+VALUE = re.compile(r"[\t -~\x80-\xff]*+")
 HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
 )
 """Fields that belong to the connection, which is the server's: PEP 3333 forbids them to applications."""
+RESET_CONTENT = 205
+NO_LENGTH = frozenset((204, RESET_CONTENT))
+"""Statuses whose Content-Length is not the application's: none for 204 (RFC 9110 8.6), 0 for 205 (15.3.6)."""
 KNOWN_NAMES = 1024
 
 
@@ -47,44 +50,47 @@ class FieldNames(dict[str, str]):
 NAMES = FieldNames()
 
 
-class ResponseHead:
-    """A status and fields that passed: what `head` makes bytes of, and what the server must know of them."""
+ResponseHead = tuple[str, str, int, bool, int | None, int]
+"""What of a status and headers passed: status line, field lines, code, whether there is no body at all, Content-Length, and
+which of Date (1) and Server (2) the application gave."""
 
-    __slots__ = ("bodiless", "code", "fields", "length", "own", "status_line")
 
-    def __init__(self, status: str, headers: list[tuple[str, str]]) -> None:
-        """Raises ApplicationError with the rule of PEP 3333 that status or headers break."""
-        if not isinstance(status, str):  # before check_status, whose cache takes only what has a hash
-            raise ApplicationError(f"The status is {status!r}; PEP 3333 asks for a str like '200 OK'.")
-        self.status_line, self.code, self.bodiless = check_status(status)
-        self.length: int | None = None
-        self.own = 0  # which of Date and Server the application gave: 1 and 2
-        if headers.__class__ is not list:
-            raise ApplicationError(f"headers is a {type(headers).__name__}; PEP 3333 asks for a list.")
-        text = ""
-        try:
-            for name, value in headers:
-                if NAMES[name]:
-                    self.take_note(NAMES[name], value)
-                text += name + ": " + value + "\r\n"
-            encoded = text.encode("latin-1")
-        except (TypeError, ValueError) as error:
-            raise ApplicationError(fields_fault(headers)) from error
-        # One look at all of them: an injected CR or LF makes more lines than there are headers.
-        lines = len(headers)
-        if encoded.count(b"\n") != lines or encoded.count(b"\r") != lines or encoded != encoded.translate(None, CONTROLS):
-            raise ApplicationError(fields_fault(headers))
-        self.fields = text
+def response_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
+    """Check a status and headers. Raises ApplicationError with the rule of PEP 3333 that they break."""
+    if not isinstance(status, str):  # before check_status, whose cache takes only what has a hash
+        raise ApplicationError(f"The status is {status!r}; PEP 3333 asks for a str like '200 OK'.")
+    status_line, code, bodiless = check_status(status)
+    length, own, lines = None, 0, "Content-Length: 0\r\n" if code == RESET_CONTENT else ""
+    if headers.__class__ is not list:
+        raise ApplicationError(f"headers is a {type(headers).__name__}; PEP 3333 asks for a list.")
+    try:
+        for name, value in headers:
+            kind = NAMES[name]
+            if not (value.isascii() and value.isprintable()):
+                check_value(name, value)
+            if kind == "content-length":
+                length = content_length(value, length)
+                if code in NO_LENGTH:
+                    continue
+            elif kind:
+                own |= 1 if kind == "date" else 2
+            lines += f"{name}: {value}\r\n"
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ApplicationError(headers_fault(headers)) from error
+    return status_line, lines, code, bodiless, length, own
 
-    def take_note(self, kind: str, value: str) -> None:
-        if kind == "date":
-            self.own |= 1
-        elif kind == "server":
-            self.own |= 2
-        elif self.length is not None or not LENGTH.fullmatch(value):
-            raise ApplicationError(f"Content-Length is digits, once, not {value!r} (RFC 9110 8.6).")
-        else:
-            self.length = int(value)
+
+def check_value(name: str, value: str) -> None:
+    """Refuse what would end the line, or could not be sent: an injected CR LF makes a field, or a response, of its own."""
+    if not VALUE.fullmatch(value):
+        raise ApplicationError(f"The value of {name} has a control character, or one beyond latin-1: {value!r} (PEP 3333).")
+
+
+def content_length(value: str, before: int | None) -> int:
+    """The number in a Content-Length."""
+    if before is not None or not LENGTH.fullmatch(value):
+        raise ApplicationError(f"Content-Length is digits, once, not {value!r} (RFC 9110 8.6).")
+    return int(value)
 
 
 @lru_cache(maxsize=256)
@@ -95,20 +101,15 @@ def check_status(status: str) -> tuple[str, int, bool]:
     code = int(status[:3])
     if code < 200:  # noqa: PLR2004 - RFC 9110 15.2: the informational ones
         raise ApplicationError(f"{status!r} is an interim status; start_response takes a final one (RFC 9110 15.2).")
-    return f"HTTP/1.1 {status}\r\n", code, code in {204, 304}
+    return f"HTTP/1.1 {status}\r\n", code, code in {204, 205, 304}
 
 
-def fields_fault(headers: list[tuple[str, str]]) -> str:
-    """Which of the headers is wrong, and why."""
+def headers_fault(headers: list[tuple[str, str]]) -> str:
+    """Which of the headers is no header."""
     for header in headers:
         if not isinstance(header, tuple) or [type(part) for part in header] != [str, str]:
             return f"The header {header!r} is not a tuple (name, value) of two str (PEP 3333)."
-        name, value = header
-        if any(ord(character) > 255 for character in value):  # noqa: PLR2004 - latin-1 ends there
-            return f"The value of {name} has characters beyond latin-1: {value!r} (PEP 3333)."
-        if "\n" in value or "\r" in value or value.encode("latin-1").translate(None, CONTROLS) != value.encode("latin-1"):
-            return f"The value of {name} has a control character: {value!r} (PEP 3333)."
-    return "headers is not a list of (name, value) tuples (PEP 3333)."
+    return f"The headers {headers!r} are not a list of (name, value) tuples (PEP 3333)."
 
 
 class Clock:
@@ -140,4 +141,4 @@ def refusal(error: ClientError, date: str, *, bodiless: bool = False) -> bytes:
 
 def early_hints(headers: list[tuple[str, str]]) -> bytes:
     """An interim 103 response with these fields (RFC 8297)."""
-    return f"HTTP/1.1 103 Early Hints\r\n{ResponseHead('200 OK', headers).fields}\r\n".encode("latin-1")
+    return f"HTTP/1.1 103 Early Hints\r\n{response_head('200 OK', headers)[1]}\r\n".encode("latin-1")
