@@ -76,13 +76,13 @@ def group(name: str) -> list[str]:
     return requirements
 
 
-def pip(requirements: Sequence[str]) -> str:
+def pip(requirements: Sequence[str], python: str = PYTHON) -> str:
     """Install into .venv; what pip said when it could not, else "".
 
     This Python's own pip does it: to give .venv one takes three seconds. That is for a Python that has none, or an old one.
     """
     environment = {**os.environ, "PIP_USER": "0"}
-    for attempt in ([BASE, "-m", "pip", "--python", PYTHON], [PYTHON, "-m", "pip"]):
+    for attempt in ([BASE, "-m", "pip", "--python", python], [python, "-m", "pip"]):
         done = subprocess.run(
             [*attempt, *INSTALL, *requirements], check=False, capture_output=True, text=True, cwd=ROOT, env=environment
         )
@@ -90,7 +90,7 @@ def pip(requirements: Sequence[str]) -> str:
             return ""
         if "No module named pip" not in done.stderr and "no such option: --python" not in done.stderr:
             break
-        subprocess.run([PYTHON, "-m", "ensurepip"], check=False, capture_output=True)
+        subprocess.run([python, "-m", "ensurepip"], check=False, capture_output=True)
     else:
         sys.exit("This Python has neither pip nor ensurepip; on Debian and Ubuntu: sudo apt install python3-venv")
     return done.stderr.strip()

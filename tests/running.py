@@ -117,6 +117,11 @@ class Running:
         self.reader.join(LIMIT)
 
 
+def python(*arguments: str) -> list[str]:
+    """A command of this interpreter."""
+    return [sys.executable, *arguments]
+
+
 def microwsgi(*arguments: str) -> list[str]:
     """The command line, by this interpreter."""
-    return [sys.executable, "-m", "microwsgi", *arguments]
+    return python("-m", "microwsgi", *arguments)

@@ -1,0 +1,87 @@
+"""What is published: a wheel with the package and nothing else, an sdist that builds the same wheel."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+import dev
+from microwsgi import __version__
+from tests.programs import absent
+from tests.running import ROOT, Running
+
+BUILD = "import sys; from flit_core import buildapi; print(getattr(buildapi, sys.argv[1])(sys.argv[2]))"
+
+
+def build(kind: str, source: Path, target: Path) -> Path:
+    """The path of the `wheel` or `sdist` that flit makes of a source tree."""
+    command = [sys.executable, "-c", BUILD, f"build_{kind}", str(target)]
+    return target / subprocess.run(command, cwd=source, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("wheel", ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked sdist."""
+    folder = tmp_path_factory.mktemp("sdist")
+    with tarfile.open(build("sdist", ROOT, folder)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / f"microwsgi-{__version__}"
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
+    files = [path for path in (ROOT / "microwsgi").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    metadata = f"microwsgi-{__version__}.dist-info"
+    assert set(contents(wheel)) == {path.relative_to(ROOT).as_posix() for path in files} | {
+        f"{metadata}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
+    }
+
+
+def test_the_metadata_is_the_packages_own(wheel: Path) -> None:
+    metadata = contents(wheel)[f"microwsgi-{__version__}.dist-info/METADATA"].decode()
+    required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:")]
+    assert required == ["Requires-Dist: WebOb>=1.8.9"]
+    assert "Requires-Python: >=3.11" in metadata
+    assert f"Version: {__version__}" in metadata
+
+
+def test_the_sdist_can_be_tested_and_run(sdist: Path) -> None:
+    assert {path.name for path in sdist.iterdir()} >= {
+        "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "apps", "dev.py", "docs", "microwsgi", "pyproject.toml", "tests",
+    }  # fmt: skip
+    assert not list(sdist.rglob("*.pyc"))
+
+
+def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    assert contents(build("wheel", sdist, tmp_path)) == contents(wheel)
+
+
+def test_the_installed_wheel_serves_an_application_from_another_folder(wheel: Path, tmp_path: Path) -> None:
+    environment, folder = tmp_path / "empty", tmp_path / "elsewhere"
+    subprocess.run([dev.BASE, "-m", "venv", "--without-pip", environment], check=True)
+    if complaint := dev.pip([str(wheel)], str(environment / "bin" / "python")):
+        absent("network", f"pip can't install the wheel and WebOb here: {complaint.splitlines()[-1]}")
+    folder.mkdir()
+    (folder / "hello.py").write_text("from webob import Response\napp = Response(text='from elsewhere')\n")
+    command = [str(environment / "bin" / "microwsgi"), "serve", "hello:app", "--port", "0"]
+    server = Running(command, cwd=folder, PYTHONPATH="")
+    try:
+        with urlopen(server.url()) as response:  # noqa: S310 - ours
+            assert response.read() == b"from elsewhere"
+    finally:
+        server.end()

@@ -1,0 +1,81 @@
+"""What README.md shows, run: its application, its programs, its links."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from tests.running import LIMIT, ROOT, Running, python
+
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+HELLO, SERVER, ADAPTER = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the application as the README has it."""
+    (tmp_path / "hello.py").write_text(HELLO)
+    return tmp_path
+
+
+def get(url: str) -> bytes:
+    with urlopen(url) as response:  # noqa: S310 - ours
+        body: bytes = response.read()
+    return body
+
+
+def wait_until_open(port: int, server: Running) -> None:
+    """Neither program says that it listens: try to connect, while it runs, for so long."""
+    end = time.monotonic() + LIMIT
+    while server.process.poll() is None and time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+        else:
+            return
+    server.end()
+    raise AssertionError(f"nothing listens at port {port}; it said:\n{server.output}")
+
+
+def test_the_application_has_eight_lines() -> None:
+    assert len(HELLO.splitlines()) == 8
+
+
+def test_the_application_answers_as_it_says(command: Callable[..., Running], folder: Path) -> None:
+    shown = re.search(r"\$ curl http://127.0.0.1:8000(\S+)\n(.*\n)", README)
+    assert shown
+    assert get(command("serve", "hello:app", "--port", "0", cwd=folder).url() + shown[1]) == shown[2].encode()
+
+
+@pytest.mark.parametrize("program", [SERVER, ADAPTER], ids=["server", "adapter"])
+def test_the_programs_serve_it(program: str, folder: Path) -> None:
+    """As they are, but on another port: the one that a socket was given and has left."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    assert program.count("8000") == 1
+    (folder / "program.py").write_text(program.replace("8000", str(port)))
+    server = Running(python("program.py"), cwd=folder)
+    try:
+        wait_until_open(port, server)
+        assert get(f"http://127.0.0.1:{port}/hello/you") == b"Hello, you!\n"
+    finally:
+        server.end()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_text_names_the_machine_it_was_written_on(page: Path) -> None:
+    assert not re.search(r"/(root|work)/", page.read_text())
