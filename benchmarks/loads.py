@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from benchmarks import wrk
-from benchmarks.processes import Server, python_client
+from benchmarks.clients.exchange import Request
+from benchmarks.confidence import percentile
+from benchmarks.measuring import Client
+from benchmarks.processes import Server
 from benchmarks.rows import Bar, By, Row, against, own
 from benchmarks.wrk import Figures
 
 WAITING = "benchmarks.subjects.waiting:app"
-CLIENT_LIMIT = 15.0  # seconds beyond its duration that a client may take
 
 COMPILED = ("bare", "bjoern", "granian")
 INTERPRETED = ("gunicorn gthread", "waitress", "werkzeug")
@@ -79,14 +80,20 @@ def measure_beside_sleeping(server: Server, seconds: float) -> Figures:
 
 def measure_beside_spinning(server: Server, seconds: float) -> Figures:
     with wrk.beside(server, "/spin/20", 4, seconds + 10):
-        return python_client_figures(server, "/quick", 4, seconds)
+        return closed_loop(server, "/quick", 4, seconds)
 
 
-def python_client_figures(server: Server, path: str, connections: int, seconds: float) -> Figures:
-    output = python_client("closed", server.port, path, connections, seconds, limit=seconds + CLIENT_LIMIT)
-    latencies = sorted(json.loads(output))
-    at = lambda share: latencies[min(len(latencies) - 1, int(share * len(latencies)))] / 1e9  # noqa: E731
-    return {"requests": len(latencies), "rate": len(latencies) / seconds, "p50": at(0.5), "p99": at(0.99), "max": at(1.0)}
+def closed_loop(server: Server, path: str, connections: int, seconds: float) -> Figures:
+    """The project's own client: every latency, where wrk corrects what it finds unlikely."""
+    with Client() as client:
+        found = client.run(server, Request(path), connections, seconds)
+    shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+    latencies = found.latencies
+    return {
+        "requests": len(latencies),
+        "rate": len(latencies) / found.seconds,
+        **{name: percentile(latencies, share) / 1e9 for name, share in shares.items()},
+    }
 
 
 def best_worst(by: By) -> float | None:

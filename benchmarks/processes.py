@@ -124,6 +124,15 @@ class Process:
                 total += time.clock_gettime_ns((~pid << 3) | 2)
         return total / 1e9
 
+    def run_delay_seconds(self) -> float:
+        """Time that its threads were ready to run and waited for a core; 0 where the kernel does not count it."""
+        total = 0
+        for pid in self.family():
+            for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+                with suppress(OSError):
+                    total += int(path.read_text().split()[1])
+        return total / 1e9
+
     def _status(self, field: str, *, threads: bool = False) -> int:
         total = 0
         for pid in self.family():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import sys
 
-from benchmarks.clients.closed import complete
+from benchmarks.clients.exchange import Response
 
 BATCH = 100  # connections at once: below every server's backlog
 
@@ -21,12 +21,11 @@ def open_all(port: int, count: int) -> list[socket.socket]:
         for connection in batch:
             connection.sendall(b"GET /idle HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         for connection in batch:
-            response = b""
-            while not complete(response):
-                data = connection.recv(65536)
-                if not data:
-                    raise ConnectionError("the server closed a connection that was to be kept")
-                response += data
+            response = Response()
+            while not response.feed(connection.recv(65536)):
+                pass
+            if not response.keep:
+                raise ConnectionError("the server does not keep connections")
         kept += batch
     return kept
 

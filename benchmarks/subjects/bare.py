@@ -1,6 +1,6 @@
 """The limit of the language: loops that parse nothing and do one thing with a socket.
 
-`python -m benchmarks.subjects.bare hello|close|sendfile|recv_into|chunks` listens on a port of the system's choice.
+`python -m benchmarks.subjects.bare hello|close|echo|sendfile|recv_into|chunks` listens on a port of the system's choice.
 """
 
 from __future__ import annotations
@@ -49,6 +49,18 @@ def hello(listener: socket.socket, *, keep: bool = True) -> None:
 def close(listener: socket.socket) -> None:
     """The same with one request a connection."""
     hello(listener, keep=False)
+
+
+def echo(listener: socket.socket) -> None:
+    """One connection at a time, blocking: the least that a response can take, and so the client's own share."""
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            try:
+                while connection.recv(65536):
+                    connection.send(HELLO)
+            except ConnectionError:
+                pass
 
 
 def one_by_one(listener: socket.socket, answer: object) -> None:
@@ -113,4 +125,4 @@ def chunks(listener: socket.socket) -> None:
 if __name__ == "__main__":
     listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
-    {f.__name__: f for f in (hello, close, sendfile, recv_into, chunks)}[sys.argv[1]](listening)
+    {f.__name__: f for f in (hello, close, echo, sendfile, recv_into, chunks)}[sys.argv[1]](listening)

@@ -1,13 +1,20 @@
-"""The echo application with WebOb: a form on GET, its fields on POST; JSON, a large body, an upload and a failure beside it."""
+"""The applications of the latency part in one: an echo with WebOb, its form on GET and its fields on POST, and others.
+
+`/hello` and `/sleep` are bare WSGI; `/json`, `/large`, `/upload` and `/boom` use WebOb.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
 from webob import Request, Response
 
+from benchmarks.subjects import hello
+
+NAP = 0.005  # seconds
 LARGE = b"x" * 100 * 1024
 FORM = (
     "<!doctype html><title>echo</title><form method=post><input name=name><input name=text><button>Send</button></form>"
@@ -31,5 +38,11 @@ def view(request: Request) -> Response:
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    match environ["PATH_INFO"]:
+        case "/hello":
+            return hello.app(environ, start_response)
+        case "/sleep":
+            time.sleep(NAP)
+            return hello.app(environ, start_response)
     answer: Iterable[bytes] = view(Request(environ))(environ, start_response)
     return answer

@@ -1,0 +1,186 @@
+"""Latency: the workloads, the subjects in their own processes, rounds in random order, and the noise around them."""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.clients.exchange import Request
+from benchmarks.confidence import Histogram, Interval, histogram, interval, merged, percentile
+from benchmarks.measuring import Client, Measured
+from benchmarks.noise import Noise
+from benchmarks.processes import Server, Unavailable
+from benchmarks.servers import KINDS, require
+
+APP = "benchmarks.subjects.echo:app"
+OURS, PEER, BARE = "microwsgi", "werkzeug", "bare"
+SUBJECTS = (OURS, PEER, "wsgiref", "waitress", "cheroot", "gunicorn gthread", "granian", "bjoern")
+SHARES = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "p999": 0.999, "max": 1.0}
+ENOUGH = 10  # observations beyond a percentile, of all rounds together, for it to be shown
+WARM_UP = 0.15  # seconds before the first measurement of a workload in a process
+
+FORM = "name=Ada&text=" + "+".join(["short"] * 20)
+UPLOAD = 64 * 1024  # bytes
+FORM_TYPE = (("Content-Type", "application/x-www-form-urlencoded"),)
+
+
+class Workload:
+    """One kind of request, and how it is sent."""
+
+    def __init__(
+        self, name: str, title: str, request: Request, *, connections: int = 1, keep: bool = True, rate: float = 0.0
+    ) -> None:
+        self.name, self.title, self.request = name, title, request
+        self.connections, self.keep, self.rate = connections, keep, rate
+
+
+HELLO = Request("/hello", expect="Hello")
+WORKLOADS = (
+    Workload("hello", "hello world, one kept connection", HELLO),
+    Workload("hello-8", "hello world, 8 kept connections", HELLO, connections=8),
+    Workload("hello-new", "hello world, a new connection each", HELLO, keep=False),
+    Workload("hello-rate", "hello world, 500 a second on 4 connections", HELLO, connections=4, rate=500),
+    Workload("form", "WebOb echo of a form", Request("/", "POST", FORM_TYPE, FORM, expect="<dd>Ada")),
+    Workload("json", "JSON with WebOb", Request("/json", expect='"message"')),
+    Workload("large", "a body of 100 KiB", Request("/large", expect="xxxx")),
+    Workload("upload", "64 KiB sent in chunks", Request("/upload", "POST", (), "x" * UPLOAD, 8192, expect=str(UPLOAD))),
+    Workload("sleep", "an application that sleeps 5 ms", Request("/sleep", expect="Hello")),
+    Workload("traceback", "an exception: 500 and its traceback", Request("/boom", status=500)),
+)
+SHORT = ("hello", "hello-new", "hello-rate", "form", "traceback")  # for --fast
+ON_BARE = ("hello", "hello-new", "hello-rate")  # what the bare socket can answer
+
+
+class Result:
+    """One workload: for each round, each subject's percentiles; for each subject, the histogram of all rounds."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.rounds: list[dict[str, dict[str, float]]] = []
+        self.histograms: dict[str, Histogram] = {}
+        self.left_out: dict[str, str] = {}
+
+    def add(self, name: str, measured: Measured) -> None:
+        figures = {figure: percentile(measured.latencies, share) / 1e9 for figure, share in SHARES.items()}
+        figures |= {
+            "count": len(measured.latencies), "rate": len(measured.latencies) / measured.seconds, "cpu_us": measured.cpu_us,
+        }  # fmt: skip
+        self.rounds[-1][name] = figures
+        self.histograms[name] = merged([self.histograms.get(name, {}), histogram(measured.latencies)])
+
+    def names(self) -> list[str]:
+        return [name for name in (BARE, *SUBJECTS) if any(name in by for by in self.rounds)]
+
+    def values(self, name: str, figure: str) -> list[float]:
+        return [by[name][figure] for by in self.rounds if name in by]
+
+    def figure(self, name: str, figure: str) -> tuple[float, Interval] | None:
+        """The median over the rounds and its confidence interval; None where there is too little to say."""
+        values = self.values(name, figure)
+        if not values:
+            return None
+        share = SHARES.get(figure, 0.0)
+        if share < 1 and (1 - share) * sum(self.values(name, "count")) < ENOUGH:
+            return None
+        return median(values), interval(values)
+
+    def ratio(self, name: str, figure: str, to: str = PEER) -> tuple[float, Interval] | None:
+        """Pair by pair within the rounds: a subject's figure over another's."""
+        pairs = [by[name][figure] / by[to][figure] for by in self.rounds if name in by and to in by and by[to][figure]]
+        return (median(pairs), interval(pairs)) if pairs else None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "title": self.workload.title,
+            "request": self.workload.request._asdict() | {"body": len(self.workload.request.body)},
+            "connections": self.workload.connections,
+            "rate": self.workload.rate,
+            "keep": self.workload.keep,
+            "rounds": self.rounds,
+            "histograms": {name: [list(pair) for pair in counts.items()] for name, counts in self.histograms.items()},
+            "left_out": self.left_out,
+        }
+
+
+class Run:
+    """All of it; `results` and `noise` grow while it goes on."""
+
+    def __init__(
+        self, workloads: Iterable[Workload], subjects: Iterable[str], python: str, *, rounds: int, seconds: float,
+        say: Callable[[str, float], None],
+    ) -> None:  # fmt: skip
+        self.workloads, self.subjects, self.python = list(workloads), list(subjects), python
+        self.round_count, self.seconds, self.say = rounds, seconds, say
+        self.results = {workload.name: Result(workload) for workload in self.workloads}
+        self.left_out: dict[str, str] = {}
+        self.noise = Noise()
+
+    def steps(self) -> int:
+        """Measurements in all, for the progress."""
+        return self.round_count * (len(self.workloads) * (len(self.subjects) + 1))
+
+    def go(self) -> None:
+        done = 0
+        with tempfile.TemporaryDirectory(prefix="microwsgi-benchmark-") as folder, Client() as client:
+            for number in range(self.round_count):
+                with ExitStack() as stack:
+                    servers = self._start(stack, Path(folder))
+                    for workload in shuffled(self.workloads):
+                        self.results[workload.name].rounds.append({})
+                        for name in shuffled([BARE, *servers]):
+                            self.say(f"round {number + 1}/{self.round_count}  {workload.name}  {name}", done / self.steps())
+                            done += 1
+                            self._measure(client, servers, workload, name)
+
+    def _start(self, stack: ExitStack, folder: Path) -> dict[str, Server]:
+        servers: dict[str, Server] = {}
+        self.bare = stack.enter_context(Server(KINDS[BARE].command(self.python, "echo", "0", 0, os.devnull)))
+        for name in shuffled(self.subjects):
+            if name in self.left_out:
+                continue
+            try:
+                require(name, self.python)
+                command = KINDS[name].command(self.python, APP, "0", 0, str(folder / f"{name}.log"))
+                servers[name] = stack.enter_context(Server(command))
+            except Unavailable as reason:
+                self.left_out[name] = str(reason)
+        return servers
+
+    def _measure(self, client: Client, servers: dict[str, Server], workload: Workload, name: str) -> None:
+        result = self.results[workload.name]
+        if name == BARE:
+            # The bare socket serves one connection at a time; it says what the machine is like during every workload.
+            found = self._bare(client, keep=workload.keep)
+            if workload.name in ("hello", "hello-new"):
+                result.add(BARE, found)
+            return
+        if name in result.left_out:
+            return
+        try:
+            found = client.run(
+                servers[name], workload.request, workload.connections, self.seconds,
+                keep=workload.keep, rate=workload.rate, warm=WARM_UP,
+            )  # fmt: skip
+        except Unavailable as reason:
+            result.left_out[name] = str(reason)
+            return
+        result.add(name, found)
+
+    def _bare(self, client: Client, *, keep: bool) -> Measured:
+        before = client.process.run_delay_seconds() + self.bare.run_delay_seconds()
+        found = client.run(self.bare, HELLO, 1, self.seconds, keep=keep, warm=WARM_UP / 3)
+        waited = client.process.run_delay_seconds() + self.bare.run_delay_seconds() - before
+        if keep:
+            shares = (percentile(found.latencies, SHARES[figure]) for figure in ("p50", "p99"))
+            self.noise.note(*shares, waited / found.seconds)
+        return found
+
+
+def shuffled(things: Iterable[Any]) -> list[Any]:
+    return random.sample(list(things), len(list(things)))

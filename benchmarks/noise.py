@@ -1,0 +1,60 @@
+"""How far the machine can be trusted: two measures of everything on it that is not the benchmark.
+
+The bare socket does the same work every time it is measured, so what differs between its medians is the machine. And the
+kernel counts how long a process was ready to run but another had its core: with a core for each side this is next to
+nothing, whatever the subjects do, since the bare socket and the client have one thread each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+SPREAD_LIMIT = 0.20  # of the bare socket's medians: the half of them in the middle lie within this share of their median
+WAIT_LIMIT = 0.05  # of the time: waiting for a core
+
+
+class Noise:
+    """What was seen of the bare socket: its p50 and p99 in nanoseconds, and the share of time spent waiting for a core."""
+
+    def __init__(self, limits: tuple[float, float] = (SPREAD_LIMIT, WAIT_LIMIT)) -> None:
+        self.limits = limits
+        self.p50: list[float] = []
+        self.p99: list[float] = []
+        self.waits: list[float] = []
+
+    def note(self, p50: float, p99: float, wait: float) -> None:
+        self.p50.append(p50)
+        self.p99.append(p99)
+        self.waits.append(wait)
+
+    def spread(self) -> float:
+        """The interquartile range of the medians, over their median."""
+        return middle_half(self.p50) / median(self.p50) if self.p50 else 0.0
+
+    def wait(self) -> float:
+        """The share of its time that the typical measurement waited for a core."""
+        return median(self.waits) if self.waits else 0.0
+
+    def too_noisy(self) -> str:
+        """Why no verdict is given; empty when one is."""
+        reasons = []
+        if self.spread() > self.limits[0]:
+            reasons.append(f"the bare socket's medians spread by {self.spread():.0%} (limit {self.limits[0]:.0%})")
+        if self.wait() > self.limits[1]:
+            reasons.append(f"{self.wait():.0%} of the time was spent waiting for a core (limit {self.limits[1]:.0%})")
+        return "; ".join(reasons)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "bare_p50_ns": self.p50, "bare_p99_ns": self.p99, "waits": self.waits,
+            "spread": self.spread(), "wait": self.wait(), "too_noisy": self.too_noisy(),
+        }  # fmt: skip
+
+
+def middle_half(values: Sequence[float]) -> float:
+    """The distance between the quartiles."""
+    ordered = sorted(values)
+    count = len(ordered)
+    return ordered[(3 * count) // 4 - (count % 4 == 0)] - ordered[count // 4]
