@@ -127,7 +127,9 @@ def test_11_a_target_that_is_too_long_is_a_414(server: Running) -> None:
 
 
 def test_12_fields_that_are_too_large_are_a_431(server: Running) -> None:
-    assert refused(server.send(b"GET / HTTP/1.1\r\nHost: a\r\n" + (b"X: " + b"y" * 8000 + b"\r\n") * 190 + b"\r\n"), 431)
+    assert refused(
+        server.send(b"GET / HTTP/1.1\r\nHost: a\r\n" + (b"X: " + b"y" * 8000 + b"\r\n") * 190 + b"\r\n"), 431
+    )
 
 
 def test_13_fields_that_are_too_many_are_a_431(server: Running) -> None:
@@ -235,7 +237,9 @@ def test_34_the_size_of_a_chunk_is_digits(size: bytes, server: Running) -> None:
 
 def test_35_a_huge_chunk_overflows_nothing(server: Running) -> None:
     assert refused(server.send(post("Transfer-Encoding: chunked", body=b"f" * 18 + b"\r\nhello\r\n0\r\n\r\n") + GET))
-    assert refused(server.send(post("Transfer-Encoding: chunked", body=b"f" * 16 + b"\r\nhello\r\n0\r\n\r\n") + GET), 413)
+    assert refused(
+        server.send(post("Transfer-Encoding: chunked", body=b"f" * 16 + b"\r\nhello\r\n0\r\n\r\n") + GET), 413
+    )
 
 
 def test_36_crlf_follows_the_data_of_a_chunk(server: Running) -> None:
@@ -387,7 +391,11 @@ def test_57_names_with_an_underscore_can_not_take_the_place_of_others(server: Ru
 
 def test_a_refusal_of_head_has_no_content(server: Running) -> None:
     """RFC 9110 9.3.2, also where it is the head that is wrong."""
-    for data in (b"HEAD / HTTP/1.1\r\n\r\n", b"\r\nHEAD / HTTP/1.1\r\nHost: a b\r\n\r\n", b"HEAD / HTTP/1.1\r\nX : a\r\n"):
+    for data in (
+        b"HEAD / HTTP/1.1\r\n\r\n",
+        b"\r\nHEAD / HTTP/1.1\r\nHost: a b\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\nX : a\r\n",
+    ):
         with server.connect() as connection:
             answer = server.talk(connection, data)
         assert answer.startswith(b"HTTP/1.1 400 ")
@@ -502,7 +510,11 @@ def test_requests_are_read_the_same_under_http_servers_own_servers() -> None:
         thread = threading.Thread(target=plain.serve_forever, args=(0.01,))
         thread.start()
         try:
-            for data, start in ((b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 400 "), (GET + GET, b"HTTP/1.1 200 "), (b"GET /\r\n\r\n", b"HTTP/1.1 400 ")):
+            for data, start in (
+                (b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 400 "),
+                (GET + GET, b"HTTP/1.1 200 "),
+                (b"GET /\r\n\r\n", b"HTTP/1.1 400 "),
+            ):
                 with socket.create_connection(plain.server_address[:2], 10) as connection:
                     connection.sendall(data)
                     connection.shutdown(socket.SHUT_WR)

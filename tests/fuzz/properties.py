@@ -1,0 +1,130 @@
+"""What must hold for any bytes at all; each function takes some, and raises when it does not."""
+
+from __future__ import annotations
+
+import select
+import socket
+
+from microwsgi.errors import ClientError
+from microwsgi.options import Options
+from microwsgi.server.connection import READ
+from microwsgi.server.environ import base_environ
+from microwsgi.server.gateway import Gateway
+from microwsgi.server.handler import WSGIRequestHandler
+from microwsgi.wire.body import ChunkedDecoder
+from tests.server.exchange import Log, Recorder, parse
+from tests.wire.cases import cases
+from tests.wire.exchange import read
+
+LIMITS = Options(line_length=200, head_size=600, field_count=8, body_size=400)
+"""Small enough for a fuzzer to reach them."""
+
+
+def seeds(kind: str) -> list[bytes]:
+    """What a fuzzer begins with: the wire cases, or the bodies of those with chunks."""
+    data = [case.data for folder in ("accepted", "refused") for case in cases(folder) if len(case.data) < 1000]
+    if kind == "chunks":
+        return [case.partition(b"\r\n\r\n")[2] for case in data if b"chunked\r\n\r\n" in case]
+    return data
+
+
+def cut(data: bytes) -> list[bytes]:
+    """The data in three pieces, at places that depend on the data."""
+    first, second = sorted((sum(data[:50]) % (len(data) + 1), sum(data[-50:]) % (len(data) + 1)))
+    return [piece for piece in (data[:first], data[first:second], data[second:]) if piece]
+
+
+def head(data: bytes) -> None:
+    """Heads and bodies are read the same however the bytes are cut, and nothing but a ClientError stops the reading."""
+    for limits in (LIMITS, Options()):
+        whole = read([data], limits)
+        assert read(cut(data), limits)[:2] == whole[:2]
+        assert read([bytes([octet]) for octet in data], limits)[:2] == whole[:2]
+        if whole.status is not None:
+            assert read([data, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], limits)[:2] == whole[:2]
+
+
+def decode(pieces: list[bytes]) -> tuple[bytes, bool, bytes, list[tuple[str, str]], bool]:
+    """What a decoder of chunks makes of these pieces."""
+    decoder = ChunkedDecoder(LIMITS)
+    content, rest = b"", b""
+    try:
+        for piece in pieces:
+            if decoder.done:
+                rest += piece
+            else:
+                content += decoder.feed(piece)
+                rest = decoder.rest if decoder.done else b""
+    except ClientError:
+        return content, False, b"", [], True
+    return content, decoder.done, rest, decoder.trailers, False
+
+
+def chunks(data: bytes) -> None:
+    """Chunks are decoded the same however the bytes are cut; what follows them is left alone; sizes are not exceeded."""
+    whole = decode([data])
+    for pieces in (cut(data), [bytes([octet]) for octet in data]):
+        found = decode(pieces)
+        assert found[1:] == whole[1:]
+        if not whole[4]:  # what was decoded before a fault may be more when it came alone
+            assert found[0] == whole[0]
+    assert len(whole[0]) <= LIMITS.body_size
+    if whole[1]:
+        assert data.endswith(whole[2])
+
+
+class Alone(Gateway):
+    """A handler's gateway without a server."""
+
+    def may_collect(self, handler: object) -> bool:
+        """Bodies are collected: there is no thread that could wait for them."""
+        return True
+
+
+def handler(data: bytes) -> None:
+    """The handler, over a socket, accepts and refuses what the parsers do; each response is whole, and no one fails."""
+    expected = read([data], LIMITS)
+    if b"xpect" in data.lower():  # its body is waited for by a thread, which is not here
+        return
+    recorder, log = Recorder(), Log()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        base = base_environ(("a", 1), log, multithread=False)
+        connection = WSGIRequestHandler.connected(ours, ("127.0.0.1", 1), Alone(recorder, LIMITS, errors=log), base)
+        for piece in cut(data):
+            if not connection.closed:
+                theirs.sendall(piece)
+                run(connection)
+        theirs.shutdown(socket.SHUT_WR)
+        run(connection)
+        assert connection.closed
+        answer = b""
+        while part := theirs.recv(1 << 16):
+            answer += part
+    requests = recorder.requests.get("1", [])
+    responses = parse(answer, [request["method"] for request in expected.requests])
+    statuses = [response.status for response in responses]
+    assert [(request["method"], request["target"], request["body"]) for request in requests] == [
+        (request["method"], request["target"], request["body"]) for request in expected.requests
+    ]
+    assert statuses[: len(requests)] == [200] * len(requests)
+    # A body that is cut short is refused by the handler alone, since only it sees the end.
+    assert statuses[len(requests) :] in ([expected.status], [] if expected.status is None else None, [400])
+    assert all(response.whole for response in responses[: len(requests)])  # a refusal may have been of a HEAD
+    assert "Traceback" not in log.text.getvalue(), log.text.getvalue()
+
+
+def run(connection: WSGIRequestHandler) -> None:
+    """Do what a server does until the handler waits for its client."""
+    while not connection.closed:
+        if connection.ready:
+            connection.handle_one_request()
+            connection.settle()
+        elif connection.wants == READ and select.select([connection.connection], [], [], 0)[0]:
+            connection.advance()
+        else:
+            return
+
+
+PROPERTIES = {"head": head, "chunks": chunks, "handler": handler}

@@ -1,0 +1,15 @@
+"""The fuzzers' properties on their seeds, so that they hold before any fuzzing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz.properties import PROPERTIES, seeds
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_the_property_holds_for_the_seeds(name: str) -> None:
+    found = seeds(name)
+    assert len(found) > 100
+    for data in found:
+        PROPERTIES[name](data)
