@@ -17,7 +17,7 @@ HOMES = {
     "WSGIRequestHandler": "microwsgi.server.handler",
     "WSGIServer": "microwsgi.server.server",
     "make_server": "microwsgi.server.server",
-    "serve": "microwsgi.cli",
+    "serve": "microwsgi.serving",
     "wsgi": "microwsgi.server.plain",
 }
 """Each public name, and the module that has it."""

@@ -233,7 +233,7 @@ def test_check_runs_everything_and_names_what_failed(bare: Path, monkeypatch: py
         return int(command[2] == "mypy" or "--check" in command)
 
     monkeypatch.setattr(subprocess, "call", call)
-    with pytest.raises(SystemExit, match="^Failed: ruff format --check, mypy$"):
+    with pytest.raises(SystemExit, match=r"^Failed: ruff format --check, mypy$"):
         dev.check()
     assert run == ["ruff", "ruff", "mypy", "pytest"]
 
