@@ -55,6 +55,7 @@ class Connection:
     # Slots: CPython reads them faster than what may be the instance's or the class's, and thousands of idle connections
     # need no dict each.
     __slots__ = (
+        "answer",  # a whole response, to be sent by `settle`
         "allowance",  # seconds that a thread may still wait for this client
         "armed",  # the event that the poller watches for; 0 if it does not
         "asleep",  # the iterable has nothing yet, and has said when to ask again
@@ -67,6 +68,7 @@ class Connection:
         "deadline",
         "gateway",
         "holds",  # its thread is counted among those that may wait for clients
+        "long_body",  # the application will read what has not come yet: its thread may have to wait for the client
         "owned",  # a thread has it, or it is in line for one: nobody else may touch it
         "parked",  # it is asleep, and rests without a thread
         "ready",  # a thread is wanted: to call the application, or to ask its iterable on
@@ -84,6 +86,7 @@ class Connection:
     base: Environ
     step: str
     received: bytes
+    answer: bytes | None
     unsent: deque[memoryview | FileSlice] | None
     began: float
     deadline: float
@@ -106,9 +109,10 @@ class Connection:
         self.wants = READ
         self.deadline = gateway.clock() + gateway.options.idle_time
         self.armed = self.turn = 0
-        self.owned = self.ready = self.closed = self.close_connection = self.holds = self.asleep = self.parked = False
+        self.owned = self.ready = self.closed = self.close_connection = self.holds = False
+        self.asleep = self.parked = self.long_body = False
         self.received = b""
-        self.unsent = None
+        self.answer = self.unsent = None
         self.began = self.allowance = 0.0
         self.wake_at = self.timer_at = NEVER
 
@@ -249,10 +253,6 @@ class Connection:
     def handle_one_request(self) -> None:
         """The connection is ready, and has a thread."""
         raise NotImplementedError
-
-    def long_body(self) -> bool:
-        """Whether the thread will have to wait for the client."""
-        return False
 
     def timed_out(self) -> None:
         """The time for what the client was to do is over."""

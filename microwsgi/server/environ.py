@@ -16,6 +16,20 @@ from microwsgi.wire.response import SERVER
 
 Environ = dict[str, object]
 
+PER_REQUEST = (
+    "REQUEST_METHOD",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "SERVER_PROTOCOL",
+    "REQUEST_URI",
+    "RAW_URI",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+    "wsgi.input",
+    "wsgi.early_hints",
+    "microwsgi.socket",
+)
+
 
 def base_environ(address: object, errors: object, *, multithread: bool) -> Environ:
     """The part that does not change while a listening socket lives; `address` is what it is bound to."""
@@ -35,30 +49,26 @@ def base_environ(address: object, errors: object, *, multithread: bool) -> Envir
         "wsgi.run_once": False,
         "wsgi.file_wrapper": FileWrapper,
         "wsgi.input_terminated": True,
+        # Of each request: named here so that its copy has room for them, and need not grow.
+        **dict.fromkeys(PER_REQUEST),
     }
 
 
-def request_environ(
-    base: Environ, fields: dict[str, str], method: str, target: str, version: str, remote: tuple[str, str]
-) -> Environ:
-    """A new environ of the base and a parsed head; the handler adds the input and the server's own keys."""
+def request_environ(base: Environ, fields: dict[str, str], method: str, target: str, version: str) -> Environ:
+    """A copy of the base with a parsed head; the handler adds the client, the input and the server's own keys."""
     path, _, query = target.partition("?") if target[0] == "/" else origin_form(target).partition("?")
     if target[0] in "hH" and base["wsgi.url_scheme"] == "http" and target[:6].lower() == "https:":
         raise MisdirectedRequest("An https resource is not served without TLS (RFC 9110 7.4).")
     if "%" in path:  # PEP 3333: bytes as latin-1, whatever encoding the client meant
         path = unquote_to_bytes(path).decode("latin-1")
-    return {
-        **base,
-        **fields,
-        "REQUEST_METHOD": method,
-        "PATH_INFO": path,
-        "QUERY_STRING": query,
-        "SERVER_PROTOCOL": version,
-        "REQUEST_URI": target,
-        "RAW_URI": target,
-        "REMOTE_ADDR": remote[0],
-        "REMOTE_PORT": remote[1],
-    }
+    environ = base.copy()
+    environ["REQUEST_METHOD"] = method
+    environ["PATH_INFO"] = path
+    environ["QUERY_STRING"] = query
+    environ["SERVER_PROTOCOL"] = version
+    environ["REQUEST_URI"] = environ["RAW_URI"] = target
+    environ.update(fields)
+    return environ
 
 
 class TakenSocket:

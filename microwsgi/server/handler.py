@@ -172,7 +172,7 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
             if not expects and length <= SMALL_BODY and self.gateway.may_collect(self):
                 self.wait_in("read_body", READ, options.body_time)
             else:
-                self.ready = True
+                self.ready = self.long_body = True
 
     def read_body(self) -> None:
         """More of a small body has come."""
@@ -182,10 +182,6 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         self.collect(data)
         self.extend(len(data), self.gateway.options.body_rate, self.gateway.options.body_time)
 
-    def long_body(self) -> bool:
-        """Whether the application will read what has not come yet."""
-        return self.decoder is not None and not self.decoder.done
-
     def collect(self, data: bytes) -> None:
         """Take what is the body's; what is behind it is the next request's."""
         decoder = self.decoder
@@ -194,7 +190,8 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         self.body += decoder.feed(data)
         if decoder.done:
             self.received = decoder.rest
-        self.ready = decoder.done or len(self.body) > SMALL_BODY
+        self.long_body = not decoder.done and len(self.body) > SMALL_BODY  # of chunks: their number was not known
+        self.ready = decoder.done or self.long_body
 
     # --- The application --------------------------------------------------------------------------------------------
 
@@ -217,9 +214,8 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
 
     def environ(self) -> Environ:
         """The environ of PEP 3333, with the keys beyond it that docs/environ.md describes."""
-        environ = request_environ(
-            self.base, self.fields, self.command, self.path, self.request_version, self.remote
-        )
+        environ = request_environ(self.base, self.fields, self.command, self.path, self.request_version)
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.remote
         environ["wsgi.early_hints"] = self.send_early_hints
         environ["microwsgi.socket"] = self.connection
         if self.gateway.parks:
@@ -298,24 +294,29 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
             self.chunks = iter(iterable)
 
     def send_list(self, chunks: list[bytes]) -> None:
-        """Send the head, and a body of which all is known."""
+        """Make the whole response of a body of which all is known; `settle` sends it."""
         try:
             body = b"".join(chunks)
         except TypeError as error:
             raise ApplicationError(body_fault(chunks)) from error
         data = self.begin(len(body))
         if self.bodiless:
-            self.send(data)
+            self.answer = data
         elif len(body) != self.remaining:
             self.head_sent = False
             raise ApplicationError(f"Content-Length is {self.remaining}, and the body has {len(body)} bytes (PEP 3333).")
-        elif len(body) <= ONE_SEND:
-            self.size = len(body)
-            self.send(data + body)
         else:
             self.size = len(body)
-            self.send(data + body[:ONE_SEND])
-            self.send(memoryview(body)[ONE_SEND:])
+            self.answer = data + body[:ONE_SEND]
+            if len(body) > ONE_SEND:
+                self.send_answer()
+                self.send(memoryview(body)[ONE_SEND:])
+
+    def send_answer(self) -> None:
+        """Send a whole response that is made."""
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            self.send(answer)
 
     def send_file(self, file: object) -> bool:
         """Have the kernel send a real file from where it stands, up to Content-Length; False if that can't be done."""
@@ -440,6 +441,12 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         """See what the request left: bytes to send, an iterable to ask on, or a connection for the next request."""
         if self.closed or self.ready:
             return
+        if self.answer is not None:
+            try:
+                self.send_answer()
+            except Disconnected as gone:
+                self.vanish(str(gone))
+                return
         if self.unsent is not None:
             self.wait_in("flush", WRITE, self.gateway.options.write_time)
         elif self.chunks is None:
@@ -485,6 +492,7 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         else:
             self.received = self.received or self.decoder.rest  # type: ignore[union-attr]  # else this is not called
             self.decoder = None
+            self.long_body = False
             self.body = b""
             self.end_request()
 

@@ -14,6 +14,10 @@ What makes this safe with no more than an uncontended lock on a request's way:
   takes too long. Its thread finds it taken, then, and goes in line.
 - A thread needs one of `threads` slots to run requests. There is one thread more than slots, so that one can always lead.
 - Deques are the queues: one `popleft` gets an item, and no two the same.
+
+The leader works by phases: it receives for all that have come, runs all that are whole, then sends all responses, since the
+kernel's part of sending evicts ours from the processor's caches. A response never waits for a request that has been seen to
+take long, nor, when one surprises, longer than the watch takes to find another leader.
 """
 
 from __future__ import annotations
@@ -77,6 +81,7 @@ class Lead:
         self.slots = deque([True] * threads)
         self.idle: deque[ServingThread] = deque()
         self.ready: deque[Connection] = deque()
+        self.answered: deque[Connection] = deque()
         self.lead = threading.Lock()
         self.lead.acquire()  # the first thread is made with it
         self.alarm = threading.Lock()  # released to make the watch look
@@ -101,7 +106,10 @@ class Lead:
                 thread.leads = self.lead.acquire(False)  # noqa: FBT003 - a keyword costs as much as the lock
                 if now - thread.started > SUSPICIOUS:
                     self.judge(thread, now)
-            self.settle(handler, thread.leads)
+            if thread.leads and self.ready and handler.answer is not None and now > self.sampled_until:
+                self.answered.append(handler)
+            else:
+                self.settle(handler, thread.leads)
         while not self.finished:
             if self.ready and (thread.slot or self.take_slot(thread)):
                 try:

@@ -43,12 +43,8 @@ class PlainConnection(Connection):
         return getattr(self.handler, "requestline", "")
 
     def read_head(self) -> None:
-        """Bytes have come: the class reads them itself."""
-        self.ready = True
-
-    def long_body(self) -> bool:
-        """It may wait for its client at any time."""
-        return True
+        """Bytes have come: the class reads them itself, and may have to wait for the rest."""
+        self.ready = self.long_body = True
 
     def handle_one_request(self) -> None:
         """Let the class read and answer one request, or all if it wants to."""

@@ -186,6 +186,8 @@ class WSGIServer(Gateway, Lead, HTTPServer):
 
     def poll(self) -> None:
         """Wait for events and act on them; `ready` has afterwards what wants a thread."""
+        while self.answered:
+            self.settle(self.answered.popleft(), True)  # noqa: FBT003 - on every request's way
         self.polling = True
         events = self.poller.poll(self.timeout())
         self.polling = False
@@ -231,7 +233,7 @@ class WSGIServer(Gateway, Lead, HTTPServer):
         handler.owned = True
         if self.collecting:
             self.collecting.discard(handler)
-        if not handler.long_body():
+        if not handler.long_body:
             self.ready.append(handler)
         elif self.hold_for_client():
             handler.holds = True

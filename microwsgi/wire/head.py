@@ -88,7 +88,7 @@ def parse_head(head: bytes, limits: Options) -> tuple[str, str, str, dict[str, s
     for line in lines:
         name, _, value = line.partition(":")
         fields[KEYS[name]] = value.strip(" \t")
-    if len(fields) != len(lines) or "" in fields:
+    if len(fields) < len(lines) or "" in fields:
         fields = combine(lines)
     host = fields.get("HTTP_HOST")
     if host is None:

@@ -116,16 +116,17 @@ class Clock:
     """The Date and Server fields, made anew once a second (RFC 9110 6.6.1, 10.2.4)."""
 
     def __init__(self) -> None:
-        self.second = 0
+        self.until = 0.0
         self.fields = ("", "", "", "")
 
     def tick(self) -> tuple[str, str, str, str]:
         """The fields to add where the application gave neither, Date, Server, both."""
-        second = int(time.time())
-        if second != self.second:
+        now = time.time()
+        if not self.until - 1 <= now < self.until:  # the clock may have been set back
+            second = int(now)
             date, server = f"Date: {formatdate(second, usegmt=True)}\r\n", f"Server: {SERVER}\r\n"
             self.fields = (date + server, server, date, "")
-            self.second = second
+            self.until = second + 1.0
         return self.fields
 
 
