@@ -38,8 +38,9 @@ from collections.abc import Sequence
 
 BASE = getattr(sys, "_base_executable", sys.executable)
 """The Python that .venv is made of: this one, or the one behind it when .venv is active already."""
-INSTALL = ("install", "--quiet", "--no-input", "--disable-pip-version-check", "--retries", "1")
-"""One retry: without a network, pip's five take 24 s to say so."""
+INSTALL = ("install", "--quiet", "--no-input", "--disable-pip-version-check")
+SETTINGS = {"PIP_USER": "0", "PIP_RETRIES": "1"}
+"""One retry: without a network, pip's five take 16 s to say so. As variables these reach the pip that it runs for builds."""
 RUBBISH = (
     ".venv",
     "dist",
@@ -48,6 +49,7 @@ RUBBISH = (
     ".coverage",
     ".pytest_cache",
     ".hypothesis",
+    ".fuzz",
     ".mypy_cache",
     ".ruff_cache",
 )
@@ -81,7 +83,7 @@ def pip(requirements: Sequence[str], python: str = PYTHON) -> str:
 
     This Python's own pip does it: to give .venv one takes three seconds. That is for a Python that has none, or an old one.
     """
-    environment = {**os.environ, "PIP_USER": "0"}
+    environment = {**os.environ, **SETTINGS}
     for attempt in ([BASE, "-m", "pip", "--python", python], [python, "-m", "pip"]):
         done = subprocess.run(
             [*attempt, *INSTALL, *requirements], check=False, capture_output=True, text=True, cwd=ROOT, env=environment
@@ -94,6 +96,12 @@ def pip(requirements: Sequence[str], python: str = PYTHON) -> str:
     else:
         sys.exit("This Python has neither pip nor ensurepip; on Debian and Ubuntu: sudo apt install python3-venv")
     return done.stderr.strip()
+
+
+def reasons(complaint: str) -> list[str]:
+    """The lines that say why, of the many that pip writes around them."""
+    lines = [line.strip() for line in complaint.splitlines()]
+    return [line for line in lines if "error: " in line.lower() and "subprocess-exited" not in line] or lines[-5:]
 
 
 def make_venv() -> None:
@@ -109,9 +117,9 @@ def install(groups: Sequence[str]) -> None:
     print(f"Installing {', '.join(['microwsgi', 'WebOb', *groups])} ...", flush=True)
     complaint = pip(["--editable", ".", *(line for name in groups for line in group(name))])
     if complaint:
-        last = "\n  ".join(complaint.splitlines()[-5:])
+        why = "\n  ".join(reasons(complaint))
         sys.exit(
-            f"pip could not install that:\n  {last}\n"
+            f"pip could not install that:\n  {why}\n"
             f"Without a network, from a folder of wheels: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER make {sys.argv[1]}"
         )
 
@@ -122,7 +130,7 @@ def install_what_can_be(name: str) -> None:
         print(f"Installing {line} ...", flush=True)
         complaint = pip([line])
         if complaint:
-            print(f"  left out: {complaint.splitlines()[-1]}")
+            print(f"  left out: {reasons(complaint)[0]}")
 
 
 def prepare(*groups: str, optional: Sequence[str] = ()) -> None:
@@ -180,6 +188,12 @@ def bench(*arguments: str) -> None:
     become(PYTHON, "-m", "benchmarks", *(arguments or ("throughput",)))
 
 
+def fuzz(*arguments: str) -> None:
+    """Fuzz head, chunks and handler, for a minute each or ARGS=SECONDS."""
+    prepare("fuzz")
+    become(PYTHON, "-m", "tests.fuzz", *arguments)
+
+
 def build() -> None:
     """Make a wheel and an sdist in dist."""
     prepare("dev")
@@ -196,7 +210,7 @@ def clean() -> None:
             os.unlink(path)
 
 
-COMMANDS = {function.__name__: function for function in (serve, test, soak, check, bench, build, clean)}
+COMMANDS = {function.__name__: function for function in (serve, test, soak, check, bench, fuzz, build, clean)}
 
 
 def usage() -> str:
