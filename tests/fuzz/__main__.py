@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of head, chunks and handler with atheris: python -m tests.fuzz [SECONDS] [NAME ...]
+"""Coverage-guided fuzzing of head, chunks and handler: python -m tests.fuzz [SECONDS] [NAME ...].
 
 Each property of tests/fuzz/properties.py runs for that many seconds in a process of its own. It begins with the wire cases
 and what earlier runs have found interesting (.fuzz/NAME). A finding is a file in .fuzz/findings: it becomes a wire case.
@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import atheris
+import atheris  # type: ignore[import-untyped]  # it has no types
 
 with atheris.instrument_imports(include=["microwsgi"]):
     from tests.fuzz.properties import PROPERTIES, seeds
@@ -44,7 +44,8 @@ def main(arguments: list[str]) -> int:
     seconds = arguments.pop(0) if arguments and arguments[0].isdigit() else "60"
     status = 0
     for name in arguments or PROPERTIES:
-        print(f"{name}: {seconds} s", flush=True)
+        sys.stdout.write(f"{name}: {seconds} s\n")
+        sys.stdout.flush()
         done = subprocess.run([sys.executable, "-m", "tests.fuzz", "--only", name, seconds], check=False)
         status = status or int(done.returncode != 0)
     return status

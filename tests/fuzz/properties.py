@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import select
-import socket
-
 from microwsgi.errors import ClientError
 from microwsgi.options import Options
-from microwsgi.server.connection import READ
-from microwsgi.server.environ import base_environ
-from microwsgi.server.gateway import Gateway
-from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.wire.body import ChunkedDecoder
-from tests.server.exchange import Log, Recorder, parse
+from tests.server.exchange import Recorder, hand_over, parse
 from tests.wire.cases import cases
 from tests.wire.exchange import read
 
@@ -73,35 +66,13 @@ def chunks(data: bytes) -> None:
         assert data.endswith(whole[2])
 
 
-class Alone(Gateway):
-    """A handler's gateway without a server."""
-
-    def may_collect(self, handler: object) -> bool:
-        """Bodies are collected: there is no thread that could wait for them."""
-        return True
-
-
 def handler(data: bytes) -> None:
     """The handler, over a socket, accepts and refuses what the parsers do; each response is whole, and no one fails."""
     expected = read([data], LIMITS)
     if b"xpect" in data.lower():  # its body is waited for by a thread, which is not here
         return
-    recorder, log = Recorder(), Log()
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        base = base_environ(("a", 1), log, multithread=False)
-        connection = WSGIRequestHandler.connected(ours, ("127.0.0.1", 1), Alone(recorder, LIMITS, errors=log), base)
-        for piece in cut(data):
-            if not connection.closed:
-                theirs.sendall(piece)
-                run(connection)
-        theirs.shutdown(socket.SHUT_WR)
-        run(connection)
-        assert connection.closed
-        answer = b""
-        while part := theirs.recv(1 << 16):
-            answer += part
+    recorder = Recorder()
+    answer, log = hand_over(cut(data), recorder, LIMITS)
     requests = recorder.requests.get("1", [])
     responses = parse(answer, [request["method"] for request in expected.requests])
     statuses = [response.status for response in responses]
@@ -112,19 +83,7 @@ def handler(data: bytes) -> None:
     # A body that is cut short is refused by the handler alone, since only it sees the end.
     assert statuses[len(requests) :] in ([expected.status], [] if expected.status is None else None, [400])
     assert all(response.whole for response in responses[: len(requests)])  # a refusal may have been of a HEAD
-    assert "Traceback" not in log.text.getvalue(), log.text.getvalue()
-
-
-def run(connection: WSGIRequestHandler) -> None:
-    """Do what a server does until the handler waits for its client."""
-    while not connection.closed:
-        if connection.ready:
-            connection.handle_one_request()
-            connection.settle()
-        elif connection.wants == READ and select.select([connection.connection], [], [], 0)[0]:
-            connection.advance()
-        else:
-            return
+    assert "Traceback" not in log, log
 
 
 PROPERTIES = {"head": head, "chunks": chunks, "handler": handler}

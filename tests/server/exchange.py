@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from microwsgi.options import Options
+from microwsgi.server.connection import READ, Connection
+from microwsgi.server.environ import base_environ
+from microwsgi.server.gateway import Application, Gateway
+from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.server import WSGIServer
 
 TIME = 10
@@ -36,7 +41,7 @@ class Response(NamedTuple):
         return values[0] if values else None
 
 
-class Log:
+class Log(io.TextIOBase):
     """What a server wrote where errors go."""
 
     def __init__(self) -> None:
@@ -48,9 +53,6 @@ class Log:
         with self.written:
             self.written.notify_all()
             return self.text.write(text)
-
-    def flush(self) -> None:
-        """As a text file."""
 
     def wait_for(self, words: str) -> str:
         """All of the log, when these words are in it."""
@@ -68,10 +70,10 @@ class Running:
         self.server = WSGIServer(
             ("127.0.0.1", 0), *arguments, application=application, options=Options(**options), errors=self.errors
         )
-        self.address = self.server.server_address
+        self.address = ("127.0.0.1", int(self.server.server_port))
         self.thread = threading.Thread(target=self.server.serve_forever)
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> Self:
         """Serve."""
         self.thread.start()
         return self
@@ -111,6 +113,43 @@ class Running:
         head = "\r\n".join([f"{method} {target} {version}", "Host: a", "Connection: close", *lines])
         (response,) = self.send(head.encode("latin-1") + b"\r\n\r\n" + body, methods=[method])
         return response
+
+
+class Alone(Gateway):
+    """A handler's gateway without a server: bodies are collected, since there is no thread that could wait for them."""
+
+    def may_collect(self, handler: object) -> bool:
+        return True
+
+
+def hand_over(pieces: Iterable[bytes], application: Application, options: Options) -> tuple[bytes, str]:
+    """What a handler answers, and logs, when it has done all that it can before the next of these pieces arrives."""
+    log = Log()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        base = base_environ(("a", 1), log, multithread=False)
+        handler = WSGIRequestHandler.connected(ours, ("127.0.0.1", 1), Alone(application, options, errors=log), base)
+        for piece in pieces:
+            if not handler.closed:
+                theirs.sendall(piece)
+                advance(handler)
+        theirs.shutdown(socket.SHUT_WR)
+        advance(handler)
+        assert handler.closed
+        return receive(theirs), log.text.getvalue()
+
+
+def advance(handler: Connection) -> None:
+    """Do what a server does until the handler waits for its client."""
+    while not handler.closed:
+        if handler.ready:
+            handler.handle_one_request()
+            handler.settle()
+        elif handler.wants == READ and select.select([handler.connection], [], [], 0)[0]:
+            handler.advance()
+        else:
+            return
 
 
 def receive(connection: socket.socket) -> bytes:

@@ -172,6 +172,10 @@ def test_the_connection_can_be_used_on_or_says_that_it_can_not(name: str, stage:
     assert len(responses) == 2 or responses[0].field("Connection") == "close"
 
 
+def fail() -> None:
+    raise ZeroDivisionError("the bug")
+
+
 def failing_halfway(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
     start_response("200 OK", [])
     yield b"hello"
@@ -189,7 +193,7 @@ def starting_again_with_exc_info_halfway(environ: Environ, start_response: Start
     start_response("200 OK", [])
     yield b"hello"
     try:
-        raise ZeroDivisionError("the bug")
+        fail()
     except ZeroDivisionError:
         start_response("500 Oh", [], sys.exc_info())
     yield b"world"
@@ -235,7 +239,7 @@ def test_exc_info_replaces_what_has_not_left(stage: Stage) -> None:
     def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [("X-A", "b")])
         try:
-            raise ZeroDivisionError("the bug")
+            fail()
         except ZeroDivisionError:
             start_response("503 Later", [("X-C", "d")], sys.exc_info())
         return [b"sorry"]

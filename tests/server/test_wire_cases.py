@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import select
-import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from microwsgi.options import Options
-from microwsgi.server.connection import READ
-from microwsgi.server.environ import base_environ
-from microwsgi.server.gateway import Gateway
-from microwsgi.server.handler import WSGIRequestHandler
-from tests.server.exchange import Recorder, Response, Running, parse
+from tests.server.exchange import Recorder, Response, Running, hand_over, parse
 from tests.wire.cases import Case, cases
 
 ALL = cases("accepted") + cases("refused")
@@ -99,59 +93,10 @@ def test_over_a_socket_with_other_limits(case: Case) -> None:
         check(case, *send((server, recorder), case, *(bytes([octet]) for octet in case.data)))
 
 
-class Alone(Gateway):
-    """A handler's gateway without a server: what arrives is given to it by the test."""
-
-    def may_collect(self, handler: object) -> bool:
-        """Bodies are collected, as under a server that has room for them."""
-        return True
-
-
-def hand_over(case: Case, options: Options, *pieces: bytes) -> tuple[list[Response], list[dict[str, Any]]]:
-    """Give the handler one piece after the other; it has done all that it can before the next arrives."""
+def hand_to_handler(case: Case, *pieces: bytes) -> tuple[list[Response], list[dict[str, Any]]]:
     recorder = Recorder()
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        gateway = Alone(recorder, options, errors=Silence())
-        handler = WSGIRequestHandler.connected(
-            ours, ("127.0.0.1", 1), gateway, base_environ(("a", 1), None, multithread=False)
-        )
-        for piece in pieces:
-            if handler.closed:
-                break
-            theirs.sendall(piece)
-            advance(handler)
-        theirs.shutdown(socket.SHUT_WR)
-        advance(handler)
-        assert handler.closed
-        data = b""
-        while part := theirs.recv(1 << 16):
-            data += part
-    methods = [request["method"] for request in case.requests]
-    return parse(data, methods), recorder.requests.get("1", [])
-
-
-def advance(handler: WSGIRequestHandler) -> None:
-    """Do what a server does until the handler waits for its client."""
-    while not handler.closed:
-        if handler.ready:
-            handler.handle_one_request()
-            handler.settle()
-        elif handler.wants == READ and select.select([handler.connection], [], [], 0)[0]:
-            handler.advance()
-        else:
-            return
-
-
-class Silence:
-    """Where errors go that a test does not look at."""
-
-    def write(self, text: str) -> None:
-        """As a text file."""
-
-    def flush(self) -> None:
-        """As a text file."""
+    answer, _ = hand_over(pieces, recorder, Options(**case.options))
+    return parse(answer, [request["method"] for request in case.requests]), recorder.requests.get("1", [])
 
 
 @pytest.mark.parametrize(
@@ -161,7 +106,6 @@ class Silence:
 )
 def test_cut_in_two_everywhere(case: Case) -> None:
     """A case with an Expect is not among them: its body is read by a thread that waits, which this test has not."""
-    options = Options(**case.options)
     for place in range(1, len(case.data)):
-        check(case, *hand_over(case, options, case.data[:place], case.data[place:]))
-    check(case, *hand_over(case, options, *(bytes([octet]) for octet in case.data)))
+        check(case, *hand_to_handler(case, case.data[:place], case.data[place:]))
+    check(case, *hand_to_handler(case, *(bytes([octet]) for octet in case.data)))

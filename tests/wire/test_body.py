@@ -68,10 +68,9 @@ def test_a_decoder_that_failed_says_so() -> None:
 def test_the_extensions_of_a_body_are_limited_in_their_sum() -> None:
     chunk = b"1;a=" + b"b" * 1020 + b"\r\nx\r\n"
     body = ChunkedDecoder(LIMITS)
+    body.feed(chunk * 16)
     with pytest.raises(ClientError, match=f"more than {EXTENSIONS} bytes of chunk extensions"):
-        for _ in range(17):
-            body.feed(chunk)
-    assert body.size == 17
+        body.feed(chunk)
 
 
 def test_trailers_are_limited_like_fields() -> None:

@@ -93,7 +93,7 @@ def read_with_h11(data: bytes) -> Theirs:
         return Theirs(requests, error.error_status_hint, str(error))
 
 
-def pairs(headers: h11.Headers) -> list[list[str]]:
+def pairs(headers: Any) -> list[list[str]]:
     """All of h11's fields, with names as sent."""
     return [[name.decode(), value.decode("latin-1")] for name, value in headers.raw_items()]
 

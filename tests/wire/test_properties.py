@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ blanks = strategies.text(" \t", max_size=3)
 @strategies.composite
 def messages(draw: strategies.DrawFn) -> tuple[bytes, dict[str, Any]]:
     """A legal request's bytes, and what is to be read from them."""
-    method = draw(tokens.filter(lambda token: token != "CONNECT"))
+    method = draw(tokens.filter(lambda method: method != "CONNECT"))
     target = draw(targets)
     lines = [("Host", "example.com"), *draw(strategies.lists(fields, max_size=5))]
     body, trailers = draw(strategies.binary(max_size=60)), []
@@ -75,7 +76,7 @@ def messages(draw: strategies.DrawFn) -> tuple[bytes, dict[str, Any]]:
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     """The data in pieces; an empty one is no event of a socket."""
     bounds = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(bounds)]
 
 
 places = strategies.lists(strategies.integers(0, 10_000), max_size=8)
@@ -236,7 +237,7 @@ def test_a_body_cut_short_is_never_taken_for_a_whole_one(content: bytes, kept: i
     if kept >= len(wire):
         return
     sent = io.BytesIO(wire[:kept])
-    body = io.BufferedReader(Body(decoder, lambda view: sent.readinto(view), b""))
+    body = io.BufferedReader(Body(decoder, sent.readinto, b""))
     with pytest.raises(Disconnected):
         body.read()
 
@@ -264,10 +265,10 @@ def test_what_passes_the_check_of_a_response_is_one_head_with_these_fields(
     except ApplicationError:
         return
     raw = f"{status_line}{lines}\r\n".encode("latin-1")
-    lines = raw.split(b"\r\n")
+    first, *others = raw.decode("latin-1").split("\r\n")
     assert raw.endswith(b"\r\n\r\n")
-    assert lines[0].decode("latin-1") == f"HTTP/1.1 {status}"
-    assert [line.decode("latin-1") for line in lines[1:-2]] == [f"{name}: {value}" for name, value in headers]
+    assert first == f"HTTP/1.1 {status}"
+    assert others[:-2] == [f"{name}: {value}" for name, value in headers]
     assert not set(raw.replace(b"\r\n", b"")) & {0, 10, 13}
 
 
