@@ -71,6 +71,13 @@ class Disconnected(MicrowsgiError, ConnectionError):
     """
 
 
+class Abandoned(BaseException):
+    """A person at the debugger's prompt has ended this request.
+
+    Outside of the tree, and no Exception: what catches those in an application must not catch it, only the server.
+    """
+
+
 class ApplicationError(MicrowsgiError):
     """The application broke a rule of PEP 3333; the text names the rule."""
 

@@ -20,7 +20,7 @@ from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
 from wsgiref.util import FileWrapper
 
-from microwsgi.errors import ApplicationError, ClientError, Disconnected, ExpectationFailed, RequestTimeout
+from microwsgi.errors import Abandoned, ApplicationError, ClientError, Disconnected, ExpectationFailed, RequestTimeout
 from microwsgi.server.connection import NEVER, READ, RECEIVE, WRITE, Connection, FileSlice
 from microwsgi.server.environ import Environ, TakenSocket, base_environ, request_environ
 from microwsgi.server.gateway import Application, Gateway
@@ -555,6 +555,9 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
                 self.vanish(str(error))
             elif isinstance(error, ClientError) and not self.head_sent:
                 self.refuse(error)
+            elif isinstance(error, Abandoned):
+                self.reason = str(error)
+                self.answer_failure()
             else:
                 self.gateway.log_exception(f'{self.address_string()} "{self.requestline}" failed:', error)
                 self.answer_failure()

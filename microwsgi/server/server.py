@@ -164,8 +164,8 @@ class WSGIServer(Gateway, Lead, HTTPServer):
         """Accept nothing more, and give the requests that run `grace_time` to end."""
         self.stopping = True
         self.poller.wake()
-        end = monotonic() + self.options.grace_time
-        while self.connections and (left := end - monotonic()) > 0:
+        end = self.clock() + self.options.grace_time  # which stands still while somebody is at a debugger's prompt
+        while self.connections and (left := end - self.clock()) > 0:
             self.alarm.acquire(timeout=min(left, 0.005))
             self.watch_once()
 

@@ -47,8 +47,10 @@ def listen(address: str, backlog: int = 1024) -> list[socket.socket]:
 
 def unlink(listener: socket.socket) -> None:
     """Remove a Unix listener's file, if this process made it and nobody put another in its place."""
-    if isinstance(listener, UnixListener) and listener.identity == identity(listener.path):
-        os.unlink(listener.path)
+    if isinstance(listener, UnixListener) and listener.identity is not None:
+        made, listener.identity = listener.identity, None
+        if identity(listener.path) == made:
+            os.unlink(listener.path)
 
 
 # --- TCP ----------------------------------------------------------------------------------------------------------------

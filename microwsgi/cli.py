@@ -1,0 +1,194 @@
+"""The command line: a table of commands, whose options are those of `microwsgi.options`.
+
+    main
+      Command.parse   argparse reads; what it does not know is answered with what was probably meant
+      Command.run     one function for each command; its number is the exit code
+
+0 is a clean stop, 2 wrong usage, 3 an application that can't be loaded, 4 an address that can't be had, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Callable, Sequence
+
+from microwsgi import __version__
+from microwsgi.errors import UsageError
+from microwsgi.options import OPTIONS, Option, Options, from_environment, merged, switch, unknown
+from microwsgi.serving import SIGNALS, run, say, serve
+
+__all__ = ["COMMANDS", "main", "serve"]
+
+LEFT = 24
+"""Columns of the help's left side."""
+RIGHT = 78
+"""The column where the defaults begin."""
+
+
+class Arguments:
+    """What was on the command line: the words that are no options, and the options as they were typed."""
+
+    def __init__(self, words: list[str], typed: dict[str, object]) -> None:
+        self.words = words
+        self.typed = typed
+
+    def options(self) -> Options:
+        """The environment's options under the command line's. Raises UsageError."""
+        return Options(**merged(from_environment(os.environ), self.typed))
+
+
+class Parser(ArgumentParser):
+    """argparse with errors that are raised."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """Raises UsageError, where argparse would print its usage and end the process."""
+        raise UsageError(f"{message.replace('argument ', '', 1)}.\n  Try:  {self.prog} --help")
+
+
+class Command:
+    """One command: its function, and what it takes."""
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Arguments], int],
+        summary: str,
+        *,
+        words: str = "",
+        about: Sequence[str] = (),
+        options: tuple[Option, ...] = (),
+        examples: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.run = run
+        self.summary = summary
+        self.words = words
+        self.about = about
+        self.options = options
+        self.examples = examples
+
+    def parse(self, arguments: Sequence[str]) -> Arguments | None:
+        """The arguments; None when help was asked for. Raises UsageError."""
+        parser = Parser(prog=f"microwsgi {self.name}", add_help=False, allow_abbrev=False, argument_default=SUPPRESS)
+        parser.add_argument("words", nargs="*")
+        parser.add_argument("-h", "--help", action="store_true")
+        for option in self.options:
+            flags = [option.short, option.flag] if option.short else [option.flag]
+            if option.convert is switch:
+                parser.add_argument(*flags, dest=option.name, action="store_const", const=True)
+                parser.add_argument("--no-" + option.flag[2:], dest=option.name, action="store_const", const=False)
+            else:
+                parser.add_argument(*flags, dest=option.name, action="append" if option.repeatable else "store")
+        known, strange = parser.parse_known_intermixed_args(list(arguments))
+        typed = vars(known)
+        if typed.pop("help", False):
+            return None
+        for flag in strange:
+            raise UsageError(f"{unknown('option', flag.partition('=')[0], self.flags)}\n  Try:  {parser.prog} --help")
+        return Arguments(typed.pop("words", []), typed)
+
+    @property
+    def flags(self) -> list[str]:
+        """All that begin with two dashes."""
+        switches = [option for option in self.options if option.convert is switch]
+        return ["--help", *(option.flag for option in self.options), *(f"--no-{each.flag[2:]}" for each in switches)]
+
+    def help(self) -> str:
+        """A line for each option, with its default and its variable."""
+        lines = [f"Usage: microwsgi {self.name} {self.words}".rstrip(), self.summary, *self.about]
+        group = ""
+        for option in self.options:
+            if option.group != group:
+                group = option.group
+                lines.append(f"{group}:")
+            left = ", ".join(filter(None, [option.short, f"{option.flag} {option.metavar}".rstrip()]))
+            lines.append(
+                f"  {left:<{LEFT}}{option.help:<{RIGHT - LEFT}} {option.shown_default:<9} {option.variables[-1]}"
+            )
+        return "\n".join([*lines, "Examples:", *(f"  {example}" for example in self.examples)])
+
+
+def serve_application(arguments: Arguments) -> int:
+    """`microwsgi serve`."""
+    if len(arguments.words) > 1:
+        raise UsageError(f"one application at a time can be served, and these are {len(arguments.words)}.")
+    options = arguments.options()
+    try:
+        run(arguments.words[0] if arguments.words else None, options)
+    except UsageError as error:
+        if options.traceback and error.__cause__ is not None:
+            say("".join(traceback.format_exception(error.__cause__)))
+        raise
+    for number in SIGNALS:  # threads that the application has started, and not ended, don't keep the process
+        signal.signal(number, leave)
+    return 0
+
+
+def leave(*_: object) -> None:
+    """A signal's handler, when there is nothing left to finish."""
+    os._exit(0)
+
+
+COMMANDS = (
+    Command(
+        "serve",
+        serve_application,
+        "Serve an application.",
+        words="[APP] [options]",
+        about=(
+            "APP is module:attribute, module, path/to/file.py[:attribute] or module:factory();",
+            "without it the application of app.py, wsgi.py or main.py is served.",
+        ),
+        options=OPTIONS,
+        examples=("microwsgi serve apps.echo:app", "microwsgi serve hello.py --host 0.0.0.0 --port 0"),
+    ),
+)
+"""What `microwsgi` can do."""
+
+
+def overview() -> str:
+    """The help of `microwsgi` itself."""
+    lines = ["Usage: microwsgi COMMAND ...", "A development server and a micro-framework on WebOb.", "Commands:"]
+    lines += [f"  {command.name:<10}{command.summary}" for command in COMMANDS]
+    lines += ["microwsgi COMMAND --help tells more; microwsgi --version tells the version.", "Examples:"]
+    return "\n".join([*lines, "  microwsgi serve apps.echo:app", "  microwsgi serve --help"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command, and answer the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return dispatch(arguments)
+    except UsageError as error:
+        say(f"microwsgi: {error}")
+        return error.exit_code
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    """Find the command, and run it. Raises UsageError."""
+    first = arguments[0] if arguments else ""
+    if first in {"-h", "--help", "help", ""}:
+        print(overview())  # noqa: T201 - what was asked for
+        return 0 if first else UsageError.exit_code
+    if first in {"-V", "--version"}:
+        print(f"microwsgi {__version__} on Python {sys.version.split()[0]}")  # noqa: T201 - what was asked for
+        return 0
+    command = next((each for each in COMMANDS if each.name == first), None)
+    if command is None:
+        raise UsageError(what_command(first, arguments[1:]))
+    parsed = command.parse(arguments[1:])
+    if parsed is None:
+        print(command.help())  # noqa: T201 - what was asked for
+        return 0
+    return command.run(parsed)
+
+
+def what_command(first: str, others: Sequence[str]) -> str:
+    """What to say of a command that there isn't."""
+    if ":" in first or "." in first or first.startswith("-"):
+        return f"there is no command {first}.\n  Try:  microwsgi serve {' '.join([first, *others])}"
+    return f"{unknown('command', first, [command.name for command in COMMANDS])}\n  Try:  microwsgi --help"

@@ -1,0 +1,227 @@
+"""Serve an application until somebody says stop: listen, load, say where, serve, finish.
+
+`serve` is what programs call; `microwsgi.cli` calls `run`. What goes wrong before the first request is a UsageError.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from types import FrameType
+
+from microwsgi import __version__
+from microwsgi.errors import UsageError
+from microwsgi.loader import load_named
+from microwsgi.options import Options
+from microwsgi.prompt import one_prompt
+from microwsgi.server.gateway import Application
+from microwsgi.server.handler import WSGIRequestHandler
+from microwsgi.server.log import AccessLog, escaped
+from microwsgi.server.server import WSGIServer
+from microwsgi.server.sockets import listen, loopback_only, unlink, urls
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ONLY_HERE = "(only this machine)"
+EVERYONE = "(every machine on your network can reach this)"
+DIM, BOLD = "2", "1"
+
+
+def serve(application: Application | type[BaseHTTPRequestHandler] | str | None = None, **options: object) -> None:
+    """Serve until INT or TERM comes; requests that run then have `grace_time` to end.
+
+    `application` is a callable, a handler class of http.server, or where to find one, as `microwsgi serve` takes it; the
+    options are those of docs/options.md. The environment is not read. Raises UsageError.
+    """
+    run(application, Options(**options))
+
+
+def run(application: object, options: Options) -> None:
+    """The same with options that are checked already."""
+    stop = Stop()
+    try:
+        with stop.on_signals(), listening(options) as listeners:
+            name, application = named(application, options)
+            log = open_log(options)
+            try:
+                server = make(application, options, listeners, log)
+                stop.server = server
+                banner(name, listeners, options)
+                start = time.monotonic()
+                with one_prompt(server):
+                    server.serve_forever()
+                say(farewell(server.requests, server.failures, time.monotonic() - start))
+            finally:
+                if log is not None:
+                    log.close()
+    except KeyboardInterrupt:  # a second signal, or one before there was anything to finish
+        say("Stopped at once.")
+
+
+@contextmanager
+def listening(options: Options) -> Iterator[list[socket.socket]]:
+    """The sockets for all addresses, or none: first of all, so that a port in use is not learnt after a long import."""
+    listeners: list[socket.socket] = []
+    try:
+        for address in options.addresses:
+            listeners += listen(address, options.backlog)
+        yield listeners
+    finally:
+        for listener in listeners:
+            unlink(listener)
+            listener.close()
+
+
+def named(application: object, options: Options) -> tuple[str, object]:
+    """The application with the name that it goes by."""
+    if application is None or isinstance(application, str):
+        return load_named(application, options.app_dir)
+    if not callable(application):
+        raise UsageError(f"serve() wants an application, or where to find one, not {type(application).__name__}.")
+    owner = application if hasattr(application, "__qualname__") else type(application)
+    return f"{owner.__module__}:{owner.__qualname__}", application
+
+
+def make(application: object, options: Options, listeners: list[socket.socket], log: AccessLog | None) -> WSGIServer:
+    """The server for an application, or for a handler class."""
+    handler: type = WSGIRequestHandler
+    if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
+        handler, application = application, None
+    return WSGIServer(
+        options.addresses[0],
+        handler,
+        application=application,  # type: ignore[arg-type]  # the loader has checked it
+        options=options,
+        sockets=listeners,
+        access_log=log,
+    )
+
+
+def open_log(options: Options) -> AccessLog | None:
+    """The access log that the options ask for."""
+    if options.access_log == "off":
+        return None
+    if options.access_log == "-":
+        return AccessLog(sys.stdout, options.log_format, color=colored(options.color, sys.stdout))  # type: ignore[arg-type]
+    try:
+        return AccessLog(options.access_log, options.log_format)
+    except OSError as error:
+        raise UsageError(f"--access-log {options.access_log} can't be written: {error.strerror}.") from None
+
+
+# --- What is said on the terminal ---------------------------------------------------------------------------------------
+
+
+def banner(name: str, listeners: list[socket.socket], options: Options) -> None:
+    """Where it serves, what, and how to stop it."""
+    color = colored(options.color, sys.stderr)
+    dim, bold = (DIM, BOLD) if color else ("", "")
+    lines = [f"microwsgi {__version__} serving {paint(escaped(name), bold)}"]
+    lines += [f"  {address:<30}{paint(note, dim)}".rstrip() for address, note in places(listeners)]
+    if not loopback_only(listeners):
+        lines.append(f"  {paint('A development server: put a proxy in front of it before strangers come.', dim)}")
+    lines.append(f"  {paint('Ctrl-C stops.', dim)}")
+    say("\n".join(lines))
+
+
+def places(listeners: list[socket.socket]) -> Iterator[tuple[str, str]]:
+    """Each address to click on, and who else can."""
+    alone = loopback_only(listeners)
+    for address in urls(listeners):
+        if address.startswith("unix:"):
+            path = address.removeprefix("unix:")
+            option = f"--abstract-unix-socket {path[1:]}" if path.startswith("@") else f"--unix-socket {path}"
+            yield address, f"(curl {option} http://localhost/)"
+        elif "//127." in address or "//[::1]" in address or "//localhost" in address:
+            yield address, ONLY_HERE if alone else ""
+        else:
+            yield address, EVERYONE
+
+
+def farewell(requests: int, errors: int, seconds: float) -> str:
+    """What there was."""
+    return f"Stopped. {counted(requests, 'request')}, {counted(errors, 'error')}, up {duration(seconds)}."
+
+
+def counted(number: int, noun: str) -> str:
+    """1 request, 2 requests."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """12 s, 4 min, 3 h 5 min, 2 days."""
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    if days:
+        return counted(days, "day")
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{seconds:.0f} s"
+
+
+def colored(when: str, stream: object, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether to write in colour: what the option says, then NO_COLOR, then FORCE_COLOR, then a terminal that can."""
+    if when != "auto":
+        return when == "always"
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and environ.get("TERM") != "dumb"  # type: ignore[attr-defined]
+
+
+def paint(text: str, style: str) -> str:
+    """In a style of ANSI terminals; in none for ""."""
+    return f"\033[{style}m{text}\033[0m" if style and text else text
+
+
+def say(text: str) -> None:
+    """Write for the person at the terminal, at once, also into a pipe."""
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is where it is said
+    except (OSError, ValueError, RuntimeError):
+        pass  # nobody listens any more; or a signal came while this was being written
+
+
+# --- Stopping -----------------------------------------------------------------------------------------------------------
+
+
+class Stop:
+    """What the signals do: the first has the server finish what runs, the second raises KeyboardInterrupt in `run`."""
+
+    def __init__(self) -> None:
+        self.signals = 0
+        self.server: WSGIServer | None = None
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Listen to INT and TERM, outside of the main thread to neither.
+
+        Also as process 1, where the kernel ignores what nobody listens to, and in a script's background, where the shell
+        has had INT ignored.
+        """
+        try:
+            before = [(number, signal.signal(number, self.heard)) for number in SIGNALS]
+        except ValueError:
+            before = []
+        try:
+            yield
+        finally:
+            for number, handler in before:
+                signal.signal(number, handler or signal.SIG_DFL)
+
+    def heard(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's signature
+        """In the main thread, between two of its steps."""
+        self.signals += 1
+        if self.server is None or self.signals > 1:
+            raise KeyboardInterrupt
+        self.server.request_stop()
+        if running := self.server.in_flight():
+            start = "\r" if sys.stderr.isatty() else ""  # over the ^C
+            line, seconds = max(running, key=lambda request: request[1])
+            what = f"{counted(len(running), 'request')} ({escaped(line.rpartition(' ')[0])}, {seconds:.1f} s)"
+            say(f"{start}Stopping; waiting for {what}. Ctrl-C again to stop now.")
