@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import atheris  # type: ignore[import-untyped]  # it has no types
+import atheris
 
 with atheris.instrument_imports(include=["microwsgi"]):
     from tests.fuzz.properties import PROPERTIES, seeds
