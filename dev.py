@@ -40,7 +40,7 @@ BASE = getattr(sys, "_base_executable", sys.executable)
 """The Python that .venv is made of: this one, or the one behind it when .venv is active already."""
 INSTALL = ("install", "--quiet", "--no-input", "--disable-pip-version-check")
 SETTINGS = {"PIP_USER": "0", "PIP_RETRIES": "1"}
-"""One retry: without a network, pip's five take 16 s to say so. As variables these reach the pip that it runs for builds."""
+"""One retry: without a network, pip's five take 8 s to say so. As variables these reach the pip that it runs for builds."""
 RUBBISH = (
     ".venv",
     "dist",
