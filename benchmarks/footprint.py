@@ -46,7 +46,7 @@ def first_response(command: list[str], port: int) -> float:
     with Process(command, SERVER_CORE) as process:
         while not answers(port, START_LIMIT):
             if process.popen.poll() is not None:
-                raise Unavailable(f"ended: {(process.said().splitlines() or ['nothing said'])[-1]}")
+                raise Unavailable(f"ended: {process.complaint()}")
             if time.perf_counter() - begun > START_LIMIT:
                 raise Unavailable(f"does not answer within {START_LIMIT:.0f} s")
             time.sleep(0.0005)
@@ -105,7 +105,7 @@ def measure_idle_connections(name: str, python: str, log: str) -> Figures:
 def wait_until_open(process: Process) -> None:
     assert process.popen.stdout
     if process.popen.stdout.readline() != b"open\n":
-        raise Unavailable(f"the connections did not open: {(process.said().splitlines() or ['nothing said'])[-1]}")
+        raise Unavailable(f"the connections did not open: {process.complaint()}")
 
 
 def measure_idling(name: str, python: str, log: str) -> Figures:

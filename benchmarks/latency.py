@@ -53,8 +53,7 @@ WORKLOADS = (
     Workload("sleep", "an application that sleeps 5 ms", Request("/sleep", expect="Hello")),
     Workload("traceback", "an exception: 500 and its traceback", Request("/boom", status=500)),
 )
-SHORT = ("hello", "hello-new", "hello-rate", "form", "traceback")  # for --fast
-ON_BARE = ("hello", "hello-new", "hello-rate")  # what the bare socket can answer
+SHORT = ("hello", "hello-new", "form", "traceback")  # for --fast
 
 
 class Result:
@@ -106,6 +105,13 @@ class Result:
             "histograms": {name: [list(pair) for pair in counts.items()] for name, counts in self.histograms.items()},
             "left_out": self.left_out,
         }
+
+    @classmethod
+    def from_json(cls, name: str, found: dict[str, Any]) -> Result:
+        result = cls(next(workload for workload in WORKLOADS if workload.name == name))
+        result.rounds, result.left_out = found["rounds"], found["left_out"]
+        result.histograms = {name: {int(b): c for b, c in pairs} for name, pairs in found["histograms"].items()}
+        return result
 
 
 class Run:

@@ -62,7 +62,7 @@ class Client:
                 raise Unavailable(f"the client did not answer within {seconds + LIMIT:.0f} s")
         line = stdout.readline()
         if not line:
-            raise Unavailable(f"the client ended: {(self.process.said().splitlines() or ['nothing said'])[-1]}")
+            raise Unavailable(f"the client ended: {self.process.complaint()}")
         found: dict[str, Any] = json.loads(line)
         if "error" in found:
             raise Unavailable(found["error"])

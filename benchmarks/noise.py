@@ -7,12 +7,20 @@ nothing, whatever the subjects do, since the bare socket and the client have one
 
 from __future__ import annotations
 
+import os
+import resource
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
+from types import TracebackType
 from typing import Any
+
+from benchmarks.processes import CORES, Process
 
 SPREAD_LIMIT = 0.20  # of the bare socket's medians: the half of them in the middle lie within this share of their median
 WAIT_LIMIT = 0.05  # of the time: waiting for a core
+FOREIGN_LIMIT = 0.10  # of all cores: busy with what is neither the server nor its clients
 
 
 class Noise:
@@ -53,8 +61,48 @@ class Noise:
         }  # fmt: skip
 
 
+def noise_from_json(found: dict[str, Any]) -> Noise:
+    """What `as_json` wrote."""
+    noise = Noise()
+    noise.p50, noise.p99, noise.waits = found["bare_p50_ns"], found["bare_p99_ns"], found["waits"]
+    return noise
+
+
 def middle_half(values: Sequence[float]) -> float:
     """The distance between the quartiles."""
     ordered = sorted(values)
     count = len(ordered)
     return ordered[(3 * count) // 4 - (count % 4 == 0)] - ordered[count // 4]
+
+
+class Foreign:
+    """The share of all cores that others used while the `with` ran: what is busy, less the server, us and our children."""
+
+    share = 0.0
+
+    def __init__(self, server: Process) -> None:
+        self.server = server
+
+    def _readings(self) -> tuple[float, float, float]:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ours = self.server.processor_seconds() + children.ru_utime + children.ru_stime + time.process_time()
+        return time.monotonic(), busy_seconds(), ours
+
+    def __enter__(self) -> Foreign:
+        self.before = self._readings()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        wall, busy, ours = (after - before for before, after in zip(self.before, self._readings(), strict=True))
+        self.share = max(0.0, (busy - ours) / (wall * len(CORES)))
+
+
+def busy_seconds() -> float:
+    """Processor seconds that our cores have been busy since the system's start, time stolen by its host included."""
+    ticks = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in CORES:
+            user, nice, system, _idle, _waiting, hard, soft, stolen, *_ = map(int, fields)
+            ticks += user + nice + system + hard + soft + stolen
+    return ticks / os.sysconf("SC_CLK_TCK")

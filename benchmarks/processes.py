@@ -76,11 +76,13 @@ class Process:
     def pid(self) -> int:
         return self.popen.pid
 
-    def said(self) -> str:
-        """The end of what it printed: why it failed."""
-        self.output.seek(0, os.SEEK_END)
-        self.output.seek(max(0, self.output.tell() - 2000))
-        return self.output.read().decode(errors="replace").strip()
+    def complaint(self) -> str:
+        """Why it failed, in a line of what it printed: a traceback's last, else the first."""
+        self.output.seek(0)
+        lines = [line for line in self.output.read().decode(errors="replace").splitlines() if line.strip()]
+        if not lines:
+            return "it said nothing"
+        return lines[-1] if any(line.startswith("Traceback") for line in lines) else lines[0]
 
     def stop(self) -> None:
         """Ask, wait, end: the whole group, so no worker outlives its parent."""
@@ -190,8 +192,7 @@ class Server(Process):
         limit = time.monotonic() + START_LIMIT
         while time.monotonic() < limit:
             if self.popen.poll() is not None:
-                said = self.said().splitlines() or ["nothing said"]
-                raise Unavailable(f"ended with status {self.popen.returncode}: {said[-1]}")
+                raise Unavailable(f"ended with status {self.popen.returncode}: {self.complaint()}")
             if (port := self.listening()) and answers(port, 5.0):
                 return port
             time.sleep(0.005)
@@ -216,7 +217,7 @@ def client(command: Sequence[str], limit: float, **more: str) -> str:
         except subprocess.TimeoutExpired:
             raise Unavailable(f"{command[0]} did not end within {limit:.0f} s") from None
         if process.popen.returncode:
-            raise Unavailable(f"{Path(command[0]).name}: {(process.said().splitlines() or ['failed'])[-1]}")
+            raise Unavailable(f"{Path(command[0]).name}: {process.complaint()}")
         return out.decode()
 
 

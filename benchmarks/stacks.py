@@ -139,7 +139,7 @@ def measure(subject: Subject, python: str) -> Depth:
 def frames_of(answer: tuple[int, str], server: Server) -> list[Frame]:
     status, body = answer
     if status != HTTPStatus.OK:
-        raise Unavailable(f"its view answered {status}: {(server.said().splitlines() or [''])[-1]}")
+        raise Unavailable(f"its view answered {status}: {server.complaint()}")
     return [shortened(Frame(**each)) for each in json.loads(body)]
 
 

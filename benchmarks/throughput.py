@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import random
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from benchmarks import footprint, loads, transfers, wrk
 from benchmarks.processes import Server, Unavailable
@@ -27,7 +27,7 @@ NOT_SERVERS = ("http.server", "import webob")  # what start-up is compared with
 GIB = 1 << 30
 WARM_UP = 1.0  # seconds of load before the first measurement of a process, so that CPython has specialised its code
 
-Say = Callable[[str], None]
+Say = Callable[[str, float], None]  # what is being measured, and the share of the run that is done
 
 
 class Result:
@@ -59,7 +59,12 @@ class Result:
                 })  # fmt: skip
         return found
 
-    def as_json(self) -> dict[str, object]:
+    def foreign(self) -> float:
+        """The share of the cores that others used during the typical measurement; 0 where it was not taken."""
+        shares = [figures["foreign"] for by in self.rounds for figures in by.values() if "foreign" in figures]
+        return median(shares) if shares else 0.0
+
+    def as_json(self) -> dict[str, Any]:
         return {
             "title": self.row.title,
             "rounds": self.rounds,
@@ -67,6 +72,12 @@ class Result:
             "ratios": self.ratios(),
             "left_out": self.left_out,
         }
+
+    @classmethod
+    def from_json(cls, name: str, found: dict[str, Any]) -> Result:
+        result = cls(ROWS[name])
+        result.rounds, result.left_out = found["rounds"], found["left_out"]
+        return result
 
 
 class Run:
@@ -78,6 +89,8 @@ class Run:
         self.rows, self.subjects, self.python = list(rows), subjects, python
         self.round_count, self.seconds, self.size, self.say = rounds, seconds, size, say
         self.results = {row.name: Result(row) for row in self.rows}
+        self.steps = sum(min(rounds, row.rounds or rounds) * len(self.chosen(row)) for row in self.rows)
+        self.done = 0
 
     def chosen(self, row: Row) -> list[str]:
         """Who takes part: who the bars need, or who was asked for and can."""
@@ -119,7 +132,8 @@ class Run:
         result, log = self.results[row.name], str(folder / f"{name}.log")
         if name in result.left_out:
             return
-        self.say(f"round {number + 1}/{self.round_count}  {row.name}  {name}")
+        self.say(f"round {number + 1}/{self.round_count}  {row.name}  {name}", self.done / self.steps)
+        self.done += 1
         try:
             if name not in NOT_SERVERS:
                 require(name, self.python)
@@ -155,17 +169,3 @@ class Run:
                 server.stop()
                 raise
         return server
-
-
-def run(
-    rows: Iterable[Row], subjects: list[str] | None, python: str, *, rounds: int, seconds: float, size: int, say: Say
-) -> Run:
-    """Run to the end or to Ctrl-C, and return what there is."""
-    made = Run(rows, subjects, python, rounds=rounds, seconds=seconds, size=size, say=say)
-    begun = time.monotonic()
-    try:
-        made.go()
-    except KeyboardInterrupt:
-        say("interrupted: what follows is what was measured until then")
-    say(f"took {time.monotonic() - begun:.0f} s")
-    return made

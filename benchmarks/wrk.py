@@ -6,9 +6,12 @@ import json
 import math
 import shutil
 
+from benchmarks.noise import Foreign
 from benchmarks.processes import CLIENT_CORES, Process, Server, Unavailable, client
 
 Figures = dict[str, float]
+
+LIMIT = 15.0  # seconds beyond its duration that wrk may take
 
 
 def command(port: int, path: str, connections: int, seconds: float, *, browser: bool = False, close: bool = False) -> list[str]:
@@ -38,10 +41,12 @@ def parse(output: str) -> Figures:
 def load(server: Server, path: str, connections: int, seconds: float, *, browser: bool = False, close: bool = False) -> Figures:
     """One run: requests per second, latencies, and processor microseconds per request of the server's processes."""
     arguments = command(server.port, path, connections, seconds, browser=browser, close=close)
-    before = server.processor_seconds()
-    output = client(arguments, seconds + 15)
-    spent = server.processor_seconds() - before
+    with Foreign(server) as foreign:
+        before = server.processor_seconds()
+        output = client(arguments, seconds + LIMIT)
+        spent = server.processor_seconds() - before
     figures = parse(output)
+    figures["foreign"] = foreign.share
     figures["cpu_us"] = spent / figures["requests"] * 1e6
     return figures
 

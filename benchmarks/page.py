@@ -1,0 +1,213 @@
+"""The report as one HTML file: pictures inside, no script, nothing from the network, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+from benchmarks import compare, machine, pictures
+from benchmarks.latency import OURS, PEER, Result
+from benchmarks.noise import FOREIGN_LIMIT
+from benchmarks.report import Report
+from benchmarks.terminal import FIGURES, LATENCIES, TRANSFERS
+from benchmarks.throughput import Result as RowResult
+
+CSS = """
+:root { color-scheme: light dark; --ink: #1f2328; --muted: #59636e; --paper: #fff; --grid: #d1d9e0; --good: #047857; --bad: #b42318 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6edf3; --muted: #9198a1; --paper: #0d1117; --grid: #3d444d; --good: #3fb68b; --bad: #ff7b72 } }
+body { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.7rem } h2 { margin-top: 3rem } h3 { margin: 1.5rem 0 .3rem; font-size: 1rem }
+p { max-width: 46rem } .muted, caption, figcaption { color: var(--muted) } .good { color: var(--good) } .bad { color: var(--bad) }
+figure { margin: 1rem 0; overflow-x: auto } figure svg { max-width: 100%; height: auto }
+.scroll { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem }
+td, th { padding: .15rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--grid) }
+td:first-child, th:first-child { text-align: left; padding-left: 0 } th { font-weight: 500; color: var(--muted) }
+tr.ours td { font-weight: 600 } .facts { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; padding: 0; list-style: none }
+.facts b { display: block; font-size: 1.9rem; line-height: 1.2 } details { margin: .4rem 0 } summary { cursor: pointer }
+ol.frames { font: .85rem/1.5 ui-monospace, monospace; margin: .3rem 0 }
+.swatch { display: inline-block; width: .7em; height: .7em; border-radius: 2px; margin-right: .5em }
+"""
+
+
+def write(path: Path, report: Report, old: Report | None = None) -> None:
+    """The page, made anew."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html(report, old))
+
+
+def html(report: Report, old: Report | None = None) -> str:
+    drawn = pictures.draw(report)
+    sections = [headline(report), stacks(report, drawn), latency(report, drawn), throughput(report, drawn)]
+    if old:
+        sections.append(changes(old, report))
+    sections.append(method(report))
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>microwsgi, measured</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{CSS}</style>\n'
+        f"<h1>microwsgi, measured</h1>\n<p class=muted>{escape(machine.in_words(report.machine))}</p>\n"
+        + "\n".join(section for section in sections if section)
+        + "\n</html>\n"
+    )
+
+
+def headline(report: Report) -> str:
+    """The few figures that the project is about."""
+    facts = []
+    for name in (OURS, "Werkzeug", "Flask", "Django"):
+        if name in report.stacks:
+            facts.append((str(len(report.stacks[name].frames)), f"frames to your function: {name}"))
+    found = report.latency.get("hello")
+    if found and (ratio := found.ratio(OURS, "p50")) and not report.noise.too_noisy():
+        low, high = ratio[1]
+        facts.append((f"{ratio[0]:.2f}", f"of {PEER}'s median latency, hello world ({low:.2f}-{high:.2f})"))
+    items = "".join(f"<li><b>{escape(value)}</b>{escape(label)}" for value, label in facts)
+    return f"<ul class=facts>{items}</ul>" if items else ""
+
+
+def figure(drawn: dict[str, str], name: str) -> str:
+    return f"<figure>{drawn[name]}</figure>" if name in drawn else ""
+
+
+def table(headings: Iterable[str], rows: Iterable[tuple[str, Iterable[str]]], caption: str = "") -> str:
+    """A table whose first cells are names; ours stand out. Cells are HTML."""
+    head = "".join(f"<th>{escape(heading)}" for heading in headings)
+    body = "".join(
+        f"<tr{' class=ours' if name.startswith(OURS) else ''}><td>{escape(name)}{''.join(f'<td>{cell}' for cell in cells)}"
+        for name, cells in rows
+    )
+    title = f"<h3>{escape(caption)}</h3>" if caption else ""
+    return f"{title}<div class=scroll><table><tr>{head}{body}</table></div>"
+
+
+def stacks(report: Report, drawn: dict[str, str]) -> str:
+    if not report.stacks:
+        return ""
+    rows = []
+    for name, depth in report.stacks.items():
+        found = depth.lines
+        counted = [f"{found['lines']:,}", str(found["calls"]), str(len(found["files"]))] if found else ["", "", ""]
+        owners = [str(count) for count in depth.owners().values()]
+        rows.append((name, [f"<b>{len(depth.frames)}</b>", *owners, str(len(depth.trail)), *counted]))
+    headings = ["", "frames", "stdlib", "server", "framework", "yours", "in a traceback", "lines", "calls", "files"]
+    lists = "".join(
+        f"<details><summary>{escape(name)}: {len(depth.frames)} frames</summary><ol class=frames>"
+        + "".join(
+            f'<li><span class=swatch style="background:{pictures.OWNERS[frame.owner]}"></span>'
+            f"{escape(frame.module)} <b>{escape(frame.function)}</b> <span class=muted>{escape(frame.file)}:{frame.line}</span>"
+            for frame in depth.frames
+        )
+        + "</ol></details>"
+        for name, depth in report.stacks.items()
+    )
+    return (
+        "<h2>The stack</h2><p>Real frames, taken inside a real request over a real socket: from the thread's first to the "
+        "bare WSGI application, or to the view where a framework is named. Lines are those that a debugger steps over from "
+        "the client's <code>connect</code> to the function; files are the ones that they are in. What is compiled has none."
+        f"</p>{figure(drawn, 'towers')}{figure(drawn, 'lines')}{table(headings, rows)}<h3>Frame by frame</h3>{lists}"
+    )
+
+
+def latency(report: Report, drawn: dict[str, str]) -> str:
+    if not report.latency:
+        return ""
+    reason = report.noise.too_noisy()
+    noise = (
+        f"<p class=bad>Too noisy for a verdict: {escape(reason)}.</p>"
+        if reason
+        else f"<p class=muted>Noise: the bare socket's medians spread by {report.noise.spread():.0%}; "
+        f"{report.noise.wait():.1%} of the time was spent waiting for a core.</p>"
+    )
+    tables = "".join(latency_table(result) for result in report.latency.values() if result.names())
+    return (
+        "<h2>Latency</h2><p>From the send to the last byte of the response (from the <code>connect</code> for new "
+        "connections; from the intended time at a fixed rate). The bare socket, which answers without reading, is the "
+        f"client's and the kernel's own share.</p>{noise}{figure(drawn, 'percentiles')}{figure(drawn, 'violins')}{tables}"
+    )
+
+
+def latency_table(result: Result) -> str:
+    rows = []
+    for name in result.names():
+        cells = []
+        for column in LATENCIES:
+            _, factor, form = FIGURES[column]
+            found = result.figure(name, column)
+            if not found:
+                cells.append("")
+                continue
+            low, high = (format(bound * factor, form) for bound in found[1])
+            cells.append(f'<span title="95 %: {low} to {high}">{format(found[0] * factor, form)}</span>')
+        ratio = result.ratio(name, "p50")
+        cells.append(f"{ratio[0]:.2f} <span class=muted>({ratio[1][0]:.2f}-{ratio[1][1]:.2f})</span>" if ratio else "")
+        rows.append((name, cells))
+    headings = ["", *(FIGURES[column][0] for column in LATENCIES), f"p50, of {PEER}'s"]
+    return table(headings, rows, result.workload.title) + left_out(result.left_out)
+
+
+def left_out(reasons: dict[str, str]) -> str:
+    return "".join(f"<div class=muted>{escape(name)} left out: {escape(reason)}</div>" for name, reason in reasons.items())
+
+
+def throughput(report: Report, drawn: dict[str, str]) -> str:
+    rows = [row for row in report.throughput.values() if row.names()]
+    if not rows:
+        return ""
+    return f"<h2>Throughput and cost</h2>{figure(drawn, 'throughput')}" + "".join(row_table(row) for row in rows)
+
+
+def row_table(result: RowResult) -> str:
+    labels = {**FIGURES, **(TRANSFERS if result.row.sized else {})}
+    medians = {name: result.medians(name) for name in result.names()}
+    seen = {each for found in medians.values() for each in found}
+    if "requests" in seen:
+        seen -= {"seconds", "errors"}
+    shown = [each for each in labels if each in seen]
+    rows = [
+        (name, [format(found[each] * labels[each][1], labels[each][2]) if each in found else "" for each in shown])
+        for name, found in medians.items()
+    ]
+    noisy = result.foreign() > FOREIGN_LIMIT
+    ratios = [
+        (
+            found["name"],
+            [
+                f"{found['ratio']:.2f}", f"{found['lowest']:.2f}-{found['highest']:.2f}", f"{found['bar']:g}",
+                f"{found['aim']:g}" if found["aim"] is not None else "", f"({found['verdict']})" if noisy else verdict(found["verdict"]),
+            ],
+        )
+        for found in result.ratios()
+    ]  # fmt: skip
+    told = f"<p class=bad>Noisy: others used {result.foreign():.0%} of the cores.</p>" if noisy else ""
+    bars = table(["microwsgi", "ratio", "range", "bar", "aim", ""], ratios) if ratios else ""
+    return table(["", *(labels[each][0] for each in shown)], rows, result.row.title) + told + bars + left_out(result.left_out)
+
+
+def verdict(word: str) -> str:
+    return f"<span class={'bad' if word in ('below', 'worse') else 'good'}>{word}</span>"
+
+
+def changes(old: Report, new: Report) -> str:
+    rows = [
+        (
+            found.what,
+            [
+                f"{found.before:.4g}", f"{found.now:.4g}", f"{found.ratio:.2f}",
+                f"{found.interval[0]:.2f}-{found.interval[1]:.2f}",
+                verdict(found.verdict) if found.verdict in ("better", "worse") else found.verdict,
+            ],
+        )
+        for found in compare.changes(old, new)
+    ]  # fmt: skip
+    return f"<h2>Since {escape(str(old.machine['date']))}</h2>" + table(["", "before", "now", "ratio", "95 %", ""], rows)
+
+
+def method(report: Report) -> str:
+    return (
+        f"<h2>How</h2><p>Made by <code>{escape(str(report.machine['command']))}</code>. Each subject runs in a process of its own, "
+        "on one core, the client on another; subjects take turns in random order, round after round, in new processes each "
+        "round. Figures are medians over the rounds, ratios are taken pair by pair within a round, intervals by bootstrap "
+        "(95 %). Processor time is the server's, all its threads and children, as the kernel counts it.</p>"
+        + left_out(report.left_out)
+    )

@@ -1,0 +1,142 @@
+"""How much is measured: three sizes of a run, and the run itself, part after part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from benchmarks import latency, stacks, throughput
+from benchmarks.processes import CLIENT_CORES, Unavailable, here
+from benchmarks.report import Report
+
+PARTS = ("stacks", "latency", "throughput")
+MIB = 1 << 20
+
+
+class Size(NamedTuple):
+    """The effort of a run."""
+
+    latency_rounds: int
+    latency_seconds: float  # of each measurement
+    workloads: tuple[str, ...]
+    latency_subjects: tuple[str, ...]
+    rounds: int  # of the throughput part
+    seconds: int
+    rows: tuple[str, ...]
+    subjects: tuple[str, ...] | None  # None: whom the bars name
+    mib: int  # of transfers
+
+
+ALL_WORKLOADS = tuple(workload.name for workload in latency.WORKLOADS)
+FAST = Size(3, 0.2, latency.SHORT, ("microwsgi", "werkzeug", "waitress"), 2, 1, ("hello8",), ("microwsgi", "bare", "bjoern", "werkzeug", "waitress"), 64)  # fmt: skip
+USUAL = Size(
+    5, 0.3, ALL_WORKLOADS, latency.SUBJECTS, 3, 1,
+    ("hello1", "hello8", "hello64", "hello256", "browser64", "close", "sleep5", "file", "upload", "memory", "start", "start-webob"),
+    None, 256,
+)  # fmt: skip
+FULL = Size(5, 1.0, ALL_WORKLOADS, latency.SUBJECTS, 5, 2, tuple(throughput.ROWS), None, 1024)
+"""What issue 4's table asks for."""
+
+
+class Meter:
+    """The progress display: a bar with the time that is left, or plain lines where nobody watches."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.said = console, ""
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(), console=console, auto_refresh=False, transient=True,
+        )  # fmt: skip
+        self.task = self.progress.add_task("", total=1.0)
+        self.begin, self.share = 0.0, 1.0
+
+    @contextmanager
+    def part(self, name: str, begin: float, share: float) -> Iterator[None]:
+        """A part of the run that takes `share` of its time, from `begin` on."""
+        self.name, self.begin, self.share = name, begin, share
+        self.say("", 0.0)
+        yield
+
+    def say(self, what: str, done: float) -> None:
+        """What is measured, and how much of the part is done."""
+        if self.console.is_terminal:
+            self.progress.update(self.task, description=f"{self.name}  {what:50.50}", completed=self.begin + done * self.share)
+            self.progress.refresh()
+            return
+        # Elsewhere a line for each round, not one for each measurement.
+        stage = f"{self.name}: {what.partition('  ')[0] or 'begins'}"
+        if stage != self.said:
+            self.said = stage
+            self.console.print(f"{stage} ({self.begin + done * self.share:.0%} done)", highlight=False)
+
+    def __enter__(self) -> Meter:
+        if self.console.is_terminal:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+
+def shares(parts: tuple[str, ...], size: Size) -> dict[str, float]:
+    """Each part's share of the time, as far as it can be told beforehand."""
+    measurements = len(size.workloads) * (len(size.latency_subjects) + 1)
+    seconds = {
+        "stacks": len(stacks.ALL) * 0.4,
+        "latency": size.latency_rounds * (measurements * (size.latency_seconds + 0.25) + 4),
+        "throughput": size.rounds * sum(len(throughput.ROWS[row].peers) for row in size.rows) * (size.seconds + 1.0),
+    }
+    total = sum(seconds[part] for part in parts)
+    return {part: seconds[part] / total for part in parts}
+
+
+def measure(
+    parts: tuple[str, ...], size: Size, python: str, report: Report, console: Console, *, subjects: list[str] | None = None
+) -> None:
+    """Fill the report. Ctrl-C ends the measuring, and leaves what there is."""
+    begin, share = 0.0, shares(parts, size)
+    with Meter(console) as meter, here(CLIENT_CORES):
+        try:
+            for part in parts:
+                with meter.part(part, begin, share[part]):
+                    MEASURE[part](size, python, report, meter, subjects)
+                begin += share[part]
+        except KeyboardInterrupt:
+            console.print("interrupted: what follows is what was measured until then")
+
+
+def measure_stacks(size: Size, python: str, report: Report, meter: Meter, subjects: list[str] | None) -> None:
+    for number, subject in enumerate(stacks.ALL):
+        meter.say(f"one round  {subject.name}", number / len(stacks.ALL))
+        try:
+            report.stacks[subject.name] = stacks.measure(subject, python)
+        except (Unavailable, OSError, ValueError) as reason:
+            report.left_out[f"stacks: {subject.name}"] = str(reason)
+
+
+def measure_latency(size: Size, python: str, report: Report, meter: Meter, subjects: list[str] | None) -> None:
+    workloads = [workload for workload in latency.WORKLOADS if workload.name in size.workloads]
+    chosen = [name for name in latency.SUBJECTS if name in subjects] if subjects else list(size.latency_subjects)
+    run = latency.Run(workloads, chosen, python, rounds=size.latency_rounds, seconds=size.latency_seconds, say=meter.say)
+    report.latency, report.noise = run.results, run.noise
+    try:
+        run.go()
+    finally:
+        report.left_out |= {f"latency: {name}": reason for name, reason in run.left_out.items()}
+
+
+def measure_throughput(size: Size, python: str, report: Report, meter: Meter, subjects: list[str] | None) -> None:
+    rows = [throughput.ROWS[name] for name in size.rows]
+    chosen = subjects or (list(size.subjects) if size.subjects else None)
+    run = throughput.Run(
+        rows, chosen, python, rounds=size.rounds, seconds=size.seconds, size=size.mib * MIB, say=meter.say
+    )
+    report.throughput = run.results
+    run.go()
+
+
+MEASURE: dict[str, Any] = {"stacks": measure_stacks, "latency": measure_latency, "throughput": measure_throughput}
