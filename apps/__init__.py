@@ -1,0 +1,1 @@
+"""Examples: each is an application that a person would really use."""

@@ -1,0 +1,99 @@
+"""The article's application: GET shows a form, POST shows what was submitted.
+
+`microwsgi serve apps.echo:app`, and then a browser, or `wget -qO- localhost:8000 --post-data=test=hello`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from hashlib import file_digest
+from html import escape
+from urllib.parse import parse_qsl
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from webob import Request, Response
+from webob.compat import cgi_FieldStorage
+
+LONGEST = 1024 * 1024
+"""Bytes of a body that is shown; files in a form may be longer."""
+PAGE = """<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }}
+body {{ max-width: 40rem; margin: 2rem auto; padding: 0 1rem }}
+input, textarea, pre {{ display: block; box-sizing: border-box; width: 100%; margin: .2rem 0 1rem; padding: .5rem }}
+input, textarea, button {{ font: inherit }} button {{ padding: .5rem 1.5rem }}
+pre {{ border: 1px solid #8886; white-space: pre-wrap; overflow-wrap: anywhere }}
+</style>
+<h1>{title}</h1>
+{content}
+<form method="post" enctype="multipart/form-data">
+<label>test <input name="test" value="hello"></label>
+<label>text <textarea name="text" rows="3"></textarea></label>
+<label>file <input name="file" type="file" multiple></label>
+<button>Send</button>
+</form>
+"""
+
+
+def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """One function from the socket to here, and one response back."""
+    request, response = Request(environ), Response()
+    title, content = "Echo", ""
+    if request.method == "POST":
+        try:
+            title, content = "Received", "".join(received(request))
+        except (ValueError, LookupError, RecursionError) as error:
+            response.status_int, title, content = 400, "Not understood", block(f"{error}")
+    elif request.method not in {"GET", "HEAD"}:
+        response.status_int, response.allow, title = 405, ("GET", "HEAD", "POST"), "GET or POST, please"
+    response.body = PAGE.format(title=title, content=content).encode("utf-8", "backslashreplace")
+    return response(environ, start_response)
+
+
+def received(request: Request) -> Iterator[str]:
+    """What was submitted, as HTML. Raises ValueError for a body that is not what it says that it is."""
+    kind = request.content_type
+    if kind == "multipart/form-data" and request.is_body_readable:
+        yield from map(field, multipart(request))
+        return
+    body = request.body_file.read(LONGEST + 1) if request.is_body_readable else b""
+    if not 0 < len(body) <= LONGEST:
+        raise ValueError("The body is longer than a megabyte." if body else "The request has no body: send something.")
+    if kind == "application/x-www-form-urlencoded":
+        charset = request.charset or "utf-8"
+        yield from map(field, parse_qsl(body.decode(charset), True, encoding=charset, errors="strict"))
+    elif kind == "application/json" or kind.endswith("+json"):
+        yield block(json.dumps(json.loads(body), indent=2, ensure_ascii=False))
+    else:
+        text = body.decode(errors="backslashreplace")  # what is not UTF-8 in hexadecimal
+        yield f"{escape(kind or 'no type')}, {len(body)} bytes{block(text)}"
+
+
+def multipart(request: Request) -> list[tuple[str, str | cgi_FieldStorage]]:
+    """The fields of a form with files; what is too long for memory is in a temporary file."""
+    file = request.body_file_seekable
+    fields = list(request.POST.items())
+    file.seek(max(file.seek(0, 2) - 256, 0))
+    if not fields or not file.read().rstrip().endswith(b"--"):
+        raise ValueError("The form has no fields, or does not end with its boundary.")
+    if any(name is None or "\ufffd" in f"{name}{value}" for name, value in fields):
+        raise ValueError("A field of the form has no name, or is not UTF-8.")
+    return fields
+
+
+def field(item: tuple[str, str | cgi_FieldStorage]) -> str:
+    """A field of a form: its name and value, or a file's name, size and digest."""
+    name, value = item
+    if isinstance(value, cgi_FieldStorage):
+        size = value.file.seek(0, 2)
+        value.file.seek(0)
+        digest = file_digest(value.file, "sha256")  # type: ignore[arg-type]  # every file of theirs has readinto
+        value = f"{value.filename}, {size} bytes\nsha256 {digest.hexdigest()}"
+    return f"<label>{escape(name)}{block(value or '')}</label>"  # b"" is a browser's file where none was chosen
+
+
+def block(text: str) -> str:
+    """Text as it came, whatever is in it."""
+    return f"<pre>{escape(text)}</pre>"
