@@ -144,8 +144,8 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         self.began = self.gateway.clock()
         self.command, self.path, self.request_version, fields = wire.parse_head(head, self.gateway.options)
         self.fields = fields
-        if "HTTP_CONNECTION" in fields or self.request_version == "HTTP/1.0" or self.gateway.stopping:
-            self.close_connection = self.gateway.stopping or not self.client_persists()
+        if "HTTP_CONNECTION" in fields or self.request_version == "HTTP/1.0":
+            self.close_connection = not self.client_persists()
         if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields or "HTTP_EXPECT" in fields:
             self.take_body()
         else:
@@ -365,7 +365,7 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         else:
             self.close_connection = True
             framed = ""
-        if self.decoder is not None and not self.decoder.done and self.left_unread():
+        if self.gateway.stopping or (self.decoder is not None and not self.decoder.done and self.left_unread()):
             self.close_connection = True
         if self.close_connection:
             framed += "Connection: close\r\n"

@@ -132,7 +132,8 @@ class Lead:
     def leave_lead(self, thread: ServingThread, now: float) -> None:
         """Decide who leads while this thread runs its handler: nobody, until the watch minds; or another, at once."""
         thread.leads = False
-        if now < self.waits_until and self.hand_over():
+        waits = now < self.waits_until or (thread.handler is not None and thread.handler.long_body)
+        if waits and self.hand_over():
             return
         thread.inline = True
         thread.usage = getrusage(RUSAGE_THREAD) if now < self.sampled_until else None

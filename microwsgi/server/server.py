@@ -65,11 +65,10 @@ class WSGIServer(Gateway, Lead, HTTPServer):
         Gateway.__init__(self, application, options, access_log, errors)
         BaseServer.__init__(self, server_address, RequestHandlerClass)  # type: ignore[arg-type]  # any class of handlers
         self.listeners = sockets or []
-        self.connections: dict[int, Connection] = {}
         self.guard = threading.Lock()
         self.ended = threading.Event()
         self.ended.set()
-        self.stop_requested = False
+        self.forget_all()
         self.pauses = 0
         self.lost = 0.0  # seconds of pauses
         self.clock = monotonic  # type: ignore[method-assign]  # a call less than the method's
@@ -99,7 +98,6 @@ class WSGIServer(Gateway, Lead, HTTPServer):
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:  # noqa: ARG002 - socketserver's; nothing is polled here
         """Serve until `shutdown`, or until an exception as that of Ctrl-C ends it; running requests get `grace_time`."""
-        self.prepare(self.options.threads)
         self.begin()
         try:
             self.add_thread()
@@ -112,22 +110,28 @@ class WSGIServer(Gateway, Lead, HTTPServer):
                 self.end()
 
     def request_stop(self) -> None:
-        """Have `serve_forever` end, and return at once: the one thing to call in a signal's handler."""
-        self.stop_requested = True
+        """Have `serve_forever` end for good, and return at once: the one thing to call in a signal's handler.
+
+        From then on the system refuses connections; after a `shutdown` they wait for the next `serve_forever`.
+        """
+        self.final = self.stop_requested = True
         self.sound_alarm()
 
     def shutdown(self) -> None:
         """Have `serve_forever`, in another thread, end, and wait for it."""
-        self.request_stop()
+        self.stop_requested = True
+        self.sound_alarm()
         self.ended.wait()
 
     def stop_listening(self) -> None:
-        """Close the listening sockets: from here on the system refuses connections."""
-        for listener in self.listeners:
-            if listener.fileno() in self.bases:
-                del self.bases[listener.fileno()]
-                self.poller.unregister(listener.fileno())
-        self.server_close()
+        """Accept nothing more."""
+        for descriptor in self.bases:
+            if self.listen_at == NEVER:
+                self.poller.unregister(descriptor)
+        self.bases.clear()
+        self.listen_at = NEVER
+        if self.final:
+            self.server_close()
 
     def server_close(self) -> None:
         """Close the listening sockets."""
@@ -137,12 +141,10 @@ class WSGIServer(Gateway, Lead, HTTPServer):
 
     # --- Begin and end ------------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Make what must not be inherited by a fork: the poller, and what is in it."""
-        self.ended.clear()
-        self.stopping = False
-        self.stop_requested = False
-        self.poller = Poller()
+    def forget_all(self) -> None:
+        """Nothing is known yet of connections, or any more."""
+        self.stopping = self.stop_requested = self.final = self.polling = self.short = False
+        self.connections: dict[int, Connection] = {}
         self.bases: dict[int, Environ] = {}
         self.again: deque[Connection] = deque()
         self.long_bodies: deque[Connection] = deque()
@@ -152,7 +154,13 @@ class WSGIServer(Gateway, Lead, HTTPServer):
         self.timers: list[tuple[float, int, Connection]] = []
         self.timer_number = 0
         self.next_look = self.listen_at = NEVER
-        self.polling = False
+
+    def begin(self) -> None:
+        """Make what must not be inherited by a fork: the poller, and what is in it."""
+        self.ended.clear()
+        self.forget_all()
+        self.prepare(self.options.threads)
+        self.poller = Poller()
         multithread = self.options.threads > 1
         for listener in self.listeners:
             listener.setblocking(False)
@@ -186,8 +194,11 @@ class WSGIServer(Gateway, Lead, HTTPServer):
 
     def poll(self) -> None:
         """Wait for events and act on them; `ready` has afterwards what wants a thread."""
-        while self.answered:
-            self.settle(self.answered.popleft(), True)  # noqa: FBT003 - on every request's way
+        if self.answered:
+            while self.answered:
+                self.settle(self.answered.popleft(), True)  # noqa: FBT003 - on every request's way
+            if self.ready:
+                return  # to requests that were pipelined behind those
         self.polling = True
         events = self.poller.poll(self.timeout())
         self.polling = False
@@ -290,6 +301,7 @@ class WSGIServer(Gateway, Lead, HTTPServer):
                 self.rest_from_accepting(error)
                 return
             connection.setblocking(False)
+            self.short = False
             handler = self.handler_class.connected(connection, address, self, self.bases[descriptor])
             self.connections[connection.fileno()] = handler
             self.watch(handler.deadline)
@@ -297,7 +309,8 @@ class WSGIServer(Gateway, Lead, HTTPServer):
 
     def rest_from_accepting(self, error: OSError) -> None:
         """Out of descriptors, or of memory: serve those who are here, and try again when some may have left."""
-        if self.listen_at == NEVER:
+        if not self.short:
+            self.short = True
             self.log_error(f"No more connections can be accepted for now: {error.strerror}.")
         self.listen_at = monotonic() + RETRY
         self.watch(self.listen_at)
@@ -367,9 +380,9 @@ class WSGIServer(Gateway, Lead, HTTPServer):
                 self.arm(handler)
         else:
             with self.guard:
-                handler.owned = False
                 if handler.wants != handler.armed:
                     self.arm(handler)
+                handler.owned = False  # last: from here on the leader arms it, and does not ask for the guard
 
     def park(self, handler: Connection) -> None:
         """Let a response that has nothing to send rest without a thread, unless it was woken meanwhile."""
