@@ -106,10 +106,8 @@ def check_status(status: str) -> tuple[str, int, bool]:
 
 def headers_fault(headers: list[tuple[str, str]]) -> str:
     """Which of the headers is no header."""
-    for header in headers:
-        if not isinstance(header, tuple) or [type(part) for part in header] != [str, str]:
-            return f"The header {header!r} is not a tuple (name, value) of two str (PEP 3333)."
-    return f"The headers {headers!r} are not a list of (name, value) tuples (PEP 3333)."
+    wrong = next((each for each in headers if not isinstance(each, tuple) or [*map(type, each)] != [str, str]), headers)
+    return f"The header {wrong!r} is not a tuple (name, value) of two str (PEP 3333)."
 
 
 class Clock:

@@ -60,6 +60,7 @@ def test_fields_leave_as_they_were_given() -> None:
         iter([("X-A", "b")]),
         ["X-A: b"],
         [("X-A",)],
+        [("X-A", "b"), "X-C: d"],
         [("X-A", "b", "c")],
         [(b"X-A", "b")],
         [("X-A", b"b")],
