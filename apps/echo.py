@@ -24,7 +24,8 @@ PAGE = """<!DOCTYPE html>
 body {{ max-width: 40rem; margin: 2rem auto; padding: 0 1rem }}
 input, textarea, pre {{ display: block; box-sizing: border-box; width: 100%; margin: .2rem 0 1rem; padding: .5rem }}
 input, textarea, button {{ font: inherit }} button {{ padding: .5rem 1.5rem }}
-pre {{ border: 1px solid #8886; white-space: pre-wrap; overflow-wrap: anywhere }}
+pre {{ border: 1px solid #8886; background: #8881; white-space: pre-wrap; overflow-wrap: anywhere }}
+pre + form, div + form {{ border-top: 1px solid #8886; padding-top: 1rem }}
 </style>
 <h1>{title}</h1>
 {content}
@@ -91,7 +92,7 @@ def field(item: tuple[str, str | cgi_FieldStorage]) -> str:
         value.file.seek(0)
         digest = file_digest(value.file, "sha256")  # type: ignore[arg-type]  # every file of theirs has readinto
         value = f"{value.filename}, {size} bytes\nsha256 {digest.hexdigest()}"
-    return f"<label>{escape(name)}{block(value or '')}</label>"  # b"" is a browser's file where none was chosen
+    return f"<div>{escape(name)}{block(value or '')}</div>"  # b"" is a browser's file where none was chosen
 
 
 def block(text: str) -> str:

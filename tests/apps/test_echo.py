@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
+import subprocess
+from collections.abc import Iterator
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 from webob import Request, Response
 
 from apps.echo import LONGEST, app
+from tests.programs import absent, need
+from tests.running import Running, microwsgi
+
+CHROMIUM = (
+    "--no-sandbox",
+    "--headless=new",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
 
 
 def send(body: bytes | str = b"", kind: str = "", method: str = "POST", **more: Any) -> Response:
@@ -143,3 +161,95 @@ def test_what_is_not_what_it_says_is_a_400_that_says_why(case: str) -> None:
     response = send(body, kind)
     assert response.status_int == 400
     assert reason in "".join(shown(response))
+
+
+# --- From a socket --------------------------------------------------------------------------------------------------------
+
+
+class Site:
+    """A running server, and the addresses that it said."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "echo.sock")
+        self.running = Running(
+            microwsgi("serve", "apps.echo:app", "-b", "127.0.0.1:0", "-b", "[::1]:0", "-b", f"unix:{self.path}")
+        )
+        self.running.line("Ctrl-C")
+        self.urls = dict(zip(("v4", "v6"), re.findall(r"http://\S+(?=/ )", self.running.output), strict=True))
+
+    def curl(self, family: str) -> list[str]:
+        """The command for an address, all but the options and the path's rest."""
+        where = ["--unix-socket", self.path, "http://localhost/"] if family == "unix" else [f"{self.urls[family]}/"]
+        return [need("curl"), "--silent", "--show-error", "--max-time", "10", "--globoff", *where]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        absent("ipv6", "this machine has no IPv6")
+    site = Site(tmp_path_factory.mktemp("echo"))
+    yield site
+    site.running.end()
+
+
+def output(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+
+
+@pytest.mark.parametrize("family", ["v4", "v6", "unix"])
+class TestCurl:
+    def test_gets_the_form(self, site: Site, family: str) -> None:
+        assert '<form method="post"' in output(site.curl(family))
+
+    def test_posts_a_form(self, site: Site, family: str) -> None:
+        assert "<pre>hello</pre>" in output([*site.curl(family), "--data", "test=hello"])
+
+    def test_posts_a_file_chunked_and_after_100_continue(self, site: Site, family: str, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"x" * 2_000_000)
+        form = ["--form", f"file=@{tmp_path}/file", "--header"]
+        for field in ("Expect: 100-continue", "Transfer-Encoding: chunked"):
+            assert "file, 2000000 bytes" in output([*site.curl(family), *form, field])
+
+    def test_learns_what_is_wrong(self, site: Site, family: str) -> None:
+        wrong = ["--data", "{", "--header", "Content-Type: application/json", "--write-out", "%{http_code}"]
+        assert output([*site.curl(family), *wrong]).endswith("400")
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+class TestWget:
+    def test_gets_the_form(self, site: Site, family: str) -> None:
+        assert '<form method="post"' in output([need("wget"), "-qO-", "--tries=1", site.urls[family]])
+
+    def test_posts_as_the_article_did(self, site: Site, family: str) -> None:
+        assert "<pre>hello</pre>" in output(
+            [need("wget"), "-qO-", "--tries=1", site.urls[family], "--post-data=test=hello"]
+        )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = need("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM))
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_a_browser_fills_in_the_form_and_sends_it(site: Site, browser: Browser, tmp_path: Path, family: str) -> None:
+    (tmp_path / "<é>.txt").write_text("content")
+    page = browser.new_page()
+    page.goto(f"{site.urls[family]}/")
+    page.fill("[name=test]", "<b>é</b>")
+    page.fill("[name=text]", "two\nlines")
+    page.set_input_files("[name=file]", tmp_path / "<é>.txt")
+    page.click("button")
+    assert page.locator("h1").inner_text() == "Received"
+    digest = hashlib.sha256(b"content").hexdigest()
+    assert page.locator("pre").all_inner_texts() == ["<b>é</b>", "two\nlines", f"<é>.txt, 7 bytes\nsha256 {digest}"]
+    page.fill("[name=test]", "again, and no file")
+    page.click("button")
+    assert page.locator("pre").all_inner_texts() == ["again, and no file", "", ""]
+    page.close()
