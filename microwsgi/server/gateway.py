@@ -106,3 +106,10 @@ class Gateway:
         """Write the traceback of an application's failure, under a line that says which request it was."""
         self.failures += 1
         self.log_error(f"{what}\n{''.join(traceback.format_exception(error)).rstrip()}")
+
+
+def multithreaded(server: object) -> bool:
+    """Whether a server, one of http.server's or ours, may call an application twice at a time."""
+    if isinstance(server, Gateway):
+        return server.options.threads > 1
+    return hasattr(server, "process_request_thread")  # socketserver.ThreadingMixIn's

@@ -23,7 +23,7 @@ from wsgiref.util import FileWrapper
 from microwsgi.errors import Abandoned, ApplicationError, ClientError, Disconnected, ExpectationFailed, RequestTimeout
 from microwsgi.server.connection import NEVER, READ, RECEIVE, WRITE, Connection, FileSlice
 from microwsgi.server.environ import Environ, TakenSocket, base_environ, request_environ
-from microwsgi.server.gateway import Application, Gateway
+from microwsgi.server.gateway import Application, Gateway, multithreaded
 from microwsgi.wire import head as wire
 from microwsgi.wire.body import Body, Decoder, decoder
 from microwsgi.wire.response import CONTINUE, LAST_CHUNK, ResponseHead, early_hints, refusal, response_head
@@ -97,11 +97,11 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
     def setup(self) -> None:
         """Under http.server's servers: begin as `connected` does."""
         gateway = self.server.alone() if isinstance(self.server, Gateway) else self.gateway
-        multithread = hasattr(self.server, "process_request_thread")
         self.request.setblocking(False)
         if isinstance(self.client_address, tuple):  # five sends with Nagle's algorithm cost http.server 40 ms a request
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # noqa: FBT003 - the C call's flag
-        base = base_environ(self.request.getsockname(), gateway.error_stream(), multithread=multithread)
+        address = self.request.getsockname()
+        base = base_environ(address, gateway.error_stream(), multithread=multithreaded(self.server))
         self.open(self.request, self.client_address, gateway, base)
 
     def handle(self) -> None:
@@ -422,7 +422,10 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
                 self.send(LAST_CHUNK)
             elif self.remaining and not self.bodiless:
                 raise ApplicationError(f"The body is {self.remaining} bytes shorter than its Content-Length (PEP 3333).")
-        self.close_iterable()
+        if self.unsent is None:
+            self.close_iterable()
+        else:
+            self.chunks = None  # a file is closed when it has been sent
 
     def close_iterable(self) -> None:
         """Call the iterable's close, as PEP 3333 promises: once, whatever happened."""
@@ -434,6 +437,13 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         except AttributeError:
             if hasattr(iterable, "close"):
                 raise
+
+    def close_sent(self) -> None:
+        """Close what could not be closed before all of it was sent."""
+        try:
+            self.close_iterable()
+        except Exception as error:  # noqa: BLE001 - the application's code
+            self.gateway.log_exception(f'{self.address_string()} "{self.requestline}" failed in close:', error)
 
     # --- After a request --------------------------------------------------------------------------------------------
 
@@ -459,6 +469,8 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
     def end_request(self) -> None:
         """The response has left: write the log, and go on to the next request, or to the end."""
         now = self.gateway.clock()
+        if self.iterable is not None:
+            self.close_sent()
         if self.began:
             self.log(now)
         if self.close_connection or self.decoder is not None:
@@ -586,10 +598,7 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         if self.began and not self.closed:
             self.reason = reason
             self.log(self.gateway.clock())
-        try:
-            self.close_iterable()
-        except Exception as error:  # noqa: BLE001 - the application's code
-            self.gateway.log_exception(f'{self.address_string()} "{self.requestline}" failed in close:', error)
+        self.close_sent()
         self.close()
 
     def timed_out(self) -> None:

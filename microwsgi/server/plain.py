@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 
 from microwsgi.server.connection import READ, Connection
 from microwsgi.server.environ import base_environ
-from microwsgi.server.gateway import Application, Gateway
+from microwsgi.server.gateway import Application, Gateway, multithreaded
 from microwsgi.server.handler import WSGIRequestHandler
 
 
@@ -147,19 +147,16 @@ def wsgi(application: Application) -> Callable[[BaseHTTPRequestHandler], None]:
     The request that the class has parsed is written down again and parsed strictly, so the application meets the same
     environ, and the client the same refusals, as on our own server.
     """
-    gateway = Gateway(application)
 
     def do_method(self: BaseHTTPRequestHandler) -> None:
+        gateway = Gateway(application, access_log=lambda request, _: self.log_request(request.status, request.size))
         fields = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         head = f"{self.command} {self.path} {self.request_version}\r\n{fields}\r\n".encode("latin-1")
         base = base_environ(
-            self.connection.getsockname(),
-            gateway.error_stream(),
-            multithread=hasattr(self.server, "process_request_thread"),
+            self.connection.getsockname(), gateway.error_stream(), multithread=multithreaded(self.server)
         )
         connection = FileConnection(self, head)
         handler = WSGIRequestHandler.connected(connection, self.client_address, gateway, base)  # type: ignore[arg-type]
-        handler.access_log = lambda *line: self.log_request(line[3], line[4])
         handler.advance()
         while handler.ready or not (handler.closed or handler.step in {"read_head", "linger"}):
             if handler.ready:

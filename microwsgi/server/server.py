@@ -200,7 +200,7 @@ class WSGIServer(Gateway, Lead, HTTPServer):
             if self.ready:
                 return  # to requests that were pipelined behind those
         self.polling = True
-        events = self.poller.poll(self.timeout())
+        events = self.poller.poll(self.time_left())
         self.polling = False
         for descriptor, _ in events:
             # A descriptor may be a new connection's by now: then nothing is there to read, and no harm is done.
@@ -215,10 +215,10 @@ class WSGIServer(Gateway, Lead, HTTPServer):
             self.line_up(self.again.popleft())
         if self.stopping:
             self.leave_idle()
-        if self.next_look != NEVER and self.timeout() == 0:
+        if self.next_look != NEVER and self.time_left() == 0:
             self.look()
 
-    def timeout(self) -> float:
+    def time_left(self) -> float:
         """How long to wait for an event: for ever (-1), unless somebody's time will be over."""
         if self.again:
             return 0
@@ -353,9 +353,16 @@ class WSGIServer(Gateway, Lead, HTTPServer):
         self.stop_listening()
         for handler in list(self.connections.values()):
             if handler.parked:
-                self.owned_event(handler)
+                self.end_rest(handler)
             elif not handler.owned and handler.step == "read_head":
                 handler.close()
+
+    def end_rest(self, handler: Connection) -> None:
+        """A response that rests will not be asked on."""
+        with self.guard:
+            claimed, handler.parked = handler.parked, False
+        if claimed:
+            handler.vanish("the server stops")
 
     # --- Settling: whoever ran the handler ----------------------------------------------------------------------------
 

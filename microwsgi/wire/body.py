@@ -17,7 +17,7 @@ from microwsgi.wire.head import CHUNKED, CONTROL, FIELD_LINE, TOKEN
 SCRATCH = 16 * 1024
 """Bytes received at once where a chunk's size is not known yet."""
 EXTENSIONS = 16 * 1024
-"""Bytes of chunk extensions in one body: they are ignored, so only an attacker sends more."""
+"""Bytes of chunk extensions beyond the size of the data: they are ignored, so only an attacker sends more."""
 
 # RFC 9112 7.1. Sixteen digits hold every length that there is; more would be an attempt at an overflow.
 QUOTED = r'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
@@ -111,8 +111,8 @@ class ChunkedDecoder:
         self.extensions += len(match[2])
         if self.size > self.limits.body_size:
             raise ContentTooLarge(f"The body is longer than {self.limits.body_size} bytes, the limit (body_size).")
-        if self.extensions > EXTENSIONS:
-            raise ClientError(f"The body has more than {EXTENSIONS} bytes of chunk extensions.")
+        if self.extensions > EXTENSIONS + self.size:
+            raise ClientError(f"The body has more chunk extensions than data, and more than {EXTENSIONS} bytes of them.")
         if not self.remaining:
             self.take_line = self.take_trailer
 

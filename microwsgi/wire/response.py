@@ -83,7 +83,9 @@ def response_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
 def check_value(name: str, value: str) -> None:
     """Refuse what would end the line, or could not be sent: an injected CR LF makes a field, or a response, of its own."""
     if not VALUE.fullmatch(value):
-        raise ApplicationError(f"The value of {name} has a control character, or one beyond latin-1: {value!r} (PEP 3333).")
+        raise ApplicationError(
+            f"The value of {name} has a control character, or one beyond latin-1: {value!r} (PEP 3333)."
+        )
 
 
 def content_length(value: str, before: int | None) -> int:
