@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -24,19 +25,29 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(plan.PARTS)}; all when none is named")
     made.add_argument("--fast", action="store_true", help="less of everything: under a minute")
-    made.add_argument("--full", action="store_true", help="every row, as long as issue 4's table asks (the default of `throughput` alone)")
+    made.add_argument(
+        "--full",
+        action="store_true",
+        help="every row, at length (the default of `throughput` alone)",
+    )
     made.add_argument("--rows", help="of the throughput part, comma separated: names, or how names begin")
     made.add_argument("--workloads", help="of the latency part, likewise")
-    made.add_argument("--subjects", help="who takes part, comma separated; `all` in the throughput part is everyone who can")
+    made.add_argument(
+        "--subjects", help="who takes part, comma separated; `all` in the throughput part is everyone who can"
+    )
     made.add_argument("--rounds", type=int)
     made.add_argument("--seconds", type=float, help="of each measurement (wrk takes whole ones)")
     made.add_argument("--size", type=int, metavar="MIB", help="of the file and the uploads")
     made.add_argument("--python", default=sys.executable, help="the interpreter of the subjects")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write everything; a run of all parts goes to benchmarks/out")
+    made.add_argument(
+        "--json", type=Path, metavar="FILE", help="write everything; a run of all parts goes to benchmarks/out"
+    )
     made.add_argument("--html", type=Path, metavar="FILE", help="write the page, likewise")
     made.add_argument("--docs", type=Path, metavar="DIRECTORY", help="write the README's pictures there")
     made.add_argument("--compare", type=Path, metavar="FILE", help="an earlier --json: what changed since")
-    made.add_argument("--from", dest="source", type=Path, metavar="FILE", help="show an earlier --json, measure nothing")
+    made.add_argument(
+        "--from", dest="source", type=Path, metavar="FILE", help="show an earlier --json, measure nothing"
+    )
     return made
 
 
@@ -54,9 +65,9 @@ def sized(options: argparse.Namespace, parts: tuple[str, ...]) -> plan.Size:
     return size._replace(mib=options.size) if options.size else size
 
 
-def named(wanted: str, there: dict[str, throughput.Row] | tuple[str, ...]) -> tuple[str, ...]:
+def named(wanted: str, there: Iterable[str]) -> tuple[str, ...]:
     """Names in their own order, by name or by how they begin: `hello` is all of them, `hello8` is one."""
-    chosen: set[str] = set()
+    there, chosen = tuple(there), set[str]()
     for name in wanted.split(","):
         found = {name} if name in there else {each for each in there if each.startswith(name)}
         if not found:

@@ -36,11 +36,16 @@ def changes(old: Report, new: Report) -> Iterator[Change]:
     for name, result in new.latency.items():
         for figure in LATENCIES:
             if name in old.latency:
-                yield from change(f"{name} {figure}", old.latency[name].values(OURS, figure), result.values(OURS, figure))
+                yield from change(
+                    f"{name} {figure}", old.latency[name].values(OURS, figure), result.values(OURS, figure)
+                )
     for name, row in new.throughput.items():
         for figure in COSTS:
             if name in old.throughput:
-                pair = [[by[OURS][figure] for by in each.rounds if figure in by.get(OURS, {})] for each in (old.throughput[name], row)]
+                pair = [
+                    [by[OURS][figure] for by in each.rounds if figure in by.get(OURS, {})]
+                    for each in (old.throughput[name], row)
+                ]
                 yield from change(f"{name} {figure}", *pair)
 
 

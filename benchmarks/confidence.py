@@ -23,7 +23,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 def interval(values: Sequence[float], statistic: Callable[[Sequence[float]], float] = median) -> Interval:
     """The bootstrap's confidence interval of a statistic, by percentiles of its resamples."""
-    if len(values) < 2:  # noqa: PLR2004 - one value says nothing of its spread
+    if len(values) < 2:
         return (-math.inf, math.inf)
     dice = random.Random(SEED)  # noqa: S311 - resampling
     found = sorted(statistic(dice.choices(values, k=len(values))) for _ in range(RESAMPLES))
@@ -32,7 +32,7 @@ def interval(values: Sequence[float], statistic: Callable[[Sequence[float]], flo
 
 def ratio_interval(new: Sequence[float], old: Sequence[float]) -> Interval:
     """The same for the ratio of two medians of separate runs, each resampled on its own."""
-    if min(len(new), len(old)) < 2:  # noqa: PLR2004
+    if min(len(new), len(old)) < 2:
         return (0.0, math.inf)
     dice = random.Random(SEED)  # noqa: S311
     found = sorted(

@@ -6,7 +6,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from socket import create_server
 
 from benchmarks.processes import (
@@ -28,6 +29,7 @@ from benchmarks.wrk import Figures
 ECHO = "benchmarks.subjects.echo:app"
 STARTS = 5  # in a round: one start wavers by a fifth
 IDLE = 10_000  # connections
+FEW = 100
 SETTLE = 1.0  # seconds that a server gets before it must be idle
 WATCHED = 5.0  # seconds of idling that are watched
 WEBOB_ALLOWANCE = 0.030  # seconds that a server may add to `import webob`
@@ -69,7 +71,16 @@ def start_up(app: str) -> Callable[[str, str, str], Figures]:
                 continue
             port = free_port()
             if name == "http.server":
-                command = [python, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", "benchmarks/subjects"]
+                command = [
+                    python,
+                    "-m",
+                    "http.server",
+                    str(port),
+                    "--bind",
+                    "127.0.0.1",
+                    "--directory",
+                    "benchmarks/subjects",
+                ]
             else:
                 command = KINDS[name].command(python, app, str(port), 0, log)
             times.append(first_response(command, port))
@@ -92,34 +103,34 @@ def measure_memory(name: str, python: str, log: str) -> Figures:
 
 def measure_idle_connections(name: str, python: str, log: str) -> Figures:
     """Memory of the process for each of many kept connections that made one request; the kernel's is not in it."""
-    with Server(KINDS[name].command(python, HELLO, "0", 0, log)) as server:
-        # A hundred first, so that what is made once, and not for each connection, is made.
-        with Process([sys.executable, "-m", "benchmarks.clients.idle", str(server.port), "100"], CLIENT_CORES) as some:
-            wait_until_open(some)
-            before = server.resident_kib()
-            with Process([sys.executable, "-m", "benchmarks.clients.idle", str(server.port), str(IDLE)], CLIENT_CORES) as all_of_them:
-                wait_until_open(all_of_them)
-                return {"kib_each": (server.resident_kib() - before) / IDLE}
-
-
-def wait_until_open(process: Process) -> None:
-    assert process.popen.stdout
-    if process.popen.stdout.readline() != b"open\n":
-        raise Unavailable(f"the connections did not open: {process.complaint()}")
+    with Server(KINDS[name].command(python, HELLO, "0", 0, log)) as server, kept(server, FEW):
+        before = server.resident_kib()  # with a few open, what is made once, and not for each, is made
+        with kept(server, IDLE):
+            return {"kib_each": (server.resident_kib() - before) / IDLE}
 
 
 def measure_idling(name: str, python: str, log: str) -> Figures:
     """Context switches and processor time a second while nothing happens, with one kept connection open."""
-    with Server(KINDS[name].command(python, HELLO, "0", 0, log)) as server:
-        with Process([sys.executable, "-m", "benchmarks.clients.idle", str(server.port), "1"], CLIENT_CORES) as one:
-            wait_until_open(one)
-            time.sleep(SETTLE)
-            switches, spent = server.switches(), server.processor_seconds()
-            time.sleep(WATCHED)
-            return {
-                "wakeups": (server.switches() - switches) / WATCHED,
-                "core_percent": (server.processor_seconds() - spent) / WATCHED * 100,
-            }
+    with Server(KINDS[name].command(python, HELLO, "0", 0, log)) as server, kept(server, 1):
+        time.sleep(SETTLE)
+        switches, spent = server.switches(), server.processor_seconds()
+        time.sleep(WATCHED)
+        return {
+            "wakeups": (server.switches() - switches) / WATCHED,
+            "core_percent": (server.processor_seconds() - spent) / WATCHED * 100,
+        }
+
+
+@contextmanager
+def kept(server: Server, count: int) -> Iterator[None]:
+    """So many kept connections, each after one request, while the `with` runs."""
+    with Process(
+        [sys.executable, "-m", "benchmarks.clients.idle", str(server.port), str(count)], CLIENT_CORES
+    ) as client:
+        assert client.popen.stdout is not None
+        if client.popen.stdout.readline() != b"open\n":
+            raise Unavailable(f"the connections did not open: {client.complaint()}")
+        yield
 
 
 OTHERS = ("bjoern", "granian", "gunicorn gthread", "waitress", "cheroot", "werkzeug", "wsgiref")

@@ -140,7 +140,9 @@ class Run:
                     for workload in shuffled(self.workloads):
                         self.results[workload.name].rounds.append({})
                         for name in shuffled([BARE, *servers]):
-                            self.say(f"round {number + 1}/{self.round_count}  {workload.name}  {name}", done / self.steps())
+                            self.say(
+                                f"round {number + 1}/{self.round_count}  {workload.name}  {name}", done / self.steps()
+                            )
                             done += 1
                             self._measure(client, servers, workload, name)
 
@@ -183,8 +185,9 @@ class Run:
         found = client.run(self.bare, HELLO, 1, self.seconds, keep=keep, warm=WARM_UP / 3)
         waited = client.process.run_delay_seconds() + self.bare.run_delay_seconds() - before
         if keep:
-            shares = (percentile(found.latencies, SHARES[figure]) for figure in ("p50", "p99"))
-            self.noise.note(*shares, waited / found.seconds)
+            self.noise.note(
+                percentile(found.latencies, 0.50), percentile(found.latencies, 0.99), waited / found.seconds
+            )
         return found
 
 

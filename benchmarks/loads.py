@@ -34,7 +34,15 @@ def hello(connections: int, ease: float = 1.0, more: tuple[Bar, ...] = ()) -> Ro
         *more,
     ]
     title = f"hello world, {connections} connection{'s' * (connections > 1)}, keep-alive"
-    return Row(f"hello{connections}", title, loaded("/", connections), bars, peers=(*COMPILED, *INTERPRETED), others=REST, warm="/")
+    return Row(
+        f"hello{connections}",
+        title,
+        loaded("/", connections),
+        bars,
+        peers=(*COMPILED, *INTERPRETED),
+        others=REST,
+        warm="/",
+    )
 
 
 def browser(connections: int) -> Row:
@@ -45,7 +53,15 @@ def browser(connections: int) -> Row:
     ]
     title = f"a browser's twelve fields, {connections} connections"
     measure = loaded("/", connections, browser=True)
-    return Row(f"browser{connections}", title, measure, bars, peers=("bare", "bjoern", "werkzeug"), others=("granian", *REST), warm="/")
+    return Row(
+        f"browser{connections}",
+        title,
+        measure,
+        bars,
+        peers=("bare", "bjoern", "werkzeug"),
+        others=("granian", *REST),
+        warm="/",
+    )
 
 
 def close() -> Row:
@@ -56,11 +72,14 @@ def close() -> Row:
     ]
     others = ("granian", *INTERPRETED[:2], *REST)
     measure = loaded("/", 8, close=True)
-    return Row("close", "a new connection for each request, 8 at once", measure, bars, bare="close", peers=("bare", "bjoern", "werkzeug"), others=others, warm="/")  # fmt: skip
+    return Row(
+        "close", "a new connection for each request, 8 at once", measure, bars,
+        bare="close", peers=("bare", "bjoern", "werkzeug"), others=others, warm="/",
+    )  # fmt: skip
 
 
 def sleeping(milliseconds: int) -> Row:
-    bars = [against("waitress", "rate", 1.0), against("granian", "rate", 1.0, 1.0)]
+    bars = [against("waitress", "rate", 1.0), against("granian", "rate", None, 1.0)]
     if milliseconds == 50:
         bars = [own("rate", "of 64 / 0.05 s", 0.95, 0.98, at_most=False, scale=0.05 / 64)]
     title = f"sleeps {milliseconds} ms, 64 connections; peers with 64 threads"
@@ -115,11 +134,12 @@ ROWS = [
     Row(
         "beside-sleeping", "quick on 4 connections beside 16 that sleep 50 ms", measure_beside_sleeping,
         [own("of_alone", "p50, of alone", 2.0), own("p99", "p99, ms", 3.0, scale=1e3)],
-        app=WAITING, bare=None, threads=64, warm="/quick", others=("waitress", "granian", "gunicorn gthread", "cheroot", "werkzeug"),
+        app=WAITING, bare=None, threads=64, warm="/quick",
+        others=("waitress", "granian", "gunicorn gthread", "cheroot", "werkzeug"),
     ),
     Row(
         "beside-spinning", "quick on 4 connections beside 4 that compute 20 ms", measure_beside_spinning,
-        [Bar("of the best of the others, worst", best_worst, 1.0), own("max", "worst, ms", float("inf"), 60.0, scale=1e3)],
+        [Bar("of the best of the others, worst", best_worst, 1.0), own("max", "worst, ms", None, 60.0, scale=1e3)],
         app=WAITING, bare=None, threads=64, warm="/quick",
         peers=("waitress", "granian", "gunicorn gthread", "cheroot", "werkzeug"),
     ),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from benchmarks.processes import CLIENT_CORES, ROOT, SERVER_CORE
 from benchmarks.servers import versions
@@ -28,7 +29,7 @@ def _output(*command: str) -> str:
         return ""
 
 
-def facts(python: str) -> dict[str, object]:
+def facts(python: str) -> dict[str, Any]:
     """Everything that a reader needs to doubt or repeat the run."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -46,10 +47,9 @@ def facts(python: str) -> dict[str, object]:
     }
 
 
-def in_words(found: dict[str, object]) -> str:
+def in_words(found: dict[str, Any]) -> str:
     """The facts as the two lines above a report."""
     installed = found["versions"]
-    assert isinstance(installed, dict) and isinstance(found["memory_kib"], int)
     names = ", ".join(f"{name} {version}" for name, version in installed.items() if name != "python")
     return (
         f"{found['date']}  commit {found['commit'] or 'unknown'}  Python {installed['python']}; {names}\n"

@@ -6,7 +6,7 @@ import json
 import selectors
 import sys
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from benchmarks.clients.exchange import Request
 from benchmarks.processes import CLIENT_CORES, Process, Server, Unavailable
@@ -52,7 +52,8 @@ class Client:
 
     def _ask(self, job: dict[str, Any], seconds: float) -> dict[str, Any]:
         stdin, stdout = self.process.popen.stdin, self.process.popen.stdout
-        assert stdin and stdout
+        assert stdin is not None
+        assert stdout is not None
         stdin.write(json.dumps(job).encode() + b"\n")
         stdin.flush()
         # The answer is one line, but may be longer than a pipe holds; the first byte is what there is to wait for.
@@ -68,7 +69,7 @@ class Client:
             raise Unavailable(found["error"])
         return found
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

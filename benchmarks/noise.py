@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from benchmarks.processes import CORES, Process
 
-SPREAD_LIMIT = 0.20  # of the bare socket's medians: the half of them in the middle lie within this share of their median
+SPREAD_LIMIT = (
+    0.20  # of the bare socket's medians: the half of them in the middle lie within this share of their median
+)
 WAIT_LIMIT = 0.05  # of the time: waiting for a core
 FOREIGN_LIMIT = 0.10  # of all cores: busy with what is neither the server nor its clients
 
@@ -88,7 +90,7 @@ class Foreign:
         ours = self.server.processor_seconds() + children.ru_utime + children.ru_stime + time.process_time()
         return time.monotonic(), busy_seconds(), ours
 
-    def __enter__(self) -> Foreign:
+    def __enter__(self) -> Self:
         self.before = self._readings()
         return self
 

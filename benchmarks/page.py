@@ -10,25 +10,11 @@ from benchmarks import compare, machine, pictures
 from benchmarks.latency import OURS, PEER, Result
 from benchmarks.noise import FOREIGN_LIMIT
 from benchmarks.report import Report
-from benchmarks.terminal import FIGURES, LATENCIES, TRANSFERS
+from benchmarks.stacks import Depth
+from benchmarks.terminal import FIGURES, LATENCIES, TRANSFERS, limit
 from benchmarks.throughput import Result as RowResult
 
-CSS = """
-:root { color-scheme: light dark; --ink: #1f2328; --muted: #59636e; --paper: #fff; --grid: #d1d9e0; --good: #047857; --bad: #b42318 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6edf3; --muted: #9198a1; --paper: #0d1117; --grid: #3d444d; --good: #3fb68b; --bad: #ff7b72 } }
-body { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.7rem } h2 { margin-top: 3rem } h3 { margin: 1.5rem 0 .3rem; font-size: 1rem }
-p { max-width: 46rem } .muted, caption, figcaption { color: var(--muted) } .good { color: var(--good) } .bad { color: var(--bad) }
-figure { margin: 1rem 0; overflow-x: auto } figure svg { max-width: 100%; height: auto }
-.scroll { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem }
-td, th { padding: .15rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--grid) }
-td:first-child, th:first-child { text-align: left; padding-left: 0 } th { font-weight: 500; color: var(--muted) }
-tr.ours td { font-weight: 600 } .facts { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; padding: 0; list-style: none }
-.facts b { display: block; font-size: 1.9rem; line-height: 1.2 } details { margin: .4rem 0 } summary { cursor: pointer }
-ol.frames { font: .85rem/1.5 ui-monospace, monospace; margin: .3rem 0 }
-.swatch { display: inline-block; width: .7em; height: .7em; border-radius: 2px; margin-right: .5em }
-"""
+CSS = Path(__file__).with_name("page.css")
 
 
 def write(path: Path, report: Report, old: Report | None = None) -> None:
@@ -45,7 +31,7 @@ def html(report: Report, old: Report | None = None) -> str:
     sections.append(method(report))
     return (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>microwsgi, measured</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{CSS}</style>\n'
+        f'<meta name="viewport" content="width=device-width"><style>{CSS.read_text()}</style>\n'
         f"<h1>microwsgi, measured</h1>\n<p class=muted>{escape(machine.in_words(report.machine))}</p>\n"
         + "\n".join(section for section in sections if section)
         + "\n</html>\n"
@@ -54,10 +40,11 @@ def html(report: Report, old: Report | None = None) -> str:
 
 def headline(report: Report) -> str:
     """The few figures that the project is about."""
-    facts = []
-    for name in (OURS, "Werkzeug", "Flask", "Django"):
-        if name in report.stacks:
-            facts.append((str(len(report.stacks[name].frames)), f"frames to your function: {name}"))
+    facts = [
+        (str(len(report.stacks[name].frames)), f"frames to your function: {name}")
+        for name in (OURS, f"{OURS} App", "Werkzeug", "Flask", "Django")
+        if name in report.stacks
+    ]
     found = report.latency.get("hello")
     if found and (ratio := found.ratio(OURS, "p50")) and not report.noise.too_noisy():
         low, high = ratio[1]
@@ -84,6 +71,16 @@ def table(headings: Iterable[str], rows: Iterable[tuple[str, Iterable[str]]], ca
 def stacks(report: Report, drawn: dict[str, str]) -> str:
     if not report.stacks:
         return ""
+    return (
+        "<h2>The stack</h2><p>Real frames, taken inside a real request over a real socket: from the thread's first to the "
+        "bare WSGI application, or to the view where a framework is named. Lines are those that a debugger steps over from "
+        "the client's <code>connect</code> to the function; files are the ones that they are in. What is compiled has none."
+        f"</p>{figure(drawn, 'towers')}{figure(drawn, 'lines')}{stack_table(report)}"
+        f"<h3>Frame by frame</h3><div class=lists>{''.join(map(frame_list, report.stacks.values()))}</div>"
+    )
+
+
+def stack_table(report: Report) -> str:
     rows = []
     for name, depth in report.stacks.items():
         found = depth.lines
@@ -91,22 +88,17 @@ def stacks(report: Report, drawn: dict[str, str]) -> str:
         owners = [str(count) for count in depth.owners().values()]
         rows.append((name, [f"<b>{len(depth.frames)}</b>", *owners, str(len(depth.trail)), *counted]))
     headings = ["", "frames", "stdlib", "server", "framework", "yours", "in a traceback", "lines", "calls", "files"]
-    lists = "".join(
-        f"<details><summary>{escape(name)}: {len(depth.frames)} frames</summary><ol class=frames>"
-        + "".join(
-            f'<li><span class=swatch style="background:{pictures.OWNERS[frame.owner]}"></span>'
-            f"{escape(frame.module)} <b>{escape(frame.function)}</b> <span class=muted>{escape(frame.file)}:{frame.line}</span>"
-            for frame in depth.frames
-        )
-        + "</ol></details>"
-        for name, depth in report.stacks.items()
+    return table(headings, rows)
+
+
+def frame_list(depth: Depth) -> str:
+    items = "".join(
+        f'<li><span class=swatch style="background:{pictures.OWNERS[frame.owner]}"></span>{escape(frame.module)} '
+        f"<b>{escape(frame.function)}</b> <span class=muted>{escape(frame.file)}:{frame.line}</span>"
+        for frame in depth.frames
     )
-    return (
-        "<h2>The stack</h2><p>Real frames, taken inside a real request over a real socket: from the thread's first to the "
-        "bare WSGI application, or to the view where a framework is named. Lines are those that a debugger steps over from "
-        "the client's <code>connect</code> to the function; files are the ones that they are in. What is compiled has none."
-        f"</p>{figure(drawn, 'towers')}{figure(drawn, 'lines')}{table(headings, rows)}<h3>Frame by frame</h3>{lists}"
-    )
+    summary = f"{escape(depth.name)}: {len(depth.frames)} frames"
+    return f"<details><summary>{summary}</summary><ol class=frames>{items}</ol></details>"
 
 
 def latency(report: Report, drawn: dict[str, str]) -> str:
@@ -147,7 +139,9 @@ def latency_table(result: Result) -> str:
 
 
 def left_out(reasons: dict[str, str]) -> str:
-    return "".join(f"<div class=muted>{escape(name)} left out: {escape(reason)}</div>" for name, reason in reasons.items())
+    return "".join(
+        f"<div class=muted>{escape(name)} left out: {escape(reason)}</div>" for name, reason in reasons.items()
+    )
 
 
 def throughput(report: Report, drawn: dict[str, str]) -> str:
@@ -173,15 +167,21 @@ def row_table(result: RowResult) -> str:
         (
             found["name"],
             [
-                f"{found['ratio']:.2f}", f"{found['lowest']:.2f}-{found['highest']:.2f}", f"{found['bar']:g}",
-                f"{found['aim']:g}" if found["aim"] is not None else "", f"({found['verdict']})" if noisy else verdict(found["verdict"]),
+                f"{found['ratio']:.2f}", f"{found['lowest']:.2f}-{found['highest']:.2f}",
+                *(limit(found, each) for each in ("bar", "aim")),
+                f"({found['verdict']})" if noisy else verdict(found["verdict"]),
             ],
         )
         for found in result.ratios()
     ]  # fmt: skip
     told = f"<p class=bad>Noisy: others used {result.foreign():.0%} of the cores.</p>" if noisy else ""
     bars = table(["microwsgi", "ratio", "range", "bar", "aim", ""], ratios) if ratios else ""
-    return table(["", *(labels[each][0] for each in shown)], rows, result.row.title) + told + bars + left_out(result.left_out)
+    return (
+        table(["", *(labels[each][0] for each in shown)], rows, result.row.title)
+        + told
+        + bars
+        + left_out(result.left_out)
+    )
 
 
 def verdict(word: str) -> str:
@@ -200,14 +200,16 @@ def changes(old: Report, new: Report) -> str:
         )
         for found in compare.changes(old, new)
     ]  # fmt: skip
-    return f"<h2>Since {escape(str(old.machine['date']))}</h2>" + table(["", "before", "now", "ratio", "95 %", ""], rows)
+    return f"<h2>Since {escape(str(old.machine['date']))}</h2>" + table(
+        ["", "before", "now", "ratio", "95 %", ""], rows
+    )
 
 
 def method(report: Report) -> str:
     return (
-        f"<h2>How</h2><p>Made by <code>{escape(str(report.machine['command']))}</code>. Each subject runs in a process of its own, "
-        "on one core, the client on another; subjects take turns in random order, round after round, in new processes each "
-        "round. Figures are medians over the rounds, ratios are taken pair by pair within a round, intervals by bootstrap "
+        f"<h2>How</h2><p>Made by <code>{escape(str(report.machine['command']))}</code>. Each subject runs in a "
+        "process of its own, on one core, the client on another; subjects take turns in random order, round after round, in "
+        "new processes each round. Figures are medians over the rounds, ratios are taken pair by pair within a round, intervals by bootstrap "
         "(95 %). Processor time is the server's, all its threads and children, as the kernel counts it.</p>"
         + left_out(report.left_out)
     )

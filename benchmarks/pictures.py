@@ -16,15 +16,16 @@ import matplotlib as mpl
 
 mpl.use("svg")
 
-from matplotlib import pyplot  # noqa: E402 - the backend comes first
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.patches import Patch, Rectangle  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
 
-from benchmarks.confidence import Histogram, histogram_percentile, middle  # noqa: E402
-from benchmarks.latency import BARE, OURS, Result  # noqa: E402
-from benchmarks.report import Report  # noqa: E402
-from benchmarks.stacks import Depth  # noqa: E402
+from benchmarks.confidence import Histogram, histogram_percentile, middle
+from benchmarks.latency import BARE, OURS, Result
+from benchmarks.report import Report
+from benchmarks.stacks import Depth
+from benchmarks.throughput import Result as RowResult
 
 INK, MUTED, PAPER, GRID = "#010203", "#040506", "#070809", "#0a0b0c"
 THEMES = {
@@ -38,7 +39,7 @@ SERIES = {
     OURS: "#0f9d6b", "werkzeug": "#e0562c", "wsgiref": "#9a8c3f", "waitress": "#8b6fd6", "cheroot": "#cf5c9d",
     "gunicorn gthread": "#b0812a", "granian": "#d64550", "bjoern": "#3b8fd1", BARE: "#8b949e",
 }  # fmt: skip
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "microwsgi", "font.family": "sans-serif", "font.size": 10,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "axes.titlecolor": INK,
     "xtick.color": MUTED, "ytick.color": MUTED, "grid.color": GRID, "axes.grid": True, "grid.linewidth": 0.6,
@@ -53,11 +54,14 @@ PERCENTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.99
 VIOLINS = ("hello", "form", "traceback")
 
 
+PX = 4 / 3  # CSS pixels in a point
+
+
 def svg(figure: Figure, name: str, title: str) -> str:
     """The figure as one SVG element that is named for those who cannot see it, and follows the reader's theme."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-    pyplot.close(figure)
+    plt.close(figure)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     for colour, variable in NAMES.items():
@@ -69,7 +73,7 @@ def svg(figure: Figure, name: str, title: str) -> str:
     opened = re.sub(r' width="[^"]*pt"| height="[^"]*pt"', "", text[: text.index(">")])
     # A width of its own: an <img> without one takes all there is.
     width, height = (float(each) for each in re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', opened).groups())  # type: ignore[union-attr]
-    label = f' id="{name}" width="{width:.0f}" height="{height:.0f}" role="img" aria-label="{title}"'
+    label = f' id="{name}" width="{width * PX:.0f}" height="{height * PX:.0f}" role="img" aria-label="{title}"'
     return f"{opened}{label}><title>{title}</title><style>{style}</style>{text[text.index('>') + 1 :]}"
 
 
@@ -80,7 +84,7 @@ def variables(theme: str) -> str:
 def towers(report: Report) -> Figure:
     """The stacks side by side, a box a frame, the socket below and your function on top."""
     depths = [report.stacks[name] for name in TOWERS if name in report.stacks]
-    figure, axes = pyplot.subplots(figsize=(1.15 * max(4, len(depths)), 7.2))
+    figure, axes = plt.subplots(figsize=(1.05 * max(4, len(depths)), 7.4))
     tallest = max((len(depth.frames) for depth in depths), default=1)
     for column, depth in enumerate(depths):
         tower(axes, column, depth)
@@ -102,14 +106,14 @@ def tower(axes: Axes, column: int, depth: Depth) -> None:
         box = Rectangle((column - 0.46, level + 0.04), 0.92, 0.92, color=OWNERS[frame.owner], linewidth=0)
         box.set_gid(f"frame-{slug(depth.name)}-{level}")
         axes.add_patch(box)
-        text = axes.text(
-            column, level + 0.47, shortened(frame.function), ha="center", va="center", fontsize=6, color="#ffffff"
-        )
-        text.set_clip_path(box)
-    axes.text(column, len(depth.frames) + 0.15, str(len(depth.frames)), ha="center", va="bottom", fontsize=14, weight="bold")
+        name = shortened(frame.function)
+        axes.text(column, level + 0.47, name, ha="center", va="center", fontsize=5.5, color="#ffffff")
+    axes.text(
+        column, len(depth.frames) + 0.15, str(len(depth.frames)), ha="center", va="bottom", fontsize=14, weight="bold"
+    )
 
 
-def shortened(function: str, limit: int = 19) -> str:
+def shortened(function: str, limit: int = 18) -> str:
     """The last part of a qualified name, as much as fits a box."""
     name = function.replace(".<locals>", "").rpartition(".")[2]
     return name if len(name) <= limit else name[: limit - 1] + "…"
@@ -124,7 +128,7 @@ def lines(report: Report) -> Figure:
     """The lines that a debugger steps over, by owner, and how many files they are in."""
     depths = [depth for depth in report.stacks.values() if depth.lines and depth.lines["lines"] > MANY]
     depths.sort(key=lambda depth: -depth.lines["lines"] if depth.lines else 0)
-    figure, axes = pyplot.subplots(figsize=(9, 0.34 * max(4, len(depths)) + 1))
+    figure, axes = plt.subplots(figsize=(9, 0.34 * max(4, len(depths)) + 1))
     for row, depth in enumerate(depths):
         found, left = depth.lines or {}, 0
         for owner, count in found["owners"].items():
@@ -173,7 +177,7 @@ def percentiles(report: Report) -> Figure:
     results = [result for result in report.latency.values() if result.histograms]
     columns = min(3, max(1, len(results)))
     rows = -(-len(results) // columns)
-    figure, grid = pyplot.subplots(rows, columns, figsize=(4.1 * columns, 3.1 * rows), squeeze=False, layout="constrained")
+    figure, grid = plt.subplots(rows, columns, figsize=(4.1 * columns, 3.1 * rows), squeeze=False, layout="constrained")
     for axes, result in zip(grid.flat, results, strict=False):
         percentile_plot(axes, result)
     for axes in grid.flat[len(results) :]:
@@ -182,7 +186,9 @@ def percentiles(report: Report) -> Figure:
         axes.set_ylabel("milliseconds")
     for axes in grid[-1]:
         axes.set_xlabel("percentile")
-    handles = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    handles = {
+        label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=5)
     return figure
 
@@ -190,7 +196,7 @@ def percentiles(report: Report) -> Figure:
 def violins(report: Report) -> Figure:
     """Where the latencies lie: a violin for each subject, its width as the histogram has it, log scale."""
     results = [report.latency[name] for name in VIOLINS if name in report.latency and report.latency[name].histograms]
-    figure, grid = pyplot.subplots(
+    figure, grid = plt.subplots(
         len(results), 1, figsize=(9.5, 3.2 * max(1, len(results))), squeeze=False, layout="constrained"
     )
     for axes, result in zip(grid.flat, results, strict=True):
@@ -212,7 +218,9 @@ def violin(axes: Axes, column: int, counts: Histogram, colour: str, gid: str) ->
     most = max(shown.values())
     ys = [middle(bucket) / 1e6 for bucket in shown]
     half = [0.42 * (count / most) ** 0.5 for count in shown.values()]  # the root: tails stay visible
-    body = axes.fill_betweenx(ys, [column - w for w in half], [column + w for w in half], color=colour, alpha=0.75, linewidth=0.8)
+    body = axes.fill_betweenx(
+        ys, [column - w for w in half], [column + w for w in half], color=colour, alpha=0.75, linewidth=0.8
+    )
     body.set_gid(gid)
     axes.plot([column - 0.2, column + 0.2], [histogram_percentile(counts, 0.5) / 1e6] * 2, color=INK, linewidth=1.6)
 
@@ -225,15 +233,22 @@ def coarser(counts: Histogram, factor: int = 4) -> Histogram:
     return {index * factor + factor // 2: wide.get(index, 0) for index in range(min(wide), max(wide) + 1)}
 
 
+def hello_rows(report: Report) -> dict[int, RowResult]:
+    """The rows that differ by their connections alone."""
+    return {int(name[5:]): row for name, row in report.throughput.items() if name.startswith("hello") and row.names()}
+
+
 def throughput(report: Report) -> Figure:
     """Requests per second by connections, for each server."""
-    rows = {int(name[5:]): row for name, row in report.throughput.items() if name.startswith("hello")}
-    figure, axes = pyplot.subplots(figsize=(8.5, 4.6))
+    rows = hello_rows(report)
+    figure, axes = plt.subplots(figsize=(8.5, 4.6))
     names = dict.fromkeys(name for row in rows.values() for name in row.names())
     for name in names:
         points = [(count, row.medians(name)["rate"]) for count, row in sorted(rows.items()) if row.medians(name)]
         xs, ys = zip(*points, strict=True)
-        line = axes.plot(xs, ys, marker="o", markersize=4, color=SERIES.get(name, MUTED), label=name, **line_style(name))[0]
+        line = axes.plot(
+            xs, ys, marker="o", markersize=4, color=SERIES.get(name, MUTED), label=name, **line_style(name)
+        )[0]
         line.set_gid(f"throughput-{slug(name)}")
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -256,7 +271,7 @@ PICTURES: dict[str, tuple[str, Callable[[Report], Figure], Callable[[Report], ob
     "lines": ("Lines from the socket to the function", lines, lambda report: report.stacks),
     "percentiles": ("Latency by percentile", percentiles, lambda report: report.latency),
     "violins": ("Where the latencies lie", violins, lambda report: set(VIOLINS) & set(report.latency)),
-    "throughput": ("Requests per second by connections", throughput, lambda report: "hello8" in report.throughput),
+    "throughput": ("Requests per second by connections", throughput, lambda report: len(hello_rows(report)) > 1),
 }
 """Each picture's title, how it is drawn, and what it needs of a report."""
 README = {"stacks.svg": "towers", "latency.svg": "percentiles"}

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 CORES = sorted(os.sched_getaffinity(0))
@@ -60,7 +61,7 @@ class Process:
 
     def __init__(self, command: Sequence[str], cores: set[int], **more: str) -> None:
         self.command = list(command)
-        self.output = tempfile.TemporaryFile()
+        self.output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `stop`
         self.popen = subprocess.Popen(
             self.command,
             cwd=ROOT,
@@ -69,7 +70,7 @@ class Process:
             stdout=subprocess.PIPE if cores is CLIENT_CORES else self.output,
             stderr=self.output,
             start_new_session=True,
-            preexec_fn=in_child(cores),
+            preexec_fn=in_child(cores),  # noqa: PLW1509 - the harness has one thread
         )
 
     @property
@@ -96,7 +97,7 @@ class Process:
                 with suppress(BrokenPipeError):
                     stream.close()
 
-    def __enter__(self) -> Process:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

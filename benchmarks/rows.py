@@ -1,4 +1,4 @@
-"""What a row of issue 4's table is made of: what is done, who takes part, and the bar beside each ratio."""
+"""What a row of the performance table is made of: what is done, who takes part, and the bar beside each ratio."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ class Bar:
     """A ratio that is 1 or more when microwsgi is at least as good, the bar that it must reach and the aim beyond."""
 
     def __init__(
-        self, name: str, ratio: Callable[[By], float | None], bar: float, aim: float | None = None, *, at_most: bool = False
+        self,
+        name: str,
+        ratio: Callable[[By], float | None],
+        bar: float | None,
+        aim: float | None = None,
+        *,
+        at_most: bool = False,
     ) -> None:
         self.name, self.ratio, self.bar, self.aim, self.at_most = name, ratio, bar, aim, at_most
 
     def verdict(self, value: float) -> str:
-        """`aim`, `bar` or `below`: the best that the value reaches."""
+        """`aim`, `bar` or `below`: the best that the value reaches; `short` of an aim where there is no bar."""
         for word, limit in (("aim", self.aim), ("bar", self.bar)):
             if limit is not None and (value <= limit if self.at_most else value >= limit):
                 return word
-        return "below"
+        return "short" if self.bar is None else "below"
 
 
-def against(peer: str, figure: str, bar: float, aim: float | None = None, *, unit: str = "") -> Bar:
+def against(peer: str, figure: str, bar: float | None, aim: float | None = None, *, unit: str = "") -> Bar:
     """Ours beside a peer's; of costs and times less is better, of rates more."""
 
     def ratio(by: By) -> float | None:
@@ -38,7 +44,9 @@ def against(peer: str, figure: str, bar: float, aim: float | None = None, *, uni
     return Bar(f"of {peer}, {unit or LABELS.get(figure, figure)}", ratio, bar, aim)
 
 
-def own(figure: str, name: str, bar: float, aim: float | None = None, *, at_most: bool = True, scale: float = 1.0) -> Bar:
+def own(
+    figure: str, name: str, bar: float | None, aim: float | None = None, *, at_most: bool = True, scale: float = 1.0
+) -> Bar:
     """A figure of ours beside a fixed limit."""
 
     def value(by: By) -> float | None:

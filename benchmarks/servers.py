@@ -46,10 +46,9 @@ def _granian(python: str, app: str, port: str, threads: int, log: str) -> list[s
 def _gunicorn(worker: str, threads: int) -> Kind:
     def command(python: str, app: str, port: str, wanted: int, log: str) -> list[str]:
         script = Path(python).with_name("gunicorn")
-        return [
-            *([str(script)] if script.exists() else [python, "-m", "gunicorn"]), "--worker-class", worker, "--threads", str(wanted or threads),
-            "--bind", f"127.0.0.1:{port}", app,
-        ]  # fmt: skip
+        start = [str(script)] if script.exists() else [python, "-m", "gunicorn"]
+        settings = ["--worker-class", worker, "--threads", str(wanted or threads), "--bind", f"127.0.0.1:{port}"]
+        return [*start, *settings, app]
 
     return Kind("gunicorn", command)
 
@@ -72,7 +71,9 @@ KINDS = {
 @cache
 def versions(python: str) -> dict[str, str]:
     """The version of every peer that the interpreter has, and its own."""
-    names = sorted({kind.distribution for kind in KINDS.values() if kind.distribution} | {"webob", "flask", "bottle", "django"})
+    names = sorted(
+        {kind.distribution for kind in KINDS.values() if kind.distribution} | {"webob", "flask", "bottle", "django"}
+    )
     code = (
         "import sys, importlib.metadata as m\n"
         "print('python', sys.version.split()[0], sys.implementation.name, sep='\\t')\n"
@@ -80,7 +81,9 @@ def versions(python: str) -> dict[str, str]:
         "    try: print(name, m.version(name), '', sep='\\t')\n"
         "    except m.PackageNotFoundError: pass\n"
     )
-    result = subprocess.run([python, "-c", code, *names], capture_output=True, text=True, env=environment(), cwd=ROOT, check=True)
+    result = subprocess.run(
+        [python, "-c", code, *names], capture_output=True, text=True, env=environment(), cwd=ROOT, check=True
+    )
     return {name: version for name, version, _ in (line.split("\t") for line in result.stdout.splitlines())}
 
 

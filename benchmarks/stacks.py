@@ -16,10 +16,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from microwsgi.devtools.stack import OWNERS, Frame
-
 from benchmarks.processes import ROOT, Server, Unavailable
 from benchmarks.servers import KINDS, versions
+from microwsgi.devtools.stack import OWNERS, Frame
 
 WSGI, WEBOB = "benchmarks.subjects.probe_wsgi:app", "benchmarks.subjects.probe_webob:app"
 SUBJECTS = "benchmarks/subjects"
@@ -38,7 +37,9 @@ class Subject:
 def served(name: str, kind: str, app: str, distribution: str | None = None) -> Subject:
     """A subject of the throughput part, with another application."""
     return Subject(
-        name, distribution or KINDS[kind].distribution, lambda python: KINDS[kind].command(python, app, "0", 0, os.devnull)
+        name,
+        distribution or KINDS[kind].distribution,
+        lambda python: KINDS[kind].command(python, app, "0", 0, os.devnull),
     )
 
 
@@ -119,7 +120,10 @@ class Depth:
     @classmethod
     def from_json(cls, name: str, found: dict[str, Any]) -> Depth:
         return cls(
-            name, [Frame(**each) for each in found["frames"]], [Frame(**each) for each in found["traceback"]], found["lines"]
+            name,
+            [Frame(**each) for each in found["frames"]],
+            [Frame(**each) for each in found["traceback"]],
+            found["lines"],
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -34,7 +36,7 @@ FIGURES: dict[str, tuple[str, float, str]] = {
 """Each figure's heading, its factor and its format, in the order of the columns."""
 TRANSFERS = {"rate": ("MB/s", 1e-6, ",.0f")}
 LATENCIES = ("p50", "p90", "p99", "p999", "max", "cpu_us")
-VERDICTS = {"aim": "green", "bar": "yellow", "below": "red", "better": "green", "worse": "red"}
+VERDICTS = {"aim": "green", "bar": "yellow", "below": "red", "short": "yellow", "better": "green", "worse": "red"}
 OWNER_STYLES = {"stdlib": "bright_black", "server": "blue", "framework": "yellow", "yours": "green"}
 BAR_WIDTH = 20  # characters of the longest bar
 
@@ -186,14 +188,19 @@ def ratios_of(result: throughput.Result) -> Group | str:
     for heading in ("microwsgi", "ratio", "range", "bar", "aim", ""):
         table.add_column(heading, justify="left" if heading in ("microwsgi", "") else "right")
     for found in ratios:
-        sign, verdict = "≤" if found["at_most"] else "≥", found["verdict"]
-        aim = f"{sign} {found['aim']:g}" if found["aim"] is not None else ""
+        verdict = found["verdict"]
         table.add_row(
             found["name"], f"{found['ratio']:.2f}", f"{found['lowest']:.2f}-{found['highest']:.2f}",
-            f"{sign} {found['bar']:g}", aim, f"({verdict})" if noisy else f"[{VERDICTS[verdict]}]{verdict}[/]",
+            limit(found, "bar"), limit(found, "aim"),
+            f"({verdict})" if noisy else f"[{VERDICTS[verdict]}]{verdict}[/]",
         )  # fmt: skip
     warning = f"[red]noisy: others used {result.foreign():.0%} of the cores; verdicts in brackets[/]" if noisy else ""
     return Group(table, warning)
+
+
+def limit(found: dict[str, Any], which: str) -> str:
+    """A bar or an aim, and on which side of it is good."""
+    return "" if found[which] is None else f"{'≤' if found['at_most'] else '≥'} {found[which]:g}"
 
 
 def comparison(old: Report, new: Report) -> Table:
@@ -205,6 +212,11 @@ def comparison(old: Report, new: Report) -> Table:
         style = VERDICTS.get(found.verdict, "dim")
         around = f"{found.interval[0]:.2f}-{found.interval[1]:.2f}"
         table.add_row(
-            found.what, f"{found.before:.4g}", f"{found.now:.4g}", f"{found.ratio:.2f}", around, f"[{style}]{found.verdict}[/]"
+            found.what,
+            f"{found.before:.4g}",
+            f"{found.now:.4g}",
+            f"{found.ratio:.2f}",
+            around,
+            f"[{style}]{found.verdict}[/]",
         )
     return table

@@ -46,7 +46,7 @@ class Result:
     def names(self) -> list[str]:
         return [name for name in self.row.possible if any(name in by for by in self.rounds)]
 
-    def ratios(self) -> list[dict[str, object]]:
+    def ratios(self) -> list[dict[str, Any]]:
         """Each bar's ratio: the median of those of the rounds, and their range."""
         found = []
         for bar in self.row.bars:
@@ -84,7 +84,15 @@ class Run:
     """One run of some rows; `results` grows while it goes on, so an interrupted one still has its report."""
 
     def __init__(
-        self, rows: Iterable[Row], subjects: list[str] | None, python: str, *, rounds: int, seconds: float, size: int, say: Say
+        self,
+        rows: Iterable[Row],
+        subjects: list[str] | None,
+        python: str,
+        *,
+        rounds: int,
+        seconds: float,
+        size: int,
+        say: Say,
     ) -> None:
         self.rows, self.subjects, self.python = list(rows), subjects, python
         self.round_count, self.seconds, self.size, self.say = rounds, seconds, size, say

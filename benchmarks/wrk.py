@@ -14,7 +14,9 @@ Figures = dict[str, float]
 LIMIT = 15.0  # seconds beyond its duration that wrk may take
 
 
-def command(port: int, path: str, connections: int, seconds: float, *, browser: bool = False, close: bool = False) -> list[str]:
+def command(
+    port: int, path: str, connections: int, seconds: float, *, browser: bool = False, close: bool = False
+) -> list[str]:
     """The command line: one thread, our script for what it prints, and the request that is asked for."""
     if not shutil.which("wrk"):
         raise Unavailable("wrk is not installed: apt-get install wrk")
@@ -38,7 +40,9 @@ def parse(output: str) -> Figures:
     return figures
 
 
-def load(server: Server, path: str, connections: int, seconds: float, *, browser: bool = False, close: bool = False) -> Figures:
+def load(
+    server: Server, path: str, connections: int, seconds: float, *, browser: bool = False, close: bool = False
+) -> Figures:
     """One run: requests per second, latencies, and processor microseconds per request of the server's processes."""
     arguments = command(server.port, path, connections, seconds, browser=browser, close=close)
     with Foreign(server) as foreign:

@@ -18,7 +18,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 from benchmarks.clients.exchange import PATIENCE, Request, Response, connect
 
@@ -130,7 +130,7 @@ class Load:
         self.lanes[0].response.check(self.request)
         return latencies
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -24,7 +24,9 @@ FORM = (
 def view(request: Request) -> Response:
     match request.path_info:
         case "/json":
-            return Response(json_body={"message": "Hello, world!", "items": list(range(20))}, content_type="application/json")
+            return Response(
+                json_body={"message": "Hello, world!", "items": list(range(20))}, content_type="application/json"
+            )
         case "/large":
             return Response(LARGE, content_type="application/octet-stream")
         case "/upload":
@@ -32,7 +34,7 @@ def view(request: Request) -> Response:
         case "/boom":
             raise RuntimeError("a view that fails")
     if request.method == "POST":
-        rows = "".join(f"<dt>{escape(name)}<dd>{escape(value)}" for name, value in request.POST.items())
+        rows = "".join(f"<dt>{escape(name)}<dd>{escape(str(value))}" for name, value in request.POST.items())
         return Response(f"<!doctype html><title>echo</title><dl>{rows}</dl>")
     return Response(FORM)
 

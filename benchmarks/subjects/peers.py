@@ -22,19 +22,19 @@ def wsgiref(app: Any, port: int, threads: int) -> Serve:
     from wsgiref.simple_server import WSGIRequestHandler, make_server
 
     # Its log off, like Werkzeug's: neither pays for a line that goes nowhere.
-    WSGIRequestHandler.log_message = lambda *args: None  # type: ignore[assignment]
+    WSGIRequestHandler.log_message = lambda *args: None  # type: ignore[method-assign]  # wsgiref has no switch
     return make_server(HOST, port, app).serve_forever
 
 
-def werkzeug(app: Any, port: int, threads: int, **options: bool) -> Serve:
+def werkzeug(app: Any, port: int, threads: int, *, debugger: bool = False) -> Serve:
     from werkzeug.serving import run_simple
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    return partial(run_simple, HOST, port, app, threaded=True, **options)
+    return partial(run_simple, HOST, port, app, threaded=True, use_debugger=debugger)
 
 
 def werkzeug_debugger(app: Any, port: int, threads: int) -> Serve:
-    return werkzeug(app, port, threads, use_debugger=True)
+    return werkzeug(app, port, threads, debugger=True)
 
 
 def waitress(app: Any, port: int, threads: int) -> Serve:

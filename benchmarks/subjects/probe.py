@@ -29,9 +29,10 @@ class Watch:
     def __init__(self) -> None:
         self.events: list[tuple[int, CodeType, int, int]] = []  # nanoseconds, code, line or 0 for a call, thread
         self.failure: Failure | None = None
+        self.monitoring: Any = getattr(sys, "monitoring", None)
 
     def arm(self) -> None:
-        monitoring = getattr(sys, "monitoring", None)
+        monitoring = self.monitoring
         if monitoring is None:
             raise NotImplementedError("counting lines needs sys.monitoring, which is there from Python 3.12 on")
         if monitoring.get_tool(TOOL) is None:
@@ -45,9 +46,11 @@ class Watch:
 
     def told(self, since: int, view: CodeType) -> dict[str, Any]:
         """Stop, and count what ran from `since` to the view's first line."""
-        sys.monitoring.set_events(TOOL, 0)
+        self.monitoring.set_events(TOOL, 0)
         path = [event for event in self.events if event[0] >= since]
-        begun = max((index for index, event in enumerate(path) if event[1] is view and event[2] == 0), default=len(path))
+        begun = max(
+            (index for index, event in enumerate(path) if event[1] is view and event[2] == 0), default=len(path)
+        )
         lines = [(code, line) for _, code, line, _ in path[:begun] if line]
         owners, whose = dict.fromkeys(OWNERS, 0), OWNERS[0]
         for code, _ in lines:

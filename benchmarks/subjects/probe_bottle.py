@@ -9,11 +9,12 @@ from bottle import get, request, response, run
 from benchmarks.subjects.probe import answer
 
 
-@get("/<name>")
 def view(name: str) -> str:
     response.content_type = "application/json"
     return answer(request.path, request.query_string, sys._getframe())
 
+
+get("/<name>")(view)
 
 if __name__ == "__main__":
     run(host="127.0.0.1", port=int(sys.argv[1]), quiet=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from microwsgi import App, Request, Response
-
 from benchmarks.subjects.probe import answer
+from microwsgi import App, Request, Response
 
 app = App()
 
 
 @app.get("/{name}")
 def view(request: Request) -> Response:
-    return Response(answer(request.path_info, request.query_string, sys._getframe()).encode(), content_type="application/json")
+    return Response(
+        answer(request.path_info, request.query_string, sys._getframe()).encode(), content_type="application/json"
+    )

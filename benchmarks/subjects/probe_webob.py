@@ -10,6 +10,10 @@ from webob.dec import wsgify
 from benchmarks.subjects.probe import answer
 
 
-@wsgify
-def app(request: Request) -> Response:
-    return Response(answer(request.path_info, request.query_string, sys._getframe()).encode(), content_type="application/json")
+def view(request: Request) -> Response:
+    return Response(
+        answer(request.path_info, request.query_string, sys._getframe()).encode(), content_type="application/json"
+    )
+
+
+app = wsgify(view)
