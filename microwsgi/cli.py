@@ -2,7 +2,7 @@
 
     main
       Command.parse   argparse reads; what it does not know is answered with what was probably meant
-      Command.run     one function for each command; its number is the exit code
+      Command.run     one function for each command, imported when it is asked for; its number is the exit code
 
 0 is a clean stop, 2 wrong usage, 3 an application that can't be loaded, 4 an address that can't be had, 1 anything else.
 """
@@ -10,35 +10,19 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import traceback
 from argparse import SUPPRESS, ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
 from microwsgi import __version__
 from microwsgi.errors import UsageError
-from microwsgi.options import OPTIONS, Option, Options, from_environment, merged, switch, unknown
-from microwsgi.serving import SIGNALS, run, say, serve
-
-__all__ = ["COMMANDS", "main", "serve"]
+from microwsgi.options import OPTIONS, Option, from_environment, merged, switch, unknown
 
 LEFT = 24
 """Columns of the help's left side."""
 RIGHT = 78
 """The column where the defaults begin."""
-
-
-class Arguments:
-    """What was on the command line: the words that are no options, and the options as they were typed."""
-
-    def __init__(self, words: list[str], typed: dict[str, object]) -> None:
-        self.words = words
-        self.typed = typed
-
-    def options(self) -> Options:
-        """The environment's options under the command line's. Raises UsageError."""
-        return Options(**merged(from_environment(os.environ), self.typed))
 
 
 class Parser(ArgumentParser):
@@ -50,12 +34,15 @@ class Parser(ArgumentParser):
 
 
 class Command:
-    """One command: its function, and what it takes."""
+    """One command: where its function is, as module:function, and what it takes.
+
+    The function is called with the words that are no options, and the options: those typed over those of the environment.
+    """
 
     def __init__(
         self,
         name: str,
-        run: Callable[[Arguments], int],
+        function: str,
         summary: str,
         *,
         words: str = "",
@@ -64,15 +51,25 @@ class Command:
         examples: Sequence[str] = (),
     ) -> None:
         self.name = name
-        self.run = run
+        self.function = function
         self.summary = summary
         self.words = words
         self.about = about
         self.options = options
         self.examples = examples
 
-    def parse(self, arguments: Sequence[str]) -> Arguments | None:
-        """The arguments; None when help was asked for. Raises UsageError."""
+    def run(self, arguments: Sequence[str]) -> int:
+        """Do it, or show the help. Raises UsageError."""
+        words, typed = self.parse(arguments)
+        if typed.pop("help", False):
+            print(self.help())  # noqa: T201 - what was asked for
+            return 0
+        module, _, name = self.function.partition(":")
+        code: int = getattr(import_module(module), name)(words, merged(from_environment(os.environ), typed))
+        return code
+
+    def parse(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, object]]:
+        """The words, and the options as they were typed. Raises UsageError."""
         parser = Parser(prog=f"microwsgi {self.name}", add_help=False, allow_abbrev=False, argument_default=SUPPRESS)
         parser.add_argument("words", nargs="*")
         parser.add_argument("-h", "--help", action="store_true")
@@ -84,12 +81,11 @@ class Command:
             else:
                 parser.add_argument(*flags, dest=option.name, action="append" if option.repeatable else "store")
         known, strange = parser.parse_known_intermixed_args(list(arguments))
+        if strange:
+            name = strange[0].partition("=")[0]
+            raise UsageError(f"{unknown('option', name, self.flags)}\n  Try:  {parser.prog} --help")
         typed = vars(known)
-        if typed.pop("help", False):
-            return None
-        for flag in strange:
-            raise UsageError(f"{unknown('option', flag.partition('=')[0], self.flags)}\n  Try:  {parser.prog} --help")
-        return Arguments(typed.pop("words", []), typed)
+        return typed.pop("words", []), typed
 
     @property
     def flags(self) -> list[str]:
@@ -112,31 +108,10 @@ class Command:
         return "\n".join([*lines, "Examples:", *(f"  {example}" for example in self.examples)])
 
 
-def serve_application(arguments: Arguments) -> int:
-    """`microwsgi serve`."""
-    if len(arguments.words) > 1:
-        raise UsageError(f"one application at a time can be served, and these are {len(arguments.words)}.")
-    options = arguments.options()
-    try:
-        run(arguments.words[0] if arguments.words else None, options)
-    except UsageError as error:
-        if options.traceback and error.__cause__ is not None:
-            say("".join(traceback.format_exception(error.__cause__)))
-        raise
-    for number in SIGNALS:  # threads that the application has started, and not ended, don't keep the process
-        signal.signal(number, leave)
-    return 0
-
-
-def leave(*_: object) -> None:
-    """A signal's handler, when there is nothing left to finish."""
-    os._exit(0)
-
-
 COMMANDS = (
     Command(
         "serve",
-        serve_application,
+        "microwsgi.serving:serve_command",
         "Serve an application.",
         words="[APP] [options]",
         about=(
@@ -164,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return dispatch(arguments)
     except UsageError as error:
-        say(f"microwsgi: {error}")
+        print(f"microwsgi: {error}", file=sys.stderr)  # noqa: T201 - what went wrong
         return error.exit_code
 
 
@@ -180,11 +155,7 @@ def dispatch(arguments: Sequence[str]) -> int:
     command = next((each for each in COMMANDS if each.name == first), None)
     if command is None:
         raise UsageError(what_command(first, arguments[1:]))
-    parsed = command.parse(arguments[1:])
-    if parsed is None:
-        print(command.help())  # noqa: T201 - what was asked for
-        return 0
-    return command.run(parsed)
+    return command.run(arguments[1:])
 
 
 def what_command(first: str, others: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Serve an application until somebody says stop: listen, load, say where, serve, finish.
 
-`serve` is what programs call; `microwsgi.cli` calls `run`. What goes wrong before the first request is a UsageError.
+`serve` is what programs call, and `serve_command` is `microwsgi serve`. What goes wrong before the first request is a
+UsageError.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -39,6 +41,27 @@ def serve(application: Application | type[BaseHTTPRequestHandler] | str | None =
     options are those of docs/options.md. The environment is not read. Raises UsageError.
     """
     run(application, Options(**options))
+
+
+def serve_command(words: list[str], given: dict[str, object]) -> int:
+    """`microwsgi serve`. Raises UsageError."""
+    if len(words) > 1:
+        raise UsageError(f"one application at a time can be served, not {len(words)}: {' '.join(words)}.")
+    options = Options(**given)
+    try:
+        run(words[0] if words else None, options)
+    except UsageError as error:
+        if options.traceback and error.__cause__ is not None:
+            say("".join(traceback.format_exception(error.__cause__)))
+        raise
+    for number in SIGNALS:  # threads that the application has started, and not ended, must not keep the process
+        signal.signal(number, leave)
+    return 0
+
+
+def leave(*_: object) -> None:
+    """A signal's handler, when there is nothing left to finish."""
+    os._exit(0)
 
 
 def run(application: object, options: Options) -> None:

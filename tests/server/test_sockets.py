@@ -168,7 +168,7 @@ def test_no_name_is_looked_up_for_numbers_and_none_in_reverse(opened: Opener, mo
 @pytest.mark.skipif(not LINUX, reason="only Linux tells who listens, in /proc")
 @pytest.mark.parametrize("address", ["127.0.0.1", ANYWHERE, "localhost"])
 def test_a_port_in_use_names_the_process_and_a_free_port(address: str) -> None:
-    code = "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=1); sys.stdin.read()"
+    code = "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=1); input()"
     command = [sys.executable, "-c", code, "\033[31m"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
@@ -184,7 +184,7 @@ def test_a_port_in_use_names_the_process_and_a_free_port(address: str) -> None:
         assert lines[2] == f"        {f'kill {other.pid}':<23}(stop that program)"
         for listener in listen(f"{address}:{free[1]}"):
             listener.close()
-        other.communicate()
+        other.communicate("\n")
 
 
 def test_a_port_that_we_have_ourselves(opened: Opener) -> None:
