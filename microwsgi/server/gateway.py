@@ -16,22 +16,8 @@ from microwsgi.server.environ import Environ
 from microwsgi.wire.response import Clock
 
 Application = Callable[[Environ, Callable[..., object]], Iterable[bytes]]
-RequestLog = Callable[["Finished", float], object]
-"""Told of each request that is done with, and how many seconds it took."""
-
-
-class Finished:
-    """What a log may ask of the handler that it is given."""
-
-    remote: tuple[str, str]
-    command: str
-    path: str
-    request_version: str
-    requestline: str
-    fields: dict[str, str]
-    status: int
-    size: int
-    reason: str
+RequestLog = Callable[..., object]
+"""Called with each WSGIRequestHandler whose request is done with, and the seconds that it took."""
 
 
 class Gateway:
@@ -78,8 +64,8 @@ class Gateway:
         """A connection's `timed_out` is to be called at this time; here its own thread does that."""
 
     def may_collect(self, handler: object) -> bool:
-        """Whether the poller may wait for the rest of a small body."""
-        return True
+        """Whether the poller may wait for the rest of this one's small body."""
+        return handler is not None
 
     def hold_for_client(self) -> bool:
         """Whether a thread may wait until a slow reader takes more; `release` when it has."""

@@ -39,7 +39,7 @@ NOTHING: Iterator[bytes] = iter(())
 FAILURE = b"500 Internal Server Error\n\nThe application failed; the server's log says why.\n"
 
 
-class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
+class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):  # type: ignore[misc]  # its client_address is a tuple
     """A connection whose requests are translated for a WSGI application (PEP 3333).
 
     Give it to `microwsgi.WSGIServer`, or `WSGIRequestHandler.of(application)` to http.server's own servers.
@@ -99,7 +99,7 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         gateway = self.server.alone() if isinstance(self.server, Gateway) else self.gateway
         self.request.setblocking(False)
         if isinstance(self.client_address, tuple):  # five sends with Nagle's algorithm cost http.server 40 ms a request
-            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # noqa: FBT003 - the C call's flag
+            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         address = self.request.getsockname()
         base = base_environ(address, gateway.error_stream(), multithread=multithreaded(self.server))
         self.open(self.request, self.client_address, gateway, base)
@@ -304,7 +304,9 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
             self.answer = data
         elif len(body) != self.remaining:
             self.head_sent = False
-            raise ApplicationError(f"Content-Length is {self.remaining}, and the body has {len(body)} bytes (PEP 3333).")
+            raise ApplicationError(
+                f"Content-Length is {self.remaining}, and the body has {len(body)} bytes (PEP 3333)."
+            )
         else:
             self.size = len(body)
             self.answer = data + body[:ONE_SEND]
@@ -346,7 +348,9 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
     def begin(self, length: int | None) -> bytes:
         """The head's bytes, with the framing that fits a body of `length`, None where it isn't known (RFC 9112 6)."""
         if self.head is None:
-            raise ApplicationError("The application returned, or sent a body, before it called start_response (PEP 3333).")
+            raise ApplicationError(
+                "The application returned, or sent a body, before it called start_response (PEP 3333)."
+            )
         status_line, lines, self.status, bodiless, promised, own = self.head
         self.head_sent = True
         self.bodiless = bodiless or self.command == "HEAD"
@@ -397,7 +401,9 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
             self.send(data + chunk)
         else:
             self.send(data + chunk[: self.remaining])
-            raise ApplicationError(f"The body is longer than its Content-Length, {self.size + self.remaining} (PEP 3333).")
+            raise ApplicationError(
+                f"The body is longer than its Content-Length, {self.size + self.remaining} (PEP 3333)."
+            )
         if self.unsent is None:
             return True
         if not self.gateway.hold_for_client():
@@ -421,7 +427,9 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
             elif self.chunked:
                 self.send(LAST_CHUNK)
             elif self.remaining and not self.bodiless:
-                raise ApplicationError(f"The body is {self.remaining} bytes shorter than its Content-Length (PEP 3333).")
+                raise ApplicationError(
+                    f"The body is {self.remaining} bytes shorter than its Content-Length (PEP 3333)."
+                )
         if self.unsent is None:
             self.close_iterable()
         else:
@@ -554,7 +562,9 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
             self.expects = True
         try:
             self.close_iterable()
-            self.send(refusal(error, self.gateway.date.tick()[0], bodiless=self.raw_head.lstrip(b"\r\n").startswith(b"HEAD ")))
+            self.send(
+                refusal(error, self.gateway.date.tick()[0], bodiless=self.raw_head.lstrip(b"\r\n").startswith(b"HEAD "))
+            )
         except Disconnected as gone:
             self.vanish(str(gone))
         else:
@@ -641,8 +651,6 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):
         for name, value in wire.field_lines(self.raw_head):
             message[name] = value
         return message
-
-
 
 
 def body_fault(iterable: object) -> str:

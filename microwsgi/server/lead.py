@@ -103,7 +103,7 @@ class Lead:
             thread.handler = None
             if thread.inline:  # pick the lead up again, if it still lies there
                 thread.inline = False
-                thread.leads = self.lead.acquire(False)  # noqa: FBT003 - a keyword costs as much as the lock
+                thread.leads = self.lead.acquire(False)  # a keyword would cost as much as the lock
                 if now - thread.started > SUSPICIOUS:
                     self.judge(thread, now)
             if thread.leads and self.ready and handler.answer is not None and now > self.sampled_until:
@@ -121,7 +121,7 @@ class Lead:
                 if thread.leads:
                     self.leave_lead(thread, now)
                 return thread.handler
-            if thread.leads or self.lead.acquire(False):  # noqa: FBT003
+            if thread.leads or self.lead.acquire(False):
                 thread.leads = True
                 self.poll()
             else:
@@ -191,7 +191,7 @@ class Lead:
             thread.slot = False
             self.slots.append(True)
         self.idle.append(thread)
-        if self.ready and self.slots or not self.lead.locked() or self.finished:
+        if (self.ready and self.slots) or not self.lead.locked() or self.finished:
             # Put in line, or let go, before this thread could be found here: it must look again.
             try:
                 self.idle.remove(thread)

@@ -13,10 +13,10 @@ import threading
 import time
 from collections import deque
 
-from microwsgi.server.gateway import Finished
+from microwsgi.server.handler import WSGIRequestHandler
 
 GATHER = 0.02
-"""Seconds in which lines are gathered before they are written: no person sees it, and a busy server writes 50 times a second."""
+"""Seconds in which lines are gathered: no person sees it, and a busy server writes no more than 50 times a second."""
 MOST_LINES = 100_000
 """Lines that wait for a terminal or a disk that takes none; those that come then are counted, not kept."""
 
@@ -48,7 +48,7 @@ class AccessLog:
         self.rests = True
         self.closing = False
 
-    def __call__(self, request: Finished, seconds: float) -> None:
+    def __call__(self, request: WSGIRequestHandler, seconds: float) -> None:
         """Have a line written for a request that took so many seconds."""
         second = int(time.time())
         if second != self.second:
@@ -63,14 +63,16 @@ class AccessLog:
     def tell_time(self, second: int) -> None:
         """Make the texts of the time, once a second."""
         now = time.localtime(second)
-        month = "JanFebMarAprMayJunJulAugSepOctNovDec"[3 * now.tm_mon - 3 : 3 * now.tm_mon]  # strftime would translate it
+        month = "JanFebMarAprMayJunJulAugSepOctNovDec"[
+            3 * now.tm_mon - 3 : 3 * now.tm_mon
+        ]  # strftime would translate it
         self.stamp = time.strftime(f"%d/{month}/%Y:%H:%M:%S %z", now)
         self.clock = time.strftime("%H:%M:%S", now)
         self.second = second
 
     # --- Lines ------------------------------------------------------------------------------------------------------
 
-    def line_line(self, request: Finished, seconds: float) -> str:
+    def line_line(self, request: WSGIRequestHandler, seconds: float) -> str:
         """For people: `06:12:03  127.0.0.1  GET /users?page=2  200  345 B  1.3 ms`."""
         what = f"{request.command} {request.path}" if request.command else escaped(request.requestline)
         status = f"{request.status or '---'}{'!' if request.reason else ''}"
@@ -79,14 +81,15 @@ class AccessLog:
             status = f"\033[{STATUS_COLORS.get(request.status // 100, '31')}m{status}\033[0m"
             clock = f"\033[{DIM}m{clock}\033[0m"
         reason = f"  {escaped(request.reason)}" if request.reason else ""
-        return f"{clock}  {request.remote[0] or 'unix'}  {what}  {status}  {bytes_text(request.size)}  {time_text(seconds)}{reason}\n"
+        client, size = request.remote[0] or "unix", bytes_text(request.size)
+        return f"{clock}  {client}  {what}  {status}  {size}  {time_text(seconds)}{reason}\n"
 
-    def common_line(self, request: Finished, seconds: float) -> str:  # noqa: ARG002 - the format has no place for it
+    def common_line(self, request: WSGIRequestHandler, seconds: float) -> str:  # noqa: ARG002 - the format has no place for it
         """Apache's common log format."""
         line = quoted(request.requestline)
         return f'{request.remote[0] or "-"} - - [{self.stamp}] "{line}" {request.status or "-"} {request.size or "-"}\n'
 
-    def combined_line(self, request: Finished, seconds: float) -> str:
+    def combined_line(self, request: WSGIRequestHandler, seconds: float) -> str:
         """Apache's combined log format, and the microseconds."""
         fields = request.fields
         line = f'{request.requestline}" {request.status} {request.size} "{fields.get("HTTP_REFERER", "-")}" "'
@@ -98,7 +101,7 @@ class AccessLog:
             text = f'{quoted(request.requestline)}" {request.status} {request.size} "{referer}" "{quoted(agent)}'
         return f'{request.remote[0] or "-"} - - [{self.stamp}] "{text}" {seconds * 1e6:.0f}\n'
 
-    def json_line(self, request: Finished, seconds: float) -> str:
+    def json_line(self, request: WSGIRequestHandler, seconds: float) -> str:
         """One JSON object."""
         what = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.second)),

@@ -14,6 +14,7 @@ from microwsgi.server.connection import READ, Connection
 from microwsgi.server.environ import base_environ
 from microwsgi.server.gateway import Application, Gateway, multithreaded
 from microwsgi.server.handler import WSGIRequestHandler
+from microwsgi.wire.body import LengthDecoder
 
 
 class Polled:
@@ -96,23 +97,25 @@ class PlainConnection(Connection):
         self.close()
 
 
-def handler_class(given: type) -> type[Connection]:
-    """What the server makes of each connection, for the RequestHandlerClass that it was given."""
-    base = given.func if isinstance(given, functools.partial) else given
+def handler_class(given: Callable[..., BaseHTTPRequestHandler]) -> type[Connection]:
+    """What the server makes of each connection, for the RequestHandlerClass that it was given: a class, or a partial of one."""
+    base: type[BaseHTTPRequestHandler] = given.func if isinstance(given, functools.partial) else given  # type: ignore[assignment]
     if issubclass(base, Connection):
         return base
     if base.handle is not BaseHTTPRequestHandler.handle:
-        attributes = {"whole": True, "handler_class": staticmethod(given)}
+        attributes: dict[str, object] = {"whole": True, "handler_class": staticmethod(given)}
     else:
-        polled = type(base.__name__, (Polled, base), {})
+        polled: Callable[..., object] = type(base.__name__, (Polled, base), {})
         if isinstance(given, functools.partial):
-            polled = functools.partial(polled, *given.args, **given.keywords)  # type: ignore[assignment]
+            polled = functools.partial(polled, *given.args, **given.keywords)
         attributes = {"handler_class": staticmethod(polled), "finish": staticmethod(base.finish)}
     return type("PlainConnection", (PlainConnection,), attributes)
 
 
 class FileConnection:
     """The files of an http.server handler with the methods of a socket; the head, which was read, comes first."""
+
+    adapter: WSGIRequestHandler
 
     def __init__(self, handler: BaseHTTPRequestHandler, head: bytes) -> None:
         self.handler = handler
@@ -121,7 +124,11 @@ class FileConnection:
     def recv(self, size: int) -> bytes:
         """Some bytes; of the body no more than belongs to it, so that the next request stays where it is."""
         data, self.head = self.head[:size], self.head[size:]
-        return data or self.handler.rfile.read1(size)  # type: ignore[attr-defined]  # socketserver's is buffered
+        if data:
+            return data
+        if isinstance(self.adapter.decoder, LengthDecoder):
+            size = min(size, self.adapter.decoder.remaining)
+        return self.handler.rfile.read1(size)
 
     def recv_into(self, view: memoryview) -> int:
         """As socket.recv_into."""
@@ -142,7 +149,7 @@ class FileConnection:
 
 
 def wsgi(application: Application) -> Callable[[BaseHTTPRequestHandler], None]:
-    """A method for a handler class of http.server: `do_GET = do_POST = wsgi(application)`.
+    """Make a method for a handler class of http.server, to be used as `do_GET = do_POST = wsgi(application)`.
 
     The request that the class has parsed is written down again and parsed strictly, so the application meets the same
     environ, and the client the same refusals, as on our own server.
@@ -156,7 +163,9 @@ def wsgi(application: Application) -> Callable[[BaseHTTPRequestHandler], None]:
             self.connection.getsockname(), gateway.error_stream(), multithread=multithreaded(self.server)
         )
         connection = FileConnection(self, head)
-        handler = WSGIRequestHandler.connected(connection, self.client_address, gateway, base)  # type: ignore[arg-type]
+        handler = WSGIRequestHandler.__new__(WSGIRequestHandler)
+        handler.open(connection, self.client_address, gateway, base)  # type: ignore[arg-type]  # it has what is called
+        connection.adapter = handler
         handler.advance()
         while handler.ready or not (handler.closed or handler.step in {"read_head", "linger"}):
             if handler.ready:
@@ -164,5 +173,7 @@ def wsgi(application: Application) -> Callable[[BaseHTTPRequestHandler], None]:
                 handler.settle()
             else:
                 handler.advance()
-        self.close_connection = handler.close_connection
+        # Behind chunks more may have been received than was theirs: that can't be given back.
+        self.close_connection = handler.close_connection or bool(handler.received)
+
     return do_method

@@ -39,7 +39,8 @@ class Poller:
 
     def poll(self, timeout: float) -> list[tuple[int, int]]:
         """Wait for events, for so many seconds, for ever if negative; the descriptors that have one come first in each pair."""
-        return [(key.fd, event) for key, event in self.selector.select(None if timeout < 0 else timeout)]
+        found = self.selector.select(None if timeout < 0 else timeout)  # type: ignore[union-attr]  # epoll's is below
+        return [(key.fd, event) for key, event in found]
 
     def wake(self) -> None:
         """Make `poll` return, from any thread or a signal's handler; many calls are as one."""

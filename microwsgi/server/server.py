@@ -14,10 +14,10 @@ import io
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from heapq import heappop, heappush
-from http.server import HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import BaseServer
 from time import monotonic
 
@@ -49,11 +49,13 @@ class WSGIServer(Gateway, Lead, HTTPServer):
     """
 
     parks = True
+    next_look: float  # when somebody's time may be over
+    listen_at: float  # when to accept again, after there were no descriptors left
 
     def __init__(
         self,
         server_address: tuple[str, int] | str = ("127.0.0.1", 0),
-        RequestHandlerClass: type = WSGIRequestHandler,  # noqa: N803 - socketserver's name
+        RequestHandlerClass: Callable[..., BaseHTTPRequestHandler] = WSGIRequestHandler,  # noqa: N803 - socketserver's name
         bind_and_activate: bool = True,  # noqa: FBT001, FBT002 - socketserver's signature
         *,
         application: Application | None = None,
@@ -63,7 +65,7 @@ class WSGIServer(Gateway, Lead, HTTPServer):
         errors: io.TextIOBase | None = None,
     ) -> None:
         Gateway.__init__(self, application, options, access_log, errors)
-        BaseServer.__init__(self, server_address, RequestHandlerClass)  # type: ignore[arg-type]  # any class of handlers
+        BaseServer.__init__(self, server_address, RequestHandlerClass)
         self.listeners = sockets or []
         self.guard = threading.Lock()
         self.ended = threading.Event()
@@ -77,24 +79,31 @@ class WSGIServer(Gateway, Lead, HTTPServer):
         if bind_and_activate and not self.listeners:
             self.server_bind()
         if self.listeners:
-            self.socket = self.listeners[0]
-            self.server_address = self.socket.getsockname()
-            # HTTPServer asks a name server for its own name, and may wait half a minute for the answer.
-            tcp = isinstance(self.server_address, tuple)
-            self.server_name, self.server_port = self.server_address[:2] if tcp else ("localhost", 80)
+            self.take_address(self.listeners[0])
 
     # --- http.server's interface --------------------------------------------------------------------------------------
 
     def server_bind(self) -> None:
         """Listen on `server_address`. Raises ListenError, which says what to do."""
-        address = self.server_address
+        address: object = self.server_address
         if isinstance(address, tuple):
-            host, port = address[:2]
-            address = f"[{host}]:{port}" if ":" in str(host) else f"{host or '0.0.0.0'}:{port}"  # noqa: S104 - as asked
+            host, port = str(address[0]), address[1]
+            address = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"  # noqa: S104 - as http.server
         self.listeners = listen(str(address), self.options.backlog)
+
+    def take_address(self, listener: socket.socket) -> None:
+        """Have the attributes of http.server's servers; these ask a name server for their name, which may take long."""
+        self.socket = listener
+        self.server_address = address = listener.getsockname()
+        self.server_name, self.server_port = address[:2] if isinstance(address, tuple) else ("localhost", 80)
 
     def server_activate(self) -> None:
         """Nothing to do: `server_bind` listens."""
+
+    def handle_request(self) -> None:
+        """Serve one request in this thread, and return; or after `timeout` seconds without one."""
+        self.socket.settimeout(self.timeout)
+        HTTPServer.handle_request(self)
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:  # noqa: ARG002 - socketserver's; nothing is polled here
         """Serve until `shutdown`, or until an exception as that of Ctrl-C ends it; running requests get `grace_time`."""
@@ -196,7 +205,7 @@ class WSGIServer(Gateway, Lead, HTTPServer):
         """Wait for events and act on them; `ready` has afterwards what wants a thread."""
         if self.answered:
             while self.answered:
-                self.settle(self.answered.popleft(), True)  # noqa: FBT003 - on every request's way
+                self.settle(self.answered.popleft(), True)
             if self.ready:
                 return  # to requests that were pipelined behind those
         self.polling = True

@@ -112,7 +112,7 @@ class ChunkedDecoder:
         if self.size > self.limits.body_size:
             raise ContentTooLarge(f"The body is longer than {self.limits.body_size} bytes, the limit (body_size).")
         if self.extensions > EXTENSIONS + self.size:
-            raise ClientError(f"The body has more chunk extensions than data, and more than {EXTENSIONS} bytes of them.")
+            raise ClientError(f"The body has more than {EXTENSIONS} bytes of chunk extensions, and less data.")
         if not self.remaining:
             self.take_line = self.take_trailer
 

@@ -64,7 +64,9 @@ def serving(kind: str, application: Any) -> Iterator[tuple[str, int]]:
         plain = type("WithDo", (Plain,), {"do_GET": wsgi(application), "do_POST": wsgi(application)})
         server = ThreadingHTTPServer(("127.0.0.1", 0), plain)
     else:
-        server = WSGIServer(("127.0.0.1", 0), type("WithDo", (Plain,), {"do_POST": wsgi(application), "do_GET": wsgi(application)}))
+        server = WSGIServer(
+            ("127.0.0.1", 0), type("WithDo", (Plain,), {"do_POST": wsgi(application), "do_GET": wsgi(application)})
+        )
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
@@ -136,6 +138,19 @@ def test_the_environ_is_what_pep_3333_and_the_request_say() -> None:
     assert not [key for key in environ if "X_B" in key], "a name with an underscore could be another's"
     assert "PATH" not in environ, "nothing of the process's environment"
     assert all(isinstance(value, str) for key, value in environ.items() if "." not in key)
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_requests_that_are_pipelined_behind_a_body_are_answered(kind: str) -> None:
+    def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        start_response("200 OK", [])
+        return [environ["PATH_INFO"].encode(), environ["wsgi.input"].read()]
+
+    one = b"POST /one HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+    two = b"POST /two HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"
+    with serving(kind, application) as address, socket.create_connection(address, TIME) as connection:
+        connection.sendall(one + two)
+        assert [response.body for response in parse(receive_all(connection))] == [b"/onehello", b"/twoabc"]
 
 
 KINDS = {
@@ -532,7 +547,7 @@ def test_a_file_that_becomes_shorter_breaks_off(tmp_path: Path) -> None:
         connection.sendall(GET)
         assert connection.recv(10)
         path.write_bytes(b"")
-        (response,) = parse(b"HTTP/1.1 200" [:12] + receive_all(connection)[2:])
+        (response,) = parse(b"HTTP/1.1 200"[:12] + receive_all(connection)[2:])
         assert not response.whole
 
 
@@ -559,7 +574,7 @@ def test_each_time_limit_ends_the_wait_and_is_in_the_log(sent: bytes, options: d
         assert answer[9:12] == status
         if status:
             text = running.errors.wait_for("408")
-            assert text.count("408") == 1
+            assert text.count('" 408: ') == 1
             assert f"127.0.0.1:{connection.getsockname()[1]}" in text
 
 
