@@ -69,8 +69,26 @@ def test_the_extensions_of_a_body_are_limited_in_their_sum() -> None:
     chunk = b"1;a=" + b"b" * 1020 + b"\r\nx\r\n"
     body = ChunkedDecoder(LIMITS)
     body.feed(chunk * 16)
-    with pytest.raises(ClientError, match=f"more than {EXTENSIONS} bytes of chunk extensions"):
+    with pytest.raises(ClientError, match=f"more than {EXTENSIONS} bytes"):
         body.feed(chunk)
+
+
+def test_extensions_that_come_with_as_much_data_are_not_limited() -> None:
+    """A signature with each chunk of a long upload is no attack."""
+    chunk = b"80;a=" + b"b" * 100 + b"\r\n" + b"x" * 128 + b"\r\n"
+    body = ChunkedDecoder(LIMITS)
+    for _ in range(1000):
+        body.feed(chunk)
+    assert body.extensions > 6 * EXTENSIONS
+
+
+def test_chunks_are_refused_as_soon_as_they_can_not_become_valid() -> None:
+    """Nobody waits for the end of a line that has none."""
+    for data in (b"5\r\nhelloX", b"5\r\nhello\n", b"5\n", b"\0", b"5;a=" + b"b" * 9000, b"0\r\nA: " + b"b" * 9000):
+        with pytest.raises(ClientError):
+            ChunkedDecoder(LIMITS).feed(data)
+    for data in (b"5\r\nhello\r", b"5\r", b"5;a=" + b"b" * 8000, b"0\r\nA: b\r"):
+        assert not ChunkedDecoder(LIMITS).feed(data).strip(b"hello")
 
 
 def test_trailers_are_limited_like_fields() -> None:

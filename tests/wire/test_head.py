@@ -204,9 +204,11 @@ def test_a_head_is_refused_as_soon_as_it_can_not_become_valid() -> None:
         check_partial(data, 0, LIMITS)
 
 
-def test_the_limit_of_the_head_does_not_count_its_end() -> None:
+@pytest.mark.parametrize("before", [b"", b"\r\n"])
+def test_the_limit_of_the_head_counts_neither_its_end_nor_an_empty_line_before_it(before: bytes) -> None:
     head = b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 50
     for size, status in ((len(head), None), (len(head) - 1, 431)):
         limits = Options(head_size=size)
-        for pieces in ([head + b"\r\n\r\n"], [head, b"\r\n\r\n"], [bytes([octet]) for octet in head + b"\r\n\r\n"]):
+        data = before + head + b"\r\n\r\n"
+        for pieces in ([data], [before + head, b"\r\n\r\n"], [bytes([octet]) for octet in data]):
             assert read(pieces, limits).status == status

@@ -125,6 +125,14 @@ def test_content_length_is_given_once() -> None:
             response_head("200 OK", [("Content-Length", "5"), ("Content-Length", other)])
 
 
+@pytest.mark.parametrize(("status", "lines"), [("204 No", ""), ("205 Reset", "Content-Length: 0\r\n")])
+def test_a_length_where_there_is_no_content_is_left_out(status: str, lines: str) -> None:
+    """RFC 9110 8.6 and 15.3.6; it is checked all the same."""
+    assert response_head(status, [("Content-Length", "5"), ("X-A", "b")])[1] == f"{lines}X-A: b\r\n"
+    with pytest.raises(ApplicationError, match="Content-Length"):
+        response_head(status, [("Content-Length", "five")])
+
+
 def test_an_endless_content_length_is_not_taken_for_another_fault() -> None:
     """int() of Python raises ValueError beyond 4,300 digits."""
     with pytest.raises(ApplicationError, match="Content-Length"):
