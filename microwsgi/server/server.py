@@ -70,6 +70,7 @@ class WSGIServer(Gateway, Lead, HTTPServer):
         self.guard = threading.Lock()
         self.ended = threading.Event()
         self.ended.set()
+        self.stop_requested = self.final = False
         self.forget_all()
         self.pauses = 0
         self.lost = 0.0  # seconds of pauses
@@ -152,7 +153,7 @@ class WSGIServer(Gateway, Lead, HTTPServer):
 
     def forget_all(self) -> None:
         """Nothing is known yet of connections, or any more."""
-        self.stopping = self.stop_requested = self.final = self.polling = self.short = False
+        self.stopping = self.polling = self.short = False
         self.connections: dict[int, Connection] = {}
         self.bases: dict[int, Environ] = {}
         self.again: deque[Connection] = deque()
@@ -193,6 +194,7 @@ class WSGIServer(Gateway, Lead, HTTPServer):
             handler.connection.close()
         self.connections.clear()
         self.poller.close()
+        self.stop_requested = self.final = False  # here and not in `begin`: a stop may be asked for before that
         self.ended.set()
 
     def interrupt_poll(self) -> None:
