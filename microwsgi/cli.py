@@ -19,9 +19,9 @@ from microwsgi import __version__
 from microwsgi.errors import UsageError
 from microwsgi.options import OPTIONS, Option, from_environment, merged, switch, unknown
 
-LEFT = 24
+LEFT = 22
 """Columns of the help's left side."""
-RIGHT = 78
+RIGHT = 68
 """The column where the defaults begin."""
 
 

@@ -134,37 +134,37 @@ class Option:
 
 
 OPTIONS = (
-    Option("Where", "host", "127.0.0.1", str, "HOST", "the address to listen on; 0.0.0.0 is every interface"),
+    Option("Where", "host", "127.0.0.1", str, "HOST", "the address; 0.0.0.0 is every interface"),
     Option("Where", "port", 8000, port, "PORT", "the port; 0 picks a free one", short="-p", variables=("PORT",)),
-    Option("Where", "bind", (), names, "ADDRESS", "HOST:PORT, unix:PATH, unix:@NAME or fd://N; repeatable", short="-b"),
-    Option("Where", "allow_host", (), names, "NAME", "answer for this name too, or for all: '*'; repeatable"),
+    Option("Where", "bind", (), names, "ADDRESS", "HOST:PORT, unix:PATH, fd://N; repeatable", short="-b"),
+    Option("Where", "allow_host", (), names, "NAME", "answer for this name, too; '*' is all"),
     Option("Where", "app_dir", ".", str, "DIR", "the folder to import the application from"),
     Option("Where", "backlog", 1024, count, "N", "connections that wait to be accepted"),
     Option("Limits", "threads", 64, count, "N", "application calls at once"),
     Option("Limits", "head_size", 64 * 1024, size, "BYTES", "of a request's line and fields together (431)"),
-    Option("Limits", "line_length", 8190, size, "BYTES", "of the request line (414) and of each field (431)"),
+    Option("Limits", "line_length", 8190, size, "BYTES", "of the request line (414), of a field (431)"),
     Option("Limits", "field_count", 100, count, "N", "fields in a request (431)"),
     Option("Limits", "body_size", 1024**3, size, "BYTES", "of a request's body (413)"),
     Option("Limits", "head_time", 10.0, seconds, "SECONDS", "for a whole head (408)"),
     Option("Limits", "idle_time", 60.0, seconds, "SECONDS", "between two requests on a connection"),
-    Option("Limits", "body_time", 20.0, seconds, "SECONDS", "to wait for a body slower than body-rate (408)"),
+    Option("Limits", "body_time", 20.0, seconds, "SECONDS", "for a body slower than body-rate (408)"),
     Option("Limits", "body_rate", 500, count, "BYTES", "a second that a body must come with"),
-    Option("Limits", "write_time", 20.0, seconds, "SECONDS", "to wait for a client slower than write-rate"),
+    Option("Limits", "write_time", 20.0, seconds, "SECONDS", "for a client slower than write-rate"),
     Option("Limits", "write_rate", 500, count, "BYTES", "a second that a client must read"),
-    Option("Log", "access_log", "-", str, "FILE", "a line for each request: off, a file, - for the terminal"),
+    Option("Log", "access_log", "-", str, "FILE", "off, a file, or - for the terminal"),
     Option(
         "Log",
         "log_format",
         "auto",
         one_of("auto", "line", "common", "combined", "json"),
         "FORMAT",
-        "auto (line on a terminal), line, common, combined, json",
+        "auto, line, common, combined or json",
     ),
     Option(
         "Log", "color", "auto", one_of("auto", "always", "never"), "WHEN", "auto, always or never; NO_COLOR is honoured"
     ),
-    Option("Log", "traceback", False, switch, "", "show all frames when the application can't be loaded"),
-    Option("Stop", "grace_time", 5.0, seconds, "SECONDS", "for running requests to end when the server stops"),
+    Option("Log", "traceback", False, switch, "", "all frames when the application can't load"),
+    Option("Stop", "grace_time", 5.0, seconds, "SECONDS", "for running requests to end at a stop"),
 )
 """The declaration."""
 
@@ -261,6 +261,10 @@ Each option has one name. `--head-size 16K` on the command line is `MICROWSGI_HE
 `head_size="16K"` in `serve(app, head_size="16K")`; the command line holds over the environment. Sizes are bytes and take
 `K`, `M` and `G`, times are seconds. A switch like `--traceback` has its `--no-traceback`. In a variable, commas separate
 what can be given several times. Limits answer with the status behind them.
+
+An address is `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, `unix:@NAME` (abstract, Linux) or `fd://N`, a socket that the parent
+process left open; `localhost` is both loopbacks, and port 0 is any free one. The log's format `auto` is `line` on a terminal
+and `combined` elsewhere.
 
 This page is made from the declaration in `microwsgi/options.py`: `python -m microwsgi.options > docs/options.md`."""
 

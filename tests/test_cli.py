@@ -1,0 +1,361 @@
+"""The command line as a person meets it: help, mistakes, the banner, exit codes."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection
+from importlib import import_module
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from microwsgi import __version__, serving
+from microwsgi.cli import COMMANDS, main
+from microwsgi.errors import UsageError
+from microwsgi.options import OPTIONS
+from microwsgi.serving import colored, counted, duration
+from tests.running import Running, environment, microwsgi
+
+Command = Callable[..., Running]
+HELLO = """
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"hello"]
+    """
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with an application."""
+    (tmp_path / "hello.py").write_text(dedent(HELLO))
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing from outside: in CI a MICROWSGI_TEST_ variable is there."""
+    for name in [*os.environ]:
+        if name.startswith("MICROWSGI_") or name in {"PORT", "NO_COLOR", "FORCE_COLOR"}:
+            monkeypatch.delenv(name)
+
+
+def fetch(url: str) -> bytes:
+    client = HTTPConnection(url.removeprefix("http://").partition("/")[0], timeout=10)
+    client.request("GET", "/")
+    try:
+        return client.getresponse().read()
+    finally:
+        client.close()
+
+
+# --- Help and mistakes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["help"], *([command.name, "--help"] for command in COMMANDS)]
+)
+def test_help_is_short_and_ends_with_two_examples(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 40
+    assert lines[-3] == "Examples:"
+    assert all(line.startswith("  microwsgi ") for line in lines[-2:])
+
+
+def test_the_help_of_serve_has_each_option_on_one_line_with_default_and_variable(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["serve", "--help"])
+    text = capsys.readouterr().out
+    for option in OPTIONS:
+        line = next(line for line in text.splitlines() if f"{option.flag} " in line)
+        assert option.help in line
+        assert line.endswith(option.variables[-1])
+        assert f" {option.shown_default} " in line
+    assert max(map(len, text.splitlines())) <= 102
+
+
+def test_help_is_quick_and_imports_no_server() -> None:
+    code = "import sys; from microwsgi.cli import main; main(['serve', '--help']); print(*sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-c", code]
+    imported = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stderr.split()
+    assert {"http.server", "webob", "socket", "typing", "inspect", "dataclasses", "logging", "pdb"}.isdisjoint(imported)
+
+    def best(*command: str) -> float:
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            subprocess.run(command, env=environment(), stdout=subprocess.DEVNULL, check=True)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert best(*microwsgi("serve", "--help")) - best(sys.executable, "-c", "pass") < 0.08
+
+
+def test_a_bare_application_is_served_without_webob_and_what_is_slow(folder: Path) -> None:
+    code = "import sys; import microwsgi.serving; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    imported = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stdout.split()
+    assert {"webob", "typing", "inspect", "dataclasses", "logging", "pdb", "argparse"}.isdisjoint(imported)
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_the_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([flag]) == 0
+    assert capsys.readouterr().out.startswith(f"microwsgi {__version__} on Python 3.")
+
+
+def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert capsys.readouterr().out.startswith("Usage: microwsgi COMMAND")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("serv", "there is no command serv; did you mean serve?\n  Try:  microwsgi --help"),
+        ("zzz", "there is no command zzz.\n  Try:  microwsgi --help"),
+        ("hello:app -p 1", "there is no command hello:app.\n  Try:  microwsgi serve hello:app -p 1"),
+        ("hello.py", "there is no command hello.py.\n  Try:  microwsgi serve hello.py"),
+        ("--port 1", "there is no command --port.\n  Try:  microwsgi serve --port 1"),
+        ("serve --prot 1", "there is no option --prot; did you mean --port?\n  Try:  microwsgi serve --help"),
+        ("serve --prot=1", "there is no option --prot; did you mean --port?\n  Try:  microwsgi serve --help"),
+        ("serve --thread 1", "there is no option --thread; did you mean --threads?\n  Try:  microwsgi serve --help"),
+        (
+            "serve --no-tracebak",
+            "there is no option --no-tracebak; did you mean --no-traceback?\n  Try:  microwsgi serve --help",
+        ),
+        ("serve a:b --port", "-p/--port: expected one argument.\n  Try:  microwsgi serve --help"),
+        ("serve --traceback=1", "--traceback: ignored explicit argument '1'.\n  Try:  microwsgi serve --help"),
+        ("serve a b", "one application at a time can be served, not 2: a b."),
+        ("serve --threads 0", "--threads 0 is not possible: give a whole number from 1 on."),
+        ("serve -b a:1 -p 1", "--bind has host and port in it: leave out --host and --port, or --bind."),
+        (
+            "serve hello --access-log /nowhere/log -p 0",
+            "--access-log /nowhere/log can't be written: No such file or directory.",
+        ),
+    ],
+)
+def test_a_mistake_is_a_sentence_with_the_cure_and_exit_code_2(
+    folder: Path, arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments.split(), "--app-dir", str(folder)] if "hello " in arguments else arguments.split()) == 2
+    assert capsys.readouterr().err == f"microwsgi: {said}\n"
+
+
+def test_a_prefix_is_not_taken_for_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--access", "x"]) == 2
+    assert "--access-log" in capsys.readouterr().err
+
+
+def test_the_real_command_ends_with_these_codes(command: Command, folder: Path) -> None:
+    assert command("serve", "nothing:app", "-p", "0", cwd=folder).wait() == 3
+    assert command("serve", "--zzz", cwd=folder).wait() == 2
+    assert command("serve", "--port", "99999", cwd=folder).wait() == 4
+
+
+def test_a_port_in_use_is_learnt_before_the_application_is_loaded(command: Command, folder: Path) -> None:
+    (folder / "never.py").write_text("print('imported')")
+    first = command("serve", "hello:app", "-p", "0", cwd=folder)
+    port = first.url().rpartition(":")[2]
+    second = command("serve", "never:app", "-p", port, cwd=folder)
+    assert second.wait() == 4
+    assert re.match(rf"microwsgi: port {port} is already in use", second.output)
+    assert "imported" not in second.output
+
+
+def test_traceback_shows_all_frames(command: Command, folder: Path) -> None:
+    (folder / "bad.py").write_text("1 / 0")
+    short, long = (
+        command("serve", "bad", "-p", "0", cwd=folder),
+        command("serve", "bad", "-p", "0", "--traceback", cwd=folder),
+    )
+    assert short.wait() == long.wait() == 3
+    assert "import_module" not in short.output
+    assert "import_module" in long.output
+
+
+def test_an_application_that_cannot_be_loaded_leaves_no_unix_socket(command: Command, folder: Path) -> None:
+    assert command("serve", "nothing:app", "-b", f"unix:{folder}/s", cwd=folder).wait() == 3
+    assert not (folder / "s").exists()
+
+
+# --- Serving ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_banner_says_what_where_and_how_to_stop(command: Command, folder: Path) -> None:
+    running = command("serve", "hello", "-p", "0", cwd=folder)
+    url = running.url()
+    running.line("Ctrl-C stops")
+    assert running.said[0] == f"microwsgi {__version__} serving hello:app"
+    assert re.fullmatch(r"  http://127\.0\.0\.1:\d+/ +\(only this machine\)", running.said[1])
+    assert len(running.said) == 3
+    assert fetch(url) == b"hello"
+
+
+def test_a_wildcard_lists_what_reaches_it_and_who(command: Command, folder: Path) -> None:
+    running = command("serve", "hello", "--host", "0.0.0.0", "-p", "0", cwd=folder)  # noqa: S104 - that is tested
+    running.line("Ctrl-C stops")
+    assert "//0.0.0.0" not in running.output
+    assert re.search(r"http://127\.0\.0\.1:\d+/", running.output)
+    assert "A development server" in running.output
+    for line in running.said:
+        assert ("http://" in line and "127.0.0.1" not in line) == ("every machine on your network" in line)
+
+
+def test_the_banner_comes_after_the_application_is_loaded(command: Command, folder: Path) -> None:
+    (folder / "slow.py").write_text("print('loaded', flush=True)\n" + dedent(HELLO))
+    running = command("serve", "slow", "-p", "0", cwd=folder)
+    running.line("Ctrl-C stops")
+    assert running.said[0] == "loaded"
+
+
+def test_variables_are_options_and_the_command_line_is_above_them(command: Command, folder: Path) -> None:
+    running = command("serve", "hello", cwd=folder, PORT="0", MICROWSGI_ACCESS_LOG="off")
+    fetch(running.url())
+    running.stop()
+    assert "GET / HTTP" not in running.output
+    above = command("serve", "hello", "--access-log", "-", "-p", "0", cwd=folder, PORT="1", MICROWSGI_ACCESS_LOG="off")
+    fetch(above.url())
+    above.stop()
+    assert '"GET / HTTP/1.1" 200 5' in above.output
+
+
+def test_the_access_log_goes_to_a_file_in_the_format_asked_for(command: Command, folder: Path) -> None:
+    running = command("serve", "hello", "-p", "0", "--access-log", "log", "--log-format", "json", cwd=folder)
+    fetch(running.url())
+    running.stop()
+    assert '"status": 200' in (folder / "log").read_text()
+
+
+def test_a_handler_class_of_http_server_is_served(command: Command, folder: Path) -> None:
+    source = """
+        from http.server import BaseHTTPRequestHandler
+        class RequestHandler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"old")
+        """
+    (folder / "httpsrv.py").write_text(dedent(source))
+    assert fetch(command("serve", "httpsrv:RequestHandler", "-p", "0", cwd=folder).url()) == b"old"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_several_addresses_are_served_at_once(command: Command, folder: Path, count: int) -> None:
+    running = command("serve", "hello", *["-b", "127.0.0.1:0"] * count, "-b", f"unix:{folder}/s", cwd=folder)
+    running.line("Ctrl-C stops")
+    urls = re.findall(r"http://127\S+/(?= )", running.output)
+    assert [fetch(url) for url in urls] == [b"hello"] * count
+    assert f"curl --unix-socket {folder}/s http://localhost/" in running.output
+    assert running.stop() == 0
+    assert not (folder / "s").exists()
+
+
+def test_python_m_microwsgi_and_a_program_of_ones_own_are_the_same(command: Command, folder: Path) -> None:
+    source = "from microwsgi import serve\nfrom hello import app\nserve(app, port=0)\nprint('and on')\n"
+    (folder / "program.py").write_text(source)
+    running = Running([sys.executable, "program.py"], cwd=folder)
+    try:
+        assert fetch(running.url()) == b"hello"
+        assert running.said[0] == f"microwsgi {__version__} serving hello:app"
+        assert running.stop() == 0
+        assert "and on" in running.output
+    finally:
+        running.end()
+
+
+def test_serve_refuses_what_is_no_application_and_no_option() -> None:
+    with pytest.raises(UsageError, match="wants an application, or where to find one, not int"):
+        serving.serve(42, port=0)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no option prot; did you mean port"):
+        serving.serve("hello", prot=0)
+
+
+def test_serve_works_in_a_thread_where_no_signal_can_be_listened_to(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    servers = []
+    made = serving.make
+
+    def make(*arguments: object) -> object:
+        servers.append(made(*arguments))  # type: ignore[arg-type]
+        return servers[-1]
+
+    monkeypatch.setattr(serving, "make", make)
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
+    monkeypatch.syspath_prepend(folder)
+    thread = threading.Thread(
+        target=serving.serve, args=("hello",), kwargs={"port": 0, "app_dir": str(folder), "access_log": "off"}
+    )
+    thread.start()
+    end = time.monotonic() + 10
+    while "Ctrl-C" not in said.getvalue() and time.monotonic() < end:
+        time.sleep(0.001)
+    try:
+        assert fetch(f"http://127.0.0.1:{servers[0].server_port}/") == b"hello"
+    finally:
+        servers[0].shutdown()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+# --- Colour and words -------------------------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("when", "stream", "variables", "expected"),
+    [
+        ("auto", Terminal(), {}, True),
+        ("auto", io.StringIO(), {}, False),
+        ("auto", Terminal(), {"NO_COLOR": "1"}, False),
+        ("auto", Terminal(), {"NO_COLOR": ""}, True),
+        ("auto", Terminal(), {"TERM": "dumb"}, False),
+        ("auto", io.StringIO(), {"FORCE_COLOR": "1"}, True),
+        ("auto", Terminal(), {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        ("always", io.StringIO(), {"NO_COLOR": "1"}, True),
+        ("never", Terminal(), {"FORCE_COLOR": "1"}, False),
+    ],
+)
+def test_colour(when: str, stream: io.StringIO, variables: dict[str, str], expected: bool) -> None:
+    assert colored(when, stream, variables) is expected
+
+
+def test_no_colour_in_a_pipe_and_colour_when_it_is_asked_for(command: Command, folder: Path) -> None:
+    plain = command("serve", "hello", "-p", "0", cwd=folder)
+    plain.line("Ctrl-C stops")
+    assert "\033" not in plain.output
+    colorful = command("serve", "hello", "-p", "0", "--color", "always", cwd=folder)
+    colorful.line("Ctrl-C stops")
+    assert "\033[1mhello:app\033[0m" in colorful.output
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (60, "1 min"), (3600 * 3 + 300, "3 h 5 min"), (2e5, "2 days")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_numbers_of_things() -> None:
+    assert [counted(number, "request") for number in range(3)] == ["0 requests", "1 request", "2 requests"]
+
+
+def test_all_commands_can_be_imported() -> None:
+    for each in COMMANDS:
+        module, _, name = each.function.partition(":")
+        assert callable(getattr(import_module(module), name))
