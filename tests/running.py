@@ -93,12 +93,16 @@ class Running:
             code = self.process.wait(limit)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it still ran after {limit} s; it said:\n{self.output}") from None
-        self.reader.join(limit)
+        self.drain()
+        return code
+
+    def drain(self) -> None:
+        """Take what is left of what it said; it has ended."""
+        self.reader.join(LIMIT)
         while not self.lines.empty():
             if (line := self.lines.get()) is not None:
                 self.said.append(line)
         self.lines.put(None)
-        return code
 
     def stop(self, number: int = signal.SIGINT, limit: float = LIMIT) -> int:
         """Send a signal, and its exit code."""
@@ -114,7 +118,7 @@ class Running:
                     self.process.wait(LIMIT)
                 except subprocess.TimeoutExpired:
                     continue
-        self.reader.join(LIMIT)
+        self.drain()
 
 
 def python(*arguments: str) -> list[str]:
