@@ -121,7 +121,10 @@ class Connection:
     def advance(self) -> None:
         """Do what can be done without waiting; afterwards `ready` says whether a thread is wanted."""
         try:
-            getattr(self, self.step)()
+            if self.step == "read_head":
+                self.read_head()
+            else:
+                getattr(self, self.step)()
         except BlockingIOError:
             pass
         except ClientError as error:
@@ -249,6 +252,10 @@ class Connection:
             self.connection.close()
 
     # --- What HTTP makes of it, in microwsgi.server.handler -----------------------------------------------------------
+
+    def read_head(self) -> None:
+        """Bytes have come while no request is under way."""
+        raise NotImplementedError
 
     def handle_one_request(self) -> None:
         """The connection is ready, and has a thread."""

@@ -275,7 +275,7 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):  # type: ignore[mi
         self.closed = self.head_sent = True
         self.connection.setblocking(True)
         self.status = 101
-        self.log(self.gateway.clock())
+        self.log()
         return self.connection, self.received
 
     # --- The response -----------------------------------------------------------------------------------------------
@@ -309,16 +309,11 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):  # type: ignore[mi
             )
         else:
             self.size = len(body)
-            self.answer = data + body[:ONE_SEND]
-            if len(body) > ONE_SEND:
-                self.send_answer()
+            if len(body) <= ONE_SEND:
+                self.answer = data + body
+            else:
+                self.send(data + body[:ONE_SEND])
                 self.send(memoryview(body)[ONE_SEND:])
-
-    def send_answer(self) -> None:
-        """Send a whole response that is made."""
-        answer, self.answer = self.answer, None
-        if answer is not None:
-            self.send(answer)
 
     def send_file(self, file: object) -> bool:
         """Have the kernel send a real file from where it stands, up to Content-Length; False if that can't be done."""
@@ -460,8 +455,9 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):  # type: ignore[mi
         if self.closed or self.ready:
             return
         if self.answer is not None:
+            answer, self.answer = self.answer, None
             try:
-                self.send_answer()
+                self.send(answer)
             except Disconnected as gone:
                 self.vanish(str(gone))
                 return
@@ -480,7 +476,11 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):  # type: ignore[mi
         if self.iterable is not None:
             self.close_sent()
         if self.began:
-            self.log(now)
+            if self.gateway.access_log is not None:
+                self.gateway.access_log(self, now - self.began)
+            if self.reason:
+                self.log_reason()
+            self.began = 0.0
         if self.close_connection or self.decoder is not None:
             self.end_body()
             return
@@ -607,7 +607,8 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):  # type: ignore[mi
         """The client has left, or is to be left: close what the application returned, and the connection."""
         if self.began and not self.closed:
             self.reason = reason
-            self.log(self.gateway.clock())
+            self.log()
+            self.log_reason()
         self.close_sent()
         self.close()
 
@@ -625,13 +626,15 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):  # type: ignore[mi
 
     # --- The log, and what else http.server's handlers have -----------------------------------------------------------
 
-    def log(self, now: float) -> None:
-        """Tell the log of a request that is done with, once."""
-        seconds, self.began = now - self.began, 0.0
-        if self.gateway.access_log is not None:
-            self.gateway.access_log(self, seconds)
-        if self.reason:
-            self.gateway.log_error(f'{self.address_string()} "{self.requestline}" {self.status or "-"}: {self.reason}')
+    def log(self) -> None:
+        """Tell the log of a request that was not ended by a response; once."""
+        if self.began and self.gateway.access_log is not None:
+            self.gateway.access_log(self, self.gateway.clock() - self.began)
+        self.began = 0.0
+
+    def log_reason(self) -> None:
+        """Say why a request was refused or broken off."""
+        self.gateway.log_error(f'{self.address_string()} "{self.requestline}" {self.status or "-"}: {self.reason}')
 
     def address_string(self) -> str:
         """The client's address and port, or "unix"."""

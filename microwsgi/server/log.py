@@ -39,6 +39,7 @@ class AccessLog:
         self.line = getattr(self, f"{log_format}_line")
         self.color = color
         self.second = 0
+        self.until = -1.0
         self.stamp = self.clock = ""
         self.lines: deque[str] = deque()
         self.lost = 0
@@ -50,9 +51,8 @@ class AccessLog:
 
     def __call__(self, request: WSGIRequestHandler, seconds: float) -> None:
         """Have a line written for a request that took so many seconds."""
-        second = int(time.time())
-        if second != self.second:
-            self.tell_time(second)
+        if request.gateway.date.until != self.until:
+            self.tell_time(request.gateway.date.until)
         if len(self.lines) < MOST_LINES:
             self.lines.append(self.line(request, seconds))
         else:
@@ -60,15 +60,16 @@ class AccessLog:
         if self.rests:
             self.wake()
 
-    def tell_time(self, second: int) -> None:
-        """Make the texts of the time, once a second."""
-        now = time.localtime(second)
+    def tell_time(self, until: float) -> None:
+        """Make the texts of the time, once a second: whenever the Date field is another."""
+        self.until = until
+        self.second = int(time.time())
+        now = time.localtime(self.second)
         month = "JanFebMarAprMayJunJulAugSepOctNovDec"[
             3 * now.tm_mon - 3 : 3 * now.tm_mon
         ]  # strftime would translate it
         self.stamp = time.strftime(f"%d/{month}/%Y:%H:%M:%S %z", now)
         self.clock = time.strftime("%H:%M:%S", now)
-        self.second = second
 
     # --- Lines ------------------------------------------------------------------------------------------------------
 
@@ -91,15 +92,15 @@ class AccessLog:
 
     def combined_line(self, request: WSGIRequestHandler, seconds: float) -> str:
         """Apache's combined log format, and the microseconds."""
-        fields = request.fields
-        line = f'{request.requestline}" {request.status} {request.size} "{fields.get("HTTP_REFERER", "-")}" "'
-        agent = fields.get("HTTP_USER_AGENT", "-")
-        text = line + agent
-        # Five quotes are ours; any other, a backslash or a control character is a client that wants to write lines of its own.
-        if text.count('"') != 4 or "\\" in text or not (text.isascii() and text.isprintable()):  # noqa: PLR2004
-            referer = quoted(fields.get("HTTP_REFERER", "-"))
-            text = f'{quoted(request.requestline)}" {request.status} {request.size} "{referer}" "{quoted(agent)}'
-        return f'{request.remote[0] or "-"} - - [{self.stamp}] "{text}" {seconds * 1e6:.0f}\n'
+        fields, path = request.fields, request.path
+        line = f"{request.command} {path} {request.request_version}"
+        referer, agent = fields.get("HTTP_REFERER", "-"), fields.get("HTTP_USER_AGENT", "-")
+        # The parser lets no control character through; what is left could still end the quotes, and write a line of its own.
+        text = f"{path}{referer}{agent}"
+        if '"' in text or "\\" in text or "\t" in text or not text.isascii() or not request.command:
+            line, referer, agent = quoted(request.requestline), quoted(referer), quoted(agent)
+        client, micros = request.remote[0] or "-", int(seconds * 1e6)
+        return f'{client} - - [{self.stamp}] "{line}" {request.status} {request.size} "{referer}" "{agent}" {micros}\n'
 
     def json_line(self, request: WSGIRequestHandler, seconds: float) -> str:
         """One JSON object."""

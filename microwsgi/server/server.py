@@ -246,7 +246,11 @@ class WSGIServer(Gateway, Lead, HTTPServer):
             self.log_exception("A connection failed:", error)
             handler.close()
         if handler.ready:
-            self.line_up(handler)
+            if handler.long_body or self.collecting:
+                self.line_up(handler)
+            else:
+                handler.owned = True
+                self.ready.append(handler)
         elif handler.wants != handler.armed:
             self.arm(handler)
 
