@@ -124,9 +124,17 @@ def wrapped(name: str) -> str:
     return name.replace(" on ", "\non ").replace("gunicorn ", "gunicorn\n").replace("microwsgi ", "microwsgi\n")
 
 
+MANY = 20  # lines: below that a server is compiled, and its bar would say that it is simple
+
+
+def stepped_over(report: Report) -> list[Depth]:
+    """The subjects whose way can be stepped through."""
+    return [depth for depth in report.stacks.values() if depth.lines and depth.lines["lines"] > MANY]
+
+
 def lines(report: Report) -> Figure:
     """The lines that a debugger steps over, by owner, and how many files they are in."""
-    depths = [depth for depth in report.stacks.values() if depth.lines and depth.lines["lines"] > MANY]
+    depths = stepped_over(report)
     depths.sort(key=lambda depth: -depth.lines["lines"] if depth.lines else 0)
     figure, axes = plt.subplots(figsize=(9, 0.34 * max(4, len(depths)) + 1))
     for row, depth in enumerate(depths):
@@ -143,9 +151,6 @@ def lines(report: Report) -> Figure:
     patches = [Patch(color=OWNERS[owner], label=OWNER_WORDS[owner]) for owner in ("stdlib", "server", "framework")]
     axes.legend(handles=patches, loc="upper right")
     return figure
-
-
-MANY = 20  # lines: below that a server is compiled, and its bar would say that it is simple
 
 
 def percentile_plot(axes: Axes, result: Result) -> None:
@@ -267,8 +272,8 @@ def slug(name: str) -> str:
 
 
 PICTURES: dict[str, tuple[str, Callable[[Report], Figure], Callable[[Report], object]]] = {
-    "towers": ("Stacks side by side", towers, lambda report: report.stacks),
-    "lines": ("Lines from the socket to the function", lines, lambda report: report.stacks),
+    "towers": ("Stacks side by side", towers, lambda report: set(TOWERS) & set(report.stacks)),
+    "lines": ("Lines from the socket to the function", lines, stepped_over),
     "percentiles": ("Latency by percentile", percentiles, lambda report: report.latency),
     "violins": ("Where the latencies lie", violins, lambda report: set(VIOLINS) & set(report.latency)),
     "throughput": ("Requests per second by connections", throughput, lambda report: len(hello_rows(report)) > 1),

@@ -6,6 +6,7 @@ import socket
 from typing import NamedTuple
 
 HOST = "127.0.0.1"
+LAST_CHUNK = b"\r\n0\r\n\r\n"
 PATIENCE = 5.0  # seconds that a server may keep a client waiting
 
 
@@ -45,6 +46,7 @@ class Response:
         self.left: int | None = None  # bytes until the end; None is until the last chunk, or until the server closes
         self.chunked = self.keep = False
         self.status = 0
+        self.tail = b"\r\n"  # the last octets of a chunked body: its first chunk may be the last
 
     def feed(self, data: bytes) -> bool:
         """Take what came; whether the response is complete. No bytes are the server's closing."""
@@ -62,8 +64,8 @@ class Response:
         if self.left is not None:
             self.left -= len(data)
             return self.left <= 0
-        # None of our bodies ends like the last chunk.
-        return self.chunked and (data.endswith(b"0\r\n\r\n") or b"".join(self.body[-2:]).endswith(b"\r\n0\r\n\r\n"))
+        self.tail = (self.tail + data[-len(LAST_CHUNK) :])[-len(LAST_CHUNK) :]
+        return self.chunked and self.tail == LAST_CHUNK  # as none of our bodies ends
 
     def _open(self, head: bytes) -> None:
         lower = head.lower() + b"\r\n"

@@ -15,7 +15,7 @@ from typing import Any
 
 from microwsgi.devtools.stack import OWNERS, capture, owner, trail
 
-ASLEEP = 5.0  # seconds: time enough for py-spy to look
+ASLEEP = 1.5  # seconds: time enough for py-spy to look
 TOOL = 0  # sys.monitoring.DEBUGGER_ID: the events are those that a debugger's steps stop at
 
 

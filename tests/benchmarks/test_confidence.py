@@ -1,0 +1,78 @@
+"""Percentiles, intervals and histograms against values that are known."""
+
+from __future__ import annotations
+
+import math
+import random
+from statistics import median
+
+import pytest
+
+from benchmarks.confidence import (
+    histogram,
+    histogram_percentile,
+    interval,
+    merged,
+    middle,
+    percentile,
+    ratio_interval,
+)
+
+
+@pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.01, 1), (0.5, 50), (0.99, 99), (0.999, 100), (1.0, 100)])
+def test_a_percentile_is_the_nearest_rank(share: float, value: int) -> None:
+    assert percentile(range(1, 101), share) == value
+
+
+def test_a_histogram_is_a_hundredth_exact_at_every_size() -> None:
+    dice = random.Random(7)
+    values = sorted(int(dice.lognormvariate(12, 2)) + 1 for _ in range(20_000))
+    counts = histogram(values)
+    assert sum(counts.values()) == len(values)
+    for share in (0.01, 0.5, 0.9, 0.99, 0.999):
+        assert histogram_percentile(counts, share) == pytest.approx(percentile(values, share), rel=0.01)
+
+
+def test_merged_histograms_are_that_of_all_values() -> None:
+    assert merged([histogram([5, 80, 900]), histogram([80, 7_000])]) == histogram([5, 80, 80, 900, 7_000])
+    assert merged([]) == {}
+
+
+def test_a_bucket_stands_for_its_middle() -> None:
+    for value in (1, 17, 1_000, 123_456_789):
+        (bucket,) = histogram([value])
+        assert middle(bucket) == pytest.approx(value, rel=0.01)
+
+
+def test_an_empty_histogram_has_no_percentile() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        histogram_percentile({}, 0.5)
+
+
+def test_the_interval_has_the_true_median_nineteen_times_of_twenty() -> None:
+    dice = random.Random(11)
+    hits = 0
+    for _ in range(200):
+        low, high = interval([dice.gauss(100, 5) for _ in range(15)])
+        hits += low <= 100 <= high
+    assert 180 <= hits <= 200
+
+
+def test_one_value_says_nothing_of_its_spread() -> None:
+    assert interval([3.0]) == (-math.inf, math.inf)
+    assert ratio_interval([3.0], [1.0, 2.0]) == (0.0, math.inf)
+
+
+def test_the_same_values_give_the_same_interval() -> None:
+    values = [1.0, 4.0, 2.0, 8.0, 3.0]
+    assert interval(values) == interval(values)
+    low, high = interval(values)
+    assert low <= median(values) <= high
+
+
+def test_a_ratio_of_what_is_twice_as_much_is_two() -> None:
+    dice = random.Random(3)
+    old = [dice.gauss(100, 2) for _ in range(9)]
+    low, high = ratio_interval([2 * value for value in old], old)
+    assert low < 2 < high
+    assert high - low < 0.2

@@ -1,0 +1,246 @@
+"""The report: JSON and back, what changed, the tables, and the page with its pictures in a browser."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import compare, latency, throughput
+from benchmarks.measuring import Measured
+from benchmarks.report import Report
+from benchmarks.stacks import Depth
+from microwsgi.devtools.stack import Frame, capture
+from tests.programs import need
+from tests.running import ROOT, environment
+
+MACHINE: dict[str, Any] = {
+    "date": "2026-01-01T00:00:00+00:00", "command": "python -m benchmarks", "commit": "abc", "versions": {"python": "3.13.0"},
+    "system": "Linux", "processor": "A processor & <more>", "cores": 2, "memory_kib": 1 << 24, "load_before": 0.1,
+    "server_cores": [0], "client_cores": [1],
+}  # fmt: skip
+SPEEDS = {"bare": 0.05, "microwsgi": 0.08, "werkzeug": 0.3, "gunicorn gthread": 0.15}  # milliseconds
+
+
+def made(scale: float = 1.0, *, wait: float = 0.001) -> Report:
+    """A report of a run that never was; ours is `scale` times as slow."""
+    dice, report = random.Random(5), Report({**MACHINE})
+    lines = {
+        "lines": 180,
+        "calls": 30,
+        "owners": {"stdlib": 30, "server": 150},
+        "files": ["a.py", "b.py"],
+        "threads": 1,
+    }
+    for name, count in (("microwsgi", 3), ("Werkzeug", 9), ("Django", 20)):
+        frames = [
+            Frame("a.module", f"function_{n}", "a/module.py", n, ("stdlib", "server", "yours")[n % 3])
+            for n in range(count)
+        ]
+        report.stacks[name] = Depth(name, frames, frames[-2:], {**lines, "lines": 60 * count})
+    for workload in latency.WORKLOADS:
+        result = report.latency[workload.name] = latency.Result(workload)
+        for _ in range(5):
+            result.rounds.append({})
+            for name, speed in SPEEDS.items():
+                each = speed * (scale if name == "microwsgi" else 1) * dice.uniform(0.98, 1.02) * 1e6
+                result.add(
+                    name, Measured([int(each * dice.lognormvariate(0, 0.1)) for _ in range(400)], 0.3, each / 1e3)
+                )
+    for name in ("hello1", "hello8", "hello64", "file"):
+        row = report.throughput[name] = throughput.Result(throughput.ROWS[name])
+        row.rounds = [
+            {
+                each: {"rate": 1000 / speed, "cpu_us": speed * 500, "seconds": speed, "requests": 9.0}
+                for each, speed in SPEEDS.items()
+            }
+            for _ in range(2)
+        ]
+    for _ in range(5):
+        report.noise.note(50_000 * dice.uniform(0.98, 1.02), 90_000, wait)
+    report.left_out = {"latency: bjoern": "not installed"}
+    return report
+
+
+def test_a_report_comes_back_from_its_file(tmp_path: Path) -> None:
+    report = made()
+    report.write(tmp_path / "new" / "report.json")
+    again = Report.read(tmp_path / "new" / "report.json")
+    assert json.dumps(again.as_json()) == json.dumps(report.as_json())
+
+
+def test_another_file_is_no_report(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(ValueError, match="not a report"):
+        Report.read(tmp_path / "other.json")
+
+
+def test_a_change_is_told_when_it_is_more_than_chance() -> None:
+    same = {change.what: change.verdict for change in compare.changes(made(), made())}
+    assert set(same.values()) == {"same"}
+    slower = {change.what: change for change in compare.changes(made(), made(1.3))}
+    found = slower["hello p50"]
+    assert found.verdict == "worse"
+    assert found.ratio == pytest.approx(1.3, rel=0.05)
+    assert found.interval[0] < 1.3 < found.interval[1]
+    quicker = {change.what: change.verdict for change in compare.changes(made(1.3), made())}
+    assert quicker["hello p50"] == "better"
+
+
+def test_a_change_within_the_spread_is_unsure() -> None:
+    (found,) = compare.change("x", [100.0, 80.0, 120.0, 95.0], [110.0, 90.0, 125.0, 92.0])
+    assert found.verdict == "unsure"
+    assert list(compare.change("x", [], [1.0])) == []
+
+
+def test_a_figure_is_only_shown_when_there_is_enough_behind_it() -> None:
+    result = made().latency["hello"]
+    assert result.figure("microwsgi", "p99")  # 20 of 2,000 lie beyond
+    assert result.figure("microwsgi", "p999") is None
+    assert result.figure("nobody", "p50") is None
+
+
+def printed(report: Report) -> str:
+    console = pytest.importorskip("rich.console")
+    from benchmarks import terminal  # noqa: PLC0415 - needs rich
+
+    out = console.Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    with out.file:
+        terminal.show(out, report)
+    return str(out.export_text())
+
+
+def test_a_quiet_run_has_a_verdict() -> None:
+    text = printed(made())
+    assert re.search(r"p50 of werkzeug's: 0\.2\d \(0\.2\d-0\.2\d\)  quicker", text)
+    assert "too noisy" not in text
+    assert "bjoern left out: not installed" in text
+
+
+def test_a_noisy_run_says_so_and_has_none() -> None:
+    text = printed(made(wait=0.4))
+    assert "too noisy for a verdict: 40% of the time was spent waiting for a core" in text
+    assert "quicker" not in text
+    assert "no verdict" in text
+
+
+def test_verdicts_of_a_busy_machine_are_in_brackets() -> None:
+    report = made()
+    assert "(below)" not in printed(report)
+    for by in report.throughput["hello8"].rounds:
+        for figures in by.values():
+            figures["foreign"] = 0.3
+    text = printed(report)
+    assert "others used 30% of the cores" in text
+    assert "(below)" in text or "(bar)" in text or "(aim)" in text
+
+
+def test_the_page_has_every_picture_with_its_data_and_asks_the_network_for_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415
+
+    from benchmarks import page  # noqa: PLC0415 - needs matplotlib
+
+    chromium, report = need("chromium"), made()
+    page.write(tmp_path / "page.html", report, made(1.3))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        asked: list[str] = []
+        inks = set()
+        for theme in ("light", "dark"):
+            tab = browser.new_page(color_scheme=theme)
+            tab.on("request", lambda request: asked.append(request.url))
+            tab.goto(f"file://{tmp_path}/page.html")
+            pictures = tab.evaluate(
+                "[...document.querySelectorAll('figure svg')].map(svg => [svg.id, svg.getBoundingClientRect().height, "
+                "svg.getAttribute('aria-label')])"
+            )
+            assert [name for name, _, _ in pictures] == ["towers", "lines", "percentiles", "violins", "throughput"]
+            assert all(height > 100 and label for _, height, label in pictures)
+            drawn = tab.evaluate(
+                "Object.fromEntries([...document.querySelectorAll('figure svg [id]')].map(each => [each.id, "
+                "each.getBoundingClientRect().width]))"
+            )
+            for series in expected(report):
+                assert drawn.get(series, 0) > 1, series
+            inks.add(tab.evaluate("getComputedStyle(document.querySelector('#towers text')).fill"))
+            assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert len(inks) == 2  # the ink of dark is not that of light
+        assert asked == [f"file://{tmp_path}/page.html"] * 2
+        browser.close()
+
+
+def expected(report: Report) -> list[str]:
+    """The ids of all series that the pictures of a report must have."""
+    names = ("bare", "microwsgi", "werkzeug", "gunicorn-gthread")
+    return [
+        *(
+            f"towers-frame-{name}-{level}"
+            for name, count in (("microwsgi", 3), ("django", 20))
+            for level in range(count)
+        ),
+        *(f"lines-lines-{name}-server" for name in ("microwsgi", "werkzeug", "django")),
+        *(f"percentiles-percentiles-{workload}-{name}" for workload in report.latency for name in names),
+        *(f"violins-violin-{workload}-{name}" for workload in ("hello", "form", "traceback") for name in names),
+        *(f"throughput-throughput-{name}" for name in names),
+    ]
+
+
+def test_text_of_others_is_escaped_in_the_page() -> None:
+    pytest.importorskip("matplotlib")
+    from benchmarks import page  # noqa: PLC0415
+
+    report = Report({**MACHINE})
+    report.stacks["<b>"] = Depth("<b>", capture(), [], None)
+    text = page.html(report)
+    assert "A processor &amp; &lt;more&gt;" in text
+    assert "<b>:" not in text
+
+
+def test_the_readmes_pictures_follow_the_readers_theme(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from benchmarks import pictures  # noqa: PLC0415
+
+    written = pictures.write(tmp_path, made())
+    assert [path.name for path in written] == ["stacks.svg", "latency.svg"]
+    for path in written:
+        text = path.read_text()
+        assert text.startswith("<svg")
+        assert "prefers-color-scheme:dark" in text
+        assert not any(colour in text for colour in pictures.NAMES)
+
+
+def test_the_command_shows_an_earlier_report_and_what_changed(tmp_path: Path) -> None:
+    pytest.importorskip("rich")
+    made().write(tmp_path / "old.json")
+    made(1.3).write(tmp_path / "new.json")
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "--from",
+        str(tmp_path / "new.json"),
+        "--compare",
+        str(tmp_path / "old.json"),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=True)
+    assert "changes since 2026-01-01" in run.stdout
+    assert re.search(r"hello p50 .* worse", run.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["nothing"], "there is no part nothing"), (["latency", "--workloads", "x"], "there is no 'x'")],
+)
+def test_a_wrong_name_is_answered_with_the_right_ones(arguments: list[str], said: str) -> None:
+    pytest.importorskip("rich")
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=False)
+    assert run.returncode == 1
+    assert said in run.stderr

@@ -1,0 +1,109 @@
+"""The stack counters: our depths, and their agreement with a look from outside."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from benchmarks import stacks
+from benchmarks.processes import Server, Unavailable
+from microwsgi.devtools.stack import Frame
+from tests.running import ROOT
+
+SUBJECTS = {subject.name: subject for subject in stacks.ALL}
+PY_SPY_FRAME = re.compile(r"^    (\S.*) \((.+?):\d+\)$")
+
+
+def measured(name: str) -> stacks.Depth:
+    try:
+        return stacks.measure(SUBJECTS[name], sys.executable)
+    except Unavailable as reason:
+        pytest.skip(f"{name}: {reason}")
+
+
+def test_five_frames_to_a_bare_application() -> None:
+    depth = measured("microwsgi")
+    assert len(depth.frames) == 5
+    assert depth.owners() == {"stdlib": 2, "server": 2, "framework": 0, "yours": 1}
+    assert (depth.frames[0].module, depth.frames[0].function) == ("threading", "Thread._bootstrap")
+    assert (depth.frames[-1].module, depth.frames[-1].function) == ("benchmarks.subjects.probe_wsgi", "app")
+
+
+def test_two_frames_of_a_traceback_before_none_of_yours() -> None:
+    depth = measured("microwsgi")
+    assert [frame.owner for frame in depth.trail] == ["server", "yours"]
+
+
+def test_six_frames_to_a_view_of_app() -> None:
+    pytest.importorskip("microwsgi.framework.app", reason="the framework is not there")
+    depth = measured("microwsgi App")
+    assert len(depth.frames) == 6
+    assert depth.frames[-1].function == "view"
+
+
+def test_werkzeug_has_twelve_or_about_and_more_lines_than_ours() -> None:
+    ours, theirs = measured("microwsgi"), measured("Werkzeug")
+    assert 10 <= len(theirs.frames) <= 14
+    assert theirs.owners()["server"] >= 3
+    if ours.lines and theirs.lines:
+        assert ours.lines["lines"] < theirs.lines["lines"]
+        assert len(ours.lines["files"]) < len(theirs.lines["files"])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="lines are counted with sys.monitoring, from Python 3.12 on")
+def test_lines_are_those_from_the_socket_to_the_view_and_no_others() -> None:
+    found = measured("microwsgi").lines
+    assert found
+    assert found["lines"] == sum(found["owners"].values())
+    assert found["owners"]["yours"] == 0
+    assert "microwsgi/server/handler.py" in found["files"]
+    assert not any("probe" in file for file in found["files"])
+    # More than the calls on the way, fewer than a debugger's patience.
+    assert found["calls"] < found["lines"] < 1000
+
+
+def test_files_are_named_without_this_machines_directories() -> None:
+    for name in ("microwsgi", "Werkzeug"):
+        assert not [frame for frame in measured(name).frames if frame.file.startswith("/")]
+    frame = Frame("m", "f", "/usr/lib/python3.13/site-packages/flask/app.py", 1, "framework")
+    assert stacks.shortened(frame).file == "flask/app.py"
+    assert stacks.shortened(frame._replace(file="/usr/lib/python3.13/http/server.py")).file == "http/server.py"
+    assert stacks.shortened(frame._replace(file=f"{ROOT}/microwsgi/cli.py")).file == "microwsgi/cli.py"
+
+
+@pytest.mark.parametrize("name", ["microwsgi", "Werkzeug", "httpsrv.py on HTTPServer", "Flask"])
+def test_the_count_agrees_with_py_spys(name: str) -> None:
+    program = shutil.which("py-spy") or shutil.which("py-spy", path=str(Path(sys.executable).parent))
+    if not program:
+        pytest.skip("py-spy is not installed")
+    subject, counted = SUBJECTS[name], measured(name)
+    with Server(subject.command(sys.executable)) as server:
+        thread = threading.Thread(target=stacks.ask, args=(server.port, "/sleep"))
+        thread.start()
+        seen = sleeping(program, server.pid)
+        thread.join()
+    # The innermost is the probe that sleeps for the view.
+    assert seen[0][0] == "answer"
+    ours = [(frame.function.rpartition(".")[2], Path(frame.file).name) for frame in reversed(counted.frames)]
+    assert [(function.rpartition(".")[2], Path(file).name) for function, file in seen[1:]] == ours
+
+
+def sleeping(program: str, pid: int) -> list[tuple[str, str]]:
+    """The frames of the thread that sleeps in the probe, innermost first; asked until it is there."""
+    for _ in range(20):
+        dump = subprocess.run([program, "dump", "--pid", str(pid)], capture_output=True, text=True, check=False)
+        if dump.returncode:
+            if "ermission" in dump.stderr:
+                pytest.skip("py-spy may not look into processes here")
+            continue
+        for thread in re.split(r"^Thread ", dump.stdout, flags=re.MULTILINE):
+            frames = [found.groups() for line in thread.splitlines() if (found := PY_SPY_FRAME.match(line))]
+            if any(function == "answer" for function, _ in frames):
+                return [(str(function), str(file)) for function, file in frames]
+    pytest.fail("no thread slept in the probe")
