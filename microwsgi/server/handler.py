@@ -225,7 +225,7 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):  # type: ignore[mi
         else:
             environ["wsgi.input"] = self.input()
             environ["wsgi.trailers"] = self.decoder.trailers
-        if "HTTP_UPGRADE" in self.fields:
+        if "HTTP_UPGRADE" in self.fields and self.request_version == "HTTP/1.1":  # RFC 9110 7.8: ignored in HTTP/1.0
             taken = TakenSocket(self.take_socket)
             environ["microwsgi.socket"] = environ["werkzeug.socket"] = environ["gunicorn.socket"] = taken
         return environ

@@ -50,6 +50,7 @@ def application(environ: Any, start_response: StartResponse) -> Iterable[bytes]:
     body = environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Type", "application/json")])
     texts = {key: value for key, value in environ.items() if isinstance(value, str)}
+    texts["socket"] = "taken over" if "werkzeug.socket" in environ else ""
     return [json.dumps({**texts, "body": body.decode("latin-1")}).encode()]
 
 
@@ -415,6 +416,16 @@ def test_early_hints_go_to_http_1_1_only(server: Running) -> None:
     assert server.get("/hints").interim == [103]
     (response,) = server.send(b"GET /hints HTTP/1.0\r\n\r\n")
     assert (response.status, response.interim) == (200, [])
+
+
+def test_an_upgrade_of_http_1_0_can_not_be_taken(server: Running) -> None:
+    """RFC 9110 7.8: a server MUST ignore Upgrade in an HTTP/1.0 request."""
+    request = "GET / {}\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    offers = []
+    for version in ("HTTP/1.1", "HTTP/1.0"):
+        (response,) = server.send(request.format(version).encode())
+        offers.append(json.loads(response.body)["socket"])
+    assert offers == ["taken over", ""]
 
 
 def test_a_client_that_waits_for_100_may_get_a_final_response_instead(server: Running) -> None:
