@@ -24,6 +24,7 @@ from microwsgi.options import Options
 from microwsgi.prompt import one_prompt
 from microwsgi.server.gateway import Application
 from microwsgi.server.handler import WSGIRequestHandler
+from microwsgi.server.hosts import Hosts
 from microwsgi.server.log import AccessLog, escaped
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, loopback_only, unlink, urls
@@ -70,18 +71,13 @@ def run(application: object, options: Options) -> None:
     try:
         with stop.on_signals(), listening(options) as listeners:
             name, application = named(application, options)
-            log = open_log(options)
-            try:
-                server = make(application, options, listeners, log)
-                stop.server = server
+            with open_log(options) as log:
+                server = stop.server = make(application, options, listeners, log)
                 banner(name, listeners, options)
                 start = time.monotonic()
                 with one_prompt(server):
                     server.serve_forever()
-                say(farewell(server.requests, server.failures, time.monotonic() - start))
-            finally:
-                if log is not None:
-                    log.close()
+            say(farewell(server.requests, server.failures, time.monotonic() - start))
     except KeyboardInterrupt:  # a second signal, or one before there was anything to finish
         say("Stopped at once.")
 
@@ -115,7 +111,7 @@ def make(application: object, options: Options, listeners: list[socket.socket], 
     handler: type = WSGIRequestHandler
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
         handler, application = application, None
-    return WSGIServer(
+    server = WSGIServer(
         options.addresses[0],
         handler,
         application=application,  # type: ignore[arg-type]  # the loader has checked it
@@ -123,18 +119,27 @@ def make(application: object, options: Options, listeners: list[socket.socket], 
         sockets=listeners,
         access_log=log,
     )
+    if "*" not in options.allow_host and (options.allow_host or loopback_only(listeners)):
+        server.hosts = Hosts(options.allow_host)
+    return server
 
 
-def open_log(options: Options) -> AccessLog | None:
-    """The access log that the options ask for."""
+@contextmanager
+def open_log(options: Options) -> Iterator[AccessLog | None]:
+    """The access log that the options ask for; at the end what is left of it is written."""
     if options.access_log == "off":
-        return None
-    if options.access_log == "-":
-        return AccessLog(sys.stdout, options.log_format, color=colored(options.color, sys.stdout))  # type: ignore[arg-type]
+        yield None
+        return
+    color = options.access_log == "-" and colored(options.color, sys.stdout)
+    target = sys.stdout if options.access_log == "-" else options.access_log
     try:
-        return AccessLog(options.access_log, options.log_format)
+        log = AccessLog(target, options.log_format, color=color)  # type: ignore[arg-type]  # TextIO is TextIOBase, in fact
     except OSError as error:
         raise UsageError(f"--access-log {options.access_log} can't be written: {error.strerror}.") from None
+    try:
+        yield log
+    finally:
+        log.close()
 
 
 # --- What is said on the terminal ---------------------------------------------------------------------------------------
