@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 from microwsgi.options import Options
 from microwsgi.server.environ import Environ
+from microwsgi.server.hosts import Hosts
 from microwsgi.wire.response import Clock
 
 Application = Callable[[Environ, Callable[..., object]], Iterable[bytes]]
@@ -25,6 +26,8 @@ class Gateway:
 
     stopping = False
     """Whether connections are to end with the response that they are at."""
+    hosts: Hosts | None = None
+    """The hosts that are answered for, None for all: a matter of the command line, which listens where browsers are."""
     parks = False
     """Whether a response that has nothing to send yet can wait without a thread: `wake` says when it goes on."""
 

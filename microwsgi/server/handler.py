@@ -20,10 +20,19 @@ from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
 from wsgiref.util import FileWrapper
 
-from microwsgi.errors import Abandoned, ApplicationError, ClientError, Disconnected, ExpectationFailed, RequestTimeout
+from microwsgi.errors import (
+    Abandoned,
+    ApplicationError,
+    ClientError,
+    Disconnected,
+    ExpectationFailed,
+    MisdirectedRequest,
+    RequestTimeout,
+)
 from microwsgi.server.connection import NEVER, READ, RECEIVE, WRITE, Connection, FileSlice
 from microwsgi.server.environ import Environ, TakenSocket, base_environ, request_environ
 from microwsgi.server.gateway import Application, Gateway, multithreaded
+from microwsgi.server.hosts import Hosts, host_name
 from microwsgi.wire import head as wire
 from microwsgi.wire.body import Body, Decoder, decoder
 from microwsgi.wire.response import CONTINUE, LAST_CHUNK, ResponseHead, early_hints, refusal, response_head
@@ -144,12 +153,21 @@ class WSGIRequestHandler(Connection, BaseHTTPRequestHandler):  # type: ignore[mi
         self.began = self.gateway.clock()
         self.command, self.path, self.request_version, fields = wire.parse_head(head, self.gateway.options)
         self.fields = fields
+        if self.gateway.hosts is not None:
+            self.check_host(self.gateway.hosts)
         if "HTTP_CONNECTION" in fields or self.request_version == "HTTP/1.0":
             self.close_connection = not self.client_persists()
         if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields or "HTTP_EXPECT" in fields:
             self.take_body()
         else:
             self.ready = True
+
+    def check_host(self, hosts: Hosts) -> None:
+        """Refuse a request for a name that may have come to mean this machine only lately."""
+        host = self.fields.get("HTTP_HOST")
+        if host is not None and self.remote[0] and not hosts.allows(host):
+            name = host_name(host)
+            raise MisdirectedRequest(f"This server does not answer for {name!r}; with --allow-host {name} it would.")
 
     def client_persists(self) -> bool:
         """Whether the client means to send more requests on this connection."""

@@ -149,7 +149,7 @@ class FileConnection:
 
 
 def wsgi(application: Application) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Make a method for a handler class of http.server, to be used as `do_GET = do_POST = wsgi(application)`.
+    """Make the method for a handler class of http.server: `do_GET = do_POST = wsgi(application)`.
 
     The request that the class has parsed is written down again and parsed strictly, so the application meets the same
     environ, and the client the same refusals, as on our own server.

@@ -1,0 +1,55 @@
+"""Which hosts a server answers for: a page of a hostile site must not reach it by a name that suddenly means this machine.
+
+That is DNS rebinding: the browser asks evil.example's server for a page, then evil.example becomes 127.0.0.1, and the page's
+script may read what we answer. The browser's Host field still says evil.example. `microwsgi.server.handler` asks `allows`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+KNOWN = 256
+"""Hosts that are remembered with the answer."""
+
+
+class Hosts:
+    """The names of this machine, those that end in .localhost, every IP address, since rebinding needs a name, and `names`."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        own = (
+            socket.gethostname()
+        )  # the system knows it; asking a name server could take long, and could be answered wrongly
+        self.names = {
+            "localhost",
+            own.lower(),
+            own.lower().partition(".")[0],
+            *(name.lower().rstrip(".") for name in names),
+        }
+        self.known: dict[str, bool] = {}
+
+    def allows(self, host: str) -> bool:
+        """Whether to answer a request with this Host, which may have a port."""
+        answer = self.known.get(host)
+        if answer is None:
+            answer = self.judge(host_name(host))
+            if len(self.known) < KNOWN:
+                self.known[host] = answer
+        return answer
+
+    def judge(self, name: str) -> bool:
+        if name in self.names or name.endswith(".localhost"):
+            return True
+        try:
+            ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+def host_name(host: str) -> str:
+    """A valid Host without the port, as names are compared."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower().rstrip(".")

@@ -1,0 +1,57 @@
+"""microwsgi/server/hosts.py: no answer for a name that means this machine only since a moment ago (DNS rebinding)."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from microwsgi.server.hosts import KNOWN, Hosts
+from tests.server.exchange import Running
+from tests.server.test_lead import hello
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:8000", "localhost.", "a.localhost", "a.b.localhost:1", "127.0.0.1", "127.0.0.1:8000", "[::1]",
+     "[::1]:8000", "192.0.2.7", "[2001:db8::1]:80", socket.gethostname(), "extra.example", "Extra.Example:80"],
+)  # fmt: skip
+def test_this_machine_addresses_and_what_was_allowed_are_answered(host: str) -> None:
+    assert Hosts(["Extra.example"]).allows(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8000", "localhost.evil.example", "notlocalhost", "127.0.0.1.evil.example", "", "0x7f.1",
+     "[v1.a]", "a.extra.example"],
+)  # fmt: skip
+def test_any_other_name_is_not(host: str) -> None:
+    assert not Hosts(["extra.example"]).allows(host)
+
+
+def test_inventing_names_does_not_fill_the_memory() -> None:
+    hosts = Hosts()
+    for number in range(2 * KNOWN):
+        assert not hosts.allows(f"{number}.example")
+    assert len(hosts.known) == KNOWN
+
+
+def test_the_refusal_is_a_421_that_explains_itself() -> None:
+    running = Running(hello)
+    running.server.hosts = Hosts()
+    with running:
+        (response,) = running.send(b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+        assert response.status == 421
+        assert b"--allow-host evil.example" in response.body
+        (response,) = running.send(b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert response.status == 421
+        (response,) = running.send(b"GET / HTTP/1.0\r\n\r\n")
+        assert response.status == 200, "who sends no Host is no browser"
+        (response,) = running.send(b"GET / HTTP/1.1\r\nHost: localhost:1\r\nConnection: close\r\n\r\n")
+        assert response.status == 200
+
+
+def test_without_the_command_line_every_host_is_answered() -> None:
+    with Running(hello) as running:
+        (response,) = running.send(b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+        assert response.status == 200
