@@ -244,9 +244,14 @@ class Stop:
 
     def heard(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's signature
         """In the main thread, between two of its steps."""
-        self.signals += 1
-        if self.server is None or self.signals > 1:
+        if self.server is None:
             raise KeyboardInterrupt
+        self.signals += 1
+        if self.signals > 1:
+            self.server.options.grace_time = 0.0  # wherever it is, it waits for nobody any more
+            if self.signals == 2:  # noqa: PLR2004 - a third one must not disturb the end
+                raise KeyboardInterrupt
+            return
         self.server.request_stop()
         if running := self.server.in_flight():
             start = "\r" if sys.stderr.isatty() else ""  # over the ^C
