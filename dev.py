@@ -185,7 +185,7 @@ def check() -> None:
 def bench(*arguments: str) -> None:
     """Measure, beside every other server that can be installed here."""
     prepare(optional=["bench"])
-    become(PYTHON, "-m", "benchmarks", *(arguments or ("throughput",)))
+    become(PYTHON, "-m", "benchmarks", *arguments)
 
 
 def fuzz(*arguments: str) -> None:

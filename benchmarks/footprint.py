@@ -125,7 +125,7 @@ def measure_idling(name: str, python: str, log: str) -> Figures:
 def kept(server: Server, count: int) -> Iterator[None]:
     """So many kept connections, each after one request, while the `with` runs."""
     with Process(
-        [sys.executable, "-m", "benchmarks.clients.idle", str(server.port), str(count)], CLIENT_CORES
+        [sys.executable, "-m", "benchmarks.clients.idle", str(server.port), str(count)], CLIENT_CORES, piped=True
     ) as client:
         assert client.popen.stdout is not None
         if client.popen.stdout.readline() != b"open\n":

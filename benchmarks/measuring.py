@@ -25,7 +25,7 @@ class Client:
     """The client's process; leaving the `with` ends it."""
 
     def __init__(self) -> None:
-        self.process = Process([sys.executable, "-m", "benchmarks.clients.latency"], CLIENT_CORES)
+        self.process = Process([sys.executable, "-m", "benchmarks.clients.latency"], CLIENT_CORES, piped=True)
 
     def run(
         self,

@@ -211,6 +211,5 @@ def method(report: Report) -> str:
         "process of its own, on one core, the client on another; subjects take turns in random order, round after round, in "
         "new processes each round. Figures are medians over the rounds, ratios are taken pair by pair within a "
         "round, intervals by bootstrap (95 %). Processor time is the server's, all its threads and children, as the kernel "
-        "counts it.</p>"
-        + left_out(report.left_out)
+        "counts it.</p>" + left_out(report.left_out)
     )

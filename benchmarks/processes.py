@@ -59,7 +59,7 @@ def environment(**more: str) -> dict[str, str]:
 class Process:
     """A program in a session of its own, on the core it is given; leaving the `with` ends all of it."""
 
-    def __init__(self, command: Sequence[str], cores: set[int], **more: str) -> None:
+    def __init__(self, command: Sequence[str], cores: set[int], *, piped: bool = False, **more: str) -> None:
         self.command = list(command)
         self.output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `stop`
         self.popen = subprocess.Popen(
@@ -67,7 +67,7 @@ class Process:
             cwd=ROOT,
             env=environment(**more),
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE if cores is CLIENT_CORES else self.output,
+            stdout=subprocess.PIPE if piped else self.output,
             stderr=self.output,
             start_new_session=True,
             preexec_fn=in_child(cores),  # noqa: PLW1509 - the harness has one thread
@@ -212,7 +212,7 @@ def answers(port: int, timeout: float) -> bool:
 
 def client(command: Sequence[str], limit: float, **more: str) -> str:
     """Run a client on the clients' core to its end and return what it printed."""
-    with Process(command, CLIENT_CORES, **more) as process:
+    with Process(command, CLIENT_CORES, piped=True, **more) as process:
         try:
             out, _ = process.popen.communicate(timeout=limit)
         except subprocess.TimeoutExpired:

@@ -58,7 +58,7 @@ def show(console: Console, report: Report) -> None:
             console.print(figures_of(row))
             console.print(ratios_of(row))
         for name, reason in row.left_out.items():
-            console.print(f"[dim]{name} left out: {reason}[/]", highlight=False)
+            console.print(f"[dim]{row.row.title}: {name} left out: {reason}[/]", highlight=False)
     for name, reason in report.left_out.items():
         console.print(f"[dim]{name} left out: {reason}[/]", highlight=False)
 
