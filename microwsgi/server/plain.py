@@ -149,8 +149,9 @@ class FileConnection:
 
 
 def wsgi(application: Application) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Make the method for a handler class of http.server: `do_GET = do_POST = wsgi(application)`.
+    """Make an application a method of a plain handler class.
 
+    Use it as `do_GET = do_POST = wsgi(application)`.
     The request that the class has parsed is written down again and parsed strictly, so the application meets the same
     environ, and the client the same refusals, as on our own server.
     """

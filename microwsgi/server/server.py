@@ -16,7 +16,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from heapq import heappop, heappush
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import BaseServer
 from time import monotonic
@@ -29,6 +28,7 @@ from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.lead import Lead
 from microwsgi.server.plain import handler_class
 from microwsgi.server.poller import Poller
+from microwsgi.server.rest import Rest
 from microwsgi.server.sockets import listen, unlink
 
 ACCEPTS = 64
@@ -41,7 +41,7 @@ RETRY = 0.5
 """Seconds without accepting when the process has no descriptors left."""
 
 
-class WSGIServer(Gateway, Lead, HTTPServer):
+class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whose handlers are Connections
     """A WSGI server with the methods of http.server's HTTPServer.
 
     `server_address` is a (host, port), or an address as `microwsgi serve --bind` takes it; `sockets`, if given, are used
@@ -161,8 +161,7 @@ class WSGIServer(Gateway, Lead, HTTPServer):
         self.collecting: set[object] = set()
         self.holds = 0
         self.most_holds = max(self.options.threads // 2, 1)
-        self.timers: list[tuple[float, int, Connection]] = []
-        self.timer_number = 0
+        self.forget_timers()
         self.next_look = self.listen_at = NEVER
 
     def begin(self) -> None:
@@ -372,13 +371,6 @@ class WSGIServer(Gateway, Lead, HTTPServer):
             elif not handler.owned and handler.step == "read_head":
                 handler.close()
 
-    def end_rest(self, handler: Connection) -> None:
-        """A response that rests will not be asked on."""
-        with self.guard:
-            claimed, handler.parked = handler.parked, False
-        if claimed:
-            handler.vanish("the server stops")
-
     # --- Settling: whoever ran the handler ----------------------------------------------------------------------------
 
     def settle(self, handler: Connection, leads: bool) -> None:  # noqa: FBT001 - on every request's way
@@ -406,16 +398,6 @@ class WSGIServer(Gateway, Lead, HTTPServer):
                     self.arm(handler)
                 handler.owned = False  # last: from here on the leader arms it, and does not ask for the guard
 
-    def park(self, handler: Connection) -> None:
-        """Let a response that has nothing to send rest without a thread, unless it was woken meanwhile."""
-        with self.guard:
-            if not handler.asleep:
-                self.ready.append(handler)
-                return
-            handler.parked = True
-            if handler.wants != handler.armed:
-                self.arm(handler)
-
     # --- Gateway: what handlers ask of their server, from any thread ----------------------------------------------------
 
     def watch(self, deadline: float) -> None:
@@ -424,46 +406,6 @@ class WSGIServer(Gateway, Lead, HTTPServer):
             self.next_look = deadline
             if self.polling:
                 self.poller.wake()
-
-    def wake(self, handler: Connection, after: float) -> None:  # type: ignore[override]  # whose handlers are Connections
-        """Ask an iterable on: at once, or after so many seconds when nobody else does."""
-        with self.guard:
-            if after > 0:
-                handler.asleep = True
-                handler.wake_at = monotonic() + after
-                self.set_timer(handler)
-            elif handler.parked:
-                handler.parked = False
-                self.ready.append(handler)
-                if self.polling:
-                    self.poller.wake()
-            else:
-                handler.asleep = False
-
-    def set_timer(self, handler: Connection) -> None:
-        """Have one timer for each handler that may rest, and no more: one that goes off early is set again."""
-        if handler.wake_at < handler.timer_at:
-            handler.timer_at = handler.wake_at
-            self.timer_number += 1
-            heappush(self.timers, (handler.timer_at, self.timer_number, handler))
-            if self.polling and self.timers[0][2] is handler:
-                self.poller.wake()
-
-    def fire_timers(self, now: float) -> None:
-        """Ask on the iterables whose time has come."""
-        while self.timers and self.timers[0][0] <= now:
-            with self.guard:
-                handler = heappop(self.timers)[2]
-                handler.timer_at = NEVER
-                if handler.closed or not handler.asleep:
-                    continue
-                if handler.wake_at > now:
-                    self.set_timer(handler)
-                elif handler.parked:
-                    handler.parked = False
-                    self.ready.append(handler)
-                else:
-                    handler.asleep = False
 
     def may_collect(self, handler: object) -> bool:
         """Whether the poller has room for one more small body."""
