@@ -103,7 +103,8 @@ def named(application: object, options: Options) -> tuple[str, object]:
     if not callable(application):
         raise UsageError(f"serve() wants an application, or where to find one, not {type(application).__name__}.")
     owner = application if hasattr(application, "__qualname__") else type(application)
-    return f"{owner.__module__}:{owner.__qualname__}", application
+    module = os.path.basename(sys.argv[0]) if owner.__module__ == "__main__" else owner.__module__
+    return f"{module}:{owner.__qualname__}", application
 
 
 def make(application: object, options: Options, listeners: list[socket.socket], log: AccessLog | None) -> WSGIServer:
@@ -127,7 +128,7 @@ def make(application: object, options: Options, listeners: list[socket.socket], 
 @contextmanager
 def open_log(options: Options) -> Iterator[AccessLog | None]:
     """The access log that the options ask for; at the end what is left of it is written."""
-    if options.access_log == "off":
+    if options.access_log == "off" or (options.access_log == "-" and sys.stdout is None):
         yield None
         return
     color = options.access_log == "-" and colored(options.color, sys.stdout)
@@ -139,7 +140,10 @@ def open_log(options: Options) -> Iterator[AccessLog | None]:
     try:
         yield log
     finally:
-        log.close()
+        try:
+            log.close()
+        except OSError as error:
+            say(f"The end of the access log is lost: {error.strerror}.")
 
 
 # --- What is said on the terminal ---------------------------------------------------------------------------------------
@@ -199,7 +203,12 @@ def colored(when: str, stream: object, environ: Mapping[str, str] = os.environ) 
         return False
     if environ.get("FORCE_COLOR"):
         return True
-    return stream.isatty() and environ.get("TERM") != "dumb"  # type: ignore[attr-defined]
+    return is_terminal(stream) and environ.get("TERM") != "dumb"
+
+
+def is_terminal(stream: object) -> bool:
+    """Whether people read it; without a standard stream Python has None for it."""
+    return stream is not None and stream.isatty()  # type: ignore[attr-defined]
 
 
 def paint(text: str, style: str) -> str:
@@ -254,7 +263,7 @@ class Stop:
             return
         self.server.request_stop()
         if running := self.server.in_flight():
-            start = "\r" if sys.stderr.isatty() else ""  # over the ^C
+            start = "\r" if is_terminal(sys.stderr) else ""  # over the ^C
             line, seconds = max(running, key=lambda request: request[1])
             what = f"{counted(len(running), 'request')} ({escaped(line.rpartition(' ')[0])}, {seconds:.1f} s)"
             say(f"{start}Stopping; waiting for {what}. Ctrl-C again to stop now.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -236,6 +237,31 @@ def test_the_access_log_goes_to_a_file_in_the_format_asked_for(command: Command,
     assert '"status": 200' in (folder / "log").read_text()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_a_full_disk_costs_the_log_and_nothing_else(command: Command, folder: Path) -> None:
+    running = command("serve", "hello", "-p", "0", "--access-log", "/dev/full", cwd=folder)
+    assert fetch(running.url()) == b"hello"
+    assert running.stop() == 0
+    assert "The end of the access log is lost: No space left on device." in running.said
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_without_a_standard_stream_it_serves_too(folder: Path, closed: str) -> None:
+    """As some supervisors start programs: Python has None for sys.stdout or sys.stderr then."""
+    running = Running(["sh", "-c", f"exec {sys.executable} -m microwsgi serve hello -b unix:s {closed}>&-"], cwd=folder)
+    try:
+        end = time.monotonic() + 10
+        with socket.socket(socket.AF_UNIX) as client:
+            while client.connect_ex(str(folder / "s")):
+                assert time.monotonic() < end, running.output
+                time.sleep(0.005)
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+        assert running.stop() == 0
+    finally:
+        running.end()
+
+
 def test_a_handler_class_of_http_server_is_served(command: Command, folder: Path) -> None:
     source = """
         from http.server import BaseHTTPRequestHandler
@@ -261,12 +287,12 @@ def test_several_addresses_are_served_at_once(command: Command, folder: Path, co
 
 
 def test_python_m_microwsgi_and_a_program_of_ones_own_are_the_same(command: Command, folder: Path) -> None:
-    source = "from microwsgi import serve\nfrom hello import app\nserve(app, port=0)\nprint('and on')\n"
+    source = "from microwsgi import serve\n" + dedent(HELLO) + "serve(app, port=0)\nprint('and on')\n"
     (folder / "program.py").write_text(source)
     running = Running([sys.executable, "program.py"], cwd=folder)
     try:
         assert fetch(running.url()) == b"hello"
-        assert running.said[0] == f"microwsgi {__version__} serving hello:app"
+        assert running.said[0] == f"microwsgi {__version__} serving program.py:app"
         assert running.stop() == 0
         assert "and on" in running.output
     finally:
