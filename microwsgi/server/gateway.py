@@ -24,13 +24,6 @@ RequestLog = Callable[..., object]
 class Gateway:
     """An application, the options under which it is served, and where to write what happens."""
 
-    stopping = False
-    """Whether connections are to end with the response that they are at."""
-    hosts: Hosts | None = None
-    """The hosts that are answered for, None for all: a matter of the command line, which listens where browsers are."""
-    parks = False
-    """Whether a response that has nothing to send yet can wait without a thread: `wake` says when it goes on."""
-
     def __init__(
         self,
         application: Application | None = None,
@@ -38,6 +31,9 @@ class Gateway:
         access_log: RequestLog | None = None,
         errors: io.TextIOBase | None = None,
     ) -> None:
+        self.stopping = False  # connections are to end with the response that they are at
+        self.parks = False  # a response that has nothing to send yet can rest without a thread: `wake` asks it on
+        self.hosts: Hosts | None = None  # those that are answered for, None for all: the command line has a list
         self.application = application
         self.options = options or Options()
         self.access_log = access_log

@@ -70,12 +70,9 @@ class ServingThread(threading.Thread):
 class Lead:
     """The threads of a server, the line of handlers that are ready for one, and the lead."""
 
-    finished = False
-    """Whether the threads are to end."""
-
     def prepare(self, threads: int) -> None:
         """Make all of it anew: after a fork locks and threads of the parent are worth nothing."""
-        self.finished = False
+        self.finished = False  # the threads are to end
         self.threads: list[ServingThread] = []
         self.most_threads = threads + 1
         self.slots = deque([True] * threads)

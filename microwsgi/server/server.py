@@ -48,7 +48,52 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
     instead, and listen already. With a plain BaseHTTPRequestHandler for RequestHandlerClass no application is needed.
     """
 
-    parks = True
+    # What a request's way reads: with it in the instance's dict, that would be too large for CPython to specialise on.
+    __slots__ = (
+        "access_log",
+        "again",
+        "alarm",
+        "answered",
+        "application",
+        "bases",
+        "clock",
+        "collecting",
+        "connections",
+        "date",
+        "errors",
+        "failures",
+        "finished",
+        "full",
+        "guard",
+        "handler_class",
+        "holds",
+        "hosts",
+        "idle",
+        "inline_since",
+        "lead",
+        "listen_at",
+        "long_bodies",
+        "most_holds",
+        "most_threads",
+        "next_look",
+        "options",
+        "parks",
+        "pauses",
+        "polling",
+        "poller",
+        "ready",
+        "sampled_until",
+        "short",
+        "slots",
+        "stopping",
+        "threads",
+        "timer_number",
+        "timers",
+        "waiting",
+        "waits_until",
+        "watch_sleeps",
+    )
+
     next_look: float  # when somebody's time may be over
     listen_at: float  # when to accept again, after there were no descriptors left
 
@@ -65,6 +110,7 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         errors: io.TextIOBase | None = None,
     ) -> None:
         Gateway.__init__(self, application, options, access_log, errors)
+        self.parks = True
         BaseServer.__init__(self, server_address, RequestHandlerClass)
         self.listeners = sockets or []
         self.guard = threading.Lock()
