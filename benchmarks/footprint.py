@@ -131,6 +131,8 @@ def kept(server: Server, count: int) -> Iterator[None]:
         if client.popen.stdout.readline() != b"open\n":
             raise Unavailable(f"the connections did not open: {client.complaint()}")
         yield
+        if server.descriptors() < count:
+            raise Unavailable("the server closed connections that were to be kept")
 
 
 OTHERS = ("bjoern", "granian", "gunicorn gthread", "waitress", "cheroot", "werkzeug", "wsgiref")

@@ -153,6 +153,10 @@ class Process:
         """The most resident memory so far (VmHWM)."""
         return self._status("VmHWM")
 
+    def descriptors(self) -> int:
+        """Open files and sockets."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.family())
+
     def switches(self) -> int:
         """Context switches of every thread: a server that sleeps has none."""
         return self._status("voluntary_ctxt_switches", threads=True) + self._status(
@@ -182,7 +186,7 @@ class Server(Process):
     port: int
 
     def __init__(self, command: Sequence[str], **more: str) -> None:
-        super().__init__(command, SERVER_CORE, **more)
+        super().__init__(command, SERVER_CORE, piped=False, **more)
         try:
             self.port = self._wait_until_it_answers()
         except BaseException:
