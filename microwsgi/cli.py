@@ -116,7 +116,7 @@ COMMANDS = (
         words="[APP] [options]",
         about=(
             "APP is module:attribute, module, path/to/file.py[:attribute] or module:factory();",
-            "without it the application of app.py, wsgi.py or main.py is served.",
+            "without it app in [tool.microwsgi] of pyproject.toml, or the one of app.py, wsgi.py or main.py.",
         ),
         options=OPTIONS,
         examples=("microwsgi serve apps.echo:app", "microwsgi serve hello.py --host 0.0.0.0 --port 0"),

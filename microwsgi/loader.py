@@ -42,7 +42,7 @@ def load(spec: str | None = None, app_dir: str = ".") -> object:
     """A WSGI application, or a class of http.server's handlers. Raises LoadError.
 
     `module:attribute`, `module`, `path/to/file.py[:attribute]`, `module:factory()`, also with dotted attributes; with
-    nothing the application of app.py, wsgi.py or main.py.
+    nothing what pyproject.toml says, or the application of app.py, wsgi.py or main.py.
     """
     return load_named(spec, app_dir)[1]
 
@@ -55,9 +55,8 @@ def load_named(spec: str | None, app_dir: str = ".") -> tuple[str, object]:
     name, attribute, file = locate(spec, folder)
     module = import_user(name, attribute, sys.path[0])
     if file and not same_file(file, module):
-        raise LoadError(
-            f"{shown(file)} can't be imported: the name {name} is already that of {module.__name__}. Rename it."
-        )
+        other = getattr(module, "__file__", None) or "a built-in module"
+        raise LoadError(f"{shown(file)} can't be imported: the name {name} is that of {other} already. Rename it.")
     attribute = attribute or next((each for each in NAMES if hasattr(module, each)), "")
     application = pick(module, attribute)
     check(application, f"{name}:{attribute}")
@@ -66,10 +65,11 @@ def load_named(spec: str | None, app_dir: str = ".") -> tuple[str, object]:
 
 def locate(spec: str | None, folder: str) -> tuple[str, str, str]:
     """The module's name, the attribute and, if it was given as such, the file. Makes the module importable."""
+    spec = (
+        spec or configured(folder) or next((file for file in FILES if os.path.isfile(os.path.join(folder, file))), "")
+    )
     if not spec:
-        spec = next((os.path.join(folder, file) for file in FILES if os.path.isfile(os.path.join(folder, file))), None)
-        if spec is None:
-            raise LoadError(f"there is no {' or '.join(FILES)} in {folder}.\n  Try:  microwsgi serve module:attribute")
+        raise LoadError(f"there is no {' or '.join(FILES)} in {folder}.\n  Try:  microwsgi serve module:attribute")
     place, _, attribute = spec.partition(":")
     if not place.endswith(".py"):
         importable(folder)
@@ -89,6 +89,22 @@ def locate(spec: str | None, folder: str) -> tuple[str, str, str]:
     importable(folder)
     importable(root)
     return name, attribute, file
+
+
+def configured(folder: str) -> str:
+    """What pyproject.toml says: `app` in its table [tool.microwsgi]."""
+    try:
+        with open(os.path.join(folder, "pyproject.toml"), encoding="utf-8") as file:
+            text = file.read()
+    except OSError:
+        return ""
+    if "[tool.microwsgi]" not in text:
+        return ""
+    try:
+        table = import_module("tomllib").loads(text)  # 5 ms, for those who have such a table only
+    except ValueError as error:
+        raise LoadError(f"pyproject.toml can't be read: {error}.") from error
+    return str(table["tool"]["microwsgi"].get("app", ""))
 
 
 def importable(folder: str) -> None:

@@ -99,6 +99,21 @@ def test_app_py_comes_first(write: Write) -> None:
     assert load_named("")[0] == "app:app"
 
 
+def test_pyproject_says_which_it_is(write: Write) -> None:
+    write("app.py", "1 / 0")
+    write("hello.py")
+    write("pyproject.toml", '[tool.microwsgi]\napp = "hello:app"\n')
+    assert load_named("")[0] == "hello:app"
+    write("pyproject.toml", "[tool.microwsgi]\nother = 1\n[tool.microwsgi]\n")
+    assert failure("")[0].startswith("pyproject.toml can't be read: ")
+
+
+def test_another_pyproject_is_not_even_parsed(write: Write) -> None:
+    write("app.py")
+    write("pyproject.toml", "[not toml")
+    assert load_named("")[0] == "app:app"
+
+
 def test_a_file_in_a_package_is_imported_as_part_of_it(write: Write) -> None:
     write("pkg/__init__.py", "")
     write("pkg/other.py", "value = 1")
