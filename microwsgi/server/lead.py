@@ -23,6 +23,7 @@ take long, nor, when one surprises, longer than the watch takes to find another 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from resource import RUSAGE_THREAD, getrusage, struct_rusage
 from time import monotonic
@@ -33,6 +34,8 @@ WATCH = 0.005
 """Seconds after which a request that the leader runs itself costs it the lead."""
 WATCHES = 100
 """Looks of the watch that find nothing before it sleeps until the next request."""
+GLANCE = 0.001
+"""Seconds in which a thread that works can be told from one that waits."""
 SUSPICIOUS = 0.0003
 """Seconds of a request after which it is worth a system call to learn whether it worked or waited."""
 SAMPLED = 0.1
@@ -85,6 +88,7 @@ class Lead:
         self.alarm.acquire()
         self.watch_sleeps = False
         self.inline_since = 0.0
+        self.inline_thread: ServingThread | None = None
         self.sampled_until = 0.0
         self.waits_until = 0.0
         self.waiting = WAITING
@@ -135,6 +139,7 @@ class Lead:
         thread.inline = True
         thread.usage = getrusage(RUSAGE_THREAD) if now < self.sampled_until else None
         self.inline_since = now
+        self.inline_thread = thread
         self.lead.release()
         if self.watch_sleeps:
             self.sound_alarm()
@@ -144,6 +149,11 @@ class Lead:
         if thread.usage is None:
             self.sampled_until = now + SAMPLED
         elif waited(thread.usage, getrusage(RUSAGE_THREAD), now - thread.started):
+            self.expect_waiting(now)
+
+    def expect_waiting(self, now: float) -> None:
+        """Hand the lead over before each request for a while: for longer if the last while is hardly over."""
+        if now > self.waits_until:
             self.waiting = min(self.waiting * 2, WAITING_LONG) if now < self.waits_until + self.waiting else WAITING
             self.waits_until = now + self.waiting
 
@@ -219,10 +229,14 @@ class Lead:
 
     def watch_once(self) -> None:
         """Take the lead from a thread whose request takes long, and give it to one that can poll."""
-        since = self.inline_since
-        if monotonic() - since > WATCH and self.lead.acquire(blocking=False) and not self.hand_over():
-            self.lead.release()
-            self.call_one()  # one may have come back meanwhile, and have found the lead taken
+        now, thread = monotonic(), self.inline_thread
+        if now - self.inline_since > WATCH and self.lead.acquire(blocking=False):
+            if not self.hand_over():
+                self.lead.release()
+                self.call_one()  # one may have come back meanwhile, and have found the lead taken
+            elif thread is not None and rests(thread):
+                # The next leader would run the next request that waits itself, and be found out as late.
+                self.expect_waiting(now)
 
     def watch_until_alarm(self) -> None:
         """Watch while requests come, sleep while none do; return when the alarm has another reason than a request."""
@@ -275,6 +289,19 @@ class Lead:
     def log_error(self, text: str) -> None:
         """Write a line where errors go."""
         raise NotImplementedError
+
+
+def rests(thread: ServingThread) -> bool:
+    """Whether a thread uses no processor just now: it waits, then, and does not work."""
+    if thread.ident is None or not hasattr(time, "pthread_getcpuclockid"):
+        return True
+    try:
+        clock = time.pthread_getcpuclockid(thread.ident)
+        before = time.clock_gettime(clock)
+        time.sleep(GLANCE)
+        return time.clock_gettime(clock) - before < GLANCE / 2
+    except OSError:
+        return False  # it has ended
 
 
 def waited(before: struct_rusage, after: struct_rusage, seconds: float) -> bool:

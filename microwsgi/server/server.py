@@ -70,6 +70,7 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         "hosts",
         "idle",
         "inline_since",
+        "inline_thread",
         "lead",
         "listen_at",
         "long_bodies",
