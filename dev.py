@@ -164,7 +164,8 @@ def serve(*arguments: str) -> None:
 
 def test(*arguments: str) -> None:
     """Run all tests but the soak."""
-    prepare("dev")
+    everything = os.environ.get("MICROWSGI_TEST_REQUIRE") == "all"
+    prepare("dev", optional=["bench"] if everything else [])
     become(PYTHON, "-m", "pytest", *arguments)
 
 

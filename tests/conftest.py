@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
+from tests.programs import REQUIRED
 from tests.running import Running, microwsgi
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where everything is required, no test finds out in its course that it can't run; marks (an older Python) may say so."""
+    report = yield
+    if report.skipped and call.when == "call" and "all" in REQUIRED and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"all is required, and this was skipped: {report.longrepr}"
+    return report
 
 
 @pytest.fixture

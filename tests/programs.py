@@ -8,17 +8,17 @@ from typing import NoReturn
 
 import pytest
 
-REQUIRED = "MICROWSGI_TEST_REQUIRE"
-"""Environment variable: names with commas between, or `all`, of what must be there."""
+VARIABLE = "MICROWSGI_TEST_REQUIRE"
+REQUIRED = os.environ.pop(VARIABLE, "").split(",")
+"""Names of what must be there, or `all`; taken away, since a server that the tests start would find no such option."""
 NAMES = {"chromium": ("chromium", "chromium-browser", "google-chrome")}
 """Programs that are called differently from system to system."""
 
 
 def absent(name: str, reason: str) -> NoReturn:
     """Skip the running test, or fail it if it was asked for that it runs."""
-    required = os.environ.get(REQUIRED, "").split(",")
-    if name in required or "all" in required:
-        pytest.fail(f"{reason} ({REQUIRED} asks for {name})")
+    if name in REQUIRED or "all" in REQUIRED:
+        pytest.fail(f"{reason} ({VARIABLE} asks for {name})")
     pytest.skip(reason)
 
 

@@ -207,6 +207,13 @@ def test_arguments_are_passed_on(
     assert done[-1] == [str(bare / ".venv" / became[0]), *became[1:]]
 
 
+def test_where_everything_is_required_the_tests_get_the_peers_too(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = record(monkeypatch)
+    monkeypatch.setenv("MICROWSGI_TEST_REQUIRE", "all")
+    dev.test()
+    assert done[:-1] == ["venv", ["--editable", ".", "pytest"], ["bottle"], ["bjoern"]]
+
+
 def test_make_passes_arguments_on() -> None:
     make = [need("make"), "--no-print-directory", "PYTHON=echo", "test", "ARGS=-x -k 'a or b'"]
     done = subprocess.run(make, capture_output=True, text=True, cwd=ROOT, env=environment(), check=True)
