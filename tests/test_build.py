@@ -60,11 +60,25 @@ def test_the_metadata_is_the_packages_own(wheel: Path) -> None:
     assert f"Version: {__version__}" in metadata
 
 
-def test_the_sdist_can_be_tested_and_run(sdist: Path) -> None:
-    assert {path.name for path in sdist.iterdir()} >= {
-        "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "apps", "dev.py", "docs", "microwsgi", "pyproject.toml", "tests",
+def files(root: Path) -> set[str]:
+    """All files of the folders that a checkout has, without what running them leaves there."""
+    return {
+        path.relative_to(root).as_posix()
+        for folder in ("apps", "benchmarks", "docs", "microwsgi", "tests")
+        for path in (root / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and root / "benchmarks" / "out" not in path.parents
+    }
+
+
+def test_the_sdist_can_be_tested_measured_and_run(sdist: Path) -> None:
+    """The tests import the benchmarks, so one without the other is no use."""
+    assert {path.name for path in sdist.iterdir()} == {
+        "CHANGELOG.md", "LICENSE", "Makefile", "PKG-INFO", "README.md", "apps", "benchmarks", "dev.py", "docs",
+        "microwsgi", "pyproject.toml", "tests",
     }  # fmt: skip
+    assert files(sdist) == files(ROOT)
     assert not list(sdist.rglob("*.pyc"))
+    assert not (sdist / "benchmarks" / "out").exists()
 
 
 def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
