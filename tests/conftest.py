@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterator
 
 import pytest
@@ -18,6 +19,17 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, py
         report.outcome = "failed"
         report.longrepr = f"all is required, and this was skipped: {report.longrepr}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def _forget_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a test wrote and had imported is forgotten after it: another one's `hello` would be found in its place."""
+    before = set(sys.modules)
+    yield
+    folder = str(tmp_path_factory.getbasetemp())
+    for name in set(sys.modules) - before:
+        if (vars(sys.modules[name]).get("__file__") or "").startswith(folder):
+            del sys.modules[name]
 
 
 @pytest.fixture
