@@ -38,7 +38,7 @@ GLANCE = 0.001
 """Seconds in which a thread that works can be told from one that waits."""
 SUSPICIOUS = 0.0003
 """Seconds of a request after which it is worth a system call to learn whether it worked or waited."""
-SAMPLED = 0.1
+SAMPLED = 0.05
 """Seconds for which, after a suspicious request, the processor time of requests is taken too."""
 WAITING, WAITING_LONG = 0.02, 1.0
 """Seconds for which the lead is handed over before each request once one has waited; doubled while they go on waiting."""
@@ -56,6 +56,7 @@ class ServingThread(threading.Thread):
         self.handler: Connection | None = None
         self.started = 0.0
         self.usage: struct_rusage | None = None  # of this thread when the request started, if it is sampled
+        self.taken_away = 0  # how often the processor was, when a request was judged last
         self.requests = 0
         self.call = threading.Lock()  # released by who has something for this thread to do
         self.call.acquire()
@@ -146,10 +147,13 @@ class Lead:
 
     def judge(self, thread: ServingThread, now: float) -> None:
         """After a long request: if it waited rather than worked, those that follow won't hold up the lead."""
-        if thread.usage is None:
+        usage = getrusage(RUSAGE_THREAD)
+        taken_away, thread.taken_away = usage.ru_nivcsw - thread.taken_away, usage.ru_nivcsw
+        if thread.usage is not None:
+            if waited(thread.usage, usage, now - thread.started):
+                self.expect_waiting(now)
+        elif not taken_away:  # on a busy machine most long requests only had no processor
             self.sampled_until = now + SAMPLED
-        elif waited(thread.usage, getrusage(RUSAGE_THREAD), now - thread.started):
-            self.expect_waiting(now)
 
     def expect_waiting(self, now: float) -> None:
         """Hand the lead over before each request for a while: for longer if the last while is hardly over."""
