@@ -37,6 +37,8 @@ PIPELINED = 16
 """Requests of one connection that are answered before the others have their turn."""
 COLLECTING = 4096
 """Small bodies that are waited for without a thread: with their limit, 64 MiB."""
+ENDING = 0.1
+"""Seconds for threads to end that run nothing; who runs an application still is left behind."""
 RETRY = 0.5
 """Seconds without accepting when the process has no descriptors left."""
 
@@ -232,10 +234,12 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         while self.connections and (left := end - self.clock()) > 0:
             self.alarm.acquire(timeout=min(left, 0.005))
             self.watch_once()
+        if cut := self.in_flight():
+            self.log_error(f"{len(cut)} of the requests had not ended after grace_time, and are cut off.")
 
     def end(self) -> None:
         """End the threads and the connections that are left."""
-        self.end_threads(0.5)
+        self.end_threads(ENDING)
         for handler in list(self.connections.values()):
             handler.connection.close()
         self.connections.clear()

@@ -533,6 +533,23 @@ def test_a_stop_under_load_answers_every_request_that_it_took() -> None:
     assert all(results)
 
 
+def test_who_has_not_ended_after_the_grace_time_is_cut_off_and_the_log_says_so() -> None:
+    gate, inside = threading.Event(), threading.Event()
+
+    def application(environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
+        inside.set()
+        assert gate.wait(TIME)
+        return hello(environ, start_response)
+
+    with Running(application, grace_time=0.05) as running, running.connect() as connection:
+        connection.sendall(GET)
+        assert inside.wait(TIME)
+        running.server.shutdown()
+        assert connection.recv(1) == b""
+        running.errors.wait_for("1 of the requests had not ended")
+        gate.set()
+
+
 def test_it_can_serve_again_after_a_shutdown() -> None:
     running = Running(hello)
     for _ in range(2):
