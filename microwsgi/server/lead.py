@@ -25,10 +25,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from resource import RUSAGE_THREAD, getrusage, struct_rusage
 from time import monotonic
 
 from microwsgi.server.connection import Connection
+
+try:
+    from resource import RUSAGE_THREAD, getrusage
+except ImportError:  # macOS and Windows don't count what one thread does
+    RUSAGE_THREAD = None  # type: ignore[assignment, misc]
 
 WATCH = 0.005
 """Seconds after which a request that the leader runs itself costs it the lead."""
@@ -55,7 +59,7 @@ class ServingThread(threading.Thread):
         self.slot = False
         self.handler: Connection | None = None
         self.started = 0.0
-        self.usage: struct_rusage | None = None  # of this thread when the request started, if it is sampled
+        self.usage: Usage | None = None  # of this thread when the request started, if it is sampled
         self.taken_away = 0  # how often the processor was, when a request was judged last
         self.requests = 0
         self.call = threading.Lock()  # released by who has something for this thread to do
@@ -138,7 +142,7 @@ class Lead:
         if waits and self.hand_over():
             return
         thread.inline = True
-        thread.usage = getrusage(RUSAGE_THREAD) if now < self.sampled_until else None
+        thread.usage = thread_usage() if now < self.sampled_until else None
         self.inline_since = now
         self.inline_thread = thread
         self.lead.release()
@@ -147,8 +151,8 @@ class Lead:
 
     def judge(self, thread: ServingThread, now: float) -> None:
         """After a long request: if it waited rather than worked, those that follow won't hold up the lead."""
-        usage = getrusage(RUSAGE_THREAD)
-        taken_away, thread.taken_away = usage.ru_nivcsw - thread.taken_away, usage.ru_nivcsw
+        usage = thread_usage()
+        taken_away, thread.taken_away = usage[2] - thread.taken_away, usage[2]
         if thread.usage is not None:
             if waited(thread.usage, usage, now - thread.started):
                 self.expect_waiting(now)
@@ -308,7 +312,18 @@ def rests(thread: ServingThread) -> bool:
         return False  # it has ended
 
 
-def waited(before: struct_rusage, after: struct_rusage, seconds: float) -> bool:
-    """Whether a thread gave the processor up by itself for most of this time. On a busy machine it is taken away, too."""
-    worked = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return worked < seconds / 2 and after.ru_nvcsw - before.ru_nvcsw > after.ru_nivcsw - before.ru_nivcsw
+Usage = tuple[float, int, int]
+"""Of a thread: its processor seconds, how often it gave the processor up, and how often that was taken away."""
+
+
+def thread_usage() -> Usage:
+    """What the calling thread has used so far."""
+    if RUSAGE_THREAD is None:
+        return time.thread_time(), int(monotonic() * 1e6), 0  # as if it gave the processor up all the time
+    usage = getrusage(RUSAGE_THREAD)
+    return usage.ru_utime + usage.ru_stime, usage.ru_nvcsw, usage.ru_nivcsw
+
+
+def waited(before: Usage, after: Usage, seconds: float) -> bool:
+    """Whether a thread gave the processor up by itself for most of this time; on a busy machine it is taken away, too."""
+    return after[0] - before[0] < seconds / 2 and after[1] - before[1] > after[2] - before[2]

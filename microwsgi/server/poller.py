@@ -14,7 +14,7 @@ BATCH = 256
 """Events of one look: all that are ready, mostly; more would make the first wait long for the last."""
 
 
-class Poller:
+class PortablePoller:
     """Descriptors and what is waited for on each: selectors.EVENT_READ or EVENT_WRITE."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Poller:
         self.writer.close()
 
 
-class EpollPoller(Poller):
+class EpollPoller(PortablePoller):
     """Without the selectors module's key objects, whose making costs as much as the system call."""
 
     selector: select.epoll
@@ -82,6 +82,7 @@ class EpollPoller(Poller):
         return self.selector.poll(timeout, BATCH)
 
 
+Poller: type[PortablePoller] = PortablePoller
 if hasattr(select, "epoll"):
     EPOLL = {selectors.EVENT_READ: select.EPOLLIN, selectors.EVENT_WRITE: select.EPOLLOUT}
-    Poller = EpollPoller  # type: ignore[misc]
+    Poller = EpollPoller
