@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from time import monotonic
 
 from microwsgi.server.connection import NEVER, Connection
-from microwsgi.server.poller import Poller
+from microwsgi.server.poller import PortablePoller
 
 
 class Rest:
@@ -22,7 +22,7 @@ class Rest:
     guard: threading.Lock
     ready: deque[Connection]
     polling: bool
-    poller: Poller
+    poller: PortablePoller
 
     def forget_timers(self) -> None:
         """Nobody rests yet."""

@@ -27,7 +27,7 @@ from microwsgi.server.gateway import Application, Gateway, RequestLog
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.lead import Lead
 from microwsgi.server.plain import handler_class
-from microwsgi.server.poller import Poller
+from microwsgi.server.poller import Poller, PortablePoller
 from microwsgi.server.rest import Rest
 from microwsgi.server.sockets import listen, unlink
 
@@ -97,6 +97,7 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         "watch_sleeps",
     )
 
+    poller: PortablePoller
     next_look: float  # when somebody's time may be over
     listen_at: float  # when to accept again, after there were no descriptors left
 
