@@ -42,7 +42,7 @@ def headline(report: Report) -> str:
     """The few figures that the project is about."""
     facts = [
         (str(len(report.stacks[name].frames)), f"frames to your function: {name}")
-        for name in (OURS, f"{OURS} App", "Werkzeug", "Flask", "Django")
+        for name in (OURS, "Werkzeug", "Flask", "Django")
         if name in report.stacks
     ]
     found = report.latency.get("hello")

@@ -47,7 +47,7 @@ STYLE: Any = {
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "axes.titlelocation": "left",
 }  # fmt: skip
 TOWERS = (
-    "microwsgi", "microwsgi App", "httpsrv.py on HTTPServer", "wsgiref", "waitress", "cheroot", "gunicorn gthread",
+    "microwsgi", "httpsrv.py on HTTPServer", "wsgiref", "waitress", "cheroot", "gunicorn gthread",
     "gunicorn sync", "Werkzeug", "Flask", "Bottle", "Django",
 )  # fmt: skip
 PERCENTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999)

@@ -1,4 +1,4 @@
-"""The shortest path from a socket to a Python function: a development server and a micro-framework on WebOb.
+"""The shortest path from a socket to a Python function: a development server for WSGI applications.
 
 The public names load when they are first used, so that `microwsgi --help` and a bare WSGI application never import WebOb.
 Type checkers read `__init__.pyi`, which says the same; a test compares the two.
@@ -11,9 +11,6 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 HOMES = {
-    "App": "microwsgi.framework.app",
-    "Request": "microwsgi.framework.app",
-    "Response": "microwsgi.framework.app",
     "WSGIRequestHandler": "microwsgi.server.handler",
     "WSGIServer": "microwsgi.server.server",
     "make_server": "microwsgi.server.server",

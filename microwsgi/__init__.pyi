@@ -1,13 +1,9 @@
-from microwsgi.framework.app import App, Request, Response
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.plain import wsgi
 from microwsgi.server.server import WSGIServer, make_server
 from microwsgi.serving import serve
 
 __all__ = [
-    "App",
-    "Request",
-    "Response",
     "WSGIRequestHandler",
     "WSGIServer",
     "__version__",

@@ -127,7 +127,7 @@ COMMANDS = (
 
 def overview() -> str:
     """The help of `microwsgi` itself."""
-    lines = ["Usage: microwsgi COMMAND ...", "A development server and a micro-framework on WebOb.", "Commands:"]
+    lines = ["Usage: microwsgi COMMAND ...", "A development server for WSGI applications.", "Commands:"]
     lines += [f"  {command.name:<10}{command.summary}" for command in COMMANDS]
     lines += ["microwsgi COMMAND --help tells more; microwsgi --version tells the version.", "Examples:"]
     return "\n".join([*lines, "  microwsgi serve apps.echo:app", "  microwsgi serve --help"])

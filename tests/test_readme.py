@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import socket
 import time
@@ -43,6 +44,18 @@ def wait_until_open(port: int, server: Running) -> None:
             return
     server.end()
     raise AssertionError(f"nothing listens at port {port}; it said:\n{server.output}")
+
+
+def test_the_frames_are_those_of_a_running_request(folder: Path, command: Callable[..., Running]) -> None:
+    (block,) = re.findall(r"```\n(Thread\._bootstrap .*?)```", README, re.DOTALL)
+    spy = "    frame, found = __import__('sys')._getframe(), []\n"
+    spy += "    while frame:\n        found[:0] = [(frame.f_code.co_qualname, frame.f_code.co_filename)]\n"
+    spy += "        frame = frame.f_back\n    start_response('200 OK', [])\n    return [repr(found).encode()]\n"
+    (folder / "hello.py").write_text(HELLO.replace("    request = Request(environ)\n", spy, 1))
+    found = ast.literal_eval(get(command("serve", "hello:app", "--port", "0", cwd=folder).url()).decode())
+    shown = [line.split() for line in block.splitlines()]
+    assert [name for name, _ in found] == [name for name, _ in shown]
+    assert all(file.endswith(end) for (_, file), (_, end) in zip(found, shown, strict=True))
 
 
 def test_the_application_has_eight_lines() -> None:
