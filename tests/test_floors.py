@@ -26,8 +26,10 @@ BELOW = {
 """Each floor, and those that it may import; it may import itself too."""
 WEBOB = {"framework", "devtools", *EDGE}
 """Floors that may import WebOb, the one dependency."""
-OPTIONAL = set[tuple[str, str]]()
-"""Imports inside functions: (module, what it imports there); optional dependencies only."""
+OPTIONAL = {
+    ("microwsgi.server.lead", "resource"),  # Windows has none, and macOS does not count a thread's use
+}
+"""Imports inside functions and blocks: (module, what it imports there); only what a system may lack."""
 SLOW = {"dataclasses", "inspect", "logging", "typing"}
 """Modules of the standard library that `microwsgi serve` is to start without, 3 to 20 ms each."""
 QUICK = {"errors", "options", "wire", "server", *EDGE}
