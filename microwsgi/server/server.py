@@ -15,7 +15,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import BaseServer
 from time import monotonic
@@ -240,9 +240,16 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
 
     def end(self) -> None:
         """End the threads and the connections that are left."""
+        for handler in list(self.connections.values()):
+            with suppress(OSError):
+                handler.connection.shutdown(socket.SHUT_RDWR)  # whose thread waits for its client waits no longer
         self.end_threads(ENDING)
         for handler in list(self.connections.values()):
-            handler.connection.close()
+            if handler.owned and not handler.parked:  # its thread is left behind, and will find a closed socket
+                handler.armed = 0
+                handler.connection.close()
+            else:
+                handler.vanish("the server stops")
         self.connections.clear()
         self.poller.close()
         self.stop_requested = self.final = False  # here and not in `begin`: a stop may be asked for before that

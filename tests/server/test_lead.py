@@ -547,7 +547,37 @@ def test_who_has_not_ended_after_the_grace_time_is_cut_off_and_the_log_says_so()
         running.server.shutdown()
         assert connection.recv(1) == b""
         running.errors.wait_for("1 of the requests had not ended")
+        (left,) = [thread for thread in running.server.threads if thread.is_alive()]
         gate.set()
+        left.join(TIME)
+        assert not left.is_alive(), "it finds a closed socket, and ends"
+
+
+def test_a_response_that_is_cut_off_while_it_is_sent_is_closed() -> None:
+    closed = threading.Event()
+
+    class Chunks:
+        def __iter__(self) -> Iterator[bytes]:
+            return (bytes(1 << 20) for _ in range(64))
+
+        def close(self) -> None:
+            closed.set()
+
+    def application(environ: Environ, start_response: Callable[..., Any]) -> Chunks:
+        start_response("200 OK", [])
+        return Chunks()
+
+    with (
+        Running(application, grace_time=0.05, threads=1) as running,
+        running.connect() as one,
+        running.connect() as two,
+    ):
+        one.sendall(GET)  # its thread waits for it, the other's response waits in the poller
+        two.sendall(GET)
+        wait_until(lambda: any(c.unsent for c in list(running.server.connections.values())))
+        running.server.shutdown()
+        assert running.server.connections == {}
+        assert closed.wait(TIME)
 
 
 def test_it_can_serve_again_after_a_shutdown() -> None:
