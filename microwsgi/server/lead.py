@@ -40,6 +40,8 @@ WATCHES = 100
 """Looks of the watch that find nothing before it sleeps until the next request."""
 GLANCE = 0.001
 """Seconds in which a thread that works can be told from one that waits."""
+LAST = 5.0
+"""Seconds to wait for a thread that only has to notice that it is to end; they pass on a machine that stands still."""
 SUSPICIOUS = 0.0003
 """Seconds of a request after which it is worth a system call to learn whether it worked or waited."""
 SAMPLED = 0.05
@@ -271,14 +273,14 @@ class Lead:
             pass  # it is ringing
 
     def end_threads(self, seconds: float) -> None:
-        """Have all threads end, and wait for those that can."""
+        """Have all threads end; wait for those that run nothing, and so many seconds for the others."""
         self.finished = True
         end = monotonic() + seconds
         self.interrupt_poll()
         while self.idle:
             self.idle.pop().call.release()
         for thread in self.threads:
-            thread.join(max(end - monotonic(), 0.0))
+            thread.join(LAST if thread.handler is None else max(end - monotonic(), 0.0))
 
     # --- What polling and settling are, in microwsgi.server.server ------------------------------------------------------
 

@@ -203,7 +203,7 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
 
     def forget_all(self) -> None:
         """Nothing is known yet of connections, or any more."""
-        self.stopping = self.polling = self.short = False
+        self.stopping = self.polling = self.short = self.shut_out = False
         self.connections: dict[int, Connection] = {}
         self.bases: dict[int, Environ] = {}
         self.again: deque[Connection] = deque()
@@ -232,7 +232,8 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         self.stopping = True
         self.poller.wake()
         end = self.clock() + self.options.grace_time  # which stands still while somebody is at a debugger's prompt
-        while self.connections and (left := end - self.clock()) > 0:
+        # The leader may just be accepting: what it has taken is answered before the end.
+        while (self.connections or not self.shut_out) and (left := end - self.clock()) > 0:
             self.alarm.acquire(timeout=min(left, 0.005))
             self.watch_once()
         if cut := self.in_flight():
@@ -422,13 +423,16 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
             self.arm(handler)
 
     def leave_idle(self) -> None:
-        """The server stops: accept nothing more, close what is between two requests, wake what rests."""
+        """The server stops: accept nothing more, close what is between two requests, end what rests."""
         self.stop_listening()
         for handler in list(self.connections.values()):
             if handler.parked:
                 self.end_rest(handler)
             elif not handler.owned and handler.step == "read_head":
                 handler.close()
+        self.shut_out = True
+        if not self.connections:
+            self.sound_alarm()
 
     # --- Settling: whoever ran the handler ----------------------------------------------------------------------------
 
