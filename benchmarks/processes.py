@@ -52,7 +52,7 @@ def in_child(cores: set[int]) -> Callable[[], None]:
 
 def environment(**more: str) -> dict[str, str]:
     """What every process of a run gets: the tree to import from, and nothing that changes how Python runs."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MICROWSGI_"))}
     return {**kept, "PYTHONPATH": str(ROOT), **more}
 
 

@@ -113,7 +113,7 @@ def test_transfers_are_whole(row: str) -> None:
 
 def test_an_interrupted_run_leaves_no_process_behind() -> None:
     pytest.importorskip("rich")
-    mark = f"MICROWSGI_BENCHMARK_TEST={os.getpid()}"
+    mark = f"BENCHMARK_OF_A_TEST={os.getpid()}"
     name, _, value = mark.partition("=")
     command = [sys.executable, "-m", "benchmarks", "latency", "--workloads", "hello", "--subjects", "wsgiref,microwsgi"]
     with subprocess.Popen(
