@@ -35,7 +35,7 @@ def test_without_it_a_test_is_skipped_or_fails(
 ) -> None:
     monkeypatch.setattr(programs, "REQUIRED", required)
     monkeypatch.setattr(programs, "NAMES", {"chromium": ("no-such-program",)})
-    with pytest.raises(pytest.fail.Exception if fails else pytest.skip.Exception, match="^chromium is not installed"):
+    with pytest.raises(pytest.fail.Exception if fails else pytest.skip.Exception, match=r"^chromium is not installed"):
         need("chromium")
 
 
