@@ -148,6 +148,15 @@ class Connection:
             data = memoryview(data)[sent:]
         self.unsent.append(memoryview(data))
 
+    def send_answer(self) -> None:
+        """Send a whole response that waits for it."""
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            try:
+                self.send(answer)
+            except Disconnected as gone:
+                self.vanish(str(gone))
+
     def send_unsent(self) -> int:
         """Send as much of `unsent` as the client takes, within one turn, and answer how much that was."""
         total = 0

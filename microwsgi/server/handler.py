@@ -160,11 +160,8 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
         if self.closed or self.ready:
             return
         if self.answer is not None:
-            answer, self.answer = self.answer, None
-            try:
-                self.send(answer)
-            except Disconnected as gone:
-                self.vanish(str(gone))
+            self.send_answer()
+            if self.closed:
                 return
         if self.unsent is not None:
             self.wait_in("flush", WRITE, self.gateway.options.write_time)

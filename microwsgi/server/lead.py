@@ -114,7 +114,7 @@ class Lead:
                 thread.leads = self.lead.acquire(False)  # a keyword would cost as much as the lock
                 if now - thread.started > SUSPICIOUS:
                     self.judge(thread, now)
-            if thread.leads and self.ready and handler.answer is not None and now > self.sampled_until:
+            if thread.leads and handler.answer is not None and now > self.sampled_until:
                 self.answered.append(handler)
             else:
                 self.settle(handler, thread.leads)
