@@ -265,8 +265,8 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
     def poll(self) -> None:
         """Wait for events and act on them; `ready` has afterwards what wants a thread."""
         if self.answered:
-            for handler in self.answered:
-                handler.send_answer()
+            for answered in self.answered:
+                answered.send_answer()
             while self.answered:
                 self.settle(self.answered.popleft(), True)
             if self.ready:
