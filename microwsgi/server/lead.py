@@ -46,7 +46,7 @@ SUSPICIOUS = 0.0003
 """Seconds of a request after which it is worth a system call to learn whether it worked or waited."""
 SAMPLED = 0.05
 """Seconds for which, after a suspicious request, the processor time of requests is taken too."""
-WAITING, WAITING_LONG = 0.02, 1.0
+WAITING, WAITING_LONG = 0.1, 5.0
 """Seconds for which the lead is handed over before each request once one has waited; doubled while they go on waiting."""
 
 
