@@ -168,7 +168,7 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
         elif self.chunks is None:
             self.end_request()
         elif self.asleep:
-            self.wait_in("watch_client", READ, NEVER)
+            self.wait_in("watch_client", READ if len(self.received) < RECEIVE else 0, NEVER)
         else:
             self.ready = True
 
@@ -231,7 +231,7 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
         if not data:
             self.vanish("The client left.")
         self.received += data
-        if len(self.received) > RECEIVE:
+        if len(self.received) >= RECEIVE:
             self.wants = 0
 
     def log(self) -> None:

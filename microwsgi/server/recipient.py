@@ -133,9 +133,7 @@ class Recipient(Connection):
 
     def collect(self, data: bytes) -> None:
         """Take what is the body's; what is behind it is the next request's."""
-        decoder = self.decoder
-        if decoder is None:
-            return
+        decoder: Decoder = self.decoder  # type: ignore[assignment]  # there is one while a body is collected
         self.body += decoder.feed(data)
         if decoder.done:
             self.received = decoder.rest
@@ -169,10 +167,10 @@ class Recipient(Connection):
     def drain(self) -> None:
         """More of a body has come that the application did not read."""
         data = self.connection.recv(RECEIVE)
-        decoder = self.decoder
-        if not data or decoder is None:
+        if not data:
             self.close()
             return
+        decoder: Decoder = self.decoder  # type: ignore[assignment]  # there is one while a body is drained
         decoder.feed(data)
         self.size += len(data)
         if decoder.done:

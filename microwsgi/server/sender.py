@@ -77,6 +77,7 @@ class Sender(Recipient):
             raise ApplicationError(body_fault(iterable))
         if isinstance(iterable, tuple) and not self.head_sent:
             self.send_list(list(iterable))
+            self.remaining = 0
         else:
             self.chunks = iter(iterable)
 
@@ -233,8 +234,6 @@ def body_fault(iterable: object) -> str:
         return f"The application returned {type(iterable).__name__}; PEP 3333 asks for an iterable of bytes: a list of one."
     if not hasattr(iterable, "__iter__"):
         return f"The application returned {iterable!r}; PEP 3333 asks for an iterable of bytes."
-    for chunk in iterable:
-        if not isinstance(chunk, bytes):
-            hint = '; write .encode("utf-8")' if isinstance(chunk, str) else ""
-            return f"The application's body has {type(chunk).__name__} {chunk!r:.60}; PEP 3333 asks for bytes{hint}."
-    return "The application's body is no iterable of bytes (PEP 3333)."
+    chunk = next(chunk for chunk in iterable if not isinstance(chunk, bytes))
+    hint = '; write .encode("utf-8")' if isinstance(chunk, str) else ""
+    return f"The application's body has {type(chunk).__name__} {chunk!r:.60}; PEP 3333 asks for bytes{hint}."

@@ -122,14 +122,25 @@ class Alone(Gateway):
         return True
 
 
-def hand_over(pieces: Iterable[bytes], application: Application, options: Options) -> tuple[bytes, str]:
-    """What a handler answers, and logs, when it has done all that it can before the next of these pieces arrives."""
+@contextlib.contextmanager
+def alone(
+    application: Any, options: Options | None = None, **gateway: Any
+) -> Iterator[tuple[WSGIRequestHandler, socket.socket, Log]]:
+    """A handler without a server; its client; and what it logs."""
     log = Log()
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
+        theirs.settimeout(TIME)
         base = base_environ(("a", 1), log, multithread=False)
-        handler = WSGIRequestHandler.connected(ours, ("127.0.0.1", 1), Alone(application, options, errors=log), base)
+        handler = WSGIRequestHandler.__new__(WSGIRequestHandler)
+        handler.open(ours, ("127.0.0.1", 1), Alone(application, options, errors=log, **gateway), base)
+        yield handler, theirs, log
+
+
+def hand_over(pieces: Iterable[bytes], application: Application, options: Options) -> tuple[bytes, str]:
+    """What a handler answers, and logs, when it has done all that it can before the next of these pieces arrives."""
+    with alone(application, options) as (handler, theirs, log):
         for piece in pieces:
             if not handler.closed:
                 theirs.sendall(piece)

@@ -15,16 +15,20 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import UnixStreamServer
 from typing import Any, ClassVar
 from wsgiref.util import FileWrapper
 from wsgiref.validate import validator
 
 import pytest
 
+from microwsgi.errors import Abandoned, Disconnected
+from microwsgi.options import Options
+from microwsgi.server.connection import RECEIVE
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.plain import wsgi
 from microwsgi.server.server import WSGIServer, make_server
-from tests.server.exchange import TIME, Running, parse
+from tests.server.exchange import TIME, Log, Running, advance, alone, parse
 from tests.server.exchange import receive as receive_all
 from tests.server.test_lead import GET, busy_threads, hello, receive, wait_until
 
@@ -138,6 +142,52 @@ def test_the_environ_is_what_pep_3333_and_the_request_say() -> None:
     assert not [key for key in environ if "X_B" in key], "a name with an underscore could be another's"
     assert "PATH" not in environ, "nothing of the process's environment"
     assert all(isinstance(value, str) for key, value in environ.items() if "." not in key)
+
+
+def test_a_time_limit_holds_on_the_standard_servers_too() -> None:
+    handler = WSGIRequestHandler.of(hello)
+    handler.gateway.options = Options(head_time=0.05)
+    handler.gateway.errors = log = Log()
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with socket.create_connection(server.server_address[:2], TIME) as connection:  # type: ignore[arg-type]
+            connection.sendall(GET[:-2])
+            (response,) = parse(receive_all(connection))
+        thread.join(TIME)
+    assert response.status == 408
+    log.wait_for("(head_time)")
+
+
+def test_a_unix_server_of_the_standard_library_has_clients_without_an_address(tmp_path: Path) -> None:
+    seen: list[Environ] = []
+
+    def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        seen.append(environ)
+        return hello(environ, start_response)
+
+    handler: Any = WSGIRequestHandler.of(application)
+    with UnixStreamServer(str(tmp_path / "socket"), handler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(TIME)
+            connection.connect(str(tmp_path / "socket"))
+            connection.sendall(GET)
+            connection.shutdown(socket.SHUT_WR)
+            (response,) = parse(receive_all(connection))
+        thread.join(TIME)
+    assert response.body == b"hello"
+    assert (seen[0]["REMOTE_ADDR"], seen[0]["REMOTE_PORT"]) == ("", "")
+
+
+def test_a_handler_has_the_fields_as_they_came() -> None:
+    """For those who override http.server's methods: `headers`, in order, and what is there twice, twice."""
+    with alone(hello) as (handler, client, _):
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\nx-b:  2\r\nX-A: 3\r\n\r\n")
+        handler.advance()
+        assert handler.headers.items() == [("Host", "a"), ("X-A", "1"), ("x-b", "2"), ("X-A", "3")]
+        assert handler.headers.get_all("X-A") == ["1", "3"]
 
 
 @pytest.mark.parametrize("kind", SERVERS)
@@ -382,6 +432,29 @@ def test_an_empty_chunk_without_a_wake_is_a_chunk_like_any_other() -> None:
         assert running.get().body == b"hello"
 
 
+def test_a_request_behind_a_resting_response_waits_and_more_than_that_is_not_received() -> None:
+    """Whatever a client sends ahead stays with the kernel, however often the response is asked on."""
+    stream = Stream()
+    with Running(stream) as running, running.connect() as connection:
+        connection.sendall(GET)
+        receive(connection, b"begin\r\n")
+        wait_until(lambda: stream.wakes and not busy_threads(running))
+        (handler,) = running.server.connections.values()
+        connection.sendall(GET)
+        wait_until(lambda: handler.received == GET)
+        connection.sendall(b"x" * 200_000)
+        wait_until(lambda: not handler.wants)
+        for number in range(20):
+            stream.say(b"word %d" % number)
+            receive(connection, b"word %d\r\n" % number)
+            wait_until(lambda: not busy_threads(running))
+        assert len(handler.received) < 3 * RECEIVE
+        stream.say(b"end")
+        data = receive_all(connection)
+        assert data.count(b"HTTP/1.1 200 ") == 1, "the second request is answered when the first is"
+        assert b"HTTP/1.1 414 " in data
+
+
 def test_a_stop_ends_resting_responses() -> None:
     stream = Stream()
     with Running(stream, grace_time=TIME) as running, running.connect() as connection:
@@ -614,6 +687,46 @@ def test_a_reader_that_reads_nothing_is_ended(path: str) -> None:
         wait_until(lambda: not running.server.connections)
         if path == "/generator":
             assert closed.wait(TIME)
+
+
+def test_a_client_that_leaves_after_a_fault_is_told_to_the_logs_alone() -> None:
+    lines: list[int] = []
+    with alone(hello, access_log=lambda request, _: lines.append(request.status)) as (handler, client, log):
+        client.sendall(b"GET / HTTP/1.1\r\nno field\r\n\r\n")
+        client.close()
+        handler.advance()
+        assert handler.closed
+        assert log.text.getvalue().count("\n") == 1
+        assert lines == [400]
+
+
+def test_who_ends_a_request_at_the_debugger_gets_no_traceback() -> None:
+    def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        raise Abandoned("ended at the debugger's prompt")
+
+    with Running(application) as running:
+        assert running.get().status == 500
+        assert running.errors.wait_for("prompt").count("\n") == 1
+
+
+def test_a_close_that_finds_the_client_gone_after_a_failure_ends_the_connection() -> None:
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            raise ValueError("the failure")
+
+        def close(self) -> None:
+            raise Disconnected("within close")
+
+    def application(environ: Environ, start_response: StartResponse) -> Body:
+        start_response("200 OK", [])
+        return Body()
+
+    with alone(application) as (handler, client, log):
+        client.sendall(GET)
+        advance(handler)
+        assert handler.closed
+        assert "the failure" in log.text.getvalue()
+        assert log.text.getvalue().endswith(": within close\n")
 
 
 class Counted:
