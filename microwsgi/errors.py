@@ -1,6 +1,7 @@
-"""Everything that microwsgi raises: one tree, three branches, by who has to mend it.
+"""Everything that microwsgi raises: one tree, its branches by who has to mend it.
 
-A `ClientError` becomes a response, an `ApplicationError` a logged 500, a `UsageError` one sentence on the terminal.
+A `ClientError` becomes a response, an `ApplicationError` and a `ViewError` a logged 500, a `UsageError` one sentence on the
+terminal; a `RouteError` ends the application's import.
 """
 
 from __future__ import annotations
@@ -80,6 +81,14 @@ class Abandoned(BaseException):
 
 class ApplicationError(MicrowsgiError):
     """The application broke a rule of PEP 3333; the text names the rule."""
+
+
+class RouteError(MicrowsgiError, ValueError):
+    """A route can't be what it is defined as, or no URL can be built of it; the text names the place."""
+
+
+class ViewError(MicrowsgiError, TypeError):
+    """A view returned what can't be made a response; the text names the view and its place."""
 
 
 class UsageError(MicrowsgiError):

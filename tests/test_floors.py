@@ -12,7 +12,19 @@ from typing import NamedTuple
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "microwsgi"
-EDGE = {"microwsgi", "__main__", "cli", "debugger", "diagnosis", "loader", "prompt", "serving", "testing"}
+EDGE = {
+    "microwsgi",
+    "__main__",
+    "cli",
+    "debugger",
+    "diagnosis",
+    "events",
+    "loader",
+    "prompt",
+    "pytest_plugin",
+    "serving",
+    "testing",
+}
 """What may use everything. A new module at the top of the package is to be entered here, or on a floor of its own."""
 BELOW = {
     "errors": set[str](),
@@ -30,6 +42,8 @@ OPTIONAL = {
     ("microwsgi.server.lead", "resource"),  # Windows has none, and macOS does not count a thread's use
 }
 """Imports inside functions and blocks: (module, what it imports there); only what a system may lack."""
+PYTEST = {"microwsgi.pytest_plugin"}
+"""Modules that pytest itself imports, and nobody else."""
 SLOW = {"dataclasses", "inspect", "logging", "typing"}
 """Modules of the standard library that `microwsgi serve` is to start without, 3 to 20 ms each."""
 QUICK = {"errors", "options", "wire", "server", *EDGE}
@@ -84,7 +98,7 @@ def outside(module: str, name: str) -> bool:
     if (module, name) in OPTIONAL:
         return False
     if top not in sys.stdlib_module_names:
-        return not (top == "webob" and mine in WEBOB)
+        return not ((top == "webob" and mine in WEBOB) or (top == "pytest" and module in PYTEST))
     return (top in SLOW and mine in QUICK) or (top in OUTSIDE and mine == "wire")
 
 

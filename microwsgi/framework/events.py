@@ -1,0 +1,223 @@
+"""Server-sent events (HTML standard 9.2) that hold no thread where the server can do without one.
+
+A view returns `Broadcaster.listen(request)`, or the `response` of a Stream of its own; whoever has something to tell, in
+whatever thread, calls `send`. On our server a stream with nothing to send rests in the poller (docs/environ.md,
+`microwsgi.wake`); on any other it waits in the thread that the server gave it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any
+
+from webob import Request, Response
+
+HEARTBEAT = 15.0
+"""Seconds of silence after which a comment is sent: a client that has vanished is noticed by what can't be sent to it."""
+PENDING = 1000
+"""Events that may wait for a slow client. With more its stream ends: it connects anew, and says what it has seen."""
+COMMENT = b":\n\n"
+LINE_END = re.compile("\r\n|\r|\n")
+HEADERS = (
+    ("Content-Type", "text/event-stream"),
+    ("Cache-Control", "no-store"),
+    ("X-Accel-Buffering", "no"),  # nginx would collect events before it passes them on
+)
+
+
+def event_bytes(data: object, *, event: str = "", id: str = "", retry: float | None = None) -> bytes:  # noqa: A002 - its name
+    """An event as it is sent; data that is no str as JSON; `retry` in seconds. Raises ValueError for what would break it up."""
+    for name in (event, id):
+        if LINE_END.search(name) or "\0" in name:
+            raise ValueError(f"{name!r} can't be an event's name or id: it has a line end or a NUL.")
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, allow_nan=False)
+    lines = [f"event: {event}"] if event else []
+    lines += [f"id: {id}"] if id else []
+    lines += [f"retry: {retry * 1000:.0f}"] if retry is not None else []
+    lines += [f"data: {line}" for line in LINE_END.split(text)]
+    return "\n".join([*lines, "\n"]).encode()
+
+
+class Stream:
+    """The events of one client: the iterable of its response.
+
+    With `ask`, that function is called every so many seconds, and what it returns is sent, unless it is None. `heartbeat` is
+    in seconds; `retry`, in seconds too, tells the client how long to wait before it connects anew.
+    """
+
+    __slots__ = (
+        "ask",
+        "ask_at",
+        "beat_at",
+        "closed",
+        "ended",
+        "every",
+        "heartbeat",
+        "left",
+        "pending",
+        "there",
+        "wake",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        *,
+        ask: Callable[[], object] | None = None,
+        every: float = 1.0,
+        heartbeat: float = HEARTBEAT,
+        retry: float | None = None,
+        left: Callable[[Stream], object] | None = None,
+    ) -> None:
+        self.wake: Callable[..., object] | None = request.environ.get("microwsgi.wake")
+        self.there = None if self.wake else threading.Event()
+        self.ask, self.every = ask, every
+        self.ask_at = monotonic()
+        self.heartbeat = heartbeat
+        self.beat_at = self.ask_at + heartbeat
+        self.left = left
+        """Called with this stream when its client has left, or all has been sent."""
+        self.ended = self.closed = False
+        # Something at once: the response's head leaves with it, and the browser knows that it is connected.
+        self.pending = deque([COMMENT if retry is None else f"retry: {retry * 1000:.0f}\n\n".encode()])
+
+    @property
+    def response(self) -> Response:
+        """What the view returns."""
+        return Response(headerlist=list(HEADERS), app_iter=self)
+
+    def send(self, data: object, *, event: str = "", id: str = "") -> None:  # noqa: A002 - the standard's word
+        """Send an event; from any thread."""
+        self.put(event_bytes(data, event=event, id=id))
+
+    def put(self, chunk: bytes) -> None:
+        """Send what `event_bytes` has made."""
+        if self.closed or self.ended:
+            return
+        if len(self.pending) >= PENDING:
+            self.end()
+            return
+        self.pending.append(chunk)
+        self.ask_on()
+
+    def end(self) -> None:
+        """Let the response end when all has been sent. Browsers then connect anew, unless they are answered 204."""
+        self.ended = True
+        self.ask_on()
+
+    def ask_on(self) -> None:
+        """Have somebody call `__next__`."""
+        if self.there is not None:
+            self.there.set()
+        elif self.wake is not None:
+            self.wake()
+
+    # --- What the server calls ----------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        """What there is to send; b"" when there is nothing, and the server asks on later."""
+        while not self.ended or self.pending:
+            now = monotonic()
+            if self.ask is not None and now >= self.ask_at:
+                self.ask_at = max(self.ask_at + self.every, now)
+                if (data := self.ask()) is not None:
+                    self.send(data)
+            wait = min(self.beat_at, self.ask_at if self.ask is not None else self.beat_at) - now
+            # First say that there may be nothing, and then look: what comes in between is not lost.
+            if self.there is not None:
+                self.there.clear()
+            elif self.wake is not None:
+                self.wake(after=max(wait, 0.001))
+            if self.pending:
+                self.beat_at = now + self.heartbeat
+                return self.take()
+            if now >= self.beat_at:
+                self.beat_at = now + self.heartbeat
+                return COMMENT
+            if self.there is None:
+                return b""
+            self.there.wait(max(wait, 0))
+        raise StopIteration
+
+    def take(self) -> bytes:
+        """All that is pending. Nobody but `__next__` takes, so what is seen is there."""
+        chunks = []
+        while self.pending:
+            chunks.append(self.pending.popleft())
+        return b"".join(chunks)
+
+    def close(self) -> None:
+        """The client has left, or has everything."""
+        if not self.closed:
+            self.closed = True
+            self.pending.clear()
+            if self.left is not None:
+                self.left(self)
+
+
+class Broadcaster:
+    """One sender, any number of listeners.
+
+    The last `history` events are kept for clients that come back: they have ids, and a client says which was its last.
+    """
+
+    def __init__(self, *, history: int = 0, heartbeat: float = HEARTBEAT, retry: float | None = None) -> None:
+        self.streams: set[Stream] = set()
+        self.lock = threading.Lock()
+        self.history: deque[tuple[str, bytes]] = deque(maxlen=history)
+        self.heartbeat = heartbeat
+        self.retry = retry
+        self.number = 0
+        self.series = secrets.token_hex(4)
+        """Of the ids: after a restart, no number is one that a client has seen already."""
+
+    def __len__(self) -> int:
+        """How many listen."""
+        return len(self.streams)
+
+    def listen(self, request: Request) -> Response:
+        """The response to a client that wants all that will be sent, and what it has missed since its Last-Event-ID."""
+        stream = Stream(request, heartbeat=self.heartbeat, retry=self.retry, left=self.leave)
+        last = request.headers.get("Last-Event-ID")
+        with self.lock:
+            if last is not None:
+                stream.pending.extend(self.since(last))
+            self.streams.add(stream)
+        return stream.response
+
+    def since(self, last: str) -> list[bytes]:
+        """The events after the one with this id; all, if it is no longer, or not yet, known."""
+        ids = [id for id, _ in self.history]  # noqa: A001 - the standard's word
+        begin = ids.index(last) + 1 if last in ids else 0
+        return [chunk for _, chunk in self.history][begin:]
+
+    def leave(self, stream: Stream) -> None:
+        """A stream is over."""
+        with self.lock:
+            self.streams.discard(stream)
+
+    def send(self, data: Any, *, event: str = "", id: str = "") -> None:  # noqa: A002, ANN401 - the standard's word; JSON
+        """Send an event to all; from any thread. Each client has all events in the same order."""
+        with self.lock:
+            if self.history.maxlen and not id:
+                self.number += 1
+                id = f"{self.series}-{self.number}"  # noqa: A001
+            chunk = event_bytes(data, event=event, id=id)
+            self.history.append((id, chunk))
+            for stream in self.streams:
+                stream.put(chunk)
+
+    def end(self) -> None:
+        """Let all streams end."""
+        with self.lock:
+            for stream in self.streams:
+                stream.end()

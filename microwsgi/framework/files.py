@@ -1,0 +1,263 @@
+"""A file as a response: conditional requests (RFC 9110 13), ranges (14), and the file itself through `wsgi.file_wrapper`."""
+
+from __future__ import annotations
+
+import io
+import mimetypes
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from email.utils import formatdate, parsedate
+from time import time
+from urllib.parse import quote
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from webob import Response
+from webob.response import EmptyResponse
+
+BLOCK = 256 * 1024
+"""Bytes that are read at a time where the server does not send the file by itself."""
+MOST_RANGES = 64
+"""RFC 9110 17.15: many small ranges cost the server more than the client; then the whole file is sent."""
+TYPES = {
+    ".avif": "image/avif",
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".md": "text/markdown",
+    ".mjs": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".wasm": "application/wasm",
+    ".webmanifest": "application/manifest+json",
+    ".webp": "image/webp",
+    ".woff2": "font/woff2",
+}
+"""Those that a site can't do without, whatever this machine's table says; some systems call .js text/plain."""
+COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
+
+TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+TAGS = re.compile(rf"[\t ,]*{TAG}(?:[\t ]*,[\t ,]*{TAG})*[\t ,]*")
+DATE = re.compile(
+    r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT"
+    r"|[A-Z][a-z]{5,8}, \d\d-[A-Z][a-z]{2}-\d\d \d\d:\d\d:\d\d GMT"
+    r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}",
+    re.ASCII,
+)
+"""RFC 9110 5.6.7: the form of these days, and the two that are to be understood for ever."""
+RANGE = r"(?:\d{1,18}-(?:\d{1,18})?|-\d{1,18})"
+RANGES = re.compile(rf"bytes=[\t ,]*({RANGE}(?:[\t ]*,[\t ,]*{RANGE})*)[\t ,]*", re.ASCII | re.IGNORECASE)
+
+
+class FileResponse(Response):
+    """A file, asked for with or without conditions and ranges; to an existing `file` (a descriptor) belongs its `name`.
+
+    `download` has the browser save it, under this name or its own. `max_age` is how many seconds it may be used without
+    asking again; without it the browser asks each time, and gets a 304. `coding` is the content coding that it has.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        file: int | None = None,
+        download: bool | str = False,
+        max_age: int | None = None,
+        coding: str = "",
+    ) -> None:
+        self.opened = open(name if file is None else file, "rb", buffering=0)  # noqa: SIM115 - open until it is sent
+        stat = os.fstat(self.opened.fileno())
+        self.size, self.modified = stat.st_size, int(stat.st_mtime)
+        self.tag = f'"{stat.st_mtime_ns:x}-{stat.st_size:x}{coding and "-" + coding}"'
+        headers = [
+            ("Content-Type", content_type(name)),
+            ("Content-Length", str(self.size)),
+            ("Last-Modified", formatdate(self.modified, usegmt=True)),
+            ("ETag", self.tag),
+            ("Accept-Ranges", "bytes"),
+            ("Cache-Control", "no-cache" if max_age is None else f"max-age={max_age}"),
+            ("X-Content-Type-Options", "nosniff"),
+        ]
+        if coding:
+            headers.append(("Content-Encoding", coding))
+        if download:
+            headers.append(
+                ("Content-Disposition", attachment(os.path.basename(name) if download is True else download))
+            )
+        super().__init__(headerlist=headers, app_iter=Slice(self.opened, 0, self.size))
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        method = environ["REQUEST_METHOD"]
+        if method not in {"GET", "HEAD"} or self.status_int != 200:  # noqa: PLR2004 - RFC 9110 13.2.1
+            return self.send(environ, start_response, self.status, {}, self.app_iter)
+        status = precondition(environ, self.tag, self.modified)
+        if status:
+            dropped = dict.fromkeys(("Content-Type", "Content-Length"))
+            return self.send(environ, start_response, status, dropped, EmptyResponse(self.app_iter))
+        wanted = None
+        if method == "GET" and current(environ.get("HTTP_IF_RANGE"), self.tag, self.modified):
+            wanted = ranges(environ.get("HTTP_RANGE", ""), self.size)
+        if wanted is None:
+            return self.send(environ, start_response, self.status, {}, self.app_iter)
+        if not wanted:
+            changes = {"Content-Range": f"bytes */{self.size}", "Content-Length": "0"}
+            return self.send(
+                environ, start_response, "416 Range Not Satisfiable", changes, EmptyResponse(self.app_iter)
+            )
+        if len(wanted) == 1:
+            begin, end = wanted[0]
+            changes = {"Content-Range": f"bytes {begin}-{end - 1}/{self.size}", "Content-Length": str(end - begin)}
+            return self.send(
+                environ, start_response, "206 Partial Content", changes, Slice(self.opened, begin, end - begin)
+            )
+        parts = Parts(self.opened, wanted, self.headers["Content-Type"], self.size)
+        changes = {"Content-Type": parts.type, "Content-Length": str(parts.length)}
+        return self.send(environ, start_response, "206 Partial Content", changes, parts)
+
+    def send(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        status: str,
+        changes: dict[str, str] | dict[str, None],
+        body: Iterable[bytes],
+    ) -> Iterable[bytes]:
+        """Start the response with some fields changed, or left out, and return its body."""
+        kept = [pair for pair in self.headerlist if pair[0] not in changes]
+        start_response(status, kept + [(name, value) for name, value in changes.items() if value is not None])
+        if environ["REQUEST_METHOD"] == "HEAD":
+            body = EmptyResponse(body)
+        if isinstance(body, Slice) and "wsgi.file_wrapper" in environ:
+            wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](body, BLOCK)
+            return wrapped
+        return body
+
+
+class Slice:
+    """A part of a file as a file: for servers that send by descriptor, and for those that read."""
+
+    def __init__(self, file: io.FileIO, begin: int, length: int) -> None:
+        self.file = file
+        self.left = length
+        file.seek(begin)
+
+    def fileno(self) -> int:
+        return self.file.fileno()
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.file.read(self.left if size < 0 else min(size, self.left)) or b""
+        self.left -= len(data)
+        return data
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self.read(BLOCK), b"")
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class Parts:
+    """Several ranges as one body: multipart/byteranges (RFC 9110 14.6)."""
+
+    def __init__(self, file: io.FileIO, wanted: list[tuple[int, int]], kind: str, size: int) -> None:
+        boundary = secrets.token_hex(16)
+        self.file = file
+        self.wanted = wanted
+        self.type = f"multipart/byteranges; boundary={boundary}"
+        self.heads = [
+            f"\r\n--{boundary}\r\nContent-Type: {kind}\r\nContent-Range: bytes {begin}-{end - 1}/{size}\r\n\r\n".encode()
+            for begin, end in wanted
+        ]
+        self.last = f"\r\n--{boundary}--\r\n".encode()
+        self.length = sum(map(len, self.heads)) + sum(end - begin for begin, end in wanted) + len(self.last)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for head, (begin, end) in zip(self.heads, self.wanted, strict=True):
+            yield head
+            yield from Slice(self.file, begin, end - begin)
+        yield self.last
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def precondition(environ: WSGIEnvironment, tag: str, modified: int) -> str:
+    """The status of a GET whose conditions say that the file isn't wanted, in RFC 9110 13.2.2's order; else ""."""
+    if "HTTP_IF_MATCH" in environ:
+        if not matches(environ["HTTP_IF_MATCH"], tag, weak=False):
+            return "412 Precondition Failed"
+    elif (since := http_date(environ.get("HTTP_IF_UNMODIFIED_SINCE"))) is not None and modified > since:
+        return "412 Precondition Failed"
+    if "HTTP_IF_NONE_MATCH" in environ:
+        if matches(environ["HTTP_IF_NONE_MATCH"], tag, weak=True):
+            return "304 Not Modified"
+    elif (since := http_date(environ.get("HTTP_IF_MODIFIED_SINCE"))) is not None and modified <= since:
+        return "304 Not Modified"
+    return ""
+
+
+def matches(field: str, tag: str, *, weak: bool) -> bool:
+    """Whether a list of entity tags, or *, has the tag: by the weak comparison or the strong one (RFC 9110 8.8.3.2)."""
+    if field.strip(" \t") == "*":
+        return True
+    if not TAGS.fullmatch(field):
+        return False
+    tags = re.findall(TAG, field)
+    return tag in tags or (weak and f"W/{tag}" in tags)
+
+
+def current(field: str | None, tag: str, modified: int) -> bool:
+    """Whether If-Range allows a range (RFC 9110 13.1.5); a date does only when the file can't have changed within it."""
+    if field is None:
+        return True
+    return field.strip(" \t") == tag or (http_date(field) == modified and modified + 1 <= time())
+
+
+def http_date(field: str | None) -> int | None:
+    """Seconds since 1970; None for what is no HTTP-date, which is to be ignored."""
+    parts = parsedate(field) if field is not None and DATE.fullmatch(field) else None
+    if parts is None:
+        return None
+    try:
+        return int(datetime(*parts[:6], tzinfo=UTC).timestamp())
+    except ValueError:
+        return None
+
+
+def ranges(field: str, size: int) -> list[tuple[int, int]] | None:
+    """Begins and ends of the ranges that are there, maybe none of them; None where all is to be sent (RFC 9110 14.2)."""
+    found = RANGES.fullmatch(field)
+    if not found or not size:
+        return None
+    wanted = []
+    for spec in re.findall(RANGE, found[1]):
+        first, _, last = spec.partition("-")
+        if first and last and int(last) < int(first):
+            return None
+        begin = int(first) if first else max(size - int(last), 0)
+        end = min(int(last) + 1, size) if first and last else size
+        if begin < end:
+            wanted.append((begin, end))
+    if len(wanted) > MOST_RANGES or sum(end - begin for begin, end in wanted) > size:
+        return None
+    return wanted
+
+
+def content_type(name: str) -> str:
+    """By the name's end; of text, which is taken for UTF-8. Compressed files are that, and not what is in them."""
+    end = os.path.splitext(name)[1].lower()
+    kind, coding = (TYPES[end], None) if end in TYPES else mimetypes.guess_type(name, strict=False)
+    if coding is not None:
+        return COMPRESSED.get(coding, "application/octet-stream")
+    return f"{kind}; charset=utf-8" if kind and kind.startswith("text/") else kind or "application/octet-stream"
+
+
+def attachment(name: str) -> str:
+    """Content-Disposition for a file to be saved (RFC 6266 4.3), whatever its name has."""
+    plain = re.sub(r"[^ !#-\[\]-~]", "_", name)
+    return f'attachment; filename="{plain}"' + ("" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}")

@@ -1,0 +1,39 @@
+"""Fixtures for pytest, found by its entry point: `client` and `live_server`, for the WSGI application that `app` is.
+
+Define a fixture `app`, or say in the settings of pytest where it is: `microwsgi_app = "package.module:app"`. What is needed for
+them is imported when a test asks for it: this module is imported by every run of pytest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The setting."""
+    parser.addini("microwsgi_app", "the WSGI application of the fixtures client and live_server, as module:attribute")
+
+
+@pytest.fixture
+def app(request: pytest.FixtureRequest) -> object:
+    """The application under test; a fixture of one's own of this name comes first."""
+    spec = request.config.getini("microwsgi_app")
+    if not spec:
+        pytest.fail('There is no application: define a fixture `app`, or set microwsgi_app = "module:attribute".')
+    return import_module("microwsgi.loader").load(spec, str(request.config.rootpath))
+
+
+@pytest.fixture
+def client(app: object) -> object:
+    """A `microwsgi.testing.Client` of the application."""
+    return import_module("microwsgi.testing").Client(app)
+
+
+@pytest.fixture
+def live_server(app: object) -> Iterator[object]:
+    """A running server with the application: `live_server.url`."""
+    with import_module("microwsgi.testing").live(app) as running:
+        yield running

@@ -1,0 +1,210 @@
+"""Applications under test: `Client` calls one in this process, `live` serves one on a free port. Any WSGI application will do.
+
+    response = Client(app).post("/users", json={"name": "Ada"})
+    assert response.expect(201).json["id"] == 1
+
+The fixtures for pytest are in `microwsgi.pytest_plugin`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from email.message import Message
+from http.cookiejar import CookieJar
+from urllib.parse import urlencode, urljoin
+from urllib.request import Request as CookieRequest
+
+import webob
+
+from microwsgi.options import Options
+from microwsgi.server.gateway import Application
+from microwsgi.server.server import WSGIServer
+
+SHOWN = 2000
+"""Characters of a body that a failed expectation shows."""
+REDIRECTS = {301, 302, 303, 307, 308}
+KEEP_METHOD = {307, 308}
+MOST_REDIRECTS = 20
+
+
+class Response(webob.Response):
+    """WebOb's Response with the request that it answers, and the responses that led there by redirects."""
+
+    request: webob.Request
+    history: tuple[Response, ...] = ()
+
+    def expect(self, status: int = 200, *, text: str | None = None, json: object = ...) -> Response:
+        """The response itself, if it has this status, this text in its body, and is this as JSON; else AssertionError."""
+        faults = []
+        if self.status_int != status:
+            faults.append(f"expected status {status}, got {self.status}")
+        if text is not None and text not in self.text:
+            faults.append(f"expected {text!r} in the body")
+        if json is not ... and (not (self.content_type or "").endswith("json") or self.json != json):
+            faults.append(f"expected {json!r} as JSON")
+        if faults:
+            raise AssertionError("\n".join([*faults, "", self.exchange()]))
+        return self
+
+    def exchange(self) -> str:
+        """Request line and response, for people to read."""
+        asked = [*(earlier.request for earlier in self.history), self.request]
+        lines = [f"> {request.method} {request.path_qs}" for request in asked]
+        lines += [f"< {self.status}", *(f"< {name}: {value}" for name, value in self.headerlist)]
+        try:
+            body = self.text
+        except (AttributeError, UnicodeDecodeError):  # no charset, or not in it
+            body = repr(self.body)
+        return "\n".join([*lines, "", body[:SHOWN] + (" ..." if len(body) > SHOWN else "")])
+
+
+class Client:
+    """Requests to a WSGI application without a socket; cookies are kept, exceptions of the application are the test's."""
+
+    def __init__(
+        self, application: Application, *, url: str = "http://localhost", headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.application = application
+        self.url = url
+        self.headers = dict(headers or {})
+        self.cookies = CookieJar()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        json: object = ...,
+        form: Mapping[str, object] | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        environ: Mapping[str, object] | None = None,
+        follow: bool = False,
+        stream: bool = False,
+    ) -> Response:
+        """The response to one request; a file in `form` is a (name, bytes). With `follow` what redirects lead to.
+
+        With `stream` the body is left for `response.app_iter`, and close() is the test's.
+        """
+        if query:
+            path += ("&" if "?" in path else "?") + urlencode(query, doseq=True)
+        request = webob.Request.blank(urljoin(self.url, path), method=method, POST=form)
+        request.environ["REQUEST_METHOD"] = method  # POST= has a method of its own
+        if json is not ...:
+            request.json, request.content_type = json, "application/json"
+        if body is not None:
+            request.body = body
+        request.headers.update({**self.headers, **(headers or {})})
+        request.environ.update(environ or {})
+        response = self.send(request)
+        return self.follow(response) if follow else response if stream else read(response)
+
+    def send(self, request: webob.Request) -> Response:
+        """What the application answers, its body not yet asked for."""
+        carrier = CookieRequest(request.url)  # noqa: S310 - it is never opened: the jar wants urllib's requests
+        self.cookies.add_cookie_header(carrier)
+        if cookie := carrier.get_header("Cookie"):
+            own = request.headers.get("Cookie")
+            request.headers["Cookie"] = f"{own}; {cookie}" if own else cookie
+        status, headers, chunks = request.call_application(self.application)
+        response = Response(status=status, headerlist=list(headers), app_iter=chunks)
+        response.request = request
+        self.cookies.extract_cookies(Received(headers), carrier)  # type: ignore[arg-type]  # it asks for info() only
+        return response
+
+    def follow(self, response: Response) -> Response:
+        """Go where redirects lead, as a browser does."""
+        history: list[Response] = []
+        while response.status_int in REDIRECTS and "Location" in response.headers:
+            history.append(read(response))
+            if len(history) > MOST_REDIRECTS:
+                raise AssertionError(f"more than {MOST_REDIRECTS} redirects\n\n{response.exchange()}")
+            before = response.request
+            keep = response.status_int in KEEP_METHOD or before.method == "HEAD"
+            request = webob.Request.blank(
+                urljoin(before.url, response.headers["Location"]), method=before.method if keep else "GET"
+            )
+            request.headers.update(self.headers)
+            if keep and before.is_body_seekable:
+                request.body_file_raw, request.is_body_seekable = before.body_file_raw, True
+                request.content_length, request.content_type = (
+                    before.content_length,
+                    before.environ.get("CONTENT_TYPE", ""),
+                )
+            response = self.send(request)
+        response.history = tuple(history)
+        return read(response)
+
+    def get(self, path: str, **options: object) -> Response:
+        return self.request("GET", path, **options)  # type: ignore[arg-type]  # as `request` has them
+
+    def head(self, path: str, **options: object) -> Response:
+        return self.request("HEAD", path, **options)  # type: ignore[arg-type]
+
+    def post(self, path: str, **options: object) -> Response:
+        return self.request("POST", path, **options)  # type: ignore[arg-type]
+
+    def put(self, path: str, **options: object) -> Response:
+        return self.request("PUT", path, **options)  # type: ignore[arg-type]
+
+    def patch(self, path: str, **options: object) -> Response:
+        return self.request("PATCH", path, **options)  # type: ignore[arg-type]
+
+    def delete(self, path: str, **options: object) -> Response:
+        return self.request("DELETE", path, **options)  # type: ignore[arg-type]
+
+    def options(self, path: str, **options: object) -> Response:
+        return self.request("OPTIONS", path, **options)  # type: ignore[arg-type]
+
+
+class Received:
+    """What http.cookiejar wants to know of a response."""
+
+    def __init__(self, headers: list[tuple[str, str]]) -> None:
+        self.message = Message()
+        for name, value in headers:
+            self.message[name] = value
+
+    def info(self) -> Message:
+        """Its fields."""
+        return self.message
+
+
+def read(response: Response) -> Response:
+    """The response with its whole body; the application's iterable is closed."""
+    chunks = response.app_iter
+    try:
+        body = b"".join(chunks)
+    finally:
+        if hasattr(chunks, "close"):
+            chunks.close()
+    fields = list(response.headerlist)
+    response.app_iter = [body]
+    response.headerlist = fields  # as the application sent them: WebOb has taken Content-Length away
+    return response
+
+
+class Live:
+    """A running server: `url` without a slash at its end, `port`, and the `server` itself."""
+
+    def __init__(self, server: WSGIServer) -> None:
+        self.server = server
+        self.port = int(server.server_port)
+        self.url = f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def live(application: Application, *, errors: Callable[..., object] | None = None, **options: object) -> Iterator[Live]:
+    """Serve an application on a free port of this machine, in a thread; the options are those of docs/options.md."""
+    server = WSGIServer(("127.0.0.1", 0), application=application, options=Options(**options), errors=errors)  # type: ignore[arg-type]
+    thread = threading.Thread(target=server.serve_forever, name="microwsgi live")
+    thread.start()
+    try:
+        yield Live(server)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
