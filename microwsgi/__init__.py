@@ -11,9 +11,14 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 HOMES = {
+    "App": "microwsgi.framework.app",
+    "Request": "microwsgi.framework.request",
+    "Response": "webob",
     "WSGIRequestHandler": "microwsgi.server.handler",
     "WSGIServer": "microwsgi.server.server",
+    "abort": "microwsgi.framework.problems",
     "make_server": "microwsgi.server.server",
+    "redirect": "microwsgi.framework.views",
     "serve": "microwsgi.serving",
     "wsgi": "microwsgi.server.plain",
 }

@@ -1,13 +1,24 @@
+from webob import Response
+
+from microwsgi.framework.app import App
+from microwsgi.framework.problems import abort
+from microwsgi.framework.request import Request
+from microwsgi.framework.views import redirect
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.plain import wsgi
 from microwsgi.server.server import WSGIServer, make_server
 from microwsgi.serving import serve
 
 __all__ = [
+    "App",
+    "Request",
+    "Response",
     "WSGIRequestHandler",
     "WSGIServer",
     "__version__",
+    "abort",
     "make_server",
+    "redirect",
     "serve",
     "wsgi",
 ]

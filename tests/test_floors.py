@@ -16,6 +16,7 @@ EDGE = {
     "microwsgi",
     "__main__",
     "cli",
+    "commands",
     "debugger",
     "diagnosis",
     "events",
