@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.processes import ROOT, Server, Unavailable
 from benchmarks.servers import KINDS, versions
-from microwsgi.devtools.stack import OWNERS, Frame
+from microwsgi.devtools.stack import OWNERS, Frame, shortened
 
 WSGI, WEBOB = "benchmarks.subjects.probe_wsgi:app", "benchmarks.subjects.probe_webob:app"
 SUBJECTS = "benchmarks/subjects"
@@ -143,16 +143,12 @@ def frames_of(answer: tuple[int, str], server: Server) -> list[Frame]:
     status, body = answer
     if status != HTTPStatus.OK:
         raise Unavailable(f"its view answered {status}: {server.complaint()}")
-    return [shortened(Frame(**each)) for each in json.loads(body)]
+    return [without_machine(Frame(**each)) for each in json.loads(body)]
 
 
-def shortened(frame: Frame) -> Frame:
-    """The file as its reader names it: from the tree, the packages or the library on; no directory of this machine."""
-    file = frame.file.removeprefix(f"{ROOT}{os.sep}")
-    for mark in ("site-packages", "lib/python3"):
-        _, found, rest = file.partition(f"{os.sep}{mark}")
-        if found:
-            file = rest.partition(os.sep)[2] if mark != "site-packages" else rest[1:]
+def without_machine(frame: Frame) -> Frame:
+    """The frame with its file named from the tree, the packages or the library on; no directory of this machine."""
+    file = shortened(frame.file, str(ROOT))
     return frame._replace(file=Path(file).name if file.startswith(os.sep) else file)
 
 
@@ -170,5 +166,5 @@ def lines_of(server: Server) -> dict[str, Any] | None:
             return None
         tries.append(json.loads(body))
     found: dict[str, Any] = sorted(tries, key=lambda each: each["lines"])[TRIES // 2]
-    found["files"] = [shortened(Frame("", "", file, 0, "")).file for file in found["files"]]
+    found["files"] = [without_machine(Frame("", "", file, 0, "")).file for file in found["files"]]
     return found

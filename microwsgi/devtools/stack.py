@@ -56,6 +56,16 @@ def trail(traceback: TracebackType | None) -> list[Frame]:
     return found
 
 
+def whole(error: BaseException) -> list[Frame]:
+    """The stack as it was when an exception was raised: the thread's first frame first, the one that raised it last.
+
+    To be called where the exception was caught: what is outside of there has not returned yet.
+    """
+    traceback = error.__traceback__
+    outside = traceback.tb_frame.f_back if traceback else None
+    return [*(capture(outside) if outside else ()), *trail(traceback)]
+
+
 def outwards(frame: FrameType | None) -> Iterator[FrameType]:
     """The frame, its caller, and so on to the thread's first."""
     while frame:
@@ -85,6 +95,15 @@ def owner(module: str, code: CodeType) -> str:
         return STDLIB
     # A console script was written by an installer for the package that it starts; servers have them.
     return SERVER if os.path.dirname(file) == SCRIPTS else YOURS
+
+
+def shortened(file: str, root: str) -> str:
+    """A file as its reader names it: from the folder `root`, the installed packages or the standard library on."""
+    for mark in (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}"):
+        if mark in file:
+            return file.rpartition(mark)[2]
+    _, found, rest = file.partition(f"{os.sep}lib{os.sep}python3")
+    return rest.partition(os.sep)[2] if found else file.removeprefix(os.path.join(root, ""))
 
 
 def places(*names: str) -> tuple[str, ...]:

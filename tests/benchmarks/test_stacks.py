@@ -65,9 +65,9 @@ def test_files_are_named_without_this_machines_directories() -> None:
     for name in ("microwsgi", "Werkzeug"):
         assert not [frame for frame in measured(name).frames if frame.file.startswith("/")]
     frame = Frame("m", "f", "/usr/lib/python3.13/site-packages/flask/app.py", 1, "framework")
-    assert stacks.shortened(frame).file == "flask/app.py"
-    assert stacks.shortened(frame._replace(file="/usr/lib/python3.13/http/server.py")).file == "http/server.py"
-    assert stacks.shortened(frame._replace(file=f"{ROOT}/microwsgi/cli.py")).file == "microwsgi/cli.py"
+    assert stacks.without_machine(frame).file == "flask/app.py"
+    assert stacks.without_machine(frame._replace(file="/usr/lib/python3.13/http/server.py")).file == "http/server.py"
+    assert stacks.without_machine(frame._replace(file=f"{ROOT}/microwsgi/cli.py")).file == "microwsgi/cli.py"
 
 
 @pytest.mark.parametrize("name", ["microwsgi", "Werkzeug", "httpsrv.py on HTTPServer", "Flask"])
