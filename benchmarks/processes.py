@@ -153,6 +153,10 @@ class Process:
         """The most resident memory so far (VmHWM)."""
         return self._status("VmHWM")
 
+    def thread_count(self) -> int:
+        """Threads of the system."""
+        return self._status("Threads")
+
     def descriptors(self) -> int:
         """Open files and sockets."""
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.family())

@@ -1,6 +1,7 @@
-"""Many kept connections that each made one request: `python -m benchmarks.clients.idle PORT COUNT`.
+"""Many connections that wait: `python -m benchmarks.clients.idle PORT COUNT [half]`.
 
-Says `open` when all are, and holds them until its standard input ends.
+Each has made one request and keeps its connection; with `half`, each has sent half a head. Says `open` when all are there, and
+holds them until its standard input ends.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import sys
 from benchmarks.clients.exchange import Response
 
 BATCH = 100  # connections at once: below every server's backlog
+REQUEST = b"GET /idle HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+HALF = len(REQUEST) // 2
 
 
-def open_all(port: int, count: int) -> list[socket.socket]:
-    """Open the connections, a batch at a time, and read a response on each."""
+def open_all(port: int, count: int, *, half: bool = False) -> list[socket.socket]:
+    """Open the connections, a batch at a time, and read a response on each, unless they are to send half a head."""
     kept: list[socket.socket] = []
     while len(kept) < count:
         batch = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(min(BATCH, count - len(kept)))]
         for connection in batch:
-            connection.sendall(b"GET /idle HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        for connection in batch:
+            connection.sendall(REQUEST[:HALF] if half else REQUEST)
+        for connection in [] if half else batch:
             response = Response()
             while not response.feed(connection.recv(65536)):
                 pass
@@ -31,6 +34,6 @@ def open_all(port: int, count: int) -> list[socket.socket]:
 
 
 if __name__ == "__main__":
-    connections = open_all(int(sys.argv[1]), int(sys.argv[2]))
+    connections = open_all(int(sys.argv[1]), int(sys.argv[2]), half="half" in sys.argv[3:])
     print("open", flush=True)
     sys.stdin.read()

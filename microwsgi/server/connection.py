@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import selectors
 import socket
+import struct
 from collections import deque
+from contextlib import suppress
 
 from microwsgi.errors import ClientError, Disconnected, RequestTimeout
 from microwsgi.server.environ import Environ
@@ -21,6 +23,8 @@ RECEIVE = 16 * 1024
 """Bytes received at once; a head and a small body fit."""
 TURN = 4 * 1024 * 1024
 """Bytes sent to one reader before the next connection has its turn."""
+NO_LINGER = struct.pack("ii", 1, 0)
+"""For SO_LINGER: on, for no time."""
 LINGER = 2.0
 """Seconds to receive, after the last response, what the client still sends: closed at once, the kernel would answer that
 with a reset, and the client might never see the response (RFC 9112 9.6)."""
@@ -250,6 +254,12 @@ class Connection:
             self.close()
         else:
             self.wait_in("linger", READ, LINGER)
+
+    def reset(self) -> None:
+        """End the connection with a reset: what the kernel holds for a client that does not read is freed, too."""
+        with suppress(OSError):
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        self.close()
 
     def close(self) -> None:
         """End the connection, whatever it is at; once."""

@@ -85,7 +85,11 @@ class Gateway:
 
     def log_error(self, text: str) -> None:
         """Write a line, or some, where errors go."""
-        print(text, file=self.errors or sys.stderr, flush=True)
+        stream = self.errors or sys.stderr
+        stream.write(
+            text + "\n"
+        )  # at once: threads that print would mix their lines, which print ends by a second write
+        stream.flush()
 
     def log_exception(self, what: str, error: BaseException) -> None:
         """Write the traceback of an application's failure, under a line that says which request it was."""

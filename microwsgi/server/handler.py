@@ -303,12 +303,20 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
 
     def vanish(self, reason: str) -> None:
         """The client has left, or is to be left: close what the application returned, and the connection."""
-        if self.began and not self.closed:
+        cut = self.began and not self.closed
+        if cut:
             self.reason = reason
             self.log()
             self.log_reason()
         self.close_sent()
-        self.close()
+        if cut and (self.unsent is not None or self.ends_by_close()):
+            self.reset()
+        else:
+            self.close()
+
+    def ends_by_close(self) -> bool:
+        """Whether only the connection's end tells the client that the response is whole; a reset tells that it is not."""
+        return self.head_sent and not self.bodiless and self.remaining is None and not self.chunked
 
     def timed_out(self) -> None:
         """A time limit is over while the poller waited."""

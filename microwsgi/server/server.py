@@ -370,6 +370,7 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
             try:
                 connection, address = listener.accept()
             except BlockingIOError:
+                self.short = False  # only here: as long as somebody waits, it is the same shortage
                 return
             except ConnectionError:
                 continue
@@ -377,7 +378,6 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
                 self.rest_from_accepting(error)
                 return
             connection.setblocking(False)
-            self.short = False
             handler = self.handler_class.connected(connection, address, self, self.bases[descriptor])
             self.connections[connection.fileno()] = handler
             self.watch(handler.deadline)

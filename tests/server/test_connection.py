@@ -49,6 +49,21 @@ def test_nothing_is_lost_when_the_buffer_is_full_already() -> None:
         assert client.recv(100) == b"hello"
 
 
+def test_what_is_sent_behind_what_waits_waits_too() -> None:
+    with alone(hello) as (handler, client, _):
+        sent = bytes(1 << 20)
+        handler.send(sent)
+        handler.send(b"hello")
+        client.setblocking(False)
+        received = b""
+        while handler.unsent is not None:
+            handler.send_unsent()
+            with contextlib.suppress(BlockingIOError):
+                while piece := client.recv(1 << 16):
+                    received += piece
+        assert received == sent + b"hello"
+
+
 @pytest.mark.parametrize("step", ["send", "send_unsent", "send_answer"])
 def test_a_client_that_has_left_is_no_error_of_the_system(step: str) -> None:
     """What reaches the application, or the log, is Disconnected with its reason, wherever the bytes were to leave."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import io
 import random
@@ -685,6 +686,8 @@ def test_a_reader_that_reads_nothing_is_ended(path: str) -> None:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         running.errors.wait_for("write_time")
         wait_until(lambda: not running.server.connections)
+        # By a reset: after a mere close, the kernel would keep what it has for this reader.
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET
         if path == "/generator":
             assert closed.wait(TIME)
 
