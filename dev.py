@@ -54,6 +54,12 @@ RUBBISH = (
     ".ruff_cache",
 )
 
+WHOLE = (
+    "microwsgi/wire/*",
+    *(f"microwsgi/server/{name}.py" for name in ("connection", "recipient", "sender", "handler")),
+)
+"""What must be covered by its tests to the last branch: the way of every byte from and to a client."""
+
 
 def stamp() -> str:
     """What .venv depends on: if one of these changes (an edited pyproject, an upgraded Python, a moved clone) it is remade."""
@@ -169,6 +175,20 @@ def test(*arguments: str) -> None:
     become(PYTHON, "-m", "pytest", *arguments)
 
 
+def coverage() -> None:
+    """Run the tests of what touches the wire; each of its lines and branches must have been taken."""
+    prepare("dev")
+    for line in (
+        "erase",
+        "run -m pytest --quiet tests/wire tests/server",
+        "combine --quiet",
+        f"report --fail-under=100 --include={','.join(WHOLE)}",
+    ):
+        status = subprocess.call([PYTHON, "-m", "coverage", *line.split()])
+        if status:
+            sys.exit(status)
+
+
 def soak(*arguments: str) -> None:
     """Run the tests that take long."""
     prepare("dev")
@@ -211,12 +231,12 @@ def clean() -> None:
             os.unlink(path)
 
 
-COMMANDS = {function.__name__: function for function in (serve, test, soak, check, bench, fuzz, build, clean)}
+COMMANDS = {function.__name__: function for function in (serve, test, coverage, soak, check, bench, fuzz, build, clean)}
 
 
 def usage() -> str:
     """What there is."""
-    lines = [f"  make {name:7} {function.__doc__}" for name, function in COMMANDS.items()]
+    lines = [f"  make {name:8} {function.__doc__}" for name, function in COMMANDS.items()]
     return "\n".join([*lines, "Options go in ARGS: make test ARGS='-x -k chunked'; another Python in PYTHON."])
 
 

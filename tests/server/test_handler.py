@@ -687,7 +687,7 @@ def test_a_reader_that_reads_nothing_is_ended(path: str) -> None:
         running.errors.wait_for("write_time")
         wait_until(lambda: not running.server.connections)
         # By a reset: after a mere close, the kernel would keep what it has for this reader.
-        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET
+        wait_until(lambda: connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET)
         if path == "/generator":
             assert closed.wait(TIME)
 
