@@ -114,6 +114,8 @@ class Lead:
                 thread.leads = self.lead.acquire(False)  # a keyword would cost as much as the lock
                 if now - thread.started > SUSPICIOUS:
                     self.judge(thread, now)
+            elif now - thread.started > SUSPICIOUS:
+                self.renew(thread, now)
             if thread.leads and handler.answer is not None and now > self.sampled_until:
                 self.answered.append(handler)
             else:
@@ -128,6 +130,8 @@ class Lead:
                 thread.requests += 1
                 if thread.leads:
                     self.leave_lead(thread, now)
+                else:
+                    thread.usage = None
                 return thread.handler
             if thread.leads or self.lead.acquire(False):
                 thread.leads = True
@@ -142,6 +146,7 @@ class Lead:
         thread.leads = False
         waits = now < self.waits_until or (thread.handler is not None and thread.handler.long_body)
         if waits and self.hand_over():
+            thread.usage = thread_usage()
             return
         thread.inline = True
         thread.usage = thread_usage() if now < self.sampled_until else None
@@ -166,6 +171,11 @@ class Lead:
         if now > self.waits_until:
             self.waiting = min(self.waiting * 2, WAITING_LONG) if now < self.waits_until + self.waiting else WAITING
             self.waits_until = now + self.waiting
+
+    def renew(self, thread: ServingThread, now: float) -> None:
+        """After a request before which the lead was handed over: as long as such requests wait, no leader has to try one."""
+        if thread.usage is not None and waited(thread.usage, thread_usage(), now - thread.started):
+            self.waits_until = max(self.waits_until, now + WAITING)
 
     # --- Passing the lead -------------------------------------------------------------------------------------------
 

@@ -608,6 +608,10 @@ def test_a_request_that_was_seen_to_wait_hands_the_lead_over_first(monkeypatch: 
     def application(environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
         if environ["PATH_INFO"] == "/meet":
             barrier.wait(TIME)
+        elif environ["PATH_INFO"] == "/work":
+            end = time.thread_time() + 0.005
+            while time.thread_time() < end:
+                pass
         else:
             time.sleep(0.005)
         return hello(environ, start_response)
@@ -622,3 +626,14 @@ def test_a_request_that_was_seen_to_wait_hands_the_lead_over_first(monkeypatch: 
             connection.sendall(b"GET /meet HTTP/1.1\r\nHost: a\r\n\r\n")
         for connection in (one, two):
             receive(connection)
+        # As long as requests wait, that stays so; those that work don't count.
+        until = running.server.waits_until
+        while running.server.waits_until == until:
+            one.sendall(GET)
+            receive(one)
+            assert time.monotonic() < until, "it was not renewed while it lasted"
+        while (left := running.server.waits_until - time.monotonic()) > 0:
+            until = running.server.waits_until
+            one.sendall(b"GET /work HTTP/1.1\r\nHost: a\r\n\r\n")
+            receive(one)
+            assert running.server.waits_until == until, f"{left} s before the end"
