@@ -17,7 +17,7 @@ from importlib import import_module
 
 from microwsgi import __version__
 from microwsgi.errors import UsageError
-from microwsgi.options import OPTIONS, Option, from_environment, merged, switch, unknown
+from microwsgi.options import BY_NAME, OPTIONS, Option, from_environment, merged, switch, unknown
 
 LEFT = 22
 """Columns of the help's left side."""
@@ -37,6 +37,7 @@ class Command:
     """One command: where its function is, as module:function, and what it takes.
 
     The function is called with the words that are no options, and the options: those typed over those of the environment.
+    Options that only this command has are checked, have no variable, and are all there.
     """
 
     def __init__(
@@ -64,8 +65,9 @@ class Command:
         if typed.pop("help", False):
             print(self.help())  # noqa: T201 - what was asked for
             return 0
+        own = {each.name: each.take(typed.get(each.name, each.default)) for each in self.options if each not in OPTIONS}
         module, _, name = self.function.partition(":")
-        code: int = getattr(import_module(module), name)(words, merged(from_environment(os.environ), typed))
+        code: int = getattr(import_module(module), name)(words, {**merged(from_environment(os.environ), typed), **own})
         return code
 
     def parse(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, object]]:
@@ -102,9 +104,9 @@ class Command:
                 group = option.group
                 lines.append(f"{group}:")
             left = ", ".join(filter(None, [option.short, f"{option.flag} {option.metavar}".rstrip()]))
-            lines.append(
-                f"  {left:<{LEFT}}{option.help:<{RIGHT - LEFT}} {option.shown_default:<9} {option.variables[-1]}"
-            )
+            variable = option.variables[-1] if option in OPTIONS else ""
+            line = f"  {left:<{LEFT}}{option.help:<{RIGHT - LEFT}} {option.shown_default:<9} {variable}"
+            lines.append(line.rstrip())
         return "\n".join([*lines, "Examples:", *(f"  {example}" for example in self.examples)])
 
 
@@ -120,6 +122,24 @@ COMMANDS = (
         ),
         options=OPTIONS,
         examples=("microwsgi serve apps.echo:app", "microwsgi serve hello.py --host 0.0.0.0 --port 0"),
+    ),
+    Command(
+        "stack",
+        "microwsgi.commands.stack:stack_command",
+        "Draw all that is between the socket and your function, in a running request.",
+        words="[APP] [/PATH] [options]",
+        about=("APP is what `microwsgi serve` takes, of any framework; exit code 1 if none of its functions ran.",),
+        options=(
+            Option("Request", "method", "", str, "METHOD", "the method; GET, or POST with --data", short="-X"),
+            Option("Request", "data", "", str, "BODY", "the body, a form's unless the method is PUT", short="-d"),
+            Option("Picture", "to", "", str, "NAME", "up to this function, not to the one that answered"),
+            Option("Picture", "compare", False, switch, "", "beside the other servers that are installed"),
+            Option("Picture", "html", "", str, "FILE", "write a page"),
+            Option("Picture", "json", False, switch, "", "print the values"),
+            BY_NAME["color"],
+            BY_NAME["app_dir"],
+        ),
+        examples=("microwsgi stack apps.echo:app -d test=hello", "microwsgi stack hello:app /hello/you --compare"),
     ),
 )
 """What `microwsgi` can do."""

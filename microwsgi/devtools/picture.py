@@ -164,6 +164,25 @@ def html(frames: Sequence[Frame]) -> str:
     return "\n".join(['<ol class="stack">', *items, "</ol>"])
 
 
+PAGE_STYLE = """\
+:root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem } h1, h2 { overflow-wrap: anywhere }
+h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+"""
+
+
+def page(title: str, note: str, stacks: Mapping[str, Sequence[Frame]]) -> str:
+    """A whole page in one file: the stacks side by side if there are several, then each with its frames."""
+    parts = [
+        '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+        f"<title>{escape(title)}</title><style>{PAGE_STYLE}{STYLE}</style><h1>{escape(title)}</h1><p>{escape(note)}</p>",
+        html_comparison(stacks) if len(stacks) > 1 else "",
+    ]
+    for server, frames in stacks.items():
+        parts += [f"<h2>{escape(server)}: {escape(summary(frames))}</h2>", html(frames)]
+    return "\n".join([*parts, "</html>", ""])
+
+
 def html_comparison(stacks: Mapping[str, Sequence[Frame]]) -> str:
     """A table with a line for each stack: its name, its depth, and a bar with a box for each frame."""
     longest = max(map(len, stacks.values()), default=0)

@@ -1,0 +1,235 @@
+"""`microwsgi stack`: serve an application on a real socket in this process, send it one request, and draw the frames.
+
+    stack_command
+      visit           one server, one request, and which calls into your code there were: microwsgi.devtools.calls
+        running         the server, in a thread
+      told            as lines, a page, or JSON: microwsgi.devtools.picture
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+from urllib.parse import quote
+from wsgiref.simple_server import make_server
+
+from microwsgi.devtools import picture
+from microwsgi.devtools.calls import Calls
+from microwsgi.devtools.stack import Frame
+from microwsgi.errors import UsageError
+from microwsgi.loader import load_named
+from microwsgi.options import BY_NAME, Options
+from microwsgi.server.handler import WSGIRequestHandler
+from microwsgi.server.server import WSGIServer
+from microwsgi.serving import colored, is_terminal
+
+LIMIT = 30.0
+"""Seconds for the application to answer."""
+SCRIPT = "<your script>"
+"""The file of the frame that a server is started in: what is outside of it is this command, not the server's way."""
+FORM = "application/x-www-form-urlencoded"
+Serving = tuple[int, Callable[[], object], Callable[[], object]]
+"""A server that listens already: its port, what serves until it is stopped, and what stops it."""
+
+
+def stack_command(words: list[str], given: dict[str, Any]) -> int:
+    """Draw; 1 if no function of the application ran. Raises UsageError."""
+    options = Options(**{name: value for name, value in given.items() if name in BY_NAME})
+    path = words.pop() if words and words[-1].startswith("/") else "/"
+    if len(words) > 1:
+        raise UsageError(f"one application at a time, and a path that begins with a slash, not {' '.join(words)}.")
+    name, application = load_named(words[0] if words else None, options.app_dir)
+    servers = dict(SERVERS) if given["compare"] else {"microwsgi": ours}
+    if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler) and len(servers) > 1:
+        raise UsageError(f"{name} is a handler class, not a WSGI application: leave out --compare.")
+    request = Request(given["method"], path, given["data"])
+    visits = []
+    for server, make in servers.items():
+        try:
+            visits.append(visit(server, make, application, request, given["to"]))
+        except ImportError:  # of the others those that are installed
+            continue
+    tell(name, request, visits, given, options)
+    return 0 if visits[0].yours else 1
+
+
+class Request:
+    """What is sent."""
+
+    def __init__(self, method: str, path: str, data: str) -> None:
+        self.method = method or ("POST" if data else "GET")
+        self.path = quote(path, safe="/?&=%:@!$'()*+,;~#[]").partition("#")[0]
+        self.body = data.encode() if data else None
+        self.fields = {"Content-Type": FORM} if data and self.method == "POST" else {}
+
+    def send(self, port: int) -> tuple[int, str]:
+        """The status and its reason; 0 if the server hung up. Raises UsageError."""
+        client = HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+        try:
+            client.request(self.method, self.path, self.body, self.fields)
+            response = client.getresponse()
+            response.read()
+        except TimeoutError:
+            raise UsageError(f"{self.path} did not answer within {LIMIT:g} seconds.") from None
+        except (HTTPException, OSError) as error:
+            if isinstance(error, ValueError):
+                raise UsageError(f"{self.method} is not possible: {error}.") from None
+            return 0, str(error)
+        finally:
+            client.close()
+        return response.status, response.reason
+
+
+class Visit:
+    """One request on one server: the response's status, the frames to the function, and all functions that were called."""
+
+    def __init__(self, server: str, status: tuple[int, str], calls: Calls, to: str) -> None:
+        self.server = server
+        self.status, self.reason = status
+        try:
+            frames = calls.frames(to)
+        except LookupError:
+            entered = ", ".join(dict.fromkeys(call.function.function for call in calls.all()))
+            raise UsageError(f"{to} was not called; of yours these were: {entered or 'none'}.") from None
+        begun = [number for number, frame in enumerate(frames) if frame.file == SCRIPT]
+        self.frames: list[Frame] = frames[begun[0] :] if begun else frames
+        self.yours = bool(to) or calls.maker() is not None
+        self.others = list(
+            dict.fromkeys(f.function for f in (call.function for call in calls.all()) if f not in self.frames)
+        )
+
+
+def visit(server: str, make: Callable[[Any], Serving], application: object, request: Request, to: str) -> Visit:
+    """Send the request. Of other servers nothing is seen but the frames: they print what ours has printed already."""
+    quiet = nullcontext() if server == "microwsgi" else redirect_stderr(io.StringIO())
+    with quiet, Calls() as calls, running(make, application) as port:
+        status = request.send(port)
+    return Visit(server, status, calls, to)
+
+
+@contextmanager
+def running(make: Callable[[Any], Serving], application: object) -> Iterator[int]:
+    """A server in a thread: as if a script of one line had started it there."""
+    port, serve, stop = make(application)
+    script = compile("serve()", SCRIPT, "exec")
+    thread = threading.Thread(target=exec, args=(script, {"serve": serve, "__name__": "__main__"}), daemon=True)
+    thread.start()
+    try:
+        yield port
+    finally:
+        stop()
+        thread.join(LIMIT)
+
+
+# --- Servers ------------------------------------------------------------------------------------------------------------
+
+
+def ours(application: Any) -> Serving:  # noqa: ANN401 - an application or a handler class
+    """A handler class serves itself."""
+    if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
+        server = WSGIServer(("127.0.0.1", 0), application)
+    else:
+        server = WSGIServer(("127.0.0.1", 0), WSGIRequestHandler, application=application)
+    return of_socketserver(server)
+
+
+def of_socketserver(server: Any) -> Serving:  # noqa: ANN401 - they share an interface, and no class
+    """Whatever has the standard library's interface."""
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+
+    return server.server_address[1], server.serve_forever, stop
+
+
+def wsgiref(application: Any) -> Serving:  # noqa: ANN401
+    """The standard library's."""
+    return of_socketserver(make_server("127.0.0.1", 0, application))
+
+
+def werkzeug(application: Any) -> Serving:  # noqa: ANN401
+    """What `flask run` serves with. Raises ImportError."""
+    from werkzeug.serving import make_server as make
+
+    return of_socketserver(make("127.0.0.1", 0, application, threaded=True))
+
+
+def waitress(application: Any) -> Serving:  # noqa: ANN401
+    """Raises ImportError."""
+    from waitress.server import create_server
+
+    server = create_server(application, host="127.0.0.1", port=0)
+
+    def stop() -> None:
+        server.trigger.pull_trigger(server.close)  # in its own loop, which ends when nothing is left in it
+
+    return server.effective_port, server.run, stop
+
+
+def cheroot(application: Any) -> Serving:  # noqa: ANN401
+    """Raises ImportError."""
+    from cheroot.wsgi import Server
+
+    server = Server(("127.0.0.1", 0), application)
+    server.prepare()
+    return server.bind_addr[1], server.serve, server.stop
+
+
+SERVERS: dict[str, Callable[[Any], Serving]] = {
+    "microwsgi": ours,
+    "cheroot": cheroot,
+    "waitress": waitress,
+    "wsgiref": wsgiref,
+    "Werkzeug": werkzeug,
+}
+"""Those that run in this process. Others fork, or have their loop in C: `python -m benchmarks stacks` counts those."""
+
+
+# --- What is told -------------------------------------------------------------------------------------------------------
+
+
+def tell(name: str, request: Request, visits: list[Visit], given: dict[str, Any], options: Options) -> None:
+    """Print, and write the page. Raises UsageError."""
+    first, stacks = visits[0], {each.server: each.frames for each in visits}
+    asked = f"{request.method} {request.path} of {name}: {first.status or 'no response:'} {first.reason}"
+    if given["html"]:
+        try:
+            with open(given["html"], "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(picture.page(asked, note(first), stacks))
+        except OSError as error:
+            raise UsageError(f"--html {given['html']} can't be written: {error.strerror}.") from None
+    if given["json"]:
+        say(json.dumps({"application": name, "method": request.method, "path": request.path,
+            "stacks": [{"server": each.server, "status": each.status, "depth": len(each.frames), "others": each.others,
+                "frames": [frame._asdict() for frame in each.frames]} for each in visits]}, indent=2))  # fmt: skip
+        return
+    color = colored(options.color, sys.stdout)
+    width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 80
+    say(f"{asked}\n{first.server}, {picture.summary(first.frames)}\n")
+    say(picture.text(first.frames, width=width, color=color))
+    if text := note(first):
+        say(f"\n{text}")
+    if len(visits) > 1:
+        say(f"\n{picture.comparison(stacks, color=color)}")
+
+
+def note(visit: Visit) -> str:
+    """What else there is to know."""
+    if not visit.yours:
+        return "No function of yours made this response; these are the frames to who called start_response."
+    return f"Also called, and drawn with --to NAME: {', '.join(visit.others)}" if visit.others else ""
+
+
+def say(text: str) -> None:
+    """Print what the terminal, or the pipe, can't spell with escapes."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))  # noqa: T201 - what was asked for
