@@ -2,6 +2,7 @@
 
     response = Client(app).post("/users", json={"name": "Ada"})
     assert response.expect(201).json["id"] == 1
+    assert_stack_depth(app, "/users", max=6)
 
 The fixtures for pytest are in `microwsgi.pytest_plugin`.
 """
@@ -12,12 +13,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
+from http.client import HTTPConnection
 from http.cookiejar import CookieJar
 from urllib.parse import urlencode, urljoin
 from urllib.request import Request as CookieRequest
 
 import webob
 
+from microwsgi.devtools import picture
+from microwsgi.devtools.calls import Calls
 from microwsgi.options import Options
 from microwsgi.server.gateway import Application
 from microwsgi.server.server import WSGIServer
@@ -208,3 +212,33 @@ def live(application: Application, *, errors: Callable[..., object] | None = Non
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def assert_stack_depth(
+    application: Application,
+    path: str = "/",
+    *,
+    max: int,  # noqa: A002 - it reads well in a test: assert_stack_depth(app, max=6)
+    method: str = "GET",
+    to: str = "",
+) -> None:
+    """AssertionError, with a picture, if more than `max` frames are between the socket and your function, both included.
+
+    The application is served and asked once. Your function is the one that made the response (`microwsgi.devtools.calls`
+    says how that is found out), or the last one called that is named `to`. Frames below Python's are not counted.
+    """
+    with Calls() as calls, live(application) as running:
+        connection = HTTPConnection("127.0.0.1", running.port)
+        connection.request(method, path)
+        connection.getresponse().read()
+        connection.close()
+    try:
+        frames = calls.frames(to)
+    except LookupError:
+        frames = []
+    if not frames or (calls.maker() is None and not to):
+        raise AssertionError(f"{method} {path} did not call {to or 'any function of yours that made the response'}")
+    if len(frames) > max:
+        raise AssertionError(
+            f"at most {max} frames were expected; there are {picture.summary(frames)}\n\n{picture.text(frames)}"
+        )

@@ -40,6 +40,10 @@ BELOW = {
 WEBOB = {"framework", "devtools", *EDGE}
 """Floors that may import WebOb, the one dependency."""
 OPTIONAL = {
+    # Servers to compare with, of which those are drawn that are installed.
+    ("microwsgi.commands.stack", "cheroot.wsgi"),
+    ("microwsgi.commands.stack", "waitress.server"),
+    ("microwsgi.commands.stack", "werkzeug.serving"),
     ("microwsgi.server.lead", "resource"),  # Windows has none, and macOS does not count a thread's use
 }
 """Imports inside functions and blocks: (module, what it imports there); only what a system may lack."""
@@ -47,7 +51,7 @@ PYTEST = {"microwsgi.pytest_plugin"}
 """Modules that pytest itself imports, and nobody else."""
 SLOW = {"dataclasses", "inspect", "logging", "typing"}
 """Modules of the standard library that `microwsgi serve` is to start without, 3 to 20 ms each."""
-QUICK = {"errors", "options", "wire", "server", *EDGE}
+QUICK = {"errors", "options", "wire", "server", *EDGE} - {"commands"}
 OUTSIDE = {"asyncio", "http", "select", "selectors", "socket", "socketserver", "ssl", "subprocess", "threading"}
 """What wire/ has nothing to do with: bytes go in, and values come out."""
 

@@ -21,6 +21,7 @@ import sys
 import threading
 from itertools import pairwise
 from types import CodeType, FrameType, TracebackType
+from typing import Self
 
 from microwsgi.devtools.stack import YOURS, Frame, capture, owner
 
@@ -62,17 +63,21 @@ class Calls:
 
     def __init__(self) -> None:
         self.by_thread: dict[int, list[Call]] = {}
-        self.responses: dict[int, tuple[int, list[Frame]]] = {}  # of a thread: calls by then, and the stack, at its first
+        self.responses: dict[
+            int, tuple[int, list[Frame]]
+        ] = {}  # of a thread: calls by then, and the stack, at its first
         self.mine: dict[CodeType, bool] = {}
         self.on = False
 
-    def __enter__(self) -> Calls:
+    def __enter__(self) -> Self:
         self.before = threading.getprofile()
         self.on = True
         threading.setprofile(self.note)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.on = False
         threading.setprofile(self.before)
 

@@ -50,8 +50,12 @@ def name(frame: Frame) -> str:
 
 
 def place(frame: Frame) -> str:
-    """File and line, the file as short as it is clear in the folder that we are in."""
-    return f"{shortened(frame.file, os.getcwd())}:{frame.line}"
+    """File and line, the file as short as it is clear in the folder that we are in; of packages from the package on."""
+    file = shortened(frame.file, os.getcwd())
+    module = f"{frame.module.replace('.', os.sep)}.py"
+    if frame.owner != YOURS and file.endswith(f"{os.sep}{module}"):
+        file = module  # a checkout, which is installed nowhere
+    return f"{file}:{frame.line}"
 
 
 def source(frame: Frame) -> str:
@@ -98,9 +102,14 @@ def comparison(stacks: Mapping[str, Sequence[Frame]], *, color: bool = False) ->
     for title, frames in stacks.items():
         letters = "".join(painted(LETTERS[kind(frame)], PAINTS[kind(frame)], color=color) for frame in frames)
         lines.append(f"{title:<{names}}  {len(frames):>3}  {letters}")
-    drawn = [each for each in PAINTS if any(each == kind(frame) for frames in stacks.values() for frame in frames)]
-    key = (painted(f"{LETTERS[each]} {MEANINGS[each]}", PAINTS[each], color=color) for each in drawn)
+    key = (painted(f"{LETTERS[each]} {MEANINGS[each]}", PAINTS[each], color=color) for each in drawn(stacks))
     return "\n".join([*lines, f"{'':<{names}}       {', '.join(key)}"])
+
+
+def drawn(stacks: Mapping[str, Sequence[Frame]]) -> list[str]:
+    """The kinds that there are."""
+    found = {kind(frame) for frames in stacks.values() for frame in frames}
+    return [each for each in PAINTS if each in found]
 
 
 def painted(line: str, style: str, *, color: bool) -> str:
@@ -195,5 +204,5 @@ def html_comparison(stacks: Mapping[str, Sequence[Frame]]) -> str:
         )
         bar = f'<svg viewBox="0 0 {longest} 1" preserveAspectRatio="none" role="img">{boxes}</svg>'
         rows.append(f"<tr><th>{escape(title)}</th><td>{len(frames)}</td><td>{bar}</td></tr>")
-    key = " ".join(f'<span class="{each}"><i class="key"></i> {MEANINGS[each]}</span>' for each in PAINTS)
+    key = " ".join(f'<span class="{each}"><i class="key"></i> {MEANINGS[each]}</span>' for each in drawn(stacks))
     return "\n".join(['<table class="stacks">', *rows, f"<tr><td></td><td></td><td>{key}</td></tr>", "</table>"])
