@@ -141,6 +141,15 @@ COMMANDS = (
         ),
         examples=("microwsgi stack apps.echo:app -d test=hello", "microwsgi stack hello:app /hello/you --compare"),
     ),
+    Command(
+        "dev",
+        "microwsgi.commands.dev:dev_command",
+        "Serve an application that is being written: with --reload.",
+        words="[APP] [options]",
+        about=("APP and the options are those of microwsgi serve.",),
+        options=OPTIONS,
+        examples=("microwsgi dev apps.echo:app", "microwsgi dev --reload-include 'templates/*.html'"),
+    ),
 )
 """What `microwsgi` can do."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 
@@ -40,6 +41,16 @@ def count(text: str | int) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
         raise ValueError("a whole number from 1 on")
     return int(text)
+
+
+def processes(text: str | int) -> int:
+    """A number of processes; auto is one for each processor that this one may use."""
+    if str(text).strip().lower() == "auto":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        return count(text) if str(text).strip() != "0" else 0
+    except ValueError:
+        raise ValueError("a whole number, or auto") from None
 
 
 def port(text: str | int) -> int:
@@ -151,6 +162,11 @@ OPTIONS = (
     Option("Limits", "body_rate", 500, count, "BYTES", "a second that a body must come with"),
     Option("Limits", "write_time", 20.0, seconds, "SECONDS", "for a client slower than write-rate"),
     Option("Limits", "write_rate", 500, count, "BYTES", "a second that a client must read"),
+    Option("Processes", "workers", 0, processes, "N", "processes that serve; auto is one a processor"),
+    Option("Processes", "reload", False, switch, "", "serve new code as soon as it is saved"),
+    Option("Processes", "reload_include", (), names, "GLOB", "files to watch beside imported ones"),
+    Option("Processes", "reload_exclude", (), names, "GLOB", "files and folders not to watch"),
+    Option("Processes", "reload_poll", False, switch, "", "look at files, for folders of a network"),
     Option("Log", "access_log", "-", str, "FILE", "off, a file, or - for the terminal"),
     Option(
         "Log",
@@ -191,6 +207,11 @@ class Options:
     body_rate: int
     write_time: float
     write_rate: int
+    workers: int
+    reload: bool
+    reload_include: tuple[str, ...]
+    reload_exclude: tuple[str, ...]
+    reload_poll: bool
     access_log: str
     log_format: str
     color: str

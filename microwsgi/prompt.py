@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 
@@ -17,13 +17,18 @@ from microwsgi.server.server import WSGIServer
 
 
 @contextmanager
-def one_prompt(server: WSGIServer) -> Iterator[None]:
-    """Have breakpoints ask here while the server runs, unless somebody has chosen another debugger (PEP 553)."""
+def one_prompt(
+    server: WSGIServer, take: Callable[[], object] = bool, leave: Callable[[], object] = bool
+) -> Iterator[None]:
+    """Have breakpoints ask here while the server runs, unless somebody has chosen another debugger (PEP 553).
+
+    Of several processes at one terminal, each calls `take` before it uses that, which waits for its turn, and `leave` after.
+    """
     chosen = os.environ.get("PYTHONBREAKPOINT", "") not in {"", "pdb.set_trace"}
     if chosen or sys.breakpointhook is not sys.__breakpointhook__:
         yield
         return
-    prompt = Prompt(server)
+    prompt = Prompt(server, take, leave)
     sys.breakpointhook = prompt
     try:
         yield
@@ -35,8 +40,12 @@ def one_prompt(server: WSGIServer) -> Iterator[None]:
 class Prompt:
     """The debugger's prompt of a server: who has it, and who waits for it."""
 
-    def __init__(self, server: WSGIServer) -> None:
+    def __init__(
+        self, server: WSGIServer, take: Callable[[], object] = bool, leave: Callable[[], object] = bool
+    ) -> None:
         self.server = server
+        self.take_terminal = take
+        self.leave_terminal = leave
         self.turn = threading.Lock()
         self.owner = 0  # the thread that has the prompt
         self.pause: AbstractContextManager[None] | None = None
@@ -60,6 +69,7 @@ class Prompt:
         if self.owner == threading.get_ident():
             return
         self.turn.acquire()
+        self.take_terminal()
         self.owner = threading.get_ident()
         self.pause = self.server.limits_paused()
         self.pause.__enter__()
@@ -71,6 +81,7 @@ class Prompt:
             self.owner = 0
             self.terminal = None
             self.pause.__exit__(None, None, None)
+            self.leave_terminal()
             self.turn.release()
 
     def abandon(self) -> None:

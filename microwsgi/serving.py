@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
+from importlib import import_module
 from types import FrameType
 
 from microwsgi import __version__
@@ -67,6 +68,10 @@ def leave(*_: object) -> None:
 
 def run(application: object, options: Options) -> None:
     """The same with options that are checked already."""
+    if options.reload or options.workers:
+        # What a parent needs takes 15 ms to import, and most servers have none.
+        import_module("microwsgi.supervised").run(application, options)
+        return
     stop = Stop()
     try:
         with stop.on_signals(), listening(options) as listeners:
@@ -157,7 +162,9 @@ def banner(name: str, listeners: list[socket.socket], options: Options) -> None:
     lines += [f"  {address:<30}{paint(note, dim)}".rstrip() for address, note in places(listeners)]
     if not loopback_only(listeners):
         lines.append(f"  {paint('A development server: put a proxy in front of it before strangers come.', dim)}")
-    lines.append(f"  {paint('Ctrl-C stops.', dim)}")
+    more = "Reloads on save. " if options.reload else ""
+    more += f"{options.workers} workers. " if options.workers > 1 else ""
+    lines.append(f"  {paint(f'{more}Ctrl-C stops.', dim)}")
     say("\n".join(lines))
 
 
@@ -262,8 +269,13 @@ class Stop:
                 raise KeyboardInterrupt
             return
         self.server.request_stop()
-        if running := self.server.in_flight():
-            start = "\r" if is_terminal(sys.stderr) else ""  # over the ^C
-            line, seconds = max(running, key=lambda request: request[1])
-            what = f"{counted(len(running), 'request')} ({escaped(line.rpartition(' ')[0])}, {seconds:.1f} s)"
-            say(f"{start}Stopping; waiting for {what}. Ctrl-C again to stop now.")
+        still_running(self.server)
+
+
+def still_running(server: WSGIServer) -> None:
+    """Say what a server that stops waits for."""
+    if running := server.in_flight():
+        start = "\r" if is_terminal(sys.stderr) else ""  # over the ^C
+        line, seconds = max(running, key=lambda request: request[1])
+        what = f"{counted(len(running), 'request')} ({escaped(line.rpartition(' ')[0])}, {seconds:.1f} s)"
+        say(f"{start}Stopping; waiting for {what}. Ctrl-C again to stop now.")

@@ -25,6 +25,7 @@ from microwsgi.server.connection import NEVER, READ, Connection
 from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.gateway import Application, Gateway, RequestLog
 from microwsgi.server.handler import WSGIRequestHandler
+from microwsgi.server.handover import Handover
 from microwsgi.server.lead import Lead
 from microwsgi.server.plain import handler_class
 from microwsgi.server.poller import Poller, PortablePoller
@@ -100,6 +101,7 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
     poller: PortablePoller
     next_look: float  # when somebody's time may be over
     listen_at: float  # when to accept again, after there were no descriptors left
+    arrivals: int  # the descriptor by which connections come from a predecessor; 0 for none
 
     def __init__(
         self,
@@ -121,6 +123,9 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         self.ended = threading.Event()
         self.ended.set()
         self.stop_requested = self.final = False
+        self.handover: Handover | None = None
+        self.retiring = False  # a successor takes the connections that are between two requests
+        self.patience = NEVER  # when a stop waits no longer
         self.forget_all()
         self.pauses = 0
         self.lost = 0.0  # seconds of pauses
@@ -189,6 +194,9 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
             if self.listen_at == NEVER:
                 self.poller.unregister(descriptor)
         self.bases.clear()
+        if self.arrivals:
+            self.poller.unregister(self.arrivals)
+            self.arrivals = 0
         self.listen_at = NEVER
         if self.final:
             self.server_close()
@@ -206,6 +214,7 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         self.stopping = self.polling = self.short = self.shut_out = False
         self.connections: dict[int, Connection] = {}
         self.bases: dict[int, Environ] = {}
+        self.arrivals = 0
         self.again: deque[Connection] = deque()
         self.long_bodies: deque[Connection] = deque()
         self.collecting: set[object] = set()
@@ -226,14 +235,22 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
             address = listener.getsockname()
             self.bases[listener.fileno()] = base_environ(address, self.error_stream(), multithread=multithread)
             self.poller.register(listener.fileno(), READ)
+        self.origins = list(self.bases.values())
+        if self.handover is not None:
+            self.arrivals = self.handover.taking.fileno()
+            self.poller.register(self.arrivals, READ)
+
+    def grant(self, seconds: float) -> None:
+        """Give the requests that run so many seconds from now on, at a stop; the clock stands still at a debugger's prompt."""
+        self.patience = self.clock() + seconds
 
     def drain(self) -> None:
-        """Accept nothing more, and give the requests that run `grace_time` to end."""
+        """Accept nothing more, and give the requests that run `grace_time` to end, or what `grant` has given meanwhile."""
         self.stopping = True
         self.poller.wake()
-        end = self.clock() + self.options.grace_time  # which stands still while somebody is at a debugger's prompt
+        self.patience = min(self.patience, self.clock() + self.options.grace_time)
         # The leader may just be accepting: what it has taken is answered before the end.
-        while (self.connections or not self.shut_out) and (left := end - self.clock()) > 0:
+        while (self.connections or not self.shut_out) and (left := self.patience - self.clock()) > 0:
             self.alarm.acquire(timeout=min(left, 0.005))
             self.watch_once()
         if cut := self.in_flight():
@@ -254,6 +271,7 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         self.connections.clear()
         self.poller.close()
         self.stop_requested = self.final = False  # here and not in `begin`: a stop may be asked for before that
+        self.patience = NEVER
         self.ended.set()
 
     def interrupt_poll(self) -> None:
@@ -357,9 +375,11 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
             self.park(handler)
 
     def other_event(self, descriptor: int) -> None:
-        """A new connection, or a `wake`."""
+        """A new connection, one that a predecessor gives away, or a `wake`."""
         if descriptor in self.bases:
             self.accept(descriptor)
+        elif descriptor == self.arrivals and self.handover is not None:
+            self.handover.take(self.adopt)
         else:
             self.poller.woken(descriptor)
 
@@ -378,10 +398,21 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
                 self.rest_from_accepting(error)
                 return
             connection.setblocking(False)
-            handler = self.handler_class.connected(connection, address, self, self.bases[descriptor])
-            self.connections[connection.fileno()] = handler
-            self.watch(handler.deadline)
-            self.advance(handler)
+            self.take_in(self.handler_class.connected(connection, address, self, self.bases[descriptor]))
+
+    def adopt(self, connection: socket.socket, address: object, listener: int, received: bytes) -> None:
+        """Go on with a connection that a predecessor accepted on one of the listeners."""
+        handler = self.handler_class.connected(connection, address, self, self.origins[listener])
+        if received:
+            handler.received = received
+            handler.wait_in("read_head", READ, self.options.head_time)
+        self.take_in(handler)
+
+    def take_in(self, handler: Connection) -> None:
+        """A connection has come; its first request often with it."""
+        self.connections[handler.connection.fileno()] = handler
+        self.watch(handler.deadline)
+        self.advance(handler)
 
     def rest_from_accepting(self, error: OSError) -> None:
         """Out of descriptors, or of memory: serve those who are here, and try again when some may have left."""
@@ -425,13 +456,15 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
             self.arm(handler)
 
     def leave_idle(self) -> None:
-        """The server stops: accept nothing more, close what is between two requests, end what rests."""
+        """The server stops: accept nothing more, close, or give away, what is between two requests, end what rests."""
         self.stop_listening()
         for handler in list(self.connections.values()):
             if handler.parked:
                 self.end_rest(handler)
             elif not handler.owned and handler.step == "read_head":
-                handler.close()
+                if self.retiring and self.handover is not None:
+                    self.handover.give(handler, self.origins.index(handler.base))
+                handler.close()  # of one that was given away our descriptor
         self.shut_out = True
         if not self.connections:
             self.sound_alarm()

@@ -1,0 +1,135 @@
+"""Imports under a reloader: never stale, and known to those who watch the files.
+
+Python takes a .pyc for fresh when its source has the time and size that it had, and the time counts seconds: of two saves
+within one second, the second may never be seen. So the user's own modules are compiled from what is in the file, and no .pyc
+is written or read for them. That costs nothing, since the parent compiles in idle time what a child has imported, and the next
+one finds the code there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
+from types import CodeType
+
+from microwsgi.diagnosis import STANDARD, library
+from microwsgi.server.watch import digest, digest_of
+
+SHARED = {"microwsgi", "webob"}
+"""Packages that a parent imports for its children, beside the standard library."""
+PRANKS = {"antigravity", "this", "__main__"}
+"""What it does not import of that: the first opens a browser, the second writes a poem."""
+
+
+class Codes:
+    """Compiled files, each with the digest of what was compiled."""
+
+    def __init__(self) -> None:
+        self.codes: dict[str, tuple[bytes, CodeType]] = {}
+
+    def get(self, path: str, content: bytes) -> CodeType | None:
+        """The code of a file, if this is what it holds."""
+        known, code = self.codes.get(path, (b"", None))
+        return code if known == content else None
+
+    def prepare(self, path: str, content: bytes) -> None:
+        """Compile a file, unless that is done already, or it holds something else by now."""
+        if not path.endswith(".py") or self.get(path, content) is not None:
+            return
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+            if digest(data) == content:
+                code = SourceFileLoader("", path).source_to_code(data, path)
+                self.codes[path] = content, code
+        except (OSError, SyntaxError, ValueError):
+            pass  # whoever imports it will say so
+
+
+class Imports:
+    """What this process imports from here on, of the user's."""
+
+    def __init__(self, codes: Codes) -> None:
+        self.codes = codes
+        self.read: dict[str, bytes] = {}  # files, and the digests of what was read
+        self.told: Callable[[dict[str, bytes]], object] | None = None
+        """Called with each file that is read, once it is set."""
+        self.before = set(sys.modules)
+
+    def install(self) -> None:
+        """Have imports go through here; for the rest of the process's life."""
+        hook = FileFinder.path_hook(
+            (ExtensionFileLoader, EXTENSION_SUFFIXES),
+            (type("Loader", (Loader,), {"imports": self}), SOURCE_SUFFIXES),
+            (SourcelessFileLoader, BYTECODE_SUFFIXES),
+        )
+        sys.path_hooks.insert(0, hook)
+        sys.path_importer_cache.clear()
+
+    def code(self, path: str, data: bytes, compiled: Callable[[], CodeType]) -> CodeType:
+        """The code of a file that holds this."""
+        content = self.read[path] = digest(data)
+        if self.told is not None:
+            self.told({path: content})
+        return self.codes.get(path, content) or compiled()
+
+    def files(self) -> dict[str, bytes]:
+        """The user's files that have been imported, or could not be, with their digests."""
+        paths = {vars(module).get("__file__") for module in list(sys.modules.values()) if module is not None}
+        loaded = {path for path in paths if isinstance(path, str) and os.path.isabs(path) and not library(path)}
+        return {path: self.read.get(path) or digest_of(path) for path in loaded | self.read.keys()}
+
+    def folders(self) -> list[str]:
+        """Where modules of the user's may come to be."""
+        packages = [path for name in list(sys.modules) for path in folders_of(name)]
+        places = [os.path.abspath(path) for path in sys.path]
+        return [path for path in {*places, *packages} if os.path.isdir(path) and not library(os.path.join(path, ""))]
+
+    def modules(self) -> list[str]:
+        """Modules that a parent may import for its children, in their order."""
+        return [name for name in list(sys.modules) if name not in self.before and shared(name)]
+
+    def report(self) -> dict[str, object]:
+        """All of it, for the parent."""
+        return {"files": self.files(), "folders": self.folders(), "modules": self.modules()}
+
+
+class Loader(SourceFileLoader):
+    """A loader of Python files that takes the user's as they are, and the library's as ever."""
+
+    imports: Imports
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """The code of a module."""
+        path = self.get_filename(fullname)
+        if library(path):
+            return super().get_code(fullname)
+        data = self.get_data(path)
+        return self.imports.code(path, data, lambda: self.source_to_code(data, path))
+
+
+def folders_of(name: str) -> list[str]:
+    """The folders of a package."""
+    try:
+        return [os.path.abspath(path) for path in vars(sys.modules[name]).get("__path__", ())]
+    except (KeyError, TypeError):  # gone meanwhile; something that only looks like a package
+        return []
+
+
+def shared(name: str) -> bool:
+    """Whether a module is one of the standard library's, or of the packages that all children need."""
+    top = name.partition(".")[0]
+    if name in PRANKS or not (top in SHARED or top in sys.stdlib_module_names):
+        return False
+    origin = getattr(getattr(sys.modules[name], "__spec__", None), "origin", None) or ""
+    return origin in {"built-in", "frozen"} or (library(origin) and (top in SHARED or origin.startswith(STANDARD)))

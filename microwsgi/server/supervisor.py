@@ -1,0 +1,501 @@
+"""The parent of serving processes: it starts them, replaces them, and stops them. It never imports the application.
+
+It holds the listening sockets, which each child inherits: closing one copy loses no connection, where one of several
+SO_REUSEPORT listeners would take its queue along. Children say what they have to say on a channel, and do what they are told
+there (`microwsgi.server.worker`). All is done by one loop in one thread, so that a fork copies no lock that somebody holds:
+
+    Supervisor.run
+      arrange     start what is missing; let serve who is ready, and older ones retire
+      look        wait for signals, for what children say, for changed files, for what is due; act on it
+
+Children of one *generation* have the same code. A new generation begins when files have changed, or with HUP. Its first child
+proves that the application can be imported, then the others follow; when all are ready they serve, and the older ones retire.
+If it fails, the last good generation goes on serving.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from microwsgi.errors import LoadError
+from microwsgi.options import Options
+from microwsgi.server.channel import Channel, Message
+from microwsgi.server.handover import Handover
+from microwsgi.server.watch import Watch
+from microwsgi.server.worker import Worker
+
+STARTING, READY, SERVING, LEAVING = "starting", "ready", "serving", "leaving"
+"""What a child is at: it imports the application; it waits for the word to serve; it serves; it ends."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before another child is started where one has died young; doubled each time."""
+YOUNG = 5.0
+"""Seconds after its start in which a child's death counts as one at the start."""
+END = 1.0
+"""Seconds that a child may take to end when it has nothing to wait for; then it is killed."""
+NEVER = float("inf")
+
+
+class Process:
+    """A forked process, with those methods of subprocess.Popen that are needed."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """How it ended, a signal as a negative number; None while it runs."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+class Generation:
+    """What its children have in common: the code, and why there is other code than before."""
+
+    def __init__(self, changed: list[str] | None = None) -> None:
+        self.changed = changed or []
+        self.began = time.monotonic()
+        self.proven = False  # the application can be imported
+        self.failed = False  # it can't; nobody tries again before there is a reason
+        self.serves = False
+        self.trouble = ""  # what is wrong with it, when even the attempt to import it ends the process
+
+
+class Child:
+    """A process, its channel, and what is known of it."""
+
+    def __init__(self, process: Process, channel: Channel, generation: Generation) -> None:
+        self.process = process
+        self.pid = process.pid
+        self.channel = channel
+        self.generation = generation
+        self.state = STARTING
+        self.began = time.monotonic()
+        self.broken = False  # it serves what went wrong
+        self.name = ""  # of the application
+        self.files: dict[str, bytes] = {}  # what it has imported, and the digests of that
+        self.message: Message = {}  # with which it was ready, or failed
+        self.figures: Message = {}  # of its last report
+        self.kill_at = NEVER
+
+    def order(self, word: str) -> None:
+        """Tell it to do something: see `microwsgi.server.worker`."""
+        self.channel.tell(do=word)
+
+
+class Notices:
+    """What a supervisor has to tell, and to whom: to nobody. The edge tells it to a terminal, or to a log."""
+
+    def serving(self, child: Child, *, first: bool) -> None:
+        """A generation serves, this child first; `first`: nothing was served before, or only what went wrong."""
+
+    def failed(self, generation: Generation, text: str, *, serving: bool) -> None:
+        """A generation can't be loaded; `serving`: an older one goes on."""
+
+    def died(self, child: Child, how: str, pause: float) -> None:
+        """A child ended that should not have; another is started in its place after so many seconds."""
+
+    def chores(self, message: Message) -> Iterator[object]:  # noqa: ARG002 - for those who have some
+        """What makes the next children quicker, after one has imported the application; done step by step in idle time."""
+        return iter(())
+
+
+class Supervisor:
+    """Serving processes: `options.workers` of them, or one, always of the newest code that works.
+
+    `start` makes a process, which has the second end of a channel, and the listeners. With a `watch`, code that can't be loaded
+    is waited for; without one, `run` raises LoadError if that is so at the start.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        listeners: list[socket.socket],
+        start: Callable[[Supervisor, socket.socket, socket.socket], Process],
+        *,
+        notices: Notices | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.options = options
+        self.wanted = options.workers or 1
+        self.listeners = listeners
+        self.start_process = start
+        self.notices = notices or Notices()
+        self.watch = watch
+        self.handover = Handover.new()
+        self.generation = Generation()
+        self.children: list[Child] = []
+        self.has_served = False
+        self.retry_at = 0.0
+        self.pause = FIRST_PAUSE
+        self.stops = 0
+        self.error: LoadError | None = None
+        self.prompts: list[Child] = []  # who has the terminal, and who waits for it
+        self.chores: deque[Iterator[object]] = deque()
+        self.requests = self.errors = 0  # of children that have ended
+        self.selector = selectors.DefaultSelector()
+        self.signals, self.signal_writer = socket.socketpair()
+        self.on_signal: dict[int, Callable[[], object]] = {signal.SIGINT: self.stop, signal.SIGTERM: self.stop}
+        """What is done for each signal; may be added to before `run`."""
+        if os.name == "posix":
+            self.on_signal |= {signal.SIGHUP: self.replace, signal.SIGCHLD: bool}  # the loop looks who has ended
+
+    # --- The loop ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until INT or TERM. Raises LoadError."""
+        try:
+            with self.listening_to_signals():
+                if self.watch is not None and self.watch.fileno() >= 0:
+                    self.selector.register(self.watch, selectors.EVENT_READ)
+                while self.children or not self.stops:
+                    self.arrange()
+                    self.look()
+        finally:
+            for child in self.children:
+                child.process.kill()
+            self.close()
+            if self.handover is not None:
+                self.handover.close()
+        if self.error is not None:
+            raise self.error
+
+    @contextmanager
+    def listening_to_signals(self) -> Iterator[None]:
+        """Have signals end the wait of `look`; in the main thread only, as Python has it."""
+        self.signals.setblocking(False)
+        self.signal_writer.setblocking(False)
+        self.selector.register(self.signals, selectors.EVENT_READ)
+        try:
+            wakeup = signal.set_wakeup_fd(self.signal_writer.fileno(), warn_on_full_buffer=False)
+        except ValueError:
+            yield
+            return
+        before = {number: signal.signal(number, nothing) for number in self.on_signal}
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
+
+    def look(self) -> None:
+        """Wait for whatever comes first, and act on it; do a chore when nothing comes."""
+        events = self.selector.select(self.time_left())
+        for key, _ in events:
+            if key.fileobj is self.signals:
+                for number in self.signals.recv(4096):
+                    self.on_signal.get(number, bool)()
+            elif key.fileobj is not self.watch:
+                self.listen(key.data)
+        now = time.monotonic()
+        if self.watch is not None and (
+            now >= self.watch.next_look or any(key.fileobj is self.watch for key, _ in events)
+        ):
+            self.see(self.watch.look())
+        for child in self.children[:]:
+            if child.process.poll() is not None:
+                self.ended(child)
+            elif now >= child.kill_at and (child not in self.prompts or self.stops > 1):
+                child.process.kill()
+        if self.chores and not events and next(self.chores[0], self) is self:
+            self.chores.popleft()
+
+    def time_left(self) -> float | None:
+        """Until something is due."""
+        if self.chores:
+            return 0.0
+        due = [child.kill_at for child in self.children]
+        if self.retry_at > time.monotonic():
+            due.append(self.retry_at)
+        if self.watch is not None:
+            due.append(self.watch.next_look)
+        soonest = min(due, default=NEVER)
+        return None if soonest == NEVER else max(soonest - time.monotonic(), 0.0)
+
+    # --- Generations ------------------------------------------------------------------------------------------------
+
+    def arrange(self) -> None:
+        """Start what is missing, and let serve who is ready; but not while somebody is at a debugger's prompt."""
+        if self.stops or self.prompts:
+            return
+        fresh = [child for child in self.children if child.generation is self.generation and child.state != LEAVING]
+        older = [child for child in self.serving() if child not in fresh]
+        ready = [child for child in fresh if child.state == READY]
+        complete = sum(child.state != STARTING for child in fresh) >= self.wanted
+        if ready and (complete or all(child.broken for child in older)):
+            self.promote(ready, older)
+        if not self.generation.failed and time.monotonic() >= self.retry_at:
+            for _ in range((self.wanted if self.generation.proven else 1) - len(fresh)):
+                self.start()
+
+    def promote(self, ready: list[Child], older: list[Child]) -> None:
+        """Have these serve, and those retire."""
+        for child in ready:
+            child.state = SERVING
+            child.order("serve")
+        for child in older:
+            child.state = LEAVING
+            child.order("retire")
+        if not self.generation.serves:
+            self.generation.serves = self.has_served = True
+            self.notices.serving(ready[0], first=all(child.broken for child in older))
+        self.chores.append(self.notices.chores(ready[0].message))
+
+    def serving(self) -> list[Child]:
+        """Those that serve."""
+        return [child for child in self.children if child.state == SERVING]
+
+    def start(self) -> None:
+        """Start a child of the newest generation."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = self.start_process(self, ours, theirs)
+        child = Child(process, Channel(ours), self.generation)
+        self.children.append(child)
+        self.selector.register(child.channel, selectors.EVENT_READ, child)
+
+    def replace(self) -> None:
+        """Load the code anew, for all children: HUP."""
+        self.renew(Generation())
+
+    def renew(self, generation: Generation) -> None:
+        """Begin a generation; who still loads an older one is not waited for."""
+        self.generation = generation
+        self.retry_at = 0.0
+        for child in self.children:
+            if child.state in {STARTING, READY}:
+                self.dismiss(child)
+
+    def dismiss(self, child: Child) -> None:
+        """End a child that has served nobody."""
+        child.state = LEAVING
+        child.order("leave")
+        child.process.terminate()  # it may be importing, and hear nothing
+        child.kill_at = time.monotonic() + END
+
+    # --- What children say ------------------------------------------------------------------------------------------
+
+    def listen(self, child: Child) -> None:
+        """Hear what a child has to say. The end of its channel says nothing that its death does not."""
+        messages = child.channel.receive()
+        if messages is None:
+            self.selector.unregister(child.channel)
+            child.channel.close()
+            return
+        for message in messages:
+            if "ready" in message:
+                self.ready(child, message)
+            elif "failed" in message:
+                self.failed(child, message)
+            elif "files" in message:  # imported while it served
+                self.up_to_date(child, message)
+            elif "prompt" in message:
+                self.prompt(child, wanted=bool(message["prompt"]))
+            elif "report" in message:
+                child.figures = message["report"]  # type: ignore[assignment]  # as worker.py makes it
+
+    def ready(self, child: Child, message: Message) -> None:
+        """A child could serve; it must not with code that is not that of now."""
+        child.name = str(message["ready"])
+        if child.broken and child.state == STARTING:
+            child.state = SERVING
+            child.order("serve")
+        elif self.up_to_date(child, message):
+            child.message = message
+            child.state = READY
+            child.generation.proven = True
+
+    def failed(self, child: Child, message: Message) -> None:
+        """A child can't load the application."""
+        if not self.up_to_date(child, message):
+            return
+        if self.watch is not None and not self.serving():
+            child.broken = True
+            child.order("show")
+        else:
+            self.dismiss(child)
+        if not child.generation.trouble:
+            self.chores.append(self.notices.chores(message))
+            self.give_up(child.generation, str(message["failed"]))
+
+    def give_up(self, generation: Generation, text: str) -> None:
+        """A generation can't be loaded: wait for better code; or, where it is code that must serve, try again later."""
+        if self.watch is None and not self.has_served:
+            self.error = LoadError(text)
+            self.stop()
+            return
+        generation.failed = True
+        self.notices.failed(generation, text, serving=bool(self.serving()))
+        if self.watch is None and len(self.serving()) < self.wanted:
+            self.try_again()
+
+    def up_to_date(self, child: Child, message: Message) -> bool:
+        """Whether the files are still as the child has read them. If they are not, the next one is on its way."""
+        child.files |= message.get("files", {})  # type: ignore[call-overload]  # as the edge makes it
+        if child.generation is not self.generation or child.state == LEAVING:
+            return False
+        if self.watch is None:
+            return True
+        files = {path: digest for each in [*self.serving(), child] for path, digest in each.files.items()}
+        self.watch.want(files, message.get("folders", ()))  # type: ignore[arg-type]
+        changed = {*self.watch.look(), *self.watch.differing(child.files)}
+        self.see(sorted(changed))
+        return not changed
+
+    def see(self, changed: list[str]) -> None:
+        """Files have changed."""
+        if changed and not self.stops:
+            self.renew(Generation(changed))
+
+    def prompt(self, child: Child, *, wanted: bool) -> None:
+        """Give the terminal to one child at a time."""
+        before = self.prompts[:1]
+        if wanted:
+            self.prompts.append(child)
+        elif child in self.prompts:
+            self.prompts.remove(child)
+        if self.prompts and (not wanted or not before):
+            self.prompts[0].order("prompt")
+
+    # --- What becomes of them ---------------------------------------------------------------------------------------
+
+    def ended(self, child: Child) -> None:
+        """A child is dead: hear its last words, forget it, and start another if that was not meant."""
+        if child.channel.fileno() >= 0:
+            child.channel.socket.setblocking(False)  # a process that it has forked may still have its end
+        while child.channel.fileno() >= 0:
+            self.listen(child)
+        self.children.remove(child)
+        self.requests += int(child.figures.get("requests", 0))  # type: ignore[call-overload]  # as worker.py makes it
+        self.errors += int(child.figures.get("errors", 0))  # type: ignore[call-overload]
+        while child in self.prompts:
+            self.prompt(child, wanted=False)
+        if child.state == LEAVING or self.stops:
+            return
+        how = manner(child.process.poll() or 0)
+        if child.state == STARTING and (self.watch is not None or not child.generation.proven):
+            if child.generation is self.generation:
+                self.generation.trouble = f"the process that imports the application {how}."
+                self.give_up(self.generation, self.generation.trouble)
+                if self.watch is not None and not self.serving():
+                    self.start()  # which shows that
+        else:
+            self.notices.died(child, how, self.try_again(young=time.monotonic() - child.began < YOUNG))
+
+    def try_again(self, *, young: bool = True) -> float:
+        """Start another child: at once, or, where the last one died young, after a pause, which is answered."""
+        self.generation.failed = False
+        self.generation.trouble = ""
+        pause = self.pause if young else 0.0
+        self.pause = min(self.pause * 2, LONGEST_PAUSE) if young else FIRST_PAUSE
+        self.retry_at = time.monotonic() + pause
+        return pause
+
+    # --- The end ----------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Have all finish what they run, and end; the second time, at once."""
+        self.stops += 1
+        for child in self.children:
+            if child.state in {STARTING, READY}:
+                self.dismiss(child)
+            else:
+                child.order("stop" if self.stops == 1 else "now")
+                child.kill_at = time.monotonic() + END + (self.options.grace_time if self.stops == 1 else 0.0)
+
+    def close(self) -> None:
+        """Give back what only a parent has."""
+        self.selector.close()
+        self.signals.close()
+        self.signal_writer.close()
+        for child in self.children:
+            child.channel.close()
+        if self.watch is not None:
+            self.watch.close()
+
+
+def nothing(*_: object) -> None:
+    """A signal's handler, where the signal's number is read elsewhere, or the signal means nothing."""
+
+
+def manner(code: int) -> str:
+    """How a process ended, for people."""
+    if code >= 0:
+        return f"ended with code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def fork(
+    supervisor: Supervisor, ours: socket.socket, theirs: socket.socket, live: Callable[[Worker], object]
+) -> Process:
+    """A child that has all that the parent has imported, and whose life is `live`."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.on_signal)  # the child must not answer one as its parent would
+    pid = os.fork()
+    if not pid:
+        ours.close()
+        be_child(supervisor, theirs, live)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, supervisor.on_signal)
+    return Process(pid)
+
+
+def be_child(supervisor: Supervisor, theirs: socket.socket, live: Callable[[Worker], object]) -> None:
+    """Live, and end the process: nothing of the parent's may run on in its child."""
+    code = 1
+    try:
+        atexit._clear()  # noqa: SLF001 - as multiprocessing does; the parent's are the parent's
+        signal.set_wakeup_fd(-1)
+        for number in supervisor.on_signal:
+            signal.signal(number, signal.SIG_DFL)
+        be_steered()
+        supervisor.close()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, supervisor.on_signal)
+        live(Worker(Channel(theirs), supervisor.handover, supervisor.generation.trouble))
+        atexit._run_exitfuncs()  # noqa: SLF001
+        code = 0
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    finally:
+        end_process(code)
+
+
+def be_steered() -> None:
+    """Not mind what a terminal tells all of its processes: the parent says what it means."""
+    signal.signal(signal.SIGINT, nothing)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, nothing)
+
+
+def end_process(code: int) -> None:
+    """End without waiting for threads that the application has left."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass
+    os._exit(code)

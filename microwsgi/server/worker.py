@@ -1,0 +1,105 @@
+"""A child of `microwsgi.server.supervisor`: what it tells its parent, and what it does when it is told.
+
+The parent steers by words on a channel and not by signals, since applications replace signal handlers.
+
+    serve, show, leave    the answer to "ready" or "failed": serve; serve what went wrong, as there is nothing else; end
+    retire                a successor serves: accept nothing more, finish what runs however long it takes, end
+    stop                  the same within grace_time
+    now                   wait for nothing
+    prompt                the terminal is yours
+    report                tell what you have done so far
+
+When the channel ends, the parent is dead, and the child stops.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+from microwsgi.options import LONGEST
+from microwsgi.server.channel import Channel, Message
+from microwsgi.server.handover import Handover
+from microwsgi.server.server import WSGIServer
+
+
+class Worker:
+    """The child's end of the channel; `orders` has what is done for each word while it serves, and may be added to."""
+
+    def __init__(self, channel: Channel, handover: Handover | None, trouble: str = "") -> None:
+        self.trouble = trouble  # why the application can't be imported, if a process has ended in the attempt
+        self.tell = channel.tell
+        self.words = words(channel)
+        self.handover = handover
+        self.on_stop: Callable[[WSGIServer], object] = bool
+        self.terminal = threading.Semaphore(0)  # released when the parent has given the terminal to this process
+        self.orders: dict[str, Callable[[WSGIServer], object]] = {
+            "retire": self.retire,
+            "stop": self.stop,
+            "now": self.end,
+            "prompt": lambda _: self.terminal.release(),
+            "report": lambda server: self.tell(report=figures(server)),
+        }
+
+    def wait_for_word(self) -> str:
+        """The parent's next word, before there is a server; "leave" if the parent is dead."""
+        return next(self.words, "leave")
+
+    def attend(self, server: WSGIServer) -> None:
+        """Do from here on what the parent says, in a thread that rests otherwise."""
+        self.grace_time = server.options.grace_time
+        server.handover = self.handover
+        threading.Thread(target=self.obey, args=(server,), name="microwsgi-parent", daemon=True).start()
+
+    def obey(self, server: WSGIServer) -> None:
+        """The thread's whole life."""
+        for word in self.words:
+            self.orders[word](server)
+        self.stop(server)
+
+    # --- Orders -----------------------------------------------------------------------------------------------------
+
+    def retire(self, server: WSGIServer) -> None:
+        """Leave to the successor all that does not run."""
+        server.options.grace_time = LONGEST
+        server.retiring = True
+        server.request_stop()
+
+    def stop(self, server: WSGIServer) -> None:
+        """Finish what runs; a retiring one has its `grace_time` from now on."""
+        server.grant(self.grace_time)
+        server.request_stop()
+        self.on_stop(server)
+
+    def end(self, server: WSGIServer) -> None:
+        """Wait for nothing."""
+        server.grant(0.0)
+        server.request_stop()
+
+    # --- The terminal, of which all children have one ---------------------------------------------------------------
+
+    def take_terminal(self) -> None:
+        """Wait until the terminal is this process's."""
+        self.tell(prompt=True)
+        self.terminal.acquire()
+
+    def leave_terminal(self) -> None:
+        """The terminal may be another's."""
+        self.tell(prompt=False)
+
+
+def words(channel: Channel) -> Iterator[str]:
+    """What the parent says, until it is dead."""
+    while (messages := channel.receive()) is not None:
+        for message in messages:
+            yield str(message["do"])
+
+
+def figures(server: WSGIServer) -> Message:
+    """What a server has done so far, and what it is at."""
+    return {
+        "requests": server.requests,
+        "errors": server.failures,
+        "connections": len(server.connections),
+        "running": len(server.in_flight()),
+    }

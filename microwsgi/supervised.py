@@ -1,0 +1,179 @@
+"""Serving by children of a parent that never imports the application: `--reload` and `--workers`.
+
+`microwsgi.serving.run` comes here with the one or the other. `microwsgi.server.supervisor` is the parent; here is what its
+children do, what is said on the terminal, and what is shown when the application can't be loaded.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+
+from microwsgi.diagnosis import shown
+from microwsgi.errors import LoadError, UsageError
+from microwsgi.imports import Codes, Imports
+from microwsgi.loader import load_named
+from microwsgi.options import Options
+from microwsgi.prompt import one_prompt
+from microwsgi.server.channel import Message
+from microwsgi.server.environ import Environ
+from microwsgi.server.gateway import Application
+from microwsgi.server.sockets import urls
+from microwsgi.server.supervisor import Child, Generation, Notices, Supervisor, fork
+from microwsgi.server.watch import Watch
+from microwsgi.server.worker import Worker, figures
+from microwsgi.serving import banner, farewell, is_terminal, listening, make, open_log, say, still_running
+
+NAMED = 3
+"""Changed files that a message names; the others are counted."""
+
+
+def run(application: object, options: Options) -> None:
+    """Serve until INT or TERM. Raises UsageError."""
+    if application is not None and not isinstance(application, str):
+        raise UsageError("with reload or workers, serve() wants the application's name, as microwsgi serve takes it.")
+    with listening(options) as listeners:
+        terminal = Terminal(options, listeners)
+        watch = None
+        if options.reload:
+            exclude = options.reload_exclude
+            watch = Watch(options.app_dir, options.reload_include, exclude, polling=options.reload_poll)
+        life = partial(live, application, options, listeners, terminal.codes)
+        supervisor = Supervisor(options, listeners, partial(fork, live=life), notices=terminal, watch=watch)
+        if hasattr(signal, "SIGHUP"):
+            supervisor.on_signal[signal.SIGHUP] = hang_up(supervisor)
+        start = time.monotonic()
+        supervisor.run()
+        if supervisor.stops > 1:
+            say("Stopped at once.")
+        else:
+            say(farewell(supervisor.requests, supervisor.errors, time.monotonic() - start))
+
+
+def hang_up(supervisor: Supervisor) -> Callable[[], None]:
+    """HUP is new code; unless the terminal that this was started at is closed, whose shell says so with HUP, too."""
+    at_terminal = is_terminal(sys.stderr)
+
+    def act() -> None:
+        if at_terminal and not is_terminal(sys.stderr):
+            supervisor.stop()
+        else:
+            supervisor.replace()
+
+    return act
+
+
+# --- A child ------------------------------------------------------------------------------------------------------------
+
+
+def live(spec: str | None, options: Options, listeners: list[socket.socket], codes: Codes, worker: Worker) -> None:
+    """A child's life: import the application, say so, serve when the parent says so."""
+    imports = Imports(codes)
+    if options.reload:
+        imports.install()
+    try:
+        if worker.trouble:
+            raise LoadError(worker.trouble)
+        name, application = load_named(spec, options.app_dir)
+    except UsageError as error:
+        if options.traceback and error.__cause__ is not None:
+            say("".join(traceback.format_exception(error.__cause__)))
+        worker.tell(failed=str(error), **imports.report())
+        if worker.wait_for_word() != "show":
+            return
+        name, application = "", error_page(error.__cause__ or error, str(error))
+    with open_log(options) as log:
+        server = make(application, options, listeners, log)
+        signal.signal(signal.SIGTERM, lambda *_: server.request_stop())
+        report = imports.report()
+        imports.told = lambda files: worker.tell(files=files)
+        worker.tell(ready=name, **report)
+        if worker.wait_for_word() != "serve":
+            return
+        worker.on_stop = still_running
+        worker.attend(server)
+        with one_prompt(server, worker.take_terminal, worker.leave_terminal):
+            server.serve_forever()
+        worker.tell(report=figures(server))
+
+
+def error_page(error: BaseException, text: str) -> Application:  # noqa: ARG001 - for who has more to say about it
+    """What is served instead of an application that can't be loaded: what the terminal says, until it is mended."""
+    page = f"{text}\n\nThis page comes again by itself when that is mended.\n".encode()
+
+    def application(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:  # noqa: ARG001 - PEP 3333
+        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"), ("Refresh", "1")]
+        start_response("500 Internal Server Error", headers)
+        return [page]
+
+    return application
+
+
+# --- The parent ---------------------------------------------------------------------------------------------------------
+
+
+class Terminal(Notices):
+    """Tells the person at the terminal what is served, and what is wrong; prepares the next children."""
+
+    def __init__(self, options: Options, listeners: list[socket.socket]) -> None:
+        self.options = options
+        self.listeners = listeners
+        self.codes = Codes()
+        self.greeted = False
+        self.trouble = ""  # what was wrong with the last generation
+
+    def serving(self, child: Child, *, first: bool) -> None:
+        """Say what is served, and why it is other code."""
+        if child.generation.changed or self.greeted:
+            took = (time.monotonic() - child.generation.began) * 1000
+            why = f"{'fixed' if self.trouble else 'changed'}: {named(child.generation.changed)}"
+            say(f"{why if child.generation.changed else 'loaded anew'}; serving {child.name} after {took:.0f} ms")
+        if first and not self.greeted:
+            self.greeted = True
+            banner(child.name, self.listeners, self.options)
+        self.trouble = ""
+
+    def failed(self, generation: Generation, text: str, *, serving: bool) -> None:
+        """Say what is wrong; what has been said is not repeated."""
+        if text == self.trouble:
+            return
+        self.trouble = text
+        lines = [f"changed: {named(generation.changed)}"] if generation.changed else []
+        lines.append(f"microwsgi: {text}")
+        if serving:
+            lines.append("  The last version that worked goes on serving.")
+        elif self.options.reload:
+            lines += [f"  {url} shows this until it is mended. Ctrl-C stops." for url in urls(self.listeners)[:1]]
+        say("\n".join(lines))
+
+    def died(self, child: Child, how: str, pause: float) -> None:
+        """Say who is dead, and when there is another."""
+        say(f"Worker {child.pid} {how}; another takes its place{f' in {pause:g} s' if pause else ''}.")
+
+    def chores(self, message: Message) -> Iterator[object]:
+        """Import and compile here what a child has, but for the application itself: the next one finds it done."""
+        for name in message.get("modules", ()):  # type: ignore[attr-defined]  # as `live` makes it
+            if name not in sys.modules:
+                try:
+                    yield import_module(name)
+                except Exception:  # noqa: BLE001, S112 - a child that needs it will say so
+                    continue
+        if self.options.reload:
+            for path, content in message.get("files", {}).items():  # type: ignore[attr-defined]
+                self.codes.prepare(path, content)
+                yield path
+        gc.collect()
+        gc.freeze()  # a child's collector has nothing to look for in what it has from here
+
+
+def named(paths: list[str]) -> str:
+    """Files as a person would type them."""
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    return ", ".join(shown(path) for path in paths[:NAMED]) + more
