@@ -150,6 +150,19 @@ COMMANDS = (
         options=OPTIONS,
         examples=("microwsgi dev apps.echo:app", "microwsgi dev --reload-include 'templates/*.html'"),
     ),
+    Command(
+        "eject",
+        "microwsgi.commands.eject:eject_command",
+        "Write a script that serves the application without microwsgi.",
+        words="[APP] [options]",
+        about=("One class on the standard library's http.server, to read and to change; APP is imported by it.",),
+        options=(
+            Option("Script", "output", "httpsrv.py", str, "FILE", "where to write it; - prints it", short="-o"),
+            Option("Script", "force", False, switch, "", "over a file that is there already"),
+            BY_NAME["app_dir"],
+        ),
+        examples=("microwsgi eject apps.echo:app -o httpsrv.py",),
+    ),
 )
 """What `microwsgi` can do."""
 
