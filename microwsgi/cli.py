@@ -161,7 +161,7 @@ COMMANDS = (
             Option("Script", "force", False, switch, "", "over a file that is there already"),
             BY_NAME["app_dir"],
         ),
-        examples=("microwsgi eject apps.echo:app -o httpsrv.py",),
+        examples=("microwsgi eject apps.echo:app -o httpsrv.py", "microwsgi eject hello:app -o - | less"),
     ),
 )
 """What `microwsgi` can do."""
