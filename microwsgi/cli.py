@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from microwsgi import __version__
+from microwsgi.config import from_file, shown
 from microwsgi.errors import UsageError
 from microwsgi.options import BY_NAME, OPTIONS, Option, from_environment, merged, switch, unknown
 
@@ -36,7 +37,8 @@ class Parser(ArgumentParser):
 class Command:
     """One command: where its function is, as module:function, and what it takes.
 
-    The function is called with the words that are no options, and the options: those typed over those of the environment.
+    The function is called with the words that are no options, and the options: those typed over those of the environment,
+    and for a command that takes `--config` those over the file's.
     Options that only this command has are checked, have no variable, and are all there.
     """
 
@@ -66,8 +68,14 @@ class Command:
             print(self.help())  # noqa: T201 - what was asked for
             return 0
         own = {each.name: each.take(typed.get(each.name, each.default)) for each in self.options if each not in OPTIONS}
+        variables = from_environment(os.environ)
+        file = from_file(merged(variables, typed)) if BY_NAME["config"] in self.options else {}
+        if own.pop("show_config", False):
+            typed.pop("show_config", None)
+            print(shown(file, variables, typed, os.environ))  # noqa: T201 - what was asked for
+            return 0
         module, _, name = self.function.partition(":")
-        code: int = getattr(import_module(module), name)(words, {**merged(from_environment(os.environ), typed), **own})
+        code: int = getattr(import_module(module), name)(words, {**merged(file, variables, typed), **own})
         return code
 
     def parse(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, object]]:
@@ -110,6 +118,8 @@ class Command:
         return "\n".join([*lines, "Examples:", *(f"  {example}" for example in self.examples)])
 
 
+SHOW_CONFIG = Option("Help", "show_config", False, switch, "", "print what holds, and where it is from")
+
 COMMANDS = (
     Command(
         "serve",
@@ -120,7 +130,7 @@ COMMANDS = (
             "APP is module:attribute, module, path/to/file.py[:attribute] or module:factory();",
             "without it app in [tool.microwsgi] of pyproject.toml, or the one of app.py, wsgi.py or main.py.",
         ),
-        options=OPTIONS,
+        options=(*OPTIONS, SHOW_CONFIG),
         examples=("microwsgi serve apps.echo:app", "microwsgi serve hello.py --host 0.0.0.0 --port 0"),
     ),
     Command(
@@ -179,15 +189,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, and answer the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        return dispatch(arguments)
+        code = dispatch(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UsageError as error:
         print(f"microwsgi: {error}", file=sys.stderr)  # noqa: T201 - what went wrong
         return error.exit_code
+    except BrokenPipeError:  # `microwsgi --help | head -1`; the interpreter would complain when it flushes at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
 
 
 def dispatch(arguments: Sequence[str]) -> int:
     """Find the command, and run it. Raises UsageError."""
     first = arguments[0] if arguments else ""
+    if first == "help" and arguments[1:]:
+        arguments = [arguments[1], "--help"]
+        first = arguments[0]
     if first in {"-h", "--help", "help", ""}:
         print(overview())  # noqa: T201 - what was asked for
         return 0 if first else UsageError.exit_code

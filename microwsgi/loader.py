@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler
 from importlib import import_module
 from types import FunctionType, MethodType, ModuleType
 
+from microwsgi.config import read_table
 from microwsgi.diagnosis import (
     as_module,
     defined,
@@ -28,7 +29,7 @@ from microwsgi.diagnosis import (
     suggest_file,
     why_not_imported,
 )
-from microwsgi.errors import LoadError
+from microwsgi.errors import LoadError, UsageError
 
 FILES = ("app.py", "wsgi.py", "main.py")
 """Where the application is looked for when nothing says where."""
@@ -47,11 +48,24 @@ def load(spec: str | None = None, app_dir: str = ".") -> object:
     return load_named(spec, app_dir)[1]
 
 
-def load_named(spec: str | None, app_dir: str = ".") -> tuple[str, object]:
-    """The same, and its full name: module:attribute."""
+def load_named(spec: str | None, app_dir: str = ".", config: str = "") -> tuple[str, object]:
+    """The same, and its full name: module:attribute. With nothing, `config` is the file that says what it is."""
     folder = os.path.abspath(app_dir)
     if not os.path.isdir(folder):
         raise LoadError(f"there is no folder {app_dir} to import the application from (--app-dir).")
+    if spec:
+        return find(spec, folder)
+    spec, file = configured(config, folder)
+    try:
+        return find(spec, folder)
+    except LoadError as error:
+        if spec:
+            raise LoadError(f'{error}\n  That is app = "{spec}" in {file}.') from error.__cause__
+        raise
+
+
+def find(spec: str, folder: str) -> tuple[str, object]:
+    """The full name and the application."""
     name, attribute, file = locate(spec, folder)
     module = import_user(name, attribute, sys.path[0])
     if file and not same_file(file, module):
@@ -63,11 +77,9 @@ def load_named(spec: str | None, app_dir: str = ".") -> tuple[str, object]:
     return f"{name}:{attribute}", application
 
 
-def locate(spec: str | None, folder: str) -> tuple[str, str, str]:
+def locate(spec: str, folder: str) -> tuple[str, str, str]:
     """The module's name, the attribute and, if it was given as such, the file. Makes the module importable."""
-    spec = (
-        spec or configured(folder) or next((file for file in FILES if os.path.isfile(os.path.join(folder, file))), "")
-    )
+    spec = spec or next((file for file in FILES if os.path.isfile(os.path.join(folder, file))), "")
     if not spec:
         raise LoadError(f"there is no {' or '.join(FILES)} in {folder}.\n  Try:  microwsgi serve module:attribute")
     place, _, attribute = spec.partition(":")
@@ -91,20 +103,16 @@ def locate(spec: str | None, folder: str) -> tuple[str, str, str]:
     return name, attribute, file
 
 
-def configured(folder: str) -> str:
-    """What pyproject.toml says: `app` in its table [tool.microwsgi]."""
+def configured(config: str, folder: str) -> tuple[str, str]:
+    """The application that the configuration names, and the file that does; empty texts if none does."""
     try:
-        with open(os.path.join(folder, "pyproject.toml"), encoding="utf-8") as file:
-            text = file.read()
-    except OSError:
-        return ""
-    if "[tool.microwsgi]" not in text:
-        return ""
-    try:
-        table = import_module("tomllib").loads(text)  # 5 ms, for those who have such a table only
-    except ValueError as error:
-        raise LoadError(f"pyproject.toml can't be read: {error}.") from error
-    return str(table["tool"]["microwsgi"].get("app", ""))
+        table, file = read_table(config, folder)
+    except UsageError as error:
+        raise LoadError(str(error)) from error
+    app = table.get("app", "")
+    if not isinstance(app, str):
+        raise LoadError(f'app in {file} is not possible: give a text, like app = "module:attribute".')
+    return app, file
 
 
 def importable(folder: str) -> None:

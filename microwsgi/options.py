@@ -65,8 +65,10 @@ def port(text: str | int) -> int:
 
 def names(text: str | Iterable[str]) -> tuple[str, ...]:
     """Names: several in a list, or one text with commas between."""
-    parts = text.split(",") if isinstance(text, str) else text
-    return tuple(part.strip() for part in parts if part.strip())
+    parts = [part.strip() for part in (text.split(",") if isinstance(text, str) else text)]
+    if not isinstance(text, str) and "" in parts:
+        raise ValueError("something, or leave it out")
+    return tuple(filter(None, parts))
 
 
 def switch(text: str | int) -> bool:
@@ -127,13 +129,16 @@ class Option:
     @property
     def shown_default(self) -> str:
         """The default as one would type it; empty if there is none."""
-        value = self.default
+        return self.shown(self.default)
+
+    def shown(self, value: object) -> str:
+        """A value as one would type it; empty if there is none."""
         if self.convert is switch:
             return "on" if value else "off"
         if self.convert is size and isinstance(value, int):
             units = ((1024**3, "G"), (1024**2, "M"), (1024, "K"))
             return next((f"{value // factor}{unit}" for factor, unit in units if value % factor == 0), str(value))
-        return f"{value:g}" if isinstance(value, float) else "" if value == () else str(value)
+        return f"{value:g}" if isinstance(value, float) else ",".join(value) if isinstance(value, tuple) else str(value)
 
     def take(self, value: object, spelled: str = "") -> object:
         """The value, checked; `spelled` is what the user wrote it as. Raises UsageError."""
@@ -141,7 +146,8 @@ class Option:
             return self.convert(value)
         except (ValueError, TypeError) as error:
             wanted = error if isinstance(error, ValueError) else "a text, or a list of texts"
-            raise UsageError(f"{spelled or f'{self.flag} {value}'} is not possible: give {wanted}.") from None
+            typed = "''" if value == [""] else value
+            raise UsageError(f"{spelled or f'{self.flag} {typed}'} is not possible: give {wanted}.") from None
 
 
 OPTIONS = (
@@ -150,6 +156,7 @@ OPTIONS = (
     Option("Where", "bind", (), names, "ADDRESS", "HOST:PORT, unix:PATH, fd://N; repeatable", short="-b"),
     Option("Where", "allow_host", (), names, "NAME", "answer for this name, too; '*' is all"),
     Option("Where", "app_dir", ".", str, "DIR", "the folder to import the application from"),
+    Option("Where", "config", "", str, "FILE", "options in TOML, not those in pyproject.toml"),
     Option("Where", "backlog", 1024, count, "N", "connections that wait to be accepted"),
     Option("Limits", "threads", 64, count, "N", "application calls at once"),
     Option("Limits", "head_size", 64 * 1024, size, "BYTES", "of a request's line and fields together (431)"),
@@ -195,6 +202,7 @@ class Options:
     bind: tuple[str, ...]
     allow_host: tuple[str, ...]
     app_dir: str
+    config: str
     backlog: int
     threads: int
     head_size: int
@@ -239,7 +247,8 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, object]:
     known = {variable: option for option in OPTIONS for variable in option.variables}
     for variable in environ:
         if variable.startswith("MICROWSGI_") and variable not in known:
-            raise UsageError(unknown("variable", variable, known))
+            cure = f"unset {variable}   (variables that begin with MICROWSGI_ are options)"
+            raise UsageError(f"{unknown('variable', variable, known)}\n  Try:  {cure}")
     given: dict[str, object] = {}
     for variable, option in known.items():
         if environ.get(variable) and option.name not in given:
@@ -279,9 +288,13 @@ def documentation() -> str:
 
 INTRODUCTION = """\
 Each option has one name. `--head-size 16K` on the command line is `MICROWSGI_HEAD_SIZE=16K` in the environment and
-`head_size="16K"` in `serve(app, head_size="16K")`; the command line holds over the environment. Sizes are bytes and take
-`K`, `M` and `G`, times are seconds. A switch like `--traceback` has its `--no-traceback`. In a variable, commas separate
-what can be given several times. Limits answer with the status behind them.
+`head_size="16K"` in `serve(app, head_size="16K")`, and `head_size = "16K"` in a file of TOML: the one that `--config` names, or
+else the table `[tool.microwsgi]` of pyproject.toml. The command line holds over the environment, and that over the file;
+`microwsgi serve --show-config` prints what holds and where it is from, as such a file. Its key `app` is the application to
+serve when none is named.
+
+Sizes are bytes and take `K`, `M` and `G`, times are seconds. A switch like `--traceback` has its `--no-traceback`. In a
+variable, commas separate what can be given several times. Limits answer with the status behind them.
 
 An address is `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, `unix:@NAME` (abstract, Linux) or `fd://N`, a socket that the parent
 process left open; `localhost` is both loopbacks, and port 0 is any free one. The log's format `auto` is `line` on a terminal

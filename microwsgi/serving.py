@@ -19,9 +19,10 @@ from importlib import import_module
 from types import FrameType
 
 from microwsgi import __version__
+from microwsgi.config import from_file
 from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
-from microwsgi.options import Options
+from microwsgi.options import Options, merged
 from microwsgi.prompt import one_prompt
 from microwsgi.server.gateway import Application
 from microwsgi.server.handler import WSGIRequestHandler
@@ -42,7 +43,7 @@ def serve(application: Application | type[BaseHTTPRequestHandler] | str | None =
     `application` is a callable, a handler class of http.server, or where to find one, as `microwsgi serve` takes it; the
     options are those of docs/options.md. The environment is not read. Raises UsageError.
     """
-    run(application, Options(**options))
+    run(application, Options(**merged(from_file(options) if "config" in options else {}, options)))
 
 
 def serve_command(words: list[str], given: dict[str, object]) -> int:
@@ -104,7 +105,7 @@ def listening(options: Options) -> Iterator[list[socket.socket]]:
 def named(application: object, options: Options) -> tuple[str, object]:
     """The application with the name that it goes by."""
     if application is None or isinstance(application, str):
-        return load_named(application, options.app_dir)
+        return load_named(application, options.app_dir, options.config)
     if not callable(application):
         raise UsageError(f"serve() wants an application, or where to find one, not {type(application).__name__}.")
     owner = application if hasattr(application, "__qualname__") else type(application)

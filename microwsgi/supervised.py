@@ -81,7 +81,7 @@ def live(spec: str | None, options: Options, listeners: list[socket.socket], cod
     try:
         if worker.trouble:
             raise LoadError(worker.trouble)
-        name, application = load_named(spec, options.app_dir)
+        name, application = load_named(spec, options.app_dir, options.config)
     except UsageError as error:
         if options.traceback and error.__cause__ is not None:
             say("".join(traceback.format_exception(error.__cause__)))

@@ -66,7 +66,7 @@ def fetch(url: str) -> bytes:
 def test_help_is_short_and_ends_with_two_examples(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= 40
+    assert len(lines) <= 60
     assert lines[-3] == "Examples:"
     assert all(line.startswith("  microwsgi ") for line in lines[-2:])
 
@@ -112,6 +112,23 @@ def test_a_bare_application_is_served_without_webob_and_what_is_slow(folder: Pat
 def test_the_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([flag]) == 0
     assert capsys.readouterr().out.startswith(f"microwsgi {__version__} on Python 3.")
+
+
+@pytest.mark.parametrize("name", [command.name for command in COMMANDS])
+def test_help_of_a_command_is_its_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", name]) == main([name, "--help"]) == 0
+    first, second = re.split(r"(?<=.)^(?=Usage)", capsys.readouterr().out, flags=re.MULTILINE | re.DOTALL)
+    assert first == second
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    with subprocess.Popen(
+        microwsgi("serve", "--help"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # before anything was written: it starts up
+        assert process.stderr.read() == b""
 
 
 def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ EDGE = {
     "__main__",
     "cli",
     "commands",
+    "config",
     "debugger",
     "diagnosis",
     "events",

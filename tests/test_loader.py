@@ -108,6 +108,24 @@ def test_pyproject_says_which_it_is(write: Write) -> None:
     assert failure("")[0].startswith("pyproject.toml can't be read: ")
 
 
+@pytest.mark.parametrize("text", ["# [tool.microwsgi]\n", '[project]\nname = "microwsgi"\n', "[tool.microwsgi]\n"])
+def test_a_pyproject_that_says_nothing_is_none(write: Write, text: str) -> None:
+    write("app.py")
+    write("pyproject.toml", text)
+    assert load_named("")[0] == "app:app"
+
+
+def test_what_is_wrong_with_a_pyproject_is_said_with_its_name(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_bytes(b"[tool.microwsgi]\n# \xff\n")
+    assert failure("") == ["pyproject.toml can't be read: it is not UTF-8 (byte 19)."]
+    write("pyproject.toml", "tool.microwsgi = 1\n")
+    assert failure("") == ["pyproject.toml can't be read: microwsgi in it is no table."]
+    write("pyproject.toml", "[tool.microwsgi]\napp = 1\n")
+    assert failure("") == ['app in pyproject.toml is not possible: give a text, like app = "module:attribute".']
+    write("pyproject.toml", '[tool.microwsgi]\napp = "nothing:app"\n')
+    assert failure("")[-1] == '  That is app = "nothing:app" in pyproject.toml.'
+
+
 def test_another_pyproject_is_not_even_parsed(write: Write) -> None:
     write("app.py")
     write("pyproject.toml", "[not toml")

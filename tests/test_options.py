@@ -11,6 +11,8 @@ from microwsgi.options import BY_NAME, OPTIONS, Options, documentation, from_env
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "options.md"
 
+UNSET = "\n  Try:  unset MICROWSGI_THREAD   (variables that begin with MICROWSGI_ are options)"
+
 
 def refusal(**given: object) -> str:
     with pytest.raises(UsageError) as caught:
@@ -56,6 +58,7 @@ def test_sizes(text: str | int, value: int) -> None:
         ({"color": "red"}, "--color red is not possible: give one of auto, always, never."),
         ({"traceback": "perhaps"}, "--traceback perhaps is not possible: give on or off."),
         ({"bind": 8000}, "--bind 8000 is not possible: give a text, or a list of texts."),
+        ({"bind": [""]}, "--bind '' is not possible: give something, or leave it out."),
         ({"prot": 1}, "there is no option prot; did you mean port?"),
         ({"zzz": 1}, "there is no option zzz."),
         ({"bind": "a:1", "port": 1}, "--bind has host and port in it: leave out --host and --port, or --bind."),
@@ -101,7 +104,7 @@ def test_port_has_two_variables_and_ours_comes_first() -> None:
     [
         ("MICROWSGI_THREADS", "MICROWSGI_THREADS=x is not possible: give a whole number from 1 on."),
         ("PORT", "PORT=x is not possible: give a port from 0 to 65535."),
-        ("MICROWSGI_THREAD", "there is no variable MICROWSGI_THREAD; did you mean MICROWSGI_THREADS?"),
+        ("MICROWSGI_THREAD", f"there is no variable MICROWSGI_THREAD; did you mean MICROWSGI_THREADS?{UNSET}"),
     ],
 )
 def test_a_wrong_variable_is_named_as_it_is_written(variable: str, message: str) -> None:

@@ -1,0 +1,104 @@
+"""What holds, and where it is from: the defaults, over these a file, the environment, and the command line.
+
+A file is TOML whose keys are the options' names, and `app`: the one that `--config` names, or else the table [tool.microwsgi]
+of pyproject.toml, if it has one. Everything in it that is wrong is a UsageError which names the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib import import_module
+
+from microwsgi.errors import UsageError
+from microwsgi.options import BY_NAME, OPTIONS, Option, Options, merged, names, switch, unknown
+
+PROJECT = "pyproject.toml"
+
+
+def read_table(config: str, folder: str) -> tuple[dict[str, object], str]:
+    """What a configuration file says, and its path as a person would type it; nothing, and "", if there is none.
+
+    `config` is the file; if that is "", pyproject.toml in the folder is looked at.
+    """
+    path = config or os.path.relpath(os.path.join(folder, PROJECT))
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        if not config:
+            return {}, ""
+        raise UsageError(f"--config {config} can't be read: {error.strerror}.") from None
+    project = os.path.basename(path) == PROJECT
+    if project and b"microwsgi" not in data:
+        return {}, ""
+    try:
+        table = import_module("tomllib").loads(data.decode())  # 5 ms, for those who have such a file only
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} can't be read: it is not UTF-8 (byte {error.start}).") from None
+    except ValueError as error:
+        raise UsageError(f"{path} can't be read: {error}.") from None
+    for name in ("tool", "microwsgi") if project else ():
+        table = table.get(name, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"{path} can't be read: {name} in it is no table.")
+    return table, path
+
+
+def from_file(given: Mapping[str, object]) -> dict[str, object]:
+    """The options of the file that the given ones name, or of pyproject.toml. Raises UsageError, for an unknown key, too."""
+    table, path = read_table(str(given.get("config", "")), str(given.get("app_dir", ".")))
+    found: dict[str, object] = {}
+    known = ["app", *(name for name in BY_NAME if name != "config")]
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise UsageError(f"{path}: {unknown('option', key, known)}")
+        if name != "app":
+            found[name] = taken(BY_NAME[name], value, f"{path}: {key} = {json.dumps(value, default=str)}")
+    if "bind" in found and not found.keys().isdisjoint({"host", "port"}):
+        raise UsageError(f"{path}: bind has host and port in it: leave out host and port, or bind.")
+    return found
+
+
+def taken(option: Option, value: object, spelled: str) -> object:
+    """A value of TOML for an option. Raises UsageError."""
+    if option.convert is str and not isinstance(value, str):
+        raise UsageError(f"{spelled} is not possible: give a text.")
+    return option.take(value, spelled)
+
+
+def shown(
+    file: Mapping[str, object], variables: Mapping[str, object], typed: Mapping[str, object], environ: Mapping[str, str]
+) -> str:
+    """All options as a configuration file, with a comment that says where each is from. Raises UsageError."""
+    given = merged(file, variables, typed)
+    options = Options(**given)
+    _, path = read_table(options.config, options.app_dir)
+    lines = []
+    for option in OPTIONS:
+        if option.name == "config" or (options.bind and option.name in {"host", "port"}):
+            continue
+        if option.name not in given:
+            source = "default"
+        elif option.name in typed:
+            source = "command line"
+        elif option.name in variables:
+            source = next(variable for variable in option.variables if environ.get(variable))
+        else:
+            source = path
+        text = f"{option.name} = {toml(option, getattr(options, option.name))}"
+        # An empty list can't stand beside host and port: as a comment the file can still be read again.
+        lines.append(f"{'# ' if option.name == 'bind' and not options.bind else ''}{text:<36} # {source}")
+    return "\n".join(lines)
+
+
+def toml(option: Option, value: object) -> str:
+    """A value as TOML has it."""
+    if option.convert is switch:
+        return "true" if value else "false"
+    if option.convert is names:
+        return json.dumps(value)
+    text = option.shown(value)
+    return text if text.replace(".", "", 1).isdigit() and not isinstance(value, str) else json.dumps(text)
