@@ -63,7 +63,7 @@ class Imports:
         self.codes = codes
         self.read: dict[str, bytes] = {}  # files, and the digests of what was read
         self.told: Callable[[dict[str, bytes]], object] | None = None
-        """Called with each file that is read, once it is set."""
+        """Called with each file that is read."""
         self.before = set(sys.modules)
 
     def install(self) -> None:

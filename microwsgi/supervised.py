@@ -78,6 +78,7 @@ def live(spec: str | None, options: Options, listeners: list[socket.socket], cod
     imports = Imports(codes)
     if options.reload:
         imports.install()
+        imports.told = lambda files: worker.tell(files=files)
     try:
         if worker.trouble:
             raise LoadError(worker.trouble)
@@ -92,9 +93,7 @@ def live(spec: str | None, options: Options, listeners: list[socket.socket], cod
     with open_log(options) as log:
         server = make(application, options, listeners, log)
         signal.signal(signal.SIGTERM, lambda *_: server.request_stop())
-        report = imports.report()
-        imports.told = lambda files: worker.tell(files=files)
-        worker.tell(ready=name, **report)
+        worker.tell(ready=name, **imports.report())
         if worker.wait_for_word() != "serve":
             return
         worker.on_stop = still_running

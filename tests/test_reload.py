@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 import threading
 import time
@@ -185,7 +186,9 @@ def edit_under_load(command: Command, folder: Path, steps: int, seed: int, *opti
                 while load.answer() != tree.state():
                     assert time.monotonic() < end, f"not served: {tree.state()} after {done[-5:]}"
             else:
-                time.sleep(tree.random.random() * 0.03)  # no waiting for something: some changes come before others are served
+                time.sleep(
+                    tree.random.random() * 0.03
+                )  # no waiting for something: some changes come before others are served
     finally:
         load.stop()
     assert load.failures == [], running.output
@@ -194,12 +197,50 @@ def edit_under_load(command: Command, folder: Path, steps: int, seed: int, *opti
     assert len(load.answers) > steps / 10
 
 
-@pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--reload-poll",)], ids=["one", "two", "polling"])
-def test_no_request_fails_while_files_change(command: Command, tmp_path: Path, options: tuple[str, ...]) -> None:
-    edit_under_load(command, tmp_path, 15 if options == ("--reload-poll",) else 60, 7, *options)
+@pytest.mark.parametrize(
+    ("steps", "options"),
+    [(200, ()), (50, ("--workers", "2")), (15, ("--reload-poll",))],
+    ids=["one process", "two", "polling"],
+)
+def test_no_request_fails_while_files_change(
+    command: Command, tmp_path: Path, steps: int, options: tuple[str, ...]
+) -> None:
+    edit_under_load(command, tmp_path, steps, 7, *options)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_no_request_fails_while_files_change_two_hundred_times(command: Command, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(10))
+def test_no_request_fails_while_files_change_whatever_the_order(command: Command, tmp_path: Path, seed: int) -> None:
     edit_under_load(command, tmp_path, 200, seed)
+
+
+def replace_under_load(command: Command, folder: Path, times: int, *options: str) -> None:
+    """HUP, again and again, while requests come; which of them a test's clients send is up to their three ways."""
+    Tree(folder, 1)
+    running = command("serve", "zoo", "-p", "0", *options, "--access-log", "off", cwd=folder)
+    load = Load(running.url())
+    running.line("Ctrl-C stops")
+    start = time.monotonic()
+    try:
+        for _ in range(times):
+            running.send_signal(signal.SIGHUP)
+            running.line("loaded anew; serving zoo:app")
+            before = load.requests
+            while load.requests < before + 10:
+                assert not load.failures
+                assert time.monotonic() < start + times * LIMIT
+                time.sleep(0.001)
+    finally:
+        load.stop()
+    assert load.failures == [], running.output
+    assert load.requests / (time.monotonic() - start) > 100, "that is no load"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_no_request_fails_while_workers_are_replaced(command: Command, tmp_path: Path, workers: str) -> None:
+    replace_under_load(command, tmp_path, 20, "--workers", workers)
+
+
+@pytest.mark.soak
+def test_no_request_fails_while_workers_are_replaced_a_hundred_times(command: Command, tmp_path: Path) -> None:
+    replace_under_load(command, tmp_path, 100, "--workers", "2")

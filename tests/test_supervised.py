@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import signal
+import socket
 import time
+from collections import Counter
 from collections.abc import Callable
-from http.client import HTTPConnection
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, RemoteDisconnected
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
+from microwsgi import serve
+from microwsgi.errors import UsageError
 from tests.running import LIMIT, Running
 
 Command = Callable[..., Running]
@@ -135,3 +142,151 @@ def test_children_stop_when_their_parent_is_killed(command: Command, folder: Pat
     pids = [int(fetch(url)[1].split()[1])]
     running.send_signal(signal.SIGKILL)
     eventually([], lambda: [pid for pid in pids if Path(f"/proc/{pid}").exists()])
+
+
+def test_the_parent_never_imports_the_application_and_a_child_does_it_once(command: Command, folder: Path) -> None:
+    running = command("serve", "main", "-p", "0", "--reload", cwd=folder)
+    url = running.url()
+    for number in range(2, 6):
+        (folder / "helper.py").write_text(f"VALUE = {number}\n")
+        eventually(str(number), functools.partial(value, url))
+    pids = (folder / "imports").read_text().split()
+    assert len(pids) == len(set(pids)) == 5
+    assert str(running.pid) not in pids
+
+
+def test_a_request_that_runs_is_finished_by_the_old_code(command: Command, folder: Path) -> None:
+    running = command("serve", "main", "-p", "0", "--reload", "--grace-time", "0.1", cwd=folder)
+    url = running.url()
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(fetch, url, "/gate")
+        eventually(True, (folder / "began").exists)
+        (folder / "helper.py").write_text("VALUE = 2\n")
+        eventually("2", lambda: value(url))
+        time.sleep(0.3)  # no waiting for something: three times grace_time, which is for a stop
+        (folder / "go").touch()
+        assert slow.result(LIMIT)[1].split()[0] == "1"
+    old = slow.result()[1].split()[1]
+    eventually(False, Path(f"/proc/{old}").exists)
+    assert running.stop() == 0
+
+
+def test_a_stop_waits_for_what_old_code_runs_too(command: Command, folder: Path) -> None:
+    running = command("serve", "main", "-p", "0", "--reload", cwd=folder)
+    url = running.url()
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(fetch, url, "/gate")
+        eventually(True, (folder / "began").exists)
+        (folder / "helper.py").write_text("VALUE = 2\n")
+        eventually("2", lambda: value(url))
+        running.send_signal(signal.SIGINT)
+        running.line(r"Stopping; waiting for 1 request \(GET /gate")
+        (folder / "go").touch()
+        assert slow.result(LIMIT)[1].split()[0] == "1"
+    assert running.wait() == 0
+
+
+def test_a_second_signal_ends_all_at_once(command: Command, folder: Path) -> None:
+    running = command("serve", "main", "-p", "0", "--workers", "2", "--grace-time", "60", cwd=folder)
+    url = running.url()
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(fetch, url, "/gate")
+        eventually(True, (folder / "began").exists)
+        running.send_signal(signal.SIGTERM)
+        running.line("Stopping; waiting for 1 request")
+        start = time.monotonic()
+        assert running.stop(signal.SIGTERM) == 0
+        assert time.monotonic() - start < 3
+        with pytest.raises((RemoteDisconnected, ConnectionResetError)):
+            slow.result(LIMIT)
+    assert running.said[-1] == "Stopped at once."
+
+
+def test_a_worker_that_dies_at_the_start_is_tried_again_after_longer_and_longer(command: Command, folder: Path) -> None:
+    (folder / "helper.py").write_text("import os\nVALUE = 1\nif os.path.exists('die'): os._exit(3)\n")
+    running = command("serve", "main", "-p", "0", "--workers", "1", cwd=folder)
+    url = running.url()
+    victim = int(fetch(url)[1].split()[1])
+    (folder / "die").touch()
+    os.kill(victim, signal.SIGSEGV)
+    running.line(f"Worker {victim} was killed by SIGSEGV; another takes its place.")
+    running.line(r"Worker \d+ ended with code 3; another takes its place in 0.5 s\.")
+    running.line(r"Worker \d+ ended with code 3; another takes its place in 1 s\.")
+    (folder / "die").unlink()
+    assert value(url) == "1", "who connects meanwhile is not refused"
+
+
+def test_a_start_that_dies_is_no_start(command: Command, folder: Path) -> None:
+    (folder / "helper.py").write_text("import os\nos._exit(5)\n")
+    running = command("serve", "main", "-p", "0", "--workers", "2", cwd=folder)
+    assert running.wait() == 3
+    assert "the process that imports the application ended with code 5" in running.output
+
+
+def test_with_reload_such_a_death_is_shown_until_the_code_is_better(command: Command, folder: Path) -> None:
+    (folder / "helper.py").write_text("import os\nos._exit(5)\n")
+    running = command("serve", "main", "-p", "0", "--reload", cwd=folder)
+    running.line("the process that imports the application ended with code 5")
+    url = running.url()
+    eventually(500, lambda: fetch(url)[0])
+    assert "ended with code 5" in fetch(url)[1]
+    (folder / "main.py").write_text(
+        "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'well']\n"
+    )
+    running.line("fixed: main.py")
+    eventually((200, "well"), lambda: fetch(url))
+
+
+def test_two_workers_share_new_connections(command: Command, folder: Path) -> None:
+    running = command("serve", "main", "-p", "0", "--workers", "2", "--access-log", "off", cwd=folder)
+    url = running.url()
+    eventually(2, lambda: len({fetch(url)[1] for _ in range(10)}))
+    with ThreadPoolExecutor(8) as pool:
+        counts = Counter(pool.map(lambda _: fetch(url)[1], range(200)))
+    assert len(counts) == 2
+    assert min(counts.values()) > 20, counts
+    assert running.stop() == 0
+    assert int(re.search(r"Stopped\. (\d+) requests", running.output)[1]) >= 210  # type: ignore[index]
+
+
+def test_an_application_that_replaces_signal_handlers_is_steered_all_the_same(command: Command, folder: Path) -> None:
+    (folder / "helper.py").write_text(
+        "import signal\nVALUE = 1\n"
+        "for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)\n"
+    )
+    running = command("serve", "main", "-p", "0", "--workers", "2", cwd=folder)
+    url = running.url()
+    assert value(url) == "1"
+    running.send_signal(signal.SIGHUP)
+    running.line("loaded anew")
+    assert value(url) == "1"
+    assert running.stop() == 0
+
+
+def test_the_access_log_has_the_lines_of_all_workers(command: Command, folder: Path) -> None:
+    running = command("serve", "main", "-p", "0", "--workers", "2", "--access-log", "log", cwd=folder)
+    url = running.url()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: fetch(url, f"/{number}"), range(100)))
+    assert running.stop() == 0
+    lines = (folder / "log").read_text().splitlines()
+    assert sorted(int(re.search(r'"GET /(\d+) ', line)[1]) for line in lines) == list(range(100))  # type: ignore[index]
+
+
+def test_a_unix_socket_outlives_the_children_and_not_the_parent(command: Command, folder: Path) -> None:
+    running = command("serve", "main", "-b", f"unix:{folder}/s", "--workers", "1", cwd=folder)
+    running.line("Ctrl-C stops")
+    running.send_signal(signal.SIGHUP)
+    running.line("loaded anew")
+    eventually(2, lambda: (folder / "imports").read_text().count("\n"))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"{folder}/s")
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
+    assert running.stop() == 0
+    assert not (folder / "s").exists()
+
+
+def test_an_object_can_not_be_reloaded() -> None:
+    with pytest.raises(UsageError, match="name"):
+        serve(lambda environ, start_response: [], port=0, reload=True)

@@ -229,11 +229,11 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         self.forget_all()
         self.prepare(self.options.threads)
         self.poller = Poller()
-        multithread = self.options.threads > 1
+        multithread, multiprocess = self.options.threads > 1, self.options.workers > 1
         for listener in self.listeners:
             listener.setblocking(False)
-            address = listener.getsockname()
-            self.bases[listener.fileno()] = base_environ(address, self.error_stream(), multithread=multithread)
+            base = base_environ(listener.getsockname(), self.error_stream(), multithread=multithread)
+            self.bases[listener.fileno()] = base | {"wsgi.multiprocess": multiprocess}
             self.poller.register(listener.fileno(), READ)
         self.origins = list(self.bases.values())
         if self.handover is not None:

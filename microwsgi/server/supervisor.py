@@ -38,7 +38,7 @@ STARTING, READY, SERVING, LEAVING = "starting", "ready", "serving", "leaving"
 """What a child is at: it imports the application; it waits for the word to serve; it serves; it ends."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before another child is started where one has died young; doubled each time."""
+"""Seconds before another child is started where two in a row have died young; doubled each time."""
 YOUNG = 5.0
 """Seconds after its start in which a child's death counts as one at the start."""
 END = 1.0
@@ -81,6 +81,7 @@ class Generation:
         self.failed = False  # it can't; nobody tries again before there is a reason
         self.serves = False
         self.trouble = ""  # what is wrong with it, when even the attempt to import it ends the process
+        self.files: dict[str, bytes] = {}  # what has been read of it, and the digests of that
 
 
 class Child:
@@ -95,7 +96,6 @@ class Child:
         self.began = time.monotonic()
         self.broken = False  # it serves what went wrong
         self.name = ""  # of the application
-        self.files: dict[str, bytes] = {}  # what it has imported, and the digests of that
         self.message: Message = {}  # with which it was ready, or failed
         self.figures: Message = {}  # of its last report
         self.kill_at = NEVER
@@ -149,7 +149,7 @@ class Supervisor:
         self.children: list[Child] = []
         self.has_served = False
         self.retry_at = 0.0
-        self.pause = FIRST_PAUSE
+        self.young_deaths = 0  # in a row
         self.stops = 0
         self.error: LoadError | None = None
         self.prompts: list[Child] = []  # who has the terminal, and who waits for it
@@ -310,12 +310,19 @@ class Supervisor:
                 self.ready(child, message)
             elif "failed" in message:
                 self.failed(child, message)
-            elif "files" in message:  # imported while it served
-                self.up_to_date(child, message)
+            elif "files" in message:
+                self.imported(child, message["files"])  # type: ignore[arg-type]  # as the edge makes it
             elif "prompt" in message:
                 self.prompt(child, wanted=bool(message["prompt"]))
             elif "report" in message:
                 child.figures = message["report"]  # type: ignore[assignment]  # as worker.py makes it
+
+    def imported(self, child: Child, files: dict[str, bytes]) -> None:
+        """A child has read files of the application: at its start, or in a request."""
+        child.generation.files |= files
+        if self.watch is not None and child.generation is self.generation and child.state != LEAVING:
+            self.watch.also(files)
+            self.see(self.watch.differing(files))
 
     def ready(self, child: Child, message: Message) -> None:
         """A child could serve; it must not with code that is not that of now."""
@@ -354,14 +361,14 @@ class Supervisor:
 
     def up_to_date(self, child: Child, message: Message) -> bool:
         """Whether the files are still as the child has read them. If they are not, the next one is on its way."""
-        child.files |= message.get("files", {})  # type: ignore[call-overload]  # as the edge makes it
+        child.generation.files |= message.get("files", {})  # type: ignore[call-overload]  # as the edge makes it
         if child.generation is not self.generation or child.state == LEAVING:
             return False
         if self.watch is None:
             return True
-        files = {path: digest for each in [*self.serving(), child] for path, digest in each.files.items()}
+        files = set().union(*(each.generation.files for each in [*self.serving(), child]))
         self.watch.want(files, message.get("folders", ()))  # type: ignore[arg-type]
-        changed = {*self.watch.look(), *self.watch.differing(child.files)}
+        changed = {*self.watch.look(), *self.watch.differing(child.generation.files)}
         self.see(sorted(changed))
         return not changed
 
@@ -406,11 +413,11 @@ class Supervisor:
             self.notices.died(child, how, self.try_again(young=time.monotonic() - child.began < YOUNG))
 
     def try_again(self, *, young: bool = True) -> float:
-        """Start another child: at once, or, where the last one died young, after a pause, which is answered."""
+        """Start another child: at once, or after a pause if the last ones died young; how long that is."""
+        pause = min(FIRST_PAUSE * 2 ** (self.young_deaths - 1), LONGEST_PAUSE) if self.young_deaths and young else 0.0
+        self.young_deaths = min(self.young_deaths + 1, 10) if young else 0
         self.generation.failed = False
         self.generation.trouble = ""
-        pause = self.pause if young else 0.0
-        self.pause = min(self.pause * 2, LONGEST_PAUSE) if young else FIRST_PAUSE
         self.retry_at = time.monotonic() + pause
         return pause
 

@@ -24,6 +24,8 @@ GONE = b""
 """The digest of a file that isn't there."""
 SETTLE = 0.05
 """Seconds until a file that isn't there is believed to be gone: many editors move the old one away first."""
+WRITING = 1.0
+"""Seconds until what somebody is writing is taken as it is."""
 ABSENT = 0.5
 """Seconds between looks whether a folder has come back."""
 NEVER = float("inf")
@@ -89,8 +91,14 @@ class Watch:
         wanted = {path for path in files if not self.excluded(path)}
         for path in self.known.keys() - wanted - self.included:
             del self.known[path]
-        self.watch_folders({*folders, *map(os.path.dirname, wanted)})
-        for path in wanted - self.known.keys():
+        self.watch_folders(folders)
+        self.also(wanted)
+
+    def also(self, files: Iterable[str]) -> None:
+        """Watch these files beside the others."""
+        new = {path for path in files if path not in self.known and not self.excluded(path)}
+        self.watch_folders(set(map(os.path.dirname, new)))
+        for path in new:
             self.add(path)
 
     def add(self, path: str) -> None:
@@ -99,6 +107,7 @@ class Watch:
         if real != path:
             self.targets[real] = path
             self.watch_folders({os.path.dirname(real)})
+        self.notifier.add_file(path)
         self.known[path] = digest_of(path)
 
     def differing(self, files: dict[str, bytes]) -> list[str]:
@@ -151,7 +160,7 @@ class Watch:
             paths |= self.known.keys()
         paths |= {self.targets[path] for path in paths & self.targets.keys()} | self.pending.keys()
         changed = [path for path in paths & self.known.keys() if self.changed(path, now)]
-        waits = [since + self.patience(content) for content, since in self.pending.values()]
+        waits = [since + self.patience(path, content) for path, (content, since) in self.pending.items()]
         waits += [now + ABSENT] if self.absent else []
         self.next_look = min([*waits, self.notifier.next_read(now)])
         return sorted({*came, *changed})
@@ -165,15 +174,18 @@ class Watch:
         before, since = self.pending.get(path, (content, now))
         if before != content:
             since = now
-        if now - since < self.patience(content):
+        if now - since < self.patience(path, content):
             self.pending[path] = content, since
             return False
         self.pending.pop(path, None)
         self.known[path] = content
+        self.notifier.add_file(path)
         return True
 
-    def patience(self, content: bytes) -> float:
+    def patience(self, path: str, content: bytes) -> float:
         """Seconds until a file is believed to hold this."""
+        if self.notifier.written(path):
+            return WRITING
         return self.notifier.quiet if content else SETTLE
 
     def look_into(self, folder: str) -> list[str]:
@@ -250,6 +262,13 @@ class Polling:
         """All that is known is looked at."""
         return bool(folder)
 
+    def add_file(self, path: str) -> None:
+        """All that is known is looked at."""
+
+    def written(self, path: str) -> bool:
+        """Nobody can tell: `quiet` must do."""
+        return not path
+
     def remove(self, folder: str) -> None:
         """It is not looked at any more."""
 
@@ -281,7 +300,7 @@ class Polling:
 
 # --- inotify (Linux) ----------------------------------------------------------------------------------------------------
 
-CLOSE_WRITE, MOVED_FROM, MOVED_TO, CREATE, DELETE = 0x8, 0x40, 0x80, 0x100, 0x200
+MODIFY, CLOSE_WRITE, MOVED_FROM, MOVED_TO, CREATE, DELETE = 0x2, 0x8, 0x40, 0x80, 0x100, 0x200
 DELETE_SELF, MOVE_SELF, UNMOUNT, OVERFLOW, IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
 ONLYDIR, IS_FOLDER = 0x01000000, 0x40000000
 NAMES = MOVED_FROM | MOVED_TO | CREATE | DELETE
@@ -291,7 +310,7 @@ EVENT = struct.Struct("iIII")
 
 
 class Inotify:
-    """The kernel says what happens in folders. Raises OSError if there is none to be had."""
+    """The kernel says what happens in folders, and who begins to write to a file. Raises OSError if there is none to be had."""
 
     quiet = 0.0
     """The end of writing is what is told, so a file is whole."""
@@ -300,7 +319,10 @@ class Inotify:
         self.watch = watch
         self.system = ctypes.CDLL(None, use_errno=True)
         self.descriptor = self.call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
-        self.folders: dict[int, set[str]] = {}  # several names may lead to one folder
+        self.names: dict[int, set[str]] = {}  # of each watch: several names may lead to one folder
+        self.writing: set[str] = set()
+        self.files: set[str] = set()  # what may have changed, and has not been asked for yet
+        self.folders: set[str] = set()
 
     def call(self, name: str, *arguments: object) -> int:
         """A function of the C library. Raises OSError."""
@@ -319,32 +341,48 @@ class Inotify:
 
     def add(self, folder: str) -> bool:
         """Have a folder watched; False if that can't be."""
-        mask = CLOSE_WRITE | NAMES | DELETE_SELF | MOVE_SELF | ONLYDIR
+        return self.add_watch(folder, CLOSE_WRITE | NAMES | DELETE_SELF | MOVE_SELF | ONLYDIR)
+
+    def add_file(self, path: str) -> None:
+        """Be told when somebody writes to a file; for a whole folder that would be each line of a log in it."""
+        self.add_watch(path, MODIFY)
+
+    def add_watch(self, path: str, mask: int) -> bool:
+        """Have something watched."""
         try:
-            number = self.call("inotify_add_watch", self.descriptor, os.fsencode(folder), mask)
+            number = self.call("inotify_add_watch", self.descriptor, os.fsencode(path), mask)
         except OSError:
             return False
-        self.folders.setdefault(number, set()).add(folder)
+        self.names.setdefault(number, set()).add(path)
         return True
 
     def remove(self, folder: str) -> None:
-        """End a folder's watch, which stays with a folder that was moved."""
-        for number in [number for number, names in self.folders.items() if folder in names]:
-            self.folders.pop(number)
+        """End a folder's watch, which would stay with a folder that was moved."""
+        for number in [number for number, names in self.names.items() if folder in names]:
+            self.names.pop(number)
             self.system.inotify_rm_watch(self.descriptor, number)
 
     def read(self) -> tuple[set[str], set[str]]:
         """Files and folders that may have changed."""
-        files: set[str] = set()
-        folders: set[str] = set()
+        self.catch_up()
+        found = self.files, self.folders
+        self.files, self.folders = set(), set()
+        return found
+
+    def written(self, path: str) -> bool:
+        """Whether somebody has begun to write a file, and has not closed it; what was read of it may be a half."""
+        self.catch_up()
+        return path in self.writing
+
+    def catch_up(self) -> None:
+        """Read all events that are there."""
         while data := self.events():
             position = 0
             while position < len(data):
                 number, mask, _, length = EVENT.unpack_from(data, position)
                 position += EVENT.size + length
                 name = os.fsdecode(data[position - length : position].rstrip(b"\0"))
-                self.happened(mask, self.folders.get(number, set()), name, (files, folders))
-        return files, folders
+                self.happened(number, mask, name)
 
     def events(self) -> bytes:
         """Some events as they are."""
@@ -353,29 +391,37 @@ class Inotify:
         except BlockingIOError:
             return b""
 
-    def happened(self, mask: int, places: set[str], name: str, found: tuple[set[str], set[str]]) -> None:
+    def happened(self, number: int, mask: int, name: str) -> None:
         """One event: what it may mean."""
-        files, folders = found
+        places = self.names.get(number, set())
         if mask & OVERFLOW:
-            files |= self.watch.known.keys()
-            folders |= self.watch.listed.keys()
+            self.files |= self.watch.known.keys()
+            self.folders |= self.watch.listed.keys()
+            self.writing.clear()
         elif mask & LOST:
-            for folder in list(places):
-                self.watch.forget(folder)
-            files |= self.watch.known.keys()
+            self.names.pop(number, None)
+            for place in list(places & self.watch.listed.keys()):
+                self.watch.forget(place)
+                self.files |= self.watch.known.keys()
+        elif mask & MODIFY:
+            self.writing |= places
         else:
-            paths = {os.path.join(folder, name) for folder in places}
-            # A file that was just created is whole when it is closed; a link is so at once.
-            if mask & CREATE and not mask & IS_FOLDER and not any(map(linked, paths)):
-                return
-            files |= paths
-            relevant = name.endswith(".py") or mask & IS_FOLDER or self.watch.include
-            if relevant and (mask & NAMES or not paths <= self.watch.known.keys()):
-                folders |= places
+            self.named(mask, places, {os.path.join(folder, name) for folder in places})
 
-    def next_read(self, now: float) -> float:  # noqa: ARG002 - as Polling has it
-        """Not before something happens."""
-        return NEVER
+    def named(self, mask: int, folders: set[str], paths: set[str]) -> None:
+        """Something happened to a name in a folder."""
+        if mask & CREATE and not mask & IS_FOLDER and not any(map(linked, paths)):
+            self.writing |= paths  # it is whole when it is closed
+            return
+        self.writing -= paths
+        self.files |= paths
+        relevant = mask & IS_FOLDER or self.watch.include or any(path.endswith(".py") for path in paths)
+        if relevant and (mask & NAMES or not paths <= self.watch.known.keys()):
+            self.folders |= folders
+
+    def next_read(self, now: float) -> float:
+        """At once if something happened meanwhile, else not before something happens."""
+        return now if self.files or self.folders else NEVER
 
 
 def linked(path: str) -> bool:
