@@ -17,13 +17,13 @@ from http.client import HTTPConnection
 from http.cookiejar import CookieJar
 from urllib.parse import urlencode, urljoin
 from urllib.request import Request as CookieRequest
+from wsgiref.types import WSGIApplication
 
 import webob
 
 from microwsgi.devtools import picture
 from microwsgi.devtools.calls import Calls
 from microwsgi.options import Options
-from microwsgi.server.gateway import Application
 from microwsgi.server.server import WSGIServer
 
 SHOWN = 2000
@@ -34,13 +34,15 @@ MOST_REDIRECTS = 20
 
 
 class Response(webob.Response):
-    """WebOb's Response with the request that it answers, and the responses that led there by redirects."""
+    """WebOb's Response with its request and URL, and the responses that led there by redirects."""
 
     request: webob.Request
+    url: str
     history: tuple[Response, ...] = ()
 
     def expect(self, status: int = 200, *, text: str | None = None, json: object = ...) -> Response:
         """The response itself, if it has this status, this text in its body, and is this as JSON; else AssertionError."""
+        __tracebackhide__ = True  # pytest shows the line of the test
         faults = []
         if self.status_int != status:
             faults.append(f"expected status {status}, got {self.status}")
@@ -54,8 +56,7 @@ class Response(webob.Response):
 
     def exchange(self) -> str:
         """Request line and response, for people to read."""
-        asked = [*(earlier.request for earlier in self.history), self.request]
-        lines = [f"> {request.method} {request.path_qs}" for request in asked]
+        lines = [f"> {each.request.method} {each.url}" for each in (*self.history, self)]
         lines += [f"< {self.status}", *(f"< {name}: {value}" for name, value in self.headerlist)]
         try:
             body = self.text
@@ -68,7 +69,7 @@ class Client:
     """Requests to a WSGI application without a socket; cookies are kept, exceptions of the application are the test's."""
 
     def __init__(
-        self, application: Application, *, url: str = "http://localhost", headers: Mapping[str, str] | None = None
+        self, application: WSGIApplication, *, url: str = "http://localhost", headers: Mapping[str, str] | None = None
     ) -> None:
         self.application = application
         self.url = url
@@ -95,7 +96,8 @@ class Client:
         """
         if query:
             path += ("&" if "?" in path else "?") + urlencode(query, doseq=True)
-        request = webob.Request.blank(urljoin(self.url, path), method=method, POST=form)
+        url = path if path.startswith(("http://", "https://")) else self.url + path
+        request = webob.Request.blank(url, method=method, POST=form)
         request.environ["REQUEST_METHOD"] = method  # POST= has a method of its own
         if json is not ...:
             request.json, request.content_type = json, "application/json"
@@ -103,19 +105,20 @@ class Client:
             request.body = body
         request.headers.update({**self.headers, **(headers or {})})
         request.environ.update(environ or {})
-        response = self.send(request)
+        response = self.send(request, url)
         return self.follow(response) if follow else response if stream else read(response)
 
-    def send(self, request: webob.Request) -> Response:
+    def send(self, request: webob.Request, url: str) -> Response:
         """What the application answers, its body not yet asked for."""
-        carrier = CookieRequest(request.url)  # noqa: S310 - it is never opened: the jar wants urllib's requests
+        carrier = CookieRequest(url)  # noqa: S310 - it is never opened: the jar wants urllib's requests
         self.cookies.add_cookie_header(carrier)
         if cookie := carrier.get_header("Cookie"):
             own = request.headers.get("Cookie")
             request.headers["Cookie"] = f"{own}; {cookie}" if own else cookie
-        status, headers, chunks = request.call_application(self.application)
+        environ = request.environ.copy()  # applications move parts of the path, and put in what is theirs
+        status, headers, chunks = webob.Request(environ).call_application(self.application)
         response = Response(status=status, headerlist=list(headers), app_iter=chunks)
-        response.request = request
+        response.request, response.url = request, url
         self.cookies.extract_cookies(Received(headers), carrier)  # type: ignore[arg-type]  # it asks for info() only
         return response
 
@@ -126,19 +129,12 @@ class Client:
             history.append(read(response))
             if len(history) > MOST_REDIRECTS:
                 raise AssertionError(f"more than {MOST_REDIRECTS} redirects\n\n{response.exchange()}")
-            before = response.request
+            before, url = response.request, urljoin(response.url, response.headers["Location"])
             keep = response.status_int in KEEP_METHOD or before.method == "HEAD"
-            request = webob.Request.blank(
-                urljoin(before.url, response.headers["Location"]), method=before.method if keep else "GET"
-            )
-            request.headers.update(self.headers)
-            if keep and before.is_body_seekable:
-                request.body_file_raw, request.is_body_seekable = before.body_file_raw, True
-                request.content_length, request.content_type = (
-                    before.content_length,
-                    before.environ.get("CONTENT_TYPE", ""),
-                )
-            response = self.send(request)
+            request = webob.Request.blank(url, method=before.method if keep else "GET", headers=self.headers)
+            if keep:
+                request.body, request.environ["CONTENT_TYPE"] = before.body, before.environ.get("CONTENT_TYPE", "")
+            response = self.send(request, url)
         response.history = tuple(history)
         return read(response)
 
@@ -201,7 +197,9 @@ class Live:
 
 
 @contextmanager
-def live(application: Application, *, errors: Callable[..., object] | None = None, **options: object) -> Iterator[Live]:
+def live(
+    application: WSGIApplication, *, errors: Callable[..., object] | None = None, **options: object
+) -> Iterator[Live]:
     """Serve an application on a free port of this machine, in a thread; the options are those of docs/options.md."""
     server = WSGIServer(("127.0.0.1", 0), application=application, options=Options(**options), errors=errors)  # type: ignore[arg-type]
     thread = threading.Thread(target=server.serve_forever, name="microwsgi live")

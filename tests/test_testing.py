@@ -137,7 +137,7 @@ def test_a_failed_expectation_can_be_read() -> None:
         "expected 'bye' in the body",
         "expected [] as JSON",
         "",
-        "> POST /echo?x=1",
+        "> POST http://localhost/echo?x=1",
         "< 200 OK",
         "< Content-Type: text/plain; charset=UTF-8",
         "< Content-Length: 10",

@@ -7,7 +7,7 @@ import mimetypes
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from email.utils import formatdate, parsedate
 from time import time
@@ -15,28 +15,30 @@ from urllib.parse import quote
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from webob import Response
-from webob.response import EmptyResponse
 
 BLOCK = 256 * 1024
 """Bytes that are read at a time where the server does not send the file by itself."""
 MOST_RANGES = 64
 """RFC 9110 17.15: many small ranges cost the server more than the client; then the whole file is sent."""
 TYPES = {
-    ".avif": "image/avif",
-    ".css": "text/css",
-    ".html": "text/html",
     ".js": "text/javascript",
-    ".json": "application/json",
+    ".map": "application/json",
     ".md": "text/markdown",
     ".mjs": "text/javascript",
-    ".svg": "image/svg+xml",
     ".wasm": "application/wasm",
-    ".webmanifest": "application/manifest+json",
-    ".webp": "image/webp",
+    ".woff": "font/woff",
     ".woff2": "font/woff2",
 }
-"""Those that a site can't do without, whatever this machine's table says; some systems call .js text/plain."""
-COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
+"""Those in which a browser is strict, or that Python 3.11 does not know, whatever this machine's table says."""
+DESCRIBING = (
+    "Content-Type",
+    "Content-Length",
+    "Content-Encoding",
+    "Content-Disposition",
+    "Accept-Ranges",
+    "Last-Modified",
+)
+"""Fields about a body: without one they have no place, and beside an ETag Last-Modified has none (RFC 9110 15.4.5)."""
 
 TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 TAGS = re.compile(rf"[\t ,]*{TAG}(?:[\t ]*,[\t ,]*{TAG})*[\t ,]*")
@@ -50,24 +52,28 @@ DATE = re.compile(
 RANGE = r"(?:\d{1,18}-(?:\d{1,18})?|-\d{1,18})"
 RANGES = re.compile(rf"bytes=[\t ,]*({RANGE}(?:[\t ]*,[\t ,]*{RANGE})*)[\t ,]*", re.ASCII | re.IGNORECASE)
 
+Answer = tuple[str, dict[str, str], Iterable[bytes] | None]
+"""A status, the fields that change, empty ones to be left out, and the body, if there is one."""
+
 
 class FileResponse(Response):
-    """A file, asked for with or without conditions and ranges; to an existing `file` (a descriptor) belongs its `name`.
+    """A file, with what its request's conditions and ranges make of it. Raises OSError when it can't be opened.
 
-    `download` has the browser save it, under this name or its own. `max_age` is how many seconds it may be used without
-    asking again; without it the browser asks each time, and gets a 304. `coding` is the content coding that it has.
+    `download` has the browser save it, under its own name or this one. `max_age` is how many seconds it may be used without
+    asking again; without it the browser asks each time, and gets a 304. `coding` is the content coding that it is stored in,
+    `name` then that of the file without; `opener` is open()'s.
     """
 
     def __init__(
         self,
         name: str,
         *,
-        file: int | None = None,
         download: bool | str = False,
         max_age: int | None = None,
         coding: str = "",
+        opener: Callable[[str, int], int] | None = None,
     ) -> None:
-        self.opened = open(name if file is None else file, "rb", buffering=0)  # noqa: SIM115 - open until it is sent
+        self.opened = open(name, "rb", buffering=0, opener=opener)  # noqa: SIM115 - open until it is sent
         stat = os.fstat(self.opened.fileno())
         self.size, self.modified = stat.st_size, int(stat.st_mtime)
         self.tag = f'"{stat.st_mtime_ns:x}-{stat.st_size:x}{coding and "-" + coding}"'
@@ -83,56 +89,50 @@ class FileResponse(Response):
         if coding:
             headers.append(("Content-Encoding", coding))
         if download:
-            headers.append(
-                ("Content-Disposition", attachment(os.path.basename(name) if download is True else download))
-            )
+            saved_as = download if isinstance(download, str) else os.path.basename(name)
+            headers.append(("Content-Disposition", attachment(saved_as)))
         super().__init__(headerlist=headers, app_iter=Slice(self.opened, 0, self.size))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        method = environ["REQUEST_METHOD"]
-        if method not in {"GET", "HEAD"} or self.status_int != 200:  # noqa: PLR2004 - RFC 9110 13.2.1
-            return self.send(environ, start_response, self.status, {}, self.app_iter)
-        status = precondition(environ, self.tag, self.modified)
-        if status:
-            dropped = dict.fromkeys(("Content-Type", "Content-Length"))
-            return self.send(environ, start_response, status, dropped, EmptyResponse(self.app_iter))
+        method, whole = environ["REQUEST_METHOD"], self.app_iter
+        # RFC 9110 13.2.1: conditions are for a 200; and an `after` hook may have made a body of its own.
+        if method not in {"GET", "HEAD"} or self.status != "200 OK" or not isinstance(whole, Slice):
+            return super().__call__(environ, start_response)
+        status, changes, body = self.answer(environ, whole)
+        fields = [pair for pair in self.headerlist if pair[0] not in changes]
+        start_response(status, fields + [pair for pair in changes.items() if pair[1]])
+        if body is None or method == "HEAD":
+            self.opened.close()
+            return []
+        # uWSGI would send the file from its beginning to its end, where it stands or not.
+        if (
+            isinstance(body, Slice)
+            and "wsgi.file_wrapper" in environ
+            and (body is whole or "uwsgi.version" not in environ)
+        ):
+            body = environ["wsgi.file_wrapper"](body, BLOCK)
+        return body
+
+    def answer(self, environ: WSGIEnvironment, whole: Slice) -> Answer:
+        """What a GET or HEAD gets: the file, parts of it, or the news that there are none."""
+        if status := precondition(environ, self.tag, self.modified):
+            return status, dict.fromkeys(DESCRIBING, ""), None
         wanted = None
-        if method == "GET" and current(environ.get("HTTP_IF_RANGE"), self.tag, self.modified):
+        if environ["REQUEST_METHOD"] == "GET" and current(environ.get("HTTP_IF_RANGE"), self.tag, self.modified):
             wanted = ranges(environ.get("HTTP_RANGE", ""), self.size)
         if wanted is None:
-            return self.send(environ, start_response, self.status, {}, self.app_iter)
+            return self.status, {}, whole
         if not wanted:
-            changes = {"Content-Range": f"bytes */{self.size}", "Content-Length": "0"}
-            return self.send(
-                environ, start_response, "416 Range Not Satisfiable", changes, EmptyResponse(self.app_iter)
-            )
+            changes = {**dict.fromkeys(DESCRIBING, ""), "Content-Range": f"bytes */{self.size}"}
+            return "416 Range Not Satisfiable", changes, None
         if len(wanted) == 1:
             begin, end = wanted[0]
+            part: Slice | Parts = Slice(self.opened, begin, end - begin)
             changes = {"Content-Range": f"bytes {begin}-{end - 1}/{self.size}", "Content-Length": str(end - begin)}
-            return self.send(
-                environ, start_response, "206 Partial Content", changes, Slice(self.opened, begin, end - begin)
-            )
-        parts = Parts(self.opened, wanted, self.headers["Content-Type"], self.size)
-        changes = {"Content-Type": parts.type, "Content-Length": str(parts.length)}
-        return self.send(environ, start_response, "206 Partial Content", changes, parts)
-
-    def send(
-        self,
-        environ: WSGIEnvironment,
-        start_response: StartResponse,
-        status: str,
-        changes: dict[str, str] | dict[str, None],
-        body: Iterable[bytes],
-    ) -> Iterable[bytes]:
-        """Start the response with some fields changed, or left out, and return its body."""
-        kept = [pair for pair in self.headerlist if pair[0] not in changes]
-        start_response(status, kept + [(name, value) for name, value in changes.items() if value is not None])
-        if environ["REQUEST_METHOD"] == "HEAD":
-            body = EmptyResponse(body)
-        if isinstance(body, Slice) and "wsgi.file_wrapper" in environ:
-            wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](body, BLOCK)
-            return wrapped
-        return body
+        else:
+            part = Parts(self.opened, wanted, self.headers["Content-Type"], self.size)
+            changes = {"Content-Type": part.type, "Content-Length": str(part.length)}
+        return "206 Partial Content", changes, part
 
 
 class Slice:
@@ -205,26 +205,20 @@ def matches(field: str, tag: str, *, weak: bool) -> bool:
     """Whether a list of entity tags, or *, has the tag: by the weak comparison or the strong one (RFC 9110 8.8.3.2)."""
     if field.strip(" \t") == "*":
         return True
-    if not TAGS.fullmatch(field):
-        return False
-    tags = re.findall(TAG, field)
+    tags = re.findall(TAG, field) if TAGS.fullmatch(field) else []
     return tag in tags or (weak and f"W/{tag}" in tags)
 
 
 def current(field: str | None, tag: str, modified: int) -> bool:
     """Whether If-Range allows a range (RFC 9110 13.1.5); a date does only when the file can't have changed within it."""
-    if field is None:
-        return True
-    return field.strip(" \t") == tag or (http_date(field) == modified and modified + 1 <= time())
+    return field is None or field == tag or (http_date(field) == modified and modified + 1 <= time())
 
 
 def http_date(field: str | None) -> int | None:
     """Seconds since 1970; None for what is no HTTP-date, which is to be ignored."""
     parts = parsedate(field) if field is not None and DATE.fullmatch(field) else None
-    if parts is None:
-        return None
     try:
-        return int(datetime(*parts[:6], tzinfo=UTC).timestamp())
+        return int(datetime(*parts[:6], tzinfo=UTC).timestamp()) if parts else None
     except ValueError:
         return None
 
@@ -252,12 +246,13 @@ def content_type(name: str) -> str:
     """By the name's end; of text, which is taken for UTF-8. Compressed files are that, and not what is in them."""
     end = os.path.splitext(name)[1].lower()
     kind, coding = (TYPES[end], None) if end in TYPES else mimetypes.guess_type(name, strict=False)
-    if coding is not None:
-        return COMPRESSED.get(coding, "application/octet-stream")
-    return f"{kind}; charset=utf-8" if kind and kind.startswith("text/") else kind or "application/octet-stream"
+    if coding is not None or kind is None:
+        return "application/gzip" if coding == "gzip" else "application/octet-stream"
+    return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
 
 
 def attachment(name: str) -> str:
     """Content-Disposition for a file to be saved (RFC 6266 4.3), whatever its name has."""
     plain = re.sub(r"[^ !#-\[\]-~]", "_", name)
-    return f'attachment; filename="{plain}"' + ("" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}")
+    more = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
+    return f'attachment; filename="{plain}"{more}'
