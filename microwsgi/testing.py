@@ -213,7 +213,7 @@ def live(
 
 
 def assert_stack_depth(
-    application: Application,
+    application: WSGIApplication,
     path: str = "/",
     *,
     max: int,  # noqa: A002 - it reads well in a test: assert_stack_depth(app, max=6)
