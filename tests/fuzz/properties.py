@@ -9,8 +9,12 @@ from tests.server.exchange import Recorder, hand_over, parse
 from tests.wire.cases import cases
 from tests.wire.exchange import read
 
+MISDIRECTED = 421
 LIMITS = Options(line_length=200, head_size=600, field_count=8, body_size=400)
 """Small enough for a fuzzer to reach them."""
+
+FOUND = (b"GET httpS://em HTTP/1.1\r\nHost:e.cm\r\n\r\nGET / HTTP/1.1\r\nHost:a\r\n\r\n",)
+"""What a fuzzer has found, and what is no wire case: the parser takes it, and only a server knows that it is not for it."""
 
 
 def seeds(kind: str) -> list[bytes]:
@@ -18,7 +22,7 @@ def seeds(kind: str) -> list[bytes]:
     data = [case.data for folder in ("accepted", "refused") for case in cases(folder) if len(case.data) < 1000]
     if kind == "chunks":
         return [case.partition(b"\r\n\r\n")[2] for case in data if b"chunked\r\n\r\n" in case]
-    return data
+    return [*data, *FOUND]
 
 
 def cut(data: bytes) -> list[bytes]:
@@ -71,17 +75,22 @@ def handler(data: bytes) -> None:
     expected = read([data], LIMITS)
     if b"xpect" in data.lower():  # its body is waited for by a thread, which is not here
         return
+    accepted, refused = list(expected.requests), expected.status
+    for place, request in enumerate(accepted):
+        if request["target"].lower().startswith("https:"):  # well formed, and not for a server without TLS: RFC 9110 7.4
+            accepted, refused = accepted[:place], MISDIRECTED
+            break
     recorder = Recorder()
     answer, log = hand_over(cut(data), recorder, LIMITS)
     requests = recorder.requests.get("1", [])
     responses = parse(answer, [request["method"] for request in expected.requests])
     statuses = [response.status for response in responses]
     assert [(request["method"], request["target"], request["body"]) for request in requests] == [
-        (request["method"], request["target"], request["body"]) for request in expected.requests
+        (request["method"], request["target"], request["body"]) for request in accepted
     ]
     assert statuses[: len(requests)] == [200] * len(requests)
     # A body that is cut short is refused by the handler alone, since only it sees the end.
-    assert statuses[len(requests) :] in ([expected.status], [] if expected.status is None else None, [400])
+    assert statuses[len(requests) :] in ([refused], [] if refused is None else None, [400])
     assert all(response.whole for response in responses[: len(requests)])  # a refusal may have been of a HEAD
     assert "Traceback" not in log, log
 
