@@ -97,6 +97,12 @@ class UsageError(MicrowsgiError):
     exit_code = 2
 
 
+class CertificateError(UsageError):
+    """A certificate, a key or a password can't be used, or there is nothing to make one with."""
+
+    exit_code = 1
+
+
 class LoadError(UsageError):
     """The application can't be loaded."""
 

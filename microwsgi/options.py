@@ -174,6 +174,16 @@ OPTIONS = (
     Option("Processes", "reload_include", (), names, "GLOB", "files to watch beside imported ones"),
     Option("Processes", "reload_exclude", (), names, "GLOB", "files and folders not to watch"),
     Option("Processes", "reload_poll", False, switch, "", "look at files, for folders of a network"),
+    Option("TLS", "tls", False, switch, "", "https with a certificate of your own development CA"),
+    Option("TLS", "tls_cert", (), names, "FILE", "https with this certificate (PEM); repeatable"),
+    Option("TLS", "tls_key", (), names, "FILE", "its key, if in another file; repeatable"),
+    Option("TLS", "tls_password_file", "", str, "FILE", "has the password of an encrypted key"),
+    Option("TLS", "tls_min", "1.2", one_of("1.2", "1.3"), "VERSION", "the oldest TLS: 1.2 or 1.3"),
+    Option("TLS", "tls_client_ca", "", str, "FILE", "clients show a certificate of these CAs"),
+    Option("TLS", "tls_client_verify", "required", one_of("required", "optional"), "WHEN", "required or optional"),
+    Option("TLS", "tls_keylog", "", str, "FILE", "session keys: Wireshark can read along"),
+    Option("TLS", "http_too", False, switch, "", "plain HTTP is served, too, not redirected"),
+    Option("TLS", "handshake_time", 10.0, seconds, "SECONDS", "for a whole TLS handshake"),
     Option("Log", "access_log", "-", str, "FILE", "off, a file, or - for the terminal"),
     Option(
         "Log",
@@ -220,6 +230,16 @@ class Options:
     reload_include: tuple[str, ...]
     reload_exclude: tuple[str, ...]
     reload_poll: bool
+    tls: bool
+    tls_cert: tuple[str, ...]
+    tls_key: tuple[str, ...]
+    tls_password_file: str
+    tls_min: str
+    tls_client_ca: str
+    tls_client_verify: str
+    tls_keylog: str
+    http_too: bool
+    handshake_time: float
     access_log: str
     log_format: str
     color: str

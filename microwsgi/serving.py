@@ -26,6 +26,7 @@ from microwsgi.options import Options, merged
 from microwsgi.prompt import one_prompt
 from microwsgi.server.gateway import Application
 from microwsgi.server.handler import WSGIRequestHandler
+from microwsgi.server.handshake import Handshakes
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.log import AccessLog, escaped
 from microwsgi.server.server import WSGIServer
@@ -37,13 +38,19 @@ EVERYONE = "(every machine on your network can reach this)"
 DIM, BOLD = "2", "1"
 
 
-def serve(application: Application | type[BaseHTTPRequestHandler] | str | None = None, **options: object) -> None:
+def serve(
+    application: Application | type[BaseHTTPRequestHandler] | str | None = None,
+    *,
+    ssl_context: object = None,
+    **options: object,
+) -> None:
     """Serve until INT or TERM comes; requests that run then have `grace_time` to end.
 
     `application` is a callable, a handler class of http.server, or where to find one, as `microwsgi serve` takes it; the
-    options are those of docs/options.md. The environment is not read. Raises UsageError.
+    options are those of docs/options.md. `ssl_context`, for https with a certificate of your own, is an ssl.SSLContext,
+    (certificate file, key file) or "adhoc". The environment is not read. Raises UsageError.
     """
-    run(application, Options(**merged(from_file(options) if "config" in options else {}, options)))
+    run(application, Options(**merged(from_file(options) if "config" in options else {}, options)), ssl_context)
 
 
 def serve_command(words: list[str], given: dict[str, object]) -> int:
@@ -67,19 +74,20 @@ def leave(*_: object) -> None:
     os._exit(0)
 
 
-def run(application: object, options: Options) -> None:
+def run(application: object, options: Options, ssl_context: object = None) -> None:
     """The same with options that are checked already."""
     if options.reload or options.workers:
         # What a parent needs takes 15 ms to import, and most servers have none.
-        import_module("microwsgi.supervised").run(application, options)
+        import_module("microwsgi.supervised").run(application, options, ssl_context)
         return
     stop = Stop()
     try:
+        tls = https(options, ssl_context)
         with stop.on_signals(), listening(options) as listeners:
             name, application = named(application, options)
             with open_log(options) as log:
-                server = stop.server = make(application, options, listeners, log)
-                banner(name, listeners, options)
+                server = stop.server = make(application, options, listeners, log, tls)
+                banner(name, listeners, options, tls)
                 start = time.monotonic()
                 with one_prompt(server):
                     server.serve_forever()
@@ -113,7 +121,21 @@ def named(application: object, options: Options) -> tuple[str, object]:
     return f"{module}:{owner.__qualname__}", application
 
 
-def make(application: object, options: Options, listeners: list[socket.socket], log: AccessLog | None) -> WSGIServer:
+def https(options: Options, ssl_context: object = None) -> Handshakes | None:
+    """TLS, if it is asked for; what it takes, 5 ms, is loaded only then. Raises CertificateError."""
+    if ssl_context is None and not options.tls and not options.tls_cert:
+        return None
+    made: Handshakes = import_module("microwsgi.server.tls").make_tls(options, ssl_context)
+    return made
+
+
+def make(
+    application: object,
+    options: Options,
+    listeners: list[socket.socket],
+    log: AccessLog | None,
+    tls: Handshakes | None = None,
+) -> WSGIServer:
     """The server for an application, or for a handler class."""
     handler: type = WSGIRequestHandler
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
@@ -125,6 +147,7 @@ def make(application: object, options: Options, listeners: list[socket.socket], 
         options=options,
         sockets=listeners,
         access_log=log,
+        tls=tls,
     )
     if "*" not in options.allow_host and (options.allow_host or loopback_only(listeners)):
         server.hosts = Hosts(options.allow_host)
@@ -155,12 +178,15 @@ def open_log(options: Options) -> Iterator[AccessLog | None]:
 # --- What is said on the terminal ---------------------------------------------------------------------------------------
 
 
-def banner(name: str, listeners: list[socket.socket], options: Options) -> None:
+def banner(name: str, listeners: list[socket.socket], options: Options, tls: Handshakes | None = None) -> None:
     """Where it serves, what, and how to stop it."""
     color = colored(options.color, sys.stderr)
     dim, bold = (DIM, BOLD) if color else ("", "")
     lines = [f"microwsgi {__version__} serving {paint(escaped(name), bold)}"]
-    lines += [f"  {address:<30}{paint(note, dim)}".rstrip() for address, note in places(listeners)]
+    scheme = "http" if tls is None else "https"
+    lines += [f"  {address:<30}{paint(note, dim)}".rstrip() for address, note in places(listeners, scheme)]
+    if tls is not None:
+        lines += [f"  {note}" for note in tls.notes()]
     if not loopback_only(listeners):
         lines.append(f"  {paint('A development server: put a proxy in front of it before strangers come.', dim)}")
     more = "Reloads on save. " if options.reload else ""
@@ -169,14 +195,14 @@ def banner(name: str, listeners: list[socket.socket], options: Options) -> None:
     say("\n".join(lines))
 
 
-def places(listeners: list[socket.socket]) -> Iterator[tuple[str, str]]:
+def places(listeners: list[socket.socket], scheme: str = "http") -> Iterator[tuple[str, str]]:
     """Each address to click on, and who else can."""
     alone = loopback_only(listeners)
-    for address in urls(listeners):
+    for address in urls(listeners, scheme):
         if address.startswith("unix:"):
             path = address.removeprefix("unix:")
             option = f"--abstract-unix-socket {path[1:]}" if path.startswith("@") else f"--unix-socket {path}"
-            yield address, f"(curl {option} http://localhost/)"
+            yield address, f"(curl {option} {scheme}://localhost/)"
         elif "//127." in address or "//[::1]" in address or "//localhost" in address:
             yield address, ONLY_HERE if alone else ""
         else:

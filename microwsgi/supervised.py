@@ -25,27 +25,29 @@ from microwsgi.prompt import one_prompt
 from microwsgi.server.channel import Message
 from microwsgi.server.environ import Environ
 from microwsgi.server.gateway import Application
+from microwsgi.server.handshake import Handshakes
 from microwsgi.server.sockets import urls
 from microwsgi.server.supervisor import Child, Generation, Notices, Supervisor, fork
 from microwsgi.server.watch import Watch
 from microwsgi.server.worker import Worker, figures
-from microwsgi.serving import banner, farewell, is_terminal, listening, make, open_log, say, still_running
+from microwsgi.serving import banner, farewell, https, is_terminal, listening, make, open_log, say, still_running
 
 NAMED = 3
 """Changed files that a message names; the others are counted."""
 
 
-def run(application: object, options: Options) -> None:
+def run(application: object, options: Options, ssl_context: object = None) -> None:
     """Serve until INT or TERM. Raises UsageError."""
     if application is not None and not isinstance(application, str):
         raise UsageError("with reload or workers, serve() wants the application's name, as microwsgi serve takes it.")
+    tls = https(options, ssl_context)  # made before the fork: a session of one child can be resumed with another
     with listening(options) as listeners:
-        terminal = Terminal(options, listeners)
+        terminal = Terminal(options, listeners, tls)
         watch = None
         if options.reload:
             exclude = options.reload_exclude
             watch = Watch(options.app_dir, options.reload_include, exclude, polling=options.reload_poll)
-        life = partial(live, application, options, listeners, terminal.codes)
+        life = partial(live, application, options, listeners, terminal.codes, tls)
         supervisor = Supervisor(options, listeners, partial(fork, live=life), notices=terminal, watch=watch)
         if hasattr(signal, "SIGHUP"):
             supervisor.on_signal[signal.SIGHUP] = hang_up(supervisor)
@@ -73,7 +75,14 @@ def hang_up(supervisor: Supervisor) -> Callable[[], None]:
 # --- A child ------------------------------------------------------------------------------------------------------------
 
 
-def live(spec: str | None, options: Options, listeners: list[socket.socket], codes: Codes, worker: Worker) -> None:
+def live(
+    spec: str | None,
+    options: Options,
+    listeners: list[socket.socket],
+    codes: Codes,
+    tls: Handshakes | None,
+    worker: Worker,
+) -> None:
     """A child's life: import the application, say so, serve when the parent says so."""
     imports = Imports(codes)
     if options.reload:
@@ -91,7 +100,7 @@ def live(spec: str | None, options: Options, listeners: list[socket.socket], cod
             return
         name, application = "", error_page(error.__cause__ or error, str(error))
     with open_log(options) as log:
-        server = make(application, options, listeners, log)
+        server = make(application, options, listeners, log, tls)
         signal.signal(signal.SIGTERM, lambda *_: server.request_stop())
         worker.tell(ready=name, **imports.report())
         if worker.wait_for_word() != "serve":
@@ -121,8 +130,9 @@ def error_page(error: BaseException, text: str) -> Application:  # noqa: ARG001 
 class Terminal(Notices):
     """Tells the person at the terminal what is served, and what is wrong; prepares the next children."""
 
-    def __init__(self, options: Options, listeners: list[socket.socket]) -> None:
+    def __init__(self, options: Options, listeners: list[socket.socket], tls: Handshakes | None) -> None:
         self.options = options
+        self.tls = tls
         self.listeners = listeners
         self.codes = Codes()
         self.greeted = False
@@ -136,7 +146,7 @@ class Terminal(Notices):
             say(f"{why if child.generation.changed else 'loaded anew'}; serving {child.name} after {took:.0f} ms")
         if first and not self.greeted:
             self.greeted = True
-            banner(child.name, self.listeners, self.options)
+            banner(child.name, self.listeners, self.options, self.tls)
         self.trouble = ""
 
     def failed(self, generation: Generation, text: str, *, serving: bool) -> None:
@@ -146,10 +156,13 @@ class Terminal(Notices):
         self.trouble = text
         lines = [f"changed: {named(generation.changed)}"] if generation.changed else []
         lines.append(f"microwsgi: {text}")
+        scheme = "http" if self.tls is None else "https"
         if serving:
             lines.append("  The last version that worked goes on serving.")
         elif self.options.reload:
-            lines += [f"  {url} shows this until it is mended. Ctrl-C stops." for url in urls(self.listeners)[:1]]
+            lines += [
+                f"  {url} shows this until it is mended. Ctrl-C stops." for url in urls(self.listeners, scheme)[:1]
+            ]
         say("\n".join(lines))
 
     def died(self, child: Child, how: str, pause: float) -> None:

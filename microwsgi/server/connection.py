@@ -21,6 +21,8 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 RECEIVE = 16 * 1024
 """Bytes received at once; a head and a small body fit."""
+PIECE = 64 * 1024
+"""Bytes of a file that are read at once where they have to be encrypted; OpenSSL wants what did not fit again as it was."""
 TURN = 4 * 1024 * 1024
 """Bytes sent to one reader before the next connection has its turn."""
 NO_LINGER = struct.pack("ii", 1, 0)
@@ -44,8 +46,12 @@ class FileSlice:
         return self.count
 
     def send(self, connection: socket.socket) -> int:
-        """Have the kernel send a piece; how many bytes it took."""
-        sent = os.sendfile(connection.fileno(), self.descriptor, self.offset, min(self.count, TURN))
+        """Have the kernel send a piece, or, where it would go out in the clear, read and send it; how many bytes it took."""
+        if connection.__class__ is socket.socket:
+            sent = os.sendfile(connection.fileno(), self.descriptor, self.offset, min(self.count, TURN))
+        else:
+            data = os.pread(self.descriptor, min(self.count, PIECE), self.offset)
+            sent = connection.send(data) if data else 0
         if not sent:
             raise Disconnected("The file became shorter while it was sent.")
         self.offset += sent
@@ -250,6 +256,8 @@ class Connection:
         """Tell the client that nothing more comes, and receive what it still sends: a close that loses no response."""
         try:
             self.connection.shutdown(socket.SHUT_WR)
+        except BlockingIOError:  # there is no room yet for the closure alert of TLS
+            self.wait_in("shut", WRITE, LINGER)
         except OSError:
             self.close()
         else:
@@ -259,7 +267,13 @@ class Connection:
         """End the connection with a reset: what the kernel holds for a client that does not read is freed, too."""
         with suppress(OSError):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        if hasattr(self.connection, "whole"):  # of TLS: its closure alert would say that nothing is missing
+            self.connection.whole = False
         self.close()
+
+    def decrypted(self) -> bytes:
+        """What TLS has decrypted beyond the end of a body: no event comes for it. All else is received by whole records."""
+        return self.connection.recv(RECEIVE) if getattr(self.connection, "pending", int)() else b""
 
     def close(self) -> None:
         """End the connection, whatever it is at; once."""

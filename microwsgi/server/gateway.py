@@ -17,6 +17,10 @@ from microwsgi.server.hosts import Hosts
 from microwsgi.wire.response import Clock
 
 Application = Callable[[Environ, Callable[..., object]], Iterable[bytes]]
+COMPLAINTS = 1024
+"""Complaints that are remembered."""
+REMIND = 60.0
+"""Seconds in which the same complaint about the same address is not repeated."""
 RequestLog = Callable[..., object]
 """Called with each WSGIRequestHandler whose request is done with, and the seconds that it took."""
 
@@ -40,6 +44,7 @@ class Gateway:
         self.errors = errors
         self.date = Clock()
         self.failures = 0
+        self.complaints: dict[tuple[str, str], float] = {}
 
     def set_app(self, application: Application | None) -> None:
         """As wsgiref's server has it."""
@@ -76,6 +81,9 @@ class Gateway:
     def forget(self, handler: object) -> None:
         """A connection is about to be closed, or is the application's from here on."""
 
+    def replace(self, handler: object, successor: object) -> None:
+        """A connection is another handler's from here on: hands have been shaken on it."""
+
     def wake(self, handler: object, after: float) -> None:
         """Ask an iterable on, at once or after so many seconds."""
 
@@ -90,6 +98,16 @@ class Gateway:
             text + "\n"
         )  # at once: threads that print would mix their lines, which print ends by a second write
         stream.flush()
+
+    def complain(self, client: str, about: str) -> None:
+        """Write a line on a client that did not get as far as a request; the same of the same address once a minute."""
+        now = time.monotonic()
+        known = client.rpartition(":")[0], about
+        if self.complaints.get(known, 0.0) < now:
+            if len(self.complaints) >= COMPLAINTS:
+                self.complaints.clear()
+            self.complaints[known] = now + REMIND
+            self.log_error(f"{client} {about}")
 
     def log_exception(self, what: str, error: BaseException) -> None:
         """Write the traceback of an application's failure, under a line that says which request it was."""

@@ -31,6 +31,9 @@ from microwsgi.server.sender import Sender
 from microwsgi.wire import head as wire
 from microwsgi.wire.response import refusal, response_head
 
+TLS_RECORD = b"\x16\x03"
+"""What a client that speaks TLS sends first (RFC 8446 5.1)."""
+SPEAKS_TLS = "speaks TLS, and this port does not: use http://, or serve with --tls."
 FAILURE = b"500 Internal Server Error\n\nThe application failed; the server's log says why.\n"
 
 
@@ -204,7 +207,9 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
         unread = self.decoder is not None and not self.decoder.done
         if self.close_connection:
             # What the client still sends would reset the connection; only who announced the end sends nothing more.
-            if unread or self.reason or self.received or self.client_persists():
+            # Under TLS that one may, too: its closure alert.
+            secure = self.base["wsgi.url_scheme"] == "https"
+            if unread or self.reason or self.received or secure or self.client_persists():
                 self.shut()
             else:
                 self.close()
@@ -212,7 +217,8 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
             self.size = 0
             self.wait_in("drain", READ, self.gateway.options.body_time)
         else:
-            self.received = self.received or self.decoder.rest  # type: ignore[union-attr]  # else this is not called
+            # The decoder is there, or this is not called.
+            self.received = self.received or self.decoder.rest or self.decrypted()  # type: ignore[union-attr]
             self.decoder = None
             self.long_body = False
             self.body = b""
@@ -256,6 +262,9 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
         self.status = int(error.status[:3])
         self.close_connection = True
         self.ready = False
+        if self.raw_head.startswith(TLS_RECORD):
+            self.began = 0.0  # it is no request, and none for the log
+            self.gateway.complain(self.address_string(), SPEAKS_TLS)
         if isinstance(error, ExpectationFailed):
             self.expects = True
         try:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import import_module
 from socketserver import BaseServer
 from time import monotonic
 
@@ -26,6 +27,7 @@ from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.gateway import Application, Gateway, RequestLog
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.handover import Handover
+from microwsgi.server.handshake import Handshakes
 from microwsgi.server.lead import Lead
 from microwsgi.server.plain import handler_class
 from microwsgi.server.poller import Poller, PortablePoller
@@ -40,6 +42,8 @@ COLLECTING = 4096
 """Small bodies that are waited for without a thread: with their limit, 64 MiB."""
 ENDING = 0.1
 """Seconds for threads to end that run nothing; who runs an application still is left behind."""
+IDLE = {"read_head", "greet", "shake"}
+"""Steps in which a connection has nothing under way that is worth waiting for when the server stops."""
 RETRY = 0.5
 """Seconds without accepting when the process has no descriptors left."""
 
@@ -114,6 +118,7 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         sockets: list[socket.socket] | None = None,
         access_log: RequestLog | None = None,
         errors: io.TextIOBase | None = None,
+        tls: Handshakes | None = None,
     ) -> None:
         Gateway.__init__(self, application, options, access_log, errors)
         self.parks = True
@@ -131,6 +136,9 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         self.lost = 0.0  # seconds of pauses
         self.clock = monotonic  # type: ignore[method-assign]  # a call less than the method's
         self.handler_class = handler_class(RequestHandlerClass)
+        self.tls = tls
+        if tls is not None:
+            self.handler_class = tls.meet(self, self.handler_class)
         self.prepare(self.options.threads)
         if bind_and_activate and not self.listeners:
             self.server_bind()
@@ -158,6 +166,8 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
 
     def handle_request(self) -> None:
         """Serve one request in this thread, and return; or after `timeout` seconds without one."""
+        if self.tls is not None:
+            raise TypeError("One request by itself is not served with TLS: call serve_forever.")
         self.socket.settimeout(self.timeout)
         HTTPServer.handle_request(self)
 
@@ -228,6 +238,8 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         self.ended.clear()
         self.forget_all()
         self.prepare(self.options.threads)
+        if self.tls is not None:
+            self.tls.forget_threads()
         self.poller = Poller()
         multithread, multiprocess = self.options.threads > 1, self.options.workers > 1
         for listener in self.listeners:
@@ -262,6 +274,8 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
             with suppress(OSError):
                 handler.connection.shutdown(socket.SHUT_RDWR)  # whose thread waits for its client waits no longer
         self.end_threads(ENDING)
+        if self.tls is not None:
+            self.tls.end()
         for handler in list(self.connections.values()):
             if handler.owned and not handler.parked:  # its thread is left behind, and will find a closed socket
                 handler.armed = 0
@@ -298,7 +312,7 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
             if handler is None:
                 self.other_event(descriptor)
             elif handler.owned:
-                self.owned_event(handler)
+                self.owned_event(handler, descriptor)
             else:
                 self.advance(handler)
         while self.again:
@@ -340,6 +354,8 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
             self.collecting.discard(handler)
         if not handler.long_body:
             self.ready.append(handler)
+        elif handler.step == "shake":
+            self.tls.line_up(handler)  # type: ignore[union-attr]  # who else has such handlers
         elif self.hold_for_client():
             handler.holds = True
             self.ready.append(handler)
@@ -359,14 +375,14 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
             self.poller.unregister(descriptor)
         handler.armed = handler.wants
 
-    def owned_event(self, handler: Connection) -> None:
+    def owned_event(self, handler: Connection, descriptor: int) -> None:
         """Something came while a thread runs the handler: take it out of the poller; or while it rests: see what it is."""
         with self.guard:
             if handler.closed:
                 return
             if not handler.parked:
                 if handler.owned and handler.armed:
-                    self.poller.unregister(handler.connection.fileno())
+                    self.poller.unregister(descriptor)  # the socket itself may just be wrapped for TLS
                     handler.armed = 0
                 return
             handler.parked = False
@@ -461,8 +477,8 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         for handler in list(self.connections.values()):
             if handler.parked:
                 self.end_rest(handler)
-            elif not handler.owned and handler.step == "read_head":
-                if self.retiring and self.handover is not None:
+            elif not handler.owned and handler.step in IDLE:
+                if self.retiring and self.handover is not None and (self.tls is None or handler.step == "greet"):
                     self.handover.give(handler, self.origins.index(handler.base))
                 handler.close()  # of one that was given away our descriptor
         self.shut_out = True
@@ -545,6 +561,17 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         if self.stopping and not self.connections:
             self.sound_alarm()
 
+    def replace(self, handler: Connection, successor: Connection) -> None:  # type: ignore[override]  # both are Connections
+        """A connection is another handler's from here on: hands have been shaken on it."""
+        with self.guard:
+            handler.closed = successor.owned = True
+            successor.armed, handler.armed = handler.armed, 0
+            self.connections[successor.connection.fileno()] = successor
+            if successor.wants != successor.armed:
+                self.arm(successor)
+            successor.owned = False  # last, as above
+        self.watch(successor.deadline)
+
     # --- For those who look at a server -------------------------------------------------------------------------------
 
     @contextmanager
@@ -583,8 +610,19 @@ def make_server(
     app: Application,
     server_class: type[WSGIServer] = WSGIServer,
     handler_class: type[WSGIRequestHandler] = WSGIRequestHandler,
+    *,
+    ssl_context: object = None,
 ) -> WSGIServer:
-    """A server for an application, as wsgiref.simple_server has it. Raises ListenError."""
-    server = server_class((host, port), handler_class)
+    """A server for an application, as wsgiref.simple_server has it. Raises ListenError.
+
+    `ssl_context`, for https, is an ssl.SSLContext, (certificate file, key file) or "adhoc". Raises CertificateError, too.
+    """
+    if ssl_context is None:
+        server = server_class((host, port), handler_class)
+    else:
+        options = Options()
+        # Imported here: plain HTTP does without the 5 ms that it takes.
+        tls = import_module("microwsgi.server.tls").make_tls(options, ssl_context)
+        server = server_class((host, port), handler_class, options=options, tls=tls)
     server.set_app(app)
     return server

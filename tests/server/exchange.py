@@ -16,6 +16,7 @@ from microwsgi.server.connection import READ, Connection
 from microwsgi.server.environ import base_environ
 from microwsgi.server.gateway import Application, Gateway
 from microwsgi.server.handler import WSGIRequestHandler
+from microwsgi.server.handshake import Handshakes
 from microwsgi.server.server import WSGIServer
 
 TIME = 10
@@ -64,11 +65,18 @@ class Log(io.TextIOBase):
 class Running:
     """A WSGIServer that runs in a thread of this process."""
 
-    def __init__(self, application: Any, handler: type | None = None, **options: Any) -> None:
+    def __init__(
+        self, application: Any, handler: type | None = None, tls: Handshakes | None = None, **options: Any
+    ) -> None:
         self.errors = Log()
         arguments = (handler,) if handler else ()
         self.server = WSGIServer(
-            ("127.0.0.1", 0), *arguments, application=application, options=Options(**options), errors=self.errors
+            ("127.0.0.1", 0),
+            *arguments,
+            application=application,
+            options=Options(**options),
+            errors=self.errors,
+            tls=tls,
         )
         self.address = ("127.0.0.1", int(self.server.server_port))
         self.thread = threading.Thread(target=self.server.serve_forever)

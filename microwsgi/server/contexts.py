@@ -1,0 +1,141 @@
+"""Contexts of OpenSSL for certificates in files: checked, with a sentence for each mistake, since OpenSSL's own is "PEM lib".
+
+`microwsgi.server.tls` has one context for each pair of files, and makes it anew when they change.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from ssl import SSLContext, SSLObject, SSLSocket
+
+from microwsgi.errors import CertificateError
+from microwsgi.options import Options
+from microwsgi.server.modssl import Certificate
+
+ALPN = ["http/1.1"]
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Of TLS 1.2: forward secrecy and authenticated encryption, as RFC 9325 4.2 recommends. Those of 1.3 are all of that kind."""
+NO_CHECK_TIME = 0x200000
+"""X509_V_FLAG_NO_CHECK_TIME, which ssl has no name for: an expired certificate can be read, too."""
+
+
+class Pair:
+    """The files of a certificate with its chain, and of its key."""
+
+    def __init__(self, certificate: str, key: str = "") -> None:
+        self.certificate = certificate
+        self.key = key or certificate
+
+
+class Shown:
+    """A context with its certificate, both checked. Raises CertificateError."""
+
+    def __init__(self, pair: Pair, options: Options) -> None:
+        self.context = context = new_context(options)
+        text = load(context, pair, options)
+        self.certificate = read(context, text)
+        if self.certificate.expired:
+            raise CertificateError(
+                f"{pair.certificate} has expired, on {self.certificate.until_text}: a client would refuse it."
+            )
+        if options.tls_client_ca:
+            require_client(context, options)
+
+
+def new_context(options: Options) -> SSLContext:
+    """RFC 9325's recommendations for a server: TLS 1.2 at least, no compression, no renegotiation."""
+    context = SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if options.tls_min == "1.3" else ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_ciphers(CIPHERS)
+    context.set_alpn_protocols(ALPN)
+    if options.tls_keylog:
+        try:
+            os.close(os.open(options.tls_keylog, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+            context.keylog_filename = options.tls_keylog
+        except OSError as error:
+            raise CertificateError(f"--tls-keylog {options.tls_keylog} can't be written: {error.strerror}.") from None
+    return context
+
+
+def load(context: SSLContext, pair: Pair, options: Options) -> str:
+    """Give the context its certificate and key; the certificate's text. Raises CertificateError, which says what to do.
+
+    OpenSSL's own words for most mistakes are "PEM lib".
+    """
+    text, key = content(pair.certificate, "--tls-cert"), content(pair.key, "--tls-key")
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        if "PRIVATE KEY-----" in text:
+            raise CertificateError(
+                f"{pair.certificate} has a key and no certificate: are --tls-cert and --tls-key swapped?"
+            )
+        raise CertificateError(
+            f"{pair.certificate} has no certificate in PEM; of DER, `openssl x509 -inform der` makes PEM."
+        )
+    if "PRIVATE KEY-----" not in key:
+        if pair.key == pair.certificate:
+            raise CertificateError(f"{pair.certificate} has no private key in it: give --tls-key FILE.")
+        raise CertificateError(f"{pair.key} has no private key in PEM.")
+    encrypted = "ENCRYPTED" in key
+    if encrypted and not options.tls_password_file:
+        raise CertificateError(f"{pair.key} is encrypted: give --tls-password-file FILE.")
+    password = (
+        content(options.tls_password_file, "--tls-password-file").partition("\n")[0].rstrip("\r") if encrypted else ""
+    )
+    try:
+        context.load_cert_chain(pair.certificate, pair.key, password)
+    except ssl.SSLError as error:
+        reason = error.reason or ""
+        if "MISMATCH" in reason:
+            raise CertificateError(f"{pair.key} is not the key of {pair.certificate}.") from None
+        if "TOO_SMALL" in reason or "TOO_WEAK" in reason:
+            raise CertificateError(f"{pair.certificate} is too weak ({reason.lower().replace('_', ' ')}).") from None
+        if encrypted:
+            raise CertificateError(f"the password in {options.tls_password_file} does not open {pair.key}.") from None
+        raise CertificateError(f"{pair.certificate} or {pair.key} is damaged ({reason}).") from None
+    return text
+
+
+def content(name: str, option: str) -> str:
+    """A file's text. Raises CertificateError."""
+    try:
+        with open(name, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError as error:
+        raise CertificateError(f"{option} {name} can't be read: {error.strerror}.") from None
+
+
+def read(context: SSLContext, text: str) -> Certificate:
+    """What a certificate says, learnt by a handshake with ourselves: so it is known that it works, too."""
+    client = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | NO_CHECK_TIME
+    end = "-----END CERTIFICATE-----"
+    client.load_verify_locations(cadata=text[text.index("-----BEGIN CERTIFICATE-----") : text.index(end) + len(end)])
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [client.wrap_bio(back, there), context.wrap_bio(there, back, server_side=True)]
+    for _ in range(3):
+        for each in ends:
+            try:
+                each.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError as error:
+                raise CertificateError(f"a client would refuse the certificate ({error.reason}).") from None
+    return Certificate(ends[0].getpeercert() or {})
+
+
+def require_client(context: SSLContext, options: Options) -> None:
+    """Have clients show a certificate too."""
+    content(options.tls_client_ca, "--tls-client-ca")
+    try:
+        context.load_verify_locations(options.tls_client_ca)
+    except ssl.SSLError:
+        raise CertificateError(f"--tls-client-ca {options.tls_client_ca} has no certificate in PEM.") from None
+    context.verify_mode = ssl.CERT_REQUIRED if options.tls_client_verify == "required" else ssl.CERT_OPTIONAL
+
+
+def note_name(connection: SSLSocket | SSLObject, name: str | None, context: SSLContext) -> None:  # noqa: ARG001 - ssl's
+    """Keep the name that a client asks for, which ssl keeps on the client's side only."""
+    connection.sni = name or ""  # type: ignore[union-attr]

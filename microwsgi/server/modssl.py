@@ -1,0 +1,165 @@
+"""What an application is told of TLS: the keys of Apache's mod_ssl, which other WSGI servers have too.
+
+`microwsgi.server.tls` adds them to the environ of a connection. A request's fields can't forge them: those are `HTTP_...`.
+docs/tls.md lists them.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Mapping
+from time import time
+
+from microwsgi.server.environ import Environ
+from microwsgi.wire.response import SERVER
+
+DAY = 86400
+NAMES = {
+    "commonName": "CN",
+    "countryName": "C",
+    "stateOrProvinceName": "ST",
+    "localityName": "L",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "title": "T",
+    "initials": "I",
+    "givenName": "G",
+    "surname": "S",
+    "description": "D",
+    "userId": "UID",
+    "emailAddress": "Email",
+    "domainComponent": "DC",
+}
+"""The parts of a distinguished name, as mod_ssl calls them."""
+KINDS = {"email": "Email", "DNS": "DNS"}
+"""Of a certificate's alternative names those that mod_ssl has keys for."""
+
+DN = tuple[tuple[tuple[str, str], ...], ...]
+
+
+class Certificate:
+    """What a certificate says, of the dict that SSLSocket.getpeercert gives; all of it is empty for an empty one."""
+
+    def __init__(self, fields: Mapping[str, object]) -> None:
+        self.subject: DN = fields.get("subject", ())  # type: ignore[assignment]
+        self.issuer: DN = fields.get("issuer", ())  # type: ignore[assignment]
+        self.alternatives: tuple[tuple[str, str], ...] = fields.get("subjectAltName", ())  # type: ignore[assignment]
+        self.version = str(fields.get("version", ""))
+        self.serial = str(fields.get("serialNumber", ""))
+        self.since_text = str(fields.get("notBefore", ""))
+        self.until_text = str(fields.get("notAfter", ""))
+
+    @property
+    def names(self) -> list[str]:
+        """The host names that it is for."""
+        return [value.lower() for kind, value in self.alternatives if kind == "DNS"]
+
+    @property
+    def days_left(self) -> int:
+        """Whole days until it expires."""
+        return int((ssl.cert_time_to_seconds(self.until_text) - time()) // DAY)
+
+    @property
+    def expired(self) -> bool:
+        """Whether no client will accept it any more."""
+        return bool(self.until_text) and self.days_left < 0
+
+    def __str__(self) -> str:
+        names = ", ".join(value for _, value in self.alternatives) or dn_text(self.subject)
+        return f"{names}, of {first(self.issuer, 'commonName') or dn_text(self.issuer)}, valid until {self.until_text}"
+
+
+def first(name: DN, part: str) -> str:
+    """A part of a name, "" if it has none such."""
+    return next((value for key, value in pairs(name) if key == part), "")
+
+
+def pairs(name: DN) -> Iterable[tuple[str, str]]:
+    """The parts of a name in the order of the certificate."""
+    return (pair for several in name for pair in several)
+
+
+def dn_text(name: DN) -> str:
+    """A distinguished name as RFC 4514 writes it: the most special part first."""
+    return ",".join(
+        "+".join(f"{NAMES.get(key, key)}={escaped_value(value)}" for key, value in several)
+        for several in reversed(name)
+    )
+
+
+def escaped_value(value: str) -> str:
+    """RFC 4514 2.4."""
+    text = "".join(f"\\{character}" if character in '"+,;<>\\' else character for character in value).replace(
+        "\0", "\\00"
+    )
+    if text.startswith(("#", " ")):
+        text = f"\\{text}"
+    return f"{text[:-1]}\\ " if text.endswith(" ") and len(value) > 1 else text
+
+
+def latin(text: str) -> str:
+    """As PEP 3333 has strings: the bytes of UTF-8, each as a character."""
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def connection_keys(connection: ssl.SSLSocket) -> Environ:
+    """Of the connection itself."""
+    cipher, _, bits = connection.cipher() or ("", "", 0)
+    return {
+        "HTTPS": "on",
+        "SSL_PROTOCOL": (connection.version() or "").replace("TLSv1.0", "TLSv1"),
+        "SSL_CIPHER": cipher,
+        "SSL_CIPHER_USEKEYSIZE": str(bits),
+        "SSL_CIPHER_ALGKEYSIZE": str(bits),
+        "SSL_CIPHER_EXPORT": "false",
+        "SSL_COMPRESS_METHOD": connection.compression() or "NULL",
+        "SSL_SESSION_RESUMED": "Resumed" if connection.session_reused else "Initial",
+        "SSL_SECURE_RENEG": "true",
+        "SSL_TLS_SNI": latin(getattr(connection, "sni", "")),
+        "SSL_VERSION_INTERFACE": SERVER,
+        "SSL_VERSION_LIBRARY": ssl.OPENSSL_VERSION,
+        "SSL_CLIENT_VERIFY": "NONE",
+    }
+
+
+def server_keys(certificate: Certificate) -> Environ:
+    """Of the certificate that we show; nothing of a context that somebody else made, since ssl tells nothing of it."""
+    return certificate_keys("SSL_SERVER", certificate) if certificate.subject or certificate.serial else {}
+
+
+def client_keys(certificate: Certificate, pem: str) -> Environ:
+    """Of the client's certificate, which was verified: with any other there is no connection."""
+    keys = certificate_keys("SSL_CLIENT", certificate)
+    return {**keys, "SSL_CLIENT_VERIFY": "SUCCESS", "SSL_CLIENT_CERT": pem,
+            "SSL_CLIENT_V_REMAIN": str(max(certificate.days_left, 0))}  # fmt: skip
+
+
+def certificate_keys(prefix: str, certificate: Certificate) -> Environ:
+    """Of either."""
+    keys: Environ = {
+        f"{prefix}_M_VERSION": certificate.version,
+        f"{prefix}_M_SERIAL": certificate.serial,
+        f"{prefix}_V_START": certificate.since_text,
+        f"{prefix}_V_END": certificate.until_text,
+        f"{prefix}_S_DN": latin(dn_text(certificate.subject)),
+        f"{prefix}_I_DN": latin(dn_text(certificate.issuer)),
+    }
+    for side, name in (("S", certificate.subject), ("I", certificate.issuer)):
+        keys |= numbered(f"{prefix}_{side}_DN", ((NAMES[key], value) for key, value in pairs(name) if key in NAMES))
+    alternatives = [(KINDS[kind], value) for kind, value in certificate.alternatives if kind in KINDS]
+    for wanted in KINDS.values():
+        values = [value for kind, value in alternatives if kind == wanted]
+        keys |= {f"{prefix}_SAN_{wanted}_{number}": latin(value) for number, value in enumerate(values)}
+    return keys
+
+
+def numbered(prefix: str, parts: Iterable[tuple[str, str]]) -> Environ:
+    """A key for each part; one that is there again has a number behind it, as mod_ssl numbers them: OU, OU_1, OU_2."""
+    keys: Environ = {}
+    for name, value in parts:
+        key, number = f"{prefix}_{name}", 0
+        while key in keys:
+            number += 1
+            key = f"{prefix}_{name}_{number}"
+        keys[key] = latin(value)
+    return keys

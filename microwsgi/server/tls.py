@@ -1,0 +1,306 @@
+"""TLS by OpenSSL: sockets that behave like plain ones, and the certificates that are shown on them.
+
+`microwsgi.server.handshake` asks `TLS` for a socket, then for the environ of its connection. Only imported where TLS is asked
+for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from ssl import SSLContext, SSLObject, SSLSocket
+from time import monotonic, time
+
+from microwsgi.errors import CertificateError, UsageError
+from microwsgi.options import Options
+from microwsgi.server.connection import READ, WRITE
+from microwsgi.server.contexts import Pair, Shown, note_name
+from microwsgi.server.environ import Environ
+from microwsgi.server.handshake import Handshakes
+from microwsgi.server.modssl import Certificate, client_keys, connection_keys, server_keys
+
+PIECE = 64 * 1024
+"""Bytes that are encrypted at once. OpenSSL wants a piece that did not fit to be offered again as it was."""
+LOOK = 1.0
+"""Seconds between two looks whether the files of the certificates have changed."""
+SOON = 14
+"""Days before a certificate's end in which one is told of it."""
+KNOWN = 256
+"""Environs that are kept: most connections differ in nothing but what is in none of them."""
+
+
+def not_yet() -> BlockingIOError:
+    """What a plain socket raises that has nothing to receive, or no room; with the number, which makefile looks at."""
+    return BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+class TLSSocket(SSLSocket):
+    """An SSLSocket that a server can poll like a plain one.
+
+    Where OpenSSL wants more, BlockingIOError is raised; `close` and `shutdown` send the closure alert (RFC 9112 9.8) unless
+    what was sent is not whole, or another thread may be at it.
+    """
+
+    sni = ""  # the name that the client asked for (RFC 6066 3)
+    whole = False  # hands were shaken, and nothing is missing in what was sent
+    raw = True  # hands are not shaken yet, or not held any more: what is received is not decrypted
+
+    def shake(self) -> int:
+        """Go on with the handshake; the event to wait for, or 0 when it is done. Raises OSError."""
+        self.raw = False
+        try:
+            self.do_handshake()
+        except ssl.SSLWantReadError:
+            return READ
+        except ssl.SSLWantWriteError:
+            return WRITE
+        self.whole = True
+        return 0
+
+    def getpeername(self) -> object:
+        """As socket.getpeername. `wrap_socket` asks, and would close the descriptor of a client that has just left."""
+        return None if self.raw else SSLSocket.getpeername(self)
+
+    def recv(self, size: int = 1024, flags: int = 0) -> bytes:
+        """As socket.recv; never more than a record's content."""
+        if self.raw:
+            return socket.socket.recv(self, size, flags)
+        try:
+            return self.read(size)
+        except ssl.SSLWantReadError:
+            raise not_yet() from None
+
+    def recv_into(self, view: object, nbytes: int | None = None, flags: int = 0) -> int:
+        """As socket.recv_into."""
+        try:
+            return SSLSocket.recv_into(self, view, nbytes, flags)  # type: ignore[arg-type]  # a buffer: 3.12 has a name for it
+        except ssl.SSLWantReadError:
+            raise not_yet() from None
+
+    def send(self, data: object, flags: int = 0) -> int:
+        """As socket.send: some of it."""
+        try:
+            return SSLSocket.send(self, memoryview(data)[:PIECE], flags)  # type: ignore[arg-type]
+        except ssl.SSLWantWriteError:
+            raise not_yet() from None
+
+    def alert(self) -> None:
+        """Tell the client that it has all of what was sent: close_notify. Raises BlockingIOError if that has no room yet."""
+        if not self.whole:
+            return
+        self.setblocking(False)
+        try:
+            self.unwrap()
+        except ssl.SSLWantWriteError:
+            raise not_yet() from None
+        except OSError:
+            pass  # the client's own alert is not waited for here, or it has left
+        self.whole = False
+        self.raw = True
+
+    def shutdown(self, how: int) -> None:
+        """As socket.shutdown, with the alert before nothing more is sent; both ways at once is for other threads to call."""
+        if how == socket.SHUT_WR:
+            self.alert()
+        else:
+            self.whole = False
+        socket.socket.shutdown(self, how)
+
+    def close(self) -> None:
+        """As socket.close, with the alert if there is room for it."""
+        if self.fileno() >= 0:
+            try:
+                self.alert()
+            except BlockingIOError:
+                pass
+        SSLSocket.close(self)
+
+
+class TLS(Handshakes):
+    """Certificates, the first of them for who asks for no other name, and all that is to be known for a handshake.
+
+    The files are looked at again when hands are shaken, once a second: a new certificate holds for the connections that come
+    then, and one that can't be used is told of, and the old one stays. Raises CertificateError.
+    """
+
+    def __init__(self, pairs: list[Pair], options: Options, renew: Callable[[], object] | None = None) -> None:
+        Handshakes.__init__(self)
+        self.pairs = pairs
+        self.options = options
+        self.http_too = options.http_too
+        self.renew = renew
+        self.seen = self.refused = self.changing = self.look_at_files()
+        self.environs: dict[tuple[object, ...], Environ] = {}
+        self.next_look = monotonic() + LOOK
+        self.context, self.others, self.certificates = self.load()
+
+    @classmethod
+    def of(cls, context: SSLContext, options: Options) -> TLS:
+        """With a context that somebody else has made; it is used as it is."""
+        self = cls.__new__(cls)
+        Handshakes.__init__(self)
+        self.pairs, self.options, self.renew = [], options, None
+        self.http_too = options.http_too
+        self.seen = self.refused = self.changing = ()
+        self.environs = {}
+        self.next_look = float("inf")
+        context.sslsocket_class = TLSSocket
+        if context.sni_callback is None:
+            context.sni_callback = note_name
+        self.context, self.others, self.certificates = context, {}, [Certificate({})]
+        return self
+
+    # --- For Handshakes ---------------------------------------------------------------------------------------------------
+
+    def wrap(self, connection: socket.socket) -> socket.socket:
+        """A TLS socket in the place of a plain one."""
+        if monotonic() >= self.next_look:
+            self.look()
+        return self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+
+    def environ(self, base: Environ, connection: socket.socket) -> Environ:
+        """The base with what mod_ssl tells of a connection; shared by those of which the same is to be told."""
+        tls: TLSSocket = connection  # type: ignore[assignment]  # `wrap` made it
+        client = tls.getpeercert(binary_form=True)
+        what = (id(base), tls.sni, tls.version(), tls.cipher(), tls.session_reused, client, int(time()) // 86400)
+        known = self.environs.get(what)
+        if known is None:
+            shown = self.certificates[0] if tls.context is self.context else self.shown(tls.context)
+            known = {**base, "wsgi.url_scheme": "https", **connection_keys(tls), **server_keys(shown)}
+            if client:
+                known |= client_keys(Certificate(tls.getpeercert() or {}), ssl.DER_cert_to_PEM_cert(client))
+            if len(self.environs) >= KNOWN:
+                self.environs.clear()
+            self.environs[what] = known
+        return known
+
+    def shown(self, context: SSLContext | None) -> Certificate:
+        """The certificate of a context that a server name has chosen."""
+        found = (each.certificate for each in self.others.values() if each.context is context)
+        return next(found, Certificate({}))
+
+    def reason(self, error: OSError) -> str:
+        """Why a handshake failed, and what to do."""
+        name = getattr(error, "reason", None) or ""
+        for known, text in REASONS:
+            if known in name or known in str(error):
+                return text
+        return name.replace("_", " ").lower() or error.strerror or "the client left"
+
+    def notes(self) -> list[str]:
+        """Each certificate, and what is dangerous."""
+        found = []
+        for certificate in self.certificates:
+            if certificate.until_text:
+                left = certificate.days_left
+                found.append(f"Certificate for {certificate} ({left} {'day' if left == 1 else 'days'} left).")
+                if left < SOON:
+                    found.append("It expires soon: renew it; the new files are used without a restart.")
+        if self.options.tls_keylog:
+            found.append(f"WARNING: who reads {self.options.tls_keylog} can read all that is sent here (--tls-keylog).")
+        return found
+
+    # --- Certificates -----------------------------------------------------------------------------------------------------
+
+    def load(self) -> tuple[SSLContext, dict[str, Shown], list[Certificate]]:
+        """Contexts for all pairs: that of the first, and those by the names in them. Raises CertificateError."""
+        shown = [Shown(pair, self.options) for pair in self.pairs]
+        for each in shown:
+            each.context.sslsocket_class = TLSSocket
+        by_name = {name: each for each in reversed(shown) for name in each.certificate.names}
+        first = shown[0].context
+
+        def choose(connection: SSLSocket | SSLObject, name: str | None, context: SSLContext) -> None:
+            note_name(connection, name, context)
+            if name and (found := by_name.get(name.lower()) or by_name.get(f"*.{name.lower().partition('.')[2]}")):
+                connection.context = found.context
+
+        first.sni_callback = choose
+        return first, by_name, [each.certificate for each in shown]
+
+    def files(self) -> list[str]:
+        """All that decides about the contexts."""
+        pairs = [name for pair in self.pairs for name in (pair.certificate, pair.key)]
+        return [*pairs, *filter(None, [self.options.tls_password_file, self.options.tls_client_ca])]
+
+    def look_at_files(self) -> tuple[object, ...]:
+        """What changes when a file does."""
+        found: list[object] = []
+        for name in self.files():
+            try:
+                status = os.stat(name)
+            except OSError:
+                found.append(None)
+            else:
+                found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+        return tuple(found)
+
+    def look(self) -> None:
+        """Take new certificates, if there are any that can be used."""
+        self.next_look = monotonic() + LOOK
+        try:
+            if self.renew is not None:
+                self.renew()
+        except CertificateError as error:
+            self.tell(f"The development certificate can't be renewed: {error}")
+        now = self.look_at_files()
+        if now in {self.seen, self.refused}:
+            return
+        try:
+            self.context, self.others, self.certificates = self.load()
+        except CertificateError as error:
+            # Between two looks, since key and certificate are not replaced in one moment.
+            if now == self.changing:
+                self.refused = now
+                self.tell(f"The changed certificate is not used, the old one serves on: {error}")
+            self.changing = now
+            return
+        self.seen = self.refused = now
+        self.environs.clear()
+        self.tell(f"A new certificate is used from here on: {self.certificates[0]}.")
+
+    def tell(self, text: str) -> None:
+        """Write a line where errors go."""
+        if self.gateway is not None:
+            self.gateway.log_error(text)
+
+
+def make_tls(options: Options, ssl_context: object = None) -> TLS:
+    """What `WSGIServer` takes for `tls`: of the options, or of an SSLContext, a (certificate, key) or "adhoc".
+
+    The values of `ssl_context` are Werkzeug's. Raises CertificateError.
+    """
+    if isinstance(ssl_context, SSLContext):
+        return TLS.of(ssl_context, options)
+    certificates, keys = options.tls_cert, options.tls_key
+    if isinstance(ssl_context, tuple) and len(ssl_context) == 2:  # noqa: PLR2004 - certificate and key
+        certificates, keys = (str(ssl_context[0]),), (str(ssl_context[1] or ssl_context[0]),)
+    elif ssl_context is not None:
+        raise UsageError('ssl_context is an ssl.SSLContext, (certificate file, key file) or "adhoc".')
+    if len(keys) > len(certificates):
+        raise UsageError("--tls-key has no --tls-cert beside it: give both.")
+    pairs = [Pair(name, key) for name, key in zip(certificates, [*keys, *[""] * len(certificates)], strict=False)]
+    return TLS(pairs, options)
+
+
+UNTRUSTED = "the client does not trust this certificate; with the development CA: microwsgi certs trust"
+REASONS = (
+    ("UNKNOWN_CA", UNTRUSTED),
+    ("CERTIFICATE_UNKNOWN", UNTRUSTED),
+    ("ALERT_BAD_CERTIFICATE", UNTRUSTED),
+    ("ALERT_CERTIFICATE_EXPIRED", "the client finds this certificate expired: is its clock right?"),
+    ("HTTP_REQUEST", "the client spoke plain HTTP: use https://"),
+    ("UNSUPPORTED_PROTOCOL", "the client has no TLS as new as this server wants (--tls-min)"),
+    ("VERSION_TOO_LOW", "the client has no TLS as new as this server wants (--tls-min)"),
+    ("WRONG_VERSION_NUMBER", "what the client sent is not TLS"),
+    ("NO_SHARED_CIPHER", "the client has no cipher that is still thought safe"),
+    ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "the client has shown no certificate, and --tls-client-ca asks for one"),
+    ("certificate has expired", "the client's certificate has expired"),
+    ("certificate verify failed", "the client's certificate is not of a CA in --tls-client-ca"),
+    ("UNEXPECTED_EOF", "the client left in the middle of it"),
+    ("EOF occurred", "the client left in the middle of it"),
+)
+"""What OpenSSL says, and what a person would."""
