@@ -177,13 +177,20 @@ OPTIONS = (
     Option("TLS", "tls", False, switch, "", "https with a certificate of your own development CA"),
     Option("TLS", "tls_cert", (), names, "FILE", "https with this certificate (PEM); repeatable"),
     Option("TLS", "tls_key", (), names, "FILE", "its key, if in another file; repeatable"),
-    Option("TLS", "tls_password_file", "", str, "FILE", "has the password of an encrypted key"),
+    Option("TLS", "tls_password_file", "", str, "F", "file with the password of an encrypted key"),
     Option("TLS", "tls_min", "1.2", one_of("1.2", "1.3"), "VERSION", "the oldest TLS: 1.2 or 1.3"),
     Option("TLS", "tls_client_ca", "", str, "FILE", "clients show a certificate of these CAs"),
-    Option("TLS", "tls_client_verify", "required", one_of("required", "optional"), "WHEN", "required or optional"),
+    Option(
+        "TLS",
+        "tls_client",
+        "required",
+        one_of("required", "optional"),
+        "WHEN",
+        "their certificate is required, or optional",
+    ),
     Option("TLS", "tls_keylog", "", str, "FILE", "session keys: Wireshark can read along"),
     Option("TLS", "http_too", False, switch, "", "plain HTTP is served, too, not redirected"),
-    Option("TLS", "handshake_time", 10.0, seconds, "SECONDS", "for a whole TLS handshake"),
+    Option("TLS", "handshake_time", 10.0, seconds, "S", "seconds for a whole TLS handshake"),
     Option("Log", "access_log", "-", str, "FILE", "off, a file, or - for the terminal"),
     Option(
         "Log",
@@ -236,7 +243,7 @@ class Options:
     tls_password_file: str
     tls_min: str
     tls_client_ca: str
-    tls_client_verify: str
+    tls_client: str
     tls_keylog: str
     http_too: bool
     handshake_time: float

@@ -133,7 +133,7 @@ def require_client(context: SSLContext, options: Options) -> None:
         context.load_verify_locations(options.tls_client_ca)
     except ssl.SSLError:
         raise CertificateError(f"--tls-client-ca {options.tls_client_ca} has no certificate in PEM.") from None
-    context.verify_mode = ssl.CERT_REQUIRED if options.tls_client_verify == "required" else ssl.CERT_OPTIONAL
+    context.verify_mode = ssl.CERT_REQUIRED if options.tls_client == "required" else ssl.CERT_OPTIONAL
 
 
 def note_name(connection: SSLSocket | SSLObject, name: str | None, context: SSLContext) -> None:  # noqa: ARG001 - ssl's

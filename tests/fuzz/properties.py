@@ -77,7 +77,9 @@ def handler(data: bytes) -> None:
         return
     accepted, refused = list(expected.requests), expected.status
     for place, request in enumerate(accepted):
-        if request["target"].lower().startswith("https:"):  # well formed, and not for a server without TLS: RFC 9110 7.4
+        if (
+            request["target"].lower().startswith("https:")
+        ):  # well formed, and not for a server without TLS: RFC 9110 7.4
             accepted, refused = accepted[:place], MISDIRECTED
             break
     recorder = Recorder()

@@ -615,7 +615,7 @@ def test_client_certificates(authority: Authority, tmp_path: Path, verify: str, 
         "expired": (authority.leaf("old@example.com", name="expired", days=-2), "certificate has expired"),
     }
     for case, (certificate, reason) in cases.items():
-        with Secure(authority, keys, tls_client_ca=authority.file, tls_client_verify=verify) as server:
+        with Secure(authority, keys, tls_client_ca=authority.file, tls_client=verify) as server:
             context = authority.client(certificate, **versions)
             if case == "good" or (case == "none" and verify == "optional"):
                 with server.secure(context) as client:
