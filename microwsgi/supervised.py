@@ -21,7 +21,7 @@ from microwsgi.errors import LoadError, UsageError
 from microwsgi.imports import Codes, Imports
 from microwsgi.loader import load_named
 from microwsgi.options import Options
-from microwsgi.prompt import one_prompt
+from microwsgi.prompt import one_prompt, set_terminal_attributes, terminal_attributes
 from microwsgi.server.channel import Message
 from microwsgi.server.environ import Environ
 from microwsgi.server.gateway import Application
@@ -137,6 +137,7 @@ class Terminal(Notices):
         self.codes = Codes()
         self.greeted = False
         self.trouble = ""  # what was wrong with the last generation
+        self.terminal: list[object] | None = None
 
     def serving(self, child: Child, *, first: bool) -> None:
         """Say what is served, and why it is other code."""
@@ -168,6 +169,15 @@ class Terminal(Notices):
     def died(self, child: Child, how: str, pause: float) -> None:
         """Say who is dead, and when there is another."""
         say(f"Worker {child.pid} {how}; another takes its place{f' in {pause:g} s' if pause else ''}.")
+
+    def prompting(self) -> None:
+        """Remember how the terminal was set before the line editor sets it for itself."""
+        self.terminal = terminal_attributes()
+
+    def prompt_lost(self) -> None:
+        """Set it as it was."""
+        if self.terminal is not None:
+            set_terminal_attributes(self.terminal)
 
     def chores(self, message: Message) -> Iterator[object]:
         """Import and compile here what a child has, but for the application itself: the next one finds it done."""

@@ -117,6 +117,12 @@ class Notices:
     def died(self, child: Child, how: str, pause: float) -> None:
         """A child ended that should not have; another is started in its place after so many seconds."""
 
+    def prompting(self) -> None:
+        """A child has the terminal from here on, for its debugger."""
+
+    def prompt_lost(self) -> None:
+        """It has died with it."""
+
     def chores(self, message: Message) -> Iterator[object]:  # noqa: ARG002 - for those who have some
         """What makes the next children quicker, after one has imported the application; done step by step in idle time."""
         return iter(())
@@ -384,7 +390,8 @@ class Supervisor:
             self.prompts.append(child)
         elif child in self.prompts:
             self.prompts.remove(child)
-        if self.prompts and (not wanted or not before):
+        if self.prompts[:1] != before and self.prompts:
+            self.notices.prompting()
             self.prompts[0].order("prompt")
 
     # --- What becomes of them ---------------------------------------------------------------------------------------
@@ -398,6 +405,8 @@ class Supervisor:
         self.children.remove(child)
         self.requests += int(child.figures.get("requests", 0))  # type: ignore[call-overload]  # as worker.py makes it
         self.errors += int(child.figures.get("errors", 0))  # type: ignore[call-overload]
+        if self.prompts[:1] == [child]:
+            self.notices.prompt_lost()
         while child in self.prompts:
             self.prompt(child, wanted=False)
         if child.state == LEAVING or self.stops:
