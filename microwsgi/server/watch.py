@@ -65,6 +65,7 @@ class Watch:
         self.targets: dict[str, str] = {}  # where a file that is a link really is, to the link
         self.listed: dict[str, set[str]] = {}  # each watched folder, and what could be imported from it
         self.absent: set[str] = set()  # folders that were watched, and are not there
+        self.unsure: set[str] = set()  # files that may have changed before their folder was watched
         self.pending: dict[str, tuple[bytes, float]] = {}  # what a file seems to hold, and since when
         self.next_look = NEVER
         self.notifier: Inotify | Polling = Polling(self)
@@ -121,6 +122,7 @@ class Watch:
                 if os.path.isdir(folder) and self.notifier.add(folder):
                     self.listed[folder] = importable(folder)
                     self.absent.discard(folder)
+                    self.unsure |= {path for path in self.known if os.path.dirname(path) == folder}
                 else:
                     self.absent.add(folder)
 
@@ -155,10 +157,9 @@ class Watch:
         came = [path for folder in folders for path in self.look_into(folder)]
         if self.include and folders:
             came += self.search()
-        if self.absent:
-            self.watch_folders(list(self.absent))
-            paths |= self.known.keys()
-        paths |= {self.targets[path] for path in paths & self.targets.keys()} | self.pending.keys()
+        self.watch_folders(list(self.absent))
+        paths |= {self.targets[path] for path in paths & self.targets.keys()} | self.pending.keys() | self.unsure
+        self.unsure.clear()
         changed = [path for path in paths & self.known.keys() if self.changed(path, now)]
         waits = [since + self.patience(path, content) for path, (content, since) in self.pending.items()]
         waits += [now + ABSENT] if self.absent else []
@@ -345,7 +346,7 @@ class Inotify:
 
     def add_file(self, path: str) -> None:
         """Be told when somebody writes to a file; for a whole folder that would be each line of a log in it."""
-        self.add_watch(path, MODIFY)
+        self.add_watch(path, MODIFY | CLOSE_WRITE)
 
     def add_watch(self, path: str, mask: int) -> bool:
         """Have something watched."""
@@ -405,6 +406,9 @@ class Inotify:
                 self.files |= self.watch.known.keys()
         elif mask & MODIFY:
             self.writing |= places
+        elif not name:
+            self.writing -= places
+            self.files |= places
         else:
             self.named(mask, places, {os.path.join(folder, name) for folder in places})
 

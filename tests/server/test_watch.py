@@ -1,0 +1,246 @@
+"""What changed on disk: the same answers from inotify and from looking again and again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from microwsgi.server import watch as module
+from microwsgi.server.watch import Polling, Watch, digest
+from tests.running import LIMIT
+
+Make = Callable[..., Watch]
+
+
+@pytest.fixture(params=["inotify", "polling"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    """Makes a Watch of files in tmp_path, which are made as well."""
+    if request.param == "inotify" and sys.platform != "linux":
+        pytest.skip("only Linux has inotify")
+    made: list[Watch] = []
+
+    def make(*names: str, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> Watch:
+        for name in names:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(f"# {name}\n")
+        watch = Watch(str(tmp_path), include, exclude, polling=request.param == "polling")
+        assert isinstance(watch.notifier, Polling) == (request.param == "polling")
+        watch.want([str(tmp_path / name) for name in names if name.endswith(".py")], [str(tmp_path)])
+        made.append(watch)
+        assert changes(watch) == []
+        return watch
+
+    yield make
+    for watch in made:
+        watch.close()
+
+
+def changes(watch: Watch, *expected: str, limit: float = LIMIT) -> list[str]:
+    """What has changed until all of these have, relative to the folder; AssertionError if more has."""
+    end = time.monotonic() + limit
+    found: set[str] = set()
+    while True:
+        found |= {os.path.relpath(path, watch.folder) for path in watch.look()}
+        if not found ^ set(expected):
+            return sorted(found)
+        assert found <= set(expected), f"{found} is more than {expected}"
+        assert time.monotonic() < end, f"{found} of {expected}"
+        time.sleep(0.001)
+
+
+def test_a_change_is_told_once(make: Make, tmp_path: Path) -> None:
+    watch = make("a.py", "b.py")
+    (tmp_path / "a.py").write_text("# other\n")
+    assert changes(watch, "a.py")
+    (tmp_path / "b.py").write_text("# other\n")
+    assert changes(watch, "b.py")
+
+
+def test_a_change_of_the_same_size_within_the_same_second_is_one(make: Make, tmp_path: Path) -> None:
+    watch = make("a.py")
+    status = (tmp_path / "a.py").stat()
+    for number in range(5):
+        (tmp_path / "a.py").write_text(f"# a.p{number}\n")
+        os.utime(tmp_path / "a.py", ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert changes(watch, "a.py")
+
+
+def test_what_was_touched_or_written_with_what_it_had_has_not_changed(make: Make, tmp_path: Path) -> None:
+    watch = make("a.py", "b.py")
+    (tmp_path / "a.py").touch()
+    (tmp_path / "a.py").write_text("# a.py\n")
+    os.utime(tmp_path / "a.py", (1, 1))
+    (tmp_path / "b.py").write_text("# other\n")
+    assert changes(watch, "b.py") == ["b.py"]
+
+
+def test_an_older_file_in_its_place_is_a_change(make: Make, tmp_path: Path) -> None:
+    watch = make("a.py")
+    (tmp_path / "old").write_text("# older\n")
+    os.utime(tmp_path / "old", (1, 1))
+    (tmp_path / "old").rename(tmp_path / "a.py")
+    assert changes(watch, "a.py")
+
+
+def test_a_file_that_goes_has_changed_and_one_that_comes_back_too(make: Make, tmp_path: Path) -> None:
+    watch = make("a.py")
+    (tmp_path / "a.py").unlink()
+    assert changes(watch, "a.py")
+    (tmp_path / "a.py").write_text("# a.py\n")
+    assert changes(watch, "a.py")
+
+
+def test_a_save_that_moves_the_old_file_away_is_one_change(make: Make, tmp_path: Path) -> None:
+    watch = make("a.py")
+    (tmp_path / "a.py").rename(tmp_path / "a.py~")
+    assert watch.look() == [], "it may come back"
+    (tmp_path / "a.py").write_text("# other\n")
+    assert changes(watch, "a.py")
+
+
+def test_a_python_file_that_comes_is_told_and_others_are_not(make: Make, tmp_path: Path) -> None:
+    watch = make("a.py")
+    (tmp_path / "note.txt").write_text("not Python\n")
+    (tmp_path / "new.py").write_text("VALUE = 1\n")
+    assert changes(watch, "new.py")
+    (tmp_path / "new.py").write_text("VALUE = 2\n")  # nobody imports it
+    (tmp_path / "a.py").write_text("# other\n")
+    assert changes(watch, "a.py")
+
+
+def test_a_package_that_comes_is_told_also_when_its_file_is_late(make: Make, tmp_path: Path) -> None:
+    watch = make("a.py")
+    (tmp_path / "late").mkdir()
+    assert changes(watch) == []
+    (tmp_path / "late" / "__init__.py").write_text("")
+    assert changes(watch, "late/__init__.py")
+    whole = tmp_path / ".whole"
+    (whole / "sub").mkdir(parents=True)
+    for name in ("__init__.py", "sub/__init__.py", "sub/deep.py"):
+        (whole / name).write_text("")
+    whole.rename(tmp_path / "whole")
+    assert changes(watch, "whole/__init__.py", "whole/sub/__init__.py", "whole/sub/deep.py")
+
+
+def test_a_folder_that_goes_and_comes_back_is_watched_again(make: Make, tmp_path: Path) -> None:
+    watch = make("a.py", "package/__init__.py")
+    shutil.rmtree(tmp_path / "package")
+    assert changes(watch, "package/__init__.py")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("# again\n")
+    assert changes(watch, "package/__init__.py")
+    (tmp_path / "package" / "__init__.py").write_text("# and again\n")
+    assert changes(watch, "package/__init__.py")
+
+
+def test_a_folder_that_is_renamed_takes_its_files_away(make: Make, tmp_path: Path) -> None:
+    watch = make("a.py", "package/__init__.py")
+    (tmp_path / "package").rename(tmp_path / "other")
+    assert changes(watch, "package/__init__.py", "other/__init__.py")
+
+
+def test_a_link_is_as_what_it_leads_to(make: Make, tmp_path: Path) -> None:
+    (tmp_path / ".elsewhere").mkdir()
+    target = tmp_path / ".elsewhere" / "real.py"
+    target.write_text("# real\n")
+    (tmp_path / "link.py").symlink_to(target)
+    watch = make("a.py")
+    watch.want([str(tmp_path / "link.py")], [str(tmp_path)])
+    assert changes(watch) == []
+    target.write_text("# other\n")
+    assert changes(watch, "link.py")
+    (tmp_path / ".elsewhere" / "second.txt").write_text("# second\n")
+    (tmp_path / "new").symlink_to(tmp_path / ".elsewhere" / "second.txt")
+    (tmp_path / "new").rename(tmp_path / "link.py")
+    assert changes(watch, "link.py")
+
+
+def test_included_files_count_and_new_ones_too(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "one.html").write_text("one")
+    watch = make("a.py", include=("pages/**/*.html", "*.toml"))
+    (tmp_path / "pages" / "one.html").write_text("other")
+    assert changes(watch, "pages/one.html")
+    (tmp_path / "pages" / "deep").mkdir()
+    assert changes(watch) == []
+    (tmp_path / "pages" / "deep" / "two.html").write_text("two")
+    assert changes(watch, "pages/deep/two.html")
+    (tmp_path / "pages" / "deep" / "two.html").write_text("other")
+    assert changes(watch, "pages/deep/two.html")
+    (tmp_path / "settings.toml").write_text("")
+    assert changes(watch, "settings.toml")
+    watch.want([str(tmp_path / "a.py")], [])
+    (tmp_path / "settings.toml").unlink()
+    assert changes(watch, "settings.toml")
+
+
+def test_excluded_ones_do_not_count(make: Make, tmp_path: Path) -> None:
+    watch = make("a.py", "data.py", "made/by.py", exclude=("data.py", "made"))
+    for name in ("data.py", "made/by.py", "made/new.py"):
+        (tmp_path / name).write_text("# other\n")
+    (tmp_path / "a.py").write_text("# other\n")
+    assert changes(watch, "a.py")
+
+
+def test_what_was_read_before_it_was_watched_is_compared(make: Make, tmp_path: Path) -> None:
+    watch = make("a.py")
+    (tmp_path / "late.py").write_text("# late\n")
+    path = str(tmp_path / "late.py")
+    watch.also([path])
+    assert watch.differing({path: digest(b"# late\n")}) == []
+    assert watch.differing({path: digest(b"# early\n")}) == [path]
+
+
+def test_a_large_file_has_changed_when_it_was_written(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LARGEST", 4)
+    watch = make("a.py")
+    os.utime(tmp_path / "a.py", (1, 1))
+    (tmp_path / "a.py").write_text("# a.py\n")
+    assert changes(watch, "a.py")
+
+
+def test_what_is_half_written_is_not_believed(make: Make, tmp_path: Path) -> None:
+    watch = make("a.py", "b.py")
+    if isinstance(watch.notifier, Polling):
+        return  # who only looks can't know
+    with (tmp_path / "a.py").open("w") as file:
+        file.write("VALUE =")
+        file.flush()
+        (tmp_path / "b.py").write_text("# other\n")
+        watch.notifier.files.add(str(tmp_path / "a.py"))  # as if it had been moved there
+        assert changes(watch, "b.py")
+        file.write(" 1\n")
+    assert changes(watch, "a.py")
+
+
+def test_more_events_than_the_system_keeps_are_no_loss(make: Make, tmp_path: Path) -> None:
+    watch = make("a.py", "b.py")
+    if isinstance(watch.notifier, Polling):
+        return  # it has none
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    files = [tmp_path / f"x{number}" for number in range(2)]
+    for number in range(limit // 2 + 1):  # two alternate, since the same event twice in a row is kept once
+        os.close(os.open(files[number % 2], os.O_CREAT | os.O_WRONLY))
+    (tmp_path / "b.py").write_text("# other\n")
+    (tmp_path / "new.py").write_text("# new\n")
+    assert changes(watch, "b.py", "new.py")
+
+
+def test_looking_at_thousands_of_files_takes_one_part_in_a_hundred_of_the_time(tmp_path: Path) -> None:
+    for number in range(500):
+        (tmp_path / f"{number}.html").write_text("")
+    watch = Watch(str(tmp_path), ("*.html",), polling=True)
+    for _ in range(3):
+        start = time.process_time()
+        watch.look()
+        took = time.process_time() - start
+    assert watch.next_look - time.monotonic() > min(50 * took, 0.2)
+    watch.close()
