@@ -139,13 +139,13 @@ class Terminal(Notices):
         self.trouble = ""  # what was wrong with the last generation
         self.terminal: list[object] | None = None
 
-    def serving(self, child: Child, *, first: bool) -> None:
+    def serving(self, child: Child) -> None:
         """Say what is served, and why it is other code."""
         if child.generation.changed or self.greeted:
             took = (time.monotonic() - child.generation.began) * 1000
             why = f"{'fixed' if self.trouble else 'changed'}: {named(child.generation.changed)}"
             say(f"{why if child.generation.changed else 'loaded anew'}; serving {child.name} after {took:.0f} ms")
-        if first and not self.greeted:
+        if not self.greeted:
             self.greeted = True
             banner(child.name, self.listeners, self.options, self.tls)
         self.trouble = ""

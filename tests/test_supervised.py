@@ -84,7 +84,7 @@ def test_what_is_saved_is_served_and_what_is_broken_is_not(
     assert value(url) == "1"
     (folder / "helper.py").write_text("VALUE = 2\n")
     running.line(r"changed: helper\.py; serving main:app after \d+ ms")
-    eventually("2", lambda: value(url))
+    assert value(url) == "2"
     (folder / "helper.py").write_text("VALUE = = 3\n")
     running.line(r"helper\.py has a syntax error on line 1")
     running.line(r"\^")
@@ -92,7 +92,7 @@ def test_what_is_saved_is_served_and_what_is_broken_is_not(
     assert value(url) == "2"
     (folder / "helper.py").write_text("VALUE = 3\n")
     running.line(r"fixed: helper\.py; serving main:app")
-    eventually("3", lambda: value(url))
+    assert value(url) == "3"
     assert running.stop(signal.SIGINT) == 0
     assert running.said[-1].startswith("Stopped. ")
 
@@ -107,7 +107,7 @@ def test_a_start_with_a_broken_application_shows_why_until_it_is_mended(command:
     (folder / "helper.py").write_text("VALUE = 3\n")
     running.line("fixed: helper.py")
     running.line("serving main:app")
-    eventually("3", lambda: value(url))
+    assert value(url) == "3"
 
 
 def test_hup_replaces_the_workers_and_a_killed_one_is_replaced(command: Command, folder: Path) -> None:
@@ -120,7 +120,7 @@ def test_hup_replaces_the_workers_and_a_killed_one_is_replaced(command: Command,
     assert value(url) == "1"
     running.send_signal(signal.SIGHUP)
     running.line("loaded anew; serving main:app")
-    eventually("2", lambda: value(url))
+    assert value(url) == "2", "what is said to be served is all that is served"
     assert not before & {fetch(url)[1].split()[1] for _ in range(30)}
     victim = int(fetch(url)[1].split()[1])
     os.kill(victim, signal.SIGKILL)
@@ -234,7 +234,7 @@ def test_with_reload_such_a_death_is_shown_until_the_code_is_better(command: Com
         "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'well']\n"
     )
     running.line("fixed: main.py")
-    eventually((200, "well"), lambda: fetch(url))
+    assert fetch(url) == (200, "well")
 
 
 def test_two_workers_share_new_connections(command: Command, folder: Path) -> None:

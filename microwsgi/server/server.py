@@ -130,6 +130,7 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         self.stop_requested = self.final = False
         self.handover: Handover | None = None
         self.retiring = False  # a successor takes the connections that are between two requests
+        self.on_shut_out: Callable[[], object] = bool  # called when, at a stop, nobody comes in any more
         self.patience = NEVER  # when a stop waits no longer
         self.forget_all()
         self.pauses = 0
@@ -481,7 +482,9 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
                 if self.retiring and self.handover is not None and (self.tls is None or handler.step == "greet"):
                     self.handover.give(handler, self.origins.index(handler.base))
                 handler.close()  # of one that was given away our descriptor
-        self.shut_out = True
+        if not self.shut_out:
+            self.shut_out = True
+            self.on_shut_out()
         if not self.connections:
             self.sound_alarm()
 

@@ -108,8 +108,8 @@ class Child:
 class Notices:
     """What a supervisor has to tell, and to whom: to nobody. The edge tells it to a terminal, or to a log."""
 
-    def serving(self, child: Child, *, first: bool) -> None:
-        """A generation serves, this child first; `first`: nothing was served before, or only what went wrong."""
+    def serving(self, child: Child) -> None:
+        """The code of this child's generation is served, and no other."""
 
     def failed(self, generation: Generation, text: str, *, serving: bool) -> None:
         """A generation can't be loaded; `serving`: an older one goes on."""
@@ -154,6 +154,9 @@ class Supervisor:
         self.generation = Generation()
         self.children: list[Child] = []
         self.has_served = False
+        self.succeeded: tuple[Child, list[Child]] | None = (
+            None  # whose code is to be all that is served, and who hinders that
+        )
         self.retry_at = 0.0
         self.young_deaths = 0  # in a row
         self.stops = 0
@@ -265,10 +268,23 @@ class Supervisor:
         for child in older:
             child.state = LEAVING
             child.order("retire")
+        self.has_served = True
         if not self.generation.serves:
-            self.generation.serves = self.has_served = True
-            self.notices.serving(ready[0], first=all(child.broken for child in older))
+            self.generation.serves = True
+            self.succeeded = ready[0], older
+            self.left(None)
         self.chores.append(self.notices.chores(ready[0].message))
+
+    def left(self, child: Child | None) -> None:
+        """A child lets nobody in any more. With the last one of the older code, the new code is all that is served."""
+        if self.succeeded is None:
+            return
+        first, older = self.succeeded
+        if child in older:
+            older.remove(child)
+        if not any(each in self.children for each in older):
+            self.succeeded = None
+            self.notices.serving(first)
 
     def serving(self) -> list[Child]:
         """Those that serve."""
@@ -318,6 +334,8 @@ class Supervisor:
                 self.failed(child, message)
             elif "files" in message:
                 self.imported(child, message["files"])  # type: ignore[arg-type]  # as the edge makes it
+            elif "shut" in message:
+                self.left(child)
             elif "prompt" in message:
                 self.prompt(child, wanted=bool(message["prompt"]))
             elif "report" in message:
@@ -403,6 +421,7 @@ class Supervisor:
         while child.channel.fileno() >= 0:
             self.listen(child)
         self.children.remove(child)
+        self.left(child)
         self.requests += int(child.figures.get("requests", 0))  # type: ignore[call-overload]  # as worker.py makes it
         self.errors += int(child.figures.get("errors", 0))  # type: ignore[call-overload]
         if self.prompts[:1] == [child]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from microwsgi.options import LONGEST
 from microwsgi.server.channel import Channel, Message
@@ -63,6 +64,7 @@ class Worker:
         """Leave to the successor all that does not run."""
         server.options.grace_time = LONGEST
         server.retiring = True
+        server.on_shut_out = partial(self.tell, shut=True)
         server.request_stop()
 
     def stop(self, server: WSGIServer) -> None:
