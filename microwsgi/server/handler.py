@@ -303,6 +303,7 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
             return
         self.head = response_head("500 Internal Server Error", [("Content-Type", "text/plain; charset=utf-8")])
         self.remaining = None
+        self.asleep = False
         self.send_list([FAILURE])
         self.close_iterable()
 

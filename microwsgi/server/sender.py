@@ -199,7 +199,8 @@ class Sender(Recipient):
             self.wait_until_sent()
 
     def end_response(self) -> None:
-        """The iterable has ended."""
+        """The iterable has ended; a rest that it announced before that does not come."""
+        self.asleep = False
         if not self.closed:
             if not self.head_sent:
                 self.send_list([])

@@ -456,6 +456,40 @@ def test_a_request_behind_a_resting_response_waits_and_more_than_that_is_not_rec
         assert b"HTTP/1.1 414 " in data
 
 
+@pytest.mark.parametrize("path", ["/ends", "/fails", "/fails-early"])
+def test_a_rest_that_a_response_announced_before_its_end_does_not_come(path: str) -> None:
+    """Its timer would call the application without a request, and send what nobody has asked for."""
+    stream = Stream(after=0.1)
+
+    def application(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+        if environ["PATH_INFO"] == "/clock":
+            return stream(environ, start_response)
+        start_response("200 OK", [])
+        return chunks(environ)
+
+    def chunks(environ: Environ) -> Iterator[bytes]:
+        if environ["PATH_INFO"] != "/fails-early":
+            yield b"hello"
+        environ["microwsgi.wake"](after=0.05)
+        if environ["PATH_INFO"] != "/ends":
+            raise ValueError("on purpose")
+
+    with Running(application) as running, running.connect() as connection, running.connect() as clock:
+        connection.sendall(GET.replace(b"/", path.encode(), 1))
+        if path == "/fails":  # the response breaks off
+            assert receive_all(connection).count(b"HTTP/1.1") == 1
+            return
+        data = receive(connection, b"0\r\n\r\n" if path == "/ends" else b"why.\n")
+        clock.sendall(GET.replace(b"/", b"/clock", 1))
+        receive(clock, b"begin\r\n")
+        wait_until(lambda: stream.wakes and not busy_threads(running))
+        stream.words.append(b"later")
+        receive(clock, b"later\r\n")  # by its timer: before it the other would have gone off
+        connection.sendall(b"GET /ends HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        data += receive_all(connection)
+        assert data.count(b"HTTP/1.1 ") == 2
+
+
 def test_a_stop_ends_resting_responses() -> None:
     stream = Stream()
     with Running(stream, grace_time=TIME) as running, running.connect() as connection:
