@@ -52,18 +52,8 @@ class Stream:
     """
 
     __slots__ = (
-        "ask",
-        "ask_at",
-        "beat_at",
-        "closed",
-        "ended",
-        "every",
-        "heartbeat",
-        "left",
-        "pending",
-        "there",
-        "wake",
-    )
+        "ask", "ask_at", "beat_at", "closed", "ended", "every", "heartbeat", "left", "pending", "there", "wake",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -75,8 +65,10 @@ class Stream:
         retry: float | None = None,
         left: Callable[[Stream], object] | None = None,
     ) -> None:
-        self.wake: Callable[..., object] | None = request.environ.get("microwsgi.wake")
-        self.there = None if self.wake else threading.Event()
+        wake = request.environ.get("microwsgi.wake")
+        self.there = None if wake else threading.Event()
+        self.wake: Callable[..., object] = wake or self.there.set  # type: ignore[union-attr]
+        """Has somebody call `__next__`."""
         self.ask, self.every = ask, every
         self.ask_at = monotonic()
         self.heartbeat = heartbeat
@@ -104,19 +96,12 @@ class Stream:
             self.end()
             return
         self.pending.append(chunk)
-        self.ask_on()
+        self.wake()
 
     def end(self) -> None:
         """Let the response end when all has been sent. Browsers then connect anew, unless they are answered 204."""
         self.ended = True
-        self.ask_on()
-
-    def ask_on(self) -> None:
-        """Have somebody call `__next__`."""
-        if self.there is not None:
-            self.there.set()
-        elif self.wake is not None:
-            self.wake()
+        self.wake()
 
     # --- What the server calls ----------------------------------------------------------------------------------------
 
@@ -132,14 +117,17 @@ class Stream:
                 if (data := self.ask()) is not None:
                     self.send(data)
             wait = min(self.beat_at, self.ask_at if self.ask is not None else self.beat_at) - now
-            # First say that there may be nothing, and then look: what comes in between is not lost.
-            if self.there is not None:
-                self.there.clear()
-            elif self.wake is not None:
+            # First say that there may be nothing, and then look: what comes in between, be it the end, is not lost.
+            if self.there is None:
                 self.wake(after=max(wait, 0.001))
+            else:
+                self.there.clear()
+            ended = self.ended
             if self.pending:
                 self.beat_at = now + self.heartbeat
                 return self.take()
+            if ended:
+                break
             if now >= self.beat_at:
                 self.beat_at = now + self.heartbeat
                 return COMMENT

@@ -6,9 +6,11 @@ import email
 import os
 import random
 import time
+import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.request import urlopen
 from wsgiref.util import FileWrapper
 
 import pytest
@@ -16,8 +18,10 @@ from webob import Request
 
 from microwsgi.framework.files import MOST_RANGES, FileResponse, attachment, content_type
 from microwsgi.testing import Client
+from tests.framework.peers import PEERS
+from tests.framework.peers import serving as serving_on
 from tests.running import ROOT
-from tests.server.exchange import Running
+from tests.server.exchange import TIME, Running
 
 CONTENT = b"0123456789"
 MODIFIED = 1577836800
@@ -346,6 +350,34 @@ def test_what_goes_through_the_file_wrapper(
     assert isinstance(body, FileWrapper) == wrapped
     assert sum(map(len, body)) == int(dict(headers)["Content-Length"])
     body.close()  # type: ignore[attr-defined]
+
+
+SENT_BY_OTHERS = """
+from microwsgi.framework.files import FileResponse
+
+
+def app(environ, start_response):
+    return FileResponse("f")(environ, start_response)
+"""
+
+
+@pytest.mark.parametrize("server", PEERS)
+def test_a_file_is_the_same_on_each_server(server: str, tmp_path: Path) -> None:
+    """Whatever their file wrappers make of it."""
+    content = random.Random(1).randbytes(1_000_000)
+    (tmp_path / "f").write_bytes(content)
+    (tmp_path / "files.py").write_text(SENT_BY_OTHERS)
+    with serving_on(server, tmp_path, "files:app") as url:
+        for spec, expected in (
+            ("", content),
+            ("400000-", content[400_000:]),
+            ("5-9", content[5:10]),
+            ("-3", content[-3:]),
+        ):
+            request = urllib.request.Request(url, headers={"Range": f"bytes={spec}"})  # noqa: S310 - ours
+            with urlopen(request, timeout=TIME) as response:  # noqa: S310
+                assert response.status == (206 if spec else 200)
+                assert response.read() == expected
 
 
 def test_a_file_that_grows_is_sent_as_long_as_was_said(path: str) -> None:
