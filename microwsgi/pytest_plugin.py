@@ -11,29 +11,39 @@ from importlib import import_module
 
 import pytest
 
+OTHERS = ("django", "flask")
+"""Plugins that have fixtures of the same names: who has installed pytest-django or pytest-flask means theirs."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The setting."""
     parser.addini("microwsgi_app", "the WSGI application of the fixtures client and live_server, as module:attribute")
 
 
-@pytest.fixture
-def app(request: pytest.FixtureRequest) -> object:
-    """The application under test; a fixture of one's own of this name comes first."""
-    spec = request.config.getini("microwsgi_app")
-    if not spec:
-        pytest.fail('There is no application: define a fixture `app`, or set microwsgi_app = "module:attribute".')
-    return import_module("microwsgi.loader").load(spec, str(request.config.rootpath))
+def pytest_configure(config: pytest.Config) -> None:
+    """Offer the fixtures."""
+    if not any(map(config.pluginmanager.hasplugin, OTHERS)):
+        config.pluginmanager.register(Fixtures())
 
 
-@pytest.fixture
-def client(app: object) -> object:
-    """A `microwsgi.testing.Client` of the application."""
-    return import_module("microwsgi.testing").Client(app)
+class Fixtures:
+    """What tests ask for by its name."""
 
+    @pytest.fixture
+    def app(self, request: pytest.FixtureRequest) -> object:
+        """The application under test; a fixture of one's own of this name comes first."""
+        spec = request.config.getini("microwsgi_app")
+        if not spec:
+            pytest.fail('There is no application: define a fixture `app`, or set microwsgi_app = "module:attribute".')
+        return import_module("microwsgi.loader").load(spec, str(request.config.rootpath))
 
-@pytest.fixture
-def live_server(app: object) -> Iterator[object]:
-    """A running server with the application: `live_server.url`."""
-    with import_module("microwsgi.testing").live(app) as running:
-        yield running
+    @pytest.fixture
+    def client(self, app: object) -> object:
+        """A `microwsgi.testing.Client` of the application."""
+        return import_module("microwsgi.testing").Client(app)
+
+    @pytest.fixture
+    def live_server(self, app: object) -> Iterator[object]:
+        """A running server with the application: `live_server.url`."""
+        with import_module("microwsgi.testing").live(app) as running:
+            yield running

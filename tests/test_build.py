@@ -14,7 +14,7 @@ import pytest
 import dev
 from microwsgi import __version__
 from tests.programs import absent
-from tests.running import ROOT, Running
+from tests.running import ROOT, Running, environment
 
 BUILD = "import sys; from flit_core import buildapi; print(getattr(buildapi, sys.argv[1])(sys.argv[2]))"
 
@@ -58,6 +58,25 @@ def test_the_metadata_is_the_packages_own(wheel: Path) -> None:
     assert required == ["Requires-Dist: WebOb>=1.8.9"]
     assert "Requires-Python: >=3.11" in metadata
     assert f"Version: {__version__}" in metadata
+
+
+def test_pytest_finds_the_fixtures_of_an_installed_wheel(wheel: Path, tmp_path: Path) -> None:
+    """By the entry point: nobody names the plugin."""
+    installed, project = tmp_path / "installed", tmp_path / "project"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)  # noqa: S202 - our own
+    project.mkdir()
+    (project / "hello.py").write_text("from webob import Response\napp = Response(text='hello')\n")
+    (project / "pytest.ini").write_text("[pytest]\nmicrowsgi_app = hello:app\n")
+    (project / "test_hello.py").write_text(
+        "import microwsgi\n\n\ndef test_hello(client, live_server):\n    client.get('/').expect(200, text='hello')\n"
+        f"    assert microwsgi.__file__.startswith({str(installed)!r})\n    assert live_server.port\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        check=False, cwd=project, env=environment(PYTHONPATH=str(installed)), capture_output=True, text=True,
+    )  # fmt: skip
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 def files(root: Path) -> set[str]:

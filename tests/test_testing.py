@@ -186,6 +186,8 @@ def test_flask_is_tested_too() -> None:
     client = Client(application)
     client.get("/in").expect(200, text="in")
     client.get("/who").expect(json={"who": "Ada"})
+    with live(application) as server:
+        assert urlopen(f"{server.url}/in").read() == b"in"  # noqa: S310 - ours
 
 
 def test_django_is_tested_too() -> None:
@@ -245,6 +247,20 @@ def test_the_plugin_has_the_fixtures(tmp_path: Path, fixture: str, ini: str) -> 
 
 def test_the_plugin_says_what_it_needs(tmp_path: Path) -> None:
     assert "There is no application: define a fixture `app`" in run_pytest(tmp_path, "", "")
+
+
+def test_the_plugin_leaves_the_names_to_those_who_had_them_first(tmp_path: Path) -> None:
+    """pytest-django and pytest-flask have the same fixtures, and one of two plugins would win by chance."""
+    (tmp_path / "theirs.py").write_text("import pytest\n\n@pytest.fixture\ndef client():\n    return 'theirs'\n")
+    (tmp_path / "test_it.py").write_text("def test_client(client):\n    assert client == 'theirs'\n")
+    (tmp_path / "run.py").write_text(
+        "import sys, pytest, theirs\n\n\nclass First:\n    def pytest_addoption(self, pluginmanager):\n"
+        "        pluginmanager.register(theirs, 'django')\n\n\n"
+        "sys.exit(pytest.main(['-q', '-p', 'microwsgi.pytest_plugin'], plugins=[First()]))\n"
+    )
+    variables = environment(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    done = subprocess.run(python("run.py"), check=False, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert "1 passed" in done.stdout, done.stdout
 
 
 def test_the_plugin_costs_nothing_until_it_is_used() -> None:
