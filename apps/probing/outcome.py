@@ -39,21 +39,27 @@ class Outcome(NamedTuple):
     facts: dict[str, object] = {}  # noqa: RUF012
 
 
+NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EADDRNOTAVAIL)
+RESULTS = {
+    errno.ECONNREFUSED: REFUSED,
+    **dict.fromkeys((errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED), RESET),
+    **dict.fromkeys((errno.ETIMEDOUT, errno.EAGAIN), DROPPED),
+    **dict.fromkeys((errno.EPERM, errno.EACCES), NOT_ALLOWED),
+    **dict.fromkeys(NO_WAY, UNREACHABLE),
+}
+"""From the system's errors."""
+
+
 def failed(error: OSError, address: str) -> Outcome:
     """The outcome that an error of the system stands for."""
     if isinstance(error, ssl.SSLError):
         return Outcome(FAULTY, facts={"reason": error.reason or str(error)})
-    if isinstance(error, PermissionError):
-        return Outcome(NOT_ALLOWED, facts={"reason": "a filter of this machine forbids it (EPERM)"})
-    if isinstance(error, TimeoutError):
-        return Outcome(NO_NEIGHBOUR if unanswered(address) else DROPPED)
-    if error.errno == errno.ECONNREFUSED:
-        return Outcome(REFUSED)
-    if error.errno in {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED}:
-        return Outcome(RESET)
-    if error.errno in {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EADDRNOTAVAIL}:
-        return Outcome(NO_NEIGHBOUR if unanswered(address) else UNREACHABLE)
-    return Outcome(FAULTY, facts={"reason": error.strerror or str(error)})
+    # A TimeoutError of Python's own has no number.
+    result = DROPPED if isinstance(error, TimeoutError) else RESULTS.get(error.errno or 0, FAULTY)
+    if result in {DROPPED, UNREACHABLE} and unanswered(address):
+        return Outcome(NO_NEIGHBOUR)
+    reason = "a filter of this machine forbids it" if result == NOT_ALLOWED else error.strerror
+    return Outcome(result, facts={"reason": reason} if result in {NOT_ALLOWED, FAULTY} else {})
 
 
 def unanswered(address: str) -> bool:
