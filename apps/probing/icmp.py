@@ -23,7 +23,7 @@ CURE = 'sysctl -w net.ipv4.ping_group_range="0 2147483647" allows it to all user
 
 def checksum(data: bytes) -> int:
     """RFC 1071's; the kernel computes it itself but for IPv4's raw sockets."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
     return ~(total + (total >> 16)) & 0xFFFF
 

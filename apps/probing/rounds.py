@@ -29,7 +29,7 @@ class Prober:
         self.thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin, unless it has: with the first request and not with the import, which must not start threads (a fork follows)."""
+        """Begin, unless it has. Not with the import: a thread that runs before a fork is not there after it."""
         with self.guard:
             if self.thread is None and self.config.targets:
                 self.thread = threading.Thread(target=self.run, name="prober", daemon=True)

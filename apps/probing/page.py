@@ -1,0 +1,42 @@
+"""The pages' frame: one stylesheet, one script of a few lines, and a policy that lets a browser load nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+
+from microwsgi import Request, Response, abort
+
+FILES = str(Path(__file__).parent / "files")
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'"
+)
+PAGE = """<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<link rel="stylesheet" href="{base}/look/probing.css">{script}
+<h1>{title}</h1>
+{content}
+"""
+SCRIPT = '<script src="{base}/look/probing.js" defer></script>'
+
+
+def page(request: Request, title: str, content: str, *, live: bool = False) -> Response:
+    """A whole page; a live one has the script. `content` is HTML."""
+    base = request.script_name
+    text = PAGE.format(title=escape(title), content=content, base=base, script=SCRIPT.format(base=base) if live else "")
+    response = Response(text, content_type="text/html", charset="utf-8")
+    response.headers["Content-Security-Policy"] = POLICY
+    return response
+
+
+def listed(facts: Mapping[str, object]) -> str:
+    """Names and values as HTML."""
+    rows = (f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts.items())
+    return f"<dl>{''.join(rows)}</dl>"
+
+
+def of_this_site(request: Request) -> None:
+    """Refuse what a page of another site has a browser ask for: it must not probe in its visitors' names. Raises 403."""
+    if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+        abort(403, "Another site's page asked for this.")
