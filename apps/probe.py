@@ -26,8 +26,8 @@ from microwsgi.events import Broadcaster
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus's exposition format."""
-STRIP = 60
-"""Rounds of the strip: one mark for each."""
+FEWEST = 60
+"""Rounds that a picture has room for from the beginning."""
 
 
 config = load(os.environ.get("PROBE_CONFIG", ""))
@@ -86,7 +86,7 @@ def section(name: str) -> str:
         "sent": found.sent,
     }
     facts = {key: readable(key, value) for key, value in (rounds[-1].facts if rounds else {}).items()}
-    chart = picture(rounds, prober.histories[name].ring.maxlen or 1, f"Round trips of {escape(name)}")
+    chart = picture(rounds, max(len(rounds), FEWEST), f"Round trips of {escape(name)}")
     return f"{head}{listed(figures)}{chart}{listed(facts)}"
 
 
@@ -150,7 +150,7 @@ def probe(request: Request) -> Response:
 def readable(key: str, value: object) -> object:
     """A fact for people."""
     if isinstance(value, float):
-        return text_of(value) if key.endswith("seconds") else f"{value:.1f}"
+        return text_of(value) if key.endswith(" time") else f"{value:.1f}"
     return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 

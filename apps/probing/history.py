@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from apps.probing.outcome import ANSWERED, Outcome
@@ -27,7 +28,7 @@ class Round(NamedTuple):
     @classmethod
     def of(cls, at: float, outcomes: Sequence[Outcome]) -> Round:
         seconds = tuple(each.seconds for each in outcomes if each.result == ANSWERED and each.seconds is not None)
-        phases = {f"{name} seconds": value for name, value in outcomes[-1].phases.items()}
+        phases = {f"{name} time": value for name, value in outcomes[-1].phases.items()}
         return cls(
             at, len(outcomes), seconds, dict(Counter(each.result for each in outcomes)), outcomes[-1].facts | phases
         )
@@ -64,7 +65,7 @@ class Summary(NamedTuple):
 def summary(rounds: Sequence[Round]) -> Summary:
     """The figures of these rounds together."""
     ordered = sorted(value for each in rounds for value in each.seconds)
-    steps = [abs(b - a) for each in rounds for a, b in zip(each.seconds, each.seconds[1:], strict=False)]
+    steps = [abs(b - a) for each in rounds for a, b in pairwise(each.seconds)]
     sent = sum(each.sent for each in rounds)
     results: Counter[str] = Counter()
     for each in rounds:

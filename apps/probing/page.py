@@ -10,11 +10,11 @@ from microwsgi import Request, Response, abort
 
 FILES = str(Path(__file__).parent / "files")
 POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'"
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; form-action 'self'"
 )
 PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
-<link rel="stylesheet" href="{base}/look/probing.css">{script}
+<link rel="icon" href="data:,"><link rel="stylesheet" href="{base}/look/probing.css">{script}
 <h1>{title}</h1>
 {content}
 """

@@ -1,0 +1,267 @@
+"""apps/probing/policy.py, and what the pages make of it: nobody reaches through them what the operator has not allowed."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from apps.probing import policy as policy_module
+from apps.probing.policy import Budget, Policy, Refused, faces, parse
+from apps.probing.probes import MODULES
+from microwsgi.testing import Client
+from tests.apps.probing.loading import loaded
+
+HERE = (
+    *("127.0.0.1", "127.1", "127.0.1", "127.255.255.254", "127.000.000.001", "2130706433", "0x7f000001", "0x7F.0.0.1"),
+    *(
+        "0x7f.1",
+        "0x7f.0x1",
+        "017700000001",
+        "0177.0.0.1",
+        "0177.1",
+        "0177.0.0.01",
+        "localhost",
+        "LOCALHOST",
+        "localhost.",
+    ),
+    *("0", "0.0.0.0", "00", "0x0", "[::]", "[::1]", "[0:0:0:0:0:0:0:1]", "[0000::0001]", "[::ffff:127.0.0.1]"),
+    *("[::ffff:7f00:1]", "[::FFFF:7F00:0001]", "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[64:ff9b::127.0.0.1]"),
+    *("[64:ff9b:1::7f00:1]", "[2002:7f00:1::]", "[2002:7f00:1::1]", "[2001:0:7f00:1::]", "[2001::80ff:fffe]"),
+    *("[fe80::5efe:7f00:1]", "[2001:db8::5efe:7f00:1]", "[2001:db8::200:5efe:7f00:1]"),
+)
+"""This machine, as it can be written."""
+ELSEWHERE = (
+    *("169.254.169.254", "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "[::ffff:169.254.169.254]", "[fe80::1]"),
+    *("[64:ff9b::a9fe:a9fe]", "[fd00:ec2::254]", "224.0.0.1", "255.255.255.255", "[ff02::1]", "240.0.0.1", "10.0.0.1"),
+    *("192.0.2.1", "[2001:db8::1]", "[fec0::1]", "0.0.0.1"),
+)
+"""Where a cloud answers for its machines' secrets, everybody at once, and networks that are not in the configuration."""
+TRICKS = (
+    *(
+        "127.0.0.2@127.0.0.1",
+        "127.0.0.1@127.0.0.2",
+        "user:pass@127.0.0.1",
+        "http://127.0.0.1",
+        "//127.0.0.1",
+        "127.0.0.1/",
+    ),
+    *("127.0.0.2#@127.0.0.1", "127.0.0.1#.127.0.0.2", "127.0.0.2\\@127.0.0.1", "127.0.0.1 127.0.0.2", " 127.0.0.1"),
+    *("127.0.0.1\t", "127.0.0.1\r\nHost: a", "127.0.0.1\0.127.0.0.2", "127.0.0.1%00", "[::1%lo]", "[127.0.0.1]", "::1"),
+    *("①②⑦.⓪.⓪.①", "127。0。0。1", "127.0.0.1:80:127.0.0.2", "127.0.0.2,127.0.0.1", "127.0.0.1;", "file:///etc/passwd"),
+    *("unix:/tmp/a", "gopher://127.0.0.1", "127.0.0.2:99999", "", ".", "-", "[", "[]", "[::1", "::ffff:127.0.0.1"),
+)
+"""What other parsers take for two things, and ours for none."""
+
+
+class Listener:
+    """Somebody whom nobody may reach: on both loopbacks, TCP and UDP, with one port."""
+
+    def __init__(self) -> None:
+        self.reached: list[object] = []
+        self.sockets = [socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)]
+        self.sockets[0].bind(("127.0.0.1", 0))
+        self.port: int = self.sockets[0].getsockname()[1]
+        self.sockets[1].bind(("127.0.0.1", self.port))
+        self.sockets[0].listen()
+        for each in self.sockets:
+            each.setblocking(False)
+
+    def visitors(self) -> list[object]:
+        """Who has come so far; the kernel keeps them until they are asked for."""
+        found: list[object] = []
+        for each, ask in zip(self.sockets, (socket.socket.accept, lambda s: s.recvfrom(100)), strict=True):
+            try:
+                found.append(ask(each))  # type: ignore[operator]
+            except BlockingIOError:
+                pass
+        return found
+
+    def close(self) -> None:
+        for each in self.sockets:
+            each.close()
+
+
+@pytest.fixture
+def forbidden() -> Iterator[Listener]:
+    listener = Listener()
+    yield listener
+    listener.close()
+
+
+Ask = Callable[[str, str], int]
+
+
+@pytest.fixture
+def asks(forbidden: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Ask]:
+    """The two pages, with 127.0.0.2 allowed, and each port: status of a request for a target."""
+    config = f"allow = ['127.0.0.2/32']\nports = [1, {forbidden.port}]\ntimeout = 0.2\n"
+    found: dict[str, Ask] = {}
+    for name, path in (("apps.probe", "/probe"), ("apps.path", "/to")):
+        module = loaded(name, config, tmp_path, monkeypatch)
+        module.budget = Budget(10**6)
+        client = Client(module.app)
+        found[path] = lambda target, kind, client=client, path=path: (  # type: ignore[misc]
+            client.get(f"{path}?target={quote(target)}&module={kind}").status_int
+        )
+    return found
+
+
+@pytest.mark.parametrize("path", ["/probe", "/to"])
+def test_whoever_asks_reaches_only_what_is_allowed(path: str, asks: dict[str, Ask], forbidden: Listener) -> None:
+    """More than a thousand attempts: spellings, other networks, parser tricks, by each module and with and without the port."""
+    attempts = 0
+    for target in (*HERE, *ELSEWHERE, *TRICKS):
+        for kind in MODULES if path == "/probe" else ("",):
+            for text in (target, f"{target}:{forbidden.port}"):
+                status = asks[path](text, kind)
+                assert status in {400, 403}, (text, kind)
+                attempts += 1
+    assert forbidden.visitors() == []
+    assert attempts > (1000 if path == "/probe" else 170)
+
+
+def test_the_listener_would_have_noticed(
+    asks: dict[str, Ask], forbidden: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Policy, "permits", lambda *_, **__: True)
+    assert asks["/probe"](f"127.0.0.1:{forbidden.port}", "tcp") == 200
+    assert asks["/probe"](f"127.0.0.1:{forbidden.port}", "dns") == 200
+    assert len(forbidden.visitors()) == 2
+
+
+def answering(*answers: list[str]) -> Callable[..., Any]:
+    """A name server that gives one answer after the other; asked once more, it fails the test."""
+    left = iter(answers)
+
+    def getaddrinfo(host: str, port: int, **_: object) -> list[Any]:
+        return [found(each, port) for each in next(left)]
+
+    def found(address: str, port: int) -> tuple[object, ...]:
+        if ":" in address:
+            return socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0)
+        return socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)
+
+    return getaddrinfo
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ["127.0.0.1"],
+        ["127.0.0.2", "127.0.0.1"],
+        ["169.254.169.254"],
+        ["::1"],
+        ["::ffff:127.0.0.1"],
+        ["127.0.0.2", "::1"],
+    ],
+)
+def test_a_name_is_judged_by_each_of_its_addresses(
+    addresses: list[str], asks: dict[str, Ask], forbidden: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_module.socket, "getaddrinfo", answering(addresses, addresses))
+    assert asks["/probe"](f"innocent.example:{forbidden.port}", "tcp") == 403
+    assert asks["/to"]("innocent.example", "") == 403
+    assert forbidden.visitors() == []
+
+
+@pytest.mark.parametrize("kind", ["tcp", "http", "tls", "https", "dns"])
+def test_an_answer_is_pinned(
+    kind: str, asks: dict[str, Ask], forbidden: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rebinding: the name server says something harmless first, and loopback to whoever asks again. Nobody does."""
+    monkeypatch.setattr(policy_module.socket, "getaddrinfo", answering(["127.0.0.2"]))
+    assert asks["/probe"](f"rebound.example:{forbidden.port}", kind) == 200
+    assert forbidden.visitors() == []
+
+
+def test_a_redirect_is_an_answer_and_is_not_followed(
+    asks: dict[str, Ask], forbidden: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.2", 0)) as server:
+        port = server.getsockname()[1]
+        config = f"allow = ['127.0.0.2/32']\nports = [{port}]\n"
+        client = Client(loaded("apps.probe", config, tmp_path, monkeypatch).app)
+
+        def redirect() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                where = f"http://127.0.0.1:{forbidden.port}/".encode()
+                connection.sendall(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + where + b"\r\n\r\n")
+
+        thread = threading.Thread(target=redirect)
+        thread.start()
+        response = client.get(f"/probe?module=http&target=127.0.0.2:{port}")
+        thread.join()
+    assert "probe_http_status_code 302.0" in response.text
+    assert forbidden.visitors() == []
+
+
+def test_what_the_operator_has_named_may_be_anywhere_but_where_nobody_may() -> None:
+    policy = Policy()
+    assert policy.resolve("127.0.0.1:80", configured=True).address == "127.0.0.1", "written as it is, loopback is meant"
+    assert policy.resolve("localhost:80", configured=True).host == "localhost"
+    assert policy.permits(ip_address("192.0.2.1"), configured=True)
+    for text in ("127.1", "169.254.169.254", "0.0.0.0", "[::]", "224.0.0.1"):
+        with pytest.raises(Refused):
+            policy.resolve(text, 80, configured=True)
+
+
+def test_a_configured_name_that_moves_to_loopback_is_not_followed_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_module.socket, "getaddrinfo", answering(["127.0.0.1"]))
+    with pytest.raises(Refused):
+        Policy().resolve("db.example:5432", configured=True)
+
+
+def test_ports_are_those_of_the_configuration() -> None:
+    policy = Policy(["192.0.2.0/24"], [80])
+    assert policy.resolve("192.0.2.1:80").port == 80
+    with pytest.raises(Refused, match="Port 22"):
+        policy.resolve("192.0.2.1:22")
+    with pytest.raises(Refused, match="no port 70000"):
+        policy.resolve("192.0.2.1:70000")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.example", ("a.example", 7)),
+        ("a.example:1", ("a.example", 1)),
+        ("[2001:db8::1]", ("2001:db8::1", 7)),
+        ("[2001:db8::1]:443", ("2001:db8::1", 443)),
+    ],
+)
+def test_a_target_is_host_and_port(text: str, expected: tuple[str, int]) -> None:
+    assert parse(text, 7) == expected
+
+
+def test_the_faces_of_an_address() -> None:
+    assert [str(face) for face in faces(ip_address("::ffff:192.0.2.1"))] == ["192.0.2.1"]
+    assert [str(face) for face in faces(ip_address("64:ff9b::192.0.2.1"))] == ["64:ff9b::c000:201", "192.0.2.1"]
+    assert [str(face) for face in faces(ip_address("2002:c000:201::"))] == ["2002:c000:201::", "192.0.2.1"]
+    assert [str(face) for face in faces(ip_address("2001:db8::1"))] == ["2001:db8::1"]
+
+
+def test_a_viewer_has_so_many_probes_a_minute() -> None:
+    budget = Budget(each_minute=2, viewers=2)
+    assert [budget.take("a") for _ in range(3)] == [True, True, False]
+    assert budget.take("b")
+    assert budget.take("c")
+    assert len(budget.spent) == 2
+
+
+def test_another_sites_page_may_not_probe(
+    asks: dict[str, Ask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(loaded("apps.probe", "allow = ['127.0.0.2/32']\nports = [1]\n", tmp_path, monkeypatch).app)
+    target = "/probe?target=127.0.0.2:1"
+    assert client.get(target, headers={"Sec-Fetch-Site": "cross-site"}).status_int == 403
+    assert client.get(target, headers={"Sec-Fetch-Site": "same-origin"}).status_int == 200
+    assert [client.get(target).status_int for _ in range(10)][-1] == 429
