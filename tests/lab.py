@@ -104,7 +104,7 @@ class Lab:
 
     def start(self, space: str, command: Sequence[str], user: int = 0, **settings: str) -> Running:
         """A command that goes on in a namespace; the caller ends it, or the lab's end does."""
-        return Running(self.command(space, *command, user=user), **settings)
+        return Running(self.command(space, *command, user=user), ROOT, **settings)
 
     def lose(self, share: int) -> None:
         """Drop every so manieth packet that goes from near to far: exactly, not by chance."""

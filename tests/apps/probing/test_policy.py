@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from apps.probing import policy as policy_module
 from apps.probing.policy import Budget, Policy, Refused, faces, parse
 from apps.probing.probes import MODULES
 from microwsgi.testing import Client
@@ -64,7 +65,6 @@ class Listener:
     """Somebody whom nobody may reach: on both loopbacks, TCP and UDP, with one port."""
 
     def __init__(self) -> None:
-        self.reached: list[object] = []
         self.sockets = [socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)]
         self.sockets[0].bind(("127.0.0.1", 0))
         self.port: int = self.sockets[0].getsockname()[1]
@@ -76,11 +76,12 @@ class Listener:
     def visitors(self) -> list[object]:
         """Who has come so far; the kernel keeps them until they are asked for."""
         found: list[object] = []
-        for each, ask in zip(self.sockets, (socket.socket.accept, lambda s: s.recvfrom(100)), strict=True):
-            try:
-                found.append(ask(each))  # type: ignore[operator]
-            except BlockingIOError:
-                pass
+        with contextlib.suppress(BlockingIOError):
+            connection, address = self.sockets[0].accept()
+            connection.close()
+            found.append(address)
+        with contextlib.suppress(BlockingIOError):
+            found.append(self.sockets[1].recvfrom(100))
         return found
 
     def close(self) -> None:
@@ -98,18 +99,19 @@ def forbidden() -> Iterator[Listener]:
 Ask = Callable[[str, str], int]
 
 
+def status_of(client: Client, path: str, target: str, kind: str) -> int:
+    return client.get(f"{path}?target={quote(target)}&module={kind}").status_int
+
+
 @pytest.fixture
 def asks(forbidden: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Ask]:
     """The two pages, with 127.0.0.2 allowed, and each port: status of a request for a target."""
     config = f"allow = ['127.0.0.2/32']\nports = [1, {forbidden.port}]\ntimeout = 0.2\n"
     found: dict[str, Ask] = {}
     for name, path in (("apps.probe", "/probe"), ("apps.path", "/to")):
-        module = loaded(name, config, tmp_path, monkeypatch)
+        module: Any = loaded(name, config, tmp_path, monkeypatch)
         module.budget = Budget(10**6)
-        client = Client(module.app)
-        found[path] = lambda target, kind, client=client, path=path: (  # type: ignore[misc]
-            client.get(f"{path}?target={quote(target)}&module={kind}").status_int
-        )
+        found[path] = partial(status_of, Client(module.app), path)
     return found
 
 
@@ -165,7 +167,7 @@ def answering(*answers: list[str]) -> Callable[..., Any]:
 def test_a_name_is_judged_by_each_of_its_addresses(
     addresses: list[str], asks: dict[str, Ask], forbidden: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policy_module.socket, "getaddrinfo", answering(addresses, addresses))
+    monkeypatch.setattr("socket.getaddrinfo", answering(addresses, addresses))
     assert asks["/probe"](f"innocent.example:{forbidden.port}", "tcp") == 403
     assert asks["/to"]("innocent.example", "") == 403
     assert forbidden.visitors() == []
@@ -176,7 +178,7 @@ def test_an_answer_is_pinned(
     kind: str, asks: dict[str, Ask], forbidden: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rebinding: the name server says something harmless first, and loopback to whoever asks again. Nobody does."""
-    monkeypatch.setattr(policy_module.socket, "getaddrinfo", answering(["127.0.0.2"]))
+    monkeypatch.setattr("socket.getaddrinfo", answering(["127.0.0.2"]))
     assert asks["/probe"](f"rebound.example:{forbidden.port}", kind) == 200
     assert forbidden.visitors() == []
 
@@ -215,7 +217,7 @@ def test_what_the_operator_has_named_may_be_anywhere_but_where_nobody_may() -> N
 
 
 def test_a_configured_name_that_moves_to_loopback_is_not_followed_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy_module.socket, "getaddrinfo", answering(["127.0.0.1"]))
+    monkeypatch.setattr("socket.getaddrinfo", answering(["127.0.0.1"]))
     with pytest.raises(Refused):
         Policy().resolve("db.example:5432", configured=True)
 
