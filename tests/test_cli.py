@@ -220,7 +220,7 @@ def test_the_banner_says_what_where_and_how_to_stop(command: Command, folder: Pa
 
 
 def test_a_wildcard_lists_what_reaches_it_and_who(command: Command, folder: Path) -> None:
-    running = command("serve", "hello", "--host", "0.0.0.0", "-p", "0", cwd=folder)  # noqa: S104 - that is tested
+    running = command("serve", "hello", "--host", "0.0.0.0", "-p", "0", cwd=folder)
     running.line("Ctrl-C stops")
     assert "//0.0.0.0" not in running.output
     assert re.search(r"http://127\.0\.0\.1:\d+/", running.output)

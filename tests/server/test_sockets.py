@@ -20,7 +20,7 @@ from microwsgi.server.sockets import host_and_port, listen, loopback_only, unlin
 from tests.programs import absent
 
 LINUX = sys.platform == "linux"
-ANYWHERE = "0.0.0.0"  # noqa: S104 - that is what is tested
+ANYWHERE = "0.0.0.0"
 Opener = Callable[..., list[socket.socket]]
 
 

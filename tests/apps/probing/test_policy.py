@@ -6,8 +6,8 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
