@@ -112,10 +112,8 @@ class Lead:
             if thread.inline:  # pick the lead up again, if it still lies there
                 thread.inline = False
                 thread.leads = self.lead.acquire(False)  # a keyword would cost as much as the lock
-                if now - thread.started > SUSPICIOUS:
-                    self.judge(thread, now)
-            elif now - thread.started > SUSPICIOUS:
-                self.renew(thread, now)
+            if now - thread.started > SUSPICIOUS:
+                self.judge(thread, now)
             if thread.leads and handler.answer is not None and now > self.sampled_until:
                 self.answered.append(handler)
             else:
@@ -167,15 +165,15 @@ class Lead:
             self.sampled_until = now + SAMPLED
 
     def expect_waiting(self, now: float) -> None:
-        """Hand the lead over before each request for a while: for longer if the last while is hardly over."""
-        if now > self.waits_until:
+        """Hand the lead over before each request for a while: for longer if the last while is hardly over.
+
+        Those that follow are judged as well. As long as they wait, the while goes on, and no leader has to try one.
+        """
+        if now <= self.waits_until:
+            self.waits_until = max(self.waits_until, now + WAITING)
+        else:
             self.waiting = min(self.waiting * 2, WAITING_LONG) if now < self.waits_until + self.waiting else WAITING
             self.waits_until = now + self.waiting
-
-    def renew(self, thread: ServingThread, now: float) -> None:
-        """After a request before which the lead was handed over: as long as such requests wait, no leader has to try one."""
-        if thread.usage is not None and waited(thread.usage, thread_usage(), now - thread.started):
-            self.waits_until = max(self.waits_until, now + WAITING)
 
     # --- Passing the lead -------------------------------------------------------------------------------------------
 
