@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 HOMES = {
     "App": "microwsgi.framework.app",
+    "FileResponse": "microwsgi.framework.files",
     "Request": "microwsgi.framework.request",
     "Response": "webob",
     "WSGIRequestHandler": "microwsgi.server.handler",

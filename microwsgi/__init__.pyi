@@ -1,6 +1,7 @@
 from webob import Response
 
 from microwsgi.framework.app import App
+from microwsgi.framework.files import FileResponse
 from microwsgi.framework.problems import abort
 from microwsgi.framework.request import Request
 from microwsgi.framework.views import redirect
@@ -11,6 +12,7 @@ from microwsgi.serving import serve
 
 __all__ = [
     "App",
+    "FileResponse",
     "Request",
     "Response",
     "WSGIRequestHandler",

@@ -12,23 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from webob import Request, Response
 
 from apps.echo import LONGEST, app
+from tests.apps.browsers import chromium
 from tests.programs import absent, need
 from tests.running import Running, microwsgi
-
-CHROMIUM = (
-    "--no-sandbox",
-    "--headless=new",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
 
 
 def send(body: bytes | str = b"", kind: str = "", method: str = "POST", **more: Any) -> Response:
@@ -230,11 +220,8 @@ class TestWget:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = need("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM))
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("family", ["v4", "v6"])

@@ -1,0 +1,20 @@
+"""A site of files: pages, a style sheet, a picture, a folder to look into, and a page for what is not there.
+
+`microwsgi serve apps.site:app`, and then a browser.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from microwsgi import App, FileResponse, Request, Response
+
+FOLDER = str(Path(__file__).parent / "tea")
+
+app = App()
+app.static("/", FOLDER, listing=True)
+
+
+@app.error(404)
+def missing(request: Request, error: Exception) -> Response:
+    return FileResponse(f"{FOLDER}/404.html")
