@@ -189,8 +189,8 @@ class Server(Process):
 
     port: int
 
-    def __init__(self, command: Sequence[str], **more: str) -> None:
-        super().__init__(command, SERVER_CORE, piped=False, **more)
+    def __init__(self, command: Sequence[str], cores: set[int] = SERVER_CORE, **more: str) -> None:
+        super().__init__(command, cores, piped=False, **more)
         try:
             self.port = self._wait_until_it_answers()
         except BaseException:

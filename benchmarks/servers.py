@@ -72,7 +72,8 @@ KINDS = {
 def versions(python: str) -> dict[str, str]:
     """The version of every peer that the interpreter has, and its own."""
     names = sorted(
-        {kind.distribution for kind in KINDS.values() if kind.distribution} | {"webob", "flask", "bottle", "django"}
+        {kind.distribution for kind in KINDS.values() if kind.distribution}
+        | {"webob", "flask", "bottle", "django", "uvicorn"}
     )
     code = (
         "import sys, importlib.metadata as m\n"
@@ -88,7 +89,7 @@ def versions(python: str) -> dict[str, str]:
 
 
 def require(name: str, python: str) -> None:
-    """Raise Unavailable with the reason when the interpreter lacks the server."""
-    distribution = KINDS[name].distribution
+    """Raise Unavailable with the reason when the interpreter lacks a server, or a distribution."""
+    distribution = KINDS[name].distribution if name in KINDS else name
     if distribution and distribution not in versions(python):
         raise Unavailable(f"not installed: python -m pip install {distribution}")

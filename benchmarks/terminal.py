@@ -31,6 +31,7 @@ FIGURES: dict[str, tuple[str, float, str]] = {
     "kib_each": ("KiB each", 1, ".2f"),
     "wakeups": ("wake-ups/s", 1, ".1f"),
     "core_percent": ("% of a core", 1, ".3f"),
+    "scaling": ("times one", 1, ".2f"),
     "errors": ("errors", 1, ".0f"),
 }
 """Each figure's heading, its factor and its format, in the order of the columns."""

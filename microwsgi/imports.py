@@ -63,7 +63,7 @@ class Imports:
         self.codes = codes
         self.read: dict[str, bytes] = {}  # files, and the digests of what was read
         self.told: Callable[[dict[str, bytes]], object] | None = None
-        """Called with each file that is read."""
+        """Called with each file that is read, unless its code is known."""
         self.before = set(sys.modules)
 
     def install(self) -> None:
@@ -79,25 +79,30 @@ class Imports:
     def code(self, path: str, data: bytes, compiled: Callable[[], CodeType]) -> CodeType:
         """The code of a file that holds this."""
         content = self.read[path] = digest(data)
-        if self.told is not None:
+        code = self.codes.get(path, content)
+        if code is None and self.told is not None:
             self.told({path: content})
-        return self.codes.get(path, content) or compiled()
+        return code or compiled()
+
+    def names(self) -> list[str]:
+        """What has been imported since the beginning, in its order."""
+        return [name for name, module in list(sys.modules.items()) if name not in self.before and module is not None]
 
     def files(self) -> dict[str, bytes]:
         """The user's files that have been imported, or could not be, with their digests."""
-        paths = {vars(module).get("__file__") for module in list(sys.modules.values()) if module is not None}
+        paths = {vars(sys.modules[name]).get("__file__") for name in self.names()}
         loaded = {path for path in paths if isinstance(path, str) and os.path.isabs(path) and not library(path)}
         return {path: self.read.get(path) or digest_of(path) for path in loaded | self.read.keys()}
 
     def folders(self) -> list[str]:
         """Where modules of the user's may come to be."""
-        packages = [path for name in list(sys.modules) for path in folders_of(name)]
+        packages = [path for name in self.names() for path in folders_of(name)]
         places = [os.path.abspath(path) for path in sys.path]
         return [path for path in {*places, *packages} if os.path.isdir(path) and not library(os.path.join(path, ""))]
 
     def modules(self) -> list[str]:
         """Modules that a parent may import for its children, in their order."""
-        return [name for name in list(sys.modules) if name not in self.before and shared(name)]
+        return [name for name in self.names() if shared(name)]
 
     def report(self) -> dict[str, object]:
         """All of it, for the parent."""

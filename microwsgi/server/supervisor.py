@@ -391,7 +391,8 @@ class Supervisor:
         if self.watch is None:
             return True
         files = set().union(*(each.generation.files for each in [*self.serving(), child]))
-        self.watch.want(files, message.get("folders", ()))  # type: ignore[arg-type]
+        if not child.generation.trouble:  # else it has imported nothing
+            self.watch.want(files, message.get("folders", ()))  # type: ignore[arg-type]
         changed = {*self.watch.look(), *self.watch.differing(child.generation.files)}
         self.see(sorted(changed))
         return not changed

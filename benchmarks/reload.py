@@ -1,0 +1,251 @@
+"""Rows about new code: how soon after a save it answers, what watching costs, and what a second worker brings.
+
+The application is a folder made for the occasion: WebOb and ten modules of its own, of which one is saved again and again. The
+saves differ in size, since some of the peers would not see them otherwise (`microwsgi.imports` says why).
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from benchmarks import wrk
+from benchmarks.footprint import free_port
+from benchmarks.processes import CORES, ROOT, Process, Server, Unavailable
+from benchmarks.rows import Row, against, own
+from benchmarks.servers import require
+from benchmarks.wrk import Figures
+
+MODULES = 10
+LINES = 100  # of each module
+SAVES, PEERS_SAVES = 100, 10
+PAUSE = 0.05, 0.15  # seconds from a response by new code to the next save
+PEERS_PAUSE = 0.6, 1.1  # some never see a save that comes soon after their restart
+LIMIT = 15.0  # seconds until new code must answer
+EXTRA = 5000  # files that are watched beside the modules
+SETTLE, WATCHED = 3.0, 5.0  # seconds before, and of, watching the watcher
+FUNCTION = '''
+def view_{number}(request, *names):
+    """One of many functions, so that the module has something to compile."""
+    items = [name.strip().upper() for name in names if name]
+    if request.method == "POST":
+        return {{"items": items, "count": len(items) + {number}}}
+    raise ValueError(f"no {{request.path}} here")
+
+'''
+APPLICATION = """
+import webob
+{imports}
+
+def app(environ, start_response):
+    return webob.Response(str(module5.VALUE), content_type="text/plain")(environ, start_response)
+"""
+FLASK = """
+import flask
+{imports}
+
+app = flask.Flask(__name__)
+
+@app.get("/<name>")
+def view(name):
+    return str(module5.VALUE)
+"""
+DJANGO = """
+import sys
+from django.conf import settings
+from django.core.management import execute_from_command_line
+from django.http import HttpResponse
+from django.urls import path
+{imports}
+
+settings.configure(DEBUG=True, SECRET_KEY="x", ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1"], STATIC_URL="static/")
+urlpatterns = [path("<name>", lambda request, name: HttpResponse(str(module5.VALUE)))]
+if __name__ == "__main__":
+    execute_from_command_line(sys.argv)
+"""
+BUSY = """
+def app(environ, start_response):
+    total = 0
+    for number in range(30_000):
+        total += number
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(total).encode()]
+"""
+
+Command = Callable[[str, str, str], list[str]]  # of the interpreter, the folder and the port
+
+COMMANDS: dict[str, tuple[str | None, Command]] = {
+    "microwsgi": (
+        None,
+        lambda python, folder, port: [
+            python, "-m", "microwsgi", "serve", "app", "--app-dir", folder, "-p", port, "--reload", "--access-log", "off",
+        ],
+    ),
+    "microwsgi --reload-poll": (None, lambda *where: [*COMMANDS["microwsgi"][1](*where), "--reload-poll"]),
+    "flask run --debug": (
+        "flask",
+        lambda python, folder, port: [
+            python, "-m", "flask", "--app", f"{folder}/flask_app.py", "run", "--debug", "--port", port,
+        ],
+    ),
+    "django runserver": (
+        "django", lambda python, folder, port: [python, f"{folder}/django_app.py", "runserver", f"127.0.0.1:{port}"],
+    ),
+    "gunicorn --reload": (
+        "gunicorn",
+        lambda python, folder, port: [
+            python, "-m", "gunicorn", "--reload", "--chdir", folder, "--bind", f"127.0.0.1:{port}", "app:app",
+        ],
+    ),
+    "uvicorn --reload": (
+        "uvicorn",
+        lambda python, folder, port: [
+            python, "-m", "uvicorn", "--interface", "wsgi", "--reload", "--reload-dir", folder, "--app-dir", folder,
+            "--port", port, "app:app",
+        ],
+    ),
+}  # fmt: skip
+"""Who reloads: the distribution, and the command."""
+
+
+def write_application(folder: Path) -> None:
+    """The modules, and an application of them for each framework."""
+    imports = "\n".join(f"import module{number}" for number in range(MODULES))
+    for number in range(MODULES):
+        save(folder, number, 0)
+    for name, text in (("app", APPLICATION), ("flask_app", FLASK), ("django_app", DJANGO)):
+        (folder / f"{name}.py").write_text(text.format(imports=imports))
+
+
+def save(folder: Path, number: int, value: int) -> None:
+    """Save a module with another value, and another size."""
+    functions = "".join(FUNCTION.format(number=each) for each in range(LINES // FUNCTION.count("\n")))
+    (folder / f"module{number}.py").write_text(f"VALUE = {value}\n{functions}#{'.' * (value % 70)}\n")
+
+
+def fetch(port: int) -> str:
+    """What is answered, on a connection of its own; "" if nothing is."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=1.0)
+    try:
+        connection.request("GET", "/x")
+        return connection.getresponse().read().decode()
+    except (OSError, HTTPException):
+        return ""
+    finally:
+        connection.close()
+
+
+def wait_for(port: int, expected: str) -> float:
+    """Seconds until this is answered."""
+    begun = time.perf_counter()
+    while fetch(port) != expected:
+        if time.perf_counter() - begun > LIMIT:
+            raise Unavailable(f"new code does not answer within {LIMIT:.0f} s")
+        time.sleep(0.0005)
+    return time.perf_counter() - begun
+
+
+@contextmanager
+def reloading(name: str, python: str, *options: str, extra: int = 0) -> Iterator[tuple[Process, Path, int]]:
+    """A server that reloads, the folder of its application and its port."""
+    if name not in COMMANDS:
+        raise Unavailable("does not reload")
+    if COMMANDS[name][0]:
+        require(str(COMMANDS[name][0]), python)
+    with tempfile.TemporaryDirectory(prefix="microwsgi-reload-") as directory:
+        folder, port = Path(directory), free_port()
+        write_application(folder)
+        (folder / "pages").mkdir()
+        for number in range(extra):
+            (folder / "pages" / f"{number}.html").write_text(f"<p>{number}")
+        command = [*COMMANDS[name][1](python, directory, str(port)), *options]
+        # Parent and child, on all cores, as whoever edits has them.
+        with Process(command, set(CORES), PYTHONPATH=f"{directory}:{ROOT}") as process:
+            wait_for(port, "0")
+            yield process, folder, port
+
+
+def measure_reload(name: str, python: str, log: str) -> Figures:
+    """Seconds from the end of a save to the first response by new code."""
+    with reloading(name, python) as (_, folder, port):
+        times = []
+        saves, pause = (SAVES, PAUSE) if name.startswith("microwsgi") else (PEERS_SAVES, PEERS_PAUSE)
+        for value in range(1, 1 + saves):
+            time.sleep(random.uniform(*pause))  # noqa: S311 - nobody guesses it
+            save(folder, 5, value)
+            times.append(wait_for(port, str(value)))
+    times.sort()
+    return {"p50": statistics.median(times), "p99": times[int(len(times) * 0.99)], "max": times[-1]}
+
+
+def idling(extra: int) -> Callable[[str, str, str], Figures]:
+    """What watching costs while nothing changes, of a core."""
+
+    def measure(name: str, python: str, log: str) -> Figures:
+        options = ["--reload-include", "pages/*.html"] if extra else []
+        with reloading(name, python, *options, extra=extra) as (process, _, _):
+            time.sleep(SETTLE)
+            spent = process.processor_seconds()
+            time.sleep(WATCHED)
+            return {"core_percent": (process.processor_seconds() - spent) / WATCHED * 100}
+
+    return measure
+
+
+def measure_workers(name: str, python: str, log: str) -> Figures:
+    """Requests per second of two workers, for an application that computes for a millisecond, and how many times one's."""
+    rates = []
+    with tempfile.TemporaryDirectory(prefix="microwsgi-workers-") as directory:
+        (Path(directory) / "busy.py").write_text(BUSY)
+        for workers in ("1", "2"):
+            if name == "microwsgi":
+                command = [
+                    python, "-m", "microwsgi", "serve", "busy", "--app-dir", directory, "-p", "0",
+                    "--workers", workers, "--access-log", "off",
+                ]  # fmt: skip
+            else:
+                require("gunicorn", python)
+                command = [
+                    python, "-m", "gunicorn", "--chdir", directory, "--bind", "127.0.0.1:0", "--workers", workers,
+                    "--worker-class", "gthread", "--threads", "4", "busy:app",
+                ]  # fmt: skip
+            with Server(command, cores=set(CORES)) as server:
+                wrk.load(server, "/", 8, 1)
+                rates.append(wrk.load(server, "/", 8, 2)["rate"])
+    return {"rate": rates[1], "scaling": rates[1] / rates[0]}
+
+
+PEERS = ("flask run --debug", "django runserver", "gunicorn --reload", "uvicorn --reload")
+
+ROWS = [
+    Row(
+        "reload", "from the end of a save to the first response by new code", measure_reload,
+        [
+            own("p50", "ms, median", 30.0, 15.0, scale=1e3),
+            own("p99", "ms, 99th of 100", 100.0, 50.0, scale=1e3),
+            *(against(peer, "p50", 1.0) for peer in PEERS),
+        ],
+        app=None, peers=PEERS, others=("microwsgi --reload-poll",), rounds=1,
+    ),
+    Row(
+        "reload-idle", "watching a reloading application while nothing changes", idling(0),
+        [own("core_percent", "% of a core", 1.0, 0.1)], app=None, others=("microwsgi --reload-poll", *PEERS), rounds=1,
+    ),
+    Row(
+        f"reload-idle-{EXTRA}", f"the same with {EXTRA:,} files more", idling(EXTRA),
+        [own("core_percent", "% of a core", 1.0, 0.1)], app=None, others=("microwsgi --reload-poll",), rounds=1,
+    ),
+    Row(
+        "workers", "two workers on two cores, a millisecond of work a request", measure_workers,
+        [own("scaling", "times one worker", 1.5, 1.8, at_most=False), against("gunicorn --workers", "rate", 1.0)],
+        app=None, peers=("gunicorn --workers",), rounds=1,
+    ),
+]  # fmt: skip
+SUBJECTS = (*COMMANDS, "gunicorn --workers")
+"""Whom these rows alone have."""

@@ -1,0 +1,27 @@
+"""The reload rows: that they measure what they say, with one save."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from benchmarks import reload
+from benchmarks.processes import Unavailable
+
+
+def test_a_save_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reload, "SAVES", 2)
+    figures = reload.measure_reload("microwsgi", sys.executable, "")
+    assert 0 < figures["p50"] <= figures["p99"] <= figures["max"] < reload.LIMIT
+
+
+def test_idling_is_measured_with_the_files_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reload, "SETTLE", 0.0)
+    monkeypatch.setattr(reload, "WATCHED", 0.1)
+    assert reload.idling(10)("microwsgi", sys.executable, "")["core_percent"] >= 0
+
+
+def test_who_does_not_reload_is_left_out() -> None:
+    with pytest.raises(Unavailable, match="does not reload"):
+        reload.measure_reload("bare", sys.executable, "")
