@@ -18,7 +18,7 @@ from importlib import import_module
 from microwsgi import __version__
 from microwsgi.config import from_file, shown
 from microwsgi.errors import UsageError
-from microwsgi.options import BY_NAME, OPTIONS, Option, from_environment, merged, switch, unknown
+from microwsgi.options import BY_NAME, OPTIONS, Option, count, from_environment, merged, seconds, switch, unknown
 
 LEFT = 22
 """Columns of the help's left side."""
@@ -172,6 +172,55 @@ COMMANDS = (
             BY_NAME["app_dir"],
         ),
         examples=("microwsgi eject apps.echo:app -o httpsrv.py", "microwsgi eject hello:app -o - | less"),
+    ),
+    Command(
+        "status",
+        "microwsgi.commands.control:status_command",
+        "Show what runs in the background.",
+        words="[ADDRESS] [options]",
+        about=(
+            "ADDRESS is 127.0.0.1:8000, or its port. 0: it runs; 1: it was killed; 3: it does not run; 4: unknown.",
+        ),
+        options=(Option("Status", "json", False, switch, "", "print the values"), BY_NAME["pid_file"]),
+        examples=("microwsgi status", "microwsgi status 8000 --json"),
+    ),
+    Command(
+        "stop",
+        "microwsgi.commands.control:stop_command",
+        "Stop a server that runs in the background, and wait until it has ended.",
+        words="[ADDRESS] [options]",
+        about=("ADDRESS is 127.0.0.1:8000, or its port; it may be left out where only one runs.",),
+        options=(
+            Option("Stop", "force", False, switch, "", "wait for no request, and kill it if need be"),
+            Option("Stop", "wait", 30.0, seconds, "SECONDS", "for it to end"),
+            BY_NAME["pid_file"],
+        ),
+        examples=("microwsgi stop", "microwsgi stop 8000 --force"),
+    ),
+    Command(
+        "reload",
+        "microwsgi.commands.control:reload_command",
+        "Have a server in the background serve the code of now: no request is refused or cut.",
+        words="[ADDRESS] [options]",
+        about=("0: the new code serves. 1: it can't be loaded, and the old goes on. 7: nothing runs.",),
+        options=(
+            Option("Reload", "wait", 60.0, seconds, "SECONDS", "for the new code to serve"),
+            BY_NAME["pid_file"],
+        ),
+        examples=("microwsgi reload", "microwsgi reload 8000"),
+    ),
+    Command(
+        "logs",
+        "microwsgi.commands.control:logs_command",
+        "Show the log of a server in the background.",
+        words="[ADDRESS] [options]",
+        about=("ADDRESS is 127.0.0.1:8000, or its port; it may be left out where only one runs.",),
+        options=(
+            Option("Log", "follow", False, switch, "", "go on with what comes, through rotations", short="-f"),
+            Option("Log", "lines", 20, count, "N", "how many of the last lines", short="-n"),
+            BY_NAME["pid_file"],
+        ),
+        examples=("microwsgi logs -n 100", "microwsgi logs --follow"),
     ),
 )
 """What `microwsgi` can do."""

@@ -113,3 +113,9 @@ class ListenError(UsageError):
     """The address can't be listened on."""
 
     exit_code = 4
+
+
+class ServiceError(UsageError):
+    """A background process can't begin, or can't be reached."""
+
+    exit_code = 1

@@ -80,6 +80,13 @@ def switch(text: str | int) -> bool:
         raise ValueError("on or off") from None
 
 
+def octal(text: str) -> str:
+    """A mask of permissions, in octal."""
+    if text and not (text.isascii() and text.isdigit() and not set(text) & {"8", "9"} and int(text, 8) <= 0o777):  # noqa: PLR2004
+        raise ValueError("an octal number, like 027")
+    return text
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     """One of these words."""
 
@@ -191,6 +198,13 @@ OPTIONS = (
     Option("TLS", "tls_keylog", "", str, "FILE", "session keys: Wireshark can read along"),
     Option("TLS", "http_too", False, switch, "", "plain HTTP is served, too, not redirected"),
     Option("TLS", "handshake_time", 10.0, seconds, "S", "seconds for a whole TLS handshake"),
+    Option("Service", "daemon", False, switch, "", "serve in the background; see microwsgi status"),
+    Option("Service", "pid_file", "", str, "FILE", "have it, locked, while it serves"),
+    Option("Service", "log_file", "", str, "FILE", "write all that is said to it"),
+    Option("Service", "user", "", str, "NAME", "be this user once the sockets are there"),
+    Option("Service", "group", "", str, "NAME", "be this group"),
+    Option("Service", "umask", "", octal, "OCTAL", "permissions that new files don't get"),
+    Option("Service", "chdir", "", str, "DIR", "the folder to work in"),
     Option("Log", "access_log", "-", str, "FILE", "off, a file, or - for the terminal"),
     Option(
         "Log",
@@ -247,13 +261,23 @@ class Options:
     tls_keylog: str
     http_too: bool
     handshake_time: float
+    daemon: bool
+    pid_file: str
+    log_file: str
+    user: str
+    group: str
+    umask: str
+    chdir: str
     access_log: str
     log_format: str
     color: str
     traceback: bool
     grace_time: float
 
+    placed = False  # whether an address was given
+
     def __init__(self, **given: object) -> None:
+        self.placed = not given.keys().isdisjoint({"host", "port", "bind"})
         for name in given:
             if name not in BY_NAME:
                 raise UsageError(unknown("option", name, BY_NAME))
@@ -261,6 +285,12 @@ class Options:
             raise UsageError("--bind has host and port in it: leave out --host and --port, or --bind.")
         for option in OPTIONS:
             setattr(self, option.name, option.take(given[option.name]) if option.name in given else option.default)
+
+    @property
+    def is_service(self) -> bool:
+        """Whether something is asked for that only a parent process gives."""
+        names = ("reload", "workers", "daemon", "pid_file", "log_file", "user", "group", "umask", "chdir")
+        return any(getattr(self, name) for name in names)
 
     @property
     def addresses(self) -> tuple[str, ...]:

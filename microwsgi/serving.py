@@ -29,6 +29,7 @@ from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.handshake import Handshakes
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.log import AccessLog, escaped
+from microwsgi.server.notify import passed_sockets
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, loopback_only, unlink, urls
 
@@ -58,6 +59,8 @@ def serve_command(words: list[str], given: dict[str, object]) -> int:
     if len(words) > 1:
         raise UsageError(f"one application at a time can be served, not {len(words)}: {' '.join(words)}.")
     options = Options(**given)
+    if options.daemon and "_MICROWSGI_READY_FD" not in os.environ:
+        return launch(options)
     try:
         run(words[0] if words else None, options)
     except UsageError as error:
@@ -69,6 +72,16 @@ def serve_command(words: list[str], given: dict[str, object]) -> int:
     return 0
 
 
+def launch(options: Options) -> int:
+    """`--daemon`, in the foreground. Raises UsageError."""
+    if options.reload:
+        raise UsageError("--reload is for a terminal, and --daemon for when there is none: leave one of them out.")
+    if os.name != "posix":
+        raise UsageError("--daemon is not possible on this system: start it in a window of its own, without --daemon.")
+    code: int = import_module("microwsgi.server.daemon").launch(options)
+    return code
+
+
 def leave(*_: object) -> None:
     """A signal's handler, when there is nothing left to finish."""
     os._exit(0)
@@ -76,7 +89,7 @@ def leave(*_: object) -> None:
 
 def run(application: object, options: Options, ssl_context: object = None) -> None:
     """The same with options that are checked already."""
-    if options.reload or options.workers:
+    if needs_parent(application, options):
         # What a parent needs takes 15 ms to import, and most servers have none.
         import_module("microwsgi.supervised").run(application, options, ssl_context)
         return
@@ -96,18 +109,36 @@ def run(application: object, options: Options, ssl_context: object = None) -> No
         say("Stopped at once.")
 
 
+def needs_parent(application: object, options: Options) -> bool:
+    """Whether a parent process is asked for; under systemd, and as process 1 of a container, there is always one."""
+    named = application is None or isinstance(application, str)
+    return options.is_service or (named and ("NOTIFY_SOCKET" in os.environ or os.getpid() == 1))
+
+
 @contextmanager
 def listening(options: Options) -> Iterator[list[socket.socket]]:
     """The sockets for all addresses, or none: first of all, so that a port in use is not learnt after a long import."""
     listeners: list[socket.socket] = []
     try:
-        for address in options.addresses:
+        for address in addresses(options):
             listeners += listen(address, options.backlog)
         yield listeners
     finally:
         for listener in listeners:
             unlink(listener)
             listener.close()
+
+
+def addresses(options: Options) -> list[str]:
+    """Where to listen: at the sockets that systemd has passed, if no address was given, or one by such a socket's name."""
+    passed = passed_sockets(os.environ) if "LISTEN_FDS" in os.environ else []
+    if passed and not options.placed:
+        return [f"fd://{descriptor}" for _, descriptor in passed]
+    found: list[str] = []
+    for address in options.addresses:
+        named = [f"fd://{descriptor}" for name, descriptor in passed if address == f"fd://{name}"]
+        found += named or [address]
+    return found
 
 
 def named(application: object, options: Options) -> tuple[str, object]:
@@ -191,7 +222,8 @@ def banner(name: str, listeners: list[socket.socket], options: Options, tls: Han
         lines.append(f"  {paint('A development server: put a proxy in front of it before strangers come.', dim)}")
     more = "Reloads on save. " if options.reload else ""
     more += f"{options.workers} workers. " if options.workers > 1 else ""
-    lines.append(f"  {paint(f'{more}Ctrl-C stops.', dim)}")
+    end = f"Process {os.getpid()}, in the background." if options.daemon else "Ctrl-C stops."
+    lines.append(f"  {paint(more + end, dim)}")
     say("\n".join(lines))
 
 

@@ -30,7 +30,8 @@ from microwsgi.server.sockets import urls
 from microwsgi.server.supervisor import Child, Generation, Notices, Supervisor, fork
 from microwsgi.server.watch import Watch
 from microwsgi.server.worker import Worker, figures
-from microwsgi.serving import banner, farewell, https, is_terminal, listening, make, open_log, say, still_running
+from microwsgi.service import Service, service
+from microwsgi.serving import banner, farewell, https, listening, make, open_log, say, still_running
 
 NAMED = 3
 """Changed files that a message names; the others are counted."""
@@ -39,18 +40,18 @@ NAMED = 3
 def run(application: object, options: Options, ssl_context: object = None) -> None:
     """Serve until INT or TERM. Raises UsageError."""
     if application is not None and not isinstance(application, str):
-        raise UsageError("with reload or workers, serve() wants the application's name, as microwsgi serve takes it.")
-    tls = https(options, ssl_context)  # made before the fork: a session of one child can be resumed with another
-    with listening(options) as listeners:
-        terminal = Terminal(options, listeners, tls)
+        raise UsageError("for a server with a parent process, serve() wants the application's name, as a text.")
+    with service(options) as outside, listening(options) as listeners:
+        tls = https(options, ssl_context)  # made before the fork: a session of one child can be resumed with another
+        outside.take_sockets(listeners, "https" if tls else "http")
+        terminal = Terminal(options, listeners, tls, outside)
         watch = None
         if options.reload:
             exclude = options.reload_exclude
             watch = Watch(options.app_dir, options.reload_include, exclude, polling=options.reload_poll)
-        life = partial(live, application, options, listeners, terminal.codes, tls)
+        life = partial(live, application, options, listeners, terminal)
         supervisor = Supervisor(options, listeners, partial(fork, live=life), notices=terminal, watch=watch)
-        if hasattr(signal, "SIGHUP"):
-            supervisor.on_signal[signal.SIGHUP] = hang_up(supervisor)
+        outside.attend(supervisor)
         start = time.monotonic()
         supervisor.run()
         if supervisor.stops > 1:
@@ -59,32 +60,15 @@ def run(application: object, options: Options, ssl_context: object = None) -> No
             say(farewell(supervisor.requests, supervisor.errors, time.monotonic() - start))
 
 
-def hang_up(supervisor: Supervisor) -> Callable[[], None]:
-    """HUP is new code; unless the terminal that this was started at is closed, whose shell says so with HUP, too."""
-    at_terminal = is_terminal(sys.stderr)
-
-    def act() -> None:
-        if at_terminal and not is_terminal(sys.stderr):
-            supervisor.stop()
-        else:
-            supervisor.replace()
-
-    return act
-
-
 # --- A child ------------------------------------------------------------------------------------------------------------
 
 
 def live(
-    spec: str | None,
-    options: Options,
-    listeners: list[socket.socket],
-    codes: Codes,
-    tls: Handshakes | None,
-    worker: Worker,
+    spec: str | None, options: Options, listeners: list[socket.socket], terminal: Terminal, worker: Worker
 ) -> None:
     """A child's life: import the application, say so, serve when the parent says so."""
-    imports = Imports(codes)
+    terminal.service.leave()
+    imports = Imports(terminal.codes)
     if options.reload:
         imports.install()
         imports.told = lambda files: worker.tell(files=files)
@@ -100,12 +84,13 @@ def live(
             return
         name, application = "", error_page(error.__cause__ or error, str(error))
     with open_log(options) as log:
-        server = make(application, options, listeners, log, tls)
+        server = make(application, options, listeners, log, terminal.tls)
         signal.signal(signal.SIGTERM, lambda *_: server.request_stop())
         worker.tell(ready=name, **imports.report())
         if worker.wait_for_word() != "serve":
             return
         worker.on_stop = still_running
+        worker.orders["reopen"] = lambda _: terminal.service.reopen_in_child(log)
         worker.attend(server)
         with one_prompt(server, worker.take_terminal, worker.leave_terminal):
             server.serve_forever()
@@ -130,9 +115,12 @@ def error_page(error: BaseException, text: str) -> Application:  # noqa: ARG001 
 class Terminal(Notices):
     """Tells the person at the terminal what is served, and what is wrong; prepares the next children."""
 
-    def __init__(self, options: Options, listeners: list[socket.socket], tls: Handshakes | None) -> None:
+    def __init__(
+        self, options: Options, listeners: list[socket.socket], tls: Handshakes | None, service: Service
+    ) -> None:
         self.options = options
         self.tls = tls
+        self.service = service
         self.listeners = listeners
         self.codes = Codes()
         self.greeted = False
@@ -149,9 +137,12 @@ class Terminal(Notices):
             self.greeted = True
             banner(child.name, self.listeners, self.options, self.tls)
         self.trouble = ""
+        self.service.serving(child)
 
     def failed(self, generation: Generation, text: str, *, serving: bool) -> None:
         """Say what is wrong; what has been said is not repeated."""
+        if serving:
+            self.service.failed(text)
         if text == self.trouble:
             return
         self.trouble = text

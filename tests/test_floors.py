@@ -25,6 +25,7 @@ EDGE = {
     "loader",
     "prompt",
     "pytest_plugin",
+    "service",
     "serving",
     "supervised",
     "testing",

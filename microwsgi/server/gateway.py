@@ -92,12 +92,13 @@ class Gateway:
         return self.errors or sys.stderr
 
     def log_error(self, text: str) -> None:
-        """Write a line, or some, where errors go."""
+        """Write a line, or some, where errors go; where that can't be, as on a full disk, they are lost."""
         stream = self.errors or sys.stderr
-        stream.write(
-            text + "\n"
-        )  # at once: threads that print would mix their lines, which print ends by a second write
-        stream.flush()
+        try:
+            stream.write(f"{text}\n")  # at once: print ends a line by a second write, and threads would mix them
+            stream.flush()
+        except (OSError, ValueError):
+            pass
 
     def complain(self, client: str, about: str) -> None:
         """Write a line on a client that did not get as far as a request; the same of the same address once a minute."""

@@ -43,6 +43,8 @@ YOUNG = 5.0
 """Seconds after its start in which a child's death counts as one at the start."""
 END = 1.0
 """Seconds that a child may take to end when it has nothing to wait for; then it is killed."""
+ANSWER = 1.0
+"""Seconds that children may take to tell their figures."""
 NEVER = float("inf")
 
 
@@ -105,6 +107,15 @@ class Child:
         self.channel.tell(do=word)
 
 
+class Question:
+    """Figures that were asked for: of whom they are missing, until when they are waited for, and what is done then."""
+
+    def __init__(self, children: list[Child], then: Callable[[bool], object]) -> None:
+        self.children = children
+        self.then = then
+        self.until = time.monotonic() + ANSWER
+
+
 class Notices:
     """What a supervisor has to tell, and to whom: to nobody. The edge tells it to a terminal, or to a log."""
 
@@ -164,12 +175,15 @@ class Supervisor:
         self.prompts: list[Child] = []  # who has the terminal, and who waits for it
         self.chores: deque[Iterator[object]] = deque()
         self.requests = self.errors = 0  # of children that have ended
+        self.questions: list[Question] = []
+        self.tick_at = NEVER  # when to call `on_tick`, which says when to call it next
+        self.on_tick: Callable[[], float] = lambda: NEVER
         self.selector = selectors.DefaultSelector()
         self.signals, self.signal_writer = socket.socketpair()
         self.on_signal: dict[int, Callable[[], object]] = {signal.SIGINT: self.stop, signal.SIGTERM: self.stop}
         """What is done for each signal; may be added to before `run`."""
         if os.name == "posix":
-            self.on_signal |= {signal.SIGHUP: self.replace, signal.SIGCHLD: bool}  # the loop looks who has ended
+            self.on_signal |= {signal.SIGHUP: self.replace, signal.SIGCHLD: self.reap}
 
     # --- The loop ---------------------------------------------------------------------------------------------------
 
@@ -217,9 +231,14 @@ class Supervisor:
             if key.fileobj is self.signals:
                 for number in self.signals.recv(4096):
                     self.on_signal.get(number, bool)()
-            elif key.fileobj is not self.watch:
+            elif isinstance(key.data, Child):
                 self.listen(key.data)
+            elif callable(key.data):
+                key.data()
         now = time.monotonic()
+        if now >= self.tick_at:
+            self.tick_at = self.on_tick()
+        self.answer(now)
         if self.watch is not None and (
             now >= self.watch.next_look or any(key.fileobj is self.watch for key, _ in events)
         ):
@@ -236,7 +255,8 @@ class Supervisor:
         """Until something is due."""
         if self.chores:
             return 0.0
-        due = [child.kill_at for child in self.children]
+        due = [child.kill_at for child in self.children] + [question.until for question in self.questions]
+        due.append(self.tick_at)
         if self.retry_at > time.monotonic():
             due.append(self.retry_at)
         if self.watch is not None:
@@ -340,6 +360,7 @@ class Supervisor:
                 self.prompt(child, wanted=bool(message["prompt"]))
             elif "report" in message:
                 child.figures = message["report"]  # type: ignore[assignment]  # as worker.py makes it
+                self.answered(child)
 
     def imported(self, child: Child, files: dict[str, bytes]) -> None:
         """A child has read files of the application: at its start, or in a request."""
@@ -413,6 +434,30 @@ class Supervisor:
             self.notices.prompting()
             self.prompts[0].order("prompt")
 
+    def attend(self, descriptor: socket.socket, act: Callable[[], object]) -> None:
+        """Call something of the edge's whenever there is something to read."""
+        self.selector.register(descriptor, selectors.EVENT_READ, act)
+
+    def ask(self, then: Callable[[bool], object]) -> None:
+        """Have all children tell their figures; `then` is called with whether they have."""
+        asked = [child for child in self.children if child.state in {SERVING, LEAVING}]
+        self.questions.append(Question(asked, then))
+        for child in asked:
+            child.order("report")
+
+    def answered(self, child: Child) -> None:
+        """A child has told its figures, or never will."""
+        for question in self.questions:
+            if child in question.children:
+                question.children.remove(child)
+
+    def answer(self, now: float) -> None:
+        """Go on where nobody is waited for any more."""
+        for question in self.questions[:]:
+            if not question.children or now >= question.until:
+                self.questions.remove(question)
+                question.then(not question.children)
+
     # --- What becomes of them ---------------------------------------------------------------------------------------
 
     def ended(self, child: Child) -> None:
@@ -423,6 +468,7 @@ class Supervisor:
             self.listen(child)
         self.children.remove(child)
         self.left(child)
+        self.answered(child)
         self.requests += int(child.figures.get("requests", 0))  # type: ignore[call-overload]  # as worker.py makes it
         self.errors += int(child.figures.get("errors", 0))  # type: ignore[call-overload]
         if self.prompts[:1] == [child]:
@@ -449,6 +495,23 @@ class Supervisor:
         self.generation.trouble = ""
         self.retry_at = time.monotonic() + pause
         return pause
+
+    def reap(self) -> None:
+        """A process has ended. The loop looks after children; as process 1 there are orphans of theirs, too (CHLD)."""
+        if os.getpid() != 1:
+            return
+        processes = {child.pid: child.process for child in self.children}
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None:
+                return
+            if ended.si_pid in processes:
+                processes[ended.si_pid].poll()
+            else:
+                os.waitpid(ended.si_pid, os.WNOHANG)
 
     # --- The end ----------------------------------------------------------------------------------------------------
 
@@ -522,9 +585,9 @@ def be_child(supervisor: Supervisor, theirs: socket.socket, live: Callable[[Work
 
 def be_steered() -> None:
     """Not mind what a terminal tells all of its processes: the parent says what it means."""
-    signal.signal(signal.SIGINT, nothing)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, nothing)
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), nothing)
 
 
 def end_process(code: int) -> None:

@@ -1,0 +1,249 @@
+"""`microwsgi status`, `stop`, `reload` and `logs`: background servers, by their address or their pid file.
+
+What the lock of a pid file says is believed, and nothing else: a number in a file may be another program's by now. A signal is
+sent to a process that had the lock after we had a hold of that very process, so that no other can be in its place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import chdir
+
+from microwsgi.errors import ServiceError, UsageError
+from microwsgi.server.background import address_of, run_folder
+from microwsgi.server.log import bytes_text
+from microwsgi.server.pidfile import holder
+from microwsgi.serving import counted, duration
+
+RUNNING, DEAD, STOPPED, UNKNOWN = 0, 1, 3, 4
+"""The exit codes of LSB for `status`: it runs; it is dead, and has left its pid file; it does not run; nobody knows."""
+NOT_RUNNING = 7
+"""That of LSB for a `reload` of what does not run."""
+PATIENCE = 3.0
+"""Seconds for a server to say how it is; its children have one of them."""
+FORCED = 2.0
+"""Seconds for a server to end that was told to wait for nothing."""
+LOOK = 0.2
+"""Seconds between two looks for new lines of a log."""
+
+
+class Server:
+    """A pid file, and the process that has locked it, if there is one."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.name = address_of(os.path.basename(path).removesuffix(".pid"))
+        try:
+            self.pid = holder(path)
+        except OSError as error:
+            raise ServiceError(f"{path} can't be read: {error.strerror}.") from None
+
+    @property
+    def left(self) -> bool:
+        """Whether it is dead, and has left its pid file: one that ends by itself removes or empties it."""
+        return not self.pid and os.path.exists(self.path) and os.path.getsize(self.path) > 0
+
+    def ask(self, question: str, patience: float) -> dict[str, object]:
+        """What it answers; nothing if it does not."""
+        folder, name = os.path.split(os.path.abspath(self.path))
+        with chdir(folder), socket.socket(socket.AF_UNIX) as connection:  # a socket's path may have 107 bytes
+            connection.settimeout(patience)
+            received = b""
+            try:
+                connection.connect(f"{name.removesuffix('.pid')}.sock")
+                connection.sendall(f"{question}\n".encode())
+                while not received.endswith(b"\n"):
+                    data = connection.recv(65536)
+                    if not data:
+                        return {}
+                    received += data
+            except OSError:
+                return {}
+        answer: dict[str, object] = json.loads(received)
+        return answer
+
+    def signal(self, number: int) -> int:
+        """Send it a signal, and it alone; a descriptor that is readable when it has ended. Raises ServiceError."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+            if holder(self.path) != self.pid:
+                os.close(descriptor)
+                raise ServiceError(f"{self.name} has just ended.")
+            signal.pidfd_send_signal(descriptor, number)
+        except PermissionError:
+            raise ServiceError(f"process {self.pid} is another user's: you may not stop or reload it.") from None
+        except ProcessLookupError:
+            raise ServiceError(f"{self.name} has just ended.") from None
+        return descriptor
+
+
+def servers(words: list[str], options: Mapping[str, object]) -> list[Server]:
+    """Those that are meant: by pid file, by address, by port, or all. Raises UsageError."""
+    if len(words) > 1:
+        raise UsageError(f"one server at a time, not {len(words)}: {' '.join(words)}.")
+    path = str(options.get("pid_file") or "")
+    if not path and words and words[0].endswith(".pid"):
+        path = words[0]
+    if path:
+        return [Server(path)]
+    folder = run_folder()
+    found = [Server(os.path.join(folder, name)) for name in sorted(os.listdir(folder)) if name.endswith(".pid")]
+    if words:
+        wanted = words[0].removeprefix("http://").rstrip("/")
+        return [each for each in found if each.name == wanted or each.name.rpartition(":")[2] == wanted]
+    return found
+
+
+def one(words: list[str], options: Mapping[str, object]) -> Server | None:
+    """The one that runs and is meant; None if none does. Raises UsageError if it is not clear which."""
+    running = [each for each in servers(words, options) if each.pid]
+    if len(running) > 1:
+        names = ", ".join(each.name for each in running)
+        raise UsageError(f"several run: say which ({names}).")
+    return running[0] if running else None
+
+
+# --- Commands -----------------------------------------------------------------------------------------------------------
+
+
+def status_command(words: list[str], options: dict[str, object]) -> int:
+    """`microwsgi status`."""
+    try:
+        found = servers(words, options)
+    except ServiceError as error:
+        print(f"microwsgi: {error}", file=sys.stderr)  # noqa: T201 - what went wrong
+        return UNKNOWN
+    states = [
+        {"name": each.name, "pid": each.pid, **(each.ask("state", PATIENCE) if each.pid else {})} for each in found
+    ]
+    if options["json"]:
+        print(json.dumps(states))  # noqa: T201 - what was asked for
+    else:
+        for server, state in zip(found, states, strict=True):
+            print(shown(server, state))  # noqa: T201 - what was asked for
+        if not found:
+            print(f"{words[0]} does not run." if words else "Nothing runs in the background.")  # noqa: T201 - what was asked for
+    if found and all(each.pid for each in found):
+        return RUNNING
+    return DEAD if any(each.left for each in found) else STOPPED
+
+
+def stop_command(words: list[str], options: dict[str, object]) -> int:
+    """`microwsgi stop`. Raises UsageError."""
+    server = one(words, options)
+    if server is None:
+        print("Nothing runs that could be stopped.")  # noqa: T201 - and that is no failure (LSB)
+        return 0
+    ended = server.signal(signal.SIGTERM)
+    try:
+        wait = float(str(options["wait"]))
+        if ends(ended, 0 if options["force"] else wait):
+            print(f"{server.name} has stopped.")  # noqa: T201 - what was done
+            return 0
+        if not options["force"]:
+            raise ServiceError(
+                f"{server.name} has not ended within {wait:g} s; it still finishes what runs.\n"
+                f"  Try:  microwsgi stop --force {server.name}"
+            )
+        for number in (signal.SIGTERM, signal.SIGKILL):  # the second TERM is: wait for nothing
+            signal.pidfd_send_signal(ended, number)
+            if ends(ended, FORCED):
+                break
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(ended)
+    print(f"{server.name} was stopped.")  # noqa: T201 - what was done
+    return 0
+
+
+def reload_command(words: list[str], options: dict[str, object]) -> int:
+    """`microwsgi reload`: 0 when the new code serves. Raises UsageError."""
+    server = one(words, options)
+    if server is None:
+        print("Nothing runs that could be reloaded.", file=sys.stderr)  # noqa: T201 - what went wrong
+        return NOT_RUNNING
+    answer = server.ask("reload", float(str(options["wait"])))
+    if not answer:
+        raise ServiceError(f"{server.name} has not said that the new code serves; see its log.")
+    if answer["trouble"]:
+        raise ServiceError(f"{answer['trouble']}\n  The last version that worked goes on serving.")
+    print(f"{server.name} serves the new code.")  # noqa: T201 - what was done
+    return 0
+
+
+def logs_command(words: list[str], options: dict[str, object]) -> int:
+    """`microwsgi logs`: the end of a log, and with --follow what comes, also after it was rotated. Raises UsageError."""
+    server = one(words, options)
+    path = str(server.ask("state", PATIENCE).get("log", "")) if server else ""
+    if not path:
+        raise ServiceError("no server runs that has a log of its own: see microwsgi status.")
+    try:
+        for text in lines(path, int(str(options["lines"])), follow=bool(options["follow"])):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        pass
+    except OSError as error:
+        raise ServiceError(f"{path} can't be read: {error.strerror}.") from None
+    return 0
+
+
+# --- What they need -----------------------------------------------------------------------------------------------------
+
+
+def ends(descriptor: int, seconds: float) -> bool:
+    """Whether a process ends within so many seconds."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+def shown(server: Server, state: Mapping[str, object]) -> str:
+    """A server's state for people."""
+    if not server.pid:
+        return f"{server.name} does not run{'; it was killed, and has left its pid file' if server.left else ''}."
+    lines = [f"{server.name} runs as process {server.pid}"]
+    if "uptime" not in state:
+        return f"{lines[0]}, and does not answer."
+    workers: list[dict[str, object]] = state["workers"]  # type: ignore[assignment]  # as Service.state makes it
+    urls: list[str] = state["urls"]  # type: ignore[assignment]
+    number: Callable[[str], int] = lambda name: int(str(state[name]))  # noqa: E731 - a cast of five values
+    lines[0] += f", up {duration(float(str(state['uptime'])))}: {state['application']}"
+    lines += [f"  {each}" for each in urls]
+    counts = [counted(number("requests"), "request"), counted(number("errors"), "error")]
+    counts += [f"{number('running')} running", counted(number("connections"), "connection")]
+    lines.append(f"  {', '.join(counts)}")
+    pids = ", ".join(str(worker["pid"]) for worker in workers)
+    size = f", {bytes_text(number('memory'))} of memory" if state["memory"] else ""
+    lines.append(f"  {counted(len(workers), 'worker')} ({pids}){size}")
+    if state["log"]:
+        lines.append(f"  Log:  {state['log']}")
+    return "\n".join(lines)
+
+
+def lines(path: str, last: int, *, follow: bool) -> Iterator[str]:
+    """The last lines of a file; then, for ever, what is written to it, or to the file that has its name by then."""
+    log = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115 - another takes its place
+    yield "".join(log.readlines()[-last:] if last else [])
+    while follow:
+        if text := log.read():
+            yield text
+            continue
+        time.sleep(LOOK)  # nothing tells of a file's growth that every system has
+        try:
+            moved = not os.path.samestat(os.stat(path), os.fstat(log.fileno()))
+        except FileNotFoundError:
+            continue
+        if moved:
+            yield log.read()
+            log.close()
+            log = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115
+    log.close()

@@ -1,0 +1,110 @@
+"""A background process's files, and the pipe on which it says that it serves: see `microwsgi.server.daemon`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import MutableMapping
+from stat import S_IMODE
+
+from microwsgi.errors import UsageError
+from microwsgi.options import Options
+
+VARIABLE = "_MICROWSGI_READY_FD"
+"""How the background process knows its end of the pipe. Not one of the variables that people set: those are options."""
+UMASK = 0o027
+"""Of a background process, unless --umask says otherwise: what it writes is for its group to read, and for no others."""
+
+# --- Files ---------------------------------------------------------------------------------------------------------------
+
+
+def run_folder() -> str:
+    """The folder for pid files: of this user and nobody else. Raises UsageError."""
+    if base := os.environ.get("XDG_RUNTIME_DIR"):
+        folder = os.path.join(base, "microwsgi")
+    elif not os.geteuid():
+        folder = "/run/microwsgi"
+    else:
+        folder = f"/tmp/microwsgi-{os.geteuid()}"  # noqa: S108 - which is checked below to be ours
+    try:
+        os.makedirs(folder, 0o700, exist_ok=True)
+        status = os.lstat(folder)
+    except OSError as error:
+        raise UsageError(f"the folder {folder} can't be made: {error.strerror}. Set XDG_RUNTIME_DIR.") from None
+    if status.st_uid != os.geteuid() or S_IMODE(status.st_mode) & 0o022:
+        raise UsageError(f"{folder} is another user's, or others may write there. Set XDG_RUNTIME_DIR.")
+    return folder
+
+
+def pid_path(options: Options, address: str) -> str:
+    """The pid file of a server; "" while its port is not known."""
+    if options.pid_file:
+        return os.path.abspath(options.pid_file)
+    if address.endswith(":0"):
+        return ""
+    return os.path.join(run_folder(), file_name(address) + ".pid")
+
+
+def log_path(options: Options) -> str:
+    """Where a background process writes what it says. Raises UsageError."""
+    if options.log_file:
+        return os.path.abspath(options.log_file)
+    if os.geteuid():
+        base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    else:
+        base = os.environ.get("XDG_STATE_HOME") or "/var/log"
+    folder = os.path.join(base, "microwsgi")
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the folder {folder} can't be made: {error.strerror}. Give --log-file FILE.") from None
+    return os.path.join(folder, file_name(options.addresses[0]) + ".log")
+
+
+def file_name(address: str) -> str:
+    """An address as a file's name."""
+    return address.replace("%", "%25").replace("/", "%2F")
+
+
+def address_of(name: str) -> str:
+    """The address that a file's name is made of."""
+    return name.replace("%2F", "/").replace("%25", "%")
+
+
+def redirect(path: str) -> None:
+    """Have what this process writes go to the end of a file; to the same as before if that can't be. Raises OSError."""
+    # O_NOCTTY: a terminal that is given as the log must not become this session's.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
+    descriptor = os.open(path, flags, 0o640)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    if descriptor > 2:  # noqa: PLR2004 - the standard streams
+        os.close(descriptor)
+
+
+# --- The pipe ------------- ----------------------------------------------------------------------------------------------
+
+
+class Readiness:
+    """The background process's end of the pipe; without one, nobody waits."""
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        self.descriptor = int(environ.pop(VARIABLE, "-1"))
+        if self.descriptor >= 0:
+            os.set_inheritable(self.descriptor, False)
+
+    def tell(self, **message: object) -> None:
+        """Say how it went, once; then nobody waits any more."""
+        if self.descriptor < 0:
+            return
+        try:
+            os.write(self.descriptor, json.dumps(message).encode() + b"\n")
+        except OSError:
+            pass  # who waited has gone
+        self.close()
+
+    def close(self) -> None:
+        """Give the pipe back, in a child: the launcher must see its end."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1

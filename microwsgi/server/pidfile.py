@@ -1,0 +1,95 @@
+"""A pid file whose lock is the truth: the system takes it away with the process, whatever that died of.
+
+The number in the file is for people and for scripts. Nothing here believes it: after a kill -9, a restart of the machine, or
+when the number is another program's by now, nobody holds the lock. It is a lock of the process (POSIX), not of the open file:
+children that are forked do not have it, and the system tells who does.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+from microwsgi.errors import ServiceError
+
+LOCK = "hhqqi"
+"""struct flock of Linux (fcntl(2)): type, whence, start, length, and the process."""
+
+
+class PidFile:
+    """A pid file of this process."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.descriptor = -1
+
+    def lock(self) -> None:
+        """Take it, and write the pid into it. Raises ServiceError: another process has it, or it can't be written."""
+        try:
+            self.descriptor = self.locked()
+            # First the number, then the end: who reads it meanwhile finds an old number or this one.
+            number = f"{os.getpid()}\n".encode()
+            os.pwrite(self.descriptor, number, 0)
+            os.ftruncate(self.descriptor, len(number))
+        except OSError as error:
+            raise ServiceError(f"the pid file {self.path} can't be written: {error.strerror}.") from None
+
+    def locked(self) -> int:
+        """A descriptor of the file that has the path, with the lock on it."""
+        while True:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if same_file(descriptor, self.path):  # its last owner may have removed it just before
+                    return descriptor
+            except OSError as error:
+                os.close(descriptor)
+                if error.errno in {errno.EACCES, errno.EAGAIN}:
+                    raise ServiceError(
+                        f"microwsgi runs already, as process {holder(self.path)} (it has locked {self.path})."
+                    ) from None
+                raise
+            os.close(descriptor)
+
+    def release(self) -> None:
+        """Remove it; where a user that privileges were dropped to may not, it is empty afterwards."""
+        if self.descriptor < 0:
+            return
+        try:
+            if same_file(self.descriptor, self.path):
+                os.unlink(self.path)
+        except OSError:
+            os.ftruncate(self.descriptor, 0)
+        os.close(self.descriptor)
+        self.descriptor = -1
+
+
+def same_file(descriptor: int, path: str) -> bool:
+    """Whether an open file is the one that has a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def holder(path: str) -> int:
+    """The process that has locked a pid file; 0 if none has. Raises OSError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return 0
+    try:
+        asked = struct.pack(LOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, _, _, pid = struct.unpack(LOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+        if kind == fcntl.F_UNLCK:
+            return 0
+        return int(pid) if pid > 0 else number(os.pread(descriptor, 20, 0))  # it may be out of this PID namespace
+    finally:
+        os.close(descriptor)
+
+
+def number(text: bytes) -> int:
+    """What a pid file says."""
+    return int(text) if text.strip().isdigit() else 0

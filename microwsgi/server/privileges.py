@@ -1,0 +1,70 @@
+"""Root no longer: for good, and verified.
+
+`microwsgi.service` calls this after the sockets are bound and the log is open, and before anything of the application is
+imported: its code never runs as root, not even while it is imported anew.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+
+from microwsgi.errors import UsageError
+
+
+class Identity:
+    """Whom to become: a user, a group, or both, by name or number. Raises UsageError."""
+
+    def __init__(self, user: str, group: str) -> None:
+        self.name = user
+        self.uid, self.gid = -1, -1
+        try:
+            if user:
+                entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+                self.name, self.uid, self.gid = entry.pw_name, entry.pw_uid, entry.pw_gid
+            if group:
+                self.gid = (grp.getgrgid(int(group)) if group.isdigit() else grp.getgrnam(group)).gr_gid
+        except KeyError as error:
+            raise UsageError(f"there is no such user or group here: {error.args[0]}.") from None
+        if os.geteuid() and not (self.uid in {-1, os.geteuid()} and self.gid in {-1, os.getegid()}):
+            raise UsageError("--user and --group are for root, who has privileges to drop: leave them out.")
+
+    def own(self, path: str) -> None:
+        """Give a file to it: what it must be able to open again."""
+        if not os.geteuid():
+            os.chown(path, self.uid, self.gid, follow_symlinks=False)
+
+    def become(self) -> None:
+        """Be this user and group from here on. Raises UsageError if that can't be, or if there is a way back."""
+        if os.geteuid():
+            return
+        try:
+            if self.uid >= 0:
+                os.initgroups(self.name, self.gid)
+            else:
+                os.setgroups([self.gid])
+            os.setgid(self.gid)
+            if self.uid >= 0:
+                os.setuid(self.uid)  # root's setuid is for good: the saved user is set, too
+        except OSError as error:
+            raise UsageError(f"root's privileges can't be dropped: {error.strerror}.") from None
+        self.verify()
+
+    def verify(self) -> None:
+        """Raises UsageError where something of root is left."""
+        groups = {os.getgid(), os.getegid()}
+        users = {os.getuid(), os.geteuid()} if self.uid >= 0 else {self.uid}
+        if groups != {self.gid} or users != {self.uid}:
+            raise UsageError("root's privileges were not dropped: the system still has this process as another user.")
+        if self.uid <= 0:
+            return
+        try:
+            os.setuid(0)
+        except PermissionError:
+            pass
+        else:
+            raise UsageError("root's privileges were not dropped: this process could become root again.")
+        library = os.path.dirname(os.__file__)
+        if not os.access(library, os.R_OK | os.X_OK):
+            raise UsageError(f"{self.name} may not read {library}, where Python itself is: use one that all may read.")

@@ -1,0 +1,140 @@
+"""The real command, in the background: started, asked and stopped as a person does it, with folders of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection
+from pathlib import Path
+from textwrap import dedent
+
+from tests.running import LIMIT, environment, microwsgi
+
+APPLICATION = """
+    import os, sys, time
+
+    def app(environ, start_response):
+        path = environ["PATH_INFO"]
+        if path == "/gate":
+            open("began", "w").close()
+            while not os.path.exists("go"):
+                time.sleep(0.005)
+        if path == "/fail":
+            1 / 0
+        try:
+            print("asked for", path, file=sys.stderr, flush=True)
+        except OSError:
+            pass
+        os.umask(umask := os.umask(0))
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [f"{os.getpid()} {os.getcwd()} {os.getuid()}:{os.getgid()} {umask:o}".encode()]
+    """
+
+
+class Machine:
+    """A user's folders, and the commands run there; what is left running at the end is killed."""
+
+    def __init__(self, folder: Path, python: list[str] | None = None, **variables: str) -> None:
+        self.folder = folder
+        self.python = python
+        for name in ("run", "state"):
+            (folder / name).mkdir(mode=0o700, exist_ok=True)
+        self.variables = {"XDG_RUNTIME_DIR": f"{folder}/run", "XDG_STATE_HOME": f"{folder}/state", **variables}
+        self.write("site_a.py", APPLICATION)
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(dedent(text))
+        return path
+
+    def __call__(self, *arguments: str, code: int = 0, **more: str) -> str:
+        """What a command says; its exit code must be this one. Its streams end with it: nothing in the background has them."""
+        done = subprocess.run(
+            [*self.python, *arguments] if self.python else microwsgi(*arguments),
+            cwd=self.folder,
+            env=environment(**self.variables, **more),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=60,
+            check=False,
+        )
+        text = done.stdout.decode()
+        assert done.returncode == code, f"code {done.returncode}, not {code}; it said:\n{text}"
+        return text
+
+    def start(self, *arguments: str, app: str = "site_a:app", code: int = 0, **more: str) -> int:
+        """Serve in the background on a free port, and the port."""
+        where = () if {"-b", "-p"} & {*arguments} else ("-p", "0")
+        said = self("serve", app, "--daemon", *where, *arguments, code=code, **more)
+        return int(said.split("http://127.0.0.1:")[1].split("/")[0]) if "http://127" in said else 0
+
+    def states(self, *arguments: str) -> list[dict[str, object]]:
+        """What runs. The exit code is not looked at."""
+        command = microwsgi("status", "--json", *arguments)
+        done = subprocess.run(command, env=environment(**self.variables), capture_output=True, timeout=60, check=False)
+        found: list[dict[str, object]] = json.loads(done.stdout)
+        return found
+
+    def pids(self) -> list[int]:
+        """What runs, or should, as the pid files have it."""
+        return [int(path.read_text() or 0) for path in [*self.folder.rglob("*.pid")]]
+
+    def log(self) -> str:
+        """All that was said in the background."""
+        return "".join(path.read_text() for path in sorted(self.folder.glob("state/microwsgi/*.log")))
+
+    def end(self) -> None:
+        """Kill what still runs."""
+        for state in self.states() if [*self.folder.glob("run/microwsgi/*.pid")] else []:
+            kill(int(str(state["pid"])))
+        for path in self.folder.glob("*.pid"):
+            for state in self.states("--pid-file", str(path)):
+                kill(int(str(state["pid"])))
+
+
+def kill(pid: int) -> None:
+    """A process of ours, whose lock was just seen, and its children by their parent's death."""
+    if pid:
+        os.kill(pid, signal.SIGKILL)
+
+
+def fetch(port: int, path: str = "/") -> str:
+    """The body of an answer with status 200."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        text = response.read().decode()
+        assert response.status == 200, (response.status, text)
+        return text
+    finally:
+        connection.close()
+
+
+def eventually(look: Callable[[], object], what: str = "") -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + LIMIT
+    while not look():
+        assert time.monotonic() < end, what or "it never came so"
+        time.sleep(0.005)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended."""
+    try:
+        return " Z" in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
