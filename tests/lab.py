@@ -13,18 +13,18 @@ import contextlib
 import http.client
 import itertools
 import os
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tests.programs import absent, need
-from tests.running import LIMIT, ROOT, Running
+from tests.running import LIMIT, ROOT, Running, python
 
 NEAR, ROUTER, ROUTER_FAR, FAR = "10.97.1.1", "10.97.1.2", "10.97.2.1", "10.97.2.2"
 NOBODY = 65534
@@ -39,7 +39,7 @@ class Lab:
         prefix = f"mw{os.getpid()}x{next(numbers)}"
         self.near, self.router, self.far = self.spaces = [f"{prefix}{name}" for name in ("near", "router", "far")]
         self.ip = need("ip")
-        self.line: Running | None = None
+        self.started: list[Running] = []
 
     def __enter__(self) -> Self:
         if os.geteuid() != 0:
@@ -68,8 +68,8 @@ class Lab:
         for space, device, address in ((self.near, "v0", NEAR), (self.router, "v1", ROUTER)):
             self.do(space, f"ip addr add {address}/24 dev {device}")
             self.do(space, f"ip link set {device} up")
-        self.line = Running([sys.executable, "-m", "tests.delayline", self.router, self.far, str(self.delay)])
-        self.line.line("ready")
+        self.started.append(Running(python("-m", "tests.delayline", self.router, self.far, str(self.delay))))
+        self.started[0].line("ready")
         for space, address, peer in ((self.router, ROUTER_FAR, FAR), (self.far, FAR, ROUTER_FAR)):
             self.do(space, f"ip addr add {address} peer {peer} dev line")
             self.do(space, "ip link set line up")
@@ -78,8 +78,8 @@ class Lab:
 
     def tear_down(self) -> None:
         """All of it, with what still runs in it."""
-        if self.line is not None:
-            self.line.end()
+        for running in reversed(self.started):
+            running.end()
         for space in self.spaces:
             found = subprocess.run([self.ip, "netns", "pids", space], capture_output=True, text=True, check=False)
             for pid in found.stdout.split():
@@ -89,12 +89,14 @@ class Lab:
 
     def command(self, space: str, *command: str, user: int = 0) -> list[str]:
         """A command as it runs in a namespace, as this user."""
-        as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
+        # An interpreter may live where only root can read: that is all that the user can beyond a common one.
+        reads = [f"--{kind}-caps=-all,+dac_read_search" for kind in ("inh", "ambient")]
+        as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *reads] if user else []
         return [self.ip, "netns", "exec", space, *as_user, *command]
 
     def do(self, space: str, command: str) -> str:
         """Run a command in a namespace, and what it printed."""
-        words = command.split()
+        words = shlex.split(command)
         words[0] = shutil.which(words[0]) or need(words[0])
         done = subprocess.run(
             self.command(space, *words), capture_output=True, text=True, check=False, timeout=6 * LIMIT, cwd=ROOT
@@ -103,8 +105,9 @@ class Lab:
         return done.stdout
 
     def start(self, space: str, command: Sequence[str], user: int = 0, **settings: str) -> Running:
-        """A command that goes on in a namespace; the caller ends it, or the lab's end does."""
-        return Running(self.command(space, *command, user=user), ROOT, **settings)
+        """A command that goes on in a namespace, until the lab ends if nobody ends it before."""
+        self.started.append(Running(self.command(space, *command, user=user), ROOT, **settings))
+        return self.started[-1]
 
     def lose(self, share: int) -> None:
         """Drop every so manieth packet that goes from near to far: exactly, not by chance."""

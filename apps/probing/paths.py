@@ -21,8 +21,9 @@ UNSEEN = 15.0
 """Seconds after the last look at which the tracing ends."""
 MTU_EVERY = 60.0
 """Seconds between two looks for the path's MTU."""
-AT_ONCE = 8
-"""Datagrams of a round that are under way at the same time: routers answer only so many a second."""
+STEP = 2
+"""Hops that are looked for at the same time where nothing is known yet. Hosts and routers answer only so many a second, so
+that what is sent beyond the target would cost answers that count."""
 SILENT = 5
 """Hops after each other that say nothing, behind which nothing is looked for."""
 
@@ -79,7 +80,7 @@ class Way:
 
     def run(self) -> None:
         """Round after round, until nobody has looked for a while."""
-        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="hop") as pool:
+        with ThreadPoolExecutor(HOPS, thread_name_prefix="hop") as pool:
             while True:
                 self.round(pool)
                 self.tell(self)
@@ -112,7 +113,7 @@ class Way:
         """The hops up to the target, or up to where nobody says anything any more."""
         hops: list[Hop] = []
         while len(hops) < HOPS:
-            ahead = range(len(hops) + 1, min(len(hops) + AT_ONCE, HOPS) + 1)
+            ahead = range(len(hops) + 1, min(max(len(self.hops), len(hops) + STEP), HOPS) + 1)
             for hop in pool.map(lambda ttl: probe(self.target, ttl, self.rounds), ahead):
                 hops.append(hop)
                 if hop.arrived or hop.trouble:
