@@ -26,8 +26,9 @@ from microwsgi.server.channel import Message
 from microwsgi.server.environ import Environ
 from microwsgi.server.gateway import Application
 from microwsgi.server.handshake import Handshakes
+from microwsgi.server.processes import fork, fork_is_safe, spawn
 from microwsgi.server.sockets import urls
-from microwsgi.server.supervisor import Child, Generation, Notices, Supervisor, fork
+from microwsgi.server.supervisor import Child, Generation, Notices, Supervisor
 from microwsgi.server.watch import Watch
 from microwsgi.server.worker import Worker, figures
 from microwsgi.service import Service, service
@@ -49,8 +50,10 @@ def run(application: object, options: Options, ssl_context: object = None) -> No
         if options.reload:
             exclude = options.reload_exclude
             watch = Watch(options.app_dir, options.reload_include, exclude, polling=options.reload_poll)
-        life = partial(live, application, options, listeners, terminal)
-        supervisor = Supervisor(options, listeners, partial(fork, live=life), notices=terminal, watch=watch)
+        begin = partial(fork, live=partial(live, application, options, listeners, terminal))
+        if not fork_is_safe():
+            begin = partial(spawn, call="microwsgi.supervised:live_spawned", what=[application, vars(options)])
+        supervisor = Supervisor(options, listeners, begin, notices=terminal, watch=watch)
         outside.attend(supervisor)
         start = time.monotonic()
         supervisor.run()
@@ -95,6 +98,15 @@ def live(
         with one_prompt(server, worker.take_terminal, worker.leave_terminal):
             server.serve_forever()
         worker.tell(report=figures(server))
+
+
+def live_spawned(worker: Worker, listeners: list[socket.socket], what: list[object]) -> None:
+    """The same in a process that has nothing of its parent but the sockets."""
+    spec, values = what
+    options = Options()
+    vars(options).update(values)  # type: ignore[call-overload]  # of `run`, by way of JSON
+    terminal = Terminal(options, listeners, https(options, None), Service(options))
+    live(spec, options, listeners, terminal, worker)  # type: ignore[arg-type]  # of `run`, too
 
 
 def error_page(error: BaseException, text: str) -> Application:  # noqa: ARG001 - for who has more to say about it

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -290,3 +291,56 @@ def test_a_unix_socket_outlives_the_children_and_not_the_parent(command: Command
 def test_an_object_can_not_be_reloaded() -> None:
     with pytest.raises(UsageError, match="name"):
         serve(lambda environ, start_response: [], port=0, reload=True)
+
+
+PROGRAM = """
+    import threading, time
+    from microwsgi import serve
+
+    threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+    serve("main:app", port=0, grace_time=2.0, access_log="off", {options})
+    """
+
+
+def test_a_program_with_threads_has_spawned_children_that_do_the_same(folder: Path) -> None:
+    (folder / "program.py").write_text(dedent(PROGRAM.format(options="reload=True")))
+    running = Running([sys.executable, "program.py"], cwd=folder)
+    try:
+        url = running.url()
+        running.line("Reloads on save")
+        assert value(url) == "1"
+        kept = HTTPConnection(url.removeprefix("http://"), timeout=LIMIT)
+        kept.request("GET", "/")
+        kept.getresponse().read()
+        (folder / "helper.py").write_text("VALUE = 2\n")
+        running.line("changed: helper.py; serving main:app")
+        kept.request("GET", "/")
+        assert kept.getresponse().read().split()[0] == b"2", "an idle connection is handed over"
+        kept.close()
+        (folder / "helper.py").write_text("VALUE = = 2\n")
+        running.line("The last version that worked goes on")
+        assert value(url) == "2"
+        (folder / "main.py").unlink()
+        (folder / "helper.py").write_text("import os; os._exit(4)\n")
+        (folder / "main.py").write_text("import helper\n")
+        running.line("the process that imports the application ended with code 4")
+        assert running.stop() == 0
+    finally:
+        running.end()
+    pids = (folder / "imports").read_text().split()
+    assert len(pids) == len(set(pids))
+
+
+def test_spawned_workers_are_replaced(folder: Path) -> None:
+    (folder / "program.py").write_text(dedent(PROGRAM.format(options="workers=2")))
+    running = Running([sys.executable, "program.py"], cwd=folder)
+    try:
+        url = running.url()
+        eventually(2, lambda: len({fetch(url)[1] for _ in range(20)}))
+        before = {fetch(url)[1] for _ in range(20)}
+        running.send_signal(signal.SIGHUP)
+        running.line("loaded anew")
+        assert not before & {fetch(url)[1] for _ in range(20)}
+        assert running.stop(signal.SIGTERM) == 0
+    finally:
+        running.end()

@@ -15,14 +15,11 @@ If it fails, the last good generation goes on serving.
 
 from __future__ import annotations
 
-import atexit
 import os
 import selectors
 import signal
 import socket
-import sys
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,8 +28,8 @@ from microwsgi.errors import LoadError
 from microwsgi.options import Options
 from microwsgi.server.channel import Channel, Message
 from microwsgi.server.handover import Handover
+from microwsgi.server.processes import Parent, Started, manner, nothing
 from microwsgi.server.watch import Watch
-from microwsgi.server.worker import Worker
 
 STARTING, READY, SERVING, LEAVING = "starting", "ready", "serving", "leaving"
 """What a child is at: it imports the application; it waits for the word to serve; it serves; it ends."""
@@ -46,31 +43,6 @@ END = 1.0
 ANSWER = 1.0
 """Seconds that children may take to tell their figures."""
 NEVER = float("inf")
-
-
-class Process:
-    """A forked process, with those methods of subprocess.Popen that are needed."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
-
-    def poll(self) -> int | None:
-        """How it ended, a signal as a negative number; None while it runs."""
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-        return self.returncode
-
-    def terminate(self) -> None:
-        """Ask it to end."""
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it."""
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
 
 
 class Generation:
@@ -89,7 +61,7 @@ class Generation:
 class Child:
     """A process, its channel, and what is known of it."""
 
-    def __init__(self, process: Process, channel: Channel, generation: Generation) -> None:
+    def __init__(self, process: Started, channel: Channel, generation: Generation) -> None:
         self.process = process
         self.pid = process.pid
         self.channel = channel
@@ -139,7 +111,7 @@ class Notices:
         return iter(())
 
 
-class Supervisor:
+class Supervisor(Parent):
     """Serving processes: `options.workers` of them, or one, always of the newest code that works.
 
     `start` makes a process, which has the second end of a channel, and the listeners. With a `watch`, code that can't be loaded
@@ -150,7 +122,7 @@ class Supervisor:
         self,
         options: Options,
         listeners: list[socket.socket],
-        start: Callable[[Supervisor, socket.socket, socket.socket], Process],
+        start: Callable[[Supervisor, socket.socket, socket.socket], Started],
         *,
         notices: Notices | None = None,
         watch: Watch | None = None,
@@ -305,6 +277,11 @@ class Supervisor:
         if not any(each in self.children for each in older):
             self.succeeded = None
             self.notices.serving(first)
+
+    @property
+    def trouble(self) -> str:
+        """Why the newest code can't be imported, if a process has ended in the attempt."""
+        return self.generation.trouble
 
     def serving(self) -> list[Child]:
         """Those that serve."""
@@ -534,67 +511,3 @@ class Supervisor:
             child.channel.close()
         if self.watch is not None:
             self.watch.close()
-
-
-def nothing(*_: object) -> None:
-    """A signal's handler, where the signal's number is read elsewhere, or the signal means nothing."""
-
-
-def manner(code: int) -> str:
-    """How a process ended, for people."""
-    if code >= 0:
-        return f"ended with code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
-
-
-def fork(
-    supervisor: Supervisor, ours: socket.socket, theirs: socket.socket, live: Callable[[Worker], object]
-) -> Process:
-    """A child that has all that the parent has imported, and whose life is `live`."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.on_signal)  # the child must not answer one as its parent would
-    pid = os.fork()
-    if not pid:
-        ours.close()
-        be_child(supervisor, theirs, live)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, supervisor.on_signal)
-    return Process(pid)
-
-
-def be_child(supervisor: Supervisor, theirs: socket.socket, live: Callable[[Worker], object]) -> None:
-    """Live, and end the process: nothing of the parent's may run on in its child."""
-    code = 1
-    try:
-        atexit._clear()  # noqa: SLF001 - as multiprocessing does; the parent's are the parent's
-        signal.set_wakeup_fd(-1)
-        for number in supervisor.on_signal:
-            signal.signal(number, signal.SIG_DFL)
-        be_steered()
-        supervisor.close()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, supervisor.on_signal)
-        live(Worker(Channel(theirs), supervisor.handover, supervisor.generation.trouble))
-        atexit._run_exitfuncs()  # noqa: SLF001
-        code = 0
-    except BaseException:  # noqa: BLE001
-        traceback.print_exc()
-    finally:
-        end_process(code)
-
-
-def be_steered() -> None:
-    """Not mind what a terminal tells all of its processes: the parent says what it means."""
-    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), nothing)
-
-
-def end_process(code: int) -> None:
-    """End without waiting for threads that the application has left."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass
-    os._exit(code)
