@@ -15,6 +15,8 @@ from microwsgi.errors import ListenError
 from microwsgi.options import port as port_number
 from microwsgi.server.procnet import holder, is_loopback, own_addresses
 
+UNACKNOWLEDGED = 60_000
+"""Milliseconds after which a client is gone that acknowledges nothing; Linux would wait for a quarter of an hour."""
 ATTEMPTS = 20
 """Free ports that are tried until one is free in both families."""
 NEAR = 100
@@ -122,13 +124,20 @@ def bind_all(addresses: list[tuple[int, str]], port: int, backlog: int) -> list[
     return listeners
 
 
+def tune(listener: socket.socket) -> None:
+    """Set what the accepted sockets inherit."""
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # RFC 5482; Linux has it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
+
+
 def bind(family: int, host: str, port: int) -> socket.socket:
     """A bound socket, not listening yet."""
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":  # elsewhere it would let two programs have the same port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the accepted sockets inherit it
+        tune(listener)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # what is asked for, and no more
         listener.setblocking(False)
@@ -223,7 +232,7 @@ def listen_descriptor(text: str, backlog: int) -> socket.socket:
         if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             listener.listen(backlog)
         if listener.family in {socket.AF_INET, socket.AF_INET6}:
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tune(listener)
     except OSError as error:
         listener.detach()  # it is the parent's
         raise ListenError(f"fd://{text} is a socket that can't listen: {error.strerror}.") from None

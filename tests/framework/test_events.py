@@ -21,8 +21,10 @@ from webob import Request, Response
 from microwsgi.framework import events
 from microwsgi.framework.events import COMMENT, PENDING, Broadcaster, Stream, event_bytes
 from tests.framework.peers import PEERS, serving
+from tests.lab import NEAR, Lab, fetch, socket_path
 from tests.programs import absent
 from tests.running import Running as Command
+from tests.running import python
 from tests.server.exchange import TIME, Running
 
 Environ = dict[str, Any]
@@ -387,6 +389,48 @@ def test_a_thousand_streams_hold_no_thread_and_miss_nothing(command: Callable[..
     wait_until(lambda: ask("/").startswith("0 listen"))
     assert server.stop() == 0
     assert "rror" not in server.output.replace("0 errors", "")
+
+
+VANISHING = """
+import socket, sys, time
+with socket.create_connection((sys.argv[1], 8000)) as connection:
+    connection.sendall(b"GET /events HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n")
+    print(connection.recv(4096).partition(b" ")[0], flush=True)
+    time.sleep(60)
+"""
+IMPATIENT = """
+import sys
+from microwsgi.cli import main
+from microwsgi.server import sockets
+sockets.UNACKNOWLEDGED = 300
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_client_whose_network_is_gone_is_noticed_by_the_heartbeat(tmp_path: Path) -> None:
+    """No end and no reset comes from it: what was sent is not acknowledged."""
+    (tmp_path / "streams.py").write_text(APPLICATION)
+    path = socket_path(tmp_path)
+    with Lab() as lab:
+        arguments = [
+            "serve",
+            str(tmp_path / "streams.py") + ":app",
+            "-b",
+            f"{NEAR}:8000",
+            "-b",
+            path,
+            "--allow-host",
+            "*",
+        ]
+        server = lab.start(lab.near, python("-c", IMPATIENT, *arguments))
+        server.line("Ctrl-C")
+        client = lab.start(lab.far, python("-c", VANISHING, NEAR))
+        client.line("HTTP/1.1")
+        assert fetch(path, "/")[1].startswith(b"1 listen")
+        lab.do(lab.router, "ip link set line down")
+        wait_until(lambda: fetch(path, "/")[1].startswith(b"0 listen"))
+        client.end()
+        server.end()
 
 
 def test_a_connection_can_be_used_again_after_a_stream() -> None:

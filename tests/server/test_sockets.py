@@ -16,7 +16,7 @@ import pytest
 
 from microwsgi.errors import ListenError
 from microwsgi.server import procnet, sockets
-from microwsgi.server.sockets import host_and_port, listen, loopback_only, unlink, url, urls
+from microwsgi.server.sockets import UNACKNOWLEDGED, host_and_port, listen, loopback_only, unlink, url, urls
 from tests.programs import absent
 
 LINUX = sys.platform == "linux"
@@ -96,6 +96,16 @@ def test_a_listener_does_not_block_nor_wait_to_send(opened: Opener) -> None:
     assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
     with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), "accepted sockets inherit it"
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNACKNOWLEDGED
+
+
+def test_a_system_without_a_limit_for_what_is_not_acknowledged_will_do(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(socket, "TCP_USER_TIMEOUT", raising=False)
+    (listener,) = opened("127.0.0.1:0")
+    assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @needs_ipv6
