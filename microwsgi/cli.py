@@ -222,6 +222,18 @@ COMMANDS = (
         ),
         examples=("microwsgi logs -n 100", "microwsgi logs --follow"),
     ),
+    Command(
+        "unit",
+        "microwsgi.commands.unit:unit_command",
+        "Print a systemd unit that serves an application.",
+        words="APP [options]",
+        about=("APP and the options are those of microwsgi serve.",),
+        options=(
+            Option("Unit", "socket", False, switch, "", "the socket, by which systemd starts the service"),
+            *OPTIONS,
+        ),
+        examples=("microwsgi unit hello:app --workers 2", "microwsgi unit hello:app -b 0.0.0.0:80 --socket"),
+    ),
 )
 """What `microwsgi` can do."""
 

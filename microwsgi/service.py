@@ -20,13 +20,13 @@ from microwsgi import __version__
 from microwsgi.errors import ListenError, UsageError
 from microwsgi.options import Options
 from microwsgi.server.background import UMASK, Readiness, log_path, pid_path, redirect
-from microwsgi.server.log import AccessLog
 from microwsgi.server.notify import Notifier
 from microwsgi.server.pidfile import PidFile
 from microwsgi.server.privileges import Identity
+from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, unlink, url, urls
 from microwsgi.server.supervisor import LEAVING, SERVING, Child, Supervisor
-from microwsgi.serving import is_terminal, say
+from microwsgi.serving import is_terminal, reopen_log, say
 
 ASKED = 64
 """Bytes that a question on the socket may have."""
@@ -199,15 +199,11 @@ class Service:
             if child.state in {SERVING, LEAVING}:
                 child.order("reopen")
 
-    def reopen_in_child(self, access_log: AccessLog | None) -> None:
+    def reopen_in_child(self, server: WSGIServer) -> None:
         """The same in a child, for its own access log, too."""
         if self.log:
             reopen(self.log)
-        if access_log is not None:
-            try:
-                access_log.reopen()
-            except OSError as error:
-                say(f"{access_log.target} can't be opened anew: {error.strerror}; the old file is written on.")
+        reopen_log(server)
 
     def write_state(self) -> None:
         """USR2: the state, as a line of JSON in the log."""

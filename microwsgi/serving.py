@@ -6,13 +6,14 @@ UsageError.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from importlib import import_module
@@ -294,21 +295,30 @@ def say(text: str) -> None:
 
 
 class Stop:
-    """What the signals do: the first has the server finish what runs, the second raises KeyboardInterrupt in `run`."""
+    """What the signals do where there is no parent process: see the table in docs/daemon.md.
+
+    The first INT or TERM has the server finish what runs, the second raises KeyboardInterrupt in `run`.
+    """
 
     def __init__(self) -> None:
         self.signals = 0
         self.server: WSGIServer | None = None
+        self.began = time.monotonic()
+        self.at_terminal = is_terminal(sys.stderr)
+        self.others: dict[int, Callable[[WSGIServer], object]] = {}
+        for name, act in (("SIGHUP", self.hang_up), ("SIGUSR1", reopen_log), ("SIGUSR2", self.write_state)):
+            if hasattr(signal, name):  # Windows has none of them
+                self.others[getattr(signal, name)] = act
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Listen to INT and TERM, outside of the main thread to neither.
+        """Listen to the signals, outside of the main thread to none.
 
         Also as process 1, where the kernel ignores what nobody listens to, and in a script's background, where the shell
         has had INT ignored.
         """
         try:
-            before = [(number, signal.signal(number, self.heard)) for number in SIGNALS]
+            before = [(number, signal.signal(number, self.heard)) for number in (*SIGNALS, *self.others)]
         except ValueError:
             before = []
         try:
@@ -319,6 +329,14 @@ class Stop:
 
     def heard(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's signature
         """In the main thread, between two of its steps."""
+        if number in self.others:
+            if self.server is not None:
+                self.others[number](self.server)
+            return
+        self.stop()
+
+    def stop(self) -> None:
+        """INT and TERM."""
         if self.server is None:
             raise KeyboardInterrupt
         self.signals += 1
@@ -329,6 +347,27 @@ class Stop:
             return
         self.server.request_stop()
         still_running(self.server)
+
+    def hang_up(self, _: WSGIServer) -> None:
+        """HUP: the terminal is closed, or somebody wants new code, which takes a parent process."""
+        if self.at_terminal and not is_terminal(sys.stderr):
+            self.stop()
+        else:
+            say("HUP: one process alone can't serve new code without a gap. Start it with --workers 1 for that.")
+
+    def write_state(self, server: WSGIServer) -> None:
+        """USR2: the state, as a line of JSON."""
+        state = {"pid": os.getpid(), "urls": urls(server.listeners), "uptime": round(time.monotonic() - self.began, 1)}
+        say(json.dumps({**state, **server.figures()}))
+
+
+def reopen_log(server: WSGIServer) -> None:
+    """USR1: the access log has been moved, and a new one is to be written; if there can be none, the old one."""
+    if isinstance(server.access_log, AccessLog):
+        try:
+            server.access_log.reopen()
+        except OSError as error:
+            say(f"{server.access_log.target} can't be opened anew: {error.strerror}; the old file is written on.")
 
 
 def still_running(server: WSGIServer) -> None:

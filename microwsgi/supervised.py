@@ -30,7 +30,7 @@ from microwsgi.server.processes import fork, fork_is_safe, spawn
 from microwsgi.server.sockets import urls
 from microwsgi.server.supervisor import Child, Generation, Notices, Supervisor
 from microwsgi.server.watch import Watch
-from microwsgi.server.worker import Worker, figures
+from microwsgi.server.worker import Worker
 from microwsgi.service import Service, service
 from microwsgi.serving import banner, farewell, https, listening, make, open_log, say, still_running
 
@@ -93,11 +93,11 @@ def live(
         if worker.wait_for_word() != "serve":
             return
         worker.on_stop = still_running
-        worker.orders["reopen"] = lambda _: terminal.service.reopen_in_child(log)
+        worker.orders["reopen"] = terminal.service.reopen_in_child
         worker.attend(server)
         with one_prompt(server, worker.take_terminal, worker.leave_terminal):
             server.serve_forever()
-        worker.tell(report=figures(server))
+        worker.tell(report=server.figures())
 
 
 def live_spawned(worker: Worker, listeners: list[socket.socket], what: list[object]) -> None:

@@ -24,6 +24,11 @@ APPLICATION = """
             open("began", "w").close()
             while not os.path.exists("go"):
                 time.sleep(0.005)
+        if path == "/orphan":
+            os.spawnlp(os.P_WAIT, "sh", "sh", "-c", "sleep 0.05 &")
+        if path == "/variables":
+            start_response("200 OK", [])
+            return [" ".join(os.environ).encode()]
         if path == "/fail":
             1 / 0
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -18,7 +20,7 @@ from textwrap import dedent
 import pytest
 
 from tests.programs import absent, need
-from tests.running import LIMIT, Running, microwsgi
+from tests.running import LIMIT, Running, environment, microwsgi
 
 Command = Callable[..., Running]
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -186,6 +188,58 @@ def test_threads_that_the_application_left_do_not_keep_it_after_another_signal(c
         running.send_signal(signal.SIGTERM)
         time.sleep(0.01)
     assert running.wait() == 0
+
+
+def test_usr1_opens_the_access_log_anew(command: Command, folder: Path) -> None:
+    logs = folder / "logs"
+    logs.mkdir()
+    running = command("serve", "gated", "-p", "0", "--access-log", "logs/log", cwd=folder)
+    running.url()
+    running.line("Ctrl-C")
+    (logs / "log").rename(logs / "log.1")
+    running.send_signal(signal.SIGUSR1)
+    wait_for(logs / "log")
+    logs.rename(folder / "moved")
+    running.send_signal(signal.SIGUSR1)
+    running.line("can't be opened anew: No such file or directory; the old file is written on")
+    assert running.stop() == 0
+
+
+def test_usr2_says_the_state_as_json(command: Command, folder: Path) -> None:
+    running = command("serve", "gated", "-p", "0", cwd=folder)
+    url = running.url()
+    running.line("Ctrl-C")
+    client = Client(url, "/gate", folder)
+    running.send_signal(signal.SIGUSR2)
+    state = json.loads(running.line("pid"))
+    assert (state["pid"], state["urls"], state["requests"], state["running"]) == (running.pid, [f"{url}/"], 1, 1)
+    (folder / "go").touch()
+    client.join(LIMIT)
+
+
+def test_hup_says_what_new_code_takes(command: Command, folder: Path) -> None:
+    running = command("serve", "gated", "-p", "0", cwd=folder)
+    running.line("Ctrl-C")
+    running.send_signal(signal.SIGHUP)
+    running.line("Start it with --workers 1 for that")
+    assert running.stop() == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "1")], ids=["one process", "a parent"])
+def test_a_terminal_that_is_closed_stops_it(folder: Path, options: tuple[str, ...]) -> None:
+    ours, theirs = pty.openpty()
+    command = microwsgi("serve", "gated", "-p", "0", *options)
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    with process:
+        said = b""
+        while b"Ctrl-C" not in said:
+            said += os.read(ours, 4096)
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)  # what the shell does, or the kernel for its terminal's session
+        assert process.wait(LIMIT) == 0
 
 
 @pytest.fixture

@@ -606,6 +606,15 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         now = self.clock()
         return [(h.requestline, now - h.began) for h in list(self.connections.values()) if h.owned and h.began]
 
+    def figures(self) -> dict[str, object]:
+        """What has been done so far, and what it is at."""
+        return {
+            "requests": self.requests,
+            "errors": self.failures,
+            "connections": len(self.connections),
+            "running": len(self.in_flight()),
+        }
+
 
 def make_server(
     host: str,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from microwsgi.options import LONGEST
-from microwsgi.server.channel import Channel, Message
+from microwsgi.server.channel import Channel
 from microwsgi.server.handover import Handover
 from microwsgi.server.server import WSGIServer
 
@@ -39,7 +39,7 @@ class Worker:
             "stop": self.stop,
             "now": self.end,
             "prompt": lambda _: self.terminal.release(),
-            "report": lambda server: self.tell(report=figures(server)),
+            "report": lambda server: self.tell(report=server.figures()),
         }
 
     def wait_for_word(self) -> str:
@@ -95,13 +95,3 @@ def words(channel: Channel) -> Iterator[str]:
     while (messages := channel.receive()) is not None:
         for message in messages:
             yield str(message["do"])
-
-
-def figures(server: WSGIServer) -> Message:
-    """What a server has done so far, and what it is at."""
-    return {
-        "requests": server.requests,
-        "errors": server.failures,
-        "connections": len(server.connections),
-        "running": len(server.in_flight()),
-    }

@@ -1,0 +1,309 @@
+"""A service among others: what systemd is told and passes, root's privileges, process 1 of a container."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from microwsgi.server.notify import Notifier, passed_sockets
+from tests.background import APPLICATION, Machine, eventually, fetch, free_port
+from tests.programs import absent, need
+from tests.running import LIMIT, ROOT, Running, environment, microwsgi
+
+Command = Callable[..., Running]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Machine(tmp_path)  # writes the application
+    return tmp_path
+
+
+# --- systemd: what it is told -------------------------------------------------------------------------------------------
+
+
+class Manager:
+    """Who listens on NOTIFY_SOCKET."""
+
+    def __init__(self, address: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(f"\0{address[1:]}" if address.startswith("@") else address)
+        self.socket.settimeout(LIMIT)
+        self.heard: list[str] = []
+
+    def hear(self, start: str) -> str:
+        """The next message that begins so."""
+        while not (message := self.socket.recv(4096).decode()).startswith(start):
+            self.heard.append(message)
+        self.heard.append(message)
+        return message
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Manager, str]]:
+    address = f"@microwsgi-test-{os.getpid()}" if request.param == "abstract" else str(tmp_path / "notify")
+    if request.param == "abstract" and sys.platform != "linux":
+        pytest.skip("only Linux has abstract sockets")
+    manager = Manager(address)
+    yield manager, address
+    manager.socket.close()
+
+
+def test_systemd_hears_when_it_serves_reloads_and_stops(
+    command: Command, folder: Path, manager: tuple[Manager, str]
+) -> None:
+    systemd, address = manager
+    running = command("serve", "site_a:app", "-p", "0", cwd=folder, NOTIFY_SOCKET=address)
+    assert "STATUS=serving site_a:app at http://127.0.0.1:" in systemd.hear("READY=1")
+    port = int(running.url().rpartition(":")[2])
+    assert "NOTIFY_SOCKET" not in fetch(port, "/variables").split()
+    running.send_signal(signal.SIGHUP)
+    _, clock = systemd.hear("RELOADING=1").split("\n")
+    assert int(clock.removeprefix("MONOTONIC_USEC=")) > 0
+    systemd.hear("READY=1")
+    (folder / "site_a.py").write_text("app = 1 / 0")
+    running.send_signal(signal.SIGHUP)
+    systemd.hear("RELOADING=1")
+    assert "STATUS=serving the last version that worked; 'site_a' failed" in systemd.hear("READY=1")
+    running.send_signal(signal.SIGTERM)
+    systemd.hear("STOPPING=1")
+    assert running.wait() == 0
+    assert [message for message in systemd.heard if message.startswith("STOPPING")] == ["STOPPING=1"]
+
+
+def test_the_watchdog_gets_signs_of_life_until_a_worker_hangs(command: Command, folder: Path) -> None:
+    systemd = Manager(str(folder / "notify"))
+    interval = {"WATCHDOG_USEC": "100000", "NOTIFY_SOCKET": str(folder / "notify")}
+    running = command("serve", "site_a:app", "-p", "0", "--workers", "2", cwd=folder, **interval)
+    systemd.hear("READY=1")
+    worker = int(fetch(int(running.url().rpartition(":")[2])).split()[0])
+    for _ in range(3):
+        systemd.hear("WATCHDOG=1")
+    os.kill(worker, signal.SIGSTOP)
+    systemd.socket.settimeout(0.5)  # ten times the interval
+    signs = 0
+    with suppress(TimeoutError):
+        while signs < 20:
+            systemd.hear("WATCHDOG=1")
+            signs += 1
+    assert signs < 20
+    os.kill(worker, signal.SIGCONT)
+    systemd.socket.settimeout(LIMIT)
+    systemd.hear("WATCHDOG=1")
+    systemd.socket.close()
+
+
+def test_what_is_meant_for_another_process_is_not_taken() -> None:
+    environ = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1", "NOTIFY_SOCKET": "@x"}
+    assert passed_sockets(environ) == []
+    assert Notifier(environ).interval == 0
+    assert "NOTIFY_SOCKET" not in environ
+
+
+# --- systemd: what it passes --------------------------------------------------------------------------------------------
+
+
+ACTIVATE = """
+    import fcntl, os, sys
+    passed = [fcntl.fcntl(int(text), fcntl.F_DUPFD, 20) for text in sys.argv[1:3]]
+    for target, descriptor in enumerate(passed, 3):
+        os.dup2(descriptor, target)
+        os.close(descriptor)
+    os.environ["LISTEN_PID"] = str(os.getpid())
+    os.execv(sys.argv[3], sys.argv[3:])
+    """
+"""As systemd starts a service: its sockets are the descriptors from 3 on."""
+
+
+@pytest.mark.parametrize("how", [(), ("-b", "fd://web")], ids=["all", "by name"])
+def test_passed_sockets_are_served(folder: Path, how: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        ports = [each.getsockname()[1] for each in (first, second)]
+        for each in (first, second):
+            os.set_inheritable(each.fileno(), True)
+        numbers = [str(each.fileno()) for each in (first, second)]
+        variables = {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "other:web"}
+        process = subprocess.Popen(
+            [sys.executable, "-c", dedent(ACTIVATE), *numbers, *microwsgi("serve", "site_a:app", *how)],
+            cwd=folder,
+            env=environment(**variables),
+            close_fds=False,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    with process:
+        assert process.stderr is not None
+        said = ""
+        while "Ctrl-C" not in said:
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+        assert f":{ports[1]}/" in said
+        assert (f":{ports[0]}/" in said) == (not how)
+        assert not {"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} & {*fetch(ports[1], "/variables").split()}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT) == 0
+
+
+def test_systemds_own_tool_activates_it(folder: Path) -> None:
+    activate, port = need("systemd-socket-activate"), free_port()
+    listen = [activate, "-l", f"127.0.0.1:{port}", "--fdname=web", f"--setenv=PYTHONPATH={ROOT}"]
+    running = Running([*listen, *microwsgi("serve", "site_a:app", "-b", "fd://web")], cwd=folder)
+    try:
+        eventually(lambda: can_connect(port))
+        assert fetch(port)
+        assert running.stop(signal.SIGTERM) == 0
+    finally:
+        running.end()
+
+
+def can_connect(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize("options", [("--workers", "2"), ("-b", "0.0.0.0:80", "--app-dir", "with space")])
+def test_systemd_accepts_the_units(folder: Path, options: tuple[str, ...]) -> None:
+    analyze = need("systemd-analyze")
+    for name, more in (("hello.service", ()), ("hello.socket", ("--socket",))):
+        done = subprocess.run(
+            microwsgi("unit", "hello:app", *options, *more),
+            cwd=folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        (folder / name).write_text(done.stdout)
+    files = [str(folder / "hello.service"), str(folder / "hello.socket")]
+    verified = subprocess.run([analyze, "verify", *files], capture_output=True, text=True, check=False)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    safe = [analyze, "security", "--offline=true", "--threshold=35", files[0]]
+    judged = subprocess.run(safe, capture_output=True, text=True, check=False)
+    assert judged.returncode == 0, judged.stdout[-300:]
+
+
+# --- Root ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def roots() -> Iterator[Machine]:
+    """Root's, in a folder that all may read, with a Python and a copy of the package that all may read."""
+    if os.geteuid():
+        absent("root", "only root has privileges to drop")
+    python = "/usr/bin/python3"
+    new_enough = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+    if not os.path.exists(python) or subprocess.run(new_enough, check=False).returncode:
+        absent("system python", "there is no Python 3.11 that all users may read")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        shutil.copytree(ROOT / "microwsgi", folder / "microwsgi", ignore=shutil.ignore_patterns("__pycache__"))
+        machine = Machine(folder, [python, "-m", "microwsgi"], PYTHONPATH=name, PYTHONDONTWRITEBYTECODE="1")
+        yield machine
+        machine.end()
+
+
+def low_port() -> int:
+    """One that only root may open."""
+    for port in range(1023, 600, -1):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no low port is free")
+
+
+def test_root_binds_and_nobody_serves(roots: Machine) -> None:
+    port = low_port()
+    roots("serve", "site_a:app", "--daemon", "-p", str(port), "--user", "nobody", "--log-file", "log")
+    worker, _, who, _ = fetch(port).split()
+    assert who.startswith("65534:")
+    (pid,) = roots.pids()
+    for each in (pid, int(worker)):
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{each}/status").read_text().splitlines())
+        assert set(status["Uid"].split()) == {"65534"}
+        assert set(status["Gid"].split()) == {who.partition(":")[2]}
+        assert "0" not in status["Groups"].split()
+        assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+    roots("reload")
+    assert fetch(port).split()[0] != worker
+    assert roots("status").startswith(f"127.0.0.1:{port} runs as process {pid}")
+    roots("stop")
+    roots("status", code=3)  # the folder is root's: the pid file is empty, not gone
+    roots("serve", "site_a:app", "--daemon", "-p", str(port), "--user", "nobody", "--log-file", "log")
+
+
+def test_a_group_alone_and_what_is_not_there(roots: Machine) -> None:
+    port = free_port()
+    roots("serve", "site_a:app", "--daemon", "-p", str(port), "--group", "nogroup")
+    assert " 0:65534 " in fetch(port)
+    assert "no such user" in roots("serve", "site_a:app", "-p", "0", "--user", "no-such", code=2)
+
+
+def test_a_python_that_only_root_may_read_is_named(roots: Machine) -> None:
+    if os.access(os.path.dirname(os.__file__), os.R_OK) and not Path(os.__file__).is_relative_to("/root"):
+        pytest.skip("this Python may be read by all")
+    roots.python = [sys.executable, "-m", "microwsgi"]
+    said = roots("serve", "site_a:app", "--daemon", "-p", "0", "--user", "nobody", code=2)
+    assert "nobody may not read" in said
+
+
+def test_who_is_not_root_has_nothing_to_drop(folder: Path) -> None:
+    said = "--user and --group are for root"
+    if os.geteuid():
+        done = subprocess.run(microwsgi("serve", "--user", "root"), capture_output=True, text=True, check=False)
+    else:
+        source = (
+            "import os, sys; os.setuid(65534); from microwsgi.server.privileges import Identity; Identity('root', '')"
+        )
+        if not os.path.exists("/usr/bin/python3"):
+            absent("system python", "there is no Python that all users may read")
+        command = [
+            sys.executable,
+            "-c",
+            source.replace("os.setuid", "from microwsgi.server import privileges; os.setuid"),
+        ]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert said in done.stderr
+
+
+# --- Process 1 ----------------------------------------------------------------------------------------------------------
+
+
+def test_process_1_of_a_container_reaps_orphans_and_replaces_workers(folder: Path) -> None:
+    unshare = [need("unshare"), "--pid", "--fork", "--kill-child"]
+    if os.geteuid():
+        unshare.append("--map-root-user")
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        absent("namespaces", "this user may not make a PID namespace")
+    (folder / "site_a.py").write_text(APPLICATION.replace("\n    ", "\n"))
+    running = Running([*unshare, *microwsgi("serve", "site_a:app", "-p", "0")], cwd=folder)
+    try:
+        port = int(running.url().rpartition(":")[2])
+        (first,) = children(running.pid)
+        (worker,) = children(first)
+        for _ in range(3):
+            fetch(port, "/orphan")
+        eventually(lambda: children(first) == [worker], "an orphan was not reaped")
+        os.kill(worker, signal.SIGKILL)
+        running.line("was killed by SIGKILL")
+        assert fetch(port)
+        os.kill(first, signal.SIGTERM)
+        assert running.wait() == 0
+    finally:
+        running.end()
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
