@@ -1,6 +1,7 @@
 """A link with a delay: two TUN devices in two network namespaces, and what comes out of one goes into the other, later.
 
-python -m tests.delayline NAMESPACE NAMESPACE SECONDS
+With a jitter, each packet takes up to so many seconds more, but none overtakes another. As a program:
+`python -m tests.delayline NAMESPACE NAMESPACE SECONDS [JITTER]`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import random
 import select
 import struct
 import sys
@@ -31,8 +33,9 @@ def tun(namespace: str) -> int:
     return device
 
 
-def carry(ends: tuple[int, int], delay: float) -> None:
+def carry(ends: tuple[int, int], delay: float, jitter: float) -> None:
     """Pass packets on, each after the delay, for ever."""
+    luck = random.Random(1)
     on_the_way: dict[int, deque[tuple[float, bytes]]] = {end: deque() for end in ends}
     other = dict((ends, ends[::-1]))
     while True:
@@ -44,7 +47,8 @@ def carry(ends: tuple[int, int], delay: float) -> None:
                 while True:
                     packet = os.read(here, 65536)
                     if len(queue) < MOST:
-                        queue.append((time.monotonic() + delay, packet))
+                        at = time.monotonic() + delay + jitter * luck.random() ** 4
+                        queue.append((max(at, queue[-1][0] if queue else at), packet))
             except OSError:
                 pass  # nothing more, or the device is down
         now = time.monotonic()
@@ -59,4 +63,4 @@ def carry(ends: tuple[int, int], delay: float) -> None:
 if __name__ == "__main__":
     devices = tun(sys.argv[1]), tun(sys.argv[2])
     print("ready", flush=True)  # noqa: T201
-    carry(devices, float(sys.argv[3]))
+    carry(devices, float(sys.argv[3]), float(sys.argv[4]) if len(sys.argv) > 4 else 0.0)

@@ -32,10 +32,10 @@ numbers = itertools.count()
 
 
 class Lab:
-    """The namespaces, until the end of the `with`. `delay` is in seconds, each way."""
+    """The namespaces, until the end of the `with`. `delay` is in seconds, each way; a packet takes up to `jitter` more."""
 
-    def __init__(self, delay: float = 0.0) -> None:
-        self.delay = delay
+    def __init__(self, delay: float = 0.0, jitter: float = 0.0) -> None:
+        self.delay, self.jitter = delay, jitter
         prefix = f"mw{os.getpid()}x{next(numbers)}"
         self.near, self.router, self.far = self.spaces = [f"{prefix}{name}" for name in ("near", "router", "far")]
         self.ip = need("ip")
@@ -68,7 +68,9 @@ class Lab:
         for space, device, address in ((self.near, "v0", NEAR), (self.router, "v1", ROUTER)):
             self.do(space, f"ip addr add {address}/24 dev {device}")
             self.do(space, f"ip link set {device} up")
-        self.started.append(Running(python("-m", "tests.delayline", self.router, self.far, str(self.delay))))
+        self.started.append(
+            Running(python("-m", "tests.delayline", self.router, self.far, str(self.delay), str(self.jitter)))
+        )
         self.started[0].line("ready")
         for space, address, peer in ((self.router, ROUTER_FAR, FAR), (self.far, FAR, ROUTER_FAR)):
             self.do(space, f"ip addr add {address} peer {peer} dev line")

@@ -1,0 +1,100 @@
+"""The pictures in docs/apps: `python -m tests.pictures docs/apps` makes them, as root, in a network of its own (tests/lab.py).
+
+The link is 20 ms long with some jitter, and loses each fiftieth packet; a probe a second looks at it for two minutes.
+"""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from tests.lab import FAR, Lab, socket_path
+from tests.programs import need
+from tests.running import microwsgi
+
+SECONDS = 120
+SIZE = {"width": 900, "height": 600}
+CONFIG = f"""
+interval = 2
+probes = 20
+timeout = 0.5
+target = [
+    {{name = "far", module = "icmp", target = "{FAR}"}},
+    {{name = "web", module = "http", target = "{FAR}:8000", path = "/"}},
+    {{name = "closed", module = "tcp", target = "{FAR}:8001"}},
+]
+"""
+PAGES = {"probe": "/", "path": "/to?target=far"}
+
+
+class Relay(http.server.ThreadingHTTPServer):
+    """What a browser asks of a port is asked of a Unix socket: a server in a namespace has no port here."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path.removeprefix("unix:")
+        super().__init__(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+
+    def finish_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+        """Both ways, until one side ends."""
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(self.path)
+            there = threading.Thread(target=copy, args=(request, other))
+            there.start()
+            copy(other, request)
+            there.join()
+
+
+def copy(source: socket.socket, target: socket.socket) -> None:
+    """All that comes."""
+    try:
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+def main(folder: Path) -> None:
+    """Make them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with Lab(0.010, 0.008) as lab, tempfile.TemporaryDirectory() as name:
+        lab.lose(50)
+        web = lab.start(lab.far, microwsgi("serve", "apps.echo:app", "--bind", f"{FAR}:8000", "--access-log", "off"))
+        web.line("8000")
+        relays = {}
+        for app in PAGES:
+            place = Path(name) / app
+            place.mkdir()
+            (place / "probe.toml").write_text(CONFIG, encoding="utf-8")
+            command = microwsgi("serve", f"apps.{app}:app", "--bind", socket_path(place), "--access-log", "off")
+            lab.start(lab.near, command, PROBE_CONFIG=str(place / "probe.toml")).line("unix:")
+            relays[app] = Relay(socket_path(place))
+            threading.Thread(target=relays[app].serve_forever, daemon=True).start()
+        shoot(folder, {app: f"http://127.0.0.1:{relay.server_port}{PAGES[app]}" for app, relay in relays.items()})
+
+
+def shoot(folder: Path, pages: dict[str, str]) -> None:
+    """Open the pages, look at them for a while, and keep what is seen."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=need("chromium"), args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        tabs = {}
+        for app, url in pages.items():
+            tabs[app] = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]  # a dict of two int
+            tabs[app].goto(url)
+        time.sleep(SECONDS)
+        for app, tab in tabs.items():
+            tab.screenshot(path=folder / f"{app}.png", full_page=True)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
