@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.machinery import (
     BYTECODE_SUFFIXES,
@@ -50,8 +51,9 @@ class Codes:
             with open(path, "rb") as file:
                 data = file.read()
             if digest(data) == content:
-                code = SourceFileLoader("", path).source_to_code(data, path)
-                self.codes[path] = content, code
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # the child has given them
+                    self.codes[path] = content, SourceFileLoader("", path).source_to_code(data, path)
         except (OSError, SyntaxError, ValueError):
             pass  # whoever imports it will say so
 

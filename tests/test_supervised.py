@@ -293,6 +293,105 @@ def test_an_object_can_not_be_reloaded() -> None:
         serve(lambda environ, start_response: [], port=0, reload=True)
 
 
+def test_an_import_that_hangs_is_given_up_for_better_code(command: Command, folder: Path) -> None:
+    running = command("serve", "main", "-p", "0", "--reload", cwd=folder)
+    url = running.url()
+    running.line("Reloads on save")
+    (folder / "helper.py").write_text("import time\nopen('began', 'w').close()\ntime.sleep(3600)\n")
+    eventually(True, (folder / "began").exists)
+    assert value(url) == "1"
+    (folder / "helper.py").write_text("VALUE = 2\n")
+    running.line(r"changed: helper\.py; serving main:app")
+    assert value(url) == "2"
+
+
+def test_what_is_imported_in_a_request_is_watched_too(command: Command, folder: Path) -> None:
+    (folder / "late.py").write_text("VALUE = 'a'\n")
+    (folder / "main.py").write_text(
+        "def app(environ, start_response):\n"
+        "    if environ['PATH_INFO'] == '/late':\n        import late\n"
+        "    start_response('200 OK', [])\n    return [b'1']\n"
+    )
+    running = command("serve", "main", "-p", "0", "--reload", cwd=folder)
+    url = running.url()
+    running.line("Reloads on save")
+    (folder / "late.py").write_text("VALUE = 'b'\n")  # nobody has imported it
+    fetch(url, "/late")
+    (folder / "late.py").write_text("VALUE = 'c'\n")
+    running.line(r"changed: late\.py")
+    assert len([line for line in running.said if "changed" in line]) == 1
+
+
+def test_the_shared_and_not_the_own_is_imported_by_the_parent(command: Command, folder: Path) -> None:
+    """A program that prints is flushed before each fork, so that nothing is written twice."""
+    (folder / "helper.py").write_text("import sched, webob\nVALUE = 1\n")
+    (folder / "program.py").write_text(
+        dedent("""
+            import atexit, sys
+            from microwsgi import serve
+
+            print("printed once")
+            atexit.register(lambda: print("ended once"))
+            serve("main:app", port=0, reload=True)
+            print(*[name in sys.modules for name in ("sched", "webob", "main", "helper")])
+            """)
+    )
+    running = Running([sys.executable, "program.py"], cwd=folder)
+    try:
+        url = running.url()
+        assert value(url) == "1"
+        for number in range(2, 5):
+            (folder / "helper.py").write_text(f"import sched, webob\nVALUE = {number}\n")
+            running.line("changed: helper.py; serving main:app")
+        assert running.stop() == 0
+    finally:
+        running.end()
+    assert "True True False False" in running.said
+    assert running.said.count("printed once") == running.said.count("ended once") == 1
+
+
+def test_a_head_that_is_half_sent_goes_to_the_successor(command: Command, folder: Path) -> None:
+    running = command("serve", "main", "-p", "0", "--reload", cwd=folder)
+    host, port = running.url().removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=LIMIT) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: 127")
+        assert value(f"http://{host}:{port}") == "1", "so that the other one was accepted, too"
+        (folder / "helper.py").write_text("VALUE = 2\n")
+        running.line("changed: helper.py; serving main:app")
+        client.sendall(b".0.0.1\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while data := client.recv(65536):
+            answer += data
+    assert answer.partition(b"\r\n\r\n")[2].split()[0] == b"2"
+
+
+def test_many_replacements_leave_nothing_open(command: Command, folder: Path) -> None:
+    running = command("serve", "main", "-p", "0", "--reload", cwd=folder)
+    url = running.url()
+    running.line("Reloads on save")
+
+    def opened() -> list[list[str]]:
+        """What parent and child have open, but for the numbers."""
+        pids = (running.pid, fetch(url)[1].split()[1])
+        links = [[os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()] for pid in pids]
+        return [sorted(re.sub(r"\d+", "", link) for link in each) for each in links]
+
+    before = opened()
+    for number in range(20):
+        (folder / "helper.py").write_text(f"VALUE = {number}\n")
+        running.line("changed: helper.py; serving main:app")
+    eventually(before, opened)
+
+
+def test_several_processes_are_told_of_in_the_environ(command: Command, folder: Path) -> None:
+    (folder / "main.py").write_text(
+        "def app(environ, start_response):\n    start_response('200 OK', [])\n"
+        "    return [str(environ['wsgi.multiprocess']).encode()]\n"
+    )
+    assert fetch(command("serve", "main", "-p", "0", "--workers", "2", cwd=folder).url())[1] == "True"
+    assert fetch(command("serve", "main", "-p", "0", "--reload", cwd=folder).url())[1] == "False"
+
+
 PROGRAM = """
     import threading, time
     from microwsgi import serve

@@ -43,6 +43,7 @@ class Handover:
         try:
             socket.send_fds(self.giving, [bytes([listener]) + handler.received], [connection.fileno()])
         except OSError:
+            self.giving.setblocking(False)  # who has kept one waiting is not to keep the others
             return False
         return True
 

@@ -85,6 +85,9 @@ def manner(code: int) -> str:
 
 def fork(parent: Parent, ours: socket.socket, theirs: socket.socket, live: Callable[[Worker], object]) -> Started:
     """A child that has all that the parent has imported, and whose life is `live`."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()  # else the child would write it, too
     signal.pthread_sigmask(signal.SIG_BLOCK, parent.on_signal)  # the child must not answer one as its parent would
     pid = os.fork()
     if not pid:
