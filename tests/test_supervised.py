@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import py_compile
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -336,7 +338,7 @@ def test_the_shared_and_not_the_own_is_imported_by_the_parent(command: Command, 
             print(*[name in sys.modules for name in ("sched", "webob", "main", "helper")])
             """)
     )
-    running = Running([sys.executable, "program.py"], cwd=folder)
+    running = Running([sys.executable, "program.py"], cwd=folder, PYTHONUNBUFFERED="")
     try:
         url = running.url()
         assert value(url) == "1"
@@ -390,6 +392,28 @@ def test_several_processes_are_told_of_in_the_environ(command: Command, folder: 
     )
     assert fetch(command("serve", "main", "-p", "0", "--workers", "2", cwd=folder).url())[1] == "True"
     assert fetch(command("serve", "main", "-p", "0", "--reload", cwd=folder).url())[1] == "False"
+
+
+def test_no_compiled_file_is_read_or_written_for_own_modules(command: Command, folder: Path) -> None:
+    helper = folder / "helper.py"
+    helper.write_text("VALUE = 9\n")
+    status = helper.stat()
+    stale = Path(py_compile.compile(str(helper), doraise=True) or "")
+    helper.write_text("VALUE = 1\n")
+    os.utime(helper, ns=(status.st_atime_ns, status.st_mtime_ns))
+    told = [sys.executable, "-c", "import helper; print(helper.VALUE)"]
+    assert subprocess.run(told, cwd=folder, capture_output=True, check=True).stdout == b"9\n", (
+        "Python takes the stale one"
+    )
+    running = command("serve", "main", "-p", "0", "--reload", cwd=folder, PYTHONDONTWRITEBYTECODE="")
+    url = running.url()
+    assert value(url) == "1"
+    for number in range(2, 6):
+        helper.write_text(f"VALUE = {number}\n")
+        os.utime(helper, ns=(status.st_atime_ns, status.st_mtime_ns))
+        running.line("changed: helper.py; serving main:app")
+        assert value(url) == str(number)
+    assert [path.name for path in stale.parent.iterdir()] == [stale.name]
 
 
 PROGRAM = """
