@@ -65,11 +65,14 @@ class Imports:
         self.codes = codes
         self.read: dict[str, bytes] = {}  # files, and the digests of what was read
         self.told: Callable[[dict[str, bytes]], object] | None = None
-        """Called with each file that is read, unless its code is known."""
         self.before = set(sys.modules)
 
-    def install(self) -> None:
-        """Have imports go through here; for the rest of the process's life."""
+    def install(self, told: Callable[[dict[str, bytes]], object]) -> None:
+        """Have imports go through here, for the rest of the process's life.
+
+        `told` is called with each file that is read, and its digest, unless its code is known already.
+        """
+        self.told = told
         hook = FileFinder.path_hook(
             (ExtensionFileLoader, EXTENSION_SUFFIXES),
             (type("Loader", (Loader,), {"imports": self}), SOURCE_SUFFIXES),
@@ -107,7 +110,9 @@ class Imports:
         return [name for name in self.names() if shared(name)]
 
     def report(self) -> dict[str, object]:
-        """All of it, for the parent."""
+        """All that the parent wants to know."""
+        if self.told is None:
+            return {"modules": self.modules()}
         return {"files": self.files(), "folders": self.folders(), "modules": self.modules()}
 
 

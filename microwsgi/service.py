@@ -20,12 +20,13 @@ from microwsgi import __version__
 from microwsgi.errors import ListenError, UsageError
 from microwsgi.options import Options
 from microwsgi.server.background import UMASK, Readiness, log_path, pid_path, redirect
+from microwsgi.server.children import LEAVING, SERVING, Child
 from microwsgi.server.notify import Notifier
 from microwsgi.server.pidfile import PidFile
 from microwsgi.server.privileges import Identity
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, unlink, url, urls
-from microwsgi.server.supervisor import LEAVING, SERVING, Child, Supervisor
+from microwsgi.server.supervisor import Supervisor
 from microwsgi.serving import is_terminal, reopen_log, say
 
 ASKED = 64

@@ -24,12 +24,13 @@ from microwsgi.loader import load_named
 from microwsgi.options import Options
 from microwsgi.prompt import one_prompt, set_terminal_attributes, terminal_attributes
 from microwsgi.server.channel import Message
+from microwsgi.server.children import Child, Generation, Notices
 from microwsgi.server.environ import Environ
 from microwsgi.server.gateway import Application
 from microwsgi.server.handshake import Handshakes
 from microwsgi.server.processes import fork, fork_is_safe, spawn
 from microwsgi.server.sockets import urls
-from microwsgi.server.supervisor import Child, Generation, Notices, Supervisor
+from microwsgi.server.supervisor import Supervisor
 from microwsgi.server.watch import Watch
 from microwsgi.server.worker import Worker
 from microwsgi.service import Service, service
@@ -76,8 +77,7 @@ def live(
     terminal.service.leave()
     imports = Imports(terminal.codes)
     if options.reload:
-        imports.install()
-        imports.told = lambda files: worker.tell(files=files)
+        imports.install(lambda files: worker.tell(files=files))
     try:
         if worker.trouble:
             raise LoadError(worker.trouble)

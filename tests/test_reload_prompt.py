@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import termios
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -36,6 +37,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield start
     for terminal in terminals:
         terminal.end()
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has used."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def test_nothing_is_replaced_while_a_prompt_is_open(start: Start, tmp_path: Path) -> None:
@@ -70,6 +77,9 @@ def test_control_c_waits_for_the_person_and_a_second_one_leaves_the_terminal_as_
     terminal.until(r"\(Pdb\) ")
     terminal.process.send_signal(signal.SIGINT)
     terminal.until("Stopping; waiting for 1 request")
+    before = processor_seconds(terminal.process.pid)
+    time.sleep(1.5)  # no waiting for something: more than grace_time and what is added to it
+    assert processor_seconds(terminal.process.pid) - before < 0.5, "the parent waits without working"
     terminal.type("p 'still', 'here'")
     terminal.until(r"\('still', 'here'\)")
     terminal.process.send_signal(signal.SIGINT)

@@ -302,8 +302,9 @@ def test_an_import_that_hangs_is_given_up_for_better_code(command: Command, fold
     (folder / "helper.py").write_text("import time\nopen('began', 'w').close()\ntime.sleep(3600)\n")
     eventually(True, (folder / "began").exists)
     assert value(url) == "1"
+    (folder / "main.py").write_text(dedent(APPLICATION) + "# changed, too\n")
     (folder / "helper.py").write_text("VALUE = 2\n")
-    running.line(r"changed: helper\.py; serving main:app")
+    running.line(r"changed: helper\.py, main\.py; serving main:app")
     assert value(url) == "2"
 
 

@@ -27,12 +27,20 @@ from contextlib import contextmanager
 from microwsgi.errors import LoadError
 from microwsgi.options import Options
 from microwsgi.server.channel import Channel, Message
+from microwsgi.server.children import (
+    LEAVING,
+    NEVER,
+    READY,
+    SERVING,
+    STARTING,
+    Child,
+    Generation,
+    Notices,
+    Question,
+)
 from microwsgi.server.handover import Handover
 from microwsgi.server.processes import Parent, Started, manner, nothing
 from microwsgi.server.watch import Watch
-
-STARTING, READY, SERVING, LEAVING = "starting", "ready", "serving", "leaving"
-"""What a child is at: it imports the application; it waits for the word to serve; it serves; it ends."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before another child is started where two in a row have died young; doubled each time."""
@@ -40,75 +48,6 @@ YOUNG = 5.0
 """Seconds after its start in which a child's death counts as one at the start."""
 END = 1.0
 """Seconds that a child may take to end when it has nothing to wait for; then it is killed."""
-ANSWER = 1.0
-"""Seconds that children may take to tell their figures."""
-NEVER = float("inf")
-
-
-class Generation:
-    """What its children have in common: the code, and why there is other code than before."""
-
-    def __init__(self, changed: list[str] | None = None) -> None:
-        self.changed = changed or []
-        self.began = time.monotonic()
-        self.proven = False  # the application can be imported
-        self.failed = False  # it can't; nobody tries again before there is a reason
-        self.serves = False
-        self.trouble = ""  # what is wrong with it, when even the attempt to import it ends the process
-        self.files: dict[str, bytes] = {}  # what has been read of it, and the digests of that
-
-
-class Child:
-    """A process, its channel, and what is known of it."""
-
-    def __init__(self, process: Started, channel: Channel, generation: Generation) -> None:
-        self.process = process
-        self.pid = process.pid
-        self.channel = channel
-        self.generation = generation
-        self.state = STARTING
-        self.began = time.monotonic()
-        self.broken = False  # it serves what went wrong
-        self.name = ""  # of the application
-        self.message: Message = {}  # with which it was ready, or failed
-        self.figures: Message = {}  # of its last report
-        self.kill_at = NEVER
-
-    def order(self, word: str) -> None:
-        """Tell it to do something: see `microwsgi.server.worker`."""
-        self.channel.tell(do=word)
-
-
-class Question:
-    """Figures that were asked for: of whom they are missing, until when they are waited for, and what is done then."""
-
-    def __init__(self, children: list[Child], then: Callable[[bool], object]) -> None:
-        self.children = children
-        self.then = then
-        self.until = time.monotonic() + ANSWER
-
-
-class Notices:
-    """What a supervisor has to tell, and to whom: to nobody. The edge tells it to a terminal, or to a log."""
-
-    def serving(self, child: Child) -> None:
-        """The code of this child's generation is served, and no other."""
-
-    def failed(self, generation: Generation, text: str, *, serving: bool) -> None:
-        """A generation can't be loaded; `serving`: an older one goes on."""
-
-    def died(self, child: Child, how: str, pause: float) -> None:
-        """A child ended that should not have; another is started in its place after so many seconds."""
-
-    def prompting(self) -> None:
-        """A child has the terminal from here on, for its debugger."""
-
-    def prompt_lost(self) -> None:
-        """It has died with it."""
-
-    def chores(self, message: Message) -> Iterator[object]:  # noqa: ARG002 - for those who have some
-        """What makes the next children quicker, after one has imported the application; done step by step in idle time."""
-        return iter(())
 
 
 class Supervisor(Parent):
@@ -138,7 +77,7 @@ class Supervisor(Parent):
         self.children: list[Child] = []
         self.has_served = False
         self.succeeded: tuple[Child, list[Child]] | None = (
-            None  # whose code is to be all that is served, and who hinders that
+            None  # whose code is to be all that is served; who hinders that
         )
         self.retry_at = 0.0
         self.young_deaths = 0  # in a row
@@ -218,7 +157,7 @@ class Supervisor(Parent):
         for child in self.children[:]:
             if child.process.poll() is not None:
                 self.ended(child)
-            elif now >= child.kill_at and (child not in self.prompts or self.stops > 1):
+            elif now >= child.kill_at:
                 child.process.kill()
         if self.chores and not events and next(self.chores[0], self) is self:
             self.chores.popleft()
@@ -396,9 +335,14 @@ class Supervisor(Parent):
         return not changed
 
     def see(self, changed: list[str]) -> None:
-        """Files have changed."""
-        if changed and not self.stops:
-            self.renew(Generation(changed))
+        """Files have changed; beside those, perhaps, whose new content nobody has tried yet."""
+        if not changed or self.stops:
+            return
+        untried = self.generation.changed if not (self.generation.serves or self.generation.failed) else []
+        new = Generation(sorted({*changed, *untried}))
+        if untried:
+            new.began = self.generation.began
+        self.renew(new)
 
     def prompt(self, child: Child, *, wanted: bool) -> None:
         """Give the terminal to one child at a time."""
@@ -407,6 +351,8 @@ class Supervisor(Parent):
             self.prompts.append(child)
         elif child in self.prompts:
             self.prompts.remove(child)
+        if self.stops:
+            self.limit(child)
         if self.prompts[:1] != before and self.prompts:
             self.notices.prompting()
             self.prompts[0].order("prompt")
@@ -500,7 +446,16 @@ class Supervisor(Parent):
                 self.dismiss(child)
             else:
                 child.order("stop" if self.stops == 1 else "now")
-                child.kill_at = time.monotonic() + END + (self.options.grace_time if self.stops == 1 else 0.0)
+                self.limit(child)
+
+    def limit(self, child: Child) -> None:
+        """Say when a child must have ended; of a person at the debugger's prompt only a second signal is impatient."""
+        if self.stops > 1:
+            child.kill_at = time.monotonic() + END
+        elif child in self.prompts:
+            child.kill_at = NEVER
+        else:
+            child.kill_at = time.monotonic() + self.options.grace_time + END
 
     def close(self) -> None:
         """Give back what only a parent has."""
