@@ -1,0 +1,57 @@
+"""docs/daemon.md: its dialogue is run, its signals are those that are listened to."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from microwsgi.options import Options
+from microwsgi.server.supervisor import Supervisor
+from microwsgi.service import Service
+from microwsgi.serving import Stop
+from tests.background import Machine, free_port
+from tests.running import ROOT
+
+DOCUMENT = (ROOT / "docs" / "daemon.md").read_text()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    machine = Machine(tmp_path)
+    yield machine
+    machine.end()
+
+
+def shape(text: str) -> str:
+    """Without what is another one each time: numbers, and the folder of the log."""
+    text = re.sub(r"/\S+/microwsgi/", "FOLDER/", text)
+    return re.sub(r" \d+ (MB|ms|s)\b", r" N \1", re.sub(r"\d[\d.]*", "N", text))
+
+
+def test_the_dialogue_is_what_is_said(machine: Machine) -> None:
+    (block,) = re.findall(r"```\n(\$ microwsgi serve apps.*?)```", DOCUMENT, re.DOTALL)
+    port = str(free_port())
+    for part in block.split("$ microwsgi ")[1:]:
+        command, _, said = part.partition("\n")
+        where = ["-p", port, "--app-dir", str(ROOT)] if command.startswith("serve") else []
+        assert shape(machine(*shlex.split(command), *where)) == shape(said), command
+
+
+def test_the_signals_are_those_that_are_listened_to() -> None:
+    (table,) = re.findall(r"\| signal \|.*?\n\n", DOCUMENT, re.DOTALL)
+    documented = {name for row in re.findall(r"^\| ([A-Z0-9, ]+) \|", table, re.MULTILINE) for name in row.split(", ")}
+    stop = Stop()
+    alone = {"INT", "TERM", *(number.name[3:] for number in stop.others)}  # type: ignore[attr-defined]  # signal.Signals
+    service, supervisor = Service(Options()), Supervisor(Options(), [], lambda *_: None)  # type: ignore[arg-type]
+    try:
+        service.attend(supervisor)
+        parent = {number.name[3:] for number in supervisor.on_signal} - {"CHLD"}  # type: ignore[attr-defined]
+    finally:
+        supervisor.close()
+        assert supervisor.handover is not None
+        supervisor.handover.close()
+    assert documented == alone == parent
