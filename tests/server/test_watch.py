@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import shutil
 import sys
@@ -12,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from microwsgi.server import watch as module
-from microwsgi.server.watch import Polling, Watch, digest
+from microwsgi.server.notifier import Inotify, Polling
+from microwsgi.server.watch import Watch, digest
 from tests.running import LIMIT
 
 Make = Callable[..., Watch]
@@ -186,6 +189,53 @@ def test_excluded_ones_do_not_count(make: Make, tmp_path: Path) -> None:
         (tmp_path / name).write_text("# other\n")
     (tmp_path / "a.py").write_text("# other\n")
     assert changes(watch, "a.py")
+
+
+def test_a_path_excludes_what_is_below_it(make: Make, tmp_path: Path) -> None:
+    watch = make("a.py", "made/by.py", "made/hand.py", exclude=("made/by*",))
+    (tmp_path / "made" / "by.py").write_text("# other\n")
+    (tmp_path / "made" / "hand.py").write_text("# other\n")
+    assert changes(watch, "made/hand.py")
+    assert watch.excluded(str(tmp_path / "made" / "bytes" / "deep.py"))
+    assert not watch.excluded(str(tmp_path / "other" / "bytes.py"))
+
+
+def test_a_look_is_due_from_the_beginning_if_only_time_tells(make: Make, tmp_path: Path) -> None:
+    watch = Watch(str(tmp_path), polling=True)
+    assert watch.next_look < time.monotonic() + 1
+    watch.close()
+    assert isinstance(make().notifier, Polling) == (make().next_look < time.monotonic() + 1)
+
+
+def test_folders_that_are_wanted_no_more_are_not_waited_for(make: Make, tmp_path: Path) -> None:
+    watch = make("a.py", "package/__init__.py")
+    shutil.rmtree(tmp_path / "package")
+    assert changes(watch, "package/__init__.py")
+    assert watch.absent
+    watch.want([str(tmp_path / "a.py")], [str(tmp_path)])
+    assert not watch.absent
+
+
+def test_where_the_system_watches_no_more_folders_they_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(self: Inotify, name: str, *arguments: object) -> int:
+        if name == "inotify_add_watch":
+            ctypes.set_errno(errno.ENOSPC)
+            raise OSError(errno.ENOSPC, "as many as fs.inotify.max_user_watches")
+        return 1000  # a descriptor that is none
+
+    if sys.platform != "linux":
+        pytest.skip("only Linux has inotify")
+    monkeypatch.setattr(Inotify, "call", call)
+    monkeypatch.setattr(Inotify, "events", lambda self: b"")
+    (tmp_path / "a.py").write_text("# a.py\n")
+    watch = Watch(str(tmp_path))
+    watch.want([str(tmp_path / "a.py")], [])
+    assert changes(watch) == []
+    (tmp_path / "a.py").write_text("# other\n")
+    assert changes(watch, "a.py")
+    assert watch.next_look < time.monotonic() + 1
 
 
 def test_what_was_read_before_it_was_watched_is_compared(make: Make, tmp_path: Path) -> None:
