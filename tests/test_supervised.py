@@ -417,6 +417,45 @@ def test_no_compiled_file_is_read_or_written_for_own_modules(command: Command, f
     assert [path.name for path in stale.parent.iterdir()] == [stale.name]
 
 
+def test_a_connection_that_is_handed_over_is_still_one_to_its_address(command: Command, folder: Path) -> None:
+    (folder / "main.py").write_text(
+        "import helper\ndef app(environ, start_response):\n    start_response('200 OK', [])\n"
+        "    return [f'{helper.VALUE} {environ[\"SERVER_NAME\"]}'.encode()]\n"
+    )
+    running = command("serve", "main", "-b", "127.0.0.1:0", "-b", "127.0.0.2:0", "--reload", cwd=folder)
+    connections = [HTTPConnection(running.url().removeprefix("http://"), timeout=LIMIT) for _ in range(2)]
+    running.line("Reloads on save")
+    for connection, host in zip(connections, ("127.0.0.1", "127.0.0.2"), strict=True):
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == f"1 {host}".encode()
+    (folder / "helper.py").write_text("VALUE = 2\n")
+    running.line("changed: helper.py; serving main:app")
+    for connection, host in zip(connections, ("127.0.0.1", "127.0.0.2"), strict=True):
+        before = connection.sock
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == f"2 {host}".encode()
+        assert connection.sock is before
+        connection.close()
+
+
+def test_a_handler_class_of_http_server_is_replaced_like_an_application(command: Command, folder: Path) -> None:
+    (folder / "main.py").write_text(
+        "from http.server import BaseHTTPRequestHandler\nimport helper\n"
+        "class Handler(BaseHTTPRequestHandler):\n    protocol_version = 'HTTP/1.1'\n"
+        "    def do_GET(self):\n        self.send_response(200)\n        self.send_header('Content-Length', '1')\n"
+        "        self.end_headers()\n        self.wfile.write(str(helper.VALUE).encode())\n"
+    )
+    running = command("serve", "main:Handler", "-p", "0", "--reload", cwd=folder)
+    connection = HTTPConnection(running.url().removeprefix("http://"), timeout=LIMIT)
+    running.line("Reloads on save")
+    for number in range(1, 4):
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == str(number).encode()
+        (folder / "helper.py").write_text(f"VALUE = {number + 1}\n")
+        running.line("changed: helper.py; serving main:Handler")
+    connection.close()
+
+
 PROGRAM = """
     import threading, time
     from microwsgi import serve
