@@ -177,6 +177,24 @@ def test_silence_is_broken_by_a_heartbeat() -> None:
     wait_until(lambda: next(stream) == COMMENT)
 
 
+def test_without_a_wake_a_stream_sleeps_until_its_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks a few times, rather than all the time, and is not early."""
+    looks: list[float] = []
+
+    def look() -> float:
+        looks.append(time.monotonic())
+        return looks[-1]
+
+    monkeypatch.setattr(events, "monotonic", look)
+    stream = Stream(Request.blank("/"), heartbeat=0.05)
+    stream.send("x")
+    assert next(stream) == COMMENT + b"data: x\n\n"
+    sent = time.monotonic()
+    assert next(stream) == COMMENT
+    assert time.monotonic() - sent > 0.04
+    assert len(looks) < 8
+
+
 def test_a_stream_that_is_to_end_sends_all_first() -> None:
     server = Server()
     stream = Stream(server.request)
@@ -270,6 +288,7 @@ def test_who_comes_back_gets_what_it_missed() -> None:
     ids = [each for each, _ in broadcaster.history]
     assert missed(broadcaster, ids[0]) == [b"data: 3", b"data: 4"]
     assert missed(broadcaster, ids[-1]) == []
+    assert next(listener(broadcaster)) == COMMENT, "who comes for the first time has missed nothing"
     assert missed(broadcaster, "of another time") == [b"data: 2", b"data: 3", b"data: 4"]
     assert Broadcaster(history=1).series != broadcaster.series
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_to_bytes, urljoin
+from urllib.parse import quote, unquote_to_bytes, urljoin
 
 import pytest
 from webob import Response
@@ -87,6 +87,13 @@ def test_a_socket_is_no_file(site: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("socket")
         client(site).get("/assets/socket").expect(404)
+
+
+@pytest.mark.parametrize("path", ["docs/deep/ä&<b>.txt", "docs/", "docs/none/none", "docs/page.html/none"])
+def test_no_folder_stays_open(site: Path, path: str) -> None:
+    before = os.listdir("/proc/self/fd")
+    client(site, listing=True).get(f"/assets/{quote(path)}")
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_what_becomes_a_folder_meanwhile_is_a_404(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
