@@ -35,6 +35,8 @@ def app(environ: Environ, start_response: Any) -> Iterable[bytes]:
             response.delete_cookie("who", path="/")
         case "/me":
             response = webob.Response(f"{request.method} {request.cookies.get('who')}")
+        case "/seen":
+            response = HTTPFound(location="/echo")
         case "/moved":
             response = HTTPTemporaryRedirect(location="/echo")
         case "/loop":
@@ -82,6 +84,7 @@ def test_redirects_are_followed_when_asked() -> None:
     response = Client(app).post("/login", follow=True)
     assert response.text == "GET Ada"
     assert [earlier.status_int for earlier in response.history] == [302]
+    assert Client(app).post("/seen", body=b"dropped", follow=True).text == "GET "
     assert Client(app).post("/moved", body=b"kept", follow=True).text == "POST kept"
     with pytest.raises(AssertionError, match="more than 20 redirects"):
         Client(app).get("/loop", follow=True)

@@ -30,15 +30,11 @@ TYPES = {
     ".woff2": "font/woff2",
 }
 """Those in which a browser is strict, or that Python 3.11 does not know, whatever this machine's table says."""
-DESCRIBING = (
-    "Content-Type",
-    "Content-Length",
-    "Content-Encoding",
-    "Content-Disposition",
-    "Accept-Ranges",
-    "Last-Modified",
+NOT_MODIFIED = dict.fromkeys(
+    ("Content-Type", "Content-Length", "Content-Encoding", "Content-Disposition", "Accept-Ranges", "Last-Modified"), ""
 )
-"""Fields about a body: without one they have no place, and beside an ETag Last-Modified has none (RFC 9110 15.4.5)."""
+"""Left out where there is no body: they describe one, and beside an ETag Last-Modified is not needed (RFC 9110 15.4.5)."""
+REFUSED = {**NOT_MODIFIED, "Content-Type": "text/plain; charset=utf-8", "Content-Length": "0"}
 
 TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 TAGS = re.compile(rf"[\t ,]*{TAG}(?:[\t ]*,[\t ,]*{TAG})*[\t ,]*")
@@ -116,15 +112,14 @@ class FileResponse(Response):
     def answer(self, environ: WSGIEnvironment, whole: Slice) -> Answer:
         """What a GET or HEAD gets: the file, parts of it, or the news that there are none."""
         if status := precondition(environ, self.tag, self.modified):
-            return status, dict.fromkeys(DESCRIBING, ""), None
+            return status, REFUSED if status.startswith("412") else NOT_MODIFIED, None
         wanted = None
         if environ["REQUEST_METHOD"] == "GET" and current(environ.get("HTTP_IF_RANGE"), self.tag, self.modified):
             wanted = ranges(environ.get("HTTP_RANGE", ""), self.size)
         if wanted is None:
             return self.status, {}, whole
         if not wanted:
-            changes = {**dict.fromkeys(DESCRIBING, ""), "Content-Range": f"bytes */{self.size}"}
-            return "416 Range Not Satisfiable", changes, None
+            return "416 Range Not Satisfiable", {**REFUSED, "Content-Range": f"bytes */{self.size}"}, None
         if len(wanted) == 1:
             begin, end = wanted[0]
             part: Slice | Parts = Slice(self.opened, begin, end - begin)

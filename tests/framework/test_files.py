@@ -61,7 +61,8 @@ def part(section: str, rule: str, begin: int, end: int, **fields: str) -> Case:
 
 def nothing(section: str, rule: str, status: int, **fields: str) -> Case:
     """No byte of the file is sent."""
-    expected: dict[str, str | None] = {"Content-Type": None, "Last-Modified": None, "ETag": TAG}
+    kind = None if status == 304 else "text/plain; charset=utf-8"
+    expected = {"Content-Type": kind, "Last-Modified": None, "ETag": TAG}
     if status == 416:
         expected["Content-Range"] = "bytes */10"
     return Case(section, rule, {name.replace("_", "-"): value for name, value in fields.items()}, status, b"", expected)
