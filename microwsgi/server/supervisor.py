@@ -243,6 +243,7 @@ class Supervisor(Parent):
         """Begin a generation; who still loads an older one is not waited for."""
         self.generation = generation
         self.retry_at = 0.0
+        self.young_deaths = 0  # those of other code
         for child in self.children:
             if child.state in {STARTING, READY}:
                 self.dismiss(child)
