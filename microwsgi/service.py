@@ -194,17 +194,27 @@ class Service:
 
     def reopen(self) -> None:
         """USR1: the log files have been moved, and new ones are to be written."""
-        if self.log:
-            reopen(self.log)
+        self.reopen_log()
         for child in self.supervisor.children:
             if child.state in {SERVING, LEAVING}:
                 child.order("reopen")
 
     def reopen_in_child(self, server: WSGIServer) -> None:
         """The same in a child, for its own access log, too."""
-        if self.log:
-            reopen(self.log)
+        self.reopen_log()
         reopen_log(server)
+
+    def reopen_log(self) -> None:
+        """Write to a new file; if there can be none, to the old one, and say so."""
+        try:
+            if self.log:
+                redirect(self.log)
+        except OSError as error:
+            self.say(f"{self.log} can't be opened anew: {error.strerror}; the old file is written on.")
+
+    def say(self, text: str) -> None:
+        """Tell the person at the terminal, or the log, and that the time, too."""
+        say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}" if self.log else text)
 
     def write_state(self) -> None:
         """USR2: the state, as a line of JSON in the log."""
@@ -305,14 +315,6 @@ def answer(connection: socket.socket, message: dict[str, object]) -> None:
             connection.sendall(json.dumps(message).encode() + b"\n")
     except OSError:
         pass  # it has gone
-
-
-def reopen(path: str) -> None:
-    """Write to a new file; if there can be none, to the old one, and say so."""
-    try:
-        redirect(path)
-    except OSError as error:
-        say(f"{path} can't be opened anew: {error.strerror}; the old file is written on.")
 
 
 def address(listener: socket.socket) -> str:

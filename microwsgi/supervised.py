@@ -62,9 +62,9 @@ def run(application: object, options: Options, ssl_context: object = None) -> No
         start = time.monotonic()
         supervisor.run()
         if supervisor.stops > 1:
-            say("Stopped at once.")
+            outside.say("Stopped at once.")
         else:
-            say(farewell(supervisor.requests, supervisor.errors, time.monotonic() - start))
+            outside.say(farewell(supervisor.requests, supervisor.errors, time.monotonic() - start))
 
 
 # --- A child ------------------------------------------------------------------------------------------------------------
@@ -147,7 +147,9 @@ class Terminal(Notices):
         if child.generation.changed or self.greeted:
             took = (time.monotonic() - child.generation.began) * 1000
             why = f"{'fixed' if self.trouble else 'changed'}: {named(child.generation.changed)}"
-            say(f"{why if child.generation.changed else 'loaded anew'}; serving {child.name} after {took:.0f} ms")
+            self.service.say(
+                f"{why if child.generation.changed else 'loaded anew'}; serving {child.name} after {took:.0f} ms"
+            )
         if not self.greeted:
             self.greeted = True
             banner(child.name, self.listeners, self.options, self.tls)
@@ -170,11 +172,11 @@ class Terminal(Notices):
             lines += [
                 f"  {url} shows this until it is mended. Ctrl-C stops." for url in urls(self.listeners, scheme)[:1]
             ]
-        say("\n".join(lines))
+        self.service.say("\n".join(lines))
 
     def died(self, child: Child, how: str, pause: float) -> None:
         """Say who is dead, and when there is another."""
-        say(f"Worker {child.pid} {how}; another takes its place{f' in {pause:g} s' if pause else ''}.")
+        self.service.say(f"Worker {child.pid} {how}; another takes its place{f' in {pause:g} s' if pause else ''}.")
 
     def prompting(self) -> None:
         """Remember how the terminal was set before the line editor sets it for itself."""

@@ -17,6 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from microwsgi.commands.control import Server
+from microwsgi.errors import ServiceError
+from microwsgi.server import daemon
+from microwsgi.server.pidfile import holder
 from tests.background import Machine, eventually, fetch, free_port, gone
 from tests.programs import need
 from tests.running import LIMIT, environment, microwsgi
@@ -255,6 +259,58 @@ def test_stop_says_what_it_waits_for_and_can_be_told_not_to(machine: Machine) ->
     machine("stop", "--force")
     assert gone(pid)
     client.close()
+
+
+def test_a_start_that_is_interrupted_leaves_nothing(machine: Machine) -> None:
+    machine.write(
+        "slow.py", "import os, time\nprint(os.getpid(), file=open('began', 'w'), flush=True)\ntime.sleep(60)\n"
+    )
+    start = subprocess.Popen(
+        microwsgi("serve", "slow:app", "--daemon", "-p", "0", "--pid-file", "x.pid"),
+        cwd=machine.folder,
+        env=environment(**machine.variables),
+        stderr=subprocess.DEVNULL,
+    )
+    eventually(lambda: (machine.folder / "began").exists() and (machine.folder / "began").read_text())
+    pids = [int((machine.folder / "began").read_text()), int((machine.folder / "x.pid").read_text())]
+    start.send_signal(signal.SIGINT)
+    assert start.wait(LIMIT)
+    for pid in pids:
+        eventually(lambda pid=pid: gone(pid), "it still runs")  # type: ignore[misc]
+    assert not (machine.folder / "x.pid").exists()
+
+
+def test_a_start_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "START_TIME", 0.05)
+    reader, writer = os.pipe()
+    process = subprocess.Popen([need("sleep"), "60"])
+    with pytest.raises(ServiceError, match=r"did not serve within 0\.05 s, and was stopped"):
+        daemon.wait_for_message(reader, process)
+    assert process.returncode == -signal.SIGTERM
+    os.close(reader)
+    os.close(writer)
+
+
+def test_where_the_system_does_not_tell_who_has_a_lock_the_locked_file_does(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.start("--pid-file", "x.pid")
+    path = str(machine.folder / "x.pid")
+    pid = holder(path)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert holder(path) == pid == machine.pids()[0]
+    machine("stop", "x.pid")
+    (machine.folder / "x.pid").write_text(f"{pid}\n")
+    assert holder(path) == 0
+
+
+def test_without_pidfds_a_stop_waits_too(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.start("--pid-file", "x.pid")
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    server = Server(str(machine.folder / "x.pid"))
+    assert not server.ends(0)
+    server.signal(signal.SIGTERM)
+    assert server.ends(LIMIT)
 
 
 def test_several_are_told_apart(machine: Machine) -> None:

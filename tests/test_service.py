@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -242,6 +243,35 @@ def test_root_binds_and_nobody_serves(roots: Machine) -> None:
     roots("stop")
     roots("status", code=3)  # the folder is root's: the pid file is empty, not gone
     roots("serve", "site_a:app", "--daemon", "-p", str(port), "--user", "nobody", "--log-file", "log")
+
+
+def test_the_key_is_roots_and_a_new_one_that_the_user_may_read_is_taken(roots: Machine) -> None:
+    openssl = need("openssl")
+
+    def certify(name: str) -> None:
+        command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        files = [
+            "-keyout",
+            "key.pem",
+            "-out",
+            "cert.pem",
+            "-subj",
+            f"/CN={name}",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+        ]
+        subprocess.run([*command, *files], cwd=roots.folder, check=True, capture_output=True)
+
+    certify("first")
+    assert (roots.folder / "key.pem").stat().st_mode & 0o077 == 0
+    port = free_port()
+    tls = ["--tls-cert", "cert.pem", "--tls-key", "key.pem"]
+    said = roots("serve", "site_a:app", "--daemon", "-p", str(port), "--user", "nobody", *tls)
+    assert f"https://127.0.0.1:{port}/" in said
+    first = ssl.get_server_certificate(("127.0.0.1", port))
+    certify("second")
+    os.chown(roots.folder / "key.pem", 65534, 65534)
+    eventually(lambda: ssl.get_server_certificate(("127.0.0.1", port)) != first)
 
 
 def test_a_group_alone_and_what_is_not_there(roots: Machine) -> None:

@@ -40,6 +40,7 @@ class Server:
     def __init__(self, path: str) -> None:
         self.path = path
         self.name = address_of(os.path.basename(path).removesuffix(".pid"))
+        self.descriptor = -1  # of the process: while it is open, no other can have its pid
         try:
             self.pid = holder(path)
         except OSError as error:
@@ -69,19 +70,36 @@ class Server:
         answer: dict[str, object] = json.loads(received)
         return answer
 
-    def signal(self, number: int) -> int:
-        """Send it a signal, and it alone; a descriptor that is readable when it has ended. Raises ServiceError."""
+    def signal(self, number: int) -> None:
+        """Send it a signal, and it alone. Raises ServiceError."""
         try:
-            descriptor = os.pidfd_open(self.pid)
+            if hasattr(os, "pidfd_open"):
+                self.descriptor = os.pidfd_open(self.pid) if self.descriptor < 0 else self.descriptor
             if holder(self.path) != self.pid:
-                os.close(descriptor)
-                raise ServiceError(f"{self.name} has just ended.")
-            signal.pidfd_send_signal(descriptor, number)
+                return  # it has just ended
+            if self.descriptor < 0:
+                os.kill(self.pid, number)
+            else:
+                signal.pidfd_send_signal(self.descriptor, number)
         except PermissionError:
             raise ServiceError(f"process {self.pid} is another user's: you may not stop or reload it.") from None
         except ProcessLookupError:
-            raise ServiceError(f"{self.name} has just ended.") from None
-        return descriptor
+            pass  # it has just ended
+
+    def ends(self, seconds: float) -> bool:
+        """Whether it ends within so many seconds."""
+        end = time.monotonic() + seconds
+        while holder(self.path) == self.pid:
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            if self.descriptor < 0:
+                time.sleep(min(left, LOOK))
+            else:
+                poll = select.poll()
+                poll.register(self.descriptor, select.POLLIN)
+                poll.poll(left * 1000)
+        return True
 
 
 def servers(words: list[str], options: Mapping[str, object]) -> list[Server]:
@@ -141,26 +159,19 @@ def stop_command(words: list[str], options: dict[str, object]) -> int:
     if server is None:
         print("Nothing runs that could be stopped.")  # noqa: T201 - and that is no failure (LSB)
         return 0
-    ended = server.signal(signal.SIGTERM)
-    try:
-        wait = float(str(options["wait"]))
-        if ends(ended, 0 if options["force"] else wait):
-            print(f"{server.name} has stopped.")  # noqa: T201 - what was done
-            return 0
-        if not options["force"]:
-            raise ServiceError(
-                f"{server.name} has not ended within {wait:g} s; it still finishes what runs.\n"
-                f"  Try:  microwsgi stop --force {server.name}"
-            )
+    wait = float(str(options["wait"]))
+    server.signal(signal.SIGTERM)
+    if options["force"]:
         for number in (signal.SIGTERM, signal.SIGKILL):  # the second TERM is: wait for nothing
-            signal.pidfd_send_signal(ended, number)
-            if ends(ended, FORCED):
+            server.signal(number)
+            if server.ends(FORCED):
                 break
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(ended)
-    print(f"{server.name} was stopped.")  # noqa: T201 - what was done
+    elif not server.ends(wait):
+        raise ServiceError(
+            f"{server.name} has not ended within {wait:g} s; it still finishes what runs.\n"
+            f"  Try:  microwsgi stop --force {server.name}"
+        )
+    print(f"{server.name} has stopped.")  # noqa: T201 - what was done
     return 0
 
 
@@ -197,13 +208,6 @@ def logs_command(words: list[str], options: dict[str, object]) -> int:
 
 
 # --- What they need -----------------------------------------------------------------------------------------------------
-
-
-def ends(descriptor: int, seconds: float) -> bool:
-    """Whether a process ends within so many seconds."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
 
 
 def shown(server: Server, state: Mapping[str, object]) -> str:

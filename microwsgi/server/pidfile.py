@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import struct
+import sys
 
 from microwsgi.errors import ServiceError
 
@@ -81,6 +82,8 @@ def holder(path: str) -> int:
     except FileNotFoundError:
         return 0
     try:
+        if sys.platform != "linux":
+            return number(os.pread(descriptor, 20, 0)) if is_locked(descriptor) else 0
         asked = struct.pack(LOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         kind, _, _, _, pid = struct.unpack(LOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
         if kind == fcntl.F_UNLCK:
@@ -88,6 +91,15 @@ def holder(path: str) -> int:
         return int(pid) if pid > 0 else number(os.pread(descriptor, 20, 0))  # it may be out of this PID namespace
     finally:
         os.close(descriptor)
+
+
+def is_locked(descriptor: int) -> bool:
+    """Whether another process has the lock, on a system whose struct flock is another one."""
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
 
 
 def number(text: bytes) -> int:
