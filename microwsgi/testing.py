@@ -104,7 +104,8 @@ class Client:
         if body is not None:
             request.body = body
         request.headers.update({**self.headers, **(headers or {})})
-        request.environ.update(environ or {})
+        # A test wants to see an exception, and not the page that a client would (wsgi.org's convention).
+        request.environ.update({"x-wsgiorg.throw_errors": True, **(environ or {})})
         response = self.send(request, url)
         return self.follow(response) if follow else response if stream else read(response)
 

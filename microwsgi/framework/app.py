@@ -16,12 +16,20 @@ import os
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from secrets import token_hex
 from typing import Any, TypeVar
 from urllib.parse import quote
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from webob import Response
-from webob.exc import HTTPBadRequest, HTTPException, HTTPMethodNotAllowed, HTTPNotFound, WSGIHTTPException
+from webob.exc import (
+    HTTPBadRequest,
+    HTTPException,
+    HTTPInternalServerError,
+    HTTPMethodNotAllowed,
+    HTTPNotFound,
+    WSGIHTTPException,
+)
 
 from microwsgi.errors import ClientError, Disconnected, RouteError
 from microwsgi.framework.problems import answer
@@ -33,6 +41,8 @@ from microwsgi.framework.views import check, name_of, place, redirect, response_
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110 5.6.2: what a method is."""
 SERVER_ERROR = 500
+THROW = "x-wsgiorg.throw_errors"
+"""wsgi.org's convention for who wants to see exceptions: a debugger, a test, our server in its dev mode."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -40,7 +50,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class App:
     """A WSGI application made of views, for any server.
 
-    An exception for which there is no handler goes on to the server, whose log then shows two frames of ours at most.
+    An exception for which there is no handler is a 500, as the client likes to read it, with an id that stands in
+    `wsgi.errors` before the traceback. Where the environ's `x-wsgiorg.throw_errors` is true it goes on to the server instead.
     """
 
     request_class = Request
@@ -219,11 +230,21 @@ class App:
         kinds = [status, *classes[: classes.index(Exception)]] if is_http else [*classes, status]
         handler = next((self.handlers[kind] for kind in kinds if kind in self.handlers), None)
         if handler is None:
-            return answer(error, request) if isinstance(error, HTTPException) else None
+            if isinstance(error, HTTPException):
+                return answer(error, request)
+            return None if request.environ.get(THROW) else answer(failure(error, request), request)
         response = response_of(handler(request, error), handler, status)
         if response.status_int >= SERVER_ERROR and not is_http:
             traceback.print_exception(error, file=request.environ["wsgi.errors"])
         return response
+
+
+def failure(error: Exception, request: Request) -> HTTPInternalServerError:
+    """What a client is told of an exception: an id. The log has the rest."""
+    number = token_hex(4)
+    errors = request.environ["wsgi.errors"]
+    errors.write(f"{number}: {request.method} {request.path} failed:\n{''.join(traceback.format_exception(error))}")
+    return HTTPInternalServerError(f"The application failed; its log has the reason under {number}.")
 
 
 def checked(methods: Iterable[str]) -> tuple[str, ...]:

@@ -1,0 +1,357 @@
+"""microwsgi/framework/app.py: a request's way to a view and back, and what is defined on the way."""
+
+from __future__ import annotations
+
+import io
+import re
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from webob import Response
+from webob.exc import HTTPFound, HTTPNotFound
+
+from microwsgi import App, Request, abort, redirect
+from microwsgi.devtools.stack import capture
+from microwsgi.errors import ClientError, RouteError
+from microwsgi.framework.app import THROW, route_table
+from microwsgi.testing import Client, live
+
+Environ = dict[str, Any]
+
+
+def answer(app: App, path: str = "/", method: str = "GET", **environ: Any) -> Any:
+    return Client(app).request(method, path, environ=environ)
+
+
+# --- Routes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
+def test_each_method_has_its_decorator(method: str) -> None:
+    app = App()
+
+    @getattr(app, method)("/{name}")  # type: ignore[untyped-decorator]
+    def view(request: Request, name: str) -> str:
+        return f"{request.method} {name}"
+
+    assert answer(app, "/x", method.upper()).text == f"{method.upper()} x"
+    other = "POST" if method == "get" else "GET"
+    response = answer(app, "/x", other)
+    assert response.status_int == 405
+    assert response.allow == ("GET", "HEAD", "OPTIONS") if method == "get" else (method.upper(), "OPTIONS")
+
+
+def test_one_view_may_have_several_routes_and_methods() -> None:
+    app = App()
+
+    @app.route("/a", methods=["GET", "report"])
+    @app.post("/b/{number:int}")
+    def view(request: Request, number: int = 0) -> str:
+        return f"{request.method} {number}"
+
+    assert [answer(app, path, method).text for path, method in (("/a", "GET"), ("/a", "REPORT"), ("/b/7", "POST"))] == [
+        "GET 0",
+        "REPORT 0",
+        "POST 7",
+    ]
+
+
+@pytest.mark.parametrize("methods", ["GET", [], ["A B"], [""]])
+def test_what_is_no_sequence_of_methods_is_refused(methods: Any) -> None:
+    with pytest.raises(RouteError, match="no sequence of methods"):
+        App().route("/", methods=methods)(lambda request: "")
+
+
+def test_head_is_get_without_its_body_and_options_says_what_there_is() -> None:
+    app = App()
+    app.get("/a")(lambda request: "hello")
+    app.put("/a")(lambda request: "hello")
+    head = answer(app, "/a", "HEAD")
+    assert (head.status_int, head.content_length, head.body) == (200, 5, b"")
+    options = answer(app, "/a", "OPTIONS")
+    assert (options.status_int, options.headers["Allow"]) == (204, "GET, HEAD, OPTIONS, PUT")
+    assert answer(app, "/b", "OPTIONS").status_int == 404
+    everything = answer(app, "", "OPTIONS", PATH_INFO="")
+    assert everything.headers["Allow"] == "GET, OPTIONS, PUT"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "asked", "where"),
+    [
+        ("/a", "/a/", "/a"),
+        ("/a/", "/a", "/a/"),
+        ("/a/", "/a?x=1&y=%20", "/a/?x=1&y=%20"),
+        ("/{a}/", "/x%20%3F", "/x%20%3F/"),
+        ("/{a:int}", "/7/", "/7"),
+    ],
+)
+def test_a_slash_too_many_or_too_few_is_a_redirect(pattern: str, asked: str, where: str) -> None:
+    """With the same method and body: RFC 9110 15.4.9."""
+    app = App()
+    app.post(pattern)(lambda request, **values: "")
+    response = answer(app, asked, "POST")
+    assert (response.status_int, response.headers["Location"]) == (308, where)
+
+
+def test_a_redirect_never_leads_to_another_host() -> None:
+    app = App()
+    app.get("/{a:path}/")(lambda request, a: "")
+    assert answer(app, "/x", PATH_INFO="//evil.example").status_int == 404
+    app = App()
+    app.get("/{a}/{b}/")(lambda request, a, b: "")
+    assert answer(app, "/x", PATH_INFO="/evil.example/x").headers["Location"] == "/evil.example/x/"
+
+
+def test_a_path_that_is_no_utf_8_is_a_400() -> None:
+    app = App()
+    app.get("/{a}")(lambda request, a: a)
+    assert answer(app, "/x", PATH_INFO="/\xff").status_int == 400
+    assert answer(app, "/x", PATH_INFO="/ü".encode().decode("latin-1")).text == "ü"
+    assert answer(app, "/x", PATH_INFO="x").status_int == 404
+
+
+def test_ones_own_converter() -> None:
+    app = App()
+    app.converter("day", "[0-9]{4}-[0-9]{2}", read=lambda text: tuple(map(int, text.split("-"))), type=tuple)
+
+    @app.get("/{when:day}")
+    def view(request: Request, when: tuple[int, int]) -> list[Any]:
+        return list(when)
+
+    assert answer(app, "/2026-11").json == [2026, 11]
+    with pytest.raises(RouteError, match="has a group"):
+        app.converter("bad", "(a)")
+
+
+# --- What views get and give ------------------------------------------------------------------------------------------
+
+
+def test_url_for_builds_what_matches() -> None:
+    app = App()
+
+    @app.get("/users/{number:int}")
+    @app.get("/users")
+    def users(request: Request, number: int = 0) -> str:
+        return request.url_for("users", number=number, page=2)
+
+    assert app.url_for("users") == "/users"
+    assert app.url_for("users", number=7, q="a b") == "/users/7?q=a+b"
+    assert answer(app, "/users/3", SCRIPT_NAME="/pre fix").text == "/pre%20fix/users/3?page=2"
+    with pytest.raises(RouteError, match=r"'user' is none; names are users"):
+        app.url_for("user")
+    app.get("/x/{a}")(lambda request, a: a)
+    with pytest.raises(RouteError, match=r"needs a; it got b"):
+        app.url_for("<lambda>", b=1)
+    app.get("/y")(lambda request: "")
+    with pytest.raises(RouteError, match="is that of"):
+        app.url_for("<lambda>")
+
+
+def test_hooks_see_and_may_replace() -> None:
+    app, seen = App(), list[str]()
+
+    @app.before
+    def gate(request: Request) -> Any:
+        seen.append(request.path)
+        return ("closed", 503) if request.path == "/closed" else None
+
+    @app.after
+    def mark(request: Request, response: Response) -> Any:
+        response.headers["X-Seen"] = str(len(seen))
+        return "replaced" if request.path == "/replace" else None
+
+    for path in ("/a", "/closed", "/replace"):
+        app.get(path)(lambda request: "hello")
+    assert [(each.status_int, each.text) for each in map(Client(app).get, ("/a", "/closed", "/replace"))] == [
+        (200, "hello"),
+        (503, "closed"),
+        (200, "replaced"),
+    ]
+    missing = Client(app).get("/b")
+    assert (missing.status_int, missing.headers["X-Seen"]) == (404, "4"), "errors are responses too"
+    assert seen == ["/a", "/closed", "/replace", "/b"]
+
+
+class Late(Exception):
+    pass
+
+
+class Later(Late):
+    pass
+
+
+def test_the_nearest_class_handles_an_exception() -> None:
+    app = App()
+
+    @app.get("/{what}")
+    def view(request: Request, what: str) -> None:
+        raise {"late": Late, "later": Later, "value": ValueError, "key": KeyError}[what]
+
+    app.error(Late)(lambda request, error: ("late", 504))
+    app.error(LookupError)(lambda request, error: "lookup")
+    app.error(500)(lambda request, error: f"any {type(error).__name__}")
+    client, errors = Client(app), io.StringIO()
+    found = [client.get(path, environ={"wsgi.errors": errors}) for path in ("/late", "/later", "/value", "/key")]
+    assert [(each.status_int, each.text) for each in found] == [
+        (504, "late"),
+        (504, "late"),
+        (500, "any ValueError"),
+        (500, "lookup"),
+    ]
+    assert errors.getvalue().count("Traceback") == 4, "what is answered is logged all the same"
+    with pytest.raises(RouteError, match="is handled twice"):
+        app.error(Late)(lambda request, error: "")
+
+
+def test_a_status_has_its_handler_whoever_raises_it() -> None:
+    app = App()
+    app.get("/abort")(lambda request: abort(404, "gone"))
+    app.error(404)(lambda request, error: f"404: {error.detail}")
+    assert answer(app, "/abort").text == "404: gone"
+    assert answer(app, "/nowhere").status_int == 404
+    assert answer(app, "/nowhere").text.startswith("404: ")
+
+
+def raising(error: Exception) -> App:
+    app = App()
+
+    @app.get("/")
+    def view(request: Request) -> None:
+        raise error
+
+    return app
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/json", "*/*"])
+def test_an_exception_is_a_500_with_an_id_that_the_log_has(accept: str) -> None:
+    errors = io.StringIO()
+    environ: Environ = {THROW: False, "wsgi.errors": errors, "HTTP_ACCEPT": accept}
+    response = answer(raising(ValueError("the <secret>")), **environ)
+    assert response.status_int == 500
+    assert "secret" not in response.text
+    number = re.search("under ([0-9a-f]{8})", response.text)
+    assert number
+    assert errors.getvalue().startswith(f"{number[1]}: GET / failed:\nTraceback")
+    assert "ValueError: the <secret>" in errors.getvalue()
+
+
+@pytest.mark.parametrize("environ", [{THROW: True}, {}])
+def test_who_asks_for_exceptions_gets_them(environ: Environ) -> None:
+    """The test Client does."""
+    with pytest.raises(ValueError, match="the bug"):
+        answer(raising(ValueError("the bug")), **environ)
+
+
+def test_what_is_the_servers_goes_to_the_server() -> None:
+    with pytest.raises(ClientError):
+        Client(raising(ClientError("a broken body"))).get("/", environ={THROW: False})
+
+
+def test_a_failing_views_traceback_has_two_frames_of_ours_at_most() -> None:
+    try:
+        answer(raising(ValueError("the bug")))
+    except ValueError as error:
+        files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    ours = [file for file in files if "/microwsgi/framework/" in file]
+    assert len(ours) == 1
+    assert files[-1] == __file__
+
+
+def test_six_frames_to_a_view_over_a_socket() -> None:
+    app, seen = App(), list[str]()
+
+    @app.get("/{name}")
+    def view(request: Request, name: str) -> str:
+        seen.extend(frame.function for frame in capture())
+        return name
+
+    with live(app) as server, urlopen(f"{server.url}/x") as response:  # noqa: S310 - ours
+        assert response.read() == b"x"
+    assert len(seen) == 6
+    assert seen[-2:] == ["App.__call__", "test_six_frames_to_a_view_over_a_socket.<locals>.view"]
+
+
+# --- Composition ------------------------------------------------------------------------------------------------------
+
+
+def shows(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{environ['SCRIPT_NAME']}|{environ['PATH_INFO']}".encode()]
+
+
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [("/admin", "/admin|"), ("/admin/", "/admin|/"), ("/admin/a/b", "/admin|/a/b"), ("/admin/own", "view")],
+)
+def test_a_mounted_application_has_all_below_its_path(path: str, seen: str) -> None:
+    app = App()
+    app.mount("/admin", shows)
+    app.get("/admin/own")(lambda request: "view")
+    assert answer(app, path).text == seen
+    assert answer(app, "/administrator").status_int == 404
+
+
+def test_apps_nest_and_know_where_they_are() -> None:
+    inner, outer = App(), App()
+
+    @inner.get("/{number:int}")
+    def show(request: Request, number: int) -> str:
+        return request.url_for("show", number=number + 1)
+
+    outer.mount("/in/side", inner)
+    assert answer(outer, "/in/side/4").text == "/in/side/5"
+    assert answer(outer, "/in/side/x").status_int == 404
+    assert [route.pattern.text for route in outer.routes] == ["/in/side/{number:int}"]
+    assert re.search(r"^GET +/in/side/\{number:int\} +show +.*test_app.py:\d+$", route_table(outer), re.MULTILINE)
+    with pytest.raises(RouteError, match="can't be mounted under a pattern"):
+        outer.mount("/{a}", inner)
+    with pytest.raises(RouteError, match="nothing says which is meant"):
+        outer.mount("/in/side/", shows)
+
+
+def test_middleware_wraps_an_app() -> None:
+    app = App()
+    app.get("/")(lambda request: "hello")
+
+    def shout(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        return [b"".join(app(environ, start_response)).upper()]
+
+    assert Client(shout).get("/").text == "HELLO"
+
+
+def test_webobs_exceptions_are_responses() -> None:
+    app = App()
+
+    @app.get("/raised")
+    def raised(request: Request) -> None:
+        raise HTTPFound(location="/there")
+
+    @app.get("/returned")
+    def returned(request: Request) -> Response:
+        return HTTPNotFound("not here")
+
+    app.get("/redirect")(lambda request: redirect("/ä b?c=d"))
+    assert answer(app, "/raised").status_int == 302
+    assert "not here" in answer(app, "/returned").text
+    away = answer(app, "/redirect")
+    assert (away.status_int, away.headers["Location"]) == (303, "/%C3%A4%20b?c=d")
+
+
+def test_signed_cookies_are_webobs() -> None:
+    from webob.cookies import SignedCookieProfile  # noqa: PLC0415
+
+    profile = SignedCookieProfile("secret", "salt", "session")
+    app = App()
+
+    @app.get("/{name}")
+    def view(request: Request, name: str) -> Any:
+        before = profile.bind(request).get_value()
+        response = Response(f"{before}")
+        profile.set_cookies(response, name)
+        return response
+
+    client = Client(app)
+    assert [client.get(path).text for path in ("/a", "/b")] == ["None", "a"]
