@@ -6,7 +6,6 @@ children do, what is said on the terminal, and what is shown when the applicatio
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
@@ -199,8 +198,6 @@ class Terminal(Notices):
             for path, content in message.get("files", {}).items():  # type: ignore[attr-defined]
                 self.codes.prepare(path, content)
                 yield path
-        gc.collect()
-        gc.freeze()  # a child's collector has nothing to look for in what it has from here
 
 
 def named(paths: list[str]) -> str:
