@@ -55,6 +55,8 @@ def run(application: object, options: Options, ssl_context: object = None) -> No
             watch = Watch(options.app_dir, options.reload_include, exclude, polling=options.reload_poll)
         begin = partial(fork, live=partial(live, application, options, listeners, terminal))
         if not fork_is_safe():
+            if ssl_context is not None:
+                raise UsageError("a spawned process can't be given an ssl_context; give serve() tls_cert and tls_key.")
             begin = partial(spawn, call="microwsgi.supervised:live_spawned", what=[application, vars(options)])
         supervisor = Supervisor(options, listeners, begin, notices=terminal, watch=watch)
         outside.attend(supervisor)

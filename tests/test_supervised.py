@@ -507,3 +507,14 @@ def test_spawned_workers_are_replaced(folder: Path) -> None:
         assert running.stop(signal.SIGTERM) == 0
     finally:
         running.end()
+
+
+def test_a_spawned_child_can_not_have_the_parents_ssl_context(folder: Path) -> None:
+    (folder / "program.py").write_text(
+        dedent(
+            PROGRAM.format(options="workers=1, ssl_context=ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)")
+        ).replace("import threading", "import ssl, threading")
+    )
+    running = Running([sys.executable, "program.py"], cwd=folder)
+    assert running.wait() == 1
+    assert "give serve() tls_cert and tls_key" in running.output
