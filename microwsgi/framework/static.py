@@ -39,6 +39,7 @@ th, td {{ padding: .3rem .5rem; text-align: left; border-bottom: 1px solid #8884
 th:first-child {{ width: 100% }}
 th, p {{ font-weight: 400; font-size: .85rem; opacity: .7 }}
 th + th, td + td {{ padding-left: 1.5rem; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }}
+@media (max-width: 32rem) {{ th:last-child, td:last-child {{ display: none }} }}
 </style>
 <h1>{title}</h1>
 <table>
