@@ -169,16 +169,21 @@ def serve(*arguments: str) -> None:
     become(os.path.join(VENV, "bin", "microwsgi"), "serve", "apps.echo:app", *arguments)
 
 
-def test(*arguments: str) -> None:
-    """Run all tests but the soak."""
+def prepare_tests() -> None:
+    """What the tests use; where everything is required, other servers and frameworks too."""
     everything = os.environ.get("MICROWSGI_TEST_REQUIRE") == "all"
     prepare("dev", optional=["bench"] if everything else [])
+
+
+def test(*arguments: str) -> None:
+    """Run all tests but the soak."""
+    prepare_tests()
     become(PYTHON, "-m", "pytest", *arguments)
 
 
 def coverage() -> None:
-    """Run the tests of what touches the wire; each of its lines and branches must have been taken."""
-    prepare("dev")
+    """Run the tests of what touches the wire, and of files; each line and branch of these must have been taken."""
+    prepare_tests()
     for line in (
         "erase",
         "run -m pytest --quiet tests/wire tests/server tests/framework",
