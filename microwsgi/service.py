@@ -19,8 +19,9 @@ from functools import partial
 from microwsgi import __version__
 from microwsgi.errors import ListenError, UsageError
 from microwsgi.options import Options
-from microwsgi.server.background import UMASK, Readiness, log_path, pid_path, redirect
+from microwsgi.server.background import UMASK, Readiness, address_of, log_path, pid_path, redirect
 from microwsgi.server.children import LEAVING, SERVING, Child
+from microwsgi.server.handshake import Handshakes
 from microwsgi.server.notify import Notifier
 from microwsgi.server.pidfile import PidFile
 from microwsgi.server.privileges import Identity
@@ -64,6 +65,7 @@ class Service:
         self.control: socket.socket | None = None
         self.listeners: list[socket.socket] = []
         self.urls: list[str] = []
+        self.tls: Handshakes | None = None
         self.log = ""
         self.identity: Identity | None = None
         self.application = ""
@@ -121,10 +123,11 @@ class Service:
                 self.pid_file = PidFile(path)
                 self.pid_file.lock()
 
-    def take_sockets(self, listeners: list[socket.socket], scheme: str) -> None:
+    def take_sockets(self, listeners: list[socket.socket], tls: Handshakes | None) -> None:
         """The sockets are there: what root has opened may be given up, and root's privileges, too. Raises UsageError."""
         self.listeners = listeners
-        self.urls = urls(listeners, scheme)
+        self.tls = tls
+        self.urls = urls(listeners, "http" if tls is None else "https")
         self.lock(address(listeners[0]))
         if self.pid_file is not None:
             folder, name = os.path.split(self.pid_file.path)
@@ -255,7 +258,8 @@ class Service:
 
     def ready(self) -> None:
         """The children answer: so they serve."""
-        target = self.options.pid_file or address(self.listeners[0])
+        path = self.pid_file.path if self.pid_file else ""
+        target = self.options.pid_file or address_of(os.path.basename(path).removesuffix(".pid"))
         self.readiness.tell(
             pid=os.getpid(),
             urls=self.urls,
@@ -299,6 +303,7 @@ class Service:
             **totals,
             "memory": sum(memory(pid) for pid in (os.getpid(), *(child.pid for child in supervisor.children))),
             "workers": workers,
+            "tls": [] if self.tls is None else self.tls.notes(),
             "log": self.log,
             "version": __version__,
         }

@@ -52,7 +52,12 @@ def serve(
     options are those of docs/options.md. `ssl_context`, for https with a certificate of your own, is an ssl.SSLContext,
     (certificate file, key file) or "adhoc". The environment is not read. Raises UsageError.
     """
-    run(application, Options(**merged(from_file(options) if "config" in options else {}, options)), ssl_context)
+    checked = Options(**merged(from_file(options) if "config" in options else {}, options))
+    if checked.daemon:
+        raise UsageError(
+            "a program can't go into the background in the middle: microwsgi serve --daemon starts another."
+        )
+    run(application, checked, ssl_context)
 
 
 def serve_command(words: list[str], given: dict[str, object]) -> int:

@@ -47,7 +47,7 @@ def run(application: object, options: Options, ssl_context: object = None) -> No
         raise UsageError("--reload and --workers want a system whose processes can inherit sockets; this one is not.")
     with service(options) as outside, listening(options) as listeners:
         tls = https(options, ssl_context)  # made before the fork: a session of one child can be resumed with another
-        outside.take_sockets(listeners, "https" if tls else "http")
+        outside.take_sockets(listeners, tls)
         terminal = Terminal(options, listeners, tls, outside)
         watch = None
         if options.reload:

@@ -321,6 +321,8 @@ def test_serve_refuses_what_is_no_application_and_no_option() -> None:
         serving.serve(42, port=0)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no option prot; did you mean port"):
         serving.serve("hello", prot=0)
+    with pytest.raises(UsageError, match="microwsgi serve --daemon starts another"):
+        serving.serve("hello", daemon=True)
 
 
 def test_serve_works_in_a_thread_where_no_signal_can_be_listened_to(

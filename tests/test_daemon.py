@@ -321,6 +321,15 @@ def test_several_are_told_apart(machine: Machine) -> None:
     machine("stop", f"http://127.0.0.1:{second}/")
 
 
+@pytest.mark.parametrize("host", ["localhost", "0.0.0.0"])
+def test_it_goes_by_the_name_that_was_typed(machine: Machine, host: str) -> None:
+    where = f"{host}:{free_port()}"
+    said = machine("serve", "site_a:app", "--daemon", "-b", where)
+    stop = said.rpartition("Stop:  microwsgi ")[2].split()
+    assert stop == ["stop", where]
+    assert machine(*stop) == f"{where} has stopped.\n"
+
+
 def test_a_server_on_a_unix_socket_has_its_files_too(machine: Machine) -> None:
     machine.start("-b", "unix:s")
     (state,) = machine.states()

@@ -228,6 +228,8 @@ def shown(server: Server, state: Mapping[str, object]) -> str:
     pids = ", ".join(str(worker["pid"]) for worker in workers)
     size = f", {bytes_text(number('memory'))} of memory" if state["memory"] else ""
     lines.append(f"  {counted(len(workers), 'worker')} ({pids}){size}")
+    notes: list[str] = state["tls"]  # type: ignore[assignment]
+    lines += [f"  {note}" for note in notes]
     if state["log"]:
         lines.append(f"  Log:  {state['log']}")
     return "\n".join(lines)

@@ -191,7 +191,8 @@ class TLS(Handshakes):
         return name.replace("_", " ").lower() or error.strerror or "the client left"
 
     def notes(self) -> list[str]:
-        """Each certificate, and what is dangerous."""
+        """Each certificate, as it is in its file by now, and what is dangerous."""
+        self.look()
         found = []
         for certificate in self.certificates:
             if certificate.until_text:
