@@ -22,7 +22,7 @@ import pytest
 
 from microwsgi import serve
 from microwsgi.errors import UsageError
-from tests.running import LIMIT, Running
+from tests.running import LIMIT, Running, environment
 
 Command = Callable[..., Running]
 
@@ -518,3 +518,13 @@ def test_a_spawned_child_can_not_have_the_parents_ssl_context(folder: Path) -> N
     running = Running([sys.executable, "program.py"], cwd=folder)
     assert running.wait() == 1
     assert "give serve() tls_cert and tls_key" in running.output
+
+
+def test_without_either_there_is_no_parent_nor_anything_for_one(command: Command, folder: Path) -> None:
+    running = command("serve", "main", "-p", "0", cwd=folder)
+    assert fetch(running.url())[1] == f"1 {running.pid}"
+    code = "import sys, microwsgi.serving; print(*(name for name in sys.modules if name.startswith('microwsgi')))"
+    told = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    names = {name.rpartition(".")[2] for name in told.stdout.split()}
+    assert "serving" in names
+    assert not names & {"supervised", "supervisor", "worker", "channel", "watch", "notifier", "imports", "service"}
