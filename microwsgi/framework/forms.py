@@ -76,6 +76,10 @@ class Upload:
         self.size = self.file.tell()
         self.file.seek(0)
 
+    def __del__(self) -> None:
+        """The request is over, or the file was too long: nobody else closes it."""
+        self.file.close()
+
     def save(self, path: str) -> int:
         """Write it to a file, which is there only when all of it is, and answer its size."""
         self.file.seek(0)

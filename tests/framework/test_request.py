@@ -1,0 +1,169 @@
+"""microwsgi/framework/request.py: values of the type that a view wants, and 400s that say what was wrong where."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from webob.exc import HTTPBadRequest, HTTPException, HTTPRequestEntityTooLarge, HTTPUnsupportedMediaType
+
+from microwsgi import Request
+
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+
+
+def request(body: bytes = b"", kind: str = "", path: str = "/", **environ: Any) -> Request:
+    found = Request.blank(path, method="POST", body=body)
+    found.content_type = kind
+    found.environ.update(environ)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("query", "kind", "expected"),
+    [
+        ("a=x", str, "x"),
+        ("a=", str, ""),
+        ("a=7", int, 7),
+        ("a=1.5", float, 1.5),
+        ("a=on", bool, True),
+        ("a=No", bool, False),
+        ("a=12345678-1234-5678-1234-567812345678", UUID, UUID("12345678-1234-5678-1234-567812345678")),
+        ("a=%C3%A4", str, "ä"),
+        ("a=b", lambda text: {"b": 1}[text], 1),
+    ],
+)
+def test_a_value_has_the_type_that_is_asked_for(query: str, kind: Any, expected: object) -> None:
+    assert request(path=f"/?{query}").query("a", kind) == expected
+    assert request(query.encode(), FORM).field("a", kind) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "kind", "said"),
+    [
+        ("b=1", str, "a in the query is missing"),
+        ("a=x", int, "a in the query is 'x': no int"),
+        ("a=maybe", bool, "a in the query is 'maybe': no bool"),
+        ("a=c", lambda text: {"b": 1}[text], "a in the query is 'c': not understood: 'c'"),
+    ],
+)
+def test_a_wrong_value_is_a_400_that_names_it(query: str, kind: Any, said: str) -> None:
+    with pytest.raises(HTTPBadRequest) as caught:
+        request(path=f"/?{query}").query("a", kind)
+    assert said in str(caught.value.detail)
+
+
+def test_a_default_stands_for_what_is_missing() -> None:
+    assert request().query("a", int, None) is None
+    assert request(b"", FORM).field("a", default="x") == "x"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "expected"),
+    [
+        ('"x"', str, "x"),
+        ("7", int, 7),
+        ("7", float, 7.0),
+        ("1.5", float, 1.5),
+        ("true", bool, True),
+        ("[1]", list, [1]),
+        ("{}", dict, {}),
+        ('"12345678-1234-5678-1234-567812345678"', UUID, UUID("12345678-1234-5678-1234-567812345678")),
+    ],
+)
+def test_a_member_of_a_json_body(body: str, kind: Any, expected: object) -> None:
+    found = request(f'{{"a": {body}}}'.encode(), JSON).member("a", kind)
+    assert (found, type(found)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "said"),
+    [
+        (b"{}", str, "a in the body is missing"),
+        (b'{"a": null}', str, "a in the body is null; it must be a string"),
+        (b'{"a": "7"}', int, "a in the body is a string; it must be a whole number"),
+        (b'{"a": 1}', bool, "a in the body is a whole number; it must be true or false"),
+        (b'{"a": true}', int, "a in the body is true or false; it must be a whole number"),
+        (b'{"a": "x"}', UUID, "a in the body is 'x': no UUID"),
+        (b"[]", str, "The body is an array; it must be an object"),
+        (b'{"a": 1,\n}', str, "The body is not JSON: "),
+        (b'{"a": NaN}', str, "NaN is no JSON"),
+        (b"\xff", str, "The body is not UTF-8: invalid start byte at byte 0"),
+        (b"", str, "The body is not JSON: Expecting value, line 1 column 1"),
+        (b"[" * 100_000, str, "not JSON that can be read"),
+    ],
+)
+def test_a_wrong_body_is_a_400_that_says_where(body: bytes, kind: Any, said: str) -> None:
+    with pytest.raises(HTTPBadRequest) as caught:
+        request(body, JSON).member("a", kind)
+    assert said in str(caught.value.detail)
+
+
+def test_null_is_a_default_that_may_be_sent() -> None:
+    assert request(b'{"a": null}', JSON).member("a", str, None) is None
+    assert request(b"{}", JSON).member("a", str, None) is None
+
+
+@pytest.mark.parametrize("kind", [FORM, "multipart/form-data; boundary=a", "text/plain"])
+def test_what_any_page_can_send_is_no_json(kind: str) -> None:
+    """A form on another site can post these three types without asking (Fetch): its body must not be read as JSON."""
+    with pytest.raises(HTTPUnsupportedMediaType):
+        request(b"{}", kind).read_json()
+
+
+def test_a_body_of_another_type_is_no_form() -> None:
+    with pytest.raises(HTTPUnsupportedMediaType, match="must be a form"):
+        _ = request(b"{}", JSON).form
+    with pytest.raises(HTTPUnsupportedMediaType, match="multipart"):
+        request(b"", FORM).parts()
+
+
+class Small(Request):
+    body_size = 10
+    field_count = 2
+
+
+@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize(("kind", "body"), [(JSON, b'"%s"' % (b"x" * 10)), (FORM, b"a=" + b"x" * 10)])
+def test_a_body_has_its_limit_whether_or_not_it_says_its_length(kind: str, body: bytes, counted: bool) -> None:
+    environ = request(body, kind).environ
+    environ["wsgi.input"] = io.BytesIO(body)
+    environ["webob.is_body_seekable"] = False
+    if not counted:
+        del environ["CONTENT_LENGTH"]
+        environ["wsgi.input_terminated"] = True
+    found = Small(environ)
+    with pytest.raises(HTTPRequestEntityTooLarge, match="more than 10 bytes"):
+        found.read_json() if kind == JSON else found.form
+
+
+def test_a_form_has_so_many_fields() -> None:
+    with pytest.raises(HTTPRequestEntityTooLarge, match="more than 2 fields"):
+        _ = Small(request(b"a&b&c", FORM).environ).form
+
+
+@pytest.mark.parametrize("body", [b"a=%ff", b"a=\xff"])
+def test_a_form_that_is_no_utf_8_is_a_400(body: bytes) -> None:
+    with pytest.raises(HTTPException) as caught:
+        _ = request(body, FORM).form
+    assert caught.value.code == 400  # type: ignore[attr-defined]
+
+
+def test_a_body_is_saved_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "upload"
+    assert request(b"x" * 100_000).save(str(path), 100_000) == 100_000
+    assert path.read_bytes() == b"x" * 100_000
+    with pytest.raises(HTTPRequestEntityTooLarge):
+        request(b"y" * 100_001).save(str(path), 100_000)
+    assert path.read_bytes() == b"x" * 100_000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_webobs_own_json_is_ours() -> None:
+    found = request(b'{"a": 1}', JSON)
+    assert found.json == found.json_body == {"a": 1}
+    found.json = [2]
+    assert found.read_json() == [2]
