@@ -71,7 +71,8 @@ class FileResponse(Response):
     ) -> None:
         self.opened = open(name, "rb", buffering=0, opener=opener)  # noqa: SIM115 - open until it is sent
         stat = os.fstat(self.opened.fileno())
-        self.size, self.modified = stat.st_size, int(stat.st_mtime)
+        self.size = stat.st_size
+        self.modified = int(min(stat.st_mtime, time()))  # never later than Date (RFC 9110 8.8.2.1)
         self.tag = f'"{stat.st_mtime_ns:x}-{stat.st_size:x}{coding and "-" + coding}"'
         headers = [
             ("Content-Type", content_type(name)),

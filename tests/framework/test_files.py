@@ -8,6 +8,7 @@ import random
 import time
 import urllib.request
 from collections.abc import Callable, Iterable
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import urlopen
@@ -215,6 +216,14 @@ def test_13_1_5_a_date_is_no_strong_validator_within_its_second(path: str) -> No
     date = Client(serving(path)).get("/").headers["Last-Modified"]
     response = Client(serving(path)).get("/", headers={"If-Range": date, "Range": "bytes=0-0"})
     assert response.status_int == 200
+
+
+def test_8_8_2_1_no_file_is_from_the_future(path: str) -> None:
+    os.utime(path, (time.time() + 3600, time.time() + 3600))
+    with Running(serving(path)) as running:
+        response = running.get("/")
+    dates = [parsedate_to_datetime(response.field(name) or "") for name in ("Last-Modified", "Date")]
+    assert dates == sorted(dates)
 
 
 def test_13_2_1_conditions_are_for_a_200(path: str) -> None:
