@@ -176,6 +176,7 @@ class Service:
         stop = self.stop
         supervisor.on_signal |= {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: self.reload}
         supervisor.on_signal |= {signal.SIGUSR1: self.reopen, signal.SIGUSR2: self.write_state}
+        supervisor.on_signal[signal.SIGQUIT] = partial(self.order, "running")
         if self.control is not None:
             supervisor.attend(self.control, partial(self.hear, self.control))
         if self.notifier.interval:
@@ -198,9 +199,13 @@ class Service:
     def reopen(self) -> None:
         """USR1: the log files have been moved, and new ones are to be written."""
         self.reopen_log()
+        self.order("reopen")
+
+    def order(self, word: str) -> None:
+        """Tell all children something that they obey."""
         for child in self.supervisor.children:
             if child.state in {SERVING, LEAVING}:
-                child.order("reopen")
+                child.order(word)
 
     def reopen_in_child(self, server: WSGIServer) -> None:
         """The same in a child, for its own access log, too."""

@@ -29,6 +29,7 @@ from microwsgi.server.gateway import Application
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.handshake import Handshakes
 from microwsgi.server.hosts import Hosts
+from microwsgi.server.inflight import running
 from microwsgi.server.log import AccessLog, escaped
 from microwsgi.server.notify import passed_sockets
 from microwsgi.server.server import WSGIServer
@@ -311,7 +312,8 @@ class Stop:
         self.began = time.monotonic()
         self.at_terminal = is_terminal(sys.stderr)
         self.others: dict[int, Callable[[WSGIServer], object]] = {}
-        for name, act in (("SIGHUP", self.hang_up), ("SIGUSR1", reopen_log), ("SIGUSR2", self.write_state)):
+        acts = {"SIGHUP": self.hang_up, "SIGQUIT": show_running, "SIGUSR1": reopen_log, "SIGUSR2": self.write_state}
+        for name, act in acts.items():
             if hasattr(signal, name):  # Windows has none of them
                 self.others[getattr(signal, name)] = act
 
@@ -364,6 +366,11 @@ class Stop:
         """USR2: the state, as a line of JSON."""
         state = {"pid": os.getpid(), "urls": urls(server.listeners), "uptime": round(time.monotonic() - self.began, 1)}
         say(json.dumps({**state, **server.figures()}))
+
+
+def show_running(server: WSGIServer) -> None:
+    """QUIT: the requests in flight, with their stacks."""
+    say(running(server))
 
 
 def reopen_log(server: WSGIServer) -> None:

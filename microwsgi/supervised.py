@@ -33,7 +33,7 @@ from microwsgi.server.supervisor import Supervisor
 from microwsgi.server.watch import Watch
 from microwsgi.server.worker import Worker
 from microwsgi.service import Service, service
-from microwsgi.serving import banner, farewell, https, listening, make, open_log, say, still_running
+from microwsgi.serving import banner, farewell, https, listening, make, open_log, say, show_running, still_running
 
 NAMED = 3
 """Changed files that a message names; the others are counted."""
@@ -97,6 +97,7 @@ def live(
         if worker.wait_for_word() != "serve":
             return
         worker.on_stop = still_running
+        worker.orders["running"] = show_running
         worker.orders["reopen"] = terminal.service.reopen_in_child
         worker.attend(server)
         with one_prompt(server, worker.take_terminal, worker.leave_terminal):

@@ -43,7 +43,8 @@ def test_the_dialogue_is_what_is_said(machine: Machine) -> None:
 
 def test_the_signals_are_those_that_are_listened_to() -> None:
     (table,) = re.findall(r"\| signal \|.*?\n\n", DOCUMENT, re.DOTALL)
-    documented = {name for row in re.findall(r"^\| ([A-Z0-9, ]+) \|", table, re.MULTILINE) for name in row.split(", ")}
+    rows = re.findall(r"^\| ([A-Z0-9, ]+) (?:\(Ctrl-.*?\) )?\|", table, re.MULTILINE)
+    documented = {name for row in rows for name in row.split(", ")}
     stop = Stop()
     alone = {"INT", "TERM", *(number.name[3:] for number in stop.others)}  # type: ignore[attr-defined]  # signal.Signals
     service, supervisor = Service(Options()), Supervisor(Options(), [], lambda *_: None)  # type: ignore[arg-type]

@@ -217,6 +217,24 @@ def test_usr2_says_the_state_as_json(command: Command, folder: Path) -> None:
     client.join(LIMIT)
 
 
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one process", "a parent"])
+def test_quit_says_what_runs_and_where(command: Command, folder: Path, options: tuple[str, ...]) -> None:
+    running = command("serve", "gated", "-p", "0", *options, cwd=folder)
+    url = running.url()
+    running.line("Ctrl-C")
+    running.send_signal(signal.SIGQUIT)
+    running.line(r"^0 requests in flight\.$")
+    client = Client(url, "/gate", folder)
+    running.send_signal(signal.SIGQUIT)
+    running.line("1 request in flight:")
+    assert re.fullmatch(r"GET /gate, for \S+ (µs|ms|s), 0 B sent", running.line("GET"))
+    assert re.search(r'gated\.py", line \d+, in app', running.line())
+    assert running.line().strip() in {"time.sleep(0.005)", 'while not os.path.exists("go"):'}
+    (folder / "go").touch()
+    client.join(LIMIT)
+    assert running.stop() == 0
+
+
 def test_hup_says_what_new_code_takes(command: Command, folder: Path) -> None:
     running = command("serve", "gated", "-p", "0", cwd=folder)
     running.line("Ctrl-C")

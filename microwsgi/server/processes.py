@@ -161,6 +161,6 @@ def spawned(call: str, numbers: list[int], count: int, trouble: str, what: objec
 
 def be_steered() -> None:
     """Not mind what a terminal tells all of its processes: the parent says what it means."""
-    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+    for name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), nothing)
