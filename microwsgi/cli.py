@@ -174,6 +174,15 @@ COMMANDS = (
         examples=("microwsgi eject apps.echo:app -o httpsrv.py", "microwsgi eject hello:app -o - | less"),
     ),
     Command(
+        "routes",
+        "microwsgi.commands.routes:routes_command",
+        "List what an App answers to.",
+        words="[APP] [options]",
+        about=("APP is a microwsgi.App, given as for microwsgi serve.",),
+        options=(Option("List", "json", False, switch, "", "print the values"), BY_NAME["app_dir"]),
+        examples=("microwsgi routes apps.todo:app", "microwsgi routes --json"),
+    ),
+    Command(
         "status",
         "microwsgi.commands.control:status_command",
         "Show what runs in the background.",

@@ -1,0 +1,74 @@
+"""Take files, show what there is, and give them back: `microwsgi serve apps.upload:app`.
+
+Files go to disk while they arrive, into UPLOAD_FOLDER, and are there when they are whole. With curl:
+`curl -T big.iso localhost:8000/files/` or `curl -F file=@big.iso localhost:8000/`.
+"""
+
+from __future__ import annotations
+
+import os
+from html import escape
+from pathlib import Path
+
+from microwsgi import App, Request, Response, abort, redirect
+
+FOLDER = Path(os.environ.get("UPLOAD_FOLDER", "uploads")).resolve()
+LIMIT = 1 << 30
+"""Bytes of a file."""
+PAGE = """<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Files</title>
+<style>
+:root {{ color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }}
+body {{ max-width: 40rem; margin: 2rem auto; padding: 0 1rem }} table {{ width: 100%; border-collapse: collapse }}
+td {{ border-bottom: 1px solid #8886; padding: .3rem 0; overflow-wrap: anywhere }} td + td {{ text-align: right }}
+form {{ margin: 1rem 0 }} input, button {{ font: inherit }}
+</style>
+<h1>Files</h1>
+<form method="post" enctype="multipart/form-data"><input type="file" name="file" multiple required> <button>Send</button></form>
+<table>{rows}</table>
+"""
+ROW = '<tr><td><a href="{url}" download>{name}</a><td>{size:,} bytes'
+
+FOLDER.mkdir(parents=True, exist_ok=True)
+app = App()
+app.static("/files", str(FOLDER), name="files")
+
+
+def place(name: str | None) -> str:
+    """Where a file of this name goes: never outside, never over another, never hidden. Raises 400 and 409."""
+    if not name or name.startswith(".") or Path(name).name != name or not name.isprintable():
+        abort(400, f"{name!r:.100} is no name for a file.")
+    if (FOLDER / name).exists():
+        abort(409, f"There is a {name} already.")
+    return str(FOLDER / name)
+
+
+@app.before
+def from_here(request: Request) -> None:
+    """A page of another site can have a browser post a form to us: browsers say so, and others than browsers say nothing."""
+    if request.method != "GET" and request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+        abort(403, "This came from another site's page.")
+
+
+@app.get("/")
+def page(request: Request) -> str:
+    files = sorted(entry for entry in FOLDER.iterdir() if entry.is_file() and entry.suffix != ".part")
+    rows = [
+        ROW.format(url=request.url_for("files", path=file.name), name=escape(file.name), size=file.stat().st_size)
+        for file in files
+    ]
+    return PAGE.format(rows="".join(rows))
+
+
+@app.post("/")
+def form(request: Request) -> Response:
+    for part in request.parts():
+        if part.filename:
+            part.save(place(part.filename), LIMIT)
+    return redirect(request.url_for("page"))
+
+
+@app.put("/files/{name}")
+def body(request: Request, name: str) -> tuple[str, int]:
+    size = request.save(place(name), LIMIT)
+    return f"{name}: {size} bytes\n", 201

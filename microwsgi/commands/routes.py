@@ -1,0 +1,31 @@
+"""`microwsgi routes`: what an App answers to, a line for each route."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from microwsgi.errors import UsageError
+from microwsgi.framework.app import App, route_table
+from microwsgi.loader import load_named
+
+
+def routes_command(words: list[str], given: dict[str, Any]) -> int:
+    """Print the table. Raises UsageError, also for an application that is no App."""
+    if len(words) > 1:
+        raise UsageError(f"one application at a time, not {len(words)}: {' '.join(words)}.")
+    name, application = load_named(words[0] if words else None, given.get("app_dir", "."))
+    if not isinstance(application, App):
+        kind = type(application).__name__
+        raise UsageError(f"{name} is a {kind}: only a microwsgi.App says what its routes are.")
+    print(as_json(application) if given["json"] else route_table(application))  # noqa: T201 - what was asked for
+    return 0
+
+
+def as_json(app: App) -> str:
+    """The table as values."""
+    rows = [
+        {"methods": route.methods, "path": route.pattern.text, "name": route.name, "place": route.place}
+        for route in app.routes
+    ]
+    return json.dumps(rows, indent=2)
