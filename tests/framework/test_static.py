@@ -335,18 +335,26 @@ TRAPS = (
     "%2e%2e/site-secret/secret.txt", "../site-secret/secret.txt", "..site-secret/secret.txt", "pipe", "proc/self/environ",
     "/proc/self/cwd/../secret.txt", "/dev/fd/0", "C:%5cWindows%5cwin.ini", "aux", "nul", "con.txt", "secre~1.txt",
 )  # fmt: skip
+AROUND = (
+    "/assets../secret.txt", "/assets..%2fsecret.txt", "/assets%2f../secret.txt", "/assets%2f..%2fsecret.txt", "/../secret.txt",
+    "/assets-secret/secret.txt", "/%61ssets/../secret.txt", "/ASSETS/../secret.txt", "//assets/../secret.txt", "/..%2f",
+    "/assets\\..\\secret.txt", "/assets;/../secret.txt", "/assets/../assets/../secret.txt", "/./assets/../secret.txt", "/..",
+)  # fmt: skip
+"""Targets that may get past the prefix."""
 COUNT = 6000
 
 
 def attempts() -> list[str]:
-    """Paths that look for what lies outside: a choice of all combinations, and traps for this very folder."""
+    """Targets that look for what lies outside: a choice of all combinations, and traps for this very folder."""
     dice = random.Random(22)
     deep = [1, 2, 3, 12]
     combined = list(itertools.product(BEGINS, ASCENTS, SEPARATORS, deep, GOALS))
     plain = [(begin, "..", "/", depth, goal) for begin in BEGINS for depth in deep for goal in GOALS]
     chosen = [*plain, *dice.sample(combined, COUNT)]
-    paths = [begin + (ascent + separator) * depth + goal for begin, ascent, separator, depth, goal in chosen]
-    return [*TRAPS, *dict.fromkeys(paths)]
+    paths = [
+        "/assets/" + begin + (ascent + separator) * depth + goal for begin, ascent, separator, depth, goal in chosen
+    ]
+    return [*AROUND, *(f"/assets/{trap}" for trap in TRAPS), *dict.fromkeys(paths)]
 
 
 ATTEMPTS = attempts()
@@ -358,9 +366,9 @@ def leaks(body: bytes, site: Path) -> bool:
     return SECRET.encode() in body or b"root:" in body or os.fsencode(site.parent) in body
 
 
-def in_process(application: Any, path: str) -> Response:
-    """The response to a path, decoded as a server does."""
-    info = unquote_to_bytes(f"/assets/{path}").decode("latin-1")
+def in_process(application: Any, target: str) -> Response:
+    """The response to a target, decoded as a server does."""
+    info = unquote_to_bytes(target).decode("latin-1")
     return Client(application).get("/", environ={"PATH_INFO": info})
 
 
@@ -368,14 +376,17 @@ def test_there_are_enough_attempts() -> None:
     assert len(ATTEMPTS) > 5000
 
 
-def test_no_attempt_finds_what_lies_outside_in_process(site: Path) -> None:
-    app = client(site).application
+@pytest.mark.parametrize("options", [{}, {"hidden": False, "listing": True}, {"symlinks": True}], ids=str)
+def test_no_attempt_finds_what_lies_outside_in_process(site: Path, options: dict[str, bool]) -> None:
+    app = client(site, **options).application
     statuses = set()
-    for path in ATTEMPTS:
-        response = in_process(app, path)
+    for target in ATTEMPTS:
+        if options.get("symlinks") and target.startswith("/assets/out"):
+            continue  # it leads there, as it was asked to
+        response = in_process(app, target)
         statuses.add(response.status_int)
-        assert response.status_int != 200 or response.body in INSIDE, path
-        assert not leaks(response.body, site), path
+        assert response.status_int != 200 or response.body in INSIDE or "<h1>/assets/" in response.text, target
+        assert not leaks(response.body, site), target
     assert statuses <= {200, 308, 400, 404}
 
 
@@ -390,27 +401,26 @@ def test_the_attempts_find_what_a_careless_view_lets_out(site: Path) -> None:
         except OSError:
             return b""
 
-    found = [path for path in ATTEMPTS if path != "pipe" and leaks(in_process(app, path).body, site)]
+    found = [target for target in ATTEMPTS if "pipe" not in target and leaks(in_process(app, target).body, site)]
     assert len(found) > 20
 
 
-def batches(running: Running, paths: list[str]) -> Iterator[tuple[str, int, bytes]]:
-    """The responses of a server to these targets; what it refuses ends a connection, and it is asked on with the next."""
-    targets = [f"/assets/{path}".encode() for path in paths]
+def exchanges(running: Running) -> Iterator[tuple[str, int, bytes]]:
+    """What a server answers to each; what it refuses ends a connection, and it is asked on with the next."""
+    targets = ATTEMPTS
     while targets:
-        batch = targets[:50]
-        requests = [b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % target for target in batch]
+        requests = [f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode() for target in targets[:50]]
         responses = running.send(b"".join(requests))
         assert responses
-        for target, response in zip(batch, responses, strict=False):
-            yield target.decode(), response.status, response.body
+        for target, response in zip(targets, responses, strict=False):
+            yield target, response.status, response.body
         targets = targets[len(responses) :]
 
 
 def test_no_attempt_finds_what_lies_outside_over_a_socket(site: Path) -> None:
     with Running(client(site).application) as running:
         seen = 0
-        for target, status, body in batches(running, ATTEMPTS):
+        for target, status, body in exchanges(running):
             seen += 1
             assert status in {200, 308, 400, 404}, target
             assert status != 200 or body in INSIDE, target
