@@ -66,7 +66,6 @@ class Service:
         self.listeners: list[socket.socket] = []
         self.urls: list[str] = []
         self.tls: Handshakes | None = None
-        self.log = ""
         self.identity: Identity | None = None
         self.application = ""
         self.waiting: list[socket.socket] = []  # who asked for a reload, and wants to hear how it went
@@ -79,11 +78,11 @@ class Service:
         if options.user or options.group:
             self.identity = Identity(options.user, options.group)
         if options.daemon or options.log_file:
-            self.log = log_path(options)
+            options.log_file = log_path(options)
             try:
-                redirect(self.log)
+                redirect(options.log_file)
             except OSError as error:
-                raise UsageError(f"--log-file {self.log} can't be written: {error.strerror}.") from None
+                raise UsageError(f"--log-file {options.log_file} can't be written: {error.strerror}.") from None
             if sys.stdout is not None:
                 sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what is printed is seen in the log
         self.make_absolute()
@@ -137,7 +136,7 @@ class Service:
             except ListenError as error:
                 say(f"microwsgi status will have no figures: {error}")
         if self.identity is not None:
-            for path in (self.log, self.options.access_log, *sockets_of(listeners)):
+            for path in (self.options.log_file, self.options.access_log, *sockets_of(listeners)):
                 if os.path.isabs(path) and os.path.exists(path):
                     self.identity.own(path)
             self.identity.become()
@@ -215,14 +214,14 @@ class Service:
     def reopen_log(self) -> None:
         """Write to a new file; if there can be none, to the old one, and say so."""
         try:
-            if self.log:
-                redirect(self.log)
+            if self.options.log_file:
+                redirect(self.options.log_file)
         except OSError as error:
-            self.say(f"{self.log} can't be opened anew: {error.strerror}; the old file is written on.")
+            self.say(f"{self.options.log_file} can't be opened anew: {error.strerror}; the old file is written on.")
 
     def say(self, text: str) -> None:
         """Tell the person at the terminal, or the log, and that the time, too."""
-        say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}" if self.log else text)
+        say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}" if self.options.log_file else text)
 
     def write_state(self) -> None:
         """USR2: the state, as a line of JSON in the log."""
@@ -309,7 +308,7 @@ class Service:
             "memory": sum(memory(pid) for pid in (os.getpid(), *(child.pid for child in supervisor.children))),
             "workers": workers,
             "tls": [] if self.tls is None else self.tls.notes(),
-            "log": self.log,
+            "log": self.options.log_file,
             "version": __version__,
         }
 

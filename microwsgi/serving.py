@@ -97,6 +97,8 @@ def leave(*_: object) -> None:
 def run(application: object, options: Options, ssl_context: object = None) -> None:
     """The same with options that are checked already."""
     if needs_parent(application, options):
+        if os.name != "posix":
+            raise UsageError("--reload, --workers and a service want a system whose processes can inherit sockets.")
         # What a parent needs takes 15 ms to import, and most servers have none.
         import_module("microwsgi.supervised").run(application, options, ssl_context)
         return

@@ -6,7 +6,6 @@ children do, what is said on the terminal, and what is shown when the applicatio
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sys
@@ -43,8 +42,6 @@ def run(application: object, options: Options, ssl_context: object = None) -> No
     """Serve until INT or TERM. Raises UsageError."""
     if application is not None and not isinstance(application, str):
         raise UsageError("for a server with a parent process, serve() wants the application's name, as a text.")
-    if os.name != "posix":
-        raise UsageError("--reload and --workers want a system whose processes can inherit sockets; this one is not.")
     with service(options) as outside, listening(options) as listeners:
         tls = https(options, ssl_context)  # made before the fork: a session of one child can be resumed with another
         outside.take_sockets(listeners, tls)

@@ -453,7 +453,7 @@ def test_usr2_writes_the_state_as_json(machine: Machine) -> None:
 
 
 def test_logs_shows_the_end_and_follows_through_a_rotation(machine: Machine) -> None:
-    assert "no server runs" in machine("logs", code=1)
+    assert "no log of such a server" in machine("logs", code=1)
     port = machine.start("--log-file", "log")
     fetch(port, "/one")
     eventually(lambda: "/one" in (machine.folder / "log").read_text())
@@ -473,6 +473,31 @@ def test_logs_shows_the_end_and_follows_through_a_rotation(machine: Machine) -> 
             assert follow.poll() is None
         follow.send_signal(signal.SIGINT)
         assert follow.wait(LIMIT) == 0
+
+
+def test_logs_shows_what_a_server_said_that_is_gone(machine: Machine) -> None:
+    port = free_port()
+    machine.start("-p", str(port))
+    os.kill(machine.pids()[0], signal.SIGKILL)
+    for words in ((), (f"127.0.0.1:{port}",)):
+        eventually(lambda words=words: "serving site_a:app" in machine("logs", *words))  # type: ignore[misc]
+    machine("logs", "127.0.0.1:1", code=1)
+
+
+def test_a_socket_of_the_shell_goes_with_it(machine: Machine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = microwsgi("serve", "site_a:app", "--daemon", "-b", f"fd://{listener.fileno()}")
+        subprocess.run(
+            command,
+            cwd=machine.folder,
+            env=environment(**machine.variables),
+            pass_fds=[listener.fileno()],
+            capture_output=True,
+            check=True,
+        )
+        port = listener.getsockname()[1]
+    assert fetch(port)
+    machine("stop")
 
 
 # --- The lock -----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir
 
 from microwsgi.errors import ServiceError, UsageError
-from microwsgi.server.background import address_of, run_folder
+from microwsgi.server.background import address_of, file_name, log_folder, run_folder
 from microwsgi.server.log import bytes_text
 from microwsgi.server.pidfile import holder
 from microwsgi.serving import counted, duration
@@ -193,9 +193,9 @@ def reload_command(words: list[str], options: dict[str, object]) -> int:
 def logs_command(words: list[str], options: dict[str, object]) -> int:
     """`microwsgi logs`: the end of a log, and with --follow what comes, also after it was rotated. Raises UsageError."""
     server = one(words, options)
-    path = str(server.ask("state", PATIENCE).get("log", "")) if server else ""
+    path = str(server.ask("state", PATIENCE).get("log", "")) if server else last_log(words)
     if not path:
-        raise ServiceError("no server runs that has a log of its own: see microwsgi status.")
+        raise ServiceError("there is no log of such a server: see microwsgi status.")
     try:
         for text in lines(path, int(str(options["lines"])), follow=bool(options["follow"])):
             sys.stdout.write(text)
@@ -205,6 +205,19 @@ def logs_command(words: list[str], options: dict[str, object]) -> int:
     except OSError as error:
         raise ServiceError(f"{path} can't be read: {error.strerror}.") from None
     return 0
+
+
+def last_log(words: list[str]) -> str:
+    """The log of what does not run any more, in the folder where logs are by default: that of an address, or the newest."""
+    folder = log_folder()
+    name = f"{file_name(words[0])}.log" if words else ""
+    try:
+        found = [
+            os.path.join(folder, each) for each in os.listdir(folder) if each == name or (not words and ".log" in each)
+        ]
+    except OSError:
+        found = []
+    return max(found, key=os.path.getmtime, default="")
 
 
 # --- What they need -----------------------------------------------------------------------------------------------------

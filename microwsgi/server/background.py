@@ -49,16 +49,18 @@ def log_path(options: Options) -> str:
     """Where a background process writes what it says. Raises UsageError."""
     if options.log_file:
         return os.path.abspath(options.log_file)
-    if os.geteuid():
-        base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    else:
-        base = os.environ.get("XDG_STATE_HOME") or "/var/log"
-    folder = os.path.join(base, "microwsgi")
+    folder = log_folder()
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise UsageError(f"the folder {folder} can't be made: {error.strerror}. Give --log-file FILE.") from None
     return os.path.join(folder, file_name(options.addresses[0]) + ".log")
+
+
+def log_folder() -> str:
+    """The folder for the logs of background processes; it need not be there."""
+    base = "~/.local/state" if os.geteuid() else "/var/log"
+    return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.expanduser(base), "microwsgi")
 
 
 def file_name(address: str) -> str:
