@@ -1,4 +1,4 @@
-"""docs/static.md, events.md and testing.md: their examples, run."""
+"""docs/framework.md, static.md, events.md and testing.md: their examples, run."""
 
 from __future__ import annotations
 
@@ -23,6 +23,46 @@ def application(page: str, number: int) -> Any:
     names: dict[str, Any] = {"__name__": "example"}
     exec(examples(page)[number], names)  # noqa: S102 - ours
     return names["app"]
+
+
+def test_framework_in_short() -> None:
+    client = Client(application("framework.md", 0))
+    created = client.post("/users", json={"name": "Barbara"}).expect(201, json={"number": 3})
+    client.get(created.headers["Location"]).expect(json={"number": 3, "name": "Barbara"})
+    client.get("/me", follow=True).expect(json={"number": 1, "name": "Ada"})
+    assert "There is no user 9." in client.get("/users/9").expect(404).text
+
+
+def test_framework_table_of_routes(tmp_path: Path) -> None:
+    """Printed as the page has it."""
+    (tmp_path / "users.py").write_text(examples("framework.md")[0])
+    command = python("-m", "microwsgi", "routes", "users:app")
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout in (ROOT / "docs" / "framework.md").read_text()
+
+
+def test_framework_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    client = Client(application("framework.md", 1))
+    client.get("/search?q=a&exact=yes").expect(json=["a", 10, True])
+    assert "limit in the query is 'x': no int." in client.get("/search?q=a&limit=x").expect(400).text
+    client.post("/form", form={"age": "7", "photo": ("a.png", b"12345")}).expect(json={"age": 7, "photo": 5})
+    client.post("/api", json={"tags": ["a"]}).expect(json=[["a"], "00000000-0000-0000-0000-000000000000"])
+    client.put("/big/a", body=b"12345").expect(201, text="5 bytes")
+    assert (tmp_path / "a.bin").read_bytes() == b"12345"
+
+
+def test_framework_errors() -> None:
+    client = Client(application("framework.md", 2))
+    client.get("/colour/red").expect(text="#f00")
+    client.get("/colour/blue").expect(404, json={"unknown": "'blue'"})
+
+
+def test_framework_behind_a_proxy() -> None:
+    client = Client(application("framework.md", 3))
+    fields = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "example.test"}
+    for proxy, said in (("127.0.0.1", "192.0.2.1 https://example.test"), ("192.0.2.9", "192.0.2.9 http://localhost")):
+        assert client.get("/", headers=fields, environ={"REMOTE_ADDR": proxy}).expect().text == said
 
 
 def test_static(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ import pytest
 from tests.running import LIMIT, ROOT, Running, python
 
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-HELLO, SERVER, ADAPTER = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+HELLO, APP, SERVER, ADAPTER = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture
@@ -66,6 +66,12 @@ def test_the_application_answers_as_it_says(command: Callable[..., Running], fol
     shown = re.search(r"\$ curl http://127.0.0.1:8000(\S+)\n(.*\n)", README)
     assert shown
     assert get(command("serve", "hello:app", "--port", "0", cwd=folder).url() + shown[1]) == shown[2].encode()
+
+
+def test_the_app_answers_in_json(command: Callable[..., Running], tmp_path: Path) -> None:
+    (tmp_path / "hello.py").write_text(APP)
+    url = command("serve", "hello:app", "--port", "0", cwd=tmp_path).url()
+    assert get(f"{url}/hello/you") == b'{"hello":"you"}'
 
 
 @pytest.mark.parametrize("program", [SERVER, ADAPTER], ids=["server", "adapter"])
