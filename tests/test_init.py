@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from urllib.request import urlopen
+from wsgiref.types import WSGIApplication
 
 import pytest
 
@@ -16,6 +17,7 @@ import microwsgi
 from tests.running import Running, environment
 from tests.running import microwsgi as command_line
 
+WSGI_APP: WSGIApplication = microwsgi.App()
 STUB = Path(microwsgi.__file__).with_suffix(".pyi")
 
 
@@ -30,6 +32,13 @@ def test_the_stub_says_what_the_module_does() -> None:
 @pytest.mark.parametrize("name", microwsgi.HOMES)
 def test_a_public_name_is_the_one_of_its_module(name: str) -> None:
     assert getattr(microwsgi, name) is getattr(import_module(microwsgi.HOMES[name]), name)
+
+
+def test_an_application_may_be_typed_as_the_standard_library_has_it() -> None:
+    """Read by mypy: what wsgiref.types calls an application, and an App, are applications for the server."""
+    for application in (WSGI_APP, microwsgi.App()):
+        with microwsgi.make_server("127.0.0.1", 0, application) as server:
+            assert server.application is application
 
 
 def test_all_names_are_listed_before_they_are_loaded() -> None:

@@ -12,11 +12,11 @@ import traceback
 from collections.abc import Callable, Iterable
 
 from microwsgi.options import Options
-from microwsgi.server.environ import Environ
 from microwsgi.server.hosts import Hosts
 from microwsgi.wire.response import Clock
 
-Application = Callable[[Environ, Callable[..., object]], Iterable[bytes]]
+Application = Callable[..., Iterable[bytes]]
+"""PEP 3333's: called with environ and start_response. More exact types would refuse wsgiref.types', which users have."""
 COMPLAINTS = 1024
 """Complaints that are remembered."""
 REMIND = 60.0
