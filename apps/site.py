@@ -9,7 +9,7 @@ from pathlib import Path
 
 from microwsgi import App, FileResponse, Request, Response
 
-FOLDER = str(Path(__file__).parent / "tea")
+FOLDER = Path(__file__).parent / "tea"
 
 app = App()
 app.static("/", FOLDER, listing=True)
@@ -17,4 +17,4 @@ app.static("/", FOLDER, listing=True)
 
 @app.error(404)
 def missing(request: Request, error: Exception) -> Response:
-    return FileResponse(f"{FOLDER}/404.html")
+    return FileResponse(FOLDER / "404.html")

@@ -166,7 +166,7 @@ class App:
             raise RouteError(f"an application can't be mounted under a pattern, as {prefix} is.")
         self.router.add(Route(MOUNTED, pattern, name or name_of(application), application, place(application)))
 
-    def static(self, prefix: str, folder: str, *, name: str = "static", **options: Any) -> None:  # noqa: ANN401 - Folder has their types
+    def static(self, prefix: str, folder: str | os.PathLike[str], *, name: str = "static", **options: Any) -> None:  # noqa: ANN401 - Folder has their types
         """Serve a folder's files; the options are those of `microwsgi.framework.static.Folder`."""
         files = Folder(folder, **options)
         for end in ("/", "/{path:path}"):

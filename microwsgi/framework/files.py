@@ -62,13 +62,14 @@ class FileResponse(Response):
 
     def __init__(
         self,
-        name: str,
+        name: str | os.PathLike[str],
         *,
         download: bool | str = False,
         max_age: int | None = None,
         coding: str = "",
         opener: Callable[[str, int], int] | None = None,
     ) -> None:
+        name = os.fspath(name)
         self.opened = open(name, "rb", buffering=0, opener=opener)  # noqa: SIM115 - open until it is sent
         stat = os.fstat(self.opened.fileno())
         self.size = stat.st_size

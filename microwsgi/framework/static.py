@@ -58,7 +58,7 @@ class Folder:
 
     def __init__(
         self,
-        folder: str,
+        folder: str | os.PathLike[str],
         *,
         index: str = "index.html",
         listing: bool = False,

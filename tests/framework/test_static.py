@@ -47,7 +47,7 @@ def site(tmp_path: Path) -> Path:
 
 def client(site: Path, **options: Any) -> Client:
     app = App()
-    app.static("/assets", str(site), **options)
+    app.static("/assets", site, **options)
     return Client(app)
 
 
