@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -203,3 +206,29 @@ def test_a_wrong_configuration_is_one_sentence(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         loaded("apps.probe", config, tmp_path, monkeypatch)
+
+
+def test_a_hundred_browsers_hold_no_threads_and_slow_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = 'target = [{name = "a", module = "tcp", target = "127.0.0.1:1"}]\n'
+    module: Any = loaded("apps.probe", config, tmp_path, monkeypatch)
+    browsers = 100
+    with live(module.app, threads=4) as server, contextlib.ExitStack() as stack:
+        streams = []
+        for _ in range(browsers):
+            stream = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), LIMIT))
+            stream.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b"text/event-stream" in stream.recv(65536)
+            streams.append(stream)
+        assert len(module.told) == browsers
+        for number in range(20):
+            module.told.send(f"event {number}", event="part")
+            with urlopen(f"{server.url}/api") as response:  # noqa: S310 - ours
+                assert response.status == 200
+        for stream in streams:
+            received = b""
+            while b"event 19" not in received:
+                received += stream.recv(65536)
+            assert [f"data: event {number}\n".encode() in received for number in range(20)] == [True] * 20
+        assert len(server.server.threads) <= 5
+    module.prober.stop()
+    assert len(module.told) == 0
