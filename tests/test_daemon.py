@@ -304,6 +304,24 @@ def test_where_the_system_does_not_tell_who_has_a_lock_the_locked_file_does(
     assert holder(path) == 0
 
 
+def test_who_has_not_the_lock_gets_no_signal(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two looks the server has ended, and its pid is another program's: here that of the tests."""
+    machine.start("--pid-file", "x.pid")
+    server = Server(str(machine.folder / "x.pid"))
+    server.pid = os.getpid()
+    heard: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+    try:
+        server.signal(signal.SIGUSR1)
+        os.close(server.descriptor)
+        monkeypatch.delattr(os, "pidfd_open")
+        server.descriptor = -1
+        server.signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == []
+
+
 def test_without_pidfds_a_stop_waits_too(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.start("--pid-file", "x.pid")
     monkeypatch.delattr(os, "pidfd_open", raising=False)

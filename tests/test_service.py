@@ -17,6 +17,7 @@ from textwrap import dedent
 
 import pytest
 
+from microwsgi.server.children import ANSWER
 from microwsgi.server.notify import Notifier, passed_sockets
 from tests.background import APPLICATION, Machine, eventually, fetch, free_port
 from tests.programs import absent, need
@@ -92,7 +93,7 @@ def test_the_watchdog_gets_signs_of_life_until_a_worker_hangs(command: Command, 
     for _ in range(3):
         systemd.hear("WATCHDOG=1")
     os.kill(worker, signal.SIGSTOP)
-    systemd.socket.settimeout(0.5)  # ten times the interval
+    systemd.socket.settimeout(2 * ANSWER)  # for so long its parent waits for an answer, and gives up
     signs = 0
     with suppress(TimeoutError):
         while signs < 20:
