@@ -8,10 +8,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 from tests.running import LIMIT, environment, microwsgi
 
@@ -101,6 +103,16 @@ class Machine:
         for path in self.folder.glob("*.pid"):
             for state in self.states("--pid-file", str(path)):
                 kill(int(str(state["pid"])))
+
+
+@contextmanager
+def ended(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """Whatever happens within, the process has ended afterwards: a test that fails must not wait for it."""
+    with process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def kill(pid: int) -> None:

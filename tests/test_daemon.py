@@ -21,7 +21,7 @@ from microwsgi.commands.control import Server
 from microwsgi.errors import ServiceError
 from microwsgi.server import daemon
 from microwsgi.server.pidfile import holder
-from tests.background import Machine, eventually, fetch, free_port, gone
+from tests.background import Machine, ended, eventually, fetch, free_port, gone
 from tests.programs import need
 from tests.running import LIMIT, environment, microwsgi
 
@@ -227,7 +227,7 @@ def test_stop_lets_a_request_finish_and_returns_when_it_has_ended(machine: Machi
     stop = subprocess.Popen(
         microwsgi("stop"), cwd=machine.folder, env=environment(**machine.variables), stdout=subprocess.PIPE
     )
-    with stop:
+    with ended(stop):
         eventually(lambda: "waiting for 1 request" in machine.log())
         assert stop.poll() is None
         (machine.folder / "go").touch()
@@ -479,7 +479,7 @@ def test_logs_shows_the_end_and_follows_through_a_rotation(machine: Machine) -> 
     follow = subprocess.Popen(
         microwsgi("logs", "--follow"), env=environment(**machine.variables), stdout=subprocess.PIPE, text=True
     )
-    with follow:
+    with ended(follow):
         assert follow.stdout is not None
         while "/one" not in follow.stdout.readline():
             pass

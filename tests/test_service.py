@@ -19,7 +19,7 @@ import pytest
 
 from microwsgi.server.children import ANSWER
 from microwsgi.server.notify import Notifier, passed_sockets
-from tests.background import APPLICATION, Machine, eventually, fetch, free_port
+from tests.background import APPLICATION, Machine, ended, eventually, fetch, free_port
 from tests.programs import absent, need
 from tests.running import LIMIT, ROOT, Running, environment, microwsgi
 
@@ -144,7 +144,7 @@ def test_passed_sockets_are_served(folder: Path, how: tuple[str, ...]) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-    with process:
+    with ended(process):
         assert process.stderr is not None
         said = ""
         while "Ctrl-C" not in said:

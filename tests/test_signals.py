@@ -19,6 +19,7 @@ from textwrap import dedent
 
 import pytest
 
+from tests.background import ended
 from tests.programs import absent, need
 from tests.running import LIMIT, Running, environment, microwsgi
 
@@ -251,7 +252,7 @@ def test_a_terminal_that_is_closed_stops_it(folder: Path, options: tuple[str, ..
         command, cwd=folder, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
     )
     os.close(theirs)
-    with process:
+    with ended(process):
         said = b""
         while b"Ctrl-C" not in said:
             said += os.read(ours, 4096)
