@@ -284,30 +284,30 @@ def test_a_group_alone_and_what_is_not_there(roots: Machine) -> None:
 
 
 def test_a_python_that_only_root_may_read_is_named(roots: Machine) -> None:
-    if os.access(os.path.dirname(os.__file__), os.R_OK) and not Path(os.__file__).is_relative_to("/root"):
-        pytest.skip("this Python may be read by all")
-    roots.python = [sys.executable, "-m", "microwsgi"]
-    said = roots("serve", "site_a:app", "--daemon", "-p", "0", "--user", "nobody", code=2)
-    assert "nobody may not read" in said
+    (roots.folder / "secret").mkdir(mode=0o700)
+    source = f"""
+        import os
+        from microwsgi.server.privileges import Identity
+        identity = Identity("nobody", "")
+        os.__file__ = "{roots.folder}/secret/os.py"
+        identity.become()
+        """
+    command = [roots.python[0], "-c", dedent(source)] if roots.python else []
+    done = subprocess.run(
+        command, env=environment(**roots.variables), cwd=roots.folder, capture_output=True, text=True, check=False
+    )
+    assert f"nobody may not read {roots.folder}/secret, where Python itself is" in done.stderr
 
 
-def test_who_is_not_root_has_nothing_to_drop(folder: Path) -> None:
-    said = "--user and --group are for root"
-    if os.geteuid():
-        done = subprocess.run(microwsgi("serve", "--user", "root"), capture_output=True, text=True, check=False)
-    else:
-        source = (
-            "import os, sys; os.setuid(65534); from microwsgi.server.privileges import Identity; Identity('root', '')"
-        )
-        if not os.path.exists("/usr/bin/python3"):
-            absent("system python", "there is no Python that all users may read")
-        command = [
-            sys.executable,
-            "-c",
-            source.replace("os.setuid", "from microwsgi.server import privileges; os.setuid"),
-        ]
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-    assert said in done.stderr
+def test_who_is_not_root_has_nothing_to_drop(roots: Machine) -> None:
+    source = (
+        "import os; os.setgid(65534); os.setuid(65534); from microwsgi.server.privileges import Identity; Identity({})"
+    )
+    command = [*(roots.python or [])[:1], "-c"]
+    settings = {"env": environment(**roots.variables), "cwd": roots.folder, "capture_output": True, "text": True}
+    refused = subprocess.run([*command, source.format("'root', ''")], check=False, **settings)  # type: ignore[call-overload]
+    assert "--user and --group are for root" in refused.stderr
+    subprocess.run([*command, source.format("'nobody', ''")], check=True, **settings)  # type: ignore[call-overload]
 
 
 # --- Process 1 ----------------------------------------------------------------------------------------------------------
