@@ -274,10 +274,7 @@ class Options:
     traceback: bool
     grace_time: float
 
-    placed = False  # whether an address was given
-
     def __init__(self, **given: object) -> None:
-        self.placed = not given.keys().isdisjoint({"host", "port", "bind"})
         for name in given:
             if name not in BY_NAME:
                 raise UsageError(unknown("option", name, BY_NAME))

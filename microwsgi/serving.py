@@ -139,14 +139,14 @@ def listening(options: Options) -> Iterator[list[socket.socket]]:
 
 
 def addresses(options: Options) -> list[str]:
-    """Where to listen: at the sockets that systemd has passed, if no address was given, or one by such a socket's name."""
+    """Where to listen. Sockets that systemd has passed are served instead, or, with --bind fd://NAME, those of that name."""
     passed = passed_sockets(os.environ) if "LISTEN_FDS" in os.environ else []
-    if passed and not options.placed:
+    if passed and not any(address.startswith("fd://") for address in options.addresses):
         return [f"fd://{descriptor}" for _, descriptor in passed]
     found: list[str] = []
     for address in options.addresses:
-        named = [f"fd://{descriptor}" for name, descriptor in passed if address == f"fd://{name}"]
-        found += named or [address]
+        by_name = [f"fd://{descriptor}" for name, descriptor in passed if address == f"fd://{name}"]
+        found += by_name or [address]
     return found
 
 

@@ -128,7 +128,7 @@ ACTIVATE = """
 """As systemd starts a service: its sockets are the descriptors from 3 on."""
 
 
-@pytest.mark.parametrize("how", [(), ("-b", "fd://web")], ids=["all", "by name"])
+@pytest.mark.parametrize("how", [(), ("-p", "1"), ("-b", "fd://web")], ids=["all", "instead", "by name"])
 def test_passed_sockets_are_served(folder: Path, how: tuple[str, ...]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
         ports = [each.getsockname()[1] for each in (first, second)]
@@ -152,7 +152,7 @@ def test_passed_sockets_are_served(folder: Path, how: tuple[str, ...]) -> None:
             assert line, said
             said += line
         assert f":{ports[1]}/" in said
-        assert (f":{ports[0]}/" in said) == (not how)
+        assert (f":{ports[0]}/" in said) == ("-b" not in how)
         assert not {"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} & {*fetch(ports[1], "/variables").split()}
         process.send_signal(signal.SIGTERM)
         assert process.wait(LIMIT) == 0
