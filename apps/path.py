@@ -12,11 +12,12 @@ from collections import OrderedDict
 from html import escape
 from typing import Any
 
+from apps.look.chart import ceiling
+from apps.look.page import FILES, of_this_site, page
 from apps.probing.config import load
-from apps.probing.page import FILES, of_this_site, page
 from apps.probing.paths import HopFigures, Way
 from apps.probing.policy import Budget, Refused, Target
-from apps.probing.smoke import ceiling, text_of
+from apps.probing.smoke import text_of
 from microwsgi import App, Request, Response, abort
 from microwsgi.events import Broadcaster
 
@@ -81,7 +82,7 @@ def way_to(name: str, viewer: str) -> Way:
         target = resolved(name)
     except Refused as error:
         abort(403, str(error))
-    way = ways[name] = Way(target, lambda _: told.send(name, event="part"))
+    way = ways[name] = Way(target, lambda _: told.send(name))
     while len(ways) > WAYS:
         ways.popitem(last=False)
     return way

@@ -13,10 +13,10 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from apps.look.page import FILES, listed, of_this_site, page
 from apps.probing.config import load
 from apps.probing.history import summary
 from apps.probing.outcome import ANSWERED, MEANINGS, Outcome
-from apps.probing.page import FILES, listed, of_this_site, page
 from apps.probing.policy import Budget, Refused
 from apps.probing.probes import MODULES
 from apps.probing.rounds import Prober
@@ -33,7 +33,7 @@ FEWEST = 60
 config = load(os.environ.get("PROBE_CONFIG", ""))
 watched = {each.name: each for each in config.targets}
 told = Broadcaster()
-prober = Prober(config, lambda each, _: told.send(each.name, event="part"))
+prober = Prober(config, lambda each, _: told.send(each.name))
 budget = Budget()
 
 app = App()

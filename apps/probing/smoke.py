@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from apps.look.chart import ceiling
 from apps.probing.history import Round
 
 WIDTH, HEIGHT = 720, 160
@@ -13,17 +14,6 @@ BANDS = ((0.0, 1.0, 0.16), (0.1, 0.9, 0.22), (0.25, 0.75, 0.30))
 """From which percentile to which, and how dense."""
 LOSSES = ((0.0, "none"), (0.1, "some"), (0.3, "much"), (1.01, "most"))
 """Up to which share lost, and the class of the line (the stylesheet has its colour)."""
-STEPS = (1, 2, 5)
-
-
-def ceiling(value: float) -> float:
-    """The next 1, 2 or 5 times a power of ten."""
-    power = 1e-6
-    while True:
-        for step in STEPS:
-            if step * power >= value:
-                return step * power
-        power *= 10
 
 
 def text_of(seconds: float | None) -> str:

@@ -1,0 +1,199 @@
+"""A request inspector: `microwsgi serve apps.inspect:app`; then send requests to any path, by any method, and look at /-/.
+
+Every request is kept as the server saw it, with what the kernel knows of its connection, and the answer is that. The last ones
+are listed live. Some paths answer on demand:
+
+    /status/418  /delay/2  /bytes/1048576  /stream/20  /redirect/3  /ip  /headers
+
+What clients can make it do is bounded: see the constants.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from html import escape
+from http import HTTPStatus
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from apps.inspecting import Seen, seen_of
+from apps.look.page import FILES, listed, page, table
+from microwsgi import App, Request, Response, abort, redirect
+from microwsgi.events import Stream
+
+MOST_SECONDS, MOST_BYTES, MOST_LINES, MOST_REDIRECTS = 10.0, 1 << 27, 100, 20
+BLOCK = bytes(1 << 16)
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+OWN = "/-"
+"""Where our own pages are; every other path is anybody's."""
+MARK = "inspect.seen"
+KEPT = 100
+"""Requests that are kept."""
+CONNECTION = "The connection, as the kernel sees it (TCP_INFO)"
+
+seen: dict[int, Seen] = {}
+"""The last requests by number, the newest last."""
+app, pages = App(), App()
+
+
+@app.before
+def see(request: Request) -> None:
+    """Keep the request; those for our own pages are nobody's business."""
+    if not request.path_info.startswith(f"{OWN}/"):
+        found = request.environ[MARK] = seen_of(request)
+        seen[found.number] = found
+        while len(seen) > KEPT:
+            seen.pop(next(iter(seen)), None)
+
+
+# --- Answers on demand ------------------------------------------------------------------------------------------------
+
+
+@app.route("/status/{code:int}", methods=METHODS)
+def status(request: Request, code: int) -> tuple[str, int]:
+    """A response with this status."""
+    if not HTTPStatus.OK <= code < 600:  # noqa: PLR2004 - RFC 9110 15
+        abort(400, "A final status is between 200 and 599.")
+    return "", code
+
+
+@app.route("/delay/{seconds:float}", methods=METHODS)
+def delay(request: Request, seconds: float) -> Response:
+    """The same as anywhere, but later; meanwhile it holds no thread."""
+    body = answer(request)
+    chunks = later(request, min(max(seconds, 0.0), MOST_SECONDS), body.body)
+    return Response(headerlist=[("Content-Type", body.headers["Content-Type"])], app_iter=chunks)
+
+
+@app.route("/bytes/{count:int}", methods=METHODS)
+def octets(request: Request, count: int) -> Response:
+    """So many bytes, all 0, without having them in memory."""
+    if not 0 <= count <= MOST_BYTES:
+        abort(400, f"There are {MOST_BYTES} bytes at most.")
+    blocks = (BLOCK[: count - at] for at in range(0, count, len(BLOCK)))
+    fields = [("Content-Type", "application/octet-stream"), ("Content-Length", str(count))]
+    return Response(headerlist=fields, app_iter=blocks)
+
+
+@app.route("/stream/{count:int}", methods=METHODS)
+def stream(request: Request, count: int) -> Response:
+    """So many lines of JSON, each in a chunk of its own."""
+    if not 0 <= count <= MOST_LINES:
+        abort(400, f"There are {MOST_LINES} lines at most.")
+    lines = (f'{{"line": {number}}}\n'.encode() for number in range(count))
+    return Response(headerlist=[("Content-Type", "application/x-ndjson")], app_iter=lines)
+
+
+@app.route("/redirect/{count:int}", methods=METHODS)
+def redirects(request: Request, count: int) -> Response:
+    """So many redirects, and then what any path answers. They lead nowhere but here."""
+    if not 0 <= count <= MOST_REDIRECTS:
+        abort(400, f"There are {MOST_REDIRECTS} redirects at most.")
+    return redirect(request.url_for("redirects", count=count - 1), 302) if count else answer(request)
+
+
+@app.get("/ip")
+def ip(request: Request) -> Response:
+    return Response(f"{request.remote_addr}\n", content_type="text/plain")
+
+
+@app.get("/headers")
+def headers(request: Request) -> dict[str, str]:
+    found: Seen = request.environ[MARK]
+    return dict(found.fields)
+
+
+def answer(request: Request) -> Response:
+    """What was seen: a page for a browser, JSON for all others."""
+    found: Seen = request.environ[MARK]
+    if request.accept.acceptable_offers(["application/json", "text/html"])[:1] == [("text/html", 1.0)]:
+        return page(request, found.line, shown(found), base=request.script_name + OWN)
+    return Response(json=found.as_values())
+
+
+def anything(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """All other paths and methods: what is mounted at the root is asked where no route is."""
+    chunks: Iterable[bytes] = answer(Request(environ))(environ, start_response)
+    return chunks
+
+
+def later(request: Request, seconds: float, body: bytes) -> Iterator[bytes]:
+    """A body that comes after some time: on our server it rests in the poller (docs/environ.md), on others a thread waits."""
+    end, wake = time.monotonic() + seconds, request.environ.get("microwsgi.wake")
+    while (left := end - time.monotonic()) > 0:
+        if wake is None:
+            time.sleep(left)
+        else:
+            wake(after=left)
+            yield b""
+    yield body
+
+
+app.mount(OWN, pages)
+app.mount("/", anything, name="anything")
+
+# --- Our own pages ----------------------------------------------------------------------------------------------------
+
+pages.static("/look", FILES)
+
+
+@pages.get("/")
+def overview(request: Request) -> Response:
+    """The last requests."""
+    return page(request, "Requests", f'<section id="list">{part(request)}</section>', live=True)
+
+
+@pages.get("/part/list")
+def part(request: Request) -> str:
+    """What changes on that page."""
+    rows = [
+        f'<tr><td><a href="{request.script_name}/requests/{each.number}">{each.number}</a><td>{each.time:%H:%M:%S}'
+        f"<td>{escape(each.line[:200])}<td>{escape(each.client)}<td>{escape(each.agent[:100])}<td>{each.body_length}"
+        for each in reversed(list(seen.values()))
+    ]
+    names = "".join(f"<th>{name}" for name in ("", "UTC", "request", "from", "by", "body"))
+    return f'<div class="table wrap"><table><thead><tr>{names}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+@pages.get("/events")
+def events(request: Request) -> Response:
+    """That the list has changed, twice a second at most, however many requests there are."""
+    last = max(seen, default=0)
+
+    def changed() -> str | None:
+        nonlocal last
+        before, last = last, max(seen, default=0)
+        return "list" if last != before else None
+
+    return Stream(request, ask=changed, every=0.5).response
+
+
+@pages.get("/requests/{number:int}")
+def one(request: Request, number: int) -> Response:
+    """One request, with all that is known of it."""
+    if number not in seen:
+        abort(404, f"The last {KEPT} requests are kept; {number} is none of them.")
+    found = seen[number]
+    if request.accept.acceptable_offers(["text/html", "application/json"])[:1] == [("application/json", 1.0)]:
+        return Response(json=found.as_values())
+    return page(request, found.line, shown(found))
+
+
+def shown(found: Seen) -> str:
+    """A request as HTML."""
+    parts = [
+        (
+            "The request",
+            listed({"received": f"{found.time:%F %T} UTC", "from": found.client, "version": found.version}),
+        ),
+        ("Fields, in the order in which they came", table(("field", "value"), found.fields)),
+        ("Query and form", table(("where", "name", "value"), found.values)),
+        ("Body", f"<pre>{escape(found.body_text)}</pre>" + listed({"bytes": found.body_length})),
+        ("TLS", listed(found.tls)),
+        (CONNECTION, listed(found.connection)),
+        ("The environ, and where each key is from", table(("key", "value", "from"), found.environ)),
+    ]
+    empty = {"Query and form": found.values, "Body": found.body_length, "TLS": found.tls, CONNECTION: found.connection}
+    return "".join(
+        f'<section class="wrap"><h2>{name}</h2>{content}</section>' for name, content in parts if empty.get(name, True)
+    )

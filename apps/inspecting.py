@@ -1,0 +1,147 @@
+"""A request as values: what apps/inspect.py keeps of each, and how it is taken from the environ."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from webob.multidict import MultiDict
+
+from apps.kernel import tcpinfo
+from microwsgi import Request
+
+BODY = 1 << 16
+"""Bytes of a body that are kept."""
+TEXT = 4096
+"""Characters of any other value: a request's head has some 64 KiB, but of a hundred of them all is kept in memory."""
+SECRETS = {"Authorization", "Cookie", "Proxy-Authorization"}
+"""Fields of which only the length is kept: the pages are everybody's who reaches them. INSPECT_SECRETS=1 keeps them."""
+SHOW_SECRETS = os.environ.get("INSPECT_SECRETS") == "1"
+UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
+"""Fields that CGI gives no HTTP_ (RFC 3875 4.1)."""
+ORIGINS = {
+    "REQUEST_METHOD": "request line", "PATH_INFO": "request line, decoded", "QUERY_STRING": "request line",
+    "REQUEST_URI": "request line, as it came", "RAW_URI": "request line, as it came", "SERVER_PROTOCOL": "request line",
+    "REMOTE_ADDR": "the connection", "REMOTE_PORT": "the connection", "SERVER_NAME": "what the server listens on",
+    "SERVER_PORT": "what the server listens on", "SCRIPT_NAME": "where the application is mounted",
+    "SERVER_SOFTWARE": "the server", "GATEWAY_INTERFACE": "the server",
+}  # fmt: skip
+PREFIXES = {
+    "wsgi.": "PEP 3333", "microwsgi.": "this server", "SSL_": "TLS", "HTTPS": "TLS", "webob.": "WebOb",
+    "x-wsgiorg.": "wsgi.org", "inspect.": "this application",
+}  # fmt: skip
+numbers = itertools.count(1)
+
+
+class Seen(NamedTuple):
+    """A request; all in words, so that nothing of the connection is held."""
+
+    number: int
+    time: datetime
+    line: str
+    version: str
+    client: str
+    agent: str
+    fields: list[tuple[str, str]]
+    values: list[tuple[str, str, str]]
+    body: bytes
+    body_length: int
+    tls: dict[str, str]
+    connection: dict[str, Any]
+    environ: list[tuple[str, str, str]]
+
+    @property
+    def body_text(self) -> str:
+        """The body for people: as text, or, where it is none, as bytes."""
+        try:
+            text = self.body.decode()
+        except UnicodeDecodeError:
+            text = self.body.hex(" ")
+        return text + (
+            f"\n(and {self.body_length - len(self.body)} bytes)" if self.body_length > len(self.body) else ""
+        )
+
+    def as_values(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**self._asdict(), "time": self.time.isoformat(), "body": self.body_text}
+
+
+def seen_of(request: Request) -> Seen:
+    """What there is to see. The body is read up to the length that is kept: the server reads away the rest."""
+    environ = request.environ
+    body = environ["wsgi.input"].read(BODY + 1)
+    form = form_of(request, body) if len(body) <= BODY else MultiDict()
+    rows = [(key, secret(field_name(key), text_of(value)), origin(key)) for key, value in environ.items()]
+    values = [("query", name[:TEXT], value[:TEXT]) for name, value in itertools.islice(query_of(request).items(), 200)]
+    values += [("form", name[:TEXT], value[:TEXT]) for name, value in itertools.islice(form.items(), 200)]
+    return Seen(
+        number=next(numbers),
+        time=datetime.now(UTC),
+        line=f"{request.method} {environ.get('REQUEST_URI') or request.path_qs}"[:TEXT],
+        version=environ["SERVER_PROTOCOL"],
+        client=f"{environ.get('REMOTE_ADDR') or 'a Unix socket'} {environ.get('REMOTE_PORT') or ''}".strip(),
+        agent=environ.get("HTTP_USER_AGENT", "")[:TEXT],
+        fields=[
+            (field_name(key), value)
+            for key, value, _ in rows
+            if key.startswith("HTTP_") or (key in UNPREFIXED and value)
+        ],
+        values=values,
+        body=body[:BODY],
+        body_length=max(len(body), request.content_length or 0),
+        tls={key: value for key, value, where in rows if where == "TLS"},
+        connection=connection_of(environ),
+        environ=rows,
+    )
+
+
+def query_of(request: Request) -> MultiDict[str, str]:
+    """The query's names and values; none if it is not UTF-8."""
+    try:
+        return MultiDict(request.GET)
+    except UnicodeDecodeError:
+        return MultiDict()
+
+
+def form_of(request: Request, body: bytes) -> MultiDict[str, str]:
+    """A urlencoded form's; of other bodies, all is in the text."""
+    if request.content_type != "application/x-www-form-urlencoded":
+        return MultiDict()
+    again = Request.blank("/?" + body.decode("latin-1").replace("#", "%23"))
+    return query_of(again)
+
+
+def connection_of(environ: dict[str, Any]) -> dict[str, Any]:
+    """TCP_INFO. A request to upgrade has a socket that is the application's with the first use: it is left alone."""
+    connection = environ.get("microwsgi.socket")
+    if connection is None or "HTTP_UPGRADE" in environ or not hasattr(connection, "getsockopt"):
+        return {}
+    info = tcpinfo.of(connection)
+    return info._asdict() if info else {}
+
+
+def field_name(key: str) -> str:
+    """HTTP_USER_AGENT is User-Agent; fields have no case (RFC 9110 5.1), and CGI keeps none."""
+    return key.removeprefix("HTTP_").replace("_", "-").title() if key.startswith("HTTP_") or key in UNPREFIXED else key
+
+
+def secret(name: str, value: str) -> str:
+    """What is kept of a field's value."""
+    return value if name not in SECRETS or SHOW_SECRETS else f"({len(value)} characters)"
+
+
+def text_of(value: object) -> str:
+    """A value of the environ."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= TEXT else f"{text[:TEXT]} (and {len(text) - TEXT} characters)"
+
+
+def origin(key: str) -> str:
+    """Where a key is from."""
+    if key.startswith("HTTP_") or key in UNPREFIXED:
+        return "a field"
+    return ORIGINS.get(key) or next(
+        (where for prefix, where in PREFIXES.items() if key.startswith(prefix)), "elsewhere"
+    )
