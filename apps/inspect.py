@@ -39,7 +39,7 @@ app, pages = App(), App()
 @app.before
 def see(request: Request) -> None:
     """Keep the request; those for our own pages are nobody's business."""
-    if not request.path_info.startswith(f"{OWN}/"):
+    if not request.environ.get("PATH_INFO", "").startswith(f"{OWN}/"):
         found = request.environ[MARK] = seen_of(request)
         seen[found.number] = found
         while len(seen) > KEPT:

@@ -79,7 +79,7 @@ def seen_of(request: Request) -> Seen:
     return Seen(
         number=next(numbers),
         time=datetime.now(UTC),
-        line=f"{request.method} {environ.get('REQUEST_URI') or request.path_qs}"[:TEXT],
+        line=f"{request.method} {environ.get('REQUEST_URI') or environ.get('PATH_INFO', '')}"[:TEXT],
         version=environ["SERVER_PROTOCOL"],
         client=f"{environ.get('REMOTE_ADDR') or 'a Unix socket'} {environ.get('REMOTE_PORT') or ''}".strip(),
         agent=environ.get("HTTP_USER_AGENT", "")[:TEXT],
