@@ -179,6 +179,11 @@ def one(request: Request, number: int) -> Response:
     return page(request, found.line, shown(found))
 
 
+def readable(connection: dict[str, float]) -> dict[str, object]:
+    """What the kernel knows of a connection: times, which are the fractions, in milliseconds."""
+    return {name: f"{value * 1000:.3g} ms" if isinstance(value, float) else value for name, value in connection.items()}
+
+
 def shown(found: Seen) -> str:
     """A request as HTML."""
     parts = [
@@ -190,7 +195,7 @@ def shown(found: Seen) -> str:
         ("Query and form", table(("where", "name", "value"), found.values)),
         ("Body", f"<pre>{escape(found.body_text)}</pre>" + listed({"bytes": found.body_length})),
         ("TLS", listed(found.tls)),
-        (CONNECTION, listed(found.connection)),
+        (CONNECTION, listed(readable(found.connection))),
         ("The environ, and where each key is from", table(("key", "value", "from"), found.environ)),
     ]
     empty = {"Query and form": found.values, "Body": found.body_length, "TLS": found.tls, CONNECTION: found.connection}

@@ -145,7 +145,7 @@ def draw_interfaces() -> str:
 def draw_counters() -> str:
     """Those that move, a second, and since the machine's start."""
     rows = [
-        (text, amount(sampler.rates.get(name, 0), "/s"), sampler.counters[name])
+        (text, amount(sampler.rates.get(name, 0), "/s"), amount(sampler.counters[name]))
         for name, text in SHOWN.items()
         if name in sampler.counters
     ]

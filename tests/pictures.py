@@ -1,5 +1,6 @@
 """The pictures in docs/apps: `python -m tests.pictures docs/apps` makes them, as root, in a network of its own (tests/lab.py).
 
+With names of applications behind it, only theirs.
 The link is 20 ms long with some jitter, and loses each fiftieth packet; a probe a second looks at it for two minutes.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from tests.lab import FAR, Lab, socket_path
+from tests.lab import FAR, Lab, fetch, socket_path
 from tests.programs import need
 from tests.running import microwsgi
 
@@ -31,7 +32,7 @@ target = [
     {{name = "closed", module = "tcp", target = "{FAR}:8001"}},
 ]
 """
-PAGES = {"probe": "/", "path": "/to?target=far"}
+PAGES = {"probe": "/", "path": "/to?target=far", "netmon": "/", "inspect": "/-/requests/1"}
 
 
 class Relay(http.server.ThreadingHTTPServer):
@@ -61,7 +62,7 @@ def copy(source: socket.socket, target: socket.socket) -> None:
         pass
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, *names: str) -> None:
     """Make them."""
     folder.mkdir(parents=True, exist_ok=True)
     with Lab(0.010, 0.008) as lab, tempfile.TemporaryDirectory() as name:
@@ -69,14 +70,20 @@ def main(folder: Path) -> None:
         web = lab.start(lab.far, microwsgi("serve", "apps.echo:app", "--bind", f"{FAR}:8000", "--access-log", "off"))
         web.line("8000")
         relays = {}
-        for app in PAGES:
+        for app in names or PAGES:
             place = Path(name) / app
             place.mkdir()
             (place / "probe.toml").write_text(CONFIG, encoding="utf-8")
             command = microwsgi("serve", f"apps.{app}:app", "--bind", socket_path(place), "--access-log", "off")
             lab.start(lab.near, command, PROBE_CONFIG=str(place / "probe.toml")).line("unix:")
+            fetch(
+                socket_path(place), "/hello?name=Ada", **{"User-Agent": "curl/8.5.0", "Accept": "*/*"}
+            )  # to be inspected
             relays[app] = Relay(socket_path(place))
             threading.Thread(target=relays[app].serve_forever, daemon=True).start()
+        iperf3 = need("iperf3")
+        lab.start(lab.far, [iperf3, "-s", "--forceflush"]).line("listening")
+        lab.start(lab.near, [iperf3, "-c", FAR, "-b", "4M", "-t", str(SECONDS)])
         shoot(folder, {app: f"http://127.0.0.1:{relay.server_port}{PAGES[app]}" for app, relay in relays.items()})
 
 
@@ -92,9 +99,9 @@ def shoot(folder: Path, pages: dict[str, str]) -> None:
             tabs[app].goto(url)
         time.sleep(SECONDS)
         for app, tab in tabs.items():
-            tab.screenshot(path=folder / f"{app}.png", full_page=True)
+            tab.screenshot(path=folder / f"{app}.png", full_page=app in {"probe", "path"})
         browser.close()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import http.client
 import json
+import re
 import socket
 import threading
 import time
@@ -85,21 +86,27 @@ def test_a_link_is_shown_as_it_is(tmp_path: Path) -> None:
 
 
 def test_loss_is_shown_as_it_is(tmp_path: Path) -> None:
-    """Each twentieth packet is dropped: 5 % are sent again, and iperf3 counts the same."""
+    """Each twentieth packet is dropped: 5 % are sent again, which is what the rule that drops them counts.
+
+    iperf3 counts until it has handed over its last byte, and so a few less.
+    """
     with Lab(0.001) as lab:
         lab.do(lab.near, "ip link set v0 gso_max_segs 1")  # or what is dropped is sixty packets in one
         path = serve_netmon(lab, tmp_path)
         lab.lose(20)
         before = api(path)["counters"]
-        said = iperf(lab, "-n", "4M")
-        time_limit = time.monotonic() + LIMIT
+        said = iperf(lab, "-n", "4M")["sum_sent"]["retransmits"]
+        counted = re.search(r"packets (\d+)", lab.do(lab.router, "nft list table ip lab"))
+        assert counted
+        dropped, end = int(counted[1]), time.monotonic() + LIMIT
         while True:
             after = api(path)["counters"]
             again, sent = (after[name] - before[name] for name in ("Tcp.RetransSegs", "Tcp.OutSegs"))
-            if again >= said["sum_sent"]["retransmits"] or time.monotonic() > time_limit:
+            if again >= max(said, 0.8 * dropped) or time.monotonic() > end:
                 break
             time.sleep(0.1)  # between two looks; it looks once a second itself
-    assert again == pytest.approx(said["sum_sent"]["retransmits"], rel=0.1)
+    assert again == pytest.approx(dropped, rel=0.2)
+    assert 0.5 * again < said <= again
     assert again / (sent + again) == pytest.approx(0.05, abs=0.02)
 
 
