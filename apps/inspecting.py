@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
-
-from webob.multidict import MultiDict
+from urllib.parse import parse_qsl
 
 from apps.kernel import tcpinfo
 from microwsgi import Request
@@ -16,6 +16,8 @@ BODY = 1 << 16
 """Bytes of a body that are kept."""
 TEXT = 4096
 """Characters of any other value: a request's head has some 64 KiB, but of a hundred of them all is kept in memory."""
+PAIRS = 200
+"""Names and values of a query or a form."""
 SECRETS = {"Authorization", "Cookie", "Proxy-Authorization"}
 """Fields of which only the length is kept: the pages are everybody's who reaches them. INSPECT_SECRETS=1 keeps them."""
 SHOW_SECRETS = os.environ.get("INSPECT_SECRETS") == "1"
@@ -72,10 +74,10 @@ def seen_of(request: Request) -> Seen:
     """What there is to see. The body is read up to the length that is kept: the server reads away the rest."""
     environ = request.environ
     body = environ["wsgi.input"].read(BODY + 1)
-    form = form_of(request, body) if len(body) <= BODY else MultiDict()
     rows = [(key, secret(field_name(key), text_of(value)), origin(key)) for key, value in environ.items()]
-    values = [("query", name[:TEXT], value[:TEXT]) for name, value in itertools.islice(query_of(request).items(), 200)]
-    values += [("form", name[:TEXT], value[:TEXT]) for name, value in itertools.islice(form.items(), 200)]
+    values = list(pairs("query", environ.get("QUERY_STRING", "")))
+    if request.content_type == "application/x-www-form-urlencoded":
+        values += pairs("form", body[:BODY].decode("latin-1"))
     return Seen(
         number=next(numbers),
         time=datetime.now(UTC),
@@ -97,20 +99,10 @@ def seen_of(request: Request) -> Seen:
     )
 
 
-def query_of(request: Request) -> MultiDict[str, str]:
-    """The query's names and values; none if it is not UTF-8."""
-    try:
-        return MultiDict(request.GET)
-    except UnicodeDecodeError:
-        return MultiDict()
-
-
-def form_of(request: Request, body: bytes) -> MultiDict[str, str]:
-    """A urlencoded form's; of other bodies, all is in the text."""
-    if request.content_type != "application/x-www-form-urlencoded":
-        return MultiDict()
-    again = Request.blank("/?" + body.decode("latin-1").replace("#", "%23"))
-    return query_of(again)
+def pairs(where: str, text: str) -> Iterator[tuple[str, str, str]]:
+    """The names and values of a query, or of a urlencoded form."""
+    for name, value in itertools.islice(parse_qsl(text, keep_blank_values=True), PAIRS):
+        yield where, name[:TEXT], value[:TEXT]
 
 
 def connection_of(environ: dict[str, Any]) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def api(request: Request) -> dict[str, Any]:
         "sockets": [as_values(each) for each in (*sampler.tcp, *sampler.udp)],
         "neighbours": [each._asdict() for each in sampler.neighbours],
         "routes": [each._asdict() for each in sampler.routes],
-        "missing": sampler.missing,
+        "missing": dict(sampler.missing),
     }
 
 

@@ -131,7 +131,9 @@ class Sampler:
     def asked(self, what: str, function: Callable[[], T], instead: T) -> T:
         """What the kernel says, or what stands for it where it says nothing."""
         try:
-            return function()
+            answer = function()
         except (OSError, AttributeError) as error:
             self.missing[what] = str(error)
             return instead
+        self.missing.pop(what, None)
+        return answer

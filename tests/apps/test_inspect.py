@@ -18,6 +18,7 @@ from apps.inspecting import BODY, TEXT
 from microwsgi.testing import Client, live
 from tests.apps.browsers import chromium
 from tests.running import LIMIT, Running
+from tests.server.authority import Authority, Secure, alert_after
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +67,15 @@ def test_the_kernel_tells_of_the_visitors_connection(port: int) -> None:
     found = exchange(port, request)
     assert found["connection"]["received"] == len(request)
     assert 0 < found["connection"]["rtt"] < LIMIT
+
+
+def test_the_facts_of_tls(tmp_path: Path) -> None:
+    with Secure(Authority(tmp_path), inspect.app) as server, server.secure() as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        found = json.loads(alert_after(connection).partition(b"\r\n\r\n")[2])
+    assert found["tls"]["SSL_PROTOCOL"] == "TLSv1.3"
+    assert found["tls"]["SSL_TLS_SNI"] == "localhost"
+    assert found["connection"]["received"] > 0, "of the connection below"
 
 
 def test_a_request_to_upgrade_keeps_its_connection(port: int) -> None:

@@ -19,8 +19,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from apps import netmon
+from apps.kernel import counters, interfaces, routes, sockets
 from apps.kernel.interfaces import Traffic
-from apps.kernel.sampler import KEPT, History
+from apps.kernel.sampler import KEPT, History, Sampler
 from microwsgi.testing import Client, Live, live
 from tests.apps.browsers import chromium
 from tests.lab import FAR, NOBODY, Lab, fetch, socket_path
@@ -119,6 +120,26 @@ def test_rates_are_differences_and_never_negative() -> None:
     for _ in range(2 * KEPT):
         history.add(Traffic(*[0] * 8), 1.0)
     assert {len(rates) for rates in history.rates.values()} == {KEPT}
+
+
+def test_where_the_kernel_is_not_linux_psutil_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS: no /proc, no netlink; and the page says what is missing."""
+
+    def absent(*_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    for module, name in (
+        (interfaces, "interfaces"), (counters, "counters"), (sockets, "sockets"), (sockets, "waiting"),
+        (routes, "neighbours"), (routes, "routes"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, absent)
+    sampler = Sampler(lambda _: None, lambda: 0)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        sampler.look()
+        sampler.look_at_sockets()
+        assert listening.getsockname() in {each.local for each in sampler.tcp if each.state == "listen"}
+    assert sampler.histories["lo"].traffic.bytes_in > 0
+    assert {"round-trip times", "counters", "neighbours", "routes"} <= sampler.missing.keys()
 
 
 @pytest.fixture(scope="module")
