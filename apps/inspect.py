@@ -158,7 +158,7 @@ def part(request: Request) -> str:
 @pages.get("/events")
 def events(request: Request) -> Response:
     """That the list has changed, twice a second at most, however many requests there are."""
-    last = max(seen, default=0)
+    last = -1  # at once: there may have been requests since the page was drawn
 
     def changed() -> str | None:
         nonlocal last

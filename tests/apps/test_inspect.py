@@ -183,6 +183,15 @@ def test_its_name_hides_nothing(command: Callable[..., Running], tmp_path: Path,
     connection.close()
 
 
+def test_a_page_misses_nothing_between_its_drawing_and_its_events(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), LIMIT) as connection:
+        connection.sendall(b"GET /-/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        told = b""
+        while b"data: list\n" not in told:
+            told += (more := connection.recv(65536))
+            assert more, "the stream has ended"
+
+
 def test_the_page_is_live_and_loads_nothing_else(port: int) -> None:
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
     with chromium() as browser:
