@@ -131,6 +131,17 @@ def test_what_can_not_be_written_is_no_start(machine: Machine) -> None:
     assert "leave one of them out" in machine("serve", "site_a:app", "--daemon", "--reload", code=2)
 
 
+def test_a_run_folder_where_others_may_write_is_refused(machine: Machine) -> None:
+    folder = machine.folder / "run" / "microwsgi"
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert "others may write there" in machine("serve", "site_a:app", "--daemon", "-p", "1234", code=2)
+    folder.rmdir()
+    folder.symlink_to(machine.folder)
+    assert "others may write there" in machine("status", code=2)
+    folder.unlink()
+
+
 def test_a_start_that_is_killed_is_not_taken_for_one(machine: Machine) -> None:
     machine.write(
         "kills.py", "import os, signal\nprint('farewell', flush=True)\nos.kill(os.getppid(), signal.SIGKILL)\n"
