@@ -37,6 +37,13 @@ APPLICATION = """
     """
 CLIENTS, RATE = 4, 50
 """Clients, and the requests per second of each: 200 in all."""
+FLAT = (
+    ("memory", "KiB of memory", 2048),
+    ("parent", "descriptors of the parent", 0),
+    ("workers", "descriptors of a worker", 2),
+    ("threads", "threads of a worker", 3),
+)
+"""What does not grow in the second half: of the first third of it to the last one; and by how much it may waver."""
 CHURN = 12
 """Reloads in the first half of ten seconds; in more time more, up to one in 10 s. Each third is followed by a kill."""
 
@@ -180,9 +187,10 @@ def test_nothing_fails_and_nothing_grows(machine: Machine, minutes: float, figur
     assert answered > minutes * 60 * RATE * CLIENTS / 4  # a machine that others use, too, may be slow, not idle
     third = len(samples) // 3
     first, last = samples[:third], samples[-third:]
-    for name, slack in (("memory", 2048), ("parent", 0), ("workers", 2), ("threads", 3)):
+    for name, what, slack in FLAT:
         before, after = (statistics.median(getattr(each, name) for each in part) for part in (first, last))
-        figure(f"service, {minutes:g} min: {name}", f"{before:.0f}, then {after:.0f}", f"+{slack} at most")
-        assert after <= before * (1.1 if name == "memory" else 1) + slack, name
-    figure(f"service, {minutes:g} min: requests, reloads, kills", f"{answered}, {reloads}, {len(killed)}", "")
-    figure(f"service, {minutes:g} min: failed", f"{len(failures)}, of killed workers {len(meant)}", "no others")
+        bar = before * (1.1 if name == "memory" else 1) + slack
+        figure(f"service, {minutes:.2g} min: {what}", f"{before:.0f}, then {after:.0f}", f"{bar:.0f} at most")
+        assert after <= bar, what
+    figure(f"service, {minutes:.2g} min: requests, reloads, kills", f"{answered}, {reloads}, {len(killed)}", "")
+    figure(f"service, {minutes:.2g} min: failed", f"{len(failures)}, of killed workers {len(meant)}", "no others")
