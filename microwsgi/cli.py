@@ -154,7 +154,7 @@ COMMANDS = (
     Command(
         "dev",
         "microwsgi.commands.dev:dev_command",
-        "Serve an application that is being written: with --reload.",
+        "Serve an application that is being written: with --reload and --debug.",
         words="[APP] [options]",
         about=("APP and the options are those of microwsgi serve.",),
         options=OPTIONS,

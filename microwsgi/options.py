@@ -217,6 +217,8 @@ OPTIONS = (
     Option(
         "Log", "color", "auto", one_of("auto", "always", "never"), "WHEN", "auto, always or never; NO_COLOR is honoured"
     ),
+    Option("Development", "debug", False, switch, "", "show exceptions to browsers on this machine"),
+    Option("Development", "editor", "", str, "NAME", "link to vscode, pycharm, ... or x://{file}:{line}"),
     Option("Log", "traceback", False, switch, "", "all frames when the application can't load"),
     Option("Stop", "grace_time", 5.0, seconds, "SECONDS", "for running requests to end at a stop"),
 )
@@ -271,6 +273,8 @@ class Options:
     access_log: str
     log_format: str
     color: str
+    debug: bool
+    editor: str
     traceback: bool
     grace_time: float
 

@@ -191,6 +191,10 @@ def make(
     )
     if "*" not in options.allow_host and (options.allow_host or loopback_only(listeners)):
         server.hosts = Hosts(options.allow_host)
+    if options.debug:
+        # Imported here: WebOb and what draws is for those alone who ask for it.
+        server.error_page = import_module("microwsgi.devtools.errorpage").ErrorPage(options.editor)
+        server.more_environ = {"x-wsgiorg.throw_errors": True}
     return server
 
 

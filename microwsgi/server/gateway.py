@@ -24,6 +24,9 @@ REMIND = 60.0
 RequestLog = Callable[..., object]
 """Called with each WSGIRequestHandler whose request is done with, and the seconds that it took."""
 
+ErrorPage = Callable[[BaseException, dict[str, object], str], tuple[list[tuple[str, str]], bytes]]
+"""Called where an exception was caught, with the environ and what the log has it under; headers, and a body."""
+
 
 class Gateway:
     """An application, the options under which it is served, and where to write what happens."""
@@ -37,6 +40,7 @@ class Gateway:
     ) -> None:
         self.stopping = False  # connections are to end with the response that they are at
         self.parks = False  # a response that has nothing to send yet can rest without a thread: `wake` asks it on
+        self.error_page: ErrorPage | None = None  # what a client on this machine is shown of an exception
         self.hosts: Hosts | None = None  # those that are answered for, None for all: the command line has a list
         self.application = application
         self.options = options or Options()

@@ -12,6 +12,7 @@ A request walks through `WSGIRequestHandler` in this order; each call returns be
 from __future__ import annotations
 
 import io
+import os
 import socket
 from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
@@ -34,7 +35,7 @@ from microwsgi.wire.response import refusal, response_head
 TLS_RECORD = b"\x16\x03"
 """What a client that speaks TLS sends first (RFC 8446 5.1)."""
 SPEAKS_TLS = "speaks TLS, and this port does not: use http://, or serve with --tls."
-FAILURE = b"500 Internal Server Error\n\nThe application failed; the server's log says why.\n"
+FAILURE = "500 Internal Server Error\n\nThe application failed; the server's log says why{under}.\n"
 
 
 class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc]  # its client_address is a tuple
@@ -288,24 +289,35 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
                 self.reason = str(error)
                 self.answer_failure()
             else:
-                self.gateway.log_exception(f'{self.address_string()} "{self.requestline}" failed:', error)
-                self.answer_failure()
+                number = os.urandom(4).hex()
+                self.gateway.log_exception(f'{self.address_string()} "{self.requestline}" failed ({number}):', error)
+                self.answer_failure(error, number)
         except Disconnected as gone:
             self.vanish(str(gone))
         except BaseException as second:  # noqa: BLE001 - `close` of what the application returned is its code too
             self.gateway.log_exception(f'{self.address_string()} "{self.requestline}" failed again:', second)
             self.break_off()
 
-    def answer_failure(self) -> None:
+    def answer_failure(self, error: BaseException | None = None, number: str = "") -> None:
         """A 500 where nothing has been sent yet; else the connection breaks off, for all to see."""
         if self.head_sent or self.closed:
             self.break_off()
             return
-        self.head = response_head("500 Internal Server Error", [("Content-Type", "text/plain; charset=utf-8")])
+        headers = [("Content-Type", "text/plain; charset=utf-8")]
+        body = FAILURE.format(under=f" under {number}" if number else "").encode()
+        if error is not None and self.gateway.error_page is not None and self.is_here():
+            headers, body = self.gateway.error_page(error, self.environ(), number)
+        self.head = response_head("500 Internal Server Error", headers)
         self.remaining = None
         self.asleep = False
-        self.send_list([FAILURE])
+        self.send_list([body])
         self.close_iterable()
+
+    def is_here(self) -> bool:
+        """Whether the client is on this machine, and not a proxy that speaks for somebody else."""
+        host = self.remote[0].removeprefix("::ffff:")
+        forwarded = "HTTP_FORWARDED" in self.fields or "HTTP_X_FORWARDED_FOR" in self.fields
+        return (not host or host == "::1" or host.startswith("127.")) and not forwarded
 
     def break_off(self) -> None:
         """End a response that can't be completed so that the client sees it: without the end that was promised."""

@@ -67,6 +67,7 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         "collecting",
         "connections",
         "date",
+        "error_page",
         "errors",
         "failures",
         "finished",
@@ -81,6 +82,7 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         "lead",
         "listen_at",
         "long_bodies",
+        "more_environ",
         "most_holds",
         "most_threads",
         "next_look",
@@ -137,6 +139,7 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         self.lost = 0.0  # seconds of pauses
         self.clock = monotonic  # type: ignore[method-assign]  # a call less than the method's
         self.handler_class = handler_class(RequestHandlerClass)
+        self.more_environ: Environ = {}  # keys for all requests
         self.tls = tls
         if tls is not None:
             self.handler_class = tls.meet(self, self.handler_class)
@@ -246,7 +249,7 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         for listener in self.listeners:
             listener.setblocking(False)
             base = base_environ(listener.getsockname(), self.error_stream(), multithread=multithread)
-            self.bases[listener.fileno()] = base | {"wsgi.multiprocess": multiprocess}
+            self.bases[listener.fileno()] = base | {"wsgi.multiprocess": multiprocess} | self.more_environ
             self.poller.register(listener.fileno(), READ)
         self.origins = list(self.bases.values())
         if self.handover is not None:

@@ -1,0 +1,194 @@
+"""What a failed request is answered with while an application is written: a page, a text, or a problem, by Accept.
+
+`ErrorPage` is called where the exception was caught, so that the stack is whole: from the socket to the line that failed. It
+is for the one who sits at this machine, and whoever calls it sees to that: local values are in it. There is no console in
+the page. A debugger belongs to the terminal, where nobody else can reach it.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from html import escape
+from urllib.parse import quote
+
+from webob.acceptparse import create_accept_header
+
+from microwsgi.devtools import picture
+from microwsgi.devtools.fault import HIDDEN, SECRET, Fault, Place, fault_of, values_of
+from microwsgi.devtools.stack import YOURS, whole
+
+Environ = Mapping[str, object]
+
+PLAIN, HTML, PROBLEM, JSON = "text/plain", "text/html", "application/problem+json", "application/json"
+EDITORS = {
+    "vscode": "vscode://file{file}:{line}",
+    "pycharm": "pycharm://open?file={file}&line={line}",
+    "sublime": "subl://open?url=file://{file}&line={line}",
+    "emacs": "org-protocol://open-file?file={file}&line={line}",
+    "zed": "zed://file{file}:{line}",
+}
+"""What --editor knows by name; else it is such a text."""
+OF_THE_SERVER = ("wsgi.", "microwsgi.", "SERVER_", "GATEWAY_", "REMOTE_", "SSL_", "HTTPS")
+"""Keys that are not the client's."""
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+ENDING = """\
+<p class="quiet">To look around where it failed, write breakpoint() there: the prompt comes in the server's terminal.
+This page is for this machine alone.</p></html>"""
+STYLE = """\
+:root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; --line: #8886; --mark: #e5484d40; --here: #e5484d1c }
+body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere }
+h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
+pre, code, table { font: .85rem/1.5 ui-monospace, monospace } pre { white-space: pre-wrap; margin: 0 }
+.said { font-size: 1.1rem; white-space: pre-wrap } .quiet, .place { opacity: .7 }
+details { border: 1px solid var(--line); border-radius: .4rem; margin: .4rem 0 }
+summary { padding: .4rem .7rem; cursor: pointer } details pre { padding: .4rem .7rem }
+.source { padding: .3rem 0; border-top: 1px solid var(--line); overflow-x: auto }
+.source div { white-space: pre; padding: 0 .7rem }
+.source i { display: inline-block; width: 3.5em; font-style: normal; opacity: .5; user-select: none }
+.here { background: var(--here) } mark { background: var(--mark); color: inherit; border-radius: .2rem }
+table { border-collapse: collapse; width: 100% }
+td { vertical-align: top; padding: .15rem .7rem; border-top: 1px solid var(--line) }
+td:first-child { width: 12rem; opacity: .8 } .group { margin-left: 1.5rem }
+"""
+
+
+class ErrorPage:
+    """Makes the body that stands for an exception, and its headers; `editor` is a name of EDITORS or a template."""
+
+    def __init__(self, editor: str = "") -> None:
+        self.editor = EDITORS.get(editor, editor)
+
+    def __call__(self, error: BaseException, environ: Environ, number: str) -> tuple[list[tuple[str, str]], bytes]:
+        """The headers and the body; `number` is what the log has the traceback under."""
+        fault = fault_of(error)
+        offers = [PLAIN, HTML, PROBLEM, JSON]
+        accept = create_accept_header(str(environ.get("HTTP_ACCEPT", "*/*")))
+        kind = next((offer for offer, _ in accept.acceptable_offers(offers)), PLAIN)
+        headers = [("Cache-Control", "no-store"), ("Vary", "Accept"), ("X-Content-Type-Options", "nosniff")]
+        if kind == HTML:
+            text = self.html(fault, error, environ, number)
+            headers += [("Content-Type", f"{HTML}; charset=utf-8"), ("Content-Security-Policy", POLICY)]
+        elif kind == PLAIN:
+            text = as_text(fault, number)
+            headers.append(("Content-Type", f"{PLAIN}; charset=utf-8"))
+        else:
+            text = json.dumps(as_problem(fault, number))
+            headers.append(("Content-Type", PROBLEM))
+        return headers, text.encode("utf-8", "backslashreplace")
+
+    # --- The page -----------------------------------------------------------------------------------------------------
+
+    def html(self, fault: Fault, error: BaseException, environ: Environ, number: str) -> str:
+        """The whole page: yours first, then how it came to that, the request, and the stack as a picture."""
+        path = f"{environ.get('REQUEST_METHOD')} {environ.get('REQUEST_URI', '')}"
+        return "\n".join(
+            [
+                '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+                f"<title>{escape(fault.kind)}</title><style>{STYLE}{picture.STYLE}</style>",
+                f'<h1>{escape(fault.kind)}</h1><p class="quiet">{escape(path)}, {number} in the log</p>',
+                self.told(fault),
+                "<h2>The request</h2>",
+                f"<details><summary>As a command</summary><pre>{escape(as_curl(environ))}</pre></details>",
+                table(request_of(environ)),
+                f"<h2>From the socket to here: {escape(picture.summary(whole(error)))}</h2>",
+                picture.html(whole(error)),
+                "<h2>As text</h2>",
+                f"<details><summary>To copy</summary><pre>{escape(as_text(fault, number))}</pre></details>",
+                ENDING,
+                "",
+            ]
+        )
+
+    def told(self, fault: Fault) -> str:
+        """One exception, and those that led to it."""
+        yours = [place for place in fault.places if place.frame.owner == YOURS]
+        innermost = yours[-1] if yours else fault.places[-1] if fault.places else None
+        parts = [f'<p class="said">{escape(fault.text)}</p>']
+        # The user's own innermost frame first: what is below it was called by it, and is mostly a library's.
+        parts += [self.frame(place, opened=place is innermost) for place in reversed(fault.places)]
+        for member in fault.members:
+            parts.append(f'<div class="group">{self.told(member)}</div>')
+        for before, how in fault.before:
+            parts.append(f"<h2>{how} it: {escape(before.kind)}</h2>{self.told(before)}")
+        return "\n".join(parts)
+
+    def frame(self, place: Place, *, opened: bool) -> str:
+        """A frame with its source and its values."""
+        where = escape(picture.place(place.frame))
+        if self.editor and not place.frame.file.startswith("<"):
+            link = self.editor.format(file=quote(place.frame.file), line=place.frame.line)
+            where = f'<a href="{escape(link)}">{where}</a>'
+        source = "".join(
+            f'<div class="{"here" if line.number == place.frame.line else ""}"><i>{line.number}</i>{marked(line)}</div>'
+            for line in place.lines
+        )
+        return (
+            f"<details{' open' if opened else ''}><summary><b>{escape(picture.name(place.frame))}</b> "
+            f'<span class="place">{where} {escape(picture.whose(place.frame))}</span></summary>'
+            f'<div class="source"><code>{source}</code></div>{table(place.values)}</details>'
+        )
+
+
+def marked(line: tuple[int, str, int, int]) -> str:
+    """A source line as HTML."""
+    _, text, start, end = line
+    if not start < end:
+        return escape(text)
+    return f"{escape(text[:start])}<mark>{escape(text[start:end])}</mark>{escape(text[end:])}"
+
+
+def table(values: Mapping[str, str]) -> str:
+    """Names and values as HTML."""
+    return f"<table>{''.join(f'<tr><td>{escape(name)}<td>{escape(text)}' for name, text in values.items())}</table>"
+
+
+# --- As text, as a problem, as a command --------------------------------------------------------------------------------
+
+
+def as_text(fault: Fault, number: str) -> str:
+    """For a terminal: the same order as Python's own tracebacks."""
+    parts = [f"500 Internal Server Error ({number} in the log)\n", *text_lines(fault)]
+    return "\n".join(parts) + "\n"
+
+
+def text_lines(fault: Fault) -> list[str]:
+    """An exception, those that led to it first."""
+    lines: list[str] = []
+    for before, how in fault.before:
+        lines += [*text_lines(before), "", f"{how}:", ""]
+    for place in fault.places:
+        lines.append(f"  {picture.place(place.frame)}, in {picture.name(place.frame)}")
+        lines += [f"    {line.text.strip()}" for line in place.lines if line.number == place.frame.line]
+    lines.append(fault.text)
+    for member in fault.members:
+        lines += [f"  | {line}" for line in text_lines(member)]
+    return lines
+
+
+def as_problem(fault: Fault, number: str) -> dict[str, object]:
+    """RFC 9457."""
+    where = [f"{picture.place(place.frame)} {picture.name(place.frame)}" for place in fault.places]
+    return {"title": fault.kind, "status": 500, "detail": fault.text, "number": number, "frames": where}
+
+
+def request_of(environ: Environ) -> dict[str, str]:
+    """The environ, the client's keys first, secrets hidden."""
+    theirs = {key: item for key, item in environ.items() if not key.startswith(OF_THE_SERVER)}
+    ours = {key: item for key, item in environ.items() if key not in theirs}
+    return {key: text for part in (theirs, ours) for key, text in sorted(values_of(part).items())}
+
+
+def as_curl(environ: Environ) -> str:
+    """A command that asks for the same, but for the body, which has been read, and secrets."""
+    scheme, host = (
+        environ.get("wsgi.url_scheme", "http"),
+        environ.get("HTTP_HOST", environ.get("SERVER_NAME", "localhost")),
+    )
+    words = ["curl", "-i", "-X", str(environ.get("REQUEST_METHOD"))]
+    for key, item in sorted(environ.items()):
+        name = key.removeprefix("HTTP_").replace("_", "-").title()
+        if key == "CONTENT_TYPE" or (key.startswith("HTTP_") and key not in {"HTTP_HOST", "HTTP_CONNECTION"}):
+            words += ["-H", f"{name}: {HIDDEN if SECRET.search(key) else item}"]
+    return shlex.join([*words, f"{scheme}://{host}{environ.get('REQUEST_URI', '/')}"])

@@ -1,0 +1,168 @@
+"""microwsgi/devtools/errorpage.py, and who is shown it."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from microwsgi.devtools.errorpage import ErrorPage, as_curl
+from tests.programs import need
+from tests.running import Running
+
+PROGRAM = """
+from microwsgi import App
+
+app = App()
+
+
+@app.get("/{name}")
+def show(request, name):
+    password, text = "2retnuh"[::-1], "<script>alert(1)</script>"
+    return {"a": 1}[name] + text
+
+
+def bare(environ, start_response):
+    start_response("200 OK", [])
+    raise ValueError("bare <b>")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "failing.py").write_text(PROGRAM)
+    return tmp_path
+
+
+def get(url: str, **fields: str) -> tuple[int, str, str]:
+    """Status, content type and body."""
+    request = Request(url, headers={name.replace("_", "-"): value for name, value in fields.items()})  # noqa: S310
+    try:
+        urlopen(request)  # noqa: S310 - ours
+    except HTTPError as error:
+        with error:
+            return error.code, error.headers.get_content_type(), error.read().decode()
+    raise AssertionError
+
+
+@pytest.mark.parametrize("application", ["failing:app", "failing:bare"])
+def test_it_is_what_the_client_reads(application: str, folder: Path, command: Callable[..., Running]) -> None:
+    running = command("serve", application, "--debug", "--editor", "x://{file}:{line}", "--port", "0", cwd=folder)
+    url = running.url() + "/b"
+    said = "KeyError: &#x27;b&#x27;" if application == "failing:app" else "ValueError: bare &lt;b&gt;"
+    status, kind, page = get(url, Accept="text/html,*/*;q=0.8", Cookie="id=hunter2")
+    assert (status, kind) == (500, "text/html")
+    assert said in page
+    assert "hunter2" not in page
+    assert "<script" not in page
+    assert f'href="x://{folder}/failing.py:' in page
+    assert "ServingThread.run" in page
+    number = re.search("([0-9a-f]{8}) in the log", page)
+    assert number
+    running.line(rf"failed \({number[1]}\):")
+    status, kind, text = get(url)
+    assert (status, kind) == (500, "text/plain")
+    assert "failing.py:" in text
+    status, kind, text = get(url, Accept="application/json")
+    assert (status, kind) == (500, "application/problem+json")
+    assert json.loads(text)["status"] == 500
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        ((), {}),
+        (("--debug",), {"X_Forwarded_For": "192.0.2.1"}),
+        (("--debug",), {"Forwarded": "for=192.0.2.1"}),
+    ],
+)
+def test_all_others_are_told_a_number(
+    options: tuple[str, ...], fields: dict[str, str], folder: Path, command: Callable[..., Running]
+) -> None:
+    running = command("serve", "failing:app", *options, "--port", "0", cwd=folder)
+    status, _, text = get(running.url() + "/b", **fields)
+    assert status == 500
+    number = re.search("under ([0-9a-f]{8})", text)
+    assert number
+    assert "KeyError" not in text
+    running.line(number[1])
+
+
+def test_another_name_is_refused_before_that(folder: Path, command: Callable[..., Running]) -> None:
+    url = command("serve", "failing:app", "--debug", "--port", "0", cwd=folder).url()
+    status, _, text = get(url + "/b", Host="evil.example")
+    assert status == 421
+    assert "KeyError" not in text
+
+
+def test_a_client_of_another_machine_is_told_a_number() -> None:
+    from tests.server.exchange import Log, advance, alone, receive  # noqa: PLC0415
+
+    def application(environ: object, start_response: object) -> list[bytes]:
+        raise ValueError("the bug")
+
+    for address, shown in (("192.0.2.1", False), ("127.0.0.1", True), ("::1", True), ("::ffff:127.0.0.1", True)):
+        with alone(application) as (handler, client, log):
+            assert isinstance(log, Log)
+            handler.gateway.error_page = ErrorPage()
+            handler.remote = (address, "1")
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            advance(handler)
+            client.shutdown(socket.SHUT_WR)
+            advance(handler)
+            assert (b"the bug" in receive(client)) == shown
+
+
+def test_the_command_asks_for_the_same_without_secrets() -> None:
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "REQUEST_URI": "/a?b='c d'",
+        "HTTP_HOST": "localhost:8000",
+        "HTTP_X_A": "it's",
+        "HTTP_COOKIE": "secret=1",
+        "CONTENT_TYPE": "text/plain",
+        "wsgi.url_scheme": "https",
+    }
+    command = as_curl(environ)
+    assert command.startswith("curl -i -X POST -H 'Content-Type: text/plain'")
+    assert "secret=1" not in command
+    assert command.endswith("""'https://localhost:8000/a?b='"'"'c d'"'"''""")
+
+
+def note(asked: list[str], request: Any) -> None:
+    asked.append(request.url)
+
+
+def test_a_person_reads_it(folder: Path, command: Callable[..., Running]) -> None:
+    chromium = need("chromium")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait
+
+    running = command("dev", "failing:app", "--port", "0", cwd=folder)
+    url = running.url() + "/b"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        for theme, width in (("light", 1000), ("dark", 380)):
+            tab = browser.new_page(color_scheme=theme, viewport={"width": width, "height": 800})  # type: ignore[arg-type]
+            asked: list[str] = []
+            tab.on("request", partial(note, asked))
+            tab.goto(url)
+            assert tab.inner_text("h1") == "KeyError"
+            assert tab.inner_text("details[open] mark").startswith('{"a": 1}[name]')
+            assert tab.locator("ol.stack li").count() == 6
+            tab.click("summary >> text=App.__call__")
+            tab.wait_for_selector("text=result = view(request, **values) >> visible=true")
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            assert {each for each in asked if not each.endswith("/favicon.ico")} == {url}
+        (folder / "failing.py").write_text(PROGRAM.replace("[name] + text", '.get(name, "mended")'))
+        running.line("changed: failing.py; serving")
+        tab.goto(url)
+        assert tab.inner_text("body") == "mended"
+        browser.close()

@@ -1,0 +1,166 @@
+"""microwsgi/devtools/fault.py: an exception as values."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from microwsgi.devtools.fault import CAUSED, DURING, HIDDEN, Fault, fault_of
+
+
+def caught(function: Callable[[], object]) -> Fault:
+    try:
+        function()
+    except BaseException as error:  # noqa: BLE001
+        return fault_of(error)
+    raise AssertionError
+
+
+def raising(error: BaseException) -> None:
+    raise error
+
+
+def values(**local: Any) -> dict[str, str]:
+    """What is shown of local values."""
+
+    def fail() -> None:
+        held = local["held"] if "held" in local else None  # noqa: F841, SIM401
+        password = local  # noqa: F841
+        raise ValueError
+
+    return caught(fail).places[-1].values
+
+
+def test_what_failed_is_marked() -> None:
+    def fail() -> object:
+        item = {"ä": 1}
+        return item["ä"] + item["b"]
+
+    place = caught(fail).places[-1]
+    (line,) = [each for each in place.lines if each.number == place.frame.line]
+    assert line.text[line.start : line.end] == 'item["b"]'
+    assert place.frame.function.endswith("fail")
+    assert len(place.lines) == 11
+
+
+def test_what_failed_over_several_lines_is_marked_in_each() -> None:
+    def fail() -> object:
+        return [][
+            sum(range(1, 20)) + sum(range(1, 30)) + sum(range(1, 40)) + sum(range(1, 50)) + sum(range(1, 60)) + 1234567
+        ]
+
+    lines = [line for line in caught(fail).places[-1].lines if line.start < line.end]
+    marked = [line.text[line.start : line.end] for line in lines]
+    assert (marked[0], marked[1][:3], marked[2]) == ("[][", "sum", "]")
+
+
+class Bad:
+    def __repr__(self) -> str:
+        raise SystemExit
+
+
+class Broken:
+    def __repr__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ("x" * 10_000, None),
+        (b"x" * 10_000, "(10000 bytes)"),
+        (list(range(10_000)), "..."),
+        ({"password": "hunter2", "a": 1}, HIDDEN),
+        (Bad(), "whose repr raises SystemExit"),
+        (Broken(), "<Broken instance at"),
+        (10**300, "..."),
+        ({"a": {"b": {"c": {"d": {}}}}}, "..."),
+    ],
+)
+def test_values_are_bounded_and_survived_and_secrets_hidden(held: object, said: str | None) -> None:
+    text = values(held=held)["held"]
+    assert said is None or said in text
+    assert len(text) < 400
+    assert "hunter2" not in text
+    assert values(held=held)["password"] == HIDDEN
+
+
+def test_causes_and_contexts_and_groups() -> None:
+    def caused() -> None:
+        try:
+            raising(KeyError("a"))
+        except KeyError as error:
+            raise ValueError("b") from error
+
+    def during() -> None:
+        try:
+            raising(KeyError("a"))
+        except KeyError:
+            raise ValueError("b")  # noqa: B904
+
+    def silenced() -> None:
+        try:
+            raising(KeyError("a"))
+        except KeyError:
+            raise ValueError("b") from None
+
+    assert [(before.kind, how) for before, how in caught(caused).before] == [("KeyError", CAUSED)]
+    assert [(before.kind, how) for before, how in caught(during).before] == [("KeyError", DURING)]
+    assert caught(silenced).before == []
+
+    def group() -> None:
+        raise ExceptionGroup("several", [ValueError("a"), ExceptionGroup("inner", [TypeError("b")])])
+
+    found = caught(group)
+    assert [member.kind for member in found.members] == ["ValueError", "ExceptionGroup"]
+    assert [member.text for member in found.members[1].members] == ["TypeError: b"]
+
+
+def test_notes_are_part_of_what_it_says() -> None:
+    def fail() -> None:
+        error = ValueError("a")
+        error.add_note("a note")
+        raise error
+
+    assert caught(fail).text == "ValueError: a\na note"
+
+
+def test_a_recursion_is_shown_by_its_ends() -> None:
+    def fail() -> None:
+        fail()
+
+    assert len(caught(fail).places) == 60
+
+
+def test_an_exception_whose_str_fails_is_told() -> None:
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    def fail() -> None:
+        raise Odd
+
+    assert "Odd: <exception str() failed>" in caught(fail).text
+
+
+def test_a_thousand_of_them_keep_nothing() -> None:
+    """With a megabyte in a local value each."""
+
+    def fail() -> None:
+        held = bytes(1 << 20)
+        raise ValueError(len(held))
+
+    caught(fail)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for _ in range(1000):
+            caught(fail)
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 20 << 20
+    finally:
+        tracemalloc.stop()
