@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from microwsgi.errors import UsageError
-from microwsgi.framework.app import App, route_table
+from microwsgi.framework.app import App
 from microwsgi.loader import load_named
 
 
@@ -18,8 +18,16 @@ def routes_command(words: list[str], given: dict[str, Any]) -> int:
     if not isinstance(application, App):
         kind = type(application).__name__
         raise UsageError(f"{name} is a {kind}: only a microwsgi.App says what its routes are.")
-    print(as_json(application) if given["json"] else route_table(application))  # noqa: T201 - what was asked for
+    print(as_json(application) if given["json"] else as_lines(application))  # noqa: T201 - what was asked for
     return 0
+
+
+def as_lines(app: App) -> str:
+    """A line for each route, by their paths."""
+    rows = [(" ".join(each.methods), each.pattern.text, each.name, each.place) for each in app.routes]
+    rows = [("METHOD", "PATH", "VIEW", "PLACE"), *sorted(rows, key=lambda row: (row[1], row[0]))]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def as_json(app: App) -> str:

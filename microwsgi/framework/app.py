@@ -6,7 +6,7 @@ A request walks through `App.__call__` in this order; each call returns before t
     find            the route                                          microwsgi.framework.routing
     the view        with a Request and the pattern's values            microwsgi.framework.request
     response_of     what it returned becomes a Response                microwsgi.framework.views
-    handle          what it raised, too                                microwsgi.framework.problems
+    failed          what it raised, too                                microwsgi.framework.problems
     after hooks     see, and may replace, every response but a mounted application's
 """
 
@@ -28,13 +28,12 @@ from webob.exc import (
     HTTPInternalServerError,
     HTTPMethodNotAllowed,
     HTTPNotFound,
-    WSGIHTTPException,
 )
 
 from microwsgi.errors import ClientError, Disconnected, RouteError
 from microwsgi.framework.problems import answer
 from microwsgi.framework.request import Request
-from microwsgi.framework.routing import CONVERTERS, MOUNTED, PCHAR, Converter, Found, Pattern, Route, Router
+from microwsgi.framework.routing import ANY, BELOW, CONVERTERS, PCHAR, Converter, Found, Pattern, Route, Router
 from microwsgi.framework.static import Folder
 from microwsgi.framework.views import check, name_of, place, redirect, response_of
 
@@ -43,6 +42,8 @@ TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 SERVER_ERROR = 500
 THROW = "x-wsgiorg.throw_errors"
 """wsgi.org's convention for who wants to see exceptions: a debugger, a test, our server in its dev mode."""
+SERVERS = (ClientError, Disconnected)
+"""What a server raises while a body is read: it tells the client, or nobody is there to be told."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -50,8 +51,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class App:
     """A WSGI application made of views, for any server.
 
-    An exception for which there is no handler is a 500, as the client likes to read it, with an id that stands in
-    `wsgi.errors` before the traceback. Where the environ's `x-wsgiorg.throw_errors` is true it goes on to the server instead.
+    An exception for which there is no handler is answered with a 500; its traceback goes to wsgi.errors. Where the environ has
+    `x-wsgiorg.throw_errors` it goes on to whoever asked for it.
     """
 
     request_class = Request
@@ -70,22 +71,26 @@ class App:
                 if (result := view(request)) is not None:
                     break
             else:
-                route, values, length = self.find(environ)
+                route, values = self.find(environ)
                 view = route.view
-                if route.methods is MOUNTED:
-                    descend(environ, length)
+                if route.mounted:
+                    descend(environ, route.mounted)
                     mounted: Iterable[bytes] = view(environ, start_response)
                     return mounted
                 result = view(request, **values)
             response = response_of(result, view)
         except Exception as error:
-            handled = self.handle(error, request)
-            if handled is None:
+            if (handled := self.failed(error, request)) is None:
                 raise
             response = handled
-        for hook in self.after_hooks:
-            if (result := hook(request, response)) is not None:
-                response = response_of(result, hook)
+        try:
+            for hook in self.after_hooks:
+                if (result := hook(request, response)) is not None:
+                    response = response_of(result, hook)
+        except Exception as error:
+            if (handled := self.failed(error, request)) is None:
+                raise
+            response = handled
         return response(environ, start_response)
 
     # --- Definitions --------------------------------------------------------------------------------------------------
@@ -161,10 +166,15 @@ class App:
 
     def mount(self, prefix: str, application: WSGIApplication, *, name: str = "") -> None:
         """Have a WSGI application answer all under a path, where no route does. Raises RouteError."""
-        pattern = Pattern(prefix.rstrip("/") + "/", self.converters)
-        if pattern.converters:
+        prefix = prefix.rstrip("/")
+        if "{" in prefix:
             raise RouteError(f"an application can't be mounted under a pattern, as {prefix} is.")
-        self.router.add(Route(MOUNTED, pattern, name or name_of(application), application, place(application)))
+        for text in [prefix, prefix + "/{path:below}"] if prefix else ["/{path:below}"]:
+            pattern = Pattern(text, {"below": BELOW})
+            depth = len(prefix.split("/"))
+            self.router.add(
+                Route((ANY,), pattern, name or name_of(application), application, place(application), depth)
+            )
 
     def static(self, prefix: str, folder: str | os.PathLike[str], *, name: str = "static", **options: Any) -> None:  # noqa: ANN401 - Folder has their types
         """Serve a folder's files; the options are those of `microwsgi.framework.static.Folder`."""
@@ -201,50 +211,69 @@ class App:
         if not path.isascii():
             path = decoded(path)
         allowed: set[str] = set()
-        if path.startswith("/") or not path:
-            found = self.router.find(path, method, allowed)
-            if found is not None:
-                return found
+        if (found := self.router.find(path, method, allowed)) is not None:
+            return found
         if allowed or (method == "OPTIONS" and not path):  # the path of * is empty
-            allowed = (allowed or {method for route in self.routes for method in route.methods}) | {"OPTIONS"}
+            allowed = (
+                allowed or {each for route in self.router.routes if not route.mounted for each in route.methods}
+            ) | {"OPTIONS"}
             headers = [("Allow", ", ".join(sorted(allowed)))]
             if method == "OPTIONS":
                 raise HTTPException("", Response(status=204, headerlist=headers))
             raise HTTPMethodNotAllowed(f"{method} is not possible here, but {headers[0][1]}.", headers=headers)
         other = path.removesuffix("/") if path.endswith("/") else path + "/"
-        if (
-            other.startswith("/")
-            and (found := self.router.find(other, method, set()))
-            and found.route.methods is not MOUNTED
-        ):
-            raise HTTPException("", moved(environ, other))
+        if other and (found := self.router.find(other, method, set())) is not None:
+            if not found.route.mounted:
+                raise HTTPException("", moved(environ, other))
+            if not path:  # this App is itself mounted, and what is mounted in it has all paths
+                return found
         raise HTTPNotFound(f"There is nothing at {path[:200]}.")
 
-    def handle(self, error: Exception, request: Request) -> Response | None:
-        """The response to what a view raised; None where that is the server's."""
-        if isinstance(error, (ClientError, Disconnected)):
+    def failed(self, error: Exception, request: Request) -> Response | None:
+        """The response to what a view, a hook or `find` raised; None where that is for the caller to see."""
+        if isinstance(error, SERVERS):
             return None
         is_http = isinstance(error, HTTPException)
-        status = error.code if isinstance(error, WSGIHTTPException) else SERVER_ERROR
+        status = error.wsgi_response.status_int if isinstance(error, HTTPException) else SERVER_ERROR
         classes = type(error).__mro__
         kinds = [status, *classes[: classes.index(Exception)]] if is_http else [*classes, status]
         handler = next((self.handlers[kind] for kind in kinds if kind in self.handlers), None)
         if handler is None:
-            if isinstance(error, HTTPException):
-                return answer(error, request)
-            return None if request.environ.get(THROW) else answer(failure(error, request), request)
-        response = response_of(handler(request, error), handler, status)
+            return unhandled(error, request)
+        try:
+            response = response_of(handler(request, error), handler, status)
+        except Exception as other:
+            if (answered := unhandled(other, request)) is None:
+                raise
+            return answered
         if response.status_int >= SERVER_ERROR and not is_http:
-            traceback.print_exception(error, file=request.environ["wsgi.errors"])
+            note(error, request)
         return response
 
 
-def failure(error: Exception, request: Request) -> HTTPInternalServerError:
-    """What a client is told of an exception: an id. The log has the rest."""
+def unhandled(error: Exception, request: Request) -> Response | None:
+    """The response to an exception that has no handler; None where it goes on to the caller.
+
+    That is what is the server's, and everything where the caller asks for it, as the wsgi.org convention has it, because it
+    shows errors itself.
+    """
+    if isinstance(error, HTTPException):
+        return answer(error, request)
+    if isinstance(error, SERVERS) or request.environ.get(THROW):
+        return None
+    number = note(error, request)
+    failure = HTTPInternalServerError(f"The application failed; its log has the reason under {number}.")
+    vars(failure)["members"] = {"id": number}
+    return answer(failure, request)
+
+
+def note(error: Exception, request: Request) -> str:
+    """Write an exception to the server's log; the number by which it is found there."""
     number = token_hex(4)
-    errors = request.environ["wsgi.errors"]
-    errors.write(f"{number}: {request.method} {request.path} failed:\n{''.join(traceback.format_exception(error))}")
-    return HTTPInternalServerError(f"The application failed; its log has the reason under {number}.")
+    path = repr(request.environ.get("PATH_INFO", ""))  # which need not be UTF-8
+    lines = traceback.format_exception(error)
+    request.environ["wsgi.errors"].write(f"{number}: {request.method} {path:.200} failed:\n{''.join(lines)}")
+    return number
 
 
 def checked(methods: Iterable[str]) -> tuple[str, ...]:
@@ -281,16 +310,11 @@ def moved(environ: WSGIEnvironment, path: str) -> Response:
 def flattened(app: App, prefix: str) -> Iterator[Route]:
     """The routes of an App, with those of the Apps mounted in it."""
     for route in app.router.routes:
-        pattern = Pattern(prefix + route.pattern.text, app.converters) if prefix else route.pattern
-        if isinstance(route.view, App):
-            yield from flattened(route.view, pattern.text.rstrip("/"))
-        else:
-            yield route._replace(pattern=pattern)
-
-
-def route_table(app: App) -> str:
-    """The routes as lines, by their paths: METHOD PATH VIEW PLACE."""
-    rows = [(" ".join(each.methods), each.pattern.text, each.name, each.place) for each in app.routes]
-    rows = [("METHOD", "PATH", "VIEW", "PLACE"), *sorted(rows, key=lambda row: (row[1], row[0]))]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+        text = prefix + route.pattern.text
+        if not route.mounted:
+            yield route._replace(pattern=Pattern(text, app.converters))
+        elif BELOW in route.pattern.converters.values():  # the other one of the two is its path without a slash
+            if isinstance(route.view, App):
+                yield from flattened(route.view, text.removesuffix("/{path:below}"))
+            else:
+                yield route._replace(pattern=Pattern(text, {"below": BELOW}))

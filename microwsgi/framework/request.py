@@ -55,7 +55,11 @@ class Request(webob.Request):
 
     def query(self, name: str, kind: Callable[[str], Any] = str, default: Any = ...) -> Any:
         """A value of the query. Raises HTTPBadRequest."""
-        return converted(self.GET.get(name, ...), kind, default, f"{name} in the query")
+        try:
+            value = self.GET.get(name, ...)
+        except UnicodeDecodeError:
+            raise HTTPBadRequest("The query is not UTF-8.") from None
+        return converted(value, kind, default, f"{name} in the query")
 
     def field(self, name: str, kind: Callable[[str], Any] = str, default: Any = ...) -> Any:
         """A value of the form. Raises HTTPBadRequest."""

@@ -8,15 +8,17 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.request import urlopen
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 from webob import Response
-from webob.exc import HTTPFound, HTTPNotFound
+from webob.exc import HTTPConflict, HTTPFound, HTTPNotFound
 
 from microwsgi import App, Request, abort, redirect
-from microwsgi.devtools.stack import capture
-from microwsgi.errors import ClientError, RouteError
-from microwsgi.framework.app import THROW, route_table
+from microwsgi.commands.routes import as_lines
+from microwsgi.devtools.stack import capture, trail
+from microwsgi.errors import ClientError, RouteError, ViewError
+from microwsgi.framework.app import THROW
 from microwsgi.testing import Client, live
 
 Environ = dict[str, Any]
@@ -234,7 +236,7 @@ def test_an_exception_is_a_500_with_an_id_that_the_log_has(accept: str) -> None:
     assert "secret" not in response.text
     number = re.search("under ([0-9a-f]{8})", response.text)
     assert number
-    assert errors.getvalue().startswith(f"{number[1]}: GET / failed:\nTraceback")
+    assert errors.getvalue().startswith(f"{number[1]}: GET '/' failed:\nTraceback")
     assert "ValueError: the <secret>" in errors.getvalue()
 
 
@@ -305,7 +307,7 @@ def test_apps_nest_and_know_where_they_are() -> None:
     assert answer(outer, "/in/side/4").text == "/in/side/5"
     assert answer(outer, "/in/side/x").status_int == 404
     assert [route.pattern.text for route in outer.routes] == ["/in/side/{number:int}"]
-    assert re.search(r"^GET +/in/side/\{number:int\} +show +.*test_app.py:\d+$", route_table(outer), re.MULTILINE)
+    assert re.search(r"^GET +/in/side/\{number:int\} +show +.*test_app.py:\d+$", as_lines(outer), re.MULTILINE)
     with pytest.raises(RouteError, match="can't be mounted under a pattern"):
         outer.mount("/{a}", inner)
     with pytest.raises(RouteError, match="nothing says which is meant"):
@@ -355,3 +357,131 @@ def test_signed_cookies_are_webobs() -> None:
 
     client = Client(app)
     assert [client.get(path).text for path in ("/a", "/b")] == ["None", "a"]
+
+
+# --- Where one thing meets another ------------------------------------------------------------------------------------
+
+
+def environ_of(application: App, path: str = "/", **more: object) -> tuple[str, str, str]:
+    """Status, body and what was noted, as a server that shows no errors itself has them."""
+    log = io.StringIO()
+    response = Client(application).get(path, environ={THROW: False, "wsgi.errors": log, **more})
+    return response.status, response.text, log.getvalue()
+
+
+@pytest.fixture
+def app() -> App:
+    return App()
+
+
+@pytest.fixture
+def client(app: App) -> Client:
+    return Client(app)
+
+
+def test_options(app: App, client: Client) -> None:
+    app.get("/x/{id:int}")(lambda request, id: "")  # noqa: A006
+    app.post("/y")(lambda request: "")
+    app.mount("/z", Response("z"))
+    response = client.options("/x/1").expect(204)
+    assert response.headers["Allow"] == "GET, HEAD, OPTIONS"
+    client.options("/nothing").expect(404)
+    whole = client.options("/", environ={"PATH_INFO": ""}).expect(204)
+    assert whole.headers["Allow"] == "GET, OPTIONS, POST"
+
+
+def test_a_redirect_stays_under_the_prefix_and_on_the_host(app: App, client: Client) -> None:
+    app.get("/{name:path}/")(lambda request, name: "")
+    assert client.get("/a", environ={"SCRIPT_NAME": "/p%"}).headers["Location"] == "/p%25/a/"
+    outside = App()
+    outside.get("/{a}/{b}/")(lambda request, a, b: "")
+    assert client.get("//evil.example").status_int == 404
+    assert Client(outside).get("/", environ={"PATH_INFO": "//evil.example"}).status_int in {308, 404}
+    odd = App()
+    odd.get("/x/")(lambda request: "")
+    location = Client(odd).get("/x", environ={"SCRIPT_NAME": "//evil.example"}).headers["Location"]
+    assert location == "/evil.example/x/"
+
+
+def echo(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{environ['SCRIPT_NAME']}|{environ['PATH_INFO']}".encode("latin-1")]
+
+
+def test_views_are_asked_before_what_is_mounted(app: App, client: Client) -> None:
+    app.mount("/", echo)
+    app.mount("/a/b", Response("deeper"))
+    app.get("/")(lambda request: "index")
+    app.get("/a/{name}")(lambda request, name: "view")
+    client.get("/").expect(text="index")
+    client.get("/a/x").expect(text="view")
+    client.get("/a/b").expect(text="deeper")
+    client.get("/a/b/c").expect(text="deeper")
+    client.post("/a/x").expect(text="|/a/x")
+    client.get("/else").expect(text="|/else")
+    client.get("/adminx").expect(text="|/adminx")
+
+
+def test_an_app_in_an_app_in_an_app(app: App, client: Client) -> None:
+    middle, inner = App(), App()
+    app.mount("/m", middle, name="middle")
+    middle.mount("/", inner)
+    middle.mount("/raw", echo)
+    inner.get("/x")(lambda request: request.url_for("x"))
+    inner.get("/u", name="x")(lambda request: "")
+    client.get("/m/x").expect(text="/m/u")
+    client.get("/m").expect(404, text="There is nothing at ")
+    assert [(route.pattern.text, route.methods) for route in app.routes] == [
+        ("/m/x", ("GET",)), ("/m/u", ("GET",)), ("/m/raw/{path:below}", ("*",)),
+    ]  # fmt: skip
+
+
+def test_what_is_mounted_answers_for_itself(app: App, client: Client) -> None:
+    app.after(lambda request, response: abort(500))
+    app.mount("/a", echo)
+    client.get("/a").expect(200)
+
+
+def test_hooks_that_fail(app: App, client: Client) -> None:
+    @app.after
+    def hook(request: Request, response: Response) -> None:
+        raise KeyError("x")
+
+    app.get("/")(lambda request: "")
+    status, _, noted = environ_of(app)
+    assert status.startswith("500")
+    assert "KeyError: 'x'" in noted
+    with pytest.raises(KeyError):
+        client.get("/")
+    app.before(lambda request: abort(401, "who?"))
+    app.after_hooks.clear()
+    client.get("/").expect(401, text="who?")
+
+
+def test_a_handler_of_500_has_no_redirects(app: App, client: Client) -> None:
+    app.error(500)(lambda request, error: "sorry")
+    app.get("/x/")(lambda request: "")
+    client.get("/x").expect(308)
+    client.options("/x/").expect(204)
+
+
+@pytest.mark.parametrize("raised", [ZeroDivisionError, HTTPConflict])
+def test_a_handler_that_fails(app: App, raised: type[Exception]) -> None:
+    def handler(request: Request, error: Exception) -> None:
+        raise raised("in the handler")
+
+    app.error(404)(handler)
+    status, _, noted = environ_of(app)
+    assert status == ("409 Conflict" if raised is HTTPConflict else "500 Internal Server Error")
+    assert ("in the handler" in noted) == (raised is ZeroDivisionError)
+    if raised is ZeroDivisionError:
+        with pytest.raises(ZeroDivisionError):
+            Client(app).get("/")
+
+
+def test_two_frames_of_ours_where_a_result_is_wrong(app: App) -> None:
+    app.get("/")(lambda request: 1.5)
+    with pytest.raises(ViewError) as caught:
+        Client(app).get("/")
+    frames = [frame.module for frame in trail(caught.value.__traceback__)]
+    assert len([module for module in frames if module.startswith("microwsgi.framework")]) <= 2

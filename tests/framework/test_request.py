@@ -167,3 +167,8 @@ def test_webobs_own_json_is_ours() -> None:
     assert found.json == found.json_body == {"a": 1}
     found.json = [2]
     assert found.read_json() == [2]
+
+
+def test_a_query_that_is_not_utf_8_is_a_400() -> None:
+    with pytest.raises(HTTPBadRequest, match="The query is not UTF-8"):
+        request(path="/?n=%FF").query("n")

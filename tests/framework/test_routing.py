@@ -110,6 +110,8 @@ def test_what_the_narrower_one_does_not_have_the_wider_may() -> None:
         ("/a{x}", "/{x}a"),
         ("/{a:path}", "/{b:path}"),
         ("/{a}/1/{c}", "/{a:int}/{b}/c"),
+        ("/{a}/{b}/c", "/{a}/b/{c}"),
+        ("/{a:path}.txt", "/{b:path}.txt"),
     ],
 )
 def test_ambiguous_routes_are_refused_with_both_places(first: str, second: str) -> None:
@@ -130,6 +132,11 @@ def test_ambiguous_routes_are_refused_with_both_places(first: str, second: str) 
         ("/{a:int}/x", "/x/{b}"),
         ("/{user}/settings", "/static/{rest:path}"),
         ("/a{x}", "/b{x}"),
+        ("/{a}.txt", "/{a}.html"),
+        ("/{a}/x/y", "/x/{b}"),
+        ("/y/{a}", "/x-{p:path}"),
+        ("/f/{p:path}", "/f/{p:path}.txt"),
+        ("/{p:path}.txt", "/{x}/b-{p:path}"),
     ],
 )
 def test_what_can_be_told_apart_is_not(first: str, second: str) -> None:
