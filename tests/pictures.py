@@ -1,7 +1,7 @@
 """The pictures in docs/apps: `python -m tests.pictures docs/apps` makes them, as root, in a network of its own (tests/lab.py).
 
-With names of applications behind it, only theirs.
-The link is 20 ms long with some jitter, and loses each fiftieth packet; a probe a second looks at it for two minutes.
+With names of applications behind it, only theirs. The link is 20 ms long with some jitter, and loses each
+fiftieth packet; a probe a second looks at it for two minutes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from tests.lab import FAR, Lab, fetch, socket_path
+from tests.lab import FAR, Lab, socket_path
 from tests.programs import need
 from tests.running import microwsgi
 
 SECONDS = 120
-SIZE = {"width": 900, "height": 600}
+SIZE = {"width": 900, "height": 720}
 CONFIG = f"""
 interval = 2
 probes = 20
@@ -75,10 +75,13 @@ def main(folder: Path, *names: str) -> None:
             place.mkdir()
             (place / "probe.toml").write_text(CONFIG, encoding="utf-8")
             command = microwsgi("serve", f"apps.{app}:app", "--bind", socket_path(place), "--access-log", "off")
-            lab.start(lab.near, command, PROBE_CONFIG=str(place / "probe.toml")).line("unix:")
-            fetch(
-                socket_path(place), "/hello?name=Ada", **{"User-Agent": "curl/8.5.0", "Accept": "*/*"}
-            )  # to be inspected
+            inspected = app == "inspect"  # over the link, by a request from its other end
+            if inspected:
+                command += ["--bind", f"{FAR}:8080"]
+            space = lab.far if inspected else lab.near
+            lab.start(space, command, PROBE_CONFIG=str(place / "probe.toml")).line("8080" if inspected else "unix:")
+            if inspected:
+                lab.do(lab.near, f"curl --silent --noproxy * http://{FAR}:8080/hello?name=Ada")
             relays[app] = Relay(socket_path(place))
             threading.Thread(target=relays[app].serve_forever, daemon=True).start()
         iperf3 = need("iperf3")
