@@ -50,6 +50,7 @@ def script(name: str, distribution: str | None, *arguments: str) -> Subject:
 
 ALL = (
     served("microwsgi", "microwsgi", WSGI),
+    served("microwsgi, App", "microwsgi", "benchmarks.subjects.probe_microwsgi:app", "webob"),
     served("microwsgi, wsgify", "microwsgi", WEBOB, "webob"),
     script("httpsrv.py on HTTPServer", None, f"{SUBJECTS}/httpsrv.py", "0"),
     script("httpsrv.py on ThreadingHTTPServer", None, f"{SUBJECTS}/httpsrv.py", "0", "threading"),

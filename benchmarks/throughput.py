@@ -16,14 +16,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import footprint, loads, reload, transfers, wrk
+from benchmarks import footprint, frameworks, loads, reload, transfers, wrk
 from benchmarks.processes import Server, Unavailable
 from benchmarks.rows import Row
 from benchmarks.servers import KINDS, require
 from benchmarks.wrk import Figures
 
-ROWS = {row.name: row for row in (*loads.ROWS, *transfers.ROWS, *footprint.ROWS, *reload.ROWS)}
-NOT_SERVERS = {"http.server", "import webob", *reload.SUBJECTS}  # which have no entry in KINDS, and no need of one
+ROWS = {row.name: row for row in (*loads.ROWS, *transfers.ROWS, *footprint.ROWS, *reload.ROWS, *frameworks.ROWS)}
+NOT_SERVERS = {
+    "http.server",
+    "import webob",
+    *reload.SUBJECTS,
+    *frameworks.SUBJECTS,
+}  # which have no entry in KINDS, and no need of one
 GIB = 1 << 30
 WARM_UP = 1.0  # seconds of load before the first measurement of a process, so that CPython has specialised its code
 

@@ -35,6 +35,13 @@ def test_five_frames_to_a_bare_application() -> None:
     assert (depth.frames[-1].module, depth.frames[-1].function) == ("benchmarks.subjects.probe_wsgi", "app")
 
 
+def test_an_apps_view_is_one_frame_deeper_than_a_bare_application() -> None:
+    depth = measured("microwsgi, App")
+    assert len(depth.frames) == 6
+    assert depth.owners()["framework"] == 1
+    assert [frame.function for frame in depth.trail if frame.owner == "framework"] == ["App.__call__"]
+
+
 def test_two_frames_of_a_traceback_before_none_of_yours() -> None:
     depth = measured("microwsgi")
     assert [frame.owner for frame in depth.trail] == ["server", "yours"]

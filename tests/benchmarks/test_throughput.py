@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import throughput
+from benchmarks import frameworks, throughput
 from benchmarks.processes import Server, Unavailable
 from benchmarks.rows import Bar, Row, against, own
 from benchmarks.servers import KINDS, require
@@ -63,7 +63,7 @@ def test_rows_have_every_bar_of_the_table() -> None:
     assert {"hello1", "hello8", "hello64", "hello256", "browser8", "browser64", "close"} <= names
     assert {f"sleep{milliseconds}" for milliseconds in (1, 2, 3, 5, 50)} <= names
     assert {"beside-sleeping", "beside-spinning", "file", "upload", "chunked", "stream"} <= names
-    assert {"memory", "idle-connections", "start", "start-webob", "idle"} <= names
+    assert {"memory", "idle-connections", "start", "start-webob", "idle", "framework"} <= names
     assert all(row.bars for row in throughput.ROWS.values())
 
 
@@ -96,6 +96,22 @@ def test_two_servers_are_measured_and_compared() -> None:
     assert 5_000 < memory.medians("microwsgi")["rss_kib"] < 100_000
     assert [done for _, done in said] == sorted(done for _, done in said)
     assert len(said) == run.steps
+
+
+def test_an_app_is_measured_beside_webob_by_hand() -> None:
+    if not shutil.which("wrk"):
+        pytest.skip("wrk is not installed")
+    run = throughput.Run(
+        [throughput.ROWS["framework"]], ["microwsgi", frameworks.HAND], sys.executable,
+        rounds=1, seconds=1, size=0, say=lambda what, done: None,
+    )  # fmt: skip
+    run.go()
+    result = run.results["framework"]
+    assert result.left_out == {}
+    (ratio,) = result.ratios()
+    by = result.rounds[0]
+    assert ratio["ratio"] == by["microwsgi"]["cpu_us"] - by[frameworks.HAND]["cpu_us"]
+    assert frameworks.added({"microwsgi": by["microwsgi"]}) is None
 
 
 @pytest.mark.parametrize("row", ["upload", "chunked", "stream"])

@@ -1,0 +1,15 @@
+"""The probe as a view of an App."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.subjects.probe import answer
+from microwsgi import App, Request, Response
+
+app = App()
+
+
+@app.get("/{name}")
+def view(request: Request, name: str) -> Response:
+    return Response(answer(request.path_info, request.query_string, sys._getframe()), content_type="application/json")
