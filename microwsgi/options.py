@@ -218,6 +218,7 @@ OPTIONS = (
         "Log", "color", "auto", one_of("auto", "always", "never"), "WHEN", "auto, always or never; NO_COLOR is honoured"
     ),
     Option("Development", "debug", False, switch, "", "show exceptions to browsers on this machine"),
+    Option("Development", "slow", 0.0, seconds, "SECONDS", "say where requests are that take longer"),
     Option("Development", "editor", "", str, "NAME", "link to vscode, pycharm, ... or x://{file}:{line}"),
     Option("Log", "traceback", False, switch, "", "all frames when the application can't load"),
     Option("Stop", "grace_time", 5.0, seconds, "SECONDS", "for running requests to end at a stop"),
@@ -274,6 +275,7 @@ class Options:
     log_format: str
     color: str
     debug: bool
+    slow: float
     editor: str
     traceback: bool
     grace_time: float

@@ -29,7 +29,7 @@ from microwsgi.server.gateway import Application
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.handshake import Handshakes
 from microwsgi.server.hosts import Hosts
-from microwsgi.server.inflight import running
+from microwsgi.server.inflight import running, slow_requests
 from microwsgi.server.log import AccessLog, escaped
 from microwsgi.server.notify import passed_sockets
 from microwsgi.server.server import WSGIServer
@@ -111,7 +111,7 @@ def run(application: object, options: Options, ssl_context: object = None) -> No
                 server = stop.server = make(application, options, listeners, log, tls)
                 banner(name, listeners, options, tls)
                 start = time.monotonic()
-                with one_prompt(server):
+                with one_prompt(server), slow_requests(server, options.slow):
                     server.serve_forever()
             say(farewell(server.requests, server.failures, time.monotonic() - start))
     except KeyboardInterrupt:  # a second signal, or one before there was anything to finish

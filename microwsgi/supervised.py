@@ -26,6 +26,7 @@ from microwsgi.server.children import Child, Generation, Notices
 from microwsgi.server.environ import Environ
 from microwsgi.server.gateway import Application
 from microwsgi.server.handshake import Handshakes
+from microwsgi.server.inflight import slow_requests
 from microwsgi.server.processes import fork, fork_is_safe, spawn
 from microwsgi.server.sockets import urls
 from microwsgi.server.supervisor import Supervisor
@@ -97,7 +98,8 @@ def live(
         worker.orders["running"] = show_running
         worker.orders["reopen"] = terminal.service.reopen_in_child
         worker.attend(server)
-        with one_prompt(server, worker.take_terminal, worker.leave_terminal):
+        prompt = one_prompt(server, worker.take_terminal, worker.leave_terminal)
+        with prompt, slow_requests(server, options.slow):
             server.serve_forever()
         worker.tell(report=server.figures())
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from microwsgi.serving import serve_command
 
-SWITCHES: Mapping[str, object] = {"reload": True, "debug": True}
+SWITCHES: Mapping[str, object] = {"reload": True, "debug": True, "slow": 5.0}
 """Options that hold unless the command line or the environment says otherwise."""
 
 
