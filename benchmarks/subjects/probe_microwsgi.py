@@ -12,4 +12,5 @@ app = App()
 
 @app.get("/{name}")
 def view(request: Request, name: str) -> Response:
-    return Response(answer(request.path_info, request.query_string, sys._getframe()), content_type="application/json")
+    body = answer(request.path_info, request.query_string, sys._getframe()).encode()
+    return Response(body, content_type="application/json")

@@ -80,6 +80,15 @@ def test_upload_by_form_and_by_put_and_back(upload: ModuleType) -> None:
     assert sorted(path.name for path in upload.FOLDER.iterdir()) == ["a<script>.txt", "b c"]
 
 
+def test_a_page_that_was_uploaded_runs_no_scripts(upload: ModuleType) -> None:
+    client = Client(upload.app)
+    client.put("/files/evil.html", body=EVIL.encode())
+    fields = client.get("/files/evil.html").expect().headers
+    assert fields["Content-Security-Policy"] == "sandbox"
+    assert fields["X-Content-Type-Options"] == "nosniff"
+    assert "Content-Security-Policy" not in client.get("/").headers
+
+
 @pytest.mark.parametrize("name", [".hidden", "..", "a\0b", "a\nb", "a%2Fb", "..%2Fb", "%2e%2e"])
 def test_upload_stays_in_its_folder(upload: ModuleType, name: str, tmp_path: Path) -> None:
     client = Client(upload.app)

@@ -36,7 +36,7 @@ def test_five_frames_to_a_bare_application() -> None:
 
 
 def test_an_apps_view_is_one_frame_deeper_than_a_bare_application() -> None:
-    depth = measured("microwsgi, App")
+    depth = stacks.measure(SUBJECTS["microwsgi, App"], sys.executable)
     assert len(depth.frames) == 6
     assert depth.owners()["framework"] == 1
     assert [frame.function for frame in depth.trail if frame.owner == "framework"] == ["App.__call__"]
