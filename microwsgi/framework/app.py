@@ -16,6 +16,7 @@ import os
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from difflib import SequenceMatcher
 from secrets import token_hex
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -40,6 +41,8 @@ from microwsgi.framework.views import check, name_of, place, redirect, response_
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110 5.6.2: what a method is."""
 SERVER_ERROR = 500
+MOST_ROUTES = 20
+"""Of those that are shown beside a 404."""
 THROW = "x-wsgiorg.throw_errors"
 """wsgi.org's convention for who wants to see exceptions: a debugger, a test, our server in its dev mode."""
 SERVERS = (ClientError, Disconnected)
@@ -227,7 +230,10 @@ class App:
                 raise HTTPException("", moved(environ, other))
             if not path:  # this App is itself mounted, and what is mounted in it has all paths
                 return found
-        raise HTTPNotFound(f"There is nothing at {path[:200]}.")
+        nothing = HTTPNotFound(f"There is nothing at {path[:200]}.")
+        if environ.get(THROW):  # who develops sees what there is instead
+            vars(nothing)["routes"] = nearest(self, path)
+        raise nothing
 
     def failed(self, error: Exception, request: Request) -> Response | None:
         """The response to what a view, a hook or `find` raised; None where that is for the caller to see."""
@@ -305,6 +311,12 @@ def moved(environ: WSGIEnvironment, path: str) -> Response:
     query = f"?{environ['QUERY_STRING']}" if environ.get("QUERY_STRING") else ""
     # Two slashes at the beginning would be another host's address (RFC 3986 4.2).
     return redirect(f"/{(prefix + quote(path, safe=PCHAR + '/')).lstrip('/')}{query}", 308)
+
+
+def nearest(app: App, path: str) -> list[tuple[str, str]]:
+    """What an App does answer to, as (methods, pattern), what looks most like this path first."""
+    rows = [(" ".join(route.methods), route.pattern.text) for route in app.routes]
+    return sorted(rows, key=lambda row: -SequenceMatcher(None, path, row[1]).ratio())[:MOST_ROUTES]
 
 
 def flattened(app: App, prefix: str) -> Iterator[Route]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from html import escape
 from typing import NoReturn
+from urllib.parse import quote
 
 from webob import Request, Response, exc
 
@@ -30,6 +31,13 @@ def abort(status: int, detail: str = "", **members: object) -> NoReturn:
     raise error
 
 
+def link(request: Request, pattern: str) -> str:
+    """A route as HTML: a link if there is nothing to fill in."""
+    if "{" in pattern:
+        return escape(pattern)
+    return f'<a href="{escape(quote(request.script_name + pattern))}">{escape(pattern)}</a>'
+
+
 def answer(error: exc.HTTPException, request: Request) -> Response:
     """An error as a response of the type that the request asks for; one with a body of its own, as it is."""
     if not isinstance(error, exc.HTTPError) or error.has_body:
@@ -40,10 +48,12 @@ def answer(error: exc.HTTPException, request: Request) -> Response:
         offers = [PROBLEM, *offers]
     acceptable = request.accept.acceptable_offers(offers)
     kind = acceptable[0][0] if acceptable else PLAIN
+    routes = vars(error).get("routes", [])  # of a 404 where somebody develops
     if kind == HTML:
-        body = PAGE.format(title=escape(error.status), detail=escape(detail))
+        rows = "".join(f"<li>{escape(methods)} {link(request, text)}" for methods, text in routes)
+        body = PAGE.format(title=escape(error.status), detail=escape(detail)) + (rows and f"<ul>{rows}</ul>\n")
     elif kind == PLAIN:
-        body = f"{error.status}\n\n{detail}\n"
+        body = "\n".join([f"{error.status}\n\n{detail}", *(f"  {methods} {text}" for methods, text in routes), ""])
     else:
         kind = PROBLEM
         body = json.dumps(

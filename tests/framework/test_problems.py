@@ -81,3 +81,19 @@ def test_what_has_a_body_of_its_own_or_is_no_error_is_as_it_is(error: Any) -> No
     response = Client(app).get("/", headers={"Accept": "application/json"})
     assert response.status_int == error.code
     assert response.content_type != "application/problem+json"
+
+
+@pytest.mark.parametrize(("throws", "shown"), [(True, True), (False, False)])
+def test_who_develops_sees_beside_a_404_what_there_is_the_nearest_first(throws: bool, shown: bool) -> None:
+    inner, outer = App(), App()
+    inner.get("/users")(lambda request: "")
+    inner.get("/users/{name}")(lambda request, name: name)
+    inner.post("/about<")(lambda request: "")
+    outer.mount("/in side", inner)
+    environ = {"x-wsgiorg.throw_errors": throws}
+    page = Client(outer).get("/in%20side/user", headers={"Accept": "text/html"}, environ=environ)
+    text = Client(outer).get("/in%20side/user", environ=environ).text
+    assert page.status_int == 404
+    assert ('<a href="/in%20side/users">/users</a>' in page.text) == shown
+    assert ("<li>POST <a href=" in page.text and "about&lt;" in page.text) == shown
+    assert text.endswith("  GET /users\n  GET /users/{name}\n  POST /about<\n" if shown else "/user.\n")
