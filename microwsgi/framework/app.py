@@ -228,8 +228,7 @@ class App:
         if other and (found := self.router.find(other, method, set())) is not None:
             if not found.route.mounted:
                 raise HTTPException("", moved(environ, other))
-            if not path:  # this App is itself mounted, and what is mounted in it has all paths
-                return found
+            return found  # "" is the path: this App is mounted, and what is mounted in it has all paths
         nothing = HTTPNotFound(f"There is nothing at {path[:200]}.")
         if environ.get(THROW):  # who develops sees what there is instead
             vars(nothing)["routes"] = nearest(self, path)

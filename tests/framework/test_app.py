@@ -6,6 +6,7 @@ import io
 import re
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -485,3 +486,19 @@ def test_two_frames_of_ours_where_a_result_is_wrong(app: App) -> None:
         Client(app).get("/")
     frames = [frame.module for frame in trail(caught.value.__traceback__)]
     assert len([module for module in frames if module.startswith("microwsgi.framework")]) <= 2
+
+
+def test_a_static_folder_is_served_under_its_prefix(app: App, client: Client, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("hello")
+    app.static("/files", tmp_path)
+    client.get("/files/a.txt").expect(text="hello")
+    client.get("/files/b.txt").expect(404)
+    assert app.url_for("static", path="a.txt") == "/files/a.txt"
+
+
+def test_all_paths_of_an_app_that_is_mounted_may_be_anothers(app: App, client: Client) -> None:
+    middle = App()
+    middle.mount("/", echo)
+    app.mount("/m", middle)
+    client.get("/m").expect(text="/m|")
+    client.get("/m/x").expect(text="/m|/x")

@@ -172,3 +172,22 @@ def test_webobs_own_json_is_ours() -> None:
 def test_a_query_that_is_not_utf_8_is_a_400() -> None:
     with pytest.raises(HTTPBadRequest, match="The query is not UTF-8"):
         request(path="/?n=%FF").query("n")
+
+
+def test_a_file_and_a_field_are_not_taken_for_each_other() -> None:
+    body = '--x\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\nabc\r\n--x--\r\n'
+    kind = "multipart/form-data; boundary=x"
+    file = request(body.format("file", '; filename="a.txt"').encode(), kind)
+    assert (file.file("file").filename, file.file("file").size) == ("a.txt", 3)
+    with pytest.raises(HTTPBadRequest, match="file in the form is a file"):
+        file.field("file")
+    with pytest.raises(HTTPBadRequest, match="more in the form is missing"):
+        file.file("more")
+    assert file.file("more", None) is None
+    with pytest.raises(HTTPBadRequest, match="text in the form is no file"):
+        request(body.format("text", "").encode(), kind).file("text")
+
+
+def test_parts_are_those_of_a_multipart_form() -> None:
+    with pytest.raises(HTTPUnsupportedMediaType, match="of no type"):
+        request(b"a=b").parts()

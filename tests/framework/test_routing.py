@@ -221,3 +221,7 @@ def test_a_thousand_routes_take_no_more_work_than_ten(pattern: str) -> None:
         assert match(found, path)
         work.append(lines_run(lambda found=found, path=path: found.find(path, "GET", set())))  # type: ignore[misc]
     assert work[1] <= 2 * work[0]
+
+
+def test_a_value_that_can_not_be_read_is_no_match() -> None:
+    assert match(router("/{number:int}"), "/" + "9" * (sys.get_int_max_str_digits() + 1)) is None
