@@ -174,6 +174,18 @@ COMMANDS = (
         examples=("microwsgi eject apps.echo:app -o httpsrv.py", "microwsgi eject hello:app -o - | less"),
     ),
     Command(
+        "check",
+        "microwsgi.commands.check:check_command",
+        "Send an application requests of many kinds, and say which rules it breaks.",
+        words="[APP] [/PATH ...] [options]",
+        about=(
+            "POST and DELETE too: not for data that you want to keep. Exit code 1 if there are faults.",
+            "PEP 3333 is watched over by wsgiref.validate and by rules that it lacks; RFC 9110 by comparing.",
+        ),
+        options=(Option("Report", "json", False, switch, "", "print the values"), BY_NAME["app_dir"]),
+        examples=("microwsgi check apps.echo:app", "microwsgi check hello:app / /hello/you"),
+    ),
+    Command(
         "routes",
         "microwsgi.commands.routes:routes_command",
         "List what an App answers to.",

@@ -132,12 +132,12 @@ def running(make: Callable[[Any], Serving], application: object) -> Iterator[int
 # --- Servers ------------------------------------------------------------------------------------------------------------
 
 
-def ours(application: Any) -> Serving:
+def ours(application: Any, errors: io.TextIOBase | None = None) -> Serving:
     """A handler class serves itself."""
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
-        server = WSGIServer(("127.0.0.1", 0), application)
+        server = WSGIServer(("127.0.0.1", 0), application, errors=errors)
     else:
-        server = WSGIServer(("127.0.0.1", 0), WSGIRequestHandler, application=application)
+        server = WSGIServer(("127.0.0.1", 0), WSGIRequestHandler, application=application, errors=errors)
     return of_socketserver(server)
 
 

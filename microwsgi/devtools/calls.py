@@ -39,7 +39,7 @@ class Call:
         self.frame: FrameType | None = frame
         self.given = list(frame.f_locals.values())
         self.returned: object = None
-        self.raised = False
+        self.raised = 0  # the line at which it ended, if it raised
 
     @property
     def function(self) -> Frame:
@@ -48,7 +48,8 @@ class Call:
 
     def end(self, frame: FrameType, returned: object) -> None:
         """Note what it returned, and let go of what it was given."""
-        self.raised = frame.f_code.co_code[frame.f_lasti] not in RETURNS
+        if frame.f_code.co_code[frame.f_lasti] not in RETURNS:
+            self.raised = frame.f_lineno
         if not any(returned is value for value in self.given):
             self.returned = returned
         self.frame, self.given = None, []
@@ -113,6 +114,11 @@ class Calls:
         outer = next((call for call in reversed(calls) if call.frame is not None), None)
         passed_on = outer is not None and (caller is outer.frame or has_environ(caller, outer.frame))
         calls.append(Call(frame, outer, passed_on=passed_on))
+
+    def forget(self) -> None:
+        """Begin anew, for the next request."""
+        self.by_thread.clear()
+        self.responses.clear()
 
     # --- What is asked of it ----------------------------------------------------------------------------------------
 

@@ -1,0 +1,280 @@
+"""`microwsgi check`: requests of many kinds over real sockets, and what in the answers breaks which rule.
+
+check_command
+  requests     what is sent: a list to read
+  Checker      sends them, to a server whose application is watched by microwsgi.devtools.witness
+  told         a line or two for each kind of finding
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import struct
+import textwrap
+import warnings
+from collections.abc import Iterator
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from itertools import chain
+from typing import Any, NamedTuple
+from wsgiref.validate import WSGIWarning
+
+from microwsgi.commands.stack import LIMIT, ours, running, say
+from microwsgi.devtools.calls import Calls
+from microwsgi.devtools.witness import FAULT, NOTE, Finding, Witness, definition, place_of
+from microwsgi.errors import UsageError
+from microwsgi.loader import load_named
+from microwsgi.options import BY_NAME, Options
+from microwsgi.serving import counted
+
+WIDTH = 80
+"""Columns of the report."""
+SAME = 24
+"""Characters in which texts that say the same agree."""
+LARGE = 40_000
+"""Bytes of a body that the server does not collect before it calls the application."""
+ALIKE = ("content-type", "content-length", "content-encoding", "etag", "last-modified", "location", "allow")
+"""Fields that HEAD should have as GET has them (RFC 9110 9.3.2)."""
+NO_FAILURES = {HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.SERVICE_UNAVAILABLE}
+FORM, JSON, MULTIPART = "application/x-www-form-urlencoded", "application/json", "multipart/form-data"
+PART = b'--b\r\nContent-Disposition: form-data; name="test"; filename="a.txt"\r\n\r\nhello\r\n--b--\r\n'
+METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW")
+PATHS = (
+    "//", "/./../", "/%2e%2e/%2e%2e/x", "/%2F", "/%00", "/%", "/%ff", "/caf%C3%A9", "/%F0%9F%98%80", "/a;b=c", "/:a@b",
+    "/'\"<>", "/" + "long/" * 400, "/?", "/?%", "/?a=%ff", "/?a=%00&a=b&=&&;", "/?a[b]=c",
+    "/?" + "&".join(f"f{n}={n}" for n in range(500)),
+)  # fmt: skip
+FIELDS = {
+    "Accept": "text/html;q=a, */*;q=, ;", "Accept-Language": "xx-YY;q=2, *", "Accept-Encoding": "gzip;q=0, identity;q=0, *;q=0",
+    "Authorization": "Basic !!!", "Cookie": 'a="b; ;=;c; d==;\u00e9=\u00fc', "Content-Type": ";;;", "Date": "yesterday",
+    "If-Match": '"', "If-Modified-Since": "Mon, 99 Foo 2026 25:00:00 GMT", "If-None-Match": 'W/, "', "Range": "bytes=9-1,-,x",
+    "Forwarded": 'for="[::1', "Origin": "null", "Referer": "::", "User-Agent": "", "X-Forwarded-For": ",,",
+    "X-Forwarded-Host": "a b", "X-Requested-With": "caf\u00e9", "X-Large": "x" * 7000,
+}  # fmt: skip
+BODIES = {
+    "a form": (FORM, b"test=hello&text=caf%C3%A9"),
+    "an empty form": (FORM, b""),
+    "a broken form": (FORM, b"%ff=%&=&&%00&caf\xe9"),
+    "JSON": (JSON, b'{"test": "hello"}'),
+    "broken JSON": (JSON, b'{"test": \xff'),
+    "an empty JSON body": (JSON, b""),
+    "JSON of another shape": (JSON, b"[[[1e999]]]"),
+    "a file in a form": (f"{MULTIPART}; boundary=b", PART),
+    "a form that ends early": (f"{MULTIPART}; boundary=b", PART[:-9]),
+    "a form without a boundary": (MULTIPART, PART),
+    "text": ("text/plain; charset=utf-8", "h\u00e9llo".encode()),
+    "bytes": ("application/octet-stream", bytes(range(256))),
+    "an unknown charset": (f"{FORM}; charset=nonsense", b"a=b"),
+    "a body without a type": ("", b"hello"),
+    "a long form": (FORM, b"test=" + b"x" * LARGE),
+}
+
+
+class Asked(NamedTuple):
+    """One request: how it is called in the report, its bytes, and after how many bytes of the answer the client leaves."""
+
+    name: str
+    data: bytes
+    leave: int | None = None
+
+
+def request(name: str, method: str, path: str, fields: dict[str, str], body: bytes = b"", **more: Any) -> Asked:  # noqa: ANN401
+    """With the fields that all have."""
+    lines = [f"{method} {path} {more.pop('version', 'HTTP/1.1')}", "Host: localhost", "Connection: close"]
+    lines += [f"{field}: {value}" for field, value in fields.items()]
+    return Asked(name, "\r\n".join([*lines, "", ""]).encode("latin-1") + body, **more)
+
+
+def odd_targets() -> Iterator[Asked]:
+    """What is sent once."""
+    yield request("GET http://localhost/", "GET", "http://localhost/", {})
+    yield request("OPTIONS *", "OPTIONS", "*", {})
+    for path in PATHS:
+        yield request(f"GET {path[:40]}", "GET", path, {})
+    yield request("GET with bytes that are not ASCII", "GET", "/caf\u00e9?\u00e9", {})
+
+
+def requests(path: str) -> Iterator[Asked]:
+    """All that is sent for a path."""
+    for method in METHODS:
+        yield request(f"{method} {path}", method, path, {})
+    yield request(f"GET {path} in HTTP/1.0", "GET", path, {}, version="HTTP/1.0")
+    for field, value in FIELDS.items():
+        yield request(f"GET {path} with {field}: {value[:30]}", "GET", path, {field: value})
+    yield request(f"GET {path} with 80 fields", "GET", path, {f"X-{n}": str(n) for n in range(80)})
+    for name, (kind, body) in BODIES.items():
+        fields = {"Content-Type": kind} if kind else {}
+        yield request(f"POST {path}, {name}", "POST", path, {**fields, "Content-Length": str(len(body))}, body)
+    form, chunks = {"Content-Type": FORM}, b"5\r\ntest=\r\n5\r\nhello\r\n0\r\n\r\n"
+    yield request(f"POST {path}, a form in chunks", "POST", path, {**form, "Transfer-Encoding": "chunked"}, chunks)
+    expecting = {**form, "Content-Length": "10", "Expect": "100-continue"}
+    yield request(f"POST {path}, after 100-continue", "POST", path, expecting, b"test=hello")
+    yield request(f"GET {path} with a body", "GET", path, {**form, "Content-Length": "10"}, b"test=hello")
+    cut = {**form, "Content-Length": str(2 * LARGE)}
+    yield request(f"POST {path}, the client leaves in the body", "POST", path, cut, b"test=" + b"x" * LARGE, leave=0)
+    yield request(f"GET {path}, the client leaves at once", "GET", path, {}, leave=0)
+    yield request(f"GET {path}, the client leaves in the answer", "GET", path, {}, leave=1)
+
+
+class Answer(NamedTuple):
+    """A response's head; status 0 if there was none."""
+
+    status: int
+    fields: dict[str, str]
+
+
+class Checker:
+    """A server, and what is found when it is asked."""
+
+    def __init__(self, port: int, witness: Witness, calls: Calls, errors: io.StringIO) -> None:
+        self.port = port
+        self.witness = witness
+        self.calls = calls
+        self.errors = errors
+        self.sent: list[Asked] = []
+
+    def send(self, asked: Asked) -> Answer:
+        """Send a request, and look at what comes back."""
+        number = str(len(self.sent))
+        self.sent.append(asked)
+        self.calls.forget()
+        self.errors.seek(0)
+        self.errors.truncate()
+        line, _, rest = asked.data.partition(b"\r\n")
+        data = exchange(self.port, line + f"\r\nX-Check: {number}\r\n".encode() + rest, asked.leave)
+        answer = parsed(data)
+        if asked.leave is None:
+            for finding in self.judged(answer):
+                self.witness.note(number, finding)
+            if number not in self.witness.findings and (failure := self.failure(answer)):
+                self.witness.note(number, failure)
+        return answer
+
+    def judged(self, answer: Answer) -> Iterator[Finding]:
+        """What a response says by itself."""
+        if answer.status == HTTPStatus.METHOD_NOT_ALLOWED and "allow" not in answer.fields:
+            yield Finding(FAULT, "RFC 9110 15.5.6", "a 405 without Allow", self.where())
+        if answer.status == HTTPStatus.UNAUTHORIZED and "www-authenticate" not in answer.fields:
+            yield Finding(FAULT, "RFC 9110 15.5.2", "a 401 without WWW-Authenticate", self.where())
+
+    def failure(self, answer: Answer) -> Finding | None:
+        """A 500, or no response, when nothing was raised: a framework has made it of an exception, or the server has."""
+        if 0 < answer.status < HTTPStatus.INTERNAL_SERVER_ERROR or answer.status in NO_FAILURES:
+            return None
+        failed = [call for call in self.calls.all() if call.raised]
+        where = place_of([failed[-1].function._replace(line=failed[-1].raised)]) if failed else self.where()
+        said = self.errors.getvalue().strip().splitlines()[-1:] or ["the framework's log may say why"]
+        what = f"a {answer.status}" if answer.status else "no whole response"
+        return Finding(FAULT, "an exception", f"{what}; {said[0]}", where)
+
+    def where(self) -> str:
+        """The function that made the response."""
+        maker = self.calls.maker()
+        return place_of([maker.function]) if maker else ""
+
+    def compare_head(self, path: str) -> None:
+        """HEAD is GET without a body (RFC 9110 9.3.2); what differs from one GET to the next is not compared."""
+        get, head, again = (self.send(request(f"{m} {path}", m, path, {})) for m in ("GET", "HEAD", "GET"))
+        number = str(len(self.sent) - 2)
+        rule = "RFC 9110 9.3.2"
+        if head.status != get.status == again.status:
+            text = f"HEAD is answered with {head.status}, GET with {get.status}"
+            self.witness.note(number, Finding(FAULT, rule, text, self.where()))
+            return
+        for field in ALIKE:
+            if field in get.fields and get.fields[field] == again.fields.get(field) and field in head.fields:
+                if head.fields[field] != get.fields[field]:
+                    text = f"{field} is {head.fields[field]} for HEAD, and {get.fields[field]} for GET"
+                    self.witness.note(number, Finding(FAULT, rule, text, self.where()))
+            elif field in get.fields and field not in head.fields and field != "content-length":
+                self.witness.note(number, Finding(NOTE, rule, f"HEAD lacks {field}, which GET has", self.where()))
+
+
+def exchange(port: int, data: bytes, leave: int | None) -> bytes:
+    """What comes back until the server closes, or until so many bytes have come; then the client is gone, with a reset."""
+    received = b""
+    with socket.create_connection(("127.0.0.1", port), LIMIT) as connection:
+        try:
+            connection.sendall(data)
+            while leave is None or len(received) < leave:
+                piece = connection.recv(65536 if leave is None else leave)
+                if not piece:
+                    break
+                received += piece
+        except OSError:
+            pass  # what came is what there is
+        if leave is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return received
+
+
+def parsed(data: bytes) -> Answer:
+    """The head of the final response."""
+    while data.startswith(b"HTTP/1.1 1"):
+        data = data.partition(b"\r\n\r\n")[2]
+    lines = data.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+    if not lines[0].startswith("HTTP/"):
+        return Answer(0, {})
+    fields = dict(line.split(": ", 1) for line in lines[1:])
+    return Answer(int(lines[0][9:12]), {name.lower(): value for name, value in fields.items()})
+
+
+# --- The command --------------------------------------------------------------------------------------------------------
+
+
+def check_command(words: list[str], given: dict[str, Any]) -> int:
+    """Report; 1 if there are faults. Raises UsageError."""
+    options = Options(**{name: value for name, value in given.items() if name in BY_NAME})
+    paths = [word for word in words if word.startswith("/")] or ["/"]
+    specs = [word for word in words if not word.startswith("/")]
+    if len(specs) > 1:
+        raise UsageError(f"one application at a time, and paths that begin with a slash, not {' '.join(specs)}.")
+    name, application = load_named(specs[0] if specs else None, options.app_dir)
+    if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
+        raise UsageError(f"{name} is a handler class, not a WSGI application: PEP 3333 has no rules for it.")
+    found, count = checked(application, paths)
+    if given["json"]:
+        rows = [{**finding._asdict(), "requests": asked} for finding, asked in found.items()]
+        say(json.dumps({"application": name, "requests": count, "findings": rows}, indent=2))
+    else:
+        say(report(name, found, count))
+    return 1 if any(finding.level == FAULT for finding in found) else 0
+
+
+def checked(application: Any, paths: list[str]) -> tuple[dict[Finding, list[str]], int]:  # noqa: ANN401 - from the loader
+    """What was found, and in which requests; and how many were sent."""
+    witness, errors = Witness(application), io.StringIO()
+    with Calls() as calls, running(lambda each: ours(each, errors), witness) as port, warnings.catch_warnings():
+        warnings.simplefilter("ignore", WSGIWarning)  # that it does not know a method
+        checker = Checker(port, witness, calls, errors)
+        for path in paths:
+            checker.compare_head(path)
+        for asked in chain(*map(requests, paths), odd_targets()):
+            checker.send(asked)
+    found: dict[Finding, list[str]] = {}
+    for number, findings in sorted(witness.findings.items(), key=lambda each: int(each[0] or 0)):
+        for finding in findings:
+            placed = finding._replace(where=finding.where or definition(application))
+            first = next((each for each in found if alike(each, placed)), placed)
+            found.setdefault(first, []).append(checker.sent[int(number or 0)].name)
+    return found, len(checker.sent)
+
+
+def alike(one: Finding, other: Finding) -> bool:
+    """Whether two findings are told as one: those of a place that differ only in a value."""
+    return one._replace(text=one.text[:SAME]) == other._replace(text=other.text[:SAME])
+
+
+def report(name: str, found: dict[Finding, list[str]], count: int) -> str:
+    """For people: the faults first."""
+    lines = [f"{name}: {count} requests"]
+    for finding, asked in sorted(found.items(), key=lambda each: each[0].level):
+        more = f", and {len(asked) - 1} more" if len(asked) > 1 else ""
+        lines += ["", f"{finding.level}  {finding.where or name}"]
+        for text in (f"{finding.rule}: {finding.text}", f"{asked[0]}{more}"):
+            lines.append(textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
+    faults = sum(finding.level == FAULT for finding in found)
+    counts = f"{counted(faults, 'fault')}, {counted(len(found) - faults, 'note')}."
+    return "\n".join([*lines, "", counts if found else "No rule was seen broken."])

@@ -1,0 +1,245 @@
+"""What an application does with its side of PEP 3333, seen by wsgiref.validate and by some rules that it does not have.
+
+A `Witness` is a WSGI application around another. Each rule that is broken becomes a `Finding` with the place in your code,
+filed under the field X-Check of the request. `microwsgi.commands.check` sends the requests.
+
+    server -> Witness -> wsgiref.validate -> Witness.inside -> the application
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from types import CodeType
+from typing import Any, NamedTuple
+from wsgiref.validate import validator
+
+from microwsgi.devtools.stack import STDLIB, YOURS, Frame, capture, shortened, trail
+from microwsgi.errors import ApplicationError, ClientError
+
+FAULT, NOTE = "fault", "note"
+PAIR = 2
+BODILESS = {"204", "304"}
+Environ = dict[str, Any]
+
+
+class Finding(NamedTuple):
+    """A rule and how it is broken; `where` is file:line, if that can be told. A note breaks no MUST."""
+
+    level: str
+    rule: str
+    text: str
+    where: str
+
+
+class Witness:
+    """A WSGI application that sees how another one keeps the rules; `findings` has a list for each X-Check."""
+
+    def __init__(self, application: Callable[..., Any]) -> None:
+        self.application = application
+        self.validated = validator(self.inside)
+        self.findings: dict[str, list[Finding]] = {}
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """What the server calls."""
+        number = environ.get("HTTP_X_CHECK", "")
+        try:
+            iterable = self.validated(environ, start_response)
+        except BaseException as error:
+            self.failed(number, error)
+            raise
+        return Body(iterable, lambda error: self.failed(number, error))
+
+    def inside(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """What the validator calls."""
+        number = environ.get("HTTP_X_CHECK", "")
+        response = Response(environ["REQUEST_METHOD"], lambda *finding: self.note(number, Finding(*finding)))
+        body = environ["wsgi.input"].input
+        if "HTTP_TRANSFER_ENCODING" in environ:
+            environ["wsgi.input"] = body  # to be read to its end, as there is no length
+        else:
+            environ.pop("wsgi.input_terminated", None)  # most servers can't promise that
+            environ["wsgi.input"] = Input(body, int(environ.get("CONTENT_LENGTH") or 0), response.note)
+
+        def begin(status: str, headers: list[tuple[str, str]], *more: object) -> Callable[[bytes], object]:
+            try:
+                write = start_response(status, response.typed(status, headers), *more)
+            except (AssertionError, ApplicationError, IndexError, ValueError) as error:
+                self.failed(number, error, place_of(capture()))
+                raise
+            response.begin(status, headers)
+            return response.counting(write)
+
+        iterable = self.application(environ, begin)
+        if iterable is None or isinstance(iterable, (str, bytes)) or not hasattr(iterable, "__iter__"):
+            return iterable  # type: ignore[no-any-return]  # the validator has something to say
+        return Body(iterable, lambda error: self.failed(number, error), response)
+
+    def note(self, number: str, finding: Finding) -> None:
+        """File a finding, once."""
+        known = self.findings.setdefault(number, [])
+        if not any(finding[:3] == each[:3] for each in known):
+            known.append(finding)
+
+    def failed(self, number: str, error: BaseException, where: str = "") -> None:
+        """File what was raised: by the validator, or by the application."""
+        frames = trail(error.__traceback__)
+        where = where or place_of(frames)
+        text = str(error).replace("\n", " ")
+        if frames[-1:] and frames[-1].module == "wsgiref.validate":
+            rule = next(frame.function for frame in reversed(frames) if frame.function != "assert_")
+            self.note(number, Finding(FAULT, "PEP 3333", text or f"wsgiref.validate minds, in {rule}", where))
+        elif isinstance(error, ApplicationError):
+            self.note(number, Finding(FAULT, "PEP 3333", text.replace(" (PEP 3333).", ""), where))
+        elif not isinstance(
+            error, (ClientError, ConnectionError)
+        ):  # these are the client's, who leaves in some requests
+            self.note(number, Finding(FAULT, "an exception", f"{type(error).__name__}: {text}".rstrip(": "), where))
+
+
+class Response:
+    """What is said by start_response, against what is sent."""
+
+    def __init__(self, method: str, note: Callable[..., None]) -> None:
+        self.method = method
+        self.note = note
+        self.status = ""
+        self.promised: int | None = None
+        self.sent = 0
+
+    def typed(self, status: str, headers: Any) -> Any:  # noqa: ANN401 - the validator will say what it should have been
+        """The fields as the validator wants them, whose word on Content-Type is its own: PEP 3333 has none."""
+        if type(headers) is not list or not all(type(each) is tuple and len(each) == PAIR for each in headers):
+            return headers
+        bodiless = str(status)[:3] in BODILESS
+        others = [(name, value) for name, value in headers if str(name).lower() != "content-type"]
+        if bodiless and len(others) < len(headers):
+            self.note(
+                NOTE, "RFC 9110 8.3", f"Content-Type in a {status[:3]}, which has no content", place_of(capture())
+            )
+            return others
+        if not bodiless and len(others) == len(headers):
+            self.note(NOTE, "RFC 9110 8.3", "no Content-Type: the browser has to guess", place_of(capture()))
+            return [*headers, ("Content-Type", "application/octet-stream")]
+        return headers
+
+    def begin(self, status: str, headers: list[tuple[str, str]]) -> None:
+        """Status and fields, which the validator has found well-formed."""
+        self.status = status
+        lengths = [value for name, value in headers if name.lower() == "content-length"]
+        self.promised = int(lengths[0]) if lengths else None  # the server has seen to it that it is a number
+
+    def counting(self, write: Callable[[bytes], object]) -> Callable[[bytes], object]:
+        """The same `write`, with an eye on what goes through it."""
+
+        def counted(chunk: bytes) -> object:
+            self.count(chunk)
+            return write(chunk)
+
+        return counted
+
+    def count(self, chunk: object) -> None:
+        """A piece of the body."""
+        self.sent += len(chunk) if isinstance(chunk, bytes) else 0
+        if chunk and self.status[:3] in BODILESS:
+            self.note(FAULT, "RFC 9110 6.4.1", f"{self.status[:3]} has no body, and one was returned", "")
+
+        if self.promised is not None and self.sent > self.promised and self.method != "HEAD":
+            self.note(FAULT, "PEP 3333", f"Content-Length is {self.promised}, and the body is longer", "")
+
+    def end(self) -> None:
+        """All of it is there."""
+        whole = self.promised is None or self.sent >= self.promised
+        if not whole and self.method != "HEAD" and self.status[:3] not in BODILESS:
+            self.note(FAULT, "PEP 3333", f"Content-Length is {self.promised}, and the body has {self.sent} bytes", "")
+
+
+class Body:
+    """An iterable that tells of what it raises, and, with a response, of what it yields."""
+
+    def __init__(
+        self, iterable: Iterable[bytes], failed: Callable[[BaseException], object], response: Response | None = None
+    ) -> None:
+        self.iterable = iterable
+        self.failed = failed
+        self.response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for chunk in self.iterable:
+                if self.response:
+                    self.response.count(chunk)
+                yield chunk
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.failed(error)
+            raise
+        if self.response:
+            self.response.end()
+
+    def close(self) -> None:
+        """As PEP 3333 has it."""
+        try:
+            if hasattr(self.iterable, "close"):
+                self.iterable.close()
+        except BaseException as error:
+            self.failed(error)
+            raise
+
+
+class Input:
+    """A `wsgi.input` that tells of reads beyond the body, after which most servers would wait for ever."""
+
+    def __init__(self, stream: Any, length: int, note: Callable[..., None]) -> None:  # noqa: ANN401 - any file will do
+        self.stream = stream
+        self.left = length
+        self.note = note
+
+    def asked(self, size: int | None) -> None:
+        """Before each read; None or less is to the end."""
+        if size is None or size < 0:
+            self.beyond("to the end")
+        elif size > self.left:
+            self.beyond(f"{size} bytes with {self.left} left")
+
+    def beyond(self, what: str) -> None:
+        """Say so."""
+        text = f"wsgi.input is read {what}; a server may wait for ever there (read up to CONTENT_LENGTH)"
+        self.note(FAULT, "PEP 3333", text, place_of(capture()))
+
+    def took(self, data: bytes) -> bytes:
+        """After each read."""
+        self.left -= len(data)
+        return data
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.asked(size)
+        return self.took(self.stream.read(-1 if size is None else size))
+
+    def readline(self, size: int | None = -1) -> bytes:
+        if not self.left:
+            self.beyond("by lines, after its end")
+        return self.took(self.stream.readline(-1 if size is None else size))
+
+    def readlines(self, hint: int | None = -1) -> list[bytes]:
+        self.asked(hint)
+        return list(self)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while line := self.took(self.stream.readline()):
+            yield line
+
+
+def place_of(frames: list[Frame]) -> str:
+    """The innermost frame of yours, as file:line."""
+    mine = [frame for frame in frames if frame.owner == YOURS]
+    others = [frame for frame in frames if frame.owner != STDLIB and not frame.module.startswith("microwsgi.")]
+    frame = next(reversed(mine or others), None)
+    return f"{shortened(frame.file, os.getcwd())}:{frame.line}" if frame else ""
+
+
+def definition(application: Any) -> str:  # noqa: ANN401 - an application can be anything
+    """Where an application is defined, as file:line; nothing for what isn't a function and has none."""
+    code = getattr(application, "__code__", None) or getattr(type(application).__call__, "__code__", None)
+    return f"{shortened(code.co_filename, os.getcwd())}:{code.co_firstlineno}" if isinstance(code, CodeType) else ""
