@@ -128,10 +128,9 @@ class Answer(NamedTuple):
 class Checker:
     """A server, and what is found when it is asked."""
 
-    def __init__(self, port: int, witness: Witness, calls: Calls, errors: io.StringIO) -> None:
+    def __init__(self, port: int, witness: Witness, errors: io.StringIO) -> None:
         self.port = port
         self.witness = witness
-        self.calls = calls
         self.errors = errors
         self.sent: list[Asked] = []
 
@@ -139,57 +138,53 @@ class Checker:
         """Send a request, and look at what comes back."""
         number = str(len(self.sent))
         self.sent.append(asked)
-        self.calls.forget()
         self.errors.seek(0)
         self.errors.truncate()
         line, _, rest = asked.data.partition(b"\r\n")
         data = exchange(self.port, line + f"\r\nX-Check: {number}\r\n".encode() + rest, asked.leave)
         answer = parsed(data)
         if asked.leave is None:
-            for finding in self.judged(answer):
+            for finding in self.judged(answer, self.witness.makers.get(number, "")):
                 self.witness.note(number, finding)
-            if number not in self.witness.findings and (failure := self.failure(answer)):
-                self.witness.note(number, failure)
+            if number not in self.witness.findings and failed(answer):
+                self.witness.note(number, self.failure(answer, number))
         return answer
 
-    def judged(self, answer: Answer) -> Iterator[Finding]:
+    def judged(self, answer: Answer, where: str) -> Iterator[Finding]:
         """What a response says by itself."""
         if answer.status == HTTPStatus.METHOD_NOT_ALLOWED and "allow" not in answer.fields:
-            yield Finding(FAULT, "RFC 9110 15.5.6", "a 405 without Allow", self.where())
+            yield Finding(FAULT, "RFC 9110 15.5.6", "a 405 without Allow", where)
         if answer.status == HTTPStatus.UNAUTHORIZED and "www-authenticate" not in answer.fields:
-            yield Finding(FAULT, "RFC 9110 15.5.2", "a 401 without WWW-Authenticate", self.where())
+            yield Finding(FAULT, "RFC 9110 15.5.2", "a 401 without WWW-Authenticate", where)
 
-    def failure(self, answer: Answer) -> Finding | None:
-        """A 500, or no response, when nothing was raised: a framework has made it of an exception, or the server has."""
-        if 0 < answer.status < HTTPStatus.INTERNAL_SERVER_ERROR or answer.status in NO_FAILURES:
-            return None
-        failed = [call for call in self.calls.all() if call.raised]
-        where = place_of([failed[-1].function._replace(line=failed[-1].raised)]) if failed else self.where()
+    def failure(self, answer: Answer, number: str) -> Finding:
+        """What to say of a response that failed without anything being raised: a framework has made it of an exception."""
         said = self.errors.getvalue().strip().splitlines()[-1:] or ["the framework's log may say why"]
         what = f"a {answer.status}" if answer.status else "no whole response"
+        where = self.witness.raisers.get(number) or self.witness.makers.get(number, "")
         return Finding(FAULT, "an exception", f"{what}; {said[0]}", where)
-
-    def where(self) -> str:
-        """The function that made the response."""
-        maker = self.calls.maker()
-        return place_of([maker.function]) if maker else ""
 
     def compare_head(self, path: str) -> None:
         """HEAD is GET without a body (RFC 9110 9.3.2); what differs from one GET to the next is not compared."""
         get, head, again = (self.send(request(f"{m} {path}", m, path, {})) for m in ("GET", "HEAD", "GET"))
         number = str(len(self.sent) - 2)
-        rule = "RFC 9110 9.3.2"
+        rule, where = "RFC 9110 9.3.2", self.witness.makers.get(number, "")
         if head.status != get.status == again.status:
             text = f"HEAD is answered with {head.status}, GET with {get.status}"
-            self.witness.note(number, Finding(FAULT, rule, text, self.where()))
+            self.witness.note(number, Finding(FAULT, rule, text, where))
             return
         for field in ALIKE:
             if field in get.fields and get.fields[field] == again.fields.get(field) and field in head.fields:
                 if head.fields[field] != get.fields[field]:
                     text = f"{field} is {head.fields[field]} for HEAD, and {get.fields[field]} for GET"
-                    self.witness.note(number, Finding(FAULT, rule, text, self.where()))
+                    self.witness.note(number, Finding(FAULT, rule, text, where))
             elif field in get.fields and field not in head.fields and field != "content-length":
-                self.witness.note(number, Finding(NOTE, rule, f"HEAD lacks {field}, which GET has", self.where()))
+                self.witness.note(number, Finding(NOTE, rule, f"HEAD lacks {field}, which GET has", where))
+
+
+def failed(answer: Answer) -> bool:
+    """Whether it is a failure of the application's: a 500, or no response at all."""
+    return answer.status not in NO_FAILURES and not 0 < answer.status < HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def exchange(port: int, data: bytes, leave: int | None) -> bytes:
@@ -245,10 +240,11 @@ def check_command(words: list[str], given: dict[str, Any]) -> int:
 
 def checked(application: Any, paths: list[str]) -> tuple[dict[Finding, list[str]], int]:  # noqa: ANN401 - from the loader
     """What was found, and in which requests; and how many were sent."""
-    witness, errors = Witness(application), io.StringIO()
-    with Calls() as calls, running(lambda each: ours(each, errors), witness) as port, warnings.catch_warnings():
+    calls, errors = Calls(), io.StringIO()
+    witness = Witness(application, calls)
+    with calls, running(lambda each: ours(each, errors), witness) as port, warnings.catch_warnings():
         warnings.simplefilter("ignore", WSGIWarning)  # that it does not know a method
-        checker = Checker(port, witness, calls, errors)
+        checker = Checker(port, witness, errors)
         for path in paths:
             checker.compare_head(path)
         for asked in chain(*map(requests, paths), odd_targets()):

@@ -116,9 +116,9 @@ class Calls:
         calls.append(Call(frame, outer, passed_on=passed_on))
 
     def forget(self) -> None:
-        """Begin anew, for the next request."""
-        self.by_thread.clear()
-        self.responses.clear()
+        """Begin anew on this thread, for the next request."""
+        self.by_thread.pop(threading.get_ident(), None)
+        self.responses.pop(threading.get_ident(), None)
 
     # --- What is asked of it ----------------------------------------------------------------------------------------
 
@@ -127,15 +127,17 @@ class Calls:
         """The one that called start_response, or at least you."""
         return next(iter([*self.responses, *self.by_thread]), None)
 
-    def all(self) -> list[Call]:
-        """Every call into your code on the request's thread, in their order."""
-        return self.by_thread.get(self.thread, []) if self.thread is not None else []
+    def all(self, thread: int | None = None) -> list[Call]:
+        """Every call into your code on a thread, the request's if none is named, in their order."""
+        thread = thread or self.thread
+        return self.by_thread.get(thread, []) if thread else []
 
-    def maker(self) -> Call | None:
+    def maker(self, thread: int | None = None) -> Call | None:
         """The call that made the response; None if none of yours did."""
-        calls = self.all()
-        if self.thread in self.responses:
-            calls = calls[: self.responses[self.thread][0]]
+        thread = thread or self.thread
+        calls = self.all(thread)
+        if thread in self.responses:
+            calls = calls[: self.responses[thread][0]]
             made = [call for call in calls if call.returned is not None] or [call for call in calls if call.raised]
         else:  # a handler class of http.server, or nothing but a failure
             made = [call for call in calls if call.returned is not None] or calls

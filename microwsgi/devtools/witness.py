@@ -9,11 +9,13 @@ filed under the field X-Check of the request. `microwsgi.commands.check` sends t
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import CodeType
 from typing import Any, NamedTuple
 from wsgiref.validate import validator
 
+from microwsgi.devtools.calls import Calls
 from microwsgi.devtools.stack import STDLIB, YOURS, Frame, capture, shortened, trail
 from microwsgi.errors import ApplicationError, ClientError
 
@@ -33,10 +35,16 @@ class Finding(NamedTuple):
 
 
 class Witness:
-    """A WSGI application that sees how another one keeps the rules; `findings` has a list for each X-Check."""
+    """A WSGI application that sees how another one keeps the rules; `findings` has a list for each X-Check.
 
-    def __init__(self, application: Callable[..., Any]) -> None:
+    For each X-Check, too: `makers` has the place of the function that made the response, `raisers` of the last that raised.
+    """
+
+    def __init__(self, application: Callable[..., Any], calls: Calls) -> None:
         self.application = application
+        self.calls = calls
+        self.makers: dict[str, str] = {}
+        self.raisers: dict[str, str] = {}
         self.validated = validator(self.inside)
         self.findings: dict[str, list[Finding]] = {}
 
@@ -70,10 +78,23 @@ class Witness:
             response.begin(status, headers)
             return response.counting(write)
 
-        iterable = self.application(environ, begin)
+        self.calls.forget()
+        try:
+            iterable = self.application(environ, begin)
+        finally:
+            self.look_back(number)
         if iterable is None or isinstance(iterable, (str, bytes)) or not hasattr(iterable, "__iter__"):
             return iterable  # type: ignore[no-any-return]  # the validator has something to say
         return Body(iterable, lambda error: self.failed(number, error), response)
+
+    def look_back(self, number: str) -> None:
+        """Keep what this thread's calls say of the request that it has just run."""
+        thread = threading.get_ident()
+        if maker := self.calls.maker(thread):
+            self.makers[number] = place_of([maker.function])
+        for call in self.calls.all(thread):
+            if call.raised:
+                self.raisers[number] = place_of([call.function._replace(line=call.raised)])
 
     def note(self, number: str, finding: Finding) -> None:
         """File a finding, once."""
