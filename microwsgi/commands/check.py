@@ -23,7 +23,7 @@ from wsgiref.validate import WSGIWarning
 
 from microwsgi.commands.stack import LIMIT, ours, running, say
 from microwsgi.devtools.calls import Calls
-from microwsgi.devtools.witness import FAULT, NOTE, Finding, Witness, definition, place_of
+from microwsgi.devtools.witness import FAULT, NOTE, Finding, Witness, definition
 from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import BY_NAME, Options
