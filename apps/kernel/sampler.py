@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar
@@ -25,13 +25,14 @@ class History:
 
     def __init__(self, traffic: interfaces.Traffic) -> None:
         self.traffic = traffic
-        self.rates: dict[str, deque[float]] = {name: deque(maxlen=KEPT) for name in traffic._fields}
+        # Lists that are replaced and never changed: pages draw them meanwhile.
+        self.rates: dict[str, list[float]] = {name: [] for name in traffic._fields}
 
     def add(self, traffic: interfaces.Traffic, seconds: float) -> None:
         """The next look, so many seconds after the last."""
         for name, before, now in zip(traffic._fields, self.traffic, traffic, strict=True):
             # An interface that was made anew counts from 0.
-            self.rates[name].append(max(now - before, 0) / seconds)
+            self.rates[name] = [*self.rates[name][1 - KEPT :], max(now - before, 0) / seconds]
         self.traffic = traffic
 
     def bits(self, name: str) -> list[float]:
