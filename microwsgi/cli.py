@@ -161,6 +161,18 @@ COMMANDS = (
         examples=("microwsgi dev apps.echo:app", "microwsgi dev --reload-include 'templates/*.html'"),
     ),
     Command(
+        "certs",
+        "microwsgi.commands.certs:certs_command",
+        "Show, trust and renew the certificates of microwsgi serve --tls.",
+        words="[show | path | trust | untrust | renew | client NAME] [options]",
+        about=(
+            "trust has the browsers of this user trust the development CA, and untrust no more; with --system the whole",
+            "machine. path prints the CA's file, renew makes a new certificate, client one for a client (--tls-client-ca).",
+        ),
+        options=(Option("Stores", "system", False, switch, "", "the system's store, too; needs root"),),
+        examples=("microwsgi certs trust", "curl --cacert $(microwsgi certs path) https://localhost:8000/"),
+    ),
+    Command(
         "eject",
         "microwsgi.commands.eject:eject_command",
         "Write a script that serves the application without microwsgi.",

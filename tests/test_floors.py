@@ -43,11 +43,21 @@ BELOW = {
 """Each floor, and those that it may import; it may import itself too."""
 WEBOB = {"framework", "devtools", *EDGE}
 """Floors that may import WebOb, the one dependency."""
+CRYPTOGRAPHY = (
+    "cryptography",
+    "cryptography.hazmat.primitives",
+    "cryptography.hazmat.primitives.asymmetric",
+    "cryptography.x509.oid",
+)
 OPTIONAL = {
     # Servers to compare with, of which those are drawn that are installed.
     ("microwsgi.commands.stack", "cheroot.wsgi"),
     ("microwsgi.commands.stack", "waitress.server"),
     ("microwsgi.commands.stack", "werkzeug.serving"),
+    *(
+        ("microwsgi.server.signers", name) for name in CRYPTOGRAPHY
+    ),  # the extra [tls], where there is no openssl command
+    ("microwsgi.server.authority", "fcntl"),  # Windows has none
     ("microwsgi.server.lead", "resource"),  # Windows has none, and macOS does not count a thread's use
 }
 """Imports inside functions and blocks: (module, what it imports there); only what a system may lack."""

@@ -107,7 +107,10 @@ def content(name: str, option: str) -> str:
 
 
 def read(context: SSLContext, text: str) -> Certificate:
-    """What a certificate says, learnt by a handshake with ourselves: so it is known that it works, too."""
+    """What a certificate says, learnt by a handshake with ourselves: so it is known that it works, too.
+
+    It is trusted if it is the first certificate in `text`, or signed by that. Raises CertificateError.
+    """
     client = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | NO_CHECK_TIME

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from time import time
 
 from microwsgi.server.environ import Environ
@@ -34,6 +35,8 @@ NAMES = {
 KINDS = {"email": "Email", "DNS": "DNS"}
 """Of a certificate's alternative names those that mod_ssl has keys for."""
 
+SHOWN = 6
+"""Names of a certificate that are told; of others the number."""
 DN = tuple[tuple[tuple[str, str], ...], ...]
 
 
@@ -43,7 +46,9 @@ class Certificate:
     def __init__(self, fields: Mapping[str, object]) -> None:
         self.subject: DN = fields.get("subject", ())  # type: ignore[assignment]
         self.issuer: DN = fields.get("issuer", ())  # type: ignore[assignment]
-        self.alternatives: tuple[tuple[str, str], ...] = fields.get("subjectAltName", ())  # type: ignore[assignment]
+        found: tuple[tuple[str, str], ...] = fields.get("subjectAltName", ())  # type: ignore[assignment]
+        # OpenSSL writes ::1 as 0:0:0:0:0:0:0:1, and an end of line behind.
+        self.alternatives = [(k, ip_address(v.strip()).compressed if k == "IP Address" else v) for k, v in found]
         self.version = str(fields.get("version", ""))
         self.serial = str(fields.get("serialNumber", ""))
         self.since_text = str(fields.get("notBefore", ""))
@@ -65,8 +70,12 @@ class Certificate:
         return bool(self.until_text) and self.days_left < 0
 
     def __str__(self) -> str:
-        names = ", ".join(value for _, value in self.alternatives) or dn_text(self.subject)
-        return f"{names}, of {first(self.issuer, 'commonName') or dn_text(self.issuer)}, valid until {self.until_text}"
+        names = [value for _, value in self.alternatives] or [dn_text(self.subject)]
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        left = f"{self.days_left} {'day' if self.days_left == 1 else 'days'} left"
+        return (
+            f"{', '.join(names[:SHOWN])}{more}; by {first(self.issuer, 'commonName') or dn_text(self.issuer)}, {left}"
+        )
 
 
 def first(name: DN, part: str) -> str:

@@ -16,6 +16,7 @@ from time import monotonic, time
 
 from microwsgi.errors import CertificateError, UsageError
 from microwsgi.options import Options
+from microwsgi.server.authority import development
 from microwsgi.server.connection import READ, WRITE
 from microwsgi.server.contexts import Pair, Shown, note_name
 from microwsgi.server.environ import Environ
@@ -126,6 +127,8 @@ class TLS(Handshakes):
     then, and one that can't be used is told of, and the old one stays. Raises CertificateError.
     """
 
+    hints: tuple[str, ...] | list[str] = ()
+
     def __init__(self, pairs: list[Pair], options: Options, renew: Callable[[], object] | None = None) -> None:
         Handshakes.__init__(self)
         self.pairs = pairs
@@ -196,10 +199,10 @@ class TLS(Handshakes):
         found = []
         for certificate in self.certificates:
             if certificate.until_text:
-                left = certificate.days_left
-                found.append(f"Certificate for {certificate} ({left} {'day' if left == 1 else 'days'} left).")
-                if left < SOON:
+                found.append(f"Certificate: {certificate}.")
+                if certificate.days_left < SOON:
                     found.append("It expires soon: renew it; the new files are used without a restart.")
+        found += self.hints
         if self.options.tls_keylog:
             found.append(f"WARNING: who reads {self.options.tls_keylog} can read all that is sent here (--tls-keylog).")
         return found
@@ -276,6 +279,11 @@ def make_tls(options: Options, ssl_context: object = None) -> TLS:
     """
     if isinstance(ssl_context, SSLContext):
         return TLS.of(ssl_context, options)
+    if ssl_context == "adhoc" or (options.tls and not options.tls_cert and ssl_context is None):
+        pair, authority = development(options)
+        tls = TLS([pair], options, authority.renew)
+        tls.hints = authority.hints()
+        return tls
     certificates, keys = options.tls_cert, options.tls_key
     if isinstance(ssl_context, tuple) and len(ssl_context) == 2:  # noqa: PLR2004 - certificate and key
         certificates, keys = (str(ssl_context[0]),), (str(ssl_context[1] or ssl_context[0]),)

@@ -66,6 +66,15 @@ def told(connection: ssl.SSLSocket) -> dict[str, str]:
     return {name: eval(value) for name, _, value in lines}  # noqa: S307 - of our own application
 
 
+def told_hello(server: Running, ca: str) -> str:
+    """The serial number of the certificate that `hello` is served with to who trusts this CA."""
+    context = ssl.create_default_context(cafile=ca)
+    with server.connect() as connection, context.wrap_socket(connection, server_hostname="localhost") as client:
+        client.sendall(LAST_GET)
+        assert alert_after(client).endswith(b"hello")
+        return str((client.getpeercert() or {})["serialNumber"])
+
+
 def answer(connection: socket.socket) -> bytes:
     """One response of `hello` or of `echo`, with the connection left open."""
     data = b""
