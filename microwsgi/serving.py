@@ -163,7 +163,7 @@ def named(application: object, options: Options) -> tuple[str, object]:
 
 def https(options: Options, ssl_context: object = None) -> Handshakes | None:
     """TLS, if it is asked for; what it takes, 5 ms, is loaded only then. Raises CertificateError."""
-    if ssl_context is None and not options.tls and not options.tls_cert:
+    if ssl_context is None and not (options.tls or options.tls_cert or options.tls_key):
         return None
     made: Handshakes = import_module("microwsgi.server.tls").make_tls(options, ssl_context)
     return made
