@@ -166,8 +166,8 @@ COMMANDS = (
         "Show, trust and renew the certificates of microwsgi serve --tls.",
         words="[show | path | trust | untrust | renew | client NAME] [options]",
         about=(
-            "trust has the browsers of this user trust the development CA, and untrust no more; with --system the whole",
-            "machine. path prints the CA's file, renew makes a new certificate, client one for a client (--tls-client-ca).",
+            "trust: the browsers of this user trust the development CA; untrust: no more; with --system",
+            "the whole machine. path: the CA's file. renew: a new certificate. client: one for a client.",
         ),
         options=(Option("Stores", "system", False, switch, "", "the system's store, too; needs root"),),
         examples=("microwsgi certs trust", "curl --cacert $(microwsgi certs path) https://localhost:8000/"),
