@@ -170,7 +170,7 @@ COMMANDS = (
             "the whole machine. path: the CA's file. renew: a new certificate. client: one for a client.",
         ),
         options=(Option("Stores", "system", False, switch, "", "the system's store, too; needs root"),),
-        examples=("microwsgi certs trust", "curl --cacert $(microwsgi certs path) https://localhost:8000/"),
+        examples=("microwsgi certs trust", "microwsgi certs client ada"),
     ),
     Command(
         "eject",
