@@ -195,6 +195,7 @@ def make(
         # Imported here: WebOb and what draws is for those alone who ask for it.
         server.error_page = import_module("microwsgi.devtools.errorpage").ErrorPage(options.editor)
         server.more_environ = {"x-wsgiorg.throw_errors": True}
+        server.timing = import_module("microwsgi.devtools.timing").server_timing
     return server
 
 

@@ -40,6 +40,7 @@ class Gateway:
     ) -> None:
         self.stopping = False  # connections are to end with the response that they are at
         self.parks = False  # a response that has nothing to send yet can rest without a thread: `wake` asks it on
+        self.timing: Callable[..., str] | None = None  # makes a field line that says where a request's time went
         self.error_page: ErrorPage | None = None  # what a client on this machine is shown of an exception
         self.hosts: Hosts | None = None  # those that are answered for, None for all: the command line has a list
         self.application = application

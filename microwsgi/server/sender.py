@@ -158,6 +158,8 @@ class Sender(Recipient):
             framed += "Connection: close\r\n"
         elif self.request_version == "HTTP/1.0":
             framed += "Connection: keep-alive\r\n"
+        if self.gateway.timing is not None:
+            framed += self.gateway.timing(self)
         return f"{status_line}{lines}{self.gateway.date.tick()[own]}{framed}\r\n".encode("latin-1")
 
     def write(self, chunk: bytes) -> bool:

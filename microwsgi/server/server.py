@@ -98,6 +98,7 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         "stopping",
         "threads",
         "timer_number",
+        "timing",
         "timers",
         "waiting",
         "waits_until",

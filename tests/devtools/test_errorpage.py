@@ -166,3 +166,29 @@ def test_a_person_reads_it(folder: Path, command: Callable[..., Running]) -> Non
         tab.goto(url)
         assert tab.inner_text("body") == "mended"
         browser.close()
+
+
+SLEEPS = """
+import time
+
+
+def app(environ, start_response):
+    time.sleep(0.02)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello"]
+"""
+
+
+@pytest.mark.parametrize("options", [("--debug",), ()])
+def test_the_browsers_tools_see_where_the_time_went(
+    options: tuple[str, ...], tmp_path: Path, command: Callable[..., Running]
+) -> None:
+    (tmp_path / "sleeps.py").write_text(SLEEPS)
+    with urlopen(command("serve", "sleeps:app", *options, "--port", "0", cwd=tmp_path).url()) as response:  # noqa: S310
+        found = response.headers["Server-Timing"]
+    if not options:
+        assert found is None
+        return
+    match = re.fullmatch(r"wait;dur=([\d.]+), app;dur=([\d.]+)", found)
+    assert match
+    assert 20 <= float(match[2]) < 5000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 import threading
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.exchange import TIME, Running
+from tests.server.exchange import TIME, Running, advance, alone, parse
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]
@@ -437,3 +438,36 @@ def test_a_broken_response_of_http_1_0_is_no_whole_one(stage: Stage) -> None:
             pytest.fail("the end of the connection was an orderly one")
     assert b"200 OK" in received
     assert "the bug" in stage.running.errors.wait_for("the bug")
+
+
+@pytest.mark.parametrize(
+    ("client", "field", "shown"),
+    [
+        ("127.0.0.1", b"", True),
+        ("::1", b"", True),
+        ("::ffff:127.0.0.1", b"", True),
+        ("", b"", True),  # a Unix socket's
+        ("192.0.2.1", b"", False),
+        ("::ffff:192.0.2.1", b"", False),
+        ("127.0.0.1", b"Forwarded: for=192.0.2.1\r\n", False),
+        ("127.0.0.1", b"X-Forwarded-For: 192.0.2.1\r\n", False),
+    ],
+)
+def test_only_a_client_on_this_machine_is_shown_the_error(client: str, field: bytes, shown: bool) -> None:
+    def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        raise ValueError("the bug")
+
+    with alone(application) as (handler, connection, log):
+        handler.gateway.error_page = lambda error, environ, number: (
+            [("Content-Type", "text/x")],
+            f"{error} {environ['PATH_INFO']} {number}".encode(),
+        )
+        handler.remote = (client, "1")
+        connection.sendall(b"GET /a HTTP/1.1\r\nHost: a\r\n" + field + b"\r\n")
+        advance(handler)
+        (response,) = parse(connection.recv(10_000))
+        assert response.status == 500
+        number = re.search(rb"[0-9a-f]{8}", response.body)
+        assert number
+        assert number[0].decode() in log.text.getvalue()
+        assert (response.body == b"the bug /a " + number[0]) == shown

@@ -106,3 +106,19 @@ def test_a_close_that_lacks_an_attribute_is_not_taken_for_an_iterable_without_cl
     response, log = answer(Body())
     assert response.body == b"hello"
     assert "has no attribute 'file'" in log
+
+
+def test_who_asks_for_it_is_told_where_the_time_went() -> None:
+    """As --debug does: a field line more, and nothing else."""
+
+    def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"hello"]
+
+    with alone(application) as (handler, client, _):
+        handler.gateway.timing = lambda request: f"Server-Timing: app;desc={request.command}\r\n"
+        client.sendall(GET)
+        advance(handler)
+        (response,) = parse(client.recv(1000))
+        assert response.field("Server-Timing") == "app;desc=GET"
+        assert response.body == b"hello"
