@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from types import FunctionType, ModuleType, TracebackType
+
+from microwsgi import later
 
 SHOWN = 8
 """Names that a message lists."""
@@ -56,7 +56,7 @@ def interpreter() -> str:
 def failure(error: BaseException, what: str) -> str:
     """An exception with the user's own frames; those of libraries between them are only counted."""
     lines, folded = [what], 0
-    for frame in [*traceback.extract_tb(error.__traceback__), None]:
+    for frame in [*later.traceback.extract_tb(error.__traceback__), None]:
         if frame is not None and library(frame.filename):
             folded += not frame.filename.startswith(MACHINERY)
             continue
@@ -64,13 +64,13 @@ def failure(error: BaseException, what: str) -> str:
             lines.append(f"  ... {folded} frame{'s' if folded > 1 else ''} of libraries")
             folded = 0
         if frame is not None:
-            lines.append(traceback.format_list([frame])[0].rstrip())
-    return "\n".join([*lines, *traceback.format_exception_only(error)]).rstrip()
+            lines.append(later.traceback.format_list([frame])[0].rstrip())
+    return "\n".join([*lines, *later.traceback.format_exception_only(error)]).rstrip()
 
 
-def users_frames(tracebacks: TracebackType | None) -> list[traceback.FrameSummary]:
+def users_frames(tracebacks: TracebackType | None) -> list[later.traceback.FrameSummary]:
     """The frames of neither a library nor the import machinery nor ours."""
-    return [frame for frame in traceback.extract_tb(tracebacks) if not library(frame.filename)]
+    return [frame for frame in later.traceback.extract_tb(tracebacks) if not library(frame.filename)]
 
 
 def library(filename: str) -> bool:
@@ -97,7 +97,7 @@ def nearest(name: str, attribute: str, folder: str) -> str:
     parts = name.split(".")
     for position, part in enumerate(parts):
         here = os.path.join(folder, *found)
-        match = difflib.get_close_matches(part, modules(here), 1)
+        match = later.difflib.get_close_matches(part, modules(here), 1)
         if not match:
             return listing(f"  (in {shown(here)} there are: ", modules(here)) if not found else ""
         found += match
@@ -122,7 +122,7 @@ def suggest_file(file: str, folder: str, attribute: str) -> str:
         names = os.listdir(beside)
     except OSError:
         names = []
-    nearest = difflib.get_close_matches(name, [each for each in names if each.endswith(".py")], 1)
+    nearest = later.difflib.get_close_matches(name, [each for each in names if each.endswith(".py")], 1)
     if not nearest:
         return "."
     path = os.path.relpath(os.path.join(beside, nearest[0]), folder)
@@ -152,7 +152,7 @@ def modules(folder: str) -> list[str]:
 def no_attribute(module: ModuleType, owner: object, part: str, done: str, attribute: str, usual: Sequence[str]) -> str:
     """What to say of a name that a module, or an object in it, does not have."""
     names = defined(module) if owner is module else [name for name in dir(owner) if not name.startswith("_")]
-    match = difflib.get_close_matches(part, names, 1) or [each for each in usual if each in names][:1]
+    match = later.difflib.get_close_matches(part, names, 1) or [each for each in usual if each in names][:1]
     what = f"'{module.__name__}'" if owner is module else done.removesuffix(".")
     text = f"{what} has no '{part}'.{definitions(module) if owner is module else ''}"
     if not match:

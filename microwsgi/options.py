@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 
+from microwsgi import later
 from microwsgi.errors import ListenError, UsageError
 
 LAST_PORT = 65535
@@ -331,7 +331,7 @@ def merged(*layers: Mapping[str, object]) -> dict[str, object]:
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """What to say of something that there isn't: the nearest that there is."""
-    nearest = difflib.get_close_matches(name, list(known), 1)
+    nearest = later.difflib.get_close_matches(name, list(known), 1)
     return f"there is no {kind} {name}{f'; did you mean {nearest[0]}?' if nearest else '.'}"
 
 

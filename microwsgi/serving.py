@@ -6,20 +6,18 @@ UsageError.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from importlib import import_module
 from types import FrameType
 
-from microwsgi import __version__
+from microwsgi import __version__, later
 from microwsgi.config import from_file
 from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
@@ -72,7 +70,7 @@ def serve_command(words: list[str], given: dict[str, object]) -> int:
         run(words[0] if words else None, options)
     except UsageError as error:
         if options.traceback and error.__cause__ is not None:
-            say("".join(traceback.format_exception(error.__cause__)))
+            say("".join(later.traceback.format_exception(error.__cause__)))
         raise
     for number in SIGNALS:  # threads that the application has started, and not ended, must not keep the process
         signal.signal(number, leave)
@@ -372,7 +370,7 @@ class Stop:
     def write_state(self, server: WSGIServer) -> None:
         """USR2: the state, as a line of JSON."""
         state = {"pid": os.getpid(), "urls": urls(server.listeners), "uptime": round(time.monotonic() - self.began, 1)}
-        say(json.dumps({**state, **server.figures()}))
+        say(later.json.dumps({**state, **server.figures()}))
 
 
 def show_running(server: WSGIServer) -> None:

@@ -65,6 +65,22 @@ def test_pyproject_is_read_where_no_file_is_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "[ tool . microwsgi ]\nthreads = 3",
+        "['tool'.\"microwsgi\"]\nthreads = 3",
+        "[tool]\nmicrowsgi = {threads = 3}",
+        "[ 'tool' ]\nmicrowsgi.threads = 3",
+        "tool.microwsgi.threads = 3",
+        "tool = {other = 1, microwsgi = {threads = 3}}",
+    ],
+)
+def test_the_table_is_found_however_it_is_spelt(text: str, folder: Path) -> None:
+    (folder / "pyproject.toml").write_text(f"{text}\n")
+    assert from_file({}) == {"threads": 3}
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("prot = 1", "c.toml: there is no option prot; did you mean port?"),

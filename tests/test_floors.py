@@ -33,12 +33,13 @@ EDGE = {
 """What may use everything. A new module at the top of the package is to be entered here, or on a floor of its own."""
 BELOW = {
     "errors": set[str](),
-    "options": {"errors"},
+    "later": set[str](),
+    "options": {"errors", "later"},
     "wire": {"errors", "options"},
-    "server": {"errors", "options", "wire"},
+    "server": {"errors", "later", "options", "wire"},
     "framework": {"errors"},
     "devtools": {"errors", "framework"},
-    **{name: {"errors", "options", "wire", "server", "framework", "devtools", *EDGE} for name in EDGE},
+    **{name: {"errors", "later", "options", "wire", "server", "framework", "devtools", *EDGE} for name in EDGE},
 }
 """Each floor, and those that it may import; it may import itself too."""
 WEBOB = {"framework", "devtools", *EDGE}

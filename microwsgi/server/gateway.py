@@ -8,9 +8,9 @@ from __future__ import annotations
 import io
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable
 
+from microwsgi import later
 from microwsgi.options import Options
 from microwsgi.server.hosts import Hosts
 from microwsgi.wire.response import Clock
@@ -118,7 +118,7 @@ class Gateway:
     def log_exception(self, what: str, error: BaseException) -> None:
         """Write the traceback of an application's failure, under a line that says which request it was."""
         self.failures += 1
-        self.log_error(f"{what}\n{''.join(traceback.format_exception(error)).rstrip()}")
+        self.log_error(f"{what}\n{''.join(later.traceback.format_exception(error)).rstrip()}")
 
 
 def multithreaded(server: object) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from microwsgi import later
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.log import bytes_text, escaped, time_text
 from microwsgi.server.server import WSGIServer
@@ -39,7 +39,7 @@ def paragraph(server: WSGIServer, request: WSGIRequestHandler) -> str:
     thread = next((each.ident for each in list(server.threads) if each.handler is request), None)
     frame = sys._current_frames().get(thread or 0)  # noqa: SLF001 - the one way to see another thread's stack
     line, age = escaped(request.requestline.rpartition(" ")[0]), time_text(server.clock() - request.began)
-    place = "".join(traceback.format_list(stack(frame))) if frame else "  waits for a thread, or for its client\n"
+    place = "".join(later.traceback.format_list(stack(frame))) if frame else "  waits for a thread, or for its client\n"
     return f"{line}, for {age}, {bytes_text(request.size)} sent\n{place}".rstrip()
 
 
@@ -70,9 +70,9 @@ def look_for_slow(server: WSGIServer, seconds: float, over: threading.Event) -> 
         told = {request: request.began for request in requests}
 
 
-def stack(frame: FrameType) -> list[traceback.FrameSummary]:
+def stack(frame: FrameType) -> list[later.traceback.FrameSummary]:
     """The frames from the application's first on; all, where it has none."""
-    found = list(traceback.walk_stack(frame))[::-1]
+    found = list(later.traceback.walk_stack(frame))[::-1]
     names = [str(each.f_globals.get("__name__")) for each, _ in found]
     first = next((index for index, name in enumerate(names) if not name.startswith(OURS)), 0)
-    return list(traceback.StackSummary.extract(iter(found[first:])))
+    return list(later.traceback.StackSummary.extract(iter(found[first:])))

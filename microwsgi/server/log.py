@@ -8,11 +8,11 @@ a terminal that is stopped, or a full disk, stops the log and not the server.
 from __future__ import annotations
 
 import io
-import json
 import threading
 import time
 from collections import deque
 
+from microwsgi import later
 from microwsgi.server.handler import WSGIRequestHandler
 
 GATHER = 0.02
@@ -117,7 +117,7 @@ class AccessLog:
             "referer": request.fields.get("HTTP_REFERER", ""),
             "agent": request.fields.get("HTTP_USER_AGENT", ""),
         }
-        return json.dumps(what) + "\n"
+        return later.json.dumps(what) + "\n"
 
     # --- Writing ----------------------------------------------------------------------------------------------------
 

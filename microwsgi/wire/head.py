@@ -35,13 +35,13 @@ VALUE = r"[\t -~\x80-\xff]"
 # The whole head in one pass. Possessive, so a head that does not match fails in one pass too.
 HEAD = re.compile(rf"({TOKEN}++) ({TARGET}++) (HTTP/1\.[01])((?:\r\n{TOKEN}++:{VALUE}*+)*+)")
 FIELD_LINE = re.compile(rf"({TOKEN}++):({VALUE}*+)")
-VERSION = re.compile(r"HTTP/[0-9]\.[0-9]")
-ABSOLUTE = re.compile(rf"https?://([^/?]*+)({TARGET}*+)", re.IGNORECASE)
+VERSION = r"HTTP/[0-9]\.[0-9]"
+ABSOLUTE = rf"(?i:https?)://([^/?]*+)({TARGET}*+)"
 # What can't stand in any line: control characters, and a CR or LF that is not its end (RFC 9112 2.2, RFC 9110 5.5).
 CONTROL = re.compile(rb"[\x00-\x08\n-\x1f\x7f]")
 # RFC 3986 3.2.2 and 3.2.3; what stands in brackets is judged by `valid_host`.
 HOST = re.compile(r"(?:\[([^\]]*+)\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*+)(?::[0-9]*+)?")
-FUTURE_ADDRESS = re.compile(r"[vV][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+")
+FUTURE_ADDRESS = r"[vV][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+"
 
 LAST_PORT = 65535
 
@@ -133,7 +133,7 @@ def check_target(method: str, target: str, fields: dict[str, str]) -> None:
         raise ClientError("The target of CONNECT is host:port (RFC 9112 3.2.3).")
     if target == "*" and method == "OPTIONS":
         return
-    match = ABSOLUTE.fullmatch(target)
+    match = re.fullmatch(ABSOLUTE, target)
     if match is None:
         raise ClientError(f"{target!r} is no target for {method}: it begins with a slash (RFC 9112 3.2).")
     authority = match[1]
@@ -144,7 +144,7 @@ def check_target(method: str, target: str, fields: dict[str, str]) -> None:
 
 def origin_form(target: str) -> str:
     """The path and query of any target that `parse_head` lets through; "" for the asterisk."""
-    match = ABSOLUTE.fullmatch(target)
+    match = re.fullmatch(ABSOLUTE, target)
     if match is None:
         return "" if target == "*" else target
     return match[2] if match[2].startswith("/") else f"/{match[2]}"
@@ -156,7 +156,7 @@ def valid_host(host: str) -> bool:
     match = HOST.fullmatch(host)
     if match is None or match[1] is None:
         return match is not None and not host.startswith(":")
-    if FUTURE_ADDRESS.fullmatch(match[1]):
+    if re.fullmatch(FUTURE_ADDRESS, match[1]):
         return True
     try:
         IPv6Address(match[1])
@@ -270,7 +270,7 @@ def request_line_fault(line: str) -> ClientError | None:
     method, target, version = parts
     if not re.fullmatch(f"{TOKEN}+", method):
         return ClientError(f"{method!r} is not a method (RFC 9110 9.1).")
-    if not VERSION.fullmatch(version):
+    if not re.fullmatch(VERSION, version):
         return ClientError(f"{version[:40]!r} is not an HTTP version (RFC 9112 2.3).")
     if version not in {"HTTP/1.0", "HTTP/1.1"}:
         return VersionNotSupported(f"This server speaks HTTP/1.1 and HTTP/1.0, not {version}.")
