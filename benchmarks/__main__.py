@@ -94,7 +94,7 @@ def main() -> int:
     if old:
         console.print(terminal.comparison(old, report))
     write(options, report, old, everything=parts == plan.PARTS and not options.source)
-    return 0
+    return 1 if report.failures() else 0
 
 
 def write(options: argparse.Namespace, report: Report, old: Report | None, *, everything: bool) -> None:

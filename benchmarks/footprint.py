@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from socket import create_server
 
+from benchmarks import secure
 from benchmarks.processes import (
     CLIENT_CORES,
     ROOT,
@@ -29,6 +30,7 @@ from benchmarks.wrk import Figures
 ECHO = "benchmarks.subjects.echo:app"
 STARTS = 5  # in a round: one start wavers by a fifth
 IDLE = 10_000  # connections
+IDLE_TLS = 1000  # of them, each of which costs a handshake
 FEW = 100
 SETTLE = 1.0  # seconds that a server gets before it must be idle
 WATCHED = 5.0  # seconds of idling that are watched
@@ -109,6 +111,14 @@ def measure_idle_connections(name: str, python: str, log: str) -> Figures:
             return {"kib_each": (server.resident_kib() - before) / IDLE}
 
 
+def measure_idle_tls(name: str, python: str, log: str) -> Figures:
+    """The same over TLS."""
+    with secure.serving(name, python, log) as server, kept(server, FEW, "tls"):
+        before = server.resident_kib()
+        with kept(server, IDLE_TLS, "tls"):
+            return {"kib_each": (server.resident_kib() - before) / IDLE_TLS}
+
+
 def measure_idling(name: str, python: str, log: str) -> Figures:
     """Context switches and processor time a second while nothing happens, with one kept connection open."""
     with Server(KINDS[name].command(python, HELLO, "0", 0, log)) as server, kept(server, 1):
@@ -122,11 +132,10 @@ def measure_idling(name: str, python: str, log: str) -> Figures:
 
 
 @contextmanager
-def kept(server: Server, count: int) -> Iterator[None]:
+def kept(server: Server, count: int, *how: str) -> Iterator[None]:
     """So many kept connections, each after one request, while the `with` runs."""
-    with Process(
-        [sys.executable, "-m", "benchmarks.clients.idle", str(server.port), str(count)], CLIENT_CORES, piped=True
-    ) as client:
+    command = [sys.executable, "-m", "benchmarks.clients.idle", str(server.port), str(count), *how]
+    with Process(command, CLIENT_CORES, piped=True) as client:
         assert client.popen.stdout is not None
         if client.popen.stdout.readline() != b"open\n":
             raise Unavailable(f"the connections did not open: {client.complaint()}")
@@ -145,6 +154,10 @@ ROWS = [
     Row(
         "idle-connections", f"memory of each of {IDLE:,} idle kept connections", measure_idle_connections,
         [own("kib_each", "KiB each", 4.0, 2.0)], app=None, others=("bjoern", "granian", "waitress", "cheroot"), rounds=1,
+    ),
+    Row(
+        "idle-connections-tls", f"the same of {IDLE_TLS:,} over TLS", measure_idle_tls,
+        [own("kib_each", "KiB each", 20.0)], app=None, others=("granian", "cheroot"), rounds=1,
     ),
     Row(
         "start", "start to first response, bare application", start_up(HELLO),

@@ -16,7 +16,7 @@ from benchmarks.confidence import Histogram, Interval, histogram, interval, merg
 from benchmarks.measuring import Client, Measured
 from benchmarks.noise import Noise
 from benchmarks.processes import Server, Unavailable
-from benchmarks.servers import KINDS, require
+from benchmarks.servers import KINDS, always_there, require
 
 APP = "benchmarks.subjects.echo:app"
 OURS, PEER, BARE = "microwsgi", "werkzeug", "bare"
@@ -75,6 +75,10 @@ class Result:
 
     def names(self) -> list[str]:
         return [name for name in (BARE, *SUBJECTS) if any(name in by for by in self.rounds)]
+
+    def absences(self) -> dict[str, str]:
+        """The peers that it did without, and why; those of our own are the report's failures."""
+        return {name: reason for name, reason in self.left_out.items() if not always_there(name)}
 
     def values(self, name: str, figure: str) -> list[float]:
         return [by[name][figure] for by in self.rounds if name in by]

@@ -11,7 +11,7 @@ from benchmarks.latency import OURS, PEER, Result
 from benchmarks.noise import FOREIGN_LIMIT
 from benchmarks.report import Report
 from benchmarks.stacks import Depth
-from benchmarks.terminal import FIGURES, LATENCIES, TRANSFERS, limit
+from benchmarks.terminal import ABOUT_THROUGHPUT, FIGURES, LATENCIES, TRANSFERS, WORDS, limit, spread
 from benchmarks.throughput import Result as RowResult
 
 CSS = Path(__file__).with_name("page.css")
@@ -25,7 +25,13 @@ def write(path: Path, report: Report, old: Report | None = None) -> None:
 
 def html(report: Report, old: Report | None = None) -> str:
     drawn = pictures.draw(report)
-    sections = [headline(report), stacks(report, drawn), latency(report, drawn), throughput(report, drawn)]
+    sections = [
+        failures(report),
+        headline(report),
+        stacks(report, drawn),
+        latency(report, drawn),
+        throughput(report, drawn),
+    ]
     if old:
         sections.append(changes(old, report))
     sections.append(method(report))
@@ -51,6 +57,14 @@ def headline(report: Report) -> str:
         facts.append((f"{ratio[0]:.2f}", f"of {PEER}'s median latency, hello world ({low:.2f}-{high:.2f})"))
     items = "".join(f"<li><b>{escape(value)}</b>{escape(label)}" for value, label in facts)
     return f"<ul class=facts>{items}</ul>" if items else ""
+
+
+def failures(report: Report) -> str:
+    """What is broken stands above all."""
+    return "".join(
+        f"<p class=bad><b>Failed</b>: {escape(where)}: {escape(reason)}</p>"
+        for where, reason in report.failures().items()
+    )
 
 
 def figure(drawn: dict[str, str], name: str) -> str:
@@ -114,7 +128,7 @@ def latency(report: Report, drawn: dict[str, str]) -> str:
     tables = "".join(latency_table(result) for result in report.latency.values() if result.names())
     return (
         "<h2>Latency</h2><p>From the send to the last byte of the response (from the <code>connect</code> for new "
-        "connections; from the intended time at a fixed rate). The bare socket, which answers without reading, is the "
+        "connections; from the intended time at a fixed rate). The bare socket, which answers whatever comes, is the "
         f"client's and the kernel's own share.</p>{noise}{figure(drawn, 'percentiles')}{figure(drawn, 'violins')}{tables}"
     )
 
@@ -135,7 +149,7 @@ def latency_table(result: Result) -> str:
         cells.append(f"{ratio[0]:.2f} <span class=muted>({ratio[1][0]:.2f}-{ratio[1][1]:.2f})</span>" if ratio else "")
         rows.append((name, cells))
     headings = ["", *(FIGURES[column][0] for column in LATENCIES), f"p50, of {PEER}'s"]
-    return table(headings, rows, result.workload.title) + left_out(result.left_out)
+    return table(headings, rows, result.workload.title) + left_out(result.absences())
 
 
 def left_out(reasons: dict[str, str]) -> str:
@@ -148,7 +162,9 @@ def throughput(report: Report, drawn: dict[str, str]) -> str:
     rows = [row for row in report.throughput.values() if row.names()]
     if not rows:
         return ""
-    return f"<h2>Throughput and cost</h2>{figure(drawn, 'throughput')}" + "".join(row_table(row) for row in rows)
+    return f"<h2>Throughput and cost</h2><p>{escape(ABOUT_THROUGHPUT)}</p>{figure(drawn, 'throughput')}" + "".join(
+        row_table(row) for row in rows
+    )
 
 
 def row_table(result: RowResult) -> str:
@@ -167,25 +183,25 @@ def row_table(result: RowResult) -> str:
         (
             found["name"],
             [
-                f"{found['ratio']:.2f}", f"{found['lowest']:.2f}-{found['highest']:.2f}",
+                f"{found['ratio']:.2f}", spread(found),
                 *(limit(found, each) for each in ("bar", "aim")),
-                f"({found['verdict']})" if noisy else verdict(found["verdict"]),
+                f"({WORDS[found['verdict']]})" if noisy and found["verdict"] else verdict(found["verdict"]),
             ],
         )
         for found in result.ratios()
     ]  # fmt: skip
     told = f"<p class=bad>Noisy: others used {result.foreign():.0%} of the cores.</p>" if noisy else ""
-    bars = table(["microwsgi", "ratio", "range", "bar", "aim", ""], ratios) if ratios else ""
+    bars = table(["microwsgi", "ratio or value", "range of the rounds", "bar", "aim", ""], ratios) if ratios else ""
     return (
         table(["", *(labels[each][0] for each in shown)], rows, result.row.title)
         + told
         + bars
-        + left_out(result.left_out)
+        + left_out(result.absences())
     )
 
 
 def verdict(word: str) -> str:
-    return f"<span class={'bad' if word in ('below', 'worse') else 'good'}>{word}</span>"
+    return f"<span class={'bad' if word in ('below', 'worse') else 'good'}>{WORDS.get(word, word)}</span>"
 
 
 def changes(old: Report, new: Report) -> str:
@@ -211,5 +227,5 @@ def method(report: Report) -> str:
         "process of its own, on one core, the client on another; subjects take turns in random order, round after round, in "
         "new processes each round. Figures are medians over the rounds, ratios are taken pair by pair within a "
         "round, intervals by bootstrap (95 %). Processor time is the server's, all its threads and children, as the kernel "
-        "counts it.</p>" + left_out(report.left_out)
+        "counts it.</p>" + left_out(report.absences())
     )

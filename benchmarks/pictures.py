@@ -137,15 +137,18 @@ def lines(report: Report) -> Figure:
     depths = stepped_over(report)
     depths.sort(key=lambda depth: -depth.lines["lines"] if depth.lines else 0)
     figure, axes = plt.subplots(figsize=(9, 0.34 * max(4, len(depths)) + 1))
+    most = max((depth.lines["lines"] for depth in depths if depth.lines), default=1)
     for row, depth in enumerate(depths):
         found, left = depth.lines or {}, 0
         for owner, count in found["owners"].items():
             container = axes.barh(row, count, left=left, color=OWNERS[owner], height=0.7)
             container.patches[0].set_gid(f"lines-{slug(depth.name)}-{owner}")
             left += count
-        axes.text(left, row, f"  {found['lines']:,} lines, {len(found['files'])} files", va="center", fontsize=9)
+        axes.text(
+            left + 0.01 * most, row, f"{found['lines']:,} lines, {len(found['files'])} files", va="center", fontsize=9
+        )
     axes.set_yticks(range(len(depths)), [depth.name for depth in depths], color=INK)
-    axes.set_xlim(0, 1.25 * max((depth.lines["lines"] for depth in depths if depth.lines), default=1))
+    axes.set_xlim(0, 1.25 * most)
     axes.grid(axis="y", visible=False)
     axes.set_title("Lines that a debugger steps over from the socket to your function")
     patches = [Patch(color=OWNERS[owner], label=OWNER_WORDS[owner]) for owner in ("stdlib", "server", "framework")]

@@ -40,7 +40,7 @@ USUAL = Size(
     5, 0.3, ALL_WORKLOADS, latency.SUBJECTS, 3, 1,
     (
         "hello1", "hello8", "hello64", "hello256", "browser64", "close", "sleep5", "file", "upload",
-        "memory", "start", "start-webob", "framework",
+        "tls8", "memory", "start", "start-webob", "framework",
     ),
     None, 256,
 )  # fmt: skip

@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from benchmarks.clients.exchange import trusting
+
 ROOT = Path(__file__).resolve().parent.parent
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE = {CORES[0]}
@@ -185,12 +187,15 @@ class Process:
 
 
 class Server(Process):
-    """A server that answered once: `port` is where."""
+    """A server that answered once: `port` is where, and `scheme` how."""
 
     port: int
 
-    def __init__(self, command: Sequence[str], cores: set[int] = SERVER_CORE, **more: str) -> None:
+    def __init__(
+        self, command: Sequence[str], cores: set[int] = SERVER_CORE, *, scheme: str = "http", **more: str
+    ) -> None:
         super().__init__(command, cores, piped=False, **more)
+        self.scheme = scheme
         try:
             self.port = self._wait_until_it_answers()
         except BaseException:
@@ -202,16 +207,19 @@ class Server(Process):
         while time.monotonic() < limit:
             if self.popen.poll() is not None:
                 raise Unavailable(f"ended with status {self.popen.returncode}: {self.complaint()}")
-            if (port := self.listening()) and answers(port, 5.0):
+            if (port := self.listening()) and answers(port, 5.0, self.scheme):
                 return port
             time.sleep(0.005)
         raise Unavailable(f"does not answer within {START_LIMIT:.0f} s")
 
 
-def answers(port: int, timeout: float) -> bool:
+def answers(port: int, timeout: float, scheme: str = "http") -> bool:
     """Whether a request gets the beginning of a response."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout) as connection:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout) as plain,
+            trusting().wrap_socket(plain) if scheme == "https" else plain as connection,
+        ):
             connection.sendall(b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
             return connection.recv(1) != b""
     except OSError:

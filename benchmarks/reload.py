@@ -78,7 +78,15 @@ def app(environ, start_response):
     return [str(total).encode()]
 """
 
+STAT, WATCHDOG = "flask run --debug", "flask run --debug, watchdog"
+HIDDEN = 'raise ImportError("hidden, so that Werkzeug takes its other reloader")\n'
+
 Command = Callable[[str, str, str], list[str]]  # of the interpreter, the folder and the port
+
+
+def flask_run(python: str, folder: str, port: str) -> list[str]:
+    return [python, "-m", "flask", "--app", f"{folder}/flask_app.py", "run", "--debug", "--port", port]
+
 
 COMMANDS: dict[str, tuple[str | None, Command]] = {
     "microwsgi": (
@@ -88,12 +96,8 @@ COMMANDS: dict[str, tuple[str | None, Command]] = {
         ],
     ),
     "microwsgi --reload-poll": (None, lambda *where: [*COMMANDS["microwsgi"][1](*where), "--reload-poll"]),
-    "flask run --debug": (
-        "flask",
-        lambda python, folder, port: [
-            python, "-m", "flask", "--app", f"{folder}/flask_app.py", "run", "--debug", "--port", port,
-        ],
-    ),
+    STAT: ("flask", flask_run),
+    WATCHDOG: ("watchdog", flask_run),
     "django runserver": (
         "django", lambda python, folder, port: [python, f"{folder}/django_app.py", "runserver", f"127.0.0.1:{port}"],
     ),
@@ -161,6 +165,8 @@ def reloading(name: str, python: str, *options: str, extra: int = 0) -> Iterator
     with tempfile.TemporaryDirectory(prefix="microwsgi-reload-") as directory:
         folder, port = Path(directory), free_port()
         write_application(folder)
+        if name == STAT:
+            (folder / "watchdog.py").write_text(HIDDEN)
         (folder / "pages").mkdir()
         for number in range(extra):
             (folder / "pages" / f"{number}.html").write_text(f"<p>{number}")
@@ -221,7 +227,7 @@ def measure_workers(name: str, python: str, log: str) -> Figures:
     return {"rate": rates[1], "scaling": rates[1] / rates[0]}
 
 
-PEERS = ("flask run --debug", "django runserver", "gunicorn --reload", "uvicorn --reload")
+PEERS = (STAT, WATCHDOG, "django runserver", "gunicorn --reload", "uvicorn --reload")
 
 ROWS = [
     Row(

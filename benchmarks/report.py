@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks import latency, throughput
 from benchmarks.noise import Noise, noise_from_json
+from benchmarks.servers import always_there
 from benchmarks.stacks import Depth
 
 FORMAT = 1
@@ -23,6 +25,23 @@ class Report:
         self.noise = Noise()
         self.throughput: dict[str, throughput.Result] = {}
         self.left_out: dict[str, str] = {}  # part and subject, and the reason
+
+    def failures(self) -> dict[str, str]:
+        """Those of our own that could not be measured, and why: errors, where a peer may be absent."""
+        return {where: reason for where, name, reason in self._missing() if always_there(name)}
+
+    def absences(self) -> dict[str, str]:
+        """The peers that a whole part did without, and why."""
+        failures = self.failures()
+        return {where: reason for where, reason in self.left_out.items() if where not in failures}
+
+    def _missing(self) -> Iterator[tuple[str, str, str]]:
+        for where, reason in self.left_out.items():
+            yield where, where.partition(": ")[2], reason
+        for part, results in (("latency", self.latency), ("throughput", self.throughput)):
+            for row, result in results.items():
+                for name, reason in result.left_out.items():
+                    yield f"{part}, {row}: {name}", name, reason
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -25,11 +25,13 @@ class Bar:
         self.name, self.ratio, self.bar, self.aim, self.at_most = name, ratio, bar, aim, at_most
 
     def verdict(self, value: float) -> str:
-        """`aim`, `bar` or `below`: the best that the value reaches; `short` of an aim where there is no bar."""
+        """`aim`, `bar` or `below`: the best that the value reaches; `short` of an aim where there is no bar, or ""."""
         for word, limit in (("aim", self.aim), ("bar", self.bar)):
             if limit is not None and (value <= limit if self.at_most else value >= limit):
                 return word
-        return "short" if self.bar is None else "below"
+        if self.bar is None:
+            return "" if self.aim is None else "short"
+        return "below"
 
 
 def against(peer: str, figure: str, bar: float | None, aim: float | None = None, *, unit: str = "") -> Bar:
@@ -86,4 +88,5 @@ class Row:
         self.warm = warm  # the path that is loaded before the first measurement of a process
         self.sized = sized  # `measure` also gets the bytes to move
         self.peers = ("microwsgi", *peers)  # who takes part unless others are asked for
-        self.possible = tuple(dict.fromkeys(("microwsgi", "microwsgi-nolog", *self.peers, *others)))
+        unlogged = ("microwsgi-nolog",) if app else ()
+        self.possible = tuple(dict.fromkeys(("microwsgi", *unlogged, *self.peers, *others)))

@@ -10,6 +10,12 @@ from pathlib import Path
 from benchmarks.processes import ROOT, Unavailable, environment
 
 HELLO = "benchmarks.subjects.hello:app"
+OWN = ("microwsgi", "bare", "http.server", "httpsrv.py", "import webob", "WebOb by hand")
+
+
+def always_there(name: str) -> bool:
+    """Whether a subject comes with the project, what it needs, or Python: where it is missing, something is broken."""
+    return name.startswith(OWN)
 
 
 class Kind:
@@ -73,7 +79,7 @@ def versions(python: str) -> dict[str, str]:
     """The version of every peer that the interpreter has, and its own."""
     names = sorted(
         {kind.distribution for kind in KINDS.values() if kind.distribution}
-        | {"webob", "flask", "bottle", "django", "uvicorn"}
+        | {"webob", "flask", "bottle", "django", "uvicorn", "watchdog"}
     )
     code = (
         "import sys, importlib.metadata as m\n"

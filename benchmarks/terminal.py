@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +21,7 @@ from benchmarks.stacks import Depth
 FIGURES: dict[str, tuple[str, float, str]] = {
     "rate": ("requests/s", 1, ",.0f"),
     "cpu_us": ("CPU µs each", 1, ".1f"),
+    "of_core": ("a second, of a core", 1, ",.0f"),
     "p50": ("p50 ms", 1e3, ".3f"),
     "p90": ("p90 ms", 1e3, ".3f"),
     "p99": ("p99 ms", 1e3, ".2f"),
@@ -32,36 +36,65 @@ FIGURES: dict[str, tuple[str, float, str]] = {
     "wakeups": ("wake-ups/s", 1, ".1f"),
     "core_percent": ("% of a core", 1, ".3f"),
     "scaling": ("times one", 1, ".2f"),
+    "resumed_percent": ("% resumed", 1, ".0f"),
     "errors": ("errors", 1, ".0f"),
 }
 """Each figure's heading, its factor and its format, in the order of the columns."""
 TRANSFERS = {"rate": ("MB/s", 1e-6, ",.0f")}
 LATENCIES = ("p50", "p90", "p99", "p999", "max", "cpu_us")
 VERDICTS = {"aim": "green", "bar": "yellow", "below": "red", "short": "yellow", "better": "green", "worse": "red"}
+WORDS = {"aim": "aim reached", "bar": "bar reached", "below": "bar missed", "short": "aim missed", "": ""}
+MORE = ("rate", "of_core", "scaling")  # figures of which more is better
 OWNER_STYLES = {"stdlib": "bright_black", "server": "blue", "framework": "yellow", "yours": "green"}
 BAR_WIDTH = 20  # characters of the longest bar
+BEYOND = (
+    10  # times the median of a table's figures: longer bars are cut, so that one failure does not flatten the others
+)
+ABOUT_LATENCY = (
+    "Latency: by our own client, from the send to the last byte of the response. Medians of {rounds} rounds; 95 %: how sure "
+    "the median is, by bootstrap. CPU: the server's processor time for each request, as the kernel counts it. bare: a socket "
+    "that answers whatever comes, the client's and the kernel's own share. Nothing is shown where too few responses lie "
+    "beyond a percentile.\n"
+)
+ABOUT_THROUGHPUT = (
+    "Throughput and cost: by wrk, one thread; each side has a core. Medians of the rounds. Below each table microwsgi is set "
+    "beside the others: the median of the rounds' ratios and the range of them, above 1 where microwsgi is the better one; "
+    "values beside which a limit has ≤ are better when they are less. A bar is what the project asks of itself at least, an "
+    "aim is what lies beyond.\n"
+)
 
 
 def show(console: Console, report: Report) -> None:
-    """The whole report, part by part."""
+    """The whole report, part by part; what is broken comes last, where it is seen."""
     console.print(machine.in_words(report.machine), highlight=False)
     console.print()
     if report.stacks:
         console.print(stacks(report))
+    if report.latency:
+        rounds = max(len(result.rounds) for result in report.latency.values())
+        console.print(ABOUT_LATENCY.format(rounds=rounds), style="dim", highlight=False)
     for result in report.latency.values():
         console.print(latency(result))
+        tell_absences(console, result.absences())
         console.print(ratio_to_peer(result, report.noise.too_noisy()), highlight=False)
         console.print()
     if report.latency:
         console.print(noise(report), highlight=False)
+    if report.throughput:
+        console.print(ABOUT_THROUGHPUT, style="dim", highlight=False)
     for row in report.throughput.values():
-        if row.names():
-            console.print(figures_of(row))
-            console.print(ratios_of(row))
-        for name, reason in row.left_out.items():
-            console.print(f"[dim]{row.row.title}: {name} left out: {reason}[/]", highlight=False)
-    for name, reason in report.left_out.items():
-        console.print(f"[dim]{name} left out: {reason}[/]", highlight=False)
+        console.print(figures_of(row) if row.names() else f"[bold]{row.row.title}[/]")
+        tell_absences(console, row.absences())
+        console.print(ratios_of(row))
+    tell_absences(console, report.absences())
+    for where, reason in report.failures().items():
+        console.print(f"[bold red]FAILED[/] {escape(where)}: {escape(reason)}", highlight=False)
+
+
+def tell_absences(console: Console, absences: dict[str, str]) -> None:
+    """A line for each peer that is not in a table."""
+    for name, reason in absences.items():
+        console.print(f"[dim]{escape(name)} left out: {escape(reason)}[/]", highlight=False)
 
 
 def plain_table(title: str) -> Table:
@@ -106,9 +139,9 @@ def latency(result: Result) -> Table:
         table.add_column(FIGURES[figure][0], justify="right")
         if figure == "p50":
             table.add_column("95 %", justify="right", style="dim")
-    table.add_column("")
+    table.add_column("p50: less is better", no_wrap=True)
     names = result.names()
-    longest = max((found[0] for name in names if (found := result.figure(name, "p50"))), default=0)
+    longest = fair([found[0] for name in names if (found := result.figure(name, "p50"))])
     for name in names:
         cells = []
         for figure in LATENCIES:
@@ -119,13 +152,18 @@ def latency(result: Result) -> Table:
                 cells.append("-".join(format(bound * factor, form) for bound in found[1]) if found else "")
         found = result.figure(name, "p50")
         table.add_row(name, *cells, bar(found[0] if found else 0, longest), style=style_of(name))
-    for name, reason in result.left_out.items():
-        table.add_row(name, f"[dim]{reason}[/]")
     return table
 
 
+def fair(values: Sequence[float]) -> float:
+    """The value of the longest bar: the largest that is not out of all proportion."""
+    return max((value for value in values if value <= BEYOND * median(values)), default=0)
+
+
 def bar(value: float, longest: float) -> str:
-    """A bar in eighths of a character."""
+    """A bar in eighths of a character, or one that goes on."""
+    if value > longest:
+        return "█" * (BAR_WIDTH - 1) + "▶"
     eighths = round(BAR_WIDTH * 8 * value / longest) if longest else 0
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
@@ -168,8 +206,8 @@ def figures_of(result: throughput.Result) -> Table:
     table.add_column("", min_width=18)
     for figure in shown:
         table.add_column(labels[figure][0], justify="right")
-    table.add_column("")
-    longest = max((found.get(shown[0], 0) for found in medians.values()), default=0) if shown else 0
+    table.add_column("more is better" if shown[0] in MORE else "less is better", no_wrap=True)
+    longest = max(found.get(shown[0], 0) for found in medians.values())
     for name in names:
         cells = [
             format(medians[name][figure] * labels[figure][1], labels[figure][2]) if figure in medians[name] else ""
@@ -186,17 +224,32 @@ def ratios_of(result: throughput.Result) -> Group | str:
         return ""
     noisy = result.foreign() > FOREIGN_LIMIT
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("microwsgi", "ratio", "range", "bar", "aim", ""):
-        table.add_column(heading, justify="left" if heading in ("microwsgi", "") else "right")
+    rounds = sum(OURS in by for by in result.rounds)
+    for heading in ("microwsgi", "ratio or value", f"range of {rounds} rounds", "bar", "aim", ""):
+        table.add_column(
+            heading if rounds > 1 else heading.replace("range of 1 rounds", "one round"),
+            justify="left" if heading in ("microwsgi", "") else "right",
+        )
     for found in ratios:
-        verdict = found["verdict"]
         table.add_row(
-            found["name"], f"{found['ratio']:.2f}", f"{found['lowest']:.2f}-{found['highest']:.2f}",
-            limit(found, "bar"), limit(found, "aim"),
-            f"({verdict})" if noisy else f"[{VERDICTS[verdict]}]{verdict}[/]",
+            found["name"], f"{found['ratio']:.2f}", spread(found),
+            limit(found, "bar"), limit(found, "aim"), verdict(found, noisy=noisy),
         )  # fmt: skip
-    warning = f"[red]noisy: others used {result.foreign():.0%} of the cores; verdicts in brackets[/]" if noisy else ""
+    warning = f"[red]noisy: others used {result.foreign():.0%} of the cores; verdicts in brackets[/]\n" if noisy else ""
     return Group(table, warning)
+
+
+def spread(found: dict[str, Any]) -> str:
+    """The lowest and the highest ratio, where they differ."""
+    return "" if found["lowest"] == found["highest"] else f"{found['lowest']:.2f}-{found['highest']:.2f}"
+
+
+def verdict(found: dict[str, Any], *, noisy: bool) -> str:
+    """What became of the bar and the aim."""
+    word = found["verdict"]
+    if not word:
+        return ""
+    return f"({WORDS[word]})" if noisy else f"[{VERDICTS[word]}]{WORDS[word]}[/]"
 
 
 def limit(found: dict[str, Any], which: str) -> str:

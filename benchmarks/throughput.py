@@ -16,18 +16,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import footprint, frameworks, loads, reload, transfers, wrk
+from benchmarks import footprint, frameworks, loads, reload, secure, transfers, wrk
 from benchmarks.processes import Server, Unavailable
 from benchmarks.rows import Row
-from benchmarks.servers import KINDS, require
+from benchmarks.servers import KINDS, always_there, require
 from benchmarks.wrk import Figures
 
-ROWS = {row.name: row for row in (*loads.ROWS, *transfers.ROWS, *footprint.ROWS, *reload.ROWS, *frameworks.ROWS)}
+PARTS = (loads, secure, transfers, footprint, reload, frameworks)
+ROWS = {row.name: row for part in PARTS for row in part.ROWS}
 NOT_SERVERS = {
     "http.server",
     "import webob",
     *reload.SUBJECTS,
     *frameworks.SUBJECTS,
+    secure.PLAIN,
 }  # which have no entry in KINDS, and no need of one
 GIB = 1 << 30
 WARM_UP = 1.0  # seconds of load before the first measurement of a process, so that CPython has specialised its code
@@ -50,6 +52,10 @@ class Result:
 
     def names(self) -> list[str]:
         return [name for name in self.row.possible if any(name in by for by in self.rounds)]
+
+    def absences(self) -> dict[str, str]:
+        """The peers that it did without, and why; those of our own are the report's failures."""
+        return {name: reason for name, reason in self.left_out.items() if not always_there(name)}
 
     def ratios(self) -> list[dict[str, Any]]:
         """Each bar's ratio: the median of those of the rounds, and their range."""

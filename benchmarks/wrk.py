@@ -15,7 +15,7 @@ LIMIT = 15.0  # seconds beyond its duration that wrk may take
 
 
 def command(
-    port: int, path: str, connections: int, seconds: float, *, browser: bool = False, close: bool = False
+    server: Server, path: str, connections: int, seconds: float, *, browser: bool = False, close: bool = False
 ) -> list[str]:
     """The command line: one thread, our script for what it prints, and the request that is asked for."""
     if not shutil.which("wrk"):
@@ -24,7 +24,7 @@ def command(
         "wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{math.ceil(seconds)}s", "--timeout", "10s",
         "--script", f"benchmarks/clients/{'browser' if browser else 'wrk'}.lua",
         *(["--header", "Connection: close"] if close else []),
-        f"http://127.0.0.1:{port}{path}",
+        f"{server.scheme}://127.0.0.1:{server.port}{path}",
     ]  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def load(
     server: Server, path: str, connections: int, seconds: float, *, browser: bool = False, close: bool = False
 ) -> Figures:
     """One run: requests per second, latencies, and processor microseconds per request of the server's processes."""
-    arguments = command(server.port, path, connections, seconds, browser=browser, close=close)
+    arguments = command(server, path, connections, seconds, browser=browser, close=close)
     with Foreign(server) as foreign:
         before = server.processor_seconds()
         output = client(arguments, seconds + LIMIT)
@@ -57,4 +57,4 @@ def load(
 
 def beside(server: Server, path: str, connections: int, seconds: float) -> Process:
     """Load that runs while something else is measured; leaving the `with` ends it."""
-    return Process(command(server.port, path, connections, seconds), CLIENT_CORES)
+    return Process(command(server, path, connections, seconds), CLIENT_CORES)

@@ -7,6 +7,7 @@ the stacks of servers that serve in the main thread.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +17,12 @@ from typing import Any
 HOST = "127.0.0.1"
 
 Serve = Callable[[], object]
+
+
+def certificate() -> tuple[str, str] | None:
+    """The files of a certificate and its key, for the rows over TLS."""
+    file = os.environ.get("BENCHMARK_CERTIFICATE")
+    return (file, os.environ["BENCHMARK_KEY"]) if file else None
 
 
 def wsgiref(app: Any, port: int, threads: int) -> Serve:
@@ -30,7 +37,7 @@ def werkzeug(app: Any, port: int, threads: int, *, debugger: bool = False) -> Se
     from werkzeug.serving import run_simple
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    return partial(run_simple, HOST, port, app, threaded=True, use_debugger=debugger)
+    return partial(run_simple, HOST, port, app, threaded=True, use_debugger=debugger, ssl_context=certificate())
 
 
 def werkzeug_debugger(app: Any, port: int, threads: int) -> Serve:
@@ -46,7 +53,12 @@ def waitress(app: Any, port: int, threads: int) -> Serve:
 def cheroot(app: Any, port: int, threads: int) -> Serve:
     from cheroot.wsgi import Server
 
-    start: Serve = Server((HOST, port), app, numthreads=threads or 10).start
+    server = Server((HOST, port), app, numthreads=threads or 10)
+    if files := certificate():
+        from cheroot.ssl.builtin import BuiltinSSLAdapter
+
+        server.ssl_adapter = BuiltinSSLAdapter(*files)
+    start: Serve = server.start
     return start
 
 

@@ -22,6 +22,15 @@ def test_idling_is_measured_with_the_files_that_are_asked_for(monkeypatch: pytes
     assert reload.idling(10)("microwsgi", sys.executable, "")["core_percent"] >= 0
 
 
+def test_flask_is_measured_with_both_of_werkzeugs_reloaders() -> None:
+    pytest.importorskip("watchdog.observers")
+    pytest.importorskip("flask")
+    for name, reloader in ((reload.STAT, "stat"), (reload.WATCHDOG, "watchdog")):
+        with reload.reloading(name, sys.executable) as (process, _, _):
+            process.output.seek(0)
+            assert f"Restarting with {reloader}" in process.output.read().decode()
+
+
 def test_who_does_not_reload_is_left_out() -> None:
     with pytest.raises(Unavailable, match="does not reload"):
         reload.measure_reload("bare", sys.executable, "")

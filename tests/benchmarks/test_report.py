@@ -132,13 +132,82 @@ def test_a_noisy_run_says_so_and_has_none() -> None:
 
 def test_verdicts_of_a_busy_machine_are_in_brackets() -> None:
     report = made()
-    assert "(below)" not in printed(report)
+    assert "(bar missed)" not in printed(report)
     for by in report.throughput["hello8"].rounds:
         for figures in by.values():
             figures["foreign"] = 0.3
     text = printed(report)
     assert "others used 30% of the cores" in text
-    assert "(below)" in text or "(bar)" in text or "(aim)" in text
+    assert "(bar missed)" in text
+
+
+def test_why_a_peer_is_missing_stands_below_its_table_and_squeezes_no_bar() -> None:
+    report, reason = made(), "ValueError: answered 200 '0', not 200 with '65536'"
+    bars = printed(report).count("█")
+    report.latency["upload"].left_out["wsgiref"] = reason
+    text = printed(report)
+    assert text.count("█") == bars
+    assert f"wsgiref left out: {reason}\n" in text
+    assert report.failures() == {}
+
+
+def test_one_slow_server_does_not_flatten_the_others_bars() -> None:
+    pytest.importorskip("rich")
+    from benchmarks import terminal  # noqa: PLC0415
+
+    longest = terminal.fair([0.1, 0.2, 0.4, 1000.0])
+    assert longest == 0.4
+    assert terminal.bar(0.2, longest) == "█" * 10
+    assert terminal.bar(1000.0, longest) == "█" * 19 + "▶"
+
+
+OWN_FAILURES = {
+    "stacks: microwsgi, App": "its view answered 500",
+    "latency, hello: microwsgi": "ended with status 3",
+    "throughput, hello8: bare": "wrk said [nothing]",
+}
+
+
+def broken() -> Report:
+    """A report in which subjects of ours are missing, one in each part, and a peer in each too."""
+    report = made()
+    report.left_out |= {
+        "stacks: microwsgi, App": OWN_FAILURES["stacks: microwsgi, App"],
+        "stacks: Flask": "not installed",
+    }
+    report.latency["hello"].left_out |= {"microwsgi": "ended with status 3", "granian": "not installed"}
+    report.throughput["hello8"].left_out |= {"bare": "wrk said [nothing]", "bjoern": "not installed"}
+    return report
+
+
+def test_a_subject_of_ours_that_is_missing_is_a_failure_not_left_out() -> None:
+    assert broken().failures() == OWN_FAILURES
+    text = printed(broken()).replace("\n", " ")
+    for where, reason in OWN_FAILURES.items():
+        assert f"FAILED {where}: {reason}" in text
+        assert f"{where.rpartition(': ')[2]} left out" not in text
+    assert text.count("left out: not installed") == 4  # the peers, and the one of made()
+
+
+def test_a_failure_of_ours_stands_at_the_head_of_the_page_and_is_the_exit_status(tmp_path: Path) -> None:
+    pytest.importorskip("rich")
+    pytest.importorskip("matplotlib")
+    for report, status in ((made(), 0), (broken(), 1)):
+        report.write(tmp_path / "report.json")
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks",
+            "--from",
+            f"{tmp_path}/report.json",
+            "--html",
+            f"{tmp_path}/page.html",
+        ]
+        run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=False)
+        assert run.returncode == status, run.stderr
+    head = (tmp_path / "page.html").read_text().partition("<h2>")[0]
+    assert all(reason in head for reason in OWN_FAILURES.values())
+    assert "not installed" not in head
 
 
 def test_the_page_has_every_picture_with_its_data_and_asks_the_network_for_nothing(tmp_path: Path) -> None:

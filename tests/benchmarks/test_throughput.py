@@ -37,6 +37,10 @@ def test_a_verdict_is_the_best_that_is_reached(at_most: bool, value: float, verd
     assert Bar("", lambda by: None, 1.0, 2.0 if not at_most else 0.9, at_most=at_most).verdict(value) == verdict
 
 
+def test_a_ratio_without_bar_and_aim_has_no_verdict() -> None:
+    assert against("bare", "rate", None).verdict(0.1) == ""
+
+
 def test_an_aim_without_a_bar_can_only_be_missed_by_falling_short() -> None:
     assert Bar("", lambda by: None, None, 2.0).verdict(1.0) == "short"
 
@@ -63,6 +67,7 @@ def test_rows_have_every_bar_of_the_table() -> None:
     assert {"hello1", "hello8", "hello64", "hello256", "browser8", "browser64", "close"} <= names
     assert {f"sleep{milliseconds}" for milliseconds in (1, 2, 3, 5, 50)} <= names
     assert {"beside-sleeping", "beside-spinning", "file", "upload", "chunked", "stream"} <= names
+    assert {"tls8", "tls64", "tls-new", "tls-resumed", "idle-connections-tls"} <= names
     assert {"memory", "idle-connections", "start", "start-webob", "idle", "framework"} <= names
     assert all(row.bars for row in throughput.ROWS.values())
 

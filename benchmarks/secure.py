@@ -1,0 +1,128 @@
+"""Rows over TLS: requests on kept connections, and handshakes, beside the same server without TLS.
+
+Everyone has the same certificate, made for the run, and speaks TLS 1.3 (the client of the handshakes checks it).
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from benchmarks import wrk
+from benchmarks.confidence import percentile
+from benchmarks.noise import Foreign
+from benchmarks.processes import Server, Unavailable, python_client
+from benchmarks.rows import Bar, By, Row, against
+from benchmarks.servers import HELLO, KINDS
+from benchmarks.wrk import Figures
+
+PLAIN = "microwsgi, plain"
+PEERS = ("gunicorn gthread", "cheroot", "werkzeug")
+SECONDS = 1.5  # of each measurement
+LIMIT = 15.0  # seconds beyond its own that the client may take
+FLAGS = {
+    "microwsgi": ("--tls-cert", "--tls-key"),
+    "gunicorn gthread": ("--certfile", "--keyfile"),
+    "granian": ("--ssl-certificate", "--ssl-keyfile"),
+}
+"""Who takes the certificate on the command line; the others find it in the environment (`subjects/peers.py`)."""
+
+
+@cache
+def certificate() -> tuple[str, str]:
+    """The files of a P-256 certificate and its key; they end with the harness."""
+    folder = Path(tempfile.mkdtemp(prefix="microwsgi-benchmark-"))
+    atexit.register(shutil.rmtree, folder)
+    files = str(folder / "certificate.pem"), str(folder / "key.pem")
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command = ["openssl", "req", "-x509", *curve, "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    try:
+        subprocess.run([*command, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
+    except FileNotFoundError:
+        raise Unavailable("openssl is not installed: apt-get install openssl") from None
+    return files
+
+
+def serving(name: str, python: str, log: str = "off") -> Server:
+    """The subject with its certificate, or ours without."""
+    kind, files = "microwsgi" if name == PLAIN else name, certificate()
+    command = KINDS[kind].command(python, HELLO, "0", 0, log)
+    if name == PLAIN:
+        return Server(command)
+    options = [word for flag, file in zip(FLAGS.get(name, ()), files, strict=False) for word in (flag, file)]
+    return Server([*command, *options], scheme="https", BENCHMARK_CERTIFICATE=files[0], BENCHMARK_KEY=files[1])
+
+
+def loaded(connections: int) -> Callable[[str, str, str], Figures]:
+    def measure(name: str, python: str, log: str) -> Figures:
+        with serving(name, python, log) as server:
+            wrk.load(server, "/", connections, 1)
+            return wrk.load(server, "/", connections, SECONDS)
+
+    return measure
+
+
+def handshakes(how: str) -> Callable[[str, str, str], Figures]:
+    """New connections one after another. The client is slower than most servers: processor time is what counts here."""
+
+    def measure(name: str, python: str, log: str) -> Figures:
+        with serving(name, python, log) as server:
+            connecting = "plain" if name == PLAIN else how
+            python_client("handshakes", server.port, 0.3, connecting, limit=LIMIT)
+            with Foreign(server) as foreign:
+                before = server.processor_seconds()
+                found = json.loads(python_client("handshakes", server.port, SECONDS, connecting, limit=LIMIT))
+                spent = server.processor_seconds() - before
+        latencies, count = sorted(found["latencies"]), len(found["latencies"])
+        shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+        return {
+            "cpu_us": spent / count * 1e6, "of_core": count / spent, "foreign": foreign.share,
+            **{each: percentile(latencies, share) / 1e9 for each, share in shares.items()},
+            "resumed_percent": found["resumed"] / count * 100,
+        }  # fmt: skip
+
+    return measure
+
+
+def best(figure: str, word: str, bar: float | None) -> Bar:
+    """Ours beside the best of the peers."""
+
+    def ratio(by: By) -> float | None:
+        ours = by.get("microwsgi", {}).get(figure)
+        theirs = [by[name][figure] for name in PEERS if name in by]
+        if not ours or not theirs:
+            return None
+        return ours / max(theirs) if figure == "rate" else min(theirs) / ours
+
+    return Bar(f"of the best of {len(PEERS)} in Python, {word}", ratio, bar)
+
+
+def kept(connections: int) -> Row:
+    bars = [
+        best("rate", "requests/s", 3.0),
+        against("granian", "rate", None),
+        against(PLAIN, "rate", None),
+        against(PLAIN, "cpu_us", None),
+    ]
+    title = f"hello world over TLS 1.3, {connections} connections, keep-alive"
+    peers = (PLAIN, *PEERS, "granian")
+    return Row(f"tls{connections}", title, loaded(connections), bars, app=None, peers=peers)
+
+
+def new(name: str, how: str, title: str) -> Row:
+    bars = [best("cpu_us", "processor time", None), against(PLAIN, "cpu_us", None)]
+    return Row(name, title, handshakes(how), bars, app=None, peers=(PLAIN, *PEERS, "granian"))
+
+
+ROWS = [
+    kept(8),
+    kept(64),
+    new("tls-new", "full", "a new TLS connection for each request, a full handshake"),
+    new("tls-resumed", "resumed", "a new TLS connection for each request, its session offered again"),
+]

@@ -1,0 +1,118 @@
+"""The rows over TLS: everyone with the same certificate, full handshakes that are full, resumed ones that are resumed."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from benchmarks import footprint, secure
+from benchmarks.clients import handshakes
+from benchmarks.clients.exchange import trusting
+from benchmarks.processes import Unavailable
+from benchmarks.servers import require
+
+
+def certificate_of(port: int) -> bytes | None:
+    with (
+        socket.create_connection(("127.0.0.1", port), 5) as plain,
+        trusting().wrap_socket(plain) as connection,
+    ):
+        return connection.getpeercert(binary_form=True)
+
+
+@pytest.mark.parametrize("name", ["microwsgi", *secure.PEERS, "granian"])
+def test_each_serves_the_runs_certificate_which_is_p_256(name: str) -> None:
+    try:
+        require(name, sys.executable)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with secure.serving(name, sys.executable) as server:
+        served = certificate_of(server.port)
+    made = ssl.PEM_cert_to_DER_cert(Path(secure.certificate()[0]).read_text())
+    assert served == made
+    assert bytes.fromhex("06082a8648ce3d030107") in made  # the curve's object identifier
+
+
+def test_handshakes_are_full_or_resumed_as_is_asked() -> None:
+    with secure.serving("microwsgi", sys.executable) as server:
+        full = handshakes.run(server.port, 0.2, "full")
+        resumed = handshakes.run(server.port, 0.2, "resumed")
+    assert full["resumed"] == 0
+    assert resumed["resumed"] == len(resumed["latencies"]) - 1  # all but the first
+    assert min(full["latencies"]) > 0
+
+
+def test_what_a_handshake_costs_is_more_than_a_connection_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secure, "SECONDS", 0.4)
+    measure = secure.handshakes("full")
+    ours, plain = (measure(name, sys.executable, "off") for name in ("microwsgi", secure.PLAIN))
+    assert ours["cpu_us"] > plain["cpu_us"]
+    assert ours["of_core"] == pytest.approx(1e6 / ours["cpu_us"])
+    assert ours["resumed_percent"] == plain["resumed_percent"] == 0
+
+
+def test_requests_over_tls_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secure, "SECONDS", 1)
+    if not shutil.which("wrk"):
+        pytest.skip("wrk is not installed")
+    figures = secure.loaded(2)("microwsgi", sys.executable, "off")
+    assert figures["requests"] > 0
+    assert figures["errors"] == 0
+
+
+@contextmanager
+def older() -> Iterator[int]:
+    """A server of TLS 1.2 for one connection."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(*secure.certificate())
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, context.wrap_socket(connection, server_side=True) as secured:
+            secured.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(5)
+
+
+def test_another_version_of_the_protocol_is_no_comparison() -> None:
+    with older() as port, pytest.raises(ValueError, match=r"spoke TLSv1\.2, not TLSv1\.3"):
+        handshakes.run(port, 0.1, "full")
+
+
+def test_the_best_is_the_best_of_the_peers_that_there_are() -> None:
+    by = {
+        "microwsgi": {"rate": 30.0, "cpu_us": 5.0},
+        "cheroot": {"rate": 10.0, "cpu_us": 20.0},
+        "werkzeug": {"rate": 1.0},
+    }
+    assert secure.best("rate", "", 3.0).ratio(by) == 3.0
+    by["werkzeug"]["cpu_us"] = 10.0
+    assert secure.best("cpu_us", "", None).ratio(by) == 2.0
+    assert secure.best("rate", "", 3.0).ratio({"cheroot": {"rate": 1.0}}) is None
+
+
+def test_idle_connections_over_tls_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(footprint, "FEW", 2)
+    monkeypatch.setattr(footprint, "IDLE_TLS", 40)
+    # A page of memory or two may be there already; that it is less than a megabyte each can be told in any case.
+    assert 0 <= footprint.measure_idle_tls("microwsgi", sys.executable, "off")["kib_each"] < 1024
+
+
+def test_without_its_certificate_a_server_is_plain() -> None:
+    with secure.serving(secure.PLAIN, sys.executable) as server:
+        assert server.scheme == "http"
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            certificate_of(server.port)
