@@ -26,6 +26,7 @@ from microwsgi.server.children import Child, Generation, Notices
 from microwsgi.server.environ import Environ
 from microwsgi.server.gateway import Application
 from microwsgi.server.handshake import Handshakes
+from microwsgi.server.hosts import Hosts, is_here
 from microwsgi.server.inflight import slow_requests
 from microwsgi.server.processes import fork, fork_is_safe, spawn
 from microwsgi.server.sockets import urls
@@ -35,6 +36,7 @@ from microwsgi.server.worker import Worker
 from microwsgi.service import Service, service
 from microwsgi.serving import banner, farewell, https, listening, make, open_log, say, show_running, still_running
 
+ELSEWHERE = "The application can't be loaded; the server's terminal says why."
 NAMED = 3
 """Changed files that a message names; the others are counted."""
 
@@ -87,7 +89,7 @@ def live(
         worker.tell(failed=str(error), **imports.report())
         if worker.wait_for_word() != "show":
             return
-        name, application = "", error_page(error.__cause__ or error, str(error))
+        name, application = "", error_page(str(error), Hosts(options.allow_host))
     with open_log(options) as log:
         server = make(application, options, listeners, log, terminal.tls)
         signal.signal(signal.SIGTERM, lambda *_: server.request_stop())
@@ -113,11 +115,12 @@ def live_spawned(worker: Worker, listeners: list[socket.socket], what: list[obje
     live(spec, options, listeners, terminal, worker)  # type: ignore[arg-type]  # of `run`, too
 
 
-def error_page(error: BaseException, text: str) -> Application:  # noqa: ARG001 - for who has more to say about it
-    """What is served instead of an application that can't be loaded: what the terminal says, until it is mended."""
-    page = f"{text}\n\nThis page comes again by itself when that is mended.\n".encode()
+def error_page(text: str, hosts: Hosts) -> Application:
+    """What is served instead of an application that can't be loaded, until it is mended: here what the terminal says."""
 
-    def application(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:  # noqa: ARG001 - PEP 3333
+    def application(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:
+        said = text if is_here(str(environ["REMOTE_ADDR"]), environ, hosts) else ELSEWHERE
+        page = f"{said}\n\nThis page comes again by itself when that is mended.\n".encode()
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"), ("Refresh", "1")]
         start_response("500 Internal Server Error", headers)
         return [page]

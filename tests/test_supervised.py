@@ -50,11 +50,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def fetch(url: str, path: str = "/") -> tuple[int, str]:
+def fetch(url: str, path: str = "/", **fields: str) -> tuple[int, str]:
     """Status and body of a request on a connection of its own."""
     connection = HTTPConnection(url.removeprefix("http://"), timeout=LIMIT)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=fields)
         response = connection.getresponse()
         return response.status, response.read().decode()
     finally:
@@ -107,6 +107,7 @@ def test_a_start_with_a_broken_application_shows_why_until_it_is_mended(command:
     url = running.url()
     eventually(500, lambda: fetch(url)[0])
     assert "helper.py has a syntax error on line 1" in fetch(url)[1]
+    assert "syntax error" not in fetch(url, Forwarded="for=192.0.2.1")[1], "it is nobody else's"
     (folder / "helper.py").write_text("VALUE = 3\n")
     running.line("fixed: helper.py")
     running.line("serving main:app")

@@ -27,6 +27,7 @@ from microwsgi.errors import (
 from microwsgi.server.connection import NEVER, READ, RECEIVE, WRITE
 from microwsgi.server.environ import Environ, TakenSocket, base_environ, request_environ
 from microwsgi.server.gateway import Application, Gateway, multithreaded
+from microwsgi.server.hosts import is_here
 from microwsgi.server.recipient import NO_FIELDS
 from microwsgi.server.sender import Sender
 from microwsgi.wire import head as wire
@@ -305,19 +306,14 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
             return
         headers = [("Content-Type", "text/plain; charset=utf-8")]
         body = FAILURE.format(under=f" under {number}" if number else "").encode()
-        if error is not None and self.gateway.error_page is not None and self.is_here():
-            headers, body = self.gateway.error_page(error, self.environ(), number)
+        page = self.gateway.error_page
+        if error is not None and page is not None and is_here(self.remote[0], self.fields, self.gateway.hosts):
+            headers, body = page(error, self.environ(), number)
         self.head = response_head("500 Internal Server Error", headers)
         self.remaining = None
         self.asleep = False
         self.send_list([body])
         self.close_iterable()
-
-    def is_here(self) -> bool:
-        """Whether the client is on this machine, and not a proxy that speaks for somebody else."""
-        host = self.remote[0].removeprefix("::ffff:")
-        forwarded = "HTTP_FORWARDED" in self.fields or "HTTP_X_FORWARDED_FOR" in self.fields
-        return (not host or host == "::1" or host.startswith("127.")) and not forwarded
 
     def break_off(self) -> None:
         """End a response that can't be completed so that the client sees it: without the end that was promised."""

@@ -7,7 +7,7 @@ script may read what we answer. The browser's Host field still says evil.example
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 
 KNOWN = 256
@@ -46,6 +46,21 @@ class Hosts:
         except ValueError:
             return False
         return True
+
+
+def is_here(address: str, fields: Mapping[str, object], hosts: Hosts | None) -> bool:
+    """Whether a client, of an address that is "" on a Unix socket, may see what is for who sits at this machine alone.
+
+    Not a proxy that speaks for somebody else; and not a page of a hostile site that has rebound its name, which a server without
+    a list of hosts, as one for all addresses is, has not refused.
+    """
+    if "HTTP_FORWARDED" in fields or "HTTP_X_FORWARDED_FOR" in fields:
+        return False
+    address = address.removeprefix("::ffff:")
+    if not address:
+        return True
+    host = str(fields.get("HTTP_HOST", ""))
+    return (address == "::1" or address.startswith("127.")) and (not host or (hosts or Hosts()).allows(host))
 
 
 def host_name(host: str) -> str:

@@ -103,18 +103,25 @@ def test_another_name_is_refused_before_that(folder: Path, command: Callable[...
     assert "KeyError" not in text
 
 
-def test_a_client_of_another_machine_is_told_a_number() -> None:
+def test_another_machine_and_another_name_are_told_a_number() -> None:
     from tests.server.exchange import Log, advance, alone, receive  # noqa: PLC0415
 
     def application(environ: object, start_response: object) -> list[bytes]:
         raise ValueError("the bug")
 
-    for address, shown in (("192.0.2.1", False), ("127.0.0.1", True), ("::1", True), ("::ffff:127.0.0.1", True)):
+    for address, host, shown in (
+        ("192.0.2.1", b"localhost", False),
+        ("127.0.0.1", b"localhost", True),
+        ("::1", b"[::1]:80", True),
+        ("::ffff:127.0.0.1", b"127.0.0.1", True),
+        ("127.0.0.1", b"evil.example", False),  # a server for all addresses has no list of hosts that refuses it
+        ("", b"evil.example", True),  # a Unix socket: no browser comes there
+    ):
         with alone(application) as (handler, client, log):
             assert isinstance(log, Log)
             handler.gateway.error_page = ErrorPage()
             handler.remote = (address, "1")
-            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            client.sendall(b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host)
             advance(handler)
             client.shutdown(socket.SHUT_WR)
             advance(handler)

@@ -463,7 +463,7 @@ def test_only_a_client_on_this_machine_is_shown_the_error(client: str, field: by
             f"{error} {environ['PATH_INFO']} {number}".encode(),
         )
         handler.remote = (client, "1")
-        connection.sendall(b"GET /a HTTP/1.1\r\nHost: a\r\n" + field + b"\r\n")
+        connection.sendall(b"GET /a HTTP/1.1\r\nHost: localhost\r\n" + field + b"\r\n")
         advance(handler)
         (response,) = parse(connection.recv(10_000))
         assert response.status == 500
