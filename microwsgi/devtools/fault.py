@@ -17,13 +17,20 @@ from microwsgi.devtools.stack import Frame, value
 
 AROUND = 5
 """Source lines that are shown above and below."""
-DEEPEST = 20
-"""Causes, and groups within groups, that are followed."""
+FOLLOWED = 50
+"""Exceptions that are shown: one, its causes, and members of groups; each of them once, since they can lead in circles."""
+LONGEST = 2000
+"""Characters of what an exception says, and of a source line."""
 MOST = 60
 """Frames of one traceback that are shown, and local values of one frame; of a recursion the ends are enough."""
-SECRET = re.compile(
-    r"passw|secret|token|api_?key|authorization|cookie|session|credential|private|signature", re.IGNORECASE
+NAMES = r"passw|secret|token|api_?key|authorization|cookie|session|credential|private|signature"
+SECRET = re.compile(NAMES, re.IGNORECASE)
+GIVEN = re.compile(
+    rf"""((?:{NAMES})[\w-]*(?:['"]?\s*[=:]|['"],)\s*)"""
+    r"""(?:[bu]?'(?:[^'\\]|\\.)*'?|[bu]?"(?:[^"\\]|\\.)*"?|[^\s'"&;,(){}\[\]][^'"&;,){}\]]*)""",
+    re.IGNORECASE,
 )
+"""A value behind such a name within a text: a field of a dataclass's repr, of a list of pairs, of a query."""
 HIDDEN = "(hidden: its name says that it is a secret)"
 CAUSED, DURING = "This was the cause of", "While this was handled, there came"
 
@@ -51,6 +58,17 @@ class Shown(reprlib.Repr):
     def repr_bytes(self, x: bytes, level: int) -> str:  # noqa: ARG002 - reprlib's signature
         """Without making a text of all of a long one."""
         return repr(x) if len(x) <= self.maxother else f"{x[: self.maxother // 2]!r}... ({len(x)} bytes)"
+
+    def repr_str(self, x: str, level: int) -> str:  # noqa: ARG002 - reprlib's signature
+        """From its beginning, and not its end, too, as reprlib's: a name there may be cut off from its value."""
+        return repr(x) if len(x) <= self.maxstring else f"{x[: self.maxstring]!r}... ({len(x)} characters)"
+
+    def repr_instance(self, x: object, level: int) -> str:  # noqa: ARG002 - reprlib's signature
+        """Likewise; where it fails, what is around it is shown all the same."""
+        try:
+            return cut(repr(x), self.maxother)
+        except Exception as error:  # noqa: BLE001 - somebody's __repr__ may do anything
+            return failing(x, error)
 
 
 shown = Shown()
@@ -84,28 +102,41 @@ class Fault(NamedTuple):
     members: list[Fault]
 
 
-def fault_of(error: BaseException, depth: int = DEEPEST) -> Fault:
-    """An exception as values."""
-    places = list(places_of(error.__traceback__))
-    members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+def fault_of(error: BaseException, seen: set[int] | None = None) -> Fault:
+    """An exception as values; `seen` are those that are shown already."""
+    seen = set() if seen is None else seen
+    seen.add(id(error))
     before: list[tuple[Fault, str]] = []
-    if depth:
-        if error.__cause__ is not None:
-            before.append((fault_of(error.__cause__, depth - 1), CAUSED))
-        elif error.__context__ is not None and not error.__suppress_context__:
-            before.append((fault_of(error.__context__, depth - 1), DURING))
+    earlier, how = error.__cause__, CAUSED
+    if earlier is None and not error.__suppress_context__:
+        earlier, how = error.__context__, DURING
+    if earlier is not None and is_new(earlier, seen):
+        before.append((fault_of(earlier, seen), how))
+    members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
     return Fault(
         type(error).__qualname__,
         text_of(error),
-        places,
+        list(places_of(error.__traceback__)),
         before,
-        [fault_of(each, depth - 1) for each in members] if depth else [],
+        [fault_of(each, seen) for each in members if is_new(each, seen)],
     )
 
 
+def is_new(error: BaseException, seen: set[int]) -> bool:
+    """Whether an exception is still to be shown."""
+    return id(error) not in seen and len(seen) < FOLLOWED
+
+
 def text_of(error: BaseException) -> str:
-    """What it says, as a terminal would; an exception whose __str__ fails says that."""
-    return "".join(traceback.TracebackException(type(error), error, None).format_exception_only()).strip()
+    """What it says, as a terminal would, with what was probably meant; an exception whose __str__ fails says that."""
+    # Without frames, but with the traceback: the names in it are those that may have been meant.
+    told = traceback.TracebackException(type(error), error, error.__traceback__, limit=0, compact=True)
+    return "\n".join(cut(line.rstrip("\n"), LONGEST) for line in list(told.format_exception_only())[:MOST]).strip()
+
+
+def cut(text: str, length: int) -> str:
+    """A text of bounded size, from its beginning."""
+    return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
 
 
 def places_of(trace: TracebackType | None) -> Iterable[Place]:
@@ -128,7 +159,7 @@ def lines_of(trace: TracebackType, frame: Frame) -> list[Line]:
     at = positions[trace.tb_lasti // 2] if 0 <= trace.tb_lasti // 2 < len(positions) else (None,) * 4
     lines = []
     for number in range(max(frame.line - AROUND, 1), min(frame.line + AROUND, len(text)) + 1):
-        line = text[number - 1].rstrip("\n")
+        line = text[number - 1].rstrip("\n")[:LONGEST]
         start, end = columns(line, number, at)
         lines.append(Line(number, line, start, end))
     return lines
@@ -152,7 +183,12 @@ def values_of(values: Mapping[str, object]) -> dict[str, str]:
             found[name] = HIDDEN
             continue
         try:
-            found[name] = shown.repr(item)
+            found[name] = GIVEN.sub(rf"\1{HIDDEN}", shown.repr(item))
         except BaseException as error:  # noqa: BLE001 - somebody's __repr__ may do anything
-            found[name] = f"({type(item).__name__}, whose repr raises {type(error).__name__})"
+            found[name] = failing(item, error)
     return found
+
+
+def failing(item: object, error: BaseException) -> str:
+    """What is shown of a value whose repr can't be had."""
+    return f"({type(item).__name__}, whose repr raises {type(error).__name__})"

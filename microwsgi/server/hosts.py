@@ -51,8 +51,8 @@ class Hosts:
 def is_here(address: str, fields: Mapping[str, object], hosts: Hosts | None) -> bool:
     """Whether a client, of an address that is "" on a Unix socket, may see what is for who sits at this machine alone.
 
-    Not a proxy that speaks for somebody else; and not a page of a hostile site that has rebound its name, which a server without
-    a list of hosts, as one for all addresses is, has not refused.
+    Not a proxy that speaks for somebody else; and not a page of a hostile site that has rebound its name: a server for all
+    addresses has no list of hosts, and has not refused that.
     """
     if "HTTP_FORWARDED" in fields or "HTTP_X_FORWARDED_FOR" in fields:
         return False

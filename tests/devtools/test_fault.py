@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import sys
 import tracemalloc
-from collections.abc import Callable
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -68,6 +71,36 @@ class Broken:
         raise ValueError
 
 
+class User(NamedTuple):
+    name: str = "a"
+    password: str = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        User(),
+        [User()],
+        [("Cookie", "hunter2")],
+        OrderedDict(api_key=b"hunter2"),
+        "a=1&token=hunter2",
+        b"a=1&token=hunter2",
+        {"QUERY_STRING": "session-id=hunter2"},
+        "Authorization: Bearer hunter2",
+        'x; password="a hunter2"',
+        "secret=" + "x" * 1000 + "hunter2",
+    ],
+)
+def test_secrets_within_a_text_are_hidden_too(held: object) -> None:
+    text = values(held=held)["held"]
+    assert HIDDEN in text
+    assert "hunter2" not in text
+
+
+def test_a_text_that_only_speaks_of_secrets_is_shown() -> None:
+    assert values(held="a session, and what it holds")["held"] == "'a session, and what it holds'"
+
+
 @pytest.mark.parametrize(
     ("held", "said"),
     [
@@ -76,7 +109,8 @@ class Broken:
         (list(range(10_000)), "..."),
         ({"password": "hunter2", "a": 1}, HIDDEN),
         (Bad(), "whose repr raises SystemExit"),
-        (Broken(), "<Broken instance at"),
+        (Broken(), "whose repr raises ValueError"),
+        ([1, Broken()], "[1, (Broken"),
         (10**300, "..."),
         ({"a": {"b": {"c": {"d": {}}}}}, "..."),
     ],
@@ -118,6 +152,44 @@ def test_causes_and_contexts_and_groups() -> None:
     found = caught(group)
     assert [member.kind for member in found.members] == ["ValueError", "ExceptionGroup"]
     assert [member.text for member in found.members[1].members] == ["TypeError: b"]
+
+
+def test_exceptions_that_lead_in_circles_are_shown_once_each() -> None:
+    group = ExceptionGroup("all", [ValueError(number) for number in range(5)])
+    for member in group.exceptions:
+        member.__context__ = group
+    assert sum(1 for _ in everyone(caught(partial(raising, group)))) == 6
+
+
+def test_of_very_many_exceptions_the_first_are_shown() -> None:
+    group = ExceptionGroup("all", [ValueError(number) for number in range(10_000)])
+    found = caught(partial(raising, group))
+    assert sum(1 for _ in everyone(found)) == 50
+    assert found.text == "ExceptionGroup: all (10000 sub-exceptions)"
+
+
+def everyone(fault: Fault) -> Iterator[Fault]:
+    """A fault, and those within it."""
+    yield fault
+    for each in [*fault.members, *(before for before, _ in fault.before)]:
+        yield from everyone(each)
+
+
+def test_what_an_exception_says_is_bounded_and_its_notes_are_shown() -> None:
+    error = ValueError("x" * 1_000_000)
+    error.add_note("a note")
+    text = caught(partial(raising, error)).text
+    assert text.endswith("... (1000012 characters)\na note")
+    assert len(text) < 2100
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 says it only when it ends by the exception")
+def test_it_says_what_was_probably_meant() -> None:
+    def fail() -> object:
+        number = 1
+        return numbre + number  # type: ignore[name-defined]  # noqa: F821
+
+    assert "Did you mean: 'number'?" in caught(fail).text
 
 
 def test_notes_are_part_of_what_it_says() -> None:
