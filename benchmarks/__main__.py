@@ -105,12 +105,12 @@ def write(options: argparse.Namespace, report: Report, old: Report | None, *, ev
         report.write(data)
         print(f"everything: {data}")
     if html or options.docs:
-        from benchmarks import page, pictures  # matplotlib takes a second to import
+        from benchmarks import page, readme  # matplotlib takes a second to import
     if html:
         page.write(html, report, old)
         print(f"the page:   {html}")
     if options.docs:
-        for written in pictures.write(options.docs, report):
+        for written in readme.write(options.docs, report):
             print(f"picture:    {written}")
 
 

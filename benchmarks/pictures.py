@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import matplotlib as mpl
@@ -156,9 +155,11 @@ def lines(report: Report) -> Figure:
     return figure
 
 
-def percentile_plot(axes: Axes, result: Result) -> None:
+def percentile_plot(axes: Axes, result: Result, names: Iterable[str]) -> None:
     """HDR-style: latency over percentile, the axis stretched towards 100 %."""
-    for name in result.names():
+    for name in names:
+        if name not in result.histograms:
+            continue
         counts = result.histograms[name]
         shares = [share for share in PERCENTILES if (1 - share) * sum(counts.values()) >= 1]
         xs = [1 / (1 - share) for share in shares]
@@ -187,7 +188,7 @@ def percentiles(report: Report) -> Figure:
     rows = -(-len(results) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(4.1 * columns, 3.1 * rows), squeeze=False, layout="constrained")
     for axes, result in zip(grid.flat, results, strict=False):
-        percentile_plot(axes, result)
+        percentile_plot(axes, result, result.names())
     for axes in grid.flat[len(results) :]:
         axes.set_visible(False)
     for axes in grid[:, 0]:
@@ -282,7 +283,6 @@ PICTURES: dict[str, tuple[str, Callable[[Report], Figure], Callable[[Report], ob
     "throughput": ("Requests per second by connections", throughput, lambda report: len(hello_rows(report)) > 1),
 }
 """Each picture's title, how it is drawn, and what it needs of a report."""
-README = {"stacks.svg": "towers", "latency.svg": "percentiles"}
 
 
 def draw(report: Report) -> dict[str, str]:
@@ -291,15 +291,3 @@ def draw(report: Report) -> dict[str, str]:
         return {
             name: svg(drawn(report), name, title) for name, (title, drawn, needs) in PICTURES.items() if needs(report)
         }
-
-
-def write(directory: Path, report: Report) -> list[Path]:
-    """The README's two pictures as files."""
-    directory.mkdir(parents=True, exist_ok=True)
-    drawn, written = draw(report), []
-    for file, name in README.items():
-        if name in drawn:
-            path = directory / file
-            path.write_text(drawn[name] + "\n")
-            written.append(path)
-    return written

@@ -274,15 +274,41 @@ def test_text_of_others_is_escaped_in_the_page() -> None:
 
 def test_the_readmes_pictures_follow_the_readers_theme(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from benchmarks import pictures  # noqa: PLC0415
+    from benchmarks import pictures, readme  # noqa: PLC0415
 
-    written = pictures.write(tmp_path, made())
+    written = readme.write(tmp_path, made())
     assert [path.name for path in written] == ["stacks.svg", "latency.svg"]
     for path in written:
         text = path.read_text()
         assert text.startswith("<svg")
         assert "prefers-color-scheme:dark" in text
         assert not any(colour in text for colour in pictures.NAMES)
+
+
+def test_the_readmes_pictures_can_be_read_on_a_telephone(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415
+
+    from benchmarks import readme  # noqa: PLC0415
+
+    chromium, wanted = (
+        need("chromium"),
+        {"stacks": "stacks-frame-django-19", "latency": "latency-percentiles-form-werkzeug"},
+    )
+    readme.write(tmp_path, made())
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        for name, series in wanted.items():
+            tab = browser.new_page(viewport={"width": 360, "height": 800})
+            svg = (tmp_path / f"{name}.svg").read_text()
+            tab.set_content(f"<style>svg {{ width: 328px; height: auto }}</style>{svg}")
+            heights = tab.evaluate(
+                "[...document.querySelectorAll('text')].map(each => each.getBoundingClientRect().height)"
+            )
+            assert len(heights) > 5
+            assert min(heights) >= 10, name  # pixels, from the ascent to the descent
+            assert tab.evaluate("id => document.getElementById(id).getBoundingClientRect().width", series) > 1
+        browser.close()
 
 
 def test_the_command_shows_an_earlier_report_and_what_changed(tmp_path: Path) -> None:
