@@ -43,6 +43,14 @@ def count(text: str | int) -> int:
     return int(text)
 
 
+def limit(text: str | int) -> int:
+    """A number, or 0 for no limit."""
+    try:
+        return count(text) if str(text).strip() != "0" else 0
+    except ValueError:
+        raise ValueError("a whole number, or 0 for no limit") from None
+
+
 def processes(text: str | int) -> int:
     """A number of processes; auto is one for each processor that this one may use."""
     if str(text).strip().lower() == "auto":
@@ -166,6 +174,7 @@ OPTIONS = (
     Option("Where", "config", "", str, "FILE", "options in TOML, not those in pyproject.toml"),
     Option("Where", "backlog", 1024, count, "N", "connections that wait to be accepted"),
     Option("Limits", "threads", 64, count, "N", "application calls at once"),
+    Option("Limits", "max_connections", 0, limit, "N", "at once; 0 is what descriptors allow"),
     Option("Limits", "head_size", 64 * 1024, size, "BYTES", "of a request's line and fields together (431)"),
     Option("Limits", "line_length", 8190, size, "BYTES", "of the request line (414), of a field (431)"),
     Option("Limits", "field_count", 100, count, "N", "fields in a request (431)"),
@@ -239,6 +248,7 @@ class Options:
     config: str
     backlog: int
     threads: int
+    max_connections: int
     head_size: int
     line_length: int
     field_count: int

@@ -14,7 +14,8 @@ from pathlib import Path
 from tests.programs import absent
 from tests.running import LIMIT, Running
 
-REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+REQUEST, END = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n", b"x"
+"""Who is between the two is not closed for others."""
 FREE, CLIENTS = 6, 30
 WINDOW = 0.6
 """Seconds that are looked at for spinning: longer than it takes the server to try again."""
@@ -46,16 +47,20 @@ def test_those_who_are_there_are_served_and_the_others_as_soon_as_there_is_room(
             return connection
 
         first = connect()
+        first.sendall(END)
         assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
+        first.sendall(REQUEST)
         used = len(os.listdir(f"/proc/{running.pid}/fd"))
         resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (used + FREE, used + FREE))
         waiting = [connect() for _ in range(CLIENTS)]
         running.line(FULL)
-        first.sendall(REQUEST)
-        assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
         before = processor_seconds(running.pid)
         select.select([], [], [], WINDOW)
         assert processor_seconds(running.pid) - before < WINDOW / 2, "it spins"
+        first.sendall(END)
+        assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
+        for connection in waiting:
+            connection.sendall(END)
         end = time.monotonic() + 3 * LIMIT
         while waiting:
             ready = served(waiting, LIMIT)

@@ -22,6 +22,7 @@ from socketserver import BaseServer
 from time import monotonic
 
 from microwsgi.options import Options
+from microwsgi.server.admission import IDLE, Admission
 from microwsgi.server.connection import NEVER, READ, Connection
 from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.gateway import Application, Gateway, RequestLog
@@ -34,21 +35,15 @@ from microwsgi.server.poller import Poller, PortablePoller
 from microwsgi.server.rest import Rest
 from microwsgi.server.sockets import listen, unlink
 
-ACCEPTS = 64
-"""Connections that are accepted before those that are there already have their turn."""
 PIPELINED = 16
 """Requests of one connection that are answered before the others have their turn."""
 COLLECTING = 4096
 """Small bodies that are waited for without a thread: with their limit, 64 MiB."""
 ENDING = 0.1
 """Seconds for threads to end that run nothing; who runs an application still is left behind."""
-IDLE = {"read_head", "greet", "shake"}
-"""Steps in which a connection has nothing under way that is worth waiting for when the server stops."""
-RETRY = 0.5
-"""Seconds without accepting when the process has no descriptors left."""
 
 
-class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whose handlers are Connections
+class WSGIServer(Rest, Gateway, Admission, Lead, HTTPServer):  # type: ignore[misc]  # whose handlers are Connections
     """A WSGI server with the methods of http.server's HTTPServer.
 
     `server_address` is a (host, port), or an address as `microwsgi serve --bind` takes it; `sockets`, if given, are used
@@ -226,7 +221,8 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
 
     def forget_all(self) -> None:
         """Nothing is known yet of connections, or any more."""
-        self.stopping = self.polling = self.short = self.shut_out = False
+        self.stopping = self.polling = self.shut_out = False
+        self.short = 0
         self.connections: dict[int, Connection] = {}
         self.bases: dict[int, Environ] = {}
         self.arrivals = 0
@@ -404,23 +400,6 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         else:
             self.poller.woken(descriptor)
 
-    def accept(self, descriptor: int) -> None:
-        """Take the connections that have come. Their first requests are often here, too."""
-        listener = next(listener for listener in self.listeners if listener.fileno() == descriptor)
-        for _ in range(ACCEPTS):
-            try:
-                connection, address = listener.accept()
-            except BlockingIOError:
-                self.short = False  # only here: as long as somebody waits, it is the same shortage
-                return
-            except ConnectionError:
-                continue
-            except OSError as error:
-                self.rest_from_accepting(error)
-                return
-            connection.setblocking(False)
-            self.take_in(self.handler_class.connected(connection, address, self, self.bases[descriptor]))
-
     def adopt(self, connection: socket.socket, address: object, listener: int, received: bytes) -> None:
         """Go on with a connection that a predecessor accepted on one of the listeners."""
         handler = self.handler_class.connected(connection, address, self, self.origins[listener])
@@ -434,16 +413,6 @@ class WSGIServer(Rest, Gateway, Lead, HTTPServer):  # type: ignore[misc]  # whos
         self.connections[handler.connection.fileno()] = handler
         self.watch(handler.deadline)
         self.advance(handler)
-
-    def rest_from_accepting(self, error: OSError) -> None:
-        """Out of descriptors, or of memory: serve those who are here, and try again when some may have left."""
-        if not self.short:
-            self.short = True
-            self.log_error(f"No more connections can be accepted for now: {error.strerror}.")
-        self.listen_at = monotonic() + RETRY
-        self.watch(self.listen_at)
-        for descriptor in self.bases:
-            self.poller.unregister(descriptor)
 
     def look(self) -> None:
         """Act on all whose time is over, and find out when to look again."""

@@ -368,7 +368,7 @@ def test_a_thread_that_dies_hands_the_lead_on(monkeypatch: pytest.MonkeyPatch) -
 
 def test_out_of_descriptors_it_says_so_once_and_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
     """EMFILE: no spinning, those who are here are served, and the others when there is room again."""
-    monkeypatch.setattr("microwsgi.server.server.RETRY", 0.02)
+    monkeypatch.setattr("microwsgi.server.admission.RETRY", 0.02)
     failures = [0]
 
     class Listener(socket.socket):
