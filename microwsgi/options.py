@@ -204,7 +204,9 @@ OPTIONS = (
         "WHEN",
         "their certificate is required, or optional",
     ),
-    Option("TLS", "tls_keylog", "", str, "FILE", "session keys: Wireshark can read along"),
+    Option(
+        "TLS", "tls_keylog", "", str, "FILE", "session keys: Wireshark can read along", variables=("SSLKEYLOGFILE",)
+    ),
     Option("TLS", "http_too", False, switch, "", "plain HTTP is served, too, not redirected"),
     Option("TLS", "handshake_time", 10.0, seconds, "S", "seconds for a whole TLS handshake"),
     Option("Service", "daemon", False, switch, "", "serve in the background; see microwsgi status"),

@@ -193,6 +193,9 @@ class Service:
             self.stop()
         else:
             self.notifier.reloading()
+            if self.tls is not None:
+                self.tls.look(asked=True)  # here for the children to come, so that they resume each other's sessions
+                self.order("certificates")
             self.supervisor.replace()
 
     def reopen(self) -> None:

@@ -360,11 +360,12 @@ class Stop:
         self.server.request_stop()
         still_running(self.server)
 
-    def hang_up(self, _: WSGIServer) -> None:
-        """HUP: the terminal is closed, or somebody wants new code, which takes a parent process."""
+    def hang_up(self, server: WSGIServer) -> None:
+        """HUP: the terminal is closed, or somebody has new certificates, or wants new code, which takes a parent process."""
         if self.at_terminal and not is_terminal(sys.stderr):
             self.stop()
         else:
+            look_at_certificates(server)
             say("HUP: one process alone can't serve new code without a gap. Start it with --workers 1 for that.")
 
     def write_state(self, server: WSGIServer) -> None:
@@ -385,6 +386,12 @@ def reopen_log(server: WSGIServer) -> None:
             server.access_log.reopen()
         except OSError as error:
             say(f"{server.access_log.target} can't be opened anew: {error.strerror}; the old file is written on.")
+
+
+def look_at_certificates(server: WSGIServer) -> None:
+    """HUP: use those that have been replaced, at once."""
+    if server.tls is not None:
+        server.tls.look(asked=True)
 
 
 def still_running(server: WSGIServer) -> None:

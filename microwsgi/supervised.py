@@ -34,7 +34,18 @@ from microwsgi.server.supervisor import Supervisor
 from microwsgi.server.watch import Watch
 from microwsgi.server.worker import Worker
 from microwsgi.service import Service, service
-from microwsgi.serving import banner, farewell, https, listening, make, open_log, say, show_running, still_running
+from microwsgi.serving import (
+    banner,
+    farewell,
+    https,
+    listening,
+    look_at_certificates,
+    make,
+    open_log,
+    say,
+    show_running,
+    still_running,
+)
 
 ELSEWHERE = "The application can't be loaded; the server's terminal says why."
 NAMED = 3
@@ -98,6 +109,7 @@ def live(
             return
         worker.on_stop = still_running
         worker.orders["running"] = show_running
+        worker.orders["certificates"] = look_at_certificates
         worker.orders["reopen"] = terminal.service.reopen_in_child
         worker.attend(server)
         prompt = one_prompt(server, worker.take_terminal, worker.leave_terminal)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 LIMIT = 10.0
 """Seconds for whatever is waited for."""
 URL = re.compile(r"https?://\S+")
-OURS = re.compile(r"MICROWSGI_.*|PORT|HOST|NO_COLOR|FORCE_COLOR|LISTEN_.*|NOTIFY_SOCKET")
+OURS = re.compile(r"MICROWSGI_.*|PORT|HOST|NO_COLOR|FORCE_COLOR|LISTEN_.*|NOTIFY_SOCKET|SSLKEYLOGFILE")
 """Variables that would change what the command does."""
 
 

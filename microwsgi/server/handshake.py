@@ -27,6 +27,8 @@ from microwsgi.wire.head import origin_form
 
 HANDSHAKE = 0x16
 """The first byte of every TLS connection: a record of the handshake protocol (RFC 8446 5.1). No HTTP request begins so."""
+NO_TEXT = {*range(0x20), *range(0x7F, 0x100)} - {HANDSHAKE, *b"\r\n"}
+"""First bytes that are neither: of hellos as SSL 2 had them, of alerts, of a scanner's guesses."""
 RECORD_HEAD = 5
 """Bytes before a record's content: type, version, and the content's length."""
 RECORD = RECORD_HEAD + 16 * 1024
@@ -104,6 +106,10 @@ class Handshakes:
         """Why a handshake failed, and what to do."""
         raise NotImplementedError
 
+    def look(self, *, asked: bool = False) -> None:
+        """Take certificates that have changed; `asked`, by a person, also tell at once of what can't be used."""
+        raise NotImplementedError
+
     def notes(self) -> list[str]:
         """What is worth telling at the start."""
         raise NotImplementedError
@@ -137,6 +143,9 @@ class Handshake(Connection):
         data = self.connection.recv(RECORD, socket.MSG_PEEK)
         if not data:
             self.close()
+        elif data[0] in NO_TEXT:
+            self.complain("what the client sent is neither TLS nor HTTP")
+            self.shut()
         elif data[0] != HANDSHAKE:
             self.become(self.handler_class if self.tls.http_too else Redirector, self.base)
         elif not self.wait_for_more(data):

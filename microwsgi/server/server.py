@@ -39,6 +39,8 @@ PIPELINED = 16
 """Requests of one connection that are answered before the others have their turn."""
 COLLECTING = 4096
 """Small bodies that are waited for without a thread: with their limit, 64 MiB."""
+FIRST_REQUEST = 2.0
+"""Seconds in which a process that retires waits for the first request on a connection of TLS. Few clients would try again."""
 ENDING = 0.1
 """Seconds for threads to end that run nothing; who runs an application still is left behind."""
 
@@ -260,6 +262,7 @@ class WSGIServer(Rest, Gateway, Admission, Lead, HTTPServer):  # type: ignore[mi
     def drain(self) -> None:
         """Accept nothing more, and give the requests that run `grace_time` to end, or what `grant` has given meanwhile."""
         self.stopping = True
+        self.retired_at = self.clock()
         self.poller.wake()
         self.patience = min(self.patience, self.clock() + self.options.grace_time)
         # The leader may just be accepting: what it has taken is answered before the end.
@@ -451,7 +454,7 @@ class WSGIServer(Rest, Gateway, Admission, Lead, HTTPServer):  # type: ignore[mi
         for handler in list(self.connections.values()):
             if handler.parked:
                 self.end_rest(handler)
-            elif not handler.owned and handler.step in IDLE:
+            elif not handler.owned and handler.step in IDLE and not self.is_awaited(handler):
                 if self.retiring and self.handover is not None and (self.tls is None or handler.step == "greet"):
                     self.handover.give(handler, self.origins.index(handler.base))
                 handler.close()  # of one that was given away our descriptor
@@ -460,6 +463,15 @@ class WSGIServer(Rest, Gateway, Admission, Lead, HTTPServer):  # type: ignore[mi
             self.on_shut_out()
         if not self.connections:
             self.sound_alarm()
+
+    def is_awaited(self, handler: Connection) -> bool:
+        """Whether a first request is to come here still: a successor can't go on with a handshake, or with its outcome."""
+        if not self.retiring or self.tls is None or handler.step == "greet" or getattr(handler, "status", None):
+            return False
+        until = self.retired_at + FIRST_REQUEST
+        handler.deadline = min(handler.deadline, until)
+        self.watch(handler.deadline)
+        return self.clock() < until
 
     # --- Settling: whoever ran the handler ----------------------------------------------------------------------------
 

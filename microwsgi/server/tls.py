@@ -10,12 +10,13 @@ import errno
 import os
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from ssl import SSLContext, SSLObject, SSLSocket
 from time import monotonic, time
 
 from microwsgi.errors import CertificateError, UsageError
-from microwsgi.options import Options
+from microwsgi.options import BY_NAME, Options
 from microwsgi.server.authority import development
 from microwsgi.server.connection import READ, WRITE
 from microwsgi.server.contexts import Pair, Shown, note_name
@@ -137,6 +138,7 @@ class TLS(Handshakes):
         self.renew = renew
         self.seen = self.refused = self.changing = self.look_at_files()
         self.environs: dict[tuple[object, ...], Environ] = {}
+        self.looking = threading.Lock()
         self.next_look = monotonic() + LOOK
         self.context, self.others, self.certificates = self.load()
 
@@ -149,6 +151,7 @@ class TLS(Handshakes):
         self.http_too = options.http_too
         self.seen = self.refused = self.changing = ()
         self.environs = {}
+        self.looking = threading.Lock()
         self.next_look = float("inf")
         context.sslsocket_class = TLSSocket
         if context.sni_callback is None:
@@ -204,7 +207,9 @@ class TLS(Handshakes):
                     found.append("It expires soon: renew it; the new files are used without a restart.")
         found += self.hints
         if self.options.tls_keylog:
-            found.append(f"WARNING: who reads {self.options.tls_keylog} can read all that is sent here (--tls-keylog).")
+            found.append(
+                f"WARNING: who reads {self.options.tls_keylog} can read all that is sent here (--tls-keylog, SSLKEYLOGFILE)."
+            )
         return found
 
     # --- Certificates -----------------------------------------------------------------------------------------------------
@@ -242,22 +247,32 @@ class TLS(Handshakes):
                 found.append((status.st_mtime_ns, status.st_size, status.st_ino))
         return tuple(found)
 
-    def look(self) -> None:
-        """Take new certificates, if there are any that can be used."""
-        self.next_look = monotonic() + LOOK
+    def look(self, *, asked: bool = False) -> None:
+        """Take new certificates, if there are any that can be used; `asked`, by a person, also tell at once of the others."""
+        if not self.looking.acquire(blocking=False):  # it may be this very thread, in a signal's handler
+            self.next_look = 0.0
+            return
+        try:
+            self.next_look = monotonic() + LOOK
+            self.take_changed(asked=asked)
+        finally:
+            self.looking.release()
+
+    def take_changed(self, *, asked: bool) -> None:
+        """The same in one thread at a time."""
         try:
             if self.renew is not None:
                 self.renew()
         except CertificateError as error:
             self.tell(f"The development certificate can't be renewed: {error}")
         now = self.look_at_files()
-        if now in {self.seen, self.refused}:
+        if now == self.seen or (now == self.refused and not asked):
             return
         try:
             self.context, self.others, self.certificates = self.load()
         except CertificateError as error:
             # Between two looks, since key and certificate are not replaced in one moment.
-            if now == self.changing:
+            if now == self.changing or asked:
                 self.refused = now
                 self.tell(f"The changed certificate is not used, the old one serves on: {error}")
             self.changing = now
@@ -275,8 +290,10 @@ class TLS(Handshakes):
 def make_tls(options: Options, ssl_context: object = None) -> TLS:
     """What `WSGIServer` takes for `tls`: of the options, or of an SSLContext, a (certificate, key) or "adhoc".
 
-    The values of `ssl_context` are Werkzeug's. Raises CertificateError.
+    The values of `ssl_context` are Werkzeug's. Raises CertificateError, and UsageError for options that say the contrary.
     """
+    if ssl_context is not None:
+        refuse_both(options, OF_CONTEXT if isinstance(ssl_context, SSLContext) else OF_CERTIFICATE)
     if isinstance(ssl_context, SSLContext):
         return TLS.of(ssl_context, options)
     if ssl_context == "adhoc" or (options.tls and not options.tls_cert and ssl_context is None):
@@ -293,6 +310,18 @@ def make_tls(options: Options, ssl_context: object = None) -> TLS:
         raise UsageError("--tls-key has no --tls-cert beside it: give both.")
     pairs = [Pair(name, key) for name, key in zip(certificates, [*keys, *[""] * len(certificates)], strict=False)]
     return TLS(pairs, options)
+
+
+OF_CERTIFICATE = ("tls_cert", "tls_key")
+OF_CONTEXT = (*OF_CERTIFICATE, "tls_password_file", "tls_min", "tls_client_ca", "tls_client", "tls_keylog")
+"""Options that an SSLContext has its own settings for; it is used as whoever made it has left it."""
+
+
+def refuse_both(options: Options, names: tuple[str, ...]) -> None:
+    """Refuse what is said twice, in two ways. Raises UsageError."""
+    for name in names:
+        if getattr(options, name) != BY_NAME[name].default:
+            raise UsageError(f"ssl_context says that already: leave out {BY_NAME[name].flag}, or ssl_context.")
 
 
 UNTRUSTED = "the client does not trust this certificate; with the development CA: microwsgi certs trust"

@@ -21,7 +21,7 @@ from wsgiref.util import FileWrapper
 
 import pytest
 
-from microwsgi.errors import CertificateError
+from microwsgi.errors import CertificateError, UsageError
 from microwsgi.options import Options
 from microwsgi.server.connection import READ, WRITE
 from microwsgi.server.server import make_server
@@ -431,9 +431,9 @@ def test_a_trickled_hello_is_served_when_it_is_whole(authority: Authority) -> No
         (b"\x16\x03\x01\x00\x05hello", "TLS handshake failed"),
         (b"\x16\xff\xff\xff\xff" + b"\xff" * 100, "TLS handshake failed"),
         (b"\x16" * 20_000, "TLS handshake failed"),
-        (b"\x80\x2e\x01\x00\x02", "400"),
-        (b"\x15\x03\x01\x00\x02\x02\x28\r\n\r\n", "400"),
-        (os.urandom(50).replace(b"\x16", b"x") + b"\r\n\r\n", "400"),
+        (b"\x80\x2e\x01\x00\x02", "neither TLS nor HTTP"),
+        (b"\x15\x03\x01\x00\x02\x02\x28\r\n\r\n", "neither TLS nor HTTP"),
+        (b"x" + os.urandom(50) + b"\r\n\r\n", "400"),
     ],
 )
 def test_garbage_is_one_line_and_no_traceback(authority: Authority, sent: bytes, said: str) -> None:
@@ -479,6 +479,18 @@ def test_mutated_hellos_leave_no_traceback_and_nothing_behind(authority: Authori
             good.sendall(GET)
             assert answer(good) == b"hello"
         assert "Traceback" not in server.errors.text.getvalue()
+
+
+def test_what_is_neither_is_told_of_once_and_no_request(authority: Authority) -> None:
+    """SSL 2's hello and an alert, as scanners send them by the hundred."""
+    with Secure(authority, hello) as server:
+        for sent in [b"\x80\x2e\x01\x00\x02", b"\x15\x03\x01\x00\x02\x02\x28"] * 20:
+            with server.connect() as client:
+                client.sendall(sent)
+                client.shutdown(socket.SHUT_WR)
+                assert receive(client) == b""
+        assert server.errors.wait_for("neither TLS nor HTTP").count("\n") == 1
+        assert not server.server.requests
 
 
 def test_the_same_complaint_is_not_repeated(authority: Authority) -> None:
@@ -789,6 +801,32 @@ def test_a_context_of_ones_own(authority: Authority) -> None:
         said = told(client)
     assert said["SSL_TLS_SNI"] == "localhost"
     assert "SSL_SERVER_S_DN" not in said
+
+
+@pytest.mark.parametrize(
+    ("given", "flag"),
+    [
+        ({"tls_cert": ("a.pem",)}, "--tls-cert"),
+        ({"tls_key": ("a.pem",)}, "--tls-key"),
+        ({"tls_min": "1.3"}, "--tls-min"),
+        ({"tls_client_ca": "ca.pem"}, "--tls-client-ca"),
+        ({"tls_client": "optional"}, "--tls-client"),
+        ({"tls_keylog": "keys"}, "--tls-keylog"),
+    ],
+)
+def test_options_do_not_change_a_context_of_ones_own(given: dict[str, object], flag: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with pytest.raises(UsageError, match=f"leave out {flag}, or ssl_context"):
+        make_tls(Options(**given), context)
+    assert make_tls(Options(tls=True, http_too=True, handshake_time=1), context).context is context
+
+
+def test_a_pair_of_files_is_given_once(authority: Authority) -> None:
+    with pytest.raises(UsageError, match="leave out --tls-cert"):
+        make_tls(Options(tls_cert=("a.pem",)), (authority.leaf("localhost"), None))
+    assert (
+        make_tls(Options(tls_min="1.3"), (authority.leaf("localhost"), None)).context.minimum_version.name == "TLSv1_3"
+    )
 
 
 # --- Programs -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,129 @@
+"""New certificates without a restart: files are replaced, HUP is sent, and no request fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.running import LIMIT, Running
+from tests.server.authority import Authority
+
+Command = Callable[..., Running]
+USED, REFUSED = "A new certificate is used", "is not used, the old one serves on"
+MODES = pytest.mark.parametrize("mode", [(), ("--workers", "2"), ("--reload",)], ids=["single", "workers", "reload"])
+SWAPS = 6
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+class Load(threading.Thread):
+    """Requests without end over TLS, each on a connection of its own, beside one connection that stays."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        super().__init__()
+        self.address = "127.0.0.1", port
+        self.context = context
+        self.serials: list[str] = []
+        self.failure = ""
+        self.over = threading.Event()
+        self.kept = self.connect()
+
+    def connect(self) -> ssl.SSLSocket:
+        return self.context.wrap_socket(socket.create_connection(self.address, LIMIT), server_hostname="localhost")
+
+    def run(self) -> None:
+        try:
+            while not self.over.is_set():
+                self.kept = self.ask(self.kept)
+                with self.connect() as new:
+                    self.serials.append(str((new.getpeercert() or {})["serialNumber"]))
+                    self.ask(new)
+        except (OSError, AssertionError) as error:
+            self.failure = repr(error)
+        finally:
+            self.kept.close()
+
+    def ask(self, client: ssl.SSLSocket) -> ssl.SSLSocket:
+        """A request; the connection for the next: another one where a process that retires has closed this one orderly."""
+        try:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            data = client.recv(1 << 16)
+        except ConnectionError:
+            data = b""
+        if not data:  # closed while idle, before the request: a client asks anew (RFC 9112 9.3.1)
+            assert client is self.kept
+            client.close()
+            return self.ask(self.connect())
+        assert data.startswith(b"HTTP/1.1 200 ")
+        return client
+
+    def wait_for_another(self, than: set[str]) -> str:
+        """The serial number of a certificate that was not seen before."""
+        end = time.monotonic() + LIMIT
+        while not self.failure:
+            for serial in reversed(self.serials[-3:]):
+                if serial not in than:
+                    return serial
+            assert time.monotonic() < end, "no new certificate was seen"
+            self.over.wait(0.001)
+        raise AssertionError(self.failure)
+
+
+def start(command: Command, folder: Path, *mode: str) -> Running:
+    return command("serve", "apps.echo:app", "--port", "0", "--access-log", str(folder / "access.log"),
+                   "--tls-cert", str(folder / "served.pem"), *mode)  # fmt: skip
+
+
+@MODES
+def test_no_request_fails_while_certificates_are_replaced(
+    command: Command, authority: Authority, tmp_path: Path, mode: tuple[str, ...]
+) -> None:
+    served = tmp_path / "served.pem"
+    shutil.copy(authority.leaf("localhost", name="first"), served)
+    running = start(command, tmp_path, *mode)
+    load = Load(int(running.url().rpartition(":")[2]), authority.client())
+    load.start()
+    try:
+        seen = {load.wait_for_another(set())}
+        for number in range(SWAPS):
+            os.replace(authority.leaf("localhost", name=f"next{number}"), served)
+            running.send_signal(signal.SIGHUP)
+            seen.add(load.wait_for_another(seen))
+    finally:
+        load.over.set()
+        load.join(LIMIT)
+    assert load.failure == ""
+    assert len(seen) == SWAPS + 1
+    assert running.stop() == 0
+
+
+@MODES
+def test_hup_has_certificates_looked_at_at_once(
+    command: Command, authority: Authority, tmp_path: Path, mode: tuple[str, ...]
+) -> None:
+    """And not with the next connection, as without it: there is none here."""
+    served = tmp_path / "served.pem"
+    shutil.copy(authority.leaf("localhost", name="first"), served)
+    running = start(command, tmp_path, *mode)
+    running.url()
+    os.replace(authority.leaf("localhost", name="second"), served)
+    running.send_signal(signal.SIGHUP)
+    running.line(USED)
+    if mode:
+        running.line("loaded anew")
+    served.write_text("broken")
+    running.send_signal(signal.SIGHUP)
+    running.line(REFUSED)
+    assert running.stop() == 0
