@@ -396,8 +396,15 @@ def look_at_certificates(server: WSGIServer) -> None:
 
 def still_running(server: WSGIServer) -> None:
     """Say what a server that stops waits for."""
-    if running := server.in_flight():
+    if what := waited_for(server):
         start = "\r" if is_terminal(sys.stderr) else ""  # over the ^C
-        line, seconds = max(running, key=lambda request: request[1])
-        what = f"{counted(len(running), 'request')} ({escaped(line.rpartition(' ')[0])}, {seconds:.1f} s)"
         say(f"{start}Stopping; waiting for {what}. Ctrl-C again to stop now.")
+
+
+def waited_for(server: WSGIServer) -> str:
+    """How many requests run, and which of them runs longest; "" for none."""
+    running = server.in_flight()
+    if not running:
+        return ""
+    line, seconds = max(running, key=lambda request: request[1])
+    return f"{counted(len(running), 'request')} ({escaped(line.rpartition(' ')[0])}, {seconds:.1f} s)"

@@ -6,6 +6,7 @@ children do, what is said on the terminal, and what is shown when the applicatio
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -45,6 +46,7 @@ from microwsgi.serving import (
     say,
     show_running,
     still_running,
+    waited_for,
 )
 
 ELSEWHERE = "The application can't be loaded; the server's terminal says why."
@@ -108,14 +110,22 @@ def live(
         if worker.wait_for_word() != "serve":
             return
         worker.on_stop = still_running
+        worker.on_reminder = still_retiring
         worker.orders["running"] = show_running
         worker.orders["certificates"] = look_at_certificates
         worker.orders["reopen"] = terminal.service.reopen_in_child
         worker.attend(server)
+        signal.signal(signal.SIGTERM, lambda *_: worker.finish(server))
         prompt = one_prompt(server, worker.take_terminal, worker.leave_terminal)
         with prompt, slow_requests(server, options.slow):
             server.serve_forever()
         worker.tell(report=server.figures())
+
+
+def still_retiring(server: WSGIServer) -> None:
+    """Say what a child with old code waits for."""
+    if what := waited_for(server):
+        say(f"Process {os.getpid()}, with the old code, still waits for {what}; `kill {os.getpid()}` ends it.")
 
 
 def live_spawned(worker: Worker, listeners: list[socket.socket], what: list[object]) -> None:

@@ -175,6 +175,29 @@ def test_a_request_that_runs_is_finished_by_the_old_code(command: Command, folde
     assert running.stop() == 0
 
 
+@pytest.mark.parametrize("end", ["kill", "Ctrl-C"])
+def test_a_request_without_end_is_told_of_and_ended_by_who_wants_that(command: Command, folder: Path, end: str) -> None:
+    running = command("serve", "main", "-p", "0", "--reload", "--grace-time", "0.1", cwd=folder)
+    url = running.url()
+    with ThreadPoolExecutor() as pool:
+        endless = pool.submit(fetch, url, "/gate")
+        eventually(True, (folder / "began").exists)
+        (folder / "helper.py").write_text("VALUE = 2\n")
+        told = running.line(r"Process \d+, with the old code, still waits for 1 request \(GET /gate, \d+\.\d s\)")
+        found = re.search(r"`kill (\d+)` ends it", told)
+        assert found
+        if end == "kill":
+            os.kill(int(found[1]), signal.SIGTERM)
+        else:
+            running.send_signal(signal.SIGINT)
+        running.line("1 of the requests had not ended after grace_time, and are cut off")
+        with pytest.raises((RemoteDisconnected, ConnectionResetError)):
+            endless.result(LIMIT)
+    eventually(False, Path(f"/proc/{found[1]}").exists)
+    if end == "kill":
+        assert value(url) == "2", "the new code serves on"
+
+
 def test_a_stop_waits_for_what_old_code_runs_too(command: Command, folder: Path) -> None:
     running = command("serve", "main", "-p", "0", "--reload", cwd=folder)
     url = running.url()

@@ -3,7 +3,8 @@
 The parent steers by words on a channel and not by signals, since applications replace signal handlers.
 
     serve, show, leave    the answer to "ready" or "failed": serve; serve what went wrong, as there is nothing else; end
-    retire                a successor serves: accept nothing more, finish what runs however long it takes, end
+    retire                a successor serves: accept nothing more, finish what runs however long it takes, end; tell of what
+                          takes long
     stop                  the same within grace_time
     now                   wait for nothing
     prompt                the terminal is yours
@@ -23,6 +24,9 @@ from microwsgi.server.channel import Channel
 from microwsgi.server.handover import Handover
 from microwsgi.server.server import WSGIServer
 
+FIRST_REMINDER, LATER = 5.0, 12
+"""Seconds after which a retired child tells what it still runs; and how many times as long until the next time."""
+
 
 class Worker:
     """The child's end of the channel; `orders` has what is done for each word while it serves, and may be added to."""
@@ -33,6 +37,7 @@ class Worker:
         self.words = words(channel)
         self.handover = handover
         self.on_stop: Callable[[WSGIServer], object] = bool
+        self.on_reminder: Callable[[WSGIServer], object] = bool  # what a retired child does to be remembered
         self.terminal = threading.Semaphore(0)  # released when the parent has given the terminal to this process
         self.orders: dict[str, Callable[[WSGIServer], object]] = {
             "retire": self.retire,
@@ -66,12 +71,25 @@ class Worker:
         server.retiring = True
         server.on_shut_out = partial(self.tell, shut=True)
         server.request_stop()
+        threading.Thread(target=self.remind, args=(server,), name="microwsgi-retired", daemon=True).start()
+
+    def remind(self, server: WSGIServer) -> None:
+        """Tell again and again, and less and less often, what is still waited for; but not a person at the debugger's prompt."""
+        pause = FIRST_REMINDER
+        while not server.ended.wait(pause):
+            if not server.pauses:
+                self.on_reminder(server)
+                pause *= LATER
 
     def stop(self, server: WSGIServer) -> None:
-        """Finish what runs; a retiring one has its `grace_time` from now on."""
+        """The parent's stop."""
+        self.finish(server)
+        self.on_stop(server)
+
+    def finish(self, server: WSGIServer) -> None:
+        """Finish what runs; a retired one, too, has its `grace_time` from now on."""
         server.grant(self.grace_time)
         server.request_stop()
-        self.on_stop(server)
 
     def end(self, server: WSGIServer) -> None:
         """Wait for nothing."""
