@@ -24,7 +24,7 @@ from importlib.machinery import (
 from types import CodeType
 
 from microwsgi.diagnosis import STANDARD, library
-from microwsgi.server.watch import digest, digest_of
+from microwsgi.server.watch import GONE, digest, digest_of
 
 SHARED = {"microwsgi", "webob"}
 """Packages that a parent imports for its children, beside the standard library."""
@@ -126,7 +126,11 @@ class Loader(SourceFileLoader):
         path = self.get_filename(fullname)
         if library(path):
             return super().get_code(fullname)
-        data = self.get_data(path)
+        try:
+            data = self.get_data(path)
+        except OSError:
+            self.imports.read[path] = GONE  # so that it is watched until it can be read
+            raise
         return self.imports.code(path, data, lambda: self.source_to_code(data, path))
 
 

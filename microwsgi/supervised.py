@@ -30,6 +30,7 @@ from microwsgi.server.handshake import Handshakes
 from microwsgi.server.hosts import Hosts, is_here
 from microwsgi.server.inflight import slow_requests
 from microwsgi.server.processes import fork, fork_is_safe, spawn
+from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import urls
 from microwsgi.server.supervisor import Supervisor
 from microwsgi.server.watch import Watch
@@ -64,8 +65,8 @@ def run(application: object, options: Options, ssl_context: object = None) -> No
         terminal = Terminal(options, listeners, tls, outside)
         watch = None
         if options.reload:
-            exclude = options.reload_exclude
-            watch = Watch(options.app_dir, options.reload_include, exclude, polling=options.reload_poll)
+            include, exclude, polling = options.reload_include, options.reload_exclude, options.reload_poll
+            watch = Watch(options.app_dir, include, exclude, polling=polling, tell=terminal.looks)
         begin = partial(fork, live=partial(live, application, options, listeners, terminal))
         if not fork_is_safe():
             if ssl_context is not None:
@@ -203,6 +204,10 @@ class Terminal(Notices):
     def died(self, child: Child, how: str, pause: float) -> None:
         """Say who is dead, and when there is another."""
         self.service.say(f"Worker {child.pid} {how}; another takes its place{f' in {pause:g} s' if pause else ''}.")
+
+    def looks(self, why: str) -> None:
+        """Say that the system does not tell of changes."""
+        self.service.say(f"Changes are looked for a few times a second, as with --reload-poll: {why}.")
 
     def prompting(self) -> None:
         """Remember how the terminal was set before the line editor sets it for itself."""

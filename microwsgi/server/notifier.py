@@ -11,6 +11,7 @@ import os
 import struct
 import time
 from collections.abc import Callable, Collection
+from fnmatch import fnmatch
 
 NEVER = float("inf")
 
@@ -80,7 +81,7 @@ class Polling:
         return now + max(self.PAUSE, self.took * self.SHARE)
 
 
-MODIFY, CLOSE_WRITE, MOVED_FROM, MOVED_TO, CREATE, DELETE = 0x2, 0x8, 0x40, 0x80, 0x100, 0x200
+MODIFY, ATTRIB, CLOSE_WRITE, MOVED_FROM, MOVED_TO, CREATE, DELETE = 0x2, 0x4, 0x8, 0x40, 0x80, 0x100, 0x200
 DELETE_SELF, MOVE_SELF, UNMOUNT, OVERFLOW, IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
 ONLYDIR, IS_FOLDER = 0x01000000, 0x40000000
 NAMES = MOVED_FROM | MOVED_TO | CREATE | DELETE
@@ -100,16 +101,17 @@ class Inotify:
         known: Collection[str],
         listed: Collection[str],
         forget: Callable[[str], object],
-        *,
-        every_name: bool = False,
+        names: Collection[str] = ("*.py",),
+        tell: Callable[[str], object] = bool,
     ) -> None:
         self.known = known  # the files that matter
         self.listed = listed  # their folders
         self.forget = forget  # called with a folder that is not there any more
-        self.every_name = every_name  # not only files of Python matter
+        self.patterns = names  # of files that matter when they come
+        self.tell = tell  # called with the reason when looking must help
         self.system = ctypes.CDLL(None, use_errno=True)
         self.descriptor = self.call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
-        self.names: dict[int, set[str]] = {}  # of each watch: several names may lead to one folder
+        self.places: dict[int, set[str]] = {}  # of each watch: several names may lead to one folder
         self.writing: set[str] = set()
         self.files: set[str] = set()  # what may have changed, and has not been asked for yet
         self.folders: set[str] = set()
@@ -132,9 +134,10 @@ class Inotify:
 
     def add(self, folder: str) -> bool:
         """Have a folder watched; False if that can't be."""
-        watched = self.add_watch(folder, CLOSE_WRITE | NAMES | DELETE_SELF | MOVE_SELF | ONLYDIR)
-        if not watched and ctypes.get_errno() == errno.ENOSPC:
-            self.polling = self.polling or Polling(self.known, self.listed)
+        watched = self.add_watch(folder, CLOSE_WRITE | ATTRIB | NAMES | DELETE_SELF | MOVE_SELF | ONLYDIR)
+        if not watched and ctypes.get_errno() == errno.ENOSPC and self.polling is None:
+            self.polling = Polling(self.known, self.listed)
+            self.tell("as many folders and files as fs.inotify.max_user_watches are watched")
         return watched or self.polling is not None
 
     def add_file(self, path: str) -> None:
@@ -147,14 +150,16 @@ class Inotify:
             number = self.call("inotify_add_watch", self.descriptor, os.fsencode(path), mask)
         except OSError:
             return False
-        self.names.setdefault(number, set()).add(path)
+        self.places.setdefault(number, set()).add(path)
         return True
 
     def remove(self, folder: str) -> None:
         """End a folder's watch, which would stay with a folder that was moved."""
-        for number in [number for number, names in self.names.items() if folder in names]:
-            self.names.pop(number)
-            self.system.inotify_rm_watch(self.descriptor, number)
+        for number, names in list(self.places.items()):
+            names.discard(folder)
+            if not names:
+                del self.places[number]
+                self.system.inotify_rm_watch(self.descriptor, number)
 
     def read(self) -> tuple[set[str], set[str]]:
         """Files and folders that may have changed."""
@@ -190,18 +195,20 @@ class Inotify:
 
     def happened(self, number: int, mask: int, name: str) -> None:
         """One event: what it may mean."""
-        places = self.names.get(number, set())
+        places = self.places.get(number, set())
         if mask & OVERFLOW:
             self.files |= set(self.known)
             self.folders |= set(self.listed)
             self.writing.clear()
         elif mask & LOST:
-            self.names.pop(number, None)
+            self.places.pop(number, None)
             for place in list(places & set(self.listed)):
                 self.forget(place)
                 self.files |= set(self.known)
         elif mask & MODIFY:
             self.writing |= places
+        elif mask & ATTRIB:
+            self.files |= {os.path.join(folder, name) for folder in places}  # it may be readable now
         elif not name:
             self.writing -= places
             self.files |= places
@@ -215,7 +222,12 @@ class Inotify:
             return
         self.writing -= paths
         self.files |= paths
-        relevant = mask & IS_FOLDER or self.every_name or any(path.endswith(".py") for path in paths)
+        for link in paths & set(self.listed) if mask & NAMES else ():
+            self.forget(link)  # a folder's name leads to another one, or nowhere
+            self.files |= set(self.known)
+        name = os.path.basename(next(iter(paths), ""))
+        # What has a module's name may be a link to a package.
+        relevant = mask & IS_FOLDER or name.isidentifier() or any(fnmatch(name, pattern) for pattern in self.patterns)
         if relevant and (mask & NAMES or not paths <= set(self.known)):
             self.folders |= folders
 

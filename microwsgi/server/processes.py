@@ -7,6 +7,7 @@ a spawned one begins from nothing but the sockets.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import json
 import os
 import signal
@@ -22,6 +23,11 @@ from importlib import import_module
 from microwsgi.server.channel import Channel
 from microwsgi.server.handover import Handover
 from microwsgi.server.worker import Worker
+
+POOLS = 0.5
+"""Seconds that pools of threads and processes have to end with their process."""
+PR_SET_PDEATHSIG = 1
+"""prctl(2): which signal a process gets when its parent dies."""
 
 
 class Parent:
@@ -104,6 +110,7 @@ def be_child(parent: Parent, theirs: socket.socket, live: Callable[[Worker], obj
     for number in parent.on_signal:
         signal.signal(number, signal.SIG_DFL)
     be_steered()
+    follow_parent()
     parent.close()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, parent.on_signal)
     live(Worker(Channel(theirs), parent.handover, parent.trouble))
@@ -114,6 +121,7 @@ def run_to_end(live: Callable[[], object]) -> None:
     code = 1
     try:
         live()
+        end_pools()
         atexit._run_exitfuncs()  # noqa: SLF001 - the interpreter would, but it is not to wait for those threads
         code = 0
     except BaseException:  # noqa: BLE001 - nothing of a parent's may run on in its child
@@ -125,6 +133,17 @@ def run_to_end(live: Callable[[], object]) -> None:
             except (AttributeError, OSError, ValueError):
                 pass
         os._exit(code)
+
+
+def end_pools() -> None:
+    """Have pools of concurrent.futures end, as the interpreter would: else multiprocessing waits for their processes for ever.
+
+    A pool that is at work is not waited for long: threads that the application has left do not keep the process.
+    """
+    ends = [*reversed(getattr(threading, "_threading_atexits", ()))]  # there is no public name for them
+    ending = threading.Thread(target=lambda: [end() for end in ends], name="microwsgi-pools", daemon=True)
+    ending.start()
+    ending.join(POOLS)
 
 
 def fork_is_safe() -> bool:
@@ -153,6 +172,7 @@ spawned(*rest)
 def spawned(call: str, numbers: list[int], count: int, trouble: str, what: object) -> None:
     """The other side of `spawn`."""
     be_steered()
+    follow_parent()
     theirs, *shared = (socket.socket(fileno=number) for number in numbers)
     worker = Worker(Channel(theirs), Handover(*shared[count:]) if shared[count:] else None, trouble)
     module, _, name = call.partition(":")
@@ -164,3 +184,13 @@ def be_steered() -> None:
     for name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), nothing)
+
+
+def follow_parent() -> None:
+    """Get TERM when the parent is killed: who imports the application does not listen to the channel.
+
+    Linux alone does that; elsewhere an import is finished first. Later TERM has a process finish what it runs, as that end of
+    the channel does.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

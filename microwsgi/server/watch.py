@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from glob import glob, has_magic
 from hashlib import blake2b
@@ -51,11 +51,18 @@ class Watch:
     """The files that matter, and what they held when they were looked at last. All paths are absolute.
 
     `include` has patterns of files that matter beside those that are imported, as glob has them, relative to `folder`. What
-    matches `exclude`, with its path, its name or the name of a folder above it, does not matter.
+    matches `exclude`, with its path, its name or the name of a folder above it, does not matter. `tell` is called with the
+    reason if the system does not tell of changes, and looking must do.
     """
 
     def __init__(
-        self, folder: str, include: Iterable[str] = (), exclude: Iterable[str] = (), *, polling: bool = False
+        self,
+        folder: str,
+        include: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        *,
+        polling: bool = False,
+        tell: Callable[[str], object] = bool,
     ) -> None:
         self.folder = os.path.abspath(folder)
         self.include = [os.path.join(self.folder, pattern) for pattern in include]
@@ -70,9 +77,10 @@ class Watch:
         self.notifier: Inotify | Polling = Polling(self.known, self.listed)
         if sys.platform == "linux" and not polling:
             try:
-                self.notifier = Inotify(self.known, self.listed, self.forget, every_name=bool(self.include))
-            except OSError:
-                pass  # too many users of it; a container that has none
+                names = ["*.py", *map(os.path.basename, self.include)]
+                self.notifier = Inotify(self.known, self.listed, self.forget, names, tell)
+            except OSError as error:
+                tell(f"inotify is not to be had: {error.strerror}")  # fs.inotify.max_user_instances; some containers
         self.want({}, [self.folder])
         self.search()
         self.next_look = self.notifier.next_read(time.monotonic())

@@ -74,7 +74,7 @@ class Worker:
         threading.Thread(target=self.remind, args=(server,), name="microwsgi-retired", daemon=True).start()
 
     def remind(self, server: WSGIServer) -> None:
-        """Tell again and again, and less and less often, what is still waited for; but not a person at the debugger's prompt."""
+        """Tell less and less often what is still waited for; but don't disturb a person at the debugger's prompt."""
         pause = FIRST_REMINDER
         while not server.ended.wait(pause):
             if not server.pauses:

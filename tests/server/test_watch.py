@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -230,12 +231,95 @@ def test_where_the_system_watches_no_more_folders_they_are_looked_at(
     monkeypatch.setattr(Inotify, "call", call)
     monkeypatch.setattr(Inotify, "events", lambda self: b"")
     (tmp_path / "a.py").write_text("# a.py\n")
-    watch = Watch(str(tmp_path))
+    told: list[str] = []
+    watch = Watch(str(tmp_path), tell=told.append)
     watch.want([str(tmp_path / "a.py")], [])
     assert changes(watch) == []
     (tmp_path / "a.py").write_text("# other\n")
     assert changes(watch, "a.py")
     assert watch.next_look < time.monotonic() + 1
+    assert told == ["as many folders and files as fs.inotify.max_user_watches are watched"]
+
+
+def test_where_the_system_has_no_inotify_left_files_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(self: Inotify, name: str, *arguments: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Inotify, "call", call)
+    monkeypatch.setattr(sys, "platform", "linux")
+    told: list[str] = []
+    watch = Watch(str(tmp_path), tell=told.append)
+    assert isinstance(watch.notifier, Polling)
+    assert told == ["inotify is not to be had: Too many open files"]
+
+
+@pytest.fixture
+def nobody() -> Iterator[Path]:
+    """A folder of a user who must not read everything: whom the tests run as, or, where that is root, nobody."""
+    with tempfile.TemporaryDirectory(prefix="microwsgi-watch-") as folder:
+        root = os.geteuid() == 0
+        if root:
+            os.chown(folder, 65534, 65534)
+            os.seteuid(65534)
+        yield Path(folder)
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("polling", [False, True])
+def test_a_file_that_can_be_read_again_is_noticed(nobody: Path, polling: bool) -> None:
+    """As an editor of root's may leave it for a moment, or until somebody notices."""
+    path = nobody / "a.py"
+    path.write_text("# a.py\n")
+    watch = Watch(str(nobody), polling=polling)
+    watch.want([str(path)], [str(nobody)])
+    assert changes(watch) == []
+    path.chmod(0)
+    assert changes(watch, "a.py")
+    path.chmod(0o644)
+    assert changes(watch, "a.py")
+    watch.close()
+
+
+def test_a_link_to_a_folder_that_leads_elsewhere_is_noticed(make: Make, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.py").write_text(f"# {name}\n")
+    (tmp_path / "now").symlink_to(tmp_path / "one")
+    watch = make()
+    watch.want([str(tmp_path / "now" / "a.py"), str(tmp_path / "one" / "a.py")], [str(tmp_path)])
+    assert changes(watch) == []
+    (tmp_path / "next").symlink_to(tmp_path / "two")
+    (tmp_path / "next").rename(tmp_path / "now")
+    assert changes(watch, "now/a.py")
+    (tmp_path / "two" / "a.new").write_text("# three\n")
+    (tmp_path / "two" / "a.new").rename(tmp_path / "two" / "a.py")
+    assert changes(watch, "now/a.py")
+    (tmp_path / "one" / "a.new").write_text("# four\n")
+    (tmp_path / "one" / "a.new").rename(tmp_path / "one" / "a.py")
+    assert changes(watch, "one/a.py"), "the folder that was linked is still watched by its own name"
+
+
+def test_a_file_of_no_interest_that_comes_costs_no_search(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Databases make and remove a journal with each transaction."""
+    watch = make("a.py", include=("**/*.html",))
+    if isinstance(watch.notifier, Polling):
+        return  # it looks at folders, not at names
+    searches: list[int] = []
+    search = watch.search
+    monkeypatch.setattr(watch, "search", lambda: searches.append(1) or search())  # type: ignore[func-returns-value]
+    (tmp_path / "data-journal").write_text("")
+    (tmp_path / "data-journal").unlink()
+    (tmp_path / "a.py").write_text("# other\n")
+    assert changes(watch, "a.py")
+    assert not searches
+    (tmp_path / "new.html").write_text("")
+    assert changes(watch, "new.html")
+    assert searches
 
 
 def test_what_was_read_before_it_was_watched_is_compared(make: Make, tmp_path: Path) -> None:
