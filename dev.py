@@ -221,6 +221,12 @@ def fuzz(*arguments: str) -> None:
     become(PYTHON, "-m", "tests.fuzz", *arguments)
 
 
+def tls_scan() -> None:
+    """Have sslyze look at a server with TLS, by Mozilla's recommendations."""
+    prepare("scan")
+    become(PYTHON, "-m", "tests.tls_scan")
+
+
 def build() -> None:
     """Make a wheel and an sdist in dist."""
     prepare("dev")
@@ -237,7 +243,10 @@ def clean() -> None:
             os.unlink(path)
 
 
-COMMANDS = {function.__name__: function for function in (serve, test, coverage, soak, check, bench, fuzz, build, clean)}
+COMMANDS = {
+    function.__name__.replace("_", "-"): function
+    for function in (serve, test, coverage, soak, check, bench, fuzz, tls_scan, build, clean)
+}
 
 
 def usage() -> str:
