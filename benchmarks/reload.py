@@ -16,6 +16,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from benchmarks import wrk
+from benchmarks.confidence import percentile
 from benchmarks.footprint import free_port
 from benchmarks.processes import CORES, ROOT, Process, Server, Unavailable
 from benchmarks.rows import Row, against, own
@@ -187,7 +188,7 @@ def measure_reload(name: str, python: str, log: str) -> Figures:
             save(folder, 5, value)
             times.append(wait_for(port, str(value)))
     times.sort()
-    return {"p50": statistics.median(times), "p99": times[int(len(times) * 0.99)], "max": times[-1]}
+    return {"p50": statistics.median(times), "p99": percentile(times, 0.99), "max": times[-1]}
 
 
 def idling(extra: int) -> Callable[[str, str, str], Figures]:
