@@ -1,63 +1,147 @@
-"""What changed since an earlier report, and whether it is more than chance."""
+"""What changed since an earlier report, and whether it is more than chance, or than the machine.
+
+The peers are the control: where their code is the same in both reports and their figures moved as much as ours, it was the
+machine that changed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.confidence import Interval, ratio_interval
+from benchmarks.confidence import LEVEL, Interval, ratio_interval
 from benchmarks.latency import OURS
 from benchmarks.report import Report
+from benchmarks.servers import KINDS
 
 LATENCIES = ("p50", "p99", "cpu_us")
-COSTS = ("cpu_us", "seconds", "rss_kib", "kib_each", "p99")
+COSTS = ("cpu_us", "seconds", "rss_kib", "kib_each", "core_percent", "p50", "p99")
 SMALL = 0.02  # a change below this share is not told as one, however sure it is
+TOLD = ("worse", "better", "machine", "unsure", "same")
+FACTS = {"python": "Python", "processor": "processor", "cores": "cores", "system": "system"}
+
+Values = dict[str, list[float]]  # subject to a figure's value in each round
 
 
 class Change(NamedTuple):
-    """One figure of ours: before, now, their ratio with its interval, and the verdict on it."""
+    """One figure of ours: before, now, their ratio with its interval, the peers' own ratio, and the verdict on it."""
 
     what: str
+    figure: str
     before: float
     now: float
     ratio: float
     interval: Interval
-    verdict: str  # better, worse, same, or unsure
+    peers: float | None
+    verdict: str  # one of TOLD
 
 
-def changes(old: Report, new: Report) -> Iterator[Change]:
-    """Depths, latencies and costs that both reports have, ours only: the peers did not change, the machine may have."""
-    for name in new.stacks:
+def changes(old: Report, new: Report) -> list[Change]:
+    """Depths, latencies and costs of ours that both reports have; what changed comes first."""
+    found = [*depths(old, new)]
+    before, now, same = costs(old), costs(new), same_peers(old, new)
+    for key in now:
+        if key in before:
+            found += change(
+                *key, before[key].get(OURS, []), now[key].get(OURS, []), control(before[key], now[key], same)
+            )
+    return sorted(found, key=lambda each: TOLD.index(each.verdict))
+
+
+def only_in(one: Report, other: Report) -> list[str]:
+    """The rows and workloads that the other has not."""
+    there = {what for what, _ in costs(other)}
+    return list(dict.fromkeys(what for what, _ in costs(one) if what not in there))
+
+
+def differences(old: Report, new: Report) -> list[str]:
+    """Why the two can't well be compared: another machine or Python, or too much noise."""
+    told = []
+    for key, word in FACTS.items():
+        before, now = (str({**each.machine, **each.machine["versions"]}.get(key)) for each in (old, new))
+        if before != now:
+            told.append(f"another {word}: {before} before, {now} now")
+    for each, when in ((old, "earlier"), (new, "this")):
+        if reason := each.noise.too_noisy():
+            told.append(f"{when} run was too noisy: {reason}")
+    return told
+
+
+def depths(old: Report, new: Report) -> Iterator[Change]:
+    for name, depth in new.stacks.items():
         if name in old.stacks and name.startswith(OURS):
-            before, now = len(old.stacks[name].frames), len(new.stacks[name].frames)
+            before, now = len(old.stacks[name].frames), len(depth.frames)
             verdict = "same" if before == now else "better" if now < before else "worse"
-            yield Change(f"stack of {name}, frames", before, now, now / before, (now / before, now / before), verdict)
-    for name, result in new.latency.items():
+            yield Change(
+                f"stack of {name}", "frames", before, now, now / before, (now / before, now / before), None, verdict
+            )
+
+
+def costs(report: Report) -> dict[tuple[str, str], Values]:
+    """All that is less when it is better, by row and figure."""
+    found: dict[tuple[str, str], Values] = {}
+    for name, result in report.latency.items():
         for figure in LATENCIES:
-            if name in old.latency:
-                yield from change(
-                    f"{name} {figure}", old.latency[name].values(OURS, figure), result.values(OURS, figure)
-                )
-    for name, row in new.throughput.items():
+            found[f"latency, {name}", figure] = {each: result.values(each, figure) for each in result.names()}
+    for name, row in report.throughput.items():
+        loaded = any("requests" in figures for by in row.rounds for figures in by.values())
         for figure in COSTS:
-            if name in old.throughput:
-                pair = [
-                    [by[OURS][figure] for by in each.rounds if figure in by.get(OURS, {})]
-                    for each in (old.throughput[name], row)
-                ]
-                yield from change(f"{name} {figure}", *pair)
+            if figure == "seconds" and loaded:
+                continue  # how long the load lasted
+            values = {
+                each: [by[each][figure] for by in row.rounds if figure in by.get(each, {})] for each in row.names()
+            }
+            if any(values.values()):
+                found[name, figure] = values
+    return found
 
 
-def change(what: str, before: Sequence[float], now: Sequence[float]) -> Iterator[Change]:
+def same_peers(old: Report, new: Report) -> set[str]:
+    """The peers whose version is the same in both."""
+    before, now = old.machine["versions"], new.machine["versions"]
+    distributions = {name: kind.distribution for name, kind in KINDS.items() if not name.startswith(OURS)}
+    return {name for name, each in distributions.items() if each is None or before.get(each) == now.get(each)}
+
+
+def control(before: Values, now: Values, same: set[str]) -> float | None:
+    """How the peers' figure changed, the middle of them."""
+    ratios = [
+        median(now[name]) / median(before[name])
+        for name in same
+        if now.get(name) and before.get(name) and median(before[name]) and median(now[name])
+    ]
+    return median(ratios) if ratios else None
+
+
+def change(
+    what: str, figure: str, before: Sequence[float], now: Sequence[float], peers: float | None = None
+) -> Iterator[Change]:
     """The change of a cost, when both have it: smaller is better."""
     if not before or not now or not median(before):
         return
     ratio, around = median(now) / median(before), ratio_interval(now, before)
+    yield Change(what, figure, median(before), median(now), ratio, around, peers, judged(ratio, around, peers))
+
+
+def judged(ratio: float, around: Interval, peers: float | None) -> str:
+    """Sure when the whole interval is on one side of no change, and of what the peers did."""
+    if abs(ratio - 1) <= SMALL:
+        return "same"
     if around[0] <= 1 <= around[1]:
-        verdict = "unsure" if abs(ratio - 1) > SMALL else "same"
-    elif abs(ratio - 1) <= SMALL:
-        verdict = "same"
-    else:
-        verdict = "better" if ratio < 1 else "worse"
-    yield Change(what, median(before), median(now), ratio, around, verdict)
+        return "unsure"
+    if peers and (around[0] <= peers <= around[1] or (ratio < 1) != (ratio < peers)):
+        return "machine"
+    return "better" if ratio < 1 else "worse"
+
+
+def about(found: Sequence[Change]) -> str:
+    """How to read the table."""
+    by_chance = (1 - LEVEL) * len(found)
+    counts: Mapping[str, int] = {word: sum(each.verdict == word for each in found) for word in TOLD}
+    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return (
+        f"{told}. Less is better. 95 %: the interval of the ratio, by bootstrap; of {len(found)} figures about {by_chance:.0f} "
+        "would leave it by chance, and more where there are few rounds. unsure: no change is in the interval too. peers: how "
+        "the others' figure changed meanwhile; machine: they changed about as much."
+    )

@@ -53,6 +53,7 @@ WORKLOADS = (
     Workload("sleep", "an application that sleeps 5 ms", Request("/sleep", expect="Hello")),
     Workload("traceback", "an exception: 500 and its traceback", Request("/boom", status=500)),
 )
+BY_NAME = {workload.name: workload for workload in WORKLOADS}
 SHORT = ("hello", "hello-new", "form", "traceback")  # for --fast
 
 
@@ -112,7 +113,7 @@ class Result:
 
     @classmethod
     def from_json(cls, name: str, found: dict[str, Any]) -> Result:
-        result = cls(next(workload for workload in WORKLOADS if workload.name == name))
+        result = cls(BY_NAME[name])
         result.rounds, result.left_out = found["rounds"], found["left_out"]
         result.histograms = {name: {int(b): c for b, c in pairs} for name, pairs in found["histograms"].items()}
         return result

@@ -11,7 +11,17 @@ from benchmarks.latency import OURS, PEER, Result
 from benchmarks.noise import FOREIGN_LIMIT
 from benchmarks.report import Report
 from benchmarks.stacks import Depth
-from benchmarks.terminal import ABOUT_THROUGHPUT, FIGURES, LATENCIES, TRANSFERS, WORDS, limit, spread
+from benchmarks.terminal import (
+    ABOUT_THROUGHPUT,
+    CHANGES,
+    FIGURES,
+    LATENCIES,
+    TRANSFERS,
+    WORDS,
+    change_cells,
+    limit,
+    spread,
+)
 from benchmarks.throughput import Result as RowResult
 
 CSS = Path(__file__).with_name("page.css")
@@ -205,20 +215,14 @@ def verdict(word: str) -> str:
 
 
 def changes(old: Report, new: Report) -> str:
-    rows = [
-        (
-            found.what,
-            [
-                f"{found.before:.4g}", f"{found.now:.4g}", f"{found.ratio:.2f}",
-                f"{found.interval[0]:.2f}-{found.interval[1]:.2f}",
-                verdict(found.verdict) if found.verdict in ("better", "worse") else found.verdict,
-            ],
-        )
-        for found in compare.changes(old, new)
-    ]  # fmt: skip
-    return f"<h2>Since {escape(str(old.machine['date']))}</h2>" + table(
-        ["", "before", "now", "ratio", "95 %", ""], rows
-    )
+    found = compare.changes(old, new)
+    rows = []
+    for each in found:
+        what, *cells, word = change_cells(each)
+        rows.append((what, [*cells, verdict(word) if word in ("better", "worse") else word]))
+    warnings = "".join(f"<p class=bad>{escape(each)}</p>" for each in compare.differences(old, new))
+    told = f"<p class=muted>{escape(compare.about(found))}</p>"
+    return f"<h2>Since {escape(str(old.machine['date']))}</h2>{warnings}{told}" + table(CHANGES, rows)
 
 
 def method(report: Report) -> str:

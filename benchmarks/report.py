@@ -67,7 +67,11 @@ class Report:
             raise ValueError(f"{path} is not a report of this harness")
         report = cls(found["machine"])
         report.stacks = {name: Depth.from_json(name, each) for name, each in found["stacks"].items()}
-        report.latency = {name: latency.Result.from_json(name, each) for name, each in found["latency"].items()}
+        report.latency = {
+            name: latency.Result.from_json(name, each)
+            for name, each in found["latency"].items()
+            if name in latency.BY_NAME
+        }
         report.noise = noise_from_json(found["noise"])
         report.throughput = {
             name: throughput.Result.from_json(name, each)

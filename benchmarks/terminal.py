@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks import machine, throughput
-from benchmarks.compare import changes
+from benchmarks.compare import Change, about, changes, differences, only_in
 from benchmarks.latency import OURS, PEER, Result
 from benchmarks.noise import FOREIGN_LIMIT
 from benchmarks.report import Report
@@ -257,20 +258,33 @@ def limit(found: dict[str, Any], which: str) -> str:
     return "" if found[which] is None else f"{'≤' if found['at_most'] else '≥'} {found[which]:g}"
 
 
-def comparison(old: Report, new: Report) -> Table:
-    """What changed since the earlier report."""
+CHANGES = ("", "", "before", "now", "ratio", "95 %", "peers", "")
+
+
+def comparison(old: Report, new: Report) -> Group:
+    """What changed since the earlier report; what did not is counted."""
+    found = changes(old, new)
     table = plain_table(f"changes since {old.machine['date']} ({old.machine['commit'] or 'unknown commit'})")
-    for heading in ("", "before", "now", "ratio", "95 %", ""):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for found in changes(old, new):
-        style = VERDICTS.get(found.verdict, "dim")
-        around = f"{found.interval[0]:.2f}-{found.interval[1]:.2f}"
-        table.add_row(
-            found.what,
-            f"{found.before:.4g}",
-            f"{found.now:.4g}",
-            f"{found.ratio:.2f}",
-            around,
-            f"[{style}]{found.verdict}[/]",
-        )
-    return table
+    for heading in CHANGES:
+        table.add_column(heading, justify="right" if heading else "left")
+    for each in found:
+        if each.verdict != "same":
+            *cells, word = change_cells(each)
+            table.add_row(*cells, f"[{VERDICTS.get(word, 'dim')}]{word}[/]")
+    warnings = [Text(each, style="red") for each in differences(old, new)]
+    only = [
+        Text(f"only {when}: {', '.join(rows)}", style="dim")
+        for when, rows in (("before", only_in(old, new)), ("now", only_in(new, old)))
+        if rows
+    ]
+    return Group(table, *warnings, *only, Text(about(found), style="dim"))
+
+
+def change_cells(found: Change) -> list[str]:
+    """A line of the table of changes."""
+    label, factor, form = FIGURES.get(found.figure, (found.figure, 1, ".0f"))
+    low, high = found.interval
+    return [
+        found.what, label, format(found.before * factor, form), format(found.now * factor, form), f"{found.ratio:.2f}",
+        f"{low:.2f}-{high:.2f}" if high < math.inf else "one round", f"{found.peers:.2f}" if found.peers else "", found.verdict,
+    ]  # fmt: skip

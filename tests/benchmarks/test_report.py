@@ -84,19 +84,64 @@ def test_another_file_is_no_report(tmp_path: Path) -> None:
 def test_a_change_is_told_when_it_is_more_than_chance() -> None:
     same = {change.what: change.verdict for change in compare.changes(made(), made())}
     assert set(same.values()) == {"same"}
-    slower = {change.what: change for change in compare.changes(made(), made(1.3))}
-    found = slower["hello p50"]
+    slower = {(change.what, change.figure): change for change in compare.changes(made(), made(1.3))}
+    found = slower["latency, hello", "p50"]
     assert found.verdict == "worse"
     assert found.ratio == pytest.approx(1.3, rel=0.05)
     assert found.interval[0] < 1.3 < found.interval[1]
-    quicker = {change.what: change.verdict for change in compare.changes(made(1.3), made())}
-    assert quicker["hello p50"] == "better"
+    quicker = {(change.what, change.figure): change.verdict for change in compare.changes(made(1.3), made())}
+    assert quicker["latency, hello", "p50"] == "better"
 
 
 def test_a_change_within_the_spread_is_unsure() -> None:
-    (found,) = compare.change("x", [100.0, 80.0, 120.0, 95.0], [110.0, 90.0, 125.0, 92.0])
+    (found,) = compare.change("x", "p50", [100.0, 80.0, 120.0, 95.0], [110.0, 90.0, 125.0, 92.0])
     assert found.verdict == "unsure"
-    assert list(compare.change("x", [], [1.0])) == []
+    assert list(compare.change("x", "p50", [], [1.0])) == []
+
+
+@pytest.mark.parametrize(
+    ("ratio", "around", "peers", "verdict"),
+    [
+        (1.3, (1.2, 1.4), 1.0, "worse"),
+        (1.3, (1.2, 1.4), None, "worse"),
+        (1.3, (1.2, 1.4), 1.25, "machine"),  # they became as slow
+        (1.3, (1.2, 1.4), 1.6, "machine"),  # or slower
+        (1.3, (1.2, 1.4), 0.8, "worse"),
+        (0.7, (0.6, 0.8), 1.0, "better"),
+        (0.7, (0.6, 0.8), 0.5, "machine"),
+        (1.3, (0.9, 1.4), 1.0, "unsure"),
+        (1.01, (1.005, 1.015), 1.0, "same"),
+    ],
+)
+def test_what_the_peers_did_too_is_the_machines_doing(
+    ratio: float, around: tuple[float, float], peers: float | None, verdict: str
+) -> None:
+    assert compare.judged(ratio, around, peers) == verdict
+
+
+def test_a_peer_of_another_version_is_no_control() -> None:
+    old, new = made(), made()
+    new.machine["versions"] = {"python": "3.13.0", "werkzeug": "9"}
+    assert "werkzeug" in compare.same_peers(old, old)
+    assert "werkzeug" not in compare.same_peers(old, new)
+    assert "microwsgi" not in compare.same_peers(old, old)
+    assert compare.control({"bare": [2.0], "x": [1.0]}, {"bare": [3.0], "x": [9.0]}, {"bare"}) == 1.5
+
+
+def test_runs_of_different_rows_and_machines_are_compared_as_far_as_they_go() -> None:
+    old, new = made(), made(1.3, wait=0.4)
+    del old.latency["json"], new.throughput["hello64"]
+    new.machine = {**MACHINE, "processor": "Another", "versions": {"python": "3.14.0"}}
+    found = compare.changes(old, new)
+    assert {("latency, hello", "p50"), ("hello8", "cpu_us")} <= {(each.what, each.figure) for each in found}
+    assert not [each for each in found if each.what in ("latency, json", "hello64")]
+    assert compare.only_in(new, old) == ["latency, json"]
+    assert compare.only_in(old, new) == ["hello64"]
+    told = "; ".join(compare.differences(old, new))
+    assert "another Python: 3.13.0 before, 3.14.0 now" in told
+    assert "another processor" in told
+    assert "this run was too noisy" in told
+    assert compare.differences(old, old) == []
 
 
 def test_a_figure_is_only_shown_when_there_is_enough_behind_it() -> None:
@@ -326,7 +371,7 @@ def test_the_command_shows_an_earlier_report_and_what_changed(tmp_path: Path) ->
     ]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=True)
     assert "changes since 2026-01-01" in run.stdout
-    assert re.search(r"hello p50 .* worse", run.stdout)
+    assert re.search(r"latency, hello +p50 ms .* worse", run.stdout)
 
 
 @pytest.mark.parametrize(
