@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from benchmarks.confidence import LEVEL, Interval, ratio_interval
 from benchmarks.latency import OURS
+from benchmarks.noise import FOREIGN_LIMIT
 from benchmarks.report import Report
 from benchmarks.servers import KINDS
 
@@ -62,9 +63,11 @@ def differences(old: Report, new: Report) -> list[str]:
         before, now = (str({**each.machine, **each.machine["versions"]}.get(key)) for each in (old, new))
         if before != now:
             told.append(f"another {word}: {before} before, {now} now")
-    for each, when in ((old, "earlier"), (new, "this")):
+    for each, when in ((old, "earlier"), (new, "new")):
         if reason := each.noise.too_noisy():
-            told.append(f"{when} run was too noisy: {reason}")
+            told.append(f"the {when} run was too noisy: {reason}")
+        if rows := [name for name, row in each.throughput.items() if row.foreign() > FOREIGN_LIMIT]:
+            told.append(f"others used the cores in the {when} run's rows {', '.join(rows)}")
     return told
 
 
@@ -83,7 +86,7 @@ def costs(report: Report) -> dict[tuple[str, str], Values]:
     found: dict[tuple[str, str], Values] = {}
     for name, result in report.latency.items():
         for figure in LATENCIES:
-            found[f"latency, {name}", figure] = {each: result.values(each, figure) for each in result.names()}
+            found[f"latency {name}", figure] = {each: result.values(each, figure) for each in result.names()}
     for name, row in report.throughput.items():
         loaded = any("requests" in figures for by in row.rounds for figures in by.values())
         for figure in COSTS:
