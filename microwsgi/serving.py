@@ -173,8 +173,9 @@ def make(
     listeners: list[socket.socket],
     log: AccessLog | None,
     tls: Handshakes | None = None,
+    beacon: object = None,
 ) -> WSGIServer:
-    """The server for an application, or for a handler class."""
+    """The server for an application, or for a handler class; a page for an exception listens to the beacon."""
     handler: type = WSGIRequestHandler
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
         handler, application = application, None
@@ -191,7 +192,7 @@ def make(
         server.hosts = Hosts(options.allow_host)
     if options.debug:
         # Imported here: WebOb and what draws is for those alone who ask for it.
-        server.error_page = import_module("microwsgi.devtools.errorpage").ErrorPage(options.editor)
+        server.error_page = import_module("microwsgi.devtools.errorpage").ErrorPage(options.editor, beacon)
         server.more_environ = {"x-wsgiorg.throw_errors": True}
         server.timing = import_module("microwsgi.devtools.timing").server_timing
     return server

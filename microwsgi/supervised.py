@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
 
+from microwsgi.devtools.beacon import Beacon
 from microwsgi.diagnosis import shown
 from microwsgi.errors import LoadError, UsageError
 from microwsgi.imports import Codes, Imports
@@ -50,7 +51,7 @@ from microwsgi.serving import (
     waited_for,
 )
 
-ELSEWHERE = "The application can't be loaded; the server's terminal says why."
+ELSEWHERE = b"The application can't be loaded; the server's terminal says why.\n"
 NAMED = 3
 """Changed files that a message names; the others are counted."""
 
@@ -91,6 +92,7 @@ def live(
     """A child's life: import the application, say so, serve when the parent says so."""
     terminal.service.leave()
     imports = Imports(terminal.codes)
+    beacon = Beacon()
     if options.reload:
         imports.install(lambda files: worker.tell(files=files))
     try:
@@ -103,15 +105,16 @@ def live(
         worker.tell(failed=str(error), **imports.report())
         if worker.wait_for_word() != "show":
             return
-        name, application = "", error_page(str(error), Hosts(options.allow_host))
+        name, application = "", unloaded(error.__cause__ or error, str(error), options, beacon)
     with open_log(options) as log:
-        server = make(application, options, listeners, log, terminal.tls)
+        server = make(application, options, listeners, log, terminal.tls, beacon if options.reload else None)
         signal.signal(signal.SIGTERM, lambda *_: server.request_stop())
         worker.tell(ready=name, **imports.report())
         if worker.wait_for_word() != "serve":
             return
         worker.on_stop = still_running
         worker.on_reminder = still_retiring
+        worker.on_shut_out = beacon.light
         worker.orders["running"] = show_running
         worker.orders["certificates"] = look_at_certificates
         worker.orders["reopen"] = terminal.service.reopen_in_child
@@ -138,15 +141,18 @@ def live_spawned(worker: Worker, listeners: list[socket.socket], what: list[obje
     live(spec, options, listeners, terminal, worker)  # type: ignore[arg-type]  # of `run`, too
 
 
-def error_page(text: str, hosts: Hosts) -> Application:
+def unloaded(error: BaseException, text: str, options: Options, beacon: Beacon) -> Application:
     """What is served instead of an application that can't be loaded, until it is mended: here what the terminal says."""
+    page = import_module("microwsgi.devtools.errorpage").ErrorPage(options.editor, beacon)
+    hosts = Hosts(options.allow_host)
 
     def application(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:
-        said = text if is_here(str(environ["REMOTE_ADDR"]), environ, hosts) else ELSEWHERE
-        page = f"{said}\n\nThis page comes again by itself when that is mended.\n".encode()
-        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"), ("Refresh", "1")]
+        if is_here(str(environ["REMOTE_ADDR"]), environ, hosts):
+            headers, body = page.at_start(error, text, environ)
+        else:
+            headers, body = [("Content-Type", "text/plain"), ("Cache-Control", "no-store"), ("Refresh", "1")], ELSEWHERE
         start_response("500 Internal Server Error", headers)
-        return [page]
+        return [body]
 
     return application
 

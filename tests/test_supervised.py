@@ -108,6 +108,10 @@ def test_a_start_with_a_broken_application_shows_why_until_it_is_mended(command:
     eventually(500, lambda: fetch(url)[0])
     assert "helper.py has a syntax error on line 1" in fetch(url)[1]
     assert "syntax error" not in fetch(url, Forwarded="for=192.0.2.1")[1], "it is nobody else's"
+    (folder / "helper.py").write_text("VALUE = missing\n")
+    running.line("name 'missing' is not defined")
+    running.line("shows this until it is mended")
+    eventually(True, lambda: "name 'missing' is not defined" in fetch(url)[1])
     (folder / "helper.py").write_text("VALUE = 3\n")
     running.line("fixed: helper.py")
     running.line("serving main:app")

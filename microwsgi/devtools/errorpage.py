@@ -1,25 +1,31 @@
 """What a failed request is answered with while an application is written: a page, a text, or a problem, by Accept.
 
 `ErrorPage` is called where the exception was caught, so that the stack is whole: from the socket to the line that failed. It
-is for the one who sits at this machine, and whoever calls it sees to that: local values are in it. There is no console in
-the page. A debugger belongs to the terminal, where nobody else can reach it.
+is for the one who sits at this machine, and whoever calls it sees to that: local values are in it. It is all there without a
+script; the only one looks for a beacon, and shows the page anew when other code serves. There is no console in the page. A
+debugger belongs to the terminal, where nobody else can reach it.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from html import escape
 from urllib.parse import quote
 
 from webob.acceptparse import create_accept_header
 
 from microwsgi.devtools import picture
+from microwsgi.devtools.beacon import Beacon
 from microwsgi.devtools.fault import HIDDEN, SECRET, Fault, Place, fault_of, values_of
 from microwsgi.devtools.stack import YOURS, whole
 
 Environ = Mapping[str, object]
+Answer = tuple[list[tuple[str, str]], bytes]
+"""Headers and a body."""
 
 PLAIN, HTML, PROBLEM, JSON = "text/plain", "text/html", "application/problem+json", "application/json"
 EDITORS = {
@@ -30,12 +36,28 @@ EDITORS = {
     "zed": "zed://file{file}:{line}",
 }
 """What --editor knows by name; else it is such a text."""
-OF_THE_SERVER = ("wsgi.", "microwsgi.", "SERVER_", "GATEWAY_", "REMOTE_", "SSL_", "HTTPS")
-"""Keys that are not the client's."""
+ORIGINS = (
+    ("The request line", ("REQUEST_", "PATH_INFO", "QUERY_STRING", "SCRIPT_NAME", "SERVER_PROTOCOL", "RAW_URI")),
+    ("The client's fields", ("HTTP_", "CONTENT_")),
+    ("The connection", ("REMOTE_", "SERVER_NAME", "SERVER_PORT", "HTTPS", "SSL_", "wsgi.url_scheme")),
+    ("The server", ("",)),
+)
+"""Where keys of the environ are from, by how they begin."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+LISTEN = """const news = new EventSource("http://127.0.0.1:%d");
+news.onmessage = () => { news.close(); %s };
+news.onerror = () => { news.close(); %s };"""
+AGAIN = "location.reload()"
+SAVED = 'document.getElementById("saved").hidden = false'
+SOON = f"setTimeout(() => {AGAIN}, 1000)"
+TELL = (
+    '<p id="saved" class="said" hidden>Other code serves by now. What you sent is not sent again by itself: reload.</p>'
+)
+UNLOADED = "The application can't be loaded"
+BEGINNING = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
 ENDING = """\
 <p class="quiet">To look around where it failed, write breakpoint() there: the prompt comes in the server's terminal.
-This page is for this machine alone.</p></html>"""
+This page is for this machine alone.</p>"""
 STYLE = """\
 :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; --line: #8886; --mark: #e5484d40; --here: #e5484d1c }
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere }
@@ -51,55 +73,83 @@ summary { padding: .4rem .7rem; cursor: pointer } details pre { padding: .4rem .
 table { border-collapse: collapse; width: 100% }
 td { vertical-align: top; padding: .15rem .7rem; border-top: 1px solid var(--line) }
 td:first-child { width: 12rem; opacity: .8 } .group { margin-left: 1.5rem }
+h3 { font-size: .9rem; margin: 1rem 0 .2rem; opacity: .8 }
 """
 
 
 class ErrorPage:
-    """Makes the body that stands for an exception, and its headers; `editor` is a name of EDITORS or a template."""
+    """Makes the body that stands for an exception, and its headers; `editor` is a name of EDITORS or a template.
 
-    def __init__(self, editor: str = "") -> None:
+    With a beacon, a page that a browser shows is asked for anew when that is lit.
+    """
+
+    def __init__(self, editor: str = "", beacon: Beacon | None = None) -> None:
         self.editor = EDITORS.get(editor, editor)
+        self.beacon = beacon
 
-    def __call__(self, error: BaseException, environ: Environ, number: str) -> tuple[list[tuple[str, str]], bytes]:
+    def __call__(self, error: BaseException, environ: Environ, number: str) -> Answer:
         """The headers and the body; `number` is what the log has the traceback under."""
         fault = fault_of(error)
-        offers = [PLAIN, HTML, PROBLEM, JSON]
-        accept = create_accept_header(str(environ.get("HTTP_ACCEPT", "*/*")))
-        kind = next((offer for offer, _ in accept.acceptable_offers(offers)), PLAIN)
-        headers = [("Cache-Control", "no-store"), ("Vary", "Accept"), ("X-Content-Type-Options", "nosniff")]
-        if kind == HTML:
-            text = self.html(fault, error, environ, number)
-            headers += [("Content-Type", f"{HTML}; charset=utf-8"), ("Content-Security-Policy", POLICY)]
-        elif kind == PLAIN:
-            text = as_text(fault, number)
-            headers.append(("Content-Type", f"{PLAIN}; charset=utf-8"))
-        else:
-            text = json.dumps(as_problem(fault, number))
-            headers.append(("Content-Type", PROBLEM))
-        return headers, text.encode("utf-8", "backslashreplace")
+        kind = wanted(environ)
+        if kind == PLAIN:
+            return answer(kind, as_text(fault, number))
+        if kind != HTML:
+            return answer(kind, json.dumps(as_problem(fault, number)))
+        asked = f"{environ.get('REQUEST_METHOD')} {environ.get('REQUEST_URI', '')}"
+        parts = [
+            f'<h1>{escape(fault.kind)}</h1><p class="quiet">{escape(asked)}, {number} in the log</p>',
+            TELL,
+            self.told(fault),
+            "<h2>The request</h2>",
+            f"<details><summary>As a command</summary><pre>{escape(as_curl(environ))}</pre></details>",
+            *(f"<h3>{origin}</h3>{table(values)}" for origin, values in request_of(environ)),
+            f"<h2>From the socket to here: {escape(picture.summary(whole(error)))}</h2>",
+            picture.html(whole(error)),
+            "<h2>As text</h2>",
+            f"<details><summary>To copy</summary><pre>{escape(as_text(fault, number))}</pre></details>",
+            ENDING,
+        ]
+        return self.page(fault.kind, parts, self.script(AGAIN if environ.get("REQUEST_METHOD") == "GET" else SAVED))
+
+    def at_start(self, error: BaseException, text: str, environ: Environ) -> Answer:
+        """The same for an application that can't be loaded; `text` is what the terminal says. It comes again by itself."""
+        kind = wanted(environ)
+        if kind == PLAIN:
+            headers, body = answer(kind, f"{text}\n\nThis page comes again by itself when that is mended.\n")
+            return [*headers, ("Refresh", "1")], body
+        if kind != HTML:
+            return answer(kind, json.dumps({"title": UNLOADED, "status": 500, "detail": text}))
+        yours = [place for place in fault_of(error).places if place.frame.owner == YOURS]
+        parts = [
+            '<noscript><meta http-equiv="refresh" content="1"></noscript>',
+            f'<h1>{UNLOADED}</h1><p class="quiet">This page comes again by itself when that is mended.</p>',
+            f"<pre>{escape(text)}</pre>",
+            *(self.frame(place, opened=place is yours[-1]) for place in reversed(yours)),
+            ENDING,
+        ]
+        return self.page(UNLOADED, parts, self.script(AGAIN, lost=SOON))
+
+    def script(self, lit: str, *, lost: str = "") -> tuple[str, int]:
+        """What a page does when it is told that other code serves, or can't be told; and the port where it listens."""
+        try:
+            port = self.beacon.port if self.beacon is not None else 0
+        except OSError:  # there is none to be had: one presses F5, then
+            port = 0
+        return (LISTEN % (port, lit, lost) if port else ""), port
 
     # --- The page -----------------------------------------------------------------------------------------------------
 
-    def html(self, fault: Fault, error: BaseException, environ: Environ, number: str) -> str:
-        """The whole page: yours first, then how it came to that, the request, and the stack as a picture."""
-        path = f"{environ.get('REQUEST_METHOD')} {environ.get('REQUEST_URI', '')}"
-        return "\n".join(
-            [
-                '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
-                f"<title>{escape(fault.kind)}</title><style>{STYLE}{picture.STYLE}</style>",
-                f'<h1>{escape(fault.kind)}</h1><p class="quiet">{escape(path)}, {number} in the log</p>',
-                self.told(fault),
-                "<h2>The request</h2>",
-                f"<details><summary>As a command</summary><pre>{escape(as_curl(environ))}</pre></details>",
-                table(request_of(environ)),
-                f"<h2>From the socket to here: {escape(picture.summary(whole(error)))}</h2>",
-                picture.html(whole(error)),
-                "<h2>As text</h2>",
-                f"<details><summary>To copy</summary><pre>{escape(as_text(fault, number))}</pre></details>",
-                ENDING,
-                "",
-            ]
-        )
+    def page(self, title: str, parts: list[str], script: tuple[str, int]) -> Answer:
+        """All of it, and the policy that lets it do nothing else than what it is to do."""
+        code, port = script
+        policy = POLICY
+        if code:
+            digest = b64encode(sha256(code.encode()).digest()).decode()
+            policy += f"; script-src 'sha256-{digest}'; connect-src http://127.0.0.1:{port}"
+            parts = [*parts, f"<script>{code}</script>"]
+        head = f"{BEGINNING}<title>{escape(title)}</title><style>{STYLE}{picture.STYLE}</style>"
+        headers, body = answer(HTML, "\n".join([head, *parts, "</html>\n"]))
+        return [*headers, ("Content-Security-Policy", policy)], body
 
     def told(self, fault: Fault) -> str:
         """One exception, and those that led to it."""
@@ -144,6 +194,27 @@ def table(values: Mapping[str, str]) -> str:
     return f"<table>{''.join(f'<tr><td>{escape(name)}<td>{escape(text)}' for name, text in values.items())}</table>"
 
 
+# --- What is asked for, and what is answered ------------------------------------------------------------------------------
+
+
+def wanted(environ: Environ) -> str:
+    """The type that a client likes best (RFC 9110 12.5.1); text for who does not mind."""
+    accept = create_accept_header(str(environ.get("HTTP_ACCEPT", "*/*")))
+    return next((offer for offer, _ in accept.acceptable_offers([PLAIN, HTML, PROBLEM, JSON])), PLAIN)
+
+
+def answer(kind: str, text: str) -> Answer:
+    """A body that nobody keeps."""
+    kind = PROBLEM if kind == JSON else f"{kind}; charset=utf-8" if kind in {PLAIN, HTML} else kind
+    headers = [
+        ("Content-Type", kind),
+        ("Cache-Control", "no-store"),
+        ("Vary", "Accept"),
+        ("X-Content-Type-Options", "nosniff"),
+    ]
+    return headers, text.encode("utf-8", "backslashreplace")
+
+
 # --- As text, as a problem, as a command --------------------------------------------------------------------------------
 
 
@@ -173,11 +244,13 @@ def as_problem(fault: Fault, number: str) -> dict[str, object]:
     return {"title": fault.kind, "status": 500, "detail": fault.text, "number": number, "frames": where}
 
 
-def request_of(environ: Environ) -> dict[str, str]:
-    """The environ, the client's keys first, secrets hidden."""
-    theirs = {key: item for key, item in environ.items() if not key.startswith(OF_THE_SERVER)}
-    ours = {key: item for key, item in environ.items() if key not in theirs}
-    return {key: text for part in (theirs, ours) for key, text in sorted(values_of(part).items())}
+def request_of(environ: Environ) -> Iterator[tuple[str, dict[str, str]]]:
+    """The environ by where its keys are from, secrets hidden."""
+    left = dict(environ)
+    for origin, begins in ORIGINS:
+        theirs = {key: left.pop(key) for key in sorted(left) if key.startswith(begins)}
+        if theirs:
+            yield origin, values_of(theirs)
 
 
 def as_curl(environ: Environ) -> str:

@@ -308,7 +308,10 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
         body = FAILURE.format(under=f" under {number}" if number else "").encode()
         page = self.gateway.error_page
         if error is not None and page is not None and is_here(self.remote[0], self.fields, self.gateway.hosts):
-            headers, body = page(error, self.environ(), number)
+            try:
+                headers, body = page(error, self.environ(), number)
+            except Exception as second:  # noqa: BLE001 - what is to be drawn is somebody else's, and may do anything
+                self.gateway.log_exception("The page that tells of it failed:", second)
         self.head = response_head("500 Internal Server Error", headers)
         self.remaining = None
         self.asleep = False

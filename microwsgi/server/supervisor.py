@@ -193,18 +193,22 @@ class Supervisor(Parent):
 
     def promote(self, ready: list[Child], older: list[Child]) -> None:
         """Have these serve, and those retire."""
-        for child in ready:
-            child.state = SERVING
-            child.order("serve")
-        for child in older:
-            child.state = LEAVING
-            child.order("retire")
+        self.hand_on(older, to=ready)
         self.has_served = True
         if not self.generation.serves:
             self.generation.serves = True
             self.succeeded = ready[0], older
             self.left(None)
         self.chores.append(self.notices.chores(ready[0].message))
+
+    def hand_on(self, older: list[Child], to: list[Child]) -> None:
+        """Change who serves."""
+        for child in to:
+            child.state = SERVING
+            child.order("serve")
+        for child in older:
+            child.state = LEAVING
+            child.order("retire")
 
     def left(self, child: Child | None) -> None:
         """A child lets nobody in any more. With the last one of the older code, the new code is all that is served."""
@@ -225,6 +229,10 @@ class Supervisor(Parent):
     def serving(self) -> list[Child]:
         """Those that serve."""
         return [child for child in self.children if child.state == SERVING]
+
+    def useful(self) -> list[Child]:
+        """Those of them that serve the application, and not what is wrong with it."""
+        return [child for child in self.serving() if not child.broken]
 
     def start(self) -> None:
         """Start a child of the newest generation."""
@@ -290,8 +298,7 @@ class Supervisor(Parent):
         """A child could serve; it must not with code that is not that of now."""
         child.name = str(message["ready"])
         if child.broken and child.state == STARTING:
-            child.state = SERVING
-            child.order("serve")
+            self.hand_on(self.serving(), to=[child])  # of which none serves anything but what was wrong before
         elif self.up_to_date(child, message):
             child.message = message
             child.state = READY
@@ -301,7 +308,7 @@ class Supervisor(Parent):
         """A child can't load the application."""
         if not self.up_to_date(child, message):
             return
-        if self.watch is not None and not self.serving():
+        if self.watch is not None and not self.useful():
             child.broken = True
             child.order("show")
         else:
@@ -317,7 +324,7 @@ class Supervisor(Parent):
             self.stop()
             return
         generation.failed = True
-        self.notices.failed(generation, text, serving=bool(self.serving()))
+        self.notices.failed(generation, text, serving=bool(self.useful()))
         if self.watch is None and len(self.serving()) < self.wanted:
             self.try_again()
 
@@ -406,7 +413,7 @@ class Supervisor(Parent):
             if child.generation is self.generation:
                 self.generation.trouble = f"the process that imports the application {how}."
                 self.give_up(self.generation, self.generation.trouble)
-                if self.watch is not None and not self.serving():
+                if self.watch is not None and not self.useful():
                     self.start()  # which shows that
         else:
             self.notices.died(child, how, self.try_again(young=time.monotonic() - child.began < YOUNG))

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 
 from microwsgi.options import LONGEST
 from microwsgi.server.channel import Channel
@@ -38,6 +37,7 @@ class Worker:
         self.handover = handover
         self.on_stop: Callable[[WSGIServer], object] = bool
         self.on_reminder: Callable[[WSGIServer], object] = bool  # what a retired child does to be remembered
+        self.on_shut_out: Callable[[], object] = bool  # called when a successor has all that comes
         self.terminal = threading.Semaphore(0)  # released when the parent has given the terminal to this process
         self.orders: dict[str, Callable[[WSGIServer], object]] = {
             "retire": self.retire,
@@ -69,7 +69,7 @@ class Worker:
         """Leave to the successor all that does not run."""
         server.options.grace_time = LONGEST
         server.retiring = True
-        server.on_shut_out = partial(self.tell, shut=True)
+        server.on_shut_out = self.shut_out
         server.request_stop()
         threading.Thread(target=self.remind, args=(server,), name="microwsgi-retired", daemon=True).start()
 
@@ -80,6 +80,11 @@ class Worker:
             if not server.pauses:
                 self.on_reminder(server)
                 pause *= LATER
+
+    def shut_out(self) -> None:
+        """All that comes from here on is the successor's."""
+        self.tell(shut=True)
+        self.on_shut_out()
 
     def stop(self, server: WSGIServer) -> None:
         """The parent's stop."""

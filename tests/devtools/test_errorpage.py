@@ -62,7 +62,7 @@ def test_it_is_what_the_client_reads(application: str, folder: Path, command: Ca
     assert (status, kind) == (500, "text/html")
     assert said in page
     assert "hunter2" not in page
-    assert "<script" not in page
+    assert "<script" not in page, "there is nothing to wait for without --reload"
     assert f'href="x://{folder}/failing.py:' in page
     assert "ServingThread.run" in page
     number = re.search("([0-9a-f]{8}) in the log", page)
@@ -167,11 +167,55 @@ def test_a_person_reads_it(folder: Path, command: Callable[..., Running]) -> Non
             tab.click("summary >> text=App.__call__")
             tab.wait_for_selector("text=result = view(request, **values) >> visible=true")
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
-            assert {each for each in asked if not each.endswith("/favicon.ico")} == {url}
+            others = {each for each in asked if each != url and not each.endswith("/favicon.ico")}
+            assert [re.sub("[0-9]+/$", "", each) for each in others] == ["http://127.0.0.1:"], "the beacon"
         (folder / "failing.py").write_text(PROGRAM.replace("[name] + text", '.get(name, "mended")'))
         running.line("changed: failing.py; serving")
+        tab.wait_for_selector("text=mended")
+        browser.close()
+
+
+def test_what_was_posted_is_not_posted_again_by_itself(folder: Path, command: Callable[..., Running]) -> None:
+    chromium = need("chromium")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait
+
+    running = command("dev", "failing:bare", "--port", "0", cwd=folder)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        tab = browser.new_page()
+        tab.set_content(f'<form method="post" action="{running.url()}/"><button>Send</button></form>')
+        tab.click("button")
+        tab.wait_for_selector("text=POST / >> visible=true")
+        assert tab.locator("#saved").is_hidden()
+        (folder / "failing.py").write_text(PROGRAM.replace("bare <b>", "other"))
+        running.line("changed: failing.py; serving")
+        tab.wait_for_selector("#saved", state="visible")
+        assert tab.inner_text(".said >> nth=1") == "ValueError: bare <b>"
+        browser.close()
+
+
+def test_a_first_start_that_fails_is_shown_and_shown_anew(folder: Path, command: Callable[..., Running]) -> None:
+    chromium = need("chromium")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait
+
+    (folder / "failing.py").write_text("from helper import missing\n")
+    (folder / "helper.py").write_text("")
+    running = command("dev", "failing:app", "--port", "0", cwd=folder)
+    url = running.url() + "/b"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        tab = browser.new_page()
+        plain = browser.new_context(java_script_enabled=False).new_page()
         tab.goto(url)
-        assert tab.inner_text("body") == "mended"
+        plain.goto(url)
+        assert tab.inner_text("h1") == plain.inner_text("h1") == "The application can't be loaded"
+        assert tab.inner_text("details[open] mark") == "from helper import missing"
+        (folder / "failing.py").write_text("import nothing_of_that_name\n")
+        tab.wait_for_selector("pre:has-text('which is not installed')")
+        plain.wait_for_selector("pre:has-text('which is not installed')")
+        (folder / "failing.py").write_text(PROGRAM.replace("[name] + text", '.get(name, "mended")'))
+        tab.wait_for_selector("text=mended")
+        plain.wait_for_selector("text=mended")
         browser.close()
 
 

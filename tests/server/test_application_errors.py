@@ -440,6 +440,24 @@ def test_a_broken_response_of_http_1_0_is_no_whole_one(stage: Stage) -> None:
     assert "the bug" in stage.running.errors.wait_for("the bug")
 
 
+def test_a_page_that_fails_itself_is_told_in_the_log() -> None:
+    def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        raise ValueError("the bug")
+
+    def page(error: BaseException, environ: Environ, number: str) -> tuple[list[tuple[str, str]], bytes]:
+        raise TypeError("the page's bug")
+
+    with alone(application) as (handler, connection, log):
+        handler.gateway.error_page = page
+        connection.sendall(b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        advance(handler)
+        (response,) = parse(connection.recv(10_000))
+        assert (response.status, b"the server's log says why under" in response.body) == (500, True)
+        assert "the bug" in log.text.getvalue()
+        assert "the page's bug" in log.text.getvalue()
+        assert not handler.closed
+
+
 @pytest.mark.parametrize(
     ("client", "field", "shown"),
     [
