@@ -12,16 +12,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from importlib.machinery import (
-    BYTECODE_SUFFIXES,
-    EXTENSION_SUFFIXES,
-    SOURCE_SUFFIXES,
-    ExtensionFileLoader,
-    FileFinder,
-    SourceFileLoader,
-    SourcelessFileLoader,
-)
-from types import CodeType
+from importlib.machinery import SourceFileLoader
+from types import CodeType, ModuleType
 
 from microwsgi.diagnosis import STANDARD, library
 from microwsgi.server.watch import GONE, digest, digest_of
@@ -73,21 +65,30 @@ class Imports:
         `told` is called with each file that is read, and its digest, unless its code is known already.
         """
         self.told = told
-        hook = FileFinder.path_hook(
-            (ExtensionFileLoader, EXTENSION_SUFFIXES),
-            (type("Loader", (Loader,), {"imports": self}), SOURCE_SUFFIXES),
-            (SourcelessFileLoader, BYTECODE_SUFFIXES),
-        )
-        sys.path_hooks.insert(0, hook)
-        sys.path_importer_cache.clear()
+        as_ever = SourceFileLoader.get_code
 
-    def code(self, path: str, data: bytes, compiled: Callable[[], CodeType]) -> CodeType:
-        """The code of a file that holds this."""
+        def get_code(loader: SourceFileLoader, fullname: str) -> CodeType | None:
+            path = loader.get_filename(fullname)
+            return as_ever(loader, fullname) if library(path) else self.code(loader, path)
+
+        # The class itself, and no finder of ours: editable installs, plug-ins and others' import hooks make such loaders, too.
+        SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
+        sys.path_importer_cache.clear()  # what the parent has seen in folders may be older than a file, within one clock tick
+
+    def code(self, loader: SourceFileLoader, path: str) -> CodeType:
+        """The code of a file, as it is; a loader that makes something else of a source than Python does makes it."""
+        try:
+            data = loader.get_data(path)
+        except OSError:
+            self.read[path] = GONE  # so that it is watched until it can be read
+            raise
         content = self.read[path] = digest(data)
         code = self.codes.get(path, content)
         if code is None and self.told is not None:
             self.told({path: content})
-        return code or compiled()
+        if code is None or type(loader).source_to_code is not SourceFileLoader.source_to_code:
+            code = loader.source_to_code(data, path)
+        return code
 
     def names(self) -> list[str]:
         """What has been imported since the beginning, in its order."""
@@ -95,7 +96,7 @@ class Imports:
 
     def files(self) -> dict[str, bytes]:
         """The user's files that have been imported, or could not be, with their digests."""
-        paths = {vars(sys.modules[name]).get("__file__") for name in self.names()}
+        paths = {file_of(sys.modules[name]) for name in self.names()}
         loaded = {path for path in paths if isinstance(path, str) and os.path.isabs(path) and not library(path)}
         return {path: self.read.get(path) or digest_of(path) for path in loaded | self.read.keys()}
 
@@ -116,22 +117,10 @@ class Imports:
         return {"files": self.files(), "folders": self.folders(), "modules": self.modules()}
 
 
-class Loader(SourceFileLoader):
-    """A loader of Python files that takes the user's as they are, and the library's as ever."""
-
-    imports: Imports
-
-    def get_code(self, fullname: str) -> CodeType | None:
-        """The code of a module."""
-        path = self.get_filename(fullname)
-        if library(path):
-            return super().get_code(fullname)
-        try:
-            data = self.get_data(path)
-        except OSError:
-            self.imports.read[path] = GONE  # so that it is watched until it can be read
-            raise
-        return self.imports.code(path, data, lambda: self.source_to_code(data, path))
+def file_of(module: ModuleType) -> object:
+    """Where a module is from; of one in a zip file that."""
+    loader = getattr(vars(module).get("__spec__"), "loader", None)
+    return getattr(loader, "archive", None) or vars(module).get("__file__")
 
 
 def folders_of(name: str) -> list[str]:
