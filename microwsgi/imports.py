@@ -72,7 +72,7 @@ class Imports:
             return as_ever(loader, fullname) if library(path) else self.code(loader, path)
 
         # The class itself, and no finder of ours: editable installs, plug-ins and others' import hooks make such loaders, too.
-        SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
+        SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]  # where its parent class has it
         sys.path_importer_cache.clear()  # what the parent has seen in folders may be older than a file, within one clock tick
 
     def code(self, loader: SourceFileLoader, path: str) -> CodeType:
