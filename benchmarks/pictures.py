@@ -167,12 +167,24 @@ def percentile_plot(axes: Axes, result: Result, names: Iterable[str]) -> None:
         line = axes.plot(xs, ys, color=SERIES[name], label=name, **line_style(name))[0]
         line.set_gid(f"percentiles-{result.workload.name}-{slug(name)}")
     axes.set_xscale("log")
-    axes.set_yscale("log")
     ticks = {1: "0", 2: "50", 10: "90", 100: "99", 1000: "99.9", 10_000: "99.99"}
     axes.set_xticks(list(ticks), list(ticks.values()))
-    axes.minorticks_off()
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    logarithmic(axes)
     axes.set_title(result.workload.title, fontsize=10)
+
+
+def logarithmic(axes: Axes) -> None:
+    """A logarithmic scale that has more ticks than powers of ten; linear where there is less than a doubling."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high > 2 * low:
+        steps = (1, 2, 5) if high < 200 * low else (1,)
+        ticks = [each * 10.0**power for power in range(-3, 8) for each in steps]
+        axes.set_yticks([tick for tick in ticks if low <= tick <= high])
+    else:
+        axes.set_yscale("linear")
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}")
 
 
 def line_style(name: str) -> dict[str, Any]:
@@ -212,8 +224,7 @@ def violins(report: Report) -> Figure:
         names = result.names()
         for column, name in enumerate(names):
             violin(axes, column, result.histograms[name], SERIES[name], f"violin-{result.workload.name}-{slug(name)}")
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        logarithmic(axes)
         axes.set_xticks(range(len(names)), [wrapped(name) for name in names], color=INK)
         axes.grid(axis="x", visible=False)
         axes.set_ylabel("milliseconds")
@@ -260,10 +271,8 @@ def throughput(report: Report) -> Figure:
         )[0]
         line.set_gid(f"throughput-{slug(name)}")
     axes.set_xscale("log")
-    axes.set_yscale("log")
+    logarithmic(axes)
     axes.set_xticks(sorted(rows), [str(count) for count in sorted(rows)])
-    axes.minorticks_off()
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("connections, keep-alive")
     axes.set_ylabel("requests per second")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))

@@ -17,7 +17,6 @@ WIDTH = 5.0  # inches: 480 pixels, which a telephone shows at two thirds
 STACKS = ("microwsgi", "gunicorn gthread", "waitress", "wsgiref", "Werkzeug", "Bottle", "Flask", "Django")
 LATENCIES = ("hello", "form")
 SERIES = (BARE, OURS, "waitress", PEER)
-TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)  # milliseconds
 LARGER = {**STYLE, "font.size": 12, "axes.titlesize": 13}
 
 
@@ -56,8 +55,6 @@ def latency(report: Report) -> Figure:
         axes.set_title(result.workload.title)
         axes.set_ylabel("milliseconds")
         axes.set_xlim(0.8, 15_000)
-        low, high = axes.get_ylim()
-        axes.set_yticks([tick for tick in TICKS if low <= tick <= high])
     grid[-1, 0].set_xlabel("percentile")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=4, columnspacing=1, handlelength=1.3)

@@ -52,13 +52,13 @@ BEYOND = (
     10  # times the median of a table's figures: longer bars are cut, so that one failure does not flatten the others
 )
 ABOUT_LATENCY = (
-    "Latency: by our own client, from the send to the last byte of the response. Medians of {rounds} rounds; 95 %: how sure "
+    "By our own client, from the send to the last byte of the response. Medians of {rounds} rounds; 95 %: how sure "
     "the median is, by bootstrap. CPU: the server's processor time for each request, as the kernel counts it. bare: a socket "
     "that answers whatever comes, the client's and the kernel's own share. Nothing is shown where too few responses lie "
     "beyond a percentile.\n"
 )
 ABOUT_THROUGHPUT = (
-    "Throughput and cost: by wrk, one thread; each side has a core. Medians of the rounds. Below each table microwsgi is set "
+    "By wrk, one thread; each side has a core. Medians of the rounds. Below each table microwsgi is set "
     "beside the others: the median of the rounds' ratios and the range of them, above 1 where microwsgi is the better one; "
     "values beside which a limit has ≤ are better when they are less. A bar is what the project asks of itself at least, an "
     "aim is what lies beyond.\n"
@@ -73,6 +73,7 @@ def show(console: Console, report: Report) -> None:
         console.print(stacks(report))
     if report.latency:
         rounds = max(len(result.rounds) for result in report.latency.values())
+        console.print("[bold]Latency[/]")
         console.print(ABOUT_LATENCY.format(rounds=rounds), style="dim", highlight=False)
     for result in report.latency.values():
         console.print(latency(result))
@@ -82,6 +83,7 @@ def show(console: Console, report: Report) -> None:
     if report.latency:
         console.print(noise(report), highlight=False)
     if report.throughput:
+        console.print("[bold]Throughput and cost[/]")
         console.print(ABOUT_THROUGHPUT, style="dim", highlight=False)
     for row in report.throughput.values():
         console.print(figures_of(row) if row.names() else f"[bold]{row.row.title}[/]")
