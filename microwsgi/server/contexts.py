@@ -115,7 +115,8 @@ def read(context: SSLContext, text: str) -> Certificate:
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | NO_CHECK_TIME
     end = "-----END CERTIFICATE-----"
-    client.load_verify_locations(cadata=text[text.index("-----BEGIN CERTIFICATE-----") : text.index(end) + len(end)])
+    pem = text[text.index("-----BEGIN CERTIFICATE-----") : text.index(end) + len(end)]
+    client.load_verify_locations(cadata=pem)
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [client.wrap_bio(back, there), context.wrap_bio(there, back, server_side=True)]
     for _ in range(3):
@@ -126,7 +127,9 @@ def read(context: SSLContext, text: str) -> Certificate:
                 pass
             except ssl.SSLError as error:
                 raise CertificateError(f"a client would refuse the certificate ({error.reason}).") from None
-    return Certificate(ends[0].getpeercert() or {})
+    certificate = Certificate(ends[0].getpeercert() or {})
+    certificate.pem = f"{pem}\n"
+    return certificate
 
 
 def require_client(context: SSLContext, options: Options) -> None:

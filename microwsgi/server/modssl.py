@@ -49,6 +49,7 @@ class Certificate:
         found: tuple[tuple[str, str], ...] = fields.get("subjectAltName", ())  # type: ignore[assignment]
         # OpenSSL writes ::1 as 0:0:0:0:0:0:0:1, and an end of line behind.
         self.alternatives = [(k, ip_address(v.strip()).compressed if k == "IP Address" else v) for k, v in found]
+        self.pem = ""
         self.version = str(fields.get("version", ""))
         self.serial = str(fields.get("serialNumber", ""))
         self.since_text = str(fields.get("notBefore", ""))
@@ -133,13 +134,16 @@ def connection_keys(connection: ssl.SSLSocket) -> Environ:
 
 def server_keys(certificate: Certificate) -> Environ:
     """Of the certificate that we show; nothing of a context that somebody else made, since ssl tells nothing of it."""
-    return certificate_keys("SSL_SERVER", certificate) if certificate.subject or certificate.serial else {}
+    if not certificate.serial:
+        return {}
+    return {**certificate_keys("SSL_SERVER", certificate), "SSL_SERVER_CERT": certificate.pem}
 
 
-def client_keys(certificate: Certificate, pem: str) -> Environ:
-    """Of the client's certificate, which was verified: with any other there is no connection."""
+def client_keys(certificate: Certificate, chain: list[str]) -> Environ:
+    """Of the client's certificate, which was verified: with any other there is no connection. `chain` has it first, in PEM."""
     keys = certificate_keys("SSL_CLIENT", certificate)
-    return {**keys, "SSL_CLIENT_VERIFY": "SUCCESS", "SSL_CLIENT_CERT": pem,
+    keys |= {f"SSL_CLIENT_CERT_CHAIN_{number}": pem for number, pem in enumerate(chain[1:])}
+    return {**keys, "SSL_CLIENT_VERIFY": "SUCCESS", "SSL_CLIENT_CERT": chain[0],
             "SSL_CLIENT_V_REMAIN": str(max(certificate.days_left, 0))}  # fmt: skip
 
 

@@ -177,7 +177,9 @@ class TLS(Handshakes):
             shown = self.certificates[0] if tls.context is self.context else self.shown(tls.context)
             known = {**base, "wsgi.url_scheme": "https", **connection_keys(tls), **server_keys(shown)}
             if client:
-                known |= client_keys(Certificate(tls.getpeercert() or {}), ssl.DER_cert_to_PEM_cert(client))
+                # From Python 3.13 on; a session that is resumed has none.
+                chain = [client, *getattr(tls, "get_verified_chain", list)()[1:]]
+                known |= client_keys(Certificate(tls.getpeercert() or {}), [*map(ssl.DER_cert_to_PEM_cert, chain)])
             if len(self.environs) >= KNOWN:
                 self.environs.clear()
             self.environs[what] = known

@@ -677,6 +677,31 @@ def test_the_keys_of_a_client_certificate_are_those_of_openssl(authority: Author
     assert 25 <= int(said["SSL_CLIENT_V_REMAIN"]) <= 30
 
 
+def test_the_chain_of_a_client_certificate_up_to_the_ca(authority: Authority) -> None:
+    between = authority.ca.create_child_ca()
+    made = between.issue_cert("ann@example.com")
+    path = authority.folder / "by-child.pem"
+    made.private_key_and_cert_chain_pem.write_to_path(str(path))
+    context = authority.client(str(path))
+    with Secure(authority, keys, tls_client_ca=authority.file) as server:
+        with server.secure(context) as client:
+            said = told(client)
+            session = client.session
+        with (
+            server.connect() as connection,
+            context.wrap_socket(connection, server_hostname="localhost", session=session) as again,
+        ):
+            resumed = told(again)
+    chain = [said[name] for name in sorted(said) if name.startswith("SSL_CLIENT_CERT_CHAIN_")]
+    if sys.version_info >= (3, 13):
+        assert chain == [between.cert_pem.bytes().decode(), authority.ca.cert_pem.bytes().decode()]
+    else:
+        assert not chain
+    assert resumed["SSL_SESSION_RESUMED"] == "Resumed"
+    assert resumed["SSL_CLIENT_CERT"] == said["SSL_CLIENT_CERT"]
+    assert not any(name.startswith("SSL_CLIENT_CERT_CHAIN_") for name in resumed)
+
+
 # --- Certificates: several, renewed, wrong --------------------------------------------------------------------------------
 
 
@@ -689,9 +714,11 @@ def test_the_server_name_chooses_the_certificate(authority: Authority) -> None:
     with Secure(authority, keys, tls_cert=pairs) as server:
         for name in ("localhost", "shop.test", "a.wild.test"):
             with server.secure(name=name) as client:
+                shown = ssl.DER_cert_to_PEM_cert(client.getpeercert(binary_form=True) or b"")
                 said = told(client)
             assert said["SSL_TLS_SNI"] == name
             assert said["SSL_SERVER_SAN_DNS_0"] == name.replace("a.wild", "*.wild")
+            assert said["SSL_SERVER_CERT"] == shown
         with server.secure(authority.client(check_hostname=False), name="nobody.test") as client:
             assert told(client)["SSL_SERVER_SAN_DNS_0"] == "localhost"
 
