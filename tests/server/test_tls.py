@@ -240,6 +240,21 @@ def test_who_sends_its_closure_alert_first_is_still_answered(authority: Authorit
         assert b"hello" in client.read(1 << 16)
 
 
+def test_who_closes_its_side_without_an_alert_is_answered_too(authority: Authority) -> None:
+    """As `nc`-like clients do; what they get is whole, with our own alert."""
+    content = os.urandom(3_000_000)
+
+    def application(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Length", str(len(content)))])
+        return [content]
+
+    with Secure(authority, application) as server, server.secure() as client:
+        client.sendall(LAST_GET)
+        socket.socket.shutdown(client, socket.SHUT_WR)
+        (response,) = parse(alert_after(client))
+        assert response.body == content
+
+
 def step(work: Callable[[], object], there: ssl.MemoryBIO, back: ssl.MemoryBIO, connection: socket.socket) -> None:
     """Do something of an SSLObject whose bytes this test carries itself."""
     while True:
@@ -885,6 +900,44 @@ def test_openssl_can_not_renegotiate(authority: Authority) -> None:
         with server.secure() as client:
             client.sendall(GET)
             assert answer(client) == b"hello"
+
+
+def test_openssl_gets_http_1_1_by_alpn(authority: Authority) -> None:
+    with Secure(authority, hello) as server:
+        assert "ALPN protocol: http/1.1" in s_client(server, "-alpn", "h2,http/1.1")
+        assert "No ALPN negotiated" in s_client(server, "-alpn", "h2")
+
+
+def test_openssl_is_shown_the_certificate_of_the_name_it_asks_for(authority: Authority) -> None:
+    pairs = authority.leaf("localhost", name="first"), authority.leaf("shop.test", name="second")
+    with Secure(authority, hello, tls_cert=pairs) as server:
+        for name in ("localhost", "shop.test"):
+            said = s_client(server, "-servername", name, "-verify_hostname", name)
+            assert f"Verified peername: {name}" in said
+            assert "Verify return code: 0 (ok)" in said
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_openssl_resumes_a_session(authority: Authority, tmp_path: Path, version: str) -> None:
+    with Secure(authority, hello) as server:
+        saved, request = str(tmp_path / "session"), LAST_GET.decode()
+        assert "New, TLS" in s_client(server, version, "-ign_eof", "-sess_out", saved, text=request)
+        said = s_client(server, version, "-ign_eof", "-sess_in", saved, text=request)
+    assert "Reused, TLS" in said
+    assert "hello" in said
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_openssl_is_served_with_a_client_certificate_and_told_by_an_alert_without(
+    authority: Authority, version: str
+) -> None:
+    own = authority.leaf("ann@example.com", name="own")
+    with Secure(authority, hello, tls_client_ca=authority.file) as server:
+        asked = version, "-ign_eof"
+        assert "hello" in s_client(server, *asked, "-cert", own, "-key", own, text=LAST_GET.decode())
+        said = s_client(server, *asked, text=LAST_GET.decode())
+        assert "hello" not in said
+        assert re.search(r"alert (certificate required|handshake failure)", said)
 
 
 def s_client(server: Secure, *arguments: str, text: str = "") -> str:
