@@ -13,11 +13,21 @@ import pytest
 
 OTHERS = ("django", "flask")
 """Plugins that have fixtures of the same names: who has installed pytest-django or pytest-flask means theirs."""
+CGI = "ignore:'cgi' is deprecated:DeprecationWarning:webob.compat"
+"""WebOb imports what Python 3.11 and 3.12 deprecate: no fault of who has warnings as errors, and imports our App."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The setting."""
     parser.addini("microwsgi_app", "the WSGI application of the fixtures client and live_server, as module:attribute")
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
+    """Add to the options -W, which come after the settings of the tests, before pytest first reads them."""
+    options = early_config.known_args_namespace
+    options.pythonwarnings = [*(options.pythonwarnings or []), CGI]
+    yield
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -252,6 +252,26 @@ def test_the_plugin_says_what_it_needs(tmp_path: Path) -> None:
     assert "There is no application: define a fixture `app`" in run_pytest(tmp_path, "", "")
 
 
+IMPORTS = """import warnings
+from microwsgi import App
+
+app = App()
+app.get("/")(lambda request: "hello")
+"""
+OWN = "\n\ndef test_own():\n    warnings.warn(\"'cgi' is deprecated\", DeprecationWarning)\n"
+
+
+@pytest.mark.parametrize("where", ["-W error", "filterwarnings = error"])
+@pytest.mark.parametrize("file", ["conftest.py", "test_mine.py"])
+def test_who_has_warnings_as_errors_does_not_suffer_for_webob(tmp_path: Path, where: str, file: str) -> None:
+    """On Python 3.11 and 3.12 WebOb's import of cgi is a warning; those of one's own code are errors all the same."""
+    (tmp_path / file).write_text(IMPORTS)
+    (tmp_path / "test_own.py").write_text("import warnings" + OWN)
+    said = run_pytest(tmp_path, "", f"microwsgi_app = hello:app\n{where if '=' in where else f'addopts = {where}'}")
+    assert "1 failed, 2 passed" in said, said
+    assert "FAILED test_own.py::test_own - DeprecationWarning: 'cgi' is deprecated" in said
+
+
 def test_the_plugin_leaves_the_names_to_those_who_had_them_first(tmp_path: Path) -> None:
     """pytest-django and pytest-flask have the same fixtures, and one of two plugins would win by chance."""
     (tmp_path / "theirs.py").write_text("import pytest\n\n@pytest.fixture\ndef client():\n    return 'theirs'\n")

@@ -212,7 +212,13 @@ class App:
         """The route for a request. Raises a HTTPException where there is none."""
         path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
         if not path.isascii():
-            path = decoded(path)
+            try:
+                path = decoded(path)
+            except HTTPBadRequest:
+                found = self.router.find(decoded(path, "surrogateescape"), method, set())
+                if found is None or not found.route.mounted:
+                    raise
+                return found  # what is mounted gets the path as it came, and may know what its bytes mean
         allowed: set[str] = set()
         if (found := self.router.find(path, method, allowed)) is not None:
             return found
@@ -289,10 +295,10 @@ def checked(methods: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def decoded(path: str) -> str:
-    """The path of an environ, which has a byte as a character (PEP 3333)."""
+def decoded(path: str, errors: str = "strict") -> str:
+    """The path of an environ, which has a byte as a character (PEP 3333). Raises HTTPBadRequest."""
     try:
-        return path.encode("latin-1").decode()
+        return path.encode("latin-1").decode(errors=errors)
     except UnicodeError:
         raise HTTPBadRequest("The path is not UTF-8.") from None
 

@@ -26,7 +26,12 @@ from microwsgi.framework.views import redirect
 CODINGS = {"br": ".br", "zstd": ".zst", "gzip": ".gz", "identity": ""}
 """Content codings, and what ends the name of the sibling that has it."""
 ABSENT = {ENOENT, ENOTDIR, EISDIR, ELOOP, ENAMETOOLONG, ENXIO}
-READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # whoever opens a named pipe must not wait for its other end
+POSSIBLE = os.open in os.supports_dir_fd
+"""Whether a name can be opened in an open folder: not on Windows, which has none of the flags below either."""
+DIRECTORY, NOFOLLOW = (os.O_DIRECTORY, os.O_NOFOLLOW) if POSSIBLE else (0, 0)
+READ = (
+    os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK if POSSIBLE else 0
+)  # who opens a named pipe must not wait for its other end
 PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>
@@ -66,6 +71,8 @@ class Folder:
         hidden: bool = True,
         max_age: int | None = None,
     ) -> None:
+        if not POSSIBLE:
+            raise RouteError("static files need a system that opens a file in an open folder, as Linux and macOS do.")
         self.folder = os.path.abspath(folder)
         if not os.path.isdir(self.folder):
             raise RouteError(f"there is no folder {self.folder} with static files.")
@@ -74,7 +81,7 @@ class Folder:
         self.symlinks = symlinks
         self.hidden = hidden
         self.max_age = max_age
-        self.flags = READ if symlinks else READ | os.O_NOFOLLOW
+        self.flags = READ if symlinks else READ | NOFOLLOW
 
     def __call__(self, request: Request, path: str = "") -> Response:
         *folders, name = path.split("/")
@@ -93,11 +100,11 @@ class Folder:
     @contextmanager
     def opened(self, folders: list[str]) -> Iterator[int]:
         """A descriptor of a folder below ours."""
-        folder = os.open(self.folder, READ | os.O_DIRECTORY)
+        folder = os.open(self.folder, READ | DIRECTORY)
         try:
             for name in folders:
                 self.check(name)
-                below = os.open(name, self.flags | os.O_DIRECTORY, dir_fd=folder)
+                below = os.open(name, self.flags | DIRECTORY, dir_fd=folder)
                 os.close(folder)
                 folder = below
             yield folder

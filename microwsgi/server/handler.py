@@ -235,9 +235,15 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
 
     def watch_client(self) -> None:
         """Something has come from a client whose response has nothing to send yet: its next request, or its end."""
-        data = self.connection.recv(RECEIVE)
+        try:
+            data = self.connection.recv(RECEIVE)
+        except BlockingIOError:
+            return
+        except OSError:  # a reset, as from a browser's tab that is closed
+            data = b""
         if not data:
-            self.vanish("The client left.")
+            # Who closes an event stream ends what has no other end; a length that was promised is a response cut off.
+            self.vanish("The client left." if self.remaining else "")
         self.received += data
         if len(self.received) >= RECEIVE:
             self.wants = 0
@@ -323,12 +329,16 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
         self.vanish("broken off: the application failed")
 
     def vanish(self, reason: str) -> None:
-        """The client has left, or is to be left: close what the application returned, and the connection."""
+        """The client has left, or is to be left: close what the application returned, and the connection.
+
+        Without a reason nothing has failed, and the access log alone is told.
+        """
         cut = self.began and not self.closed
         if cut:
             self.reason = reason
             self.log()
-            self.log_reason()
+            if reason:
+                self.log_reason()
         self.close_sent()
         if cut and (self.unsent is not None or self.ends_by_close()):
             self.reset()

@@ -116,6 +116,22 @@ def test_a_path_that_is_no_utf_8_is_a_400() -> None:
     assert answer(app, "/x", PATH_INFO="x").status_int == 404
 
 
+def test_a_path_that_is_no_utf_8_is_for_what_is_mounted_to_understand() -> None:
+    app, inner = App(), App()
+    app.mount("/ä", shows)
+    app.mount("/inner", inner)
+    app.get("/view/{a}")(lambda request, a: a)
+    prefix = "/ä".encode().decode("latin-1")
+    assert answer(app, "/x", PATH_INFO=f"{prefix}/\xff").text == f"{prefix}|/\xff"
+    assert answer(app, "/x", PATH_INFO="/\xff").status_int == 400
+    assert answer(app, "/x", PATH_INFO="/view/\xff").status_int == 400
+    assert answer(app, "/x", PATH_INFO="/inner/\xff").status_int == 400
+    assert answer(app, "/x", PATH_INFO="/\u20ac").status_int == 400
+    app.mount("/", shows)
+    assert answer(app, "/x", PATH_INFO="/\xff").text == "|/\xff"
+    assert answer(app, "/x", PATH_INFO="/view/\xff").status_int == 400
+
+
 def test_ones_own_converter() -> None:
     app = App()
     app.converter("day", "[0-9]{4}-[0-9]{2}", read=lambda text: tuple(map(int, text.split("-"))), type=tuple)

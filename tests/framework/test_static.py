@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import socket
+import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,9 +21,37 @@ from microwsgi.errors import RouteError
 from microwsgi.framework.app import App
 from microwsgi.framework.static import human, preferred
 from microwsgi.testing import Client
+from tests.running import environment, python
 from tests.server.exchange import Running
 
+WITHOUT_POSIX = """
+import os, sys
+for name in ("O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK"):
+    delattr(os, name)
+os.supports_dir_fd = set()
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[name] = None
+from microwsgi import App, FileResponse
+from microwsgi.errors import RouteError
+app = App()
+app.get("/")(lambda request: "hello")
+print(app.url_for("<lambda>"))
+try:
+    app.static("/files", ".")
+except RouteError as error:
+    print(error)
+"""
+"""What Windows has not."""
 SECRET = "not for you"
+
+
+def test_without_what_files_need_the_rest_of_the_framework_is_there() -> None:
+    done = subprocess.run(python("-c", WITHOUT_POSIX), check=False, env=environment(), capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "/",
+        "static files need a system that opens a file in an open folder, as Linux and macOS do.",
+    ]
 
 
 @pytest.fixture

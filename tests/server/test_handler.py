@@ -404,6 +404,35 @@ def test_a_client_that_leaves_a_resting_response_is_noticed_at_once() -> None:
         wait_until(lambda: not running.server.connections)
 
 
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize(("fields", "told"), [([], ""), ([("Content-Length", "9")], "200: The client left.")])
+def test_to_leave_a_resting_response_is_a_failure_only_where_its_end_was_announced(
+    fields: list[tuple[str, str]], told: str, reset: bool
+) -> None:
+    """A browser that closes an EventSource is in the access log, and nowhere else."""
+    logged: list[int] = []
+
+    def application(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+        start_response("200 OK", fields)
+        yield b"begin"
+        while True:
+            environ["microwsgi.wake"](60)
+            yield b""
+
+    with Running(application) as running:
+        running.server.access_log = lambda handler, seconds: logged.append(handler.status)
+        with running.connect() as connection:
+            connection.sendall(GET)
+            receive(connection, b"begin" if fields else b"begin\r\n")
+            if reset:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        wait_until(lambda: not running.server.connections)
+    assert logged == [200]
+    errors = running.errors.text.getvalue()
+    assert told in errors
+    assert bool(told) == bool(errors)
+
+
 def test_a_wake_between_the_look_and_the_rest_is_not_lost() -> None:
     calls = [0]
 
