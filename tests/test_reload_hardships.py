@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import LIMIT, Running
+from tests.running import LIMIT, Running, python
 from tests.test_supervised import eventually, fetch
 
 Command = Callable[..., Running]
@@ -260,3 +260,57 @@ VALUE = Computed()
     served.running.line("changed: helper.py; serving main:app")
     assert served.value() == "3"
     assert not list(tmp_path.rglob("*.pyc")), "what it spawns may have written stale ones"
+
+
+def test_what_is_excluded_is_not_a_change(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "made.py").write_text("VALUE = 1\n")
+    served = serve("from made import VALUE\n", "--reload-exclude", "made*")
+    served.save("VALUE = 2\n", "made.py")
+    served.save("VALUE = 2\n", "made_too.py")
+    served.save("from made import VALUE\nVALUE += 10\n")
+    served.running.line(r"changed: helper\.py; serving main:app")
+    assert served.value() == "12"
+    assert "made" not in served.running.output
+
+
+def test_a_parent_is_one_thread_that_sleeps_while_nothing_changes(serve: Serve) -> None:
+    served = serve()
+    served.save("VALUE = 2\n")
+    served.running.line("changed: helper.py; serving main:app")
+    process = Path(f"/proc/{served.running.pid}")
+
+    def switches() -> str:
+        """How often it has gone to sleep."""
+        return next(line for line in (process / "status").read_text().splitlines() if line.startswith("voluntary"))
+
+    eventually("S", lambda: state(str(served.running.pid)))
+    end = time.monotonic() + LIMIT
+    while True:  # the old child may still be ending, the modules of the new one being compiled
+        before = switches()
+        time.sleep(0.5)  # no waiting for something: while nothing happens, the parent must do nothing
+        if switches() == before:
+            break
+        assert time.monotonic() < end, "it wakes up again and again"
+    assert len(list((process / "task").iterdir())) == 1, "a fork beside a thread is not safe"
+
+
+def test_where_inotify_is_short_there_is_a_word_and_changes_are_served(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(APPLICATION)
+    (tmp_path / "helper.py").write_text("VALUE = 1\n")
+    (tmp_path / "program.py").write_text(
+        "import errno\n"
+        "from microwsgi import serve\n"
+        "from microwsgi.server.notifier import Inotify\n"
+        "def call(*words):\n    raise OSError(errno.EMFILE, 'Too many open files')\n"
+        "Inotify.call = call\n"
+        "serve('main:app', port=0, reload=True)\n"
+    )
+    running = Running(python("program.py"), cwd=tmp_path)
+    try:
+        running.line("as with --reload-poll: inotify is not to be had: Too many open files")
+        url = running.url()
+        eventually("1", lambda: fetch(url)[1])
+        (tmp_path / "helper.py").write_text("VALUE = 2\n")
+        eventually("2", lambda: fetch(url)[1])
+    finally:
+        running.end()
