@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import machine, plan, terminal, throughput
+from benchmarks import machine, plan, table, terminal, throughput
 from benchmarks.report import Report
 
 OUT = Path(__file__).parent / "out"
@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
         "--json", type=Path, metavar="FILE", help="write everything; a run of all parts goes to benchmarks/out"
     )
     made.add_argument("--html", type=Path, metavar="FILE", help="write the page, likewise")
+    made.add_argument("--table", type=Path, metavar="FILE", help="write the throughput part as a table of Markdown")
     made.add_argument("--docs", type=Path, metavar="DIRECTORY", help="write the README's pictures there")
     made.add_argument("--compare", type=Path, metavar="FILE", help="an earlier --json: what changed since")
     made.add_argument(
@@ -104,6 +105,8 @@ def write(options: argparse.Namespace, report: Report, old: Report | None, *, ev
     if data:
         report.write(data)
         print(f"everything: {data}")
+    if options.table:
+        print(f"the table:  {table.write(options.table, report)}")
     if html or options.docs:
         from benchmarks import page, readme  # matplotlib takes a second to import
     if html:

@@ -186,6 +186,24 @@ def test_verdicts_of_a_busy_machine_are_in_brackets() -> None:
     assert "(bar missed)" in text
 
 
+def test_the_table_for_the_docs_has_every_ratio_beside_its_bar(tmp_path: Path) -> None:
+    report = made()
+    for by in report.throughput["hello64"].rounds:
+        by["microwsgi"]["foreign"] = 0.3
+    written = tmp_path / "figures.md"
+    report.write(tmp_path / "a.json")
+    command = [sys.executable, "-m", "benchmarks", "--from", str(tmp_path / "a.json"), "--table", str(written)]
+    subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, check=True)
+    _, first, quiet, noisy, file = re.split("^## ", written.read_text(), flags=re.MULTILINE)
+    assert first.startswith("hello world, 1 connection, keep-alive\n")
+    assert "microwsgi: 12,500/s, 40.0 µs  \n" in quiet
+    assert "| of bare, processor time | 0.62 |  | ≥ 0.45 | ≥ 0.6 | aim reached |" in quiet
+    assert "| of werkzeug, requests/s | 3.75 |  | ≥ 20 | ≥ 30 | bar missed |" in quiet
+    assert "| of bare, processor time | 0.62 |  | ≥ 0.45 | ≥ 0.6 | noisy |" in noisy
+    assert "missed" not in noisy
+    assert "of bare, time" in file
+
+
 def test_why_a_peer_is_missing_stands_below_its_table_and_squeezes_no_bar() -> None:
     report, reason = made(), "ValueError: answered 200 '0', not 200 with '65536'"
     bars = printed(report).count("█")
