@@ -81,6 +81,44 @@ class Load(threading.Thread):
         raise AssertionError(self.failure)
 
 
+HSTS = """
+def app(environ, start_response):
+    sent = environ["PATH_INFO"] == "/hsts"
+    start_response("200 OK", [("Strict-Transport-Security", "max-age=60")] if sent else [])
+    return [b"hello"]
+"""
+
+
+def test_who_sends_hsts_under_a_developers_name_is_told_once(
+    command: Command, authority: Authority, tmp_path: Path
+) -> None:
+    """In a process of its own: what an application has sent so far is known of the process."""
+    (tmp_path / "hsts.py").write_text(HSTS)
+    leaf = authority.leaf("localhost", "127.0.0.1", "shop.example")
+    log = str(tmp_path / "log")
+    running = command("serve", "hsts:app", "--port", "0", "--access-log", log, "--tls-cert", leaf, cwd=tmp_path)
+    address = "127.0.0.1", int(running.url().rpartition(":")[2])
+
+    def ask(name: str, target: str) -> None:
+        with (
+            socket.create_connection(address, LIMIT) as plain,
+            authority.client().wrap_socket(plain, server_hostname=name) as client,
+        ):
+            client.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+
+    for name, target in (("localhost", "/"), ("localhost", "/hsts"), ("shop.example", "/"), ("127.0.0.1", "/")):
+        ask(name, target)
+    running.send_signal(signal.SIGUSR2)
+    running.line('"pid"')
+    assert "Strict-Transport-Security" not in running.output
+    ask("localhost", "/")
+    running.line("WARNING: the application sends Strict-Transport-Security")
+    ask("localhost", "/")
+    assert running.stop() == 0
+    assert running.output.count("Strict-Transport-Security") == 1
+
+
 def start(command: Command, folder: Path, *mode: str) -> Running:
     return command("serve", "apps.echo:app", "--port", "0", "--access-log", str(folder / "access.log"),
                    "--tls-cert", str(folder / "served.pem"), *mode)  # fmt: skip

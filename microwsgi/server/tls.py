@@ -17,12 +17,13 @@ from time import monotonic, time
 
 from microwsgi.errors import CertificateError, UsageError
 from microwsgi.options import BY_NAME, Options
-from microwsgi.server.authority import development
+from microwsgi.server.authority import ZONES, development
 from microwsgi.server.connection import READ, WRITE
 from microwsgi.server.contexts import Pair, Shown, note_name
 from microwsgi.server.environ import Environ
 from microwsgi.server.handshake import Handshakes
 from microwsgi.server.modssl import Certificate, client_keys, connection_keys, server_keys
+from microwsgi.wire.response import NAMES
 
 PIECE = 64 * 1024
 """Bytes that are encrypted at once. OpenSSL wants a piece that did not fit to be offered again as it was."""
@@ -30,6 +31,9 @@ LOOK = 1.0
 """Seconds between two looks whether the files of the certificates have changed."""
 SOON = 14
 """Days before a certificate's end in which one is told of it."""
+OF_DEVELOPERS = tuple(f".{zone}" for zone in ZONES)
+HSTS = ("Strict-Transport-Security", "strict-transport-security")
+"""A field as applications spell it (RFC 6797 6.1)."""
 KNOWN = 256
 """Environs that are kept: most connections differ in nothing but what is in none of them."""
 
@@ -129,6 +133,7 @@ class TLS(Handshakes):
     """
 
     hints: tuple[str, ...] | list[str] = ()
+    warned = False
 
     def __init__(self, pairs: list[Pair], options: Options, renew: Callable[[], object] | None = None) -> None:
         Handshakes.__init__(self)
@@ -170,6 +175,8 @@ class TLS(Handshakes):
     def environ(self, base: Environ, connection: socket.socket) -> Environ:
         """The base with what mod_ssl tells of a connection; shared by those of which the same is to be told."""
         tls: TLSSocket = connection  # type: ignore[assignment]  # `wrap` made it
+        if not self.warned:
+            self.warn_of_hsts(tls.sni)
         client = tls.getpeercert(binary_form=True)
         what = (id(base), tls.sni, tls.version(), tls.cipher(), tls.session_reused, client, int(time()) // 86400)
         known = self.environs.get(what)
@@ -184,6 +191,18 @@ class TLS(Handshakes):
                 self.environs.clear()
             self.environs[what] = known
         return known
+
+    def warn_of_hsts(self, name: str) -> None:
+        """Tell what the application does to a developer's browser (RFC 6797), once.
+
+        It is seen at a handshake, by the field names that any response has had so far: a request's way knows nothing of it.
+        """
+        if f".{name.lower()}".endswith(OF_DEVELOPERS) and any(spelled in NAMES for spelled in HSTS):
+            self.warned = True
+            self.tell(
+                f"WARNING: the application sends Strict-Transport-Security. Browsers will remember it for {name} and refuse "
+                "plain http there, on every port, also for other projects: send it in production only."
+            )
 
     def shown(self, context: SSLContext | None) -> Certificate:
         """The certificate of a context that a server name has chosen."""
