@@ -298,7 +298,8 @@ def paint(text: str, style: str) -> str:
 def say(text: str) -> None:
     """Write for the person at the terminal, at once, also into a pipe."""
     try:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is where it is said
+        # With its end in one write: several processes may say something at once.
+        print(f"{text}\n", end="", file=sys.stderr, flush=True)  # noqa: T201 - this is where it is said
     except (OSError, ValueError, RuntimeError):
         pass  # nobody listens any more; or a signal came while this was being written
 
