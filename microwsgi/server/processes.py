@@ -89,6 +89,21 @@ def manner(code: int) -> str:
         return f"was killed by signal {-code}"
 
 
+def reap(known: dict[int, Started]) -> None:
+    """Forget all processes that have ended, as process 1 must; these, by their pids, keep what they ended with."""
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None:
+            return
+        if ended.si_pid in known:
+            known[ended.si_pid].poll()
+        else:
+            os.waitpid(ended.si_pid, os.WNOHANG)
+
+
 def fork(parent: Parent, ours: socket.socket, theirs: socket.socket, live: Callable[[Worker], object]) -> Started:
     """A child that has all that the parent has imported, and whose life is `live`."""
     for stream in (sys.stdout, sys.stderr):

@@ -39,7 +39,7 @@ from microwsgi.server.children import (
     Question,
 )
 from microwsgi.server.handover import Handover
-from microwsgi.server.processes import Parent, Started, manner, nothing
+from microwsgi.server.processes import Parent, Started, manner, nothing, reap
 from microwsgi.server.watch import Watch
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -429,20 +429,8 @@ class Supervisor(Parent):
 
     def reap(self) -> None:
         """A process has ended. The loop looks after children; as process 1 there are orphans of theirs, too (CHLD)."""
-        if os.getpid() != 1:
-            return
-        processes = {child.pid: child.process for child in self.children}
-        while True:
-            try:
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if ended is None:
-                return
-            if ended.si_pid in processes:
-                processes[ended.si_pid].poll()
-            else:
-                os.waitpid(ended.si_pid, os.WNOHANG)
+        if os.getpid() == 1:
+            reap({child.pid: child.process for child in self.children})
 
     # --- The end ----------------------------------------------------------------------------------------------------
 
