@@ -69,6 +69,8 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         address = self.request.getsockname()
         base = base_environ(address, gateway.error_stream(), multithread=multithreaded(self.server))
+        if (tls := getattr(self.server, "tls", None)) is not None:
+            base = tls.environ(base, self.request)
         self.open(self.request, self.client_address, gateway, base)
 
     def handle(self) -> None:

@@ -168,10 +168,22 @@ class WSGIServer(Rest, Gateway, Admission, Lead, HTTPServer):  # type: ignore[mi
 
     def handle_request(self) -> None:
         """Serve one request in this thread, and return; or after `timeout` seconds without one."""
-        if self.tls is not None:
-            raise TypeError("One request by itself is not served with TLS: call serve_forever.")
         self.socket.settimeout(self.timeout)
         HTTPServer.handle_request(self)
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        """For `handle_request`: a connection, on which hands are shaken if that is to be. Raises OSError."""
+        connection, address = HTTPServer.get_request(self)
+        if self.tls is not None:
+            connection.settimeout(self.options.handshake_time)
+            try:
+                connection = self.tls.wrap(connection)
+                connection.shake()  # type: ignore[attr-defined]  # `wrap` says so
+            except OSError as error:
+                connection.close()
+                self.complain(":".join(map(str, address[:2])), f"TLS handshake failed: {self.tls.reason(error)}.")
+                raise
+        return connection, address
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:  # noqa: ARG002 - socketserver's; nothing is polled here
         """Serve until `shutdown`, or until an exception as that of Ctrl-C ends it; running requests get `grace_time`."""

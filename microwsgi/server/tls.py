@@ -142,7 +142,7 @@ class TLS(Handshakes):
         self.http_too = options.http_too
         self.renew = renew
         self.seen = self.refused = self.changing = self.look_at_files()
-        self.environs: dict[tuple[object, ...], Environ] = {}
+        self.environs: dict[tuple[object, ...], tuple[Environ, Environ]] = {}
         self.looking = threading.Lock()
         self.next_look = monotonic() + LOOK
         self.context, self.others, self.certificates = self.load()
@@ -179,7 +179,7 @@ class TLS(Handshakes):
             self.warn_of_hsts(tls.sni)
         client = tls.getpeercert(binary_form=True)
         what = (id(base), tls.sni, tls.version(), tls.cipher(), tls.session_reused, client, int(time()) // 86400)
-        known = self.environs.get(what)
+        _, known = self.environs.get(what, (base, None))
         if known is None:
             shown = self.certificates[0] if tls.context is self.context else self.shown(tls.context)
             known = {**base, "wsgi.url_scheme": "https", **connection_keys(tls), **server_keys(shown)}
@@ -189,7 +189,7 @@ class TLS(Handshakes):
                 known |= client_keys(Certificate(tls.getpeercert() or {}), [*map(ssl.DER_cert_to_PEM_cert, chain)])
             if len(self.environs) >= KNOWN:
                 self.environs.clear()
-            self.environs[what] = known
+            self.environs[what] = base, known  # the base, too: as long as it is kept, no other has its id
         return known
 
     def warn_of_hsts(self, name: str) -> None:

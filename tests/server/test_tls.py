@@ -29,7 +29,7 @@ from microwsgi.server.tls import make_tls
 from tests.programs import need
 from tests.running import environment
 from tests.server.authority import Authority, Secure, alert_after, closed_within
-from tests.server.exchange import TIME, Running, alone, parse, receive
+from tests.server.exchange import TIME, Log, Running, alone, parse, receive
 from tests.server.test_lead import frames
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -560,10 +560,33 @@ def test_a_server_serves_again_after_its_end(authority: Authority) -> None:
             assert b"hello" in alert_after(client)
 
 
-def test_handle_request_says_that_it_can_not(authority: Authority) -> None:
-    server = make_server("127.0.0.1", 0, hello, ssl_context=(authority.leaf("localhost"), None))
-    with server, pytest.raises(TypeError, match="serve_forever"):
-        server.handle_request()
+def test_handle_request_serves_one_and_returns(authority: Authority) -> None:
+    server = make_server("127.0.0.1", 0, keys, ssl_context=(authority.leaf("localhost"), None))
+    server.errors = errors = Log()
+    address = "127.0.0.1", int(server.server_port)
+    with server:
+        for _ in range(2):
+            thread = threading.Thread(target=server.handle_request)
+            thread.start()
+            with (
+                socket.create_connection(address, TIME) as connection,
+                authority.client().wrap_socket(
+                    connection, server_hostname="localhost", suppress_ragged_eofs=False
+                ) as client,
+            ):
+                client.sendall(GET)
+                (response,) = parse(alert_after(client))
+            thread.join(TIME)
+            assert not thread.is_alive()
+            assert b"wsgi.url_scheme='https'" in response.body
+            assert b"SSL_SERVER_SAN_DNS_0='localhost'" in response.body
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with socket.create_connection(address, TIME) as connection:
+            connection.sendall(GET)
+            assert closed_within(connection)
+        thread.join(TIME)
+        assert "TLS handshake failed: the client spoke plain HTTP" in errors.wait_for("failed")
 
 
 # --- One port, both protocols ---------------------------------------------------------------------------------------------
