@@ -156,7 +156,7 @@ ROWS = [
         [own("kib_each", "KiB each", 4.0, 2.0)], app=None, others=("bjoern", "granian", "waitress", "cheroot"), rounds=1,
     ),
     Row(
-        "idle-connections-tls", f"the same of {IDLE_TLS:,} over TLS", measure_idle_tls,
+        "idle-connections-tls", f"memory of each of {IDLE_TLS:,} idle kept connections over TLS", measure_idle_tls,
         [own("kib_each", "KiB each", 20.0)], app=None, others=("granian", "cheroot"), rounds=1,
     ),
     Row(

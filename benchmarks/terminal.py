@@ -22,7 +22,7 @@ from benchmarks.stacks import Depth
 FIGURES: dict[str, tuple[str, float, str]] = {
     "rate": ("requests/s", 1, ",.0f"),
     "cpu_us": ("CPU µs each", 1, ".1f"),
-    "of_core": ("a second, of a core", 1, ",.0f"),
+    "of_core": ("a core's connections/s", 1, ",.0f"),
     "p50": ("p50 ms", 1e3, ".3f"),
     "p90": ("p90 ms", 1e3, ".3f"),
     "p99": ("p99 ms", 1e3, ".2f"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,34 @@ def older() -> Iterator[int]:
         thread.start()
         yield listener.getsockname()[1]
         thread.join(5)
+
+
+def test_wrk_resumes_unasked_which_is_why_handshakes_have_a_client_of_their_own() -> None:
+    if not shutil.which("wrk"):
+        pytest.skip("wrk is not installed")
+    context, resumed = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), list[bool]()
+    context.load_cert_chain(*secure.certificate())
+
+    def serve() -> None:
+        while True:
+            try:
+                plain, _ = listener.accept()
+            except OSError:  # closed: the end
+                return
+            with plain, suppress(OSError), context.wrap_socket(plain, server_side=True) as connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+                resumed.append(bool(connection.session_reused))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        command = ["wrk", "-t1", "-c1", "-d1s", "--header", "Connection: close", url]
+        subprocess.run(command, check=True, capture_output=True, timeout=20)
+        listener.shutdown(socket.SHUT_RDWR)  # which wakes the accept
+        thread.join(10)
+    assert resumed.count(True) > 10 * resumed.count(False) > 0
 
 
 def test_another_version_of_the_protocol_is_no_comparison() -> None:
