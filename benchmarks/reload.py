@@ -245,7 +245,7 @@ ROWS = [
         [own("core_percent", "% of a core", 1.0, 0.1)], app=None, others=("microwsgi --reload-poll", *PEERS), rounds=1,
     ),
     Row(
-        f"reload-idle-{EXTRA}", f"watching a reloading application and {EXTRA:,} files more while nothing changes", idling(EXTRA),
+        f"reload-idle-{EXTRA}", f"watching {EXTRA:,} files more while nothing changes", idling(EXTRA),
         [own("core_percent", "% of a core", 1.0, 0.1)], app=None, others=("microwsgi --reload-poll",), rounds=1,
     ),
     Row(
