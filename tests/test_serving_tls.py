@@ -1,4 +1,4 @@
-"""New certificates without a restart: files are replaced, HUP is sent, and no request fails."""
+"""TLS by the command: files are replaced, HUP is sent, and no request fails; what is told on the terminal."""
 
 from __future__ import annotations
 
@@ -79,6 +79,68 @@ class Load(threading.Thread):
             assert time.monotonic() < end, "no new certificate was seen"
             self.over.wait(0.001)
         raise AssertionError(self.failure)
+
+
+PID = """
+import os
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [str(os.getpid()).encode()]
+"""
+
+
+def test_after_hup_workers_resume_each_others_sessions(command: Command, authority: Authority, tmp_path: Path) -> None:
+    """The parent has read the new certificate, and its context is theirs: one could not read the tickets of another."""
+    (tmp_path / "pid.py").write_text(PID)
+    served = tmp_path / "served.pem"
+    shutil.copy(authority.leaf("localhost", name="first"), served)
+    running = command("serve", "pid:app", "--port", "0", "--workers", "2", "--tls-cert", str(served), cwd=tmp_path)
+    address = "127.0.0.1", int(running.url().rpartition(":")[2])
+    context = authority.client()
+
+    def ask(session: ssl.SSLSession | None) -> tuple[int, bool, ssl.SSLSession | None]:
+        with (
+            socket.create_connection(address, LIMIT) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", session=session) as client,
+        ):
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            data = b""
+            while piece := client.recv(1 << 16):
+                data += piece
+            return int(data.rpartition(b"\r\n\r\n")[2]), bool(client.session_reused), client.session
+
+    shown = ssl.get_server_certificate(address)
+    os.replace(authority.leaf("localhost", name="second"), served)
+    running.send_signal(signal.SIGHUP)
+    running.line("loaded anew")
+    one, reused, session = ask(None)
+    assert not reused
+    assert ssl.get_server_certificate(address) != shown
+    os.kill(one, signal.SIGSTOP)  # so that it is the other's turn
+    try:
+        other, reused, _ = ask(session)
+    finally:
+        os.kill(one, signal.SIGCONT)
+    assert other != one
+    assert reused
+    assert running.stop() == 0
+
+
+def test_sslkeylogfile_is_what_other_programs_take_it_for(
+    command: Command, authority: Authority, tmp_path: Path
+) -> None:
+    shutil.copy(authority.leaf("localhost", name="first"), tmp_path / "served.pem")
+    keys = tmp_path / "keys"
+    running = command("serve", "apps.echo:app", "--port", "0", "--tls-cert", str(tmp_path / "served.pem"),
+                      SSLKEYLOGFILE=str(keys))  # fmt: skip
+    port = int(running.url().rpartition(":")[2])
+    running.line("WARNING: who reads .*keys can read all that is sent here")
+    with socket.create_connection(("127.0.0.1", port), LIMIT) as plain:
+        authority.client().wrap_socket(plain, server_hostname="localhost").close()
+    assert running.stop() == 0
+    assert "SERVER_TRAFFIC_SECRET_0" in keys.read_text()
+    assert keys.stat().st_mode & 0o777 == 0o600
 
 
 HSTS = """
