@@ -2,7 +2,7 @@
 
 There is none when a process has as many connections as `max_connections` allows, or no descriptors left. Newcomers are not
 refused then, since that is what a flood of clients that say nothing is after: of those who wait, one leaves for each who comes.
-First go handshakes that are not finished, the oldest first, then connections between two requests, or before their first,
+First go handshakes that are not finished, the oldest first, then connections whose next head has not come, or not whole,
 those first that their time limit would have closed first. A request that runs, or that has begun to be answered, stays;
 where all do, newcomers wait in the kernel's line.
 """
