@@ -12,6 +12,7 @@ from microwsgi.events import Stream
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Clock</title>
+<link rel="icon" href="data:,">
 <noscript><meta http-equiv="refresh" content="1"></noscript>
 <style>
 :root {{ color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }}

@@ -18,6 +18,7 @@ FILE = os.environ.get("TODO_DATABASE", "todo.sqlite")
 LONGEST = 200
 PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>To do</title>
+<link rel="icon" href="data:,">
 <style>
 :root {{ color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }}
 body {{ max-width: 32rem; margin: 2rem auto; padding: 0 1rem }} ul {{ padding: 0 }}

@@ -17,11 +17,12 @@ LIMIT = 1 << 30
 """Bytes of a file."""
 PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Files</title>
+<link rel="icon" href="data:,">
 <style>
 :root {{ color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }}
 body {{ max-width: 40rem; margin: 2rem auto; padding: 0 1rem }} table {{ width: 100%; border-collapse: collapse }}
 td {{ border-bottom: 1px solid #8886; padding: .3rem 0; overflow-wrap: anywhere }} td + td {{ text-align: right }}
-form {{ margin: 1rem 0 }} input, button {{ font: inherit }}
+form {{ margin: 1rem 0 }} input, button {{ font: inherit; max-width: 100% }}
 </style>
 <h1>Files</h1>
 <form method="post" enctype="multipart/form-data"><input type="file" name="file" multiple required> <button>Send</button></form>

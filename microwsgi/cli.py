@@ -146,6 +146,15 @@ COMMANDS = (
         examples=("microwsgi serve apps.echo:app", "microwsgi serve hello.py --host 0.0.0.0 --port 0"),
     ),
     Command(
+        "dev",
+        "microwsgi.commands.dev:dev_command",
+        "Serve an application that is being written: with --reload and --debug.",
+        words="[APP] [options]",
+        about=("APP and the options are those of microwsgi serve.",),
+        options=OPTIONS,
+        examples=("microwsgi dev apps.echo:app", "microwsgi dev --reload-include 'templates/*.html'"),
+    ),
+    Command(
         "stack",
         "microwsgi.commands.stack:stack_command",
         "Draw all that is between the socket and your function, in a running request.",
@@ -162,15 +171,6 @@ COMMANDS = (
             BY_NAME["app_dir"],
         ),
         examples=("microwsgi stack apps.echo:app -d test=hello", "microwsgi stack hello:app /hello/you --compare"),
-    ),
-    Command(
-        "dev",
-        "microwsgi.commands.dev:dev_command",
-        "Serve an application that is being written: with --reload and --debug.",
-        words="[APP] [options]",
-        about=("APP and the options are those of microwsgi serve.",),
-        options=OPTIONS,
-        examples=("microwsgi dev apps.echo:app", "microwsgi dev --reload-include 'templates/*.html'"),
     ),
     Command(
         "certs",
@@ -329,6 +329,8 @@ def dispatch(arguments: Sequence[str]) -> int:
 
 def what_command(first: str, others: Sequence[str]) -> str:
     """What to say of a command that there isn't."""
+    if first in {"-v", "version"}:
+        return f"there is no command {first}.\n  Try:  microwsgi --version"
     if ":" in first or "." in first or first.startswith("-"):
         return f"there is no command {first}.\n  Try:  microwsgi serve {' '.join([first, *others])}"
     return f"{unknown('command', first, [command.name for command in COMMANDS])}\n  Try:  microwsgi --help"

@@ -85,6 +85,11 @@ def locate(spec: str, folder: str) -> tuple[str, str, str]:
     place, _, attribute = spec.partition(":")
     if not place.endswith(".py"):
         importable(folder)
+        inner = os.path.join(folder, place)
+        if os.path.isdir(inner) and (os.sep in place or place in {".", ".."}):
+            raise LoadError(
+                f"{place} is a folder.\n  Try:  microwsgi serve --app-dir {shown(inner)}   (its {' or '.join(FILES)})"
+            )
         if os.sep in place:
             raise LoadError(
                 f"{place} is neither a module nor a Python file.\n  Try:  microwsgi serve {as_module(spec)}"
@@ -167,7 +172,10 @@ def run_factory(factory: object, name: str) -> object:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise LoadError(failure(error, f"{name}() failed:")) from error
+        text = failure(error, f"{name}() failed:")
+        if isinstance(error, TypeError) and error.__traceback__ is not None and error.__traceback__.tb_next is None:
+            text += f"\n  Is it the application itself?  Try:  microwsgi serve {name}"  # it was not even entered
+        raise LoadError(text) from error
 
 
 def check(application: object, name: str) -> None:

@@ -228,10 +228,10 @@ OPTIONS = (
     Option(
         "Log", "color", "auto", one_of("auto", "always", "never"), "WHEN", "auto, always or never; NO_COLOR is honoured"
     ),
+    Option("Log", "traceback", False, switch, "", "all frames when the application can't load"),
     Option("Development", "debug", False, switch, "", "show exceptions to browsers on this machine"),
     Option("Development", "slow", 0.0, seconds, "SECONDS", "say where requests are that take longer"),
     Option("Development", "editor", "", str, "NAME", "link to vscode, pycharm, ... or x://{file}:{line}"),
-    Option("Log", "traceback", False, switch, "", "all frames when the application can't load"),
     Option("Stop", "grace_time", 5.0, seconds, "SECONDS", "for running requests to end at a stop"),
 )
 """The declaration."""

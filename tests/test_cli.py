@@ -141,6 +141,8 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
     [
         ("serv", "there is no command serv; did you mean serve?\n  Try:  microwsgi --help"),
         ("zzz", "there is no command zzz.\n  Try:  microwsgi --help"),
+        ("version", "there is no command version.\n  Try:  microwsgi --version"),
+        ("-v", "there is no command -v.\n  Try:  microwsgi --version"),
         ("hello:app -p 1", "there is no command hello:app.\n  Try:  microwsgi serve hello:app -p 1"),
         ("hello.py", "there is no command hello.py.\n  Try:  microwsgi serve hello.py"),
         ("--port 1", "there is no command --port.\n  Try:  microwsgi serve --port 1"),

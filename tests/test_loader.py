@@ -208,7 +208,7 @@ def test_a_module_like_none_that_is_here(write: Write) -> None:
     assert failure("zzz")[1] == "  (in . there are: hello)"
 
 
-@pytest.mark.parametrize("spec", ["", ".", "..", ":app", ".hello:app", "hello-world:app", "1:2:3", "a b"])
+@pytest.mark.parametrize("spec", ["", ":app", ".hello:app", "hello-world:app", "1:2:3", "a b"])
 def test_what_is_no_name_at_all_is_still_one_message(write: Write, spec: str) -> None:
     write("other.py")
     assert failure(spec)[0].startswith(("there is no ", "'other'"))
@@ -361,8 +361,20 @@ def test_a_factory_that_fails_or_would_want_arguments(write: Write) -> None:
     lines = failure("hello:create()")
     assert lines[0] == "hello:create() failed:"
     assert lines[-1] == "ValueError: no database"
+    write("hi.py", "def app(environ, start_response): ...\n")
+    assert failure("hi:app()")[-1] == "  Is it the application itself?  Try:  microwsgi serve hi:app"
     assert failure("hello:create(1)") == [
         "create(1) is not possible: a factory is called without arguments, as create()."
+    ]
+
+
+@pytest.mark.parametrize("spec", [".", "./", "sub/folder"])
+def test_a_folder_is_no_application_but_may_have_one(write: Write, spec: str) -> None:
+    write("sub/folder/app.py")
+    path = os.path.normpath(spec)
+    assert failure(spec) == [
+        f"{spec} is a folder.",
+        f"  Try:  microwsgi serve --app-dir {path}   (its app.py or wsgi.py or main.py)",
     ]
 
 

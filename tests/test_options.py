@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,8 @@ def test_an_address_is_replaced_as_a_whole(layers: list[dict[str, object]], resu
 
 def test_in_the_environment_bind_is_more_than_port() -> None:
     assert from_environment({"PORT": "5", "MICROWSGI_BIND": "a:1"}) == {"bind": ("a:1",)}
+
+
+def test_options_of_a_group_stand_together() -> None:
+    groups = [group for group, _ in itertools.groupby(option.group for option in OPTIONS)]
+    assert len(groups) == len(set(groups))

@@ -235,6 +235,8 @@ def body_fault(iterable: object) -> str:
         return "The application returned a response instead of calling it: return response(environ, start_response)."
     if isinstance(iterable, (str, bytes)):
         return f"The application returned {type(iterable).__name__}; PEP 3333 asks for an iterable of bytes: a list of one."
+    if iterable is None:
+        return "The application returned None: is a return missing? PEP 3333 asks for an iterable of bytes."
     if not hasattr(iterable, "__iter__"):
         return f"The application returned {iterable!r}; PEP 3333 asks for an iterable of bytes."
     chunk = next(chunk for chunk in iterable if not isinstance(chunk, bytes))
