@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -52,7 +53,9 @@ def test_those_who_are_there_are_served_and_the_others_as_soon_as_there_is_room(
         first.sendall(REQUEST)
         used = len(os.listdir(f"/proc/{running.pid}/fd"))
         resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (used + FREE, used + FREE))
+        running.send_signal(signal.SIGSTOP)  # so that nobody is accepted who has not asked yet: who waits may be closed
         waiting = [connect() for _ in range(CLIENTS)]
+        running.send_signal(signal.SIGCONT)
         running.line(FULL)
         before = processor_seconds(running.pid)
         select.select([], [], [], WINDOW)

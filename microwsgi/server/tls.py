@@ -133,7 +133,7 @@ class TLS(Handshakes):
     """
 
     hints: tuple[str, ...] | list[str] = ()
-    warned = False
+    asked = warned = False
 
     def __init__(self, pairs: list[Pair], options: Options, renew: Callable[[], object] | None = None) -> None:
         Handshakes.__init__(self)
@@ -270,14 +270,17 @@ class TLS(Handshakes):
 
     def look(self, *, asked: bool = False) -> None:
         """Take new certificates, if there are any that can be used; `asked`, by a person, also tell at once of the others."""
-        if not self.looking.acquire(blocking=False):  # it may be this very thread, in a signal's handler
-            self.next_look = 0.0
-            return
-        try:
-            self.next_look = monotonic() + LOOK
-            self.take_changed(asked=asked)
-        finally:
-            self.looking.release()
+        self.asked = self.asked or asked
+        # Who finds it locked leaves it to who is at it, perhaps this very thread before a signal came, to look again.
+        while self.looking.acquire(blocking=False):
+            try:
+                asked, self.asked = self.asked, False
+                self.next_look = monotonic() + LOOK
+                self.take_changed(asked=asked)
+            finally:
+                self.looking.release()
+            if not self.asked:
+                return
 
     def take_changed(self, *, asked: bool) -> None:
         """The same in one thread at a time."""
