@@ -101,6 +101,7 @@ class Connection:
     began: float
     deadline: float
     requestline: str
+    chunks: object = None  # of a response that has begun, what is still to be asked for
 
     @classmethod
     def connected(cls, connection: socket.socket, address: object, gateway: Gateway, base: Environ) -> Connection:

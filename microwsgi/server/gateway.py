@@ -117,7 +117,6 @@ class Gateway:
 
     def log_exception(self, what: str, error: BaseException) -> None:
         """Write the traceback of an application's failure, under a line that says which request it was."""
-        self.failures += 1
         self.log_error(f"{what}\n{''.join(later.traceback.format_exception(error)).rstrip()}")
 
 

@@ -36,6 +36,8 @@ from microwsgi.wire.response import refusal, response_head
 TLS_RECORD = b"\x16\x03"
 """What a client that speaks TLS sends first (RFC 8446 5.1)."""
 SPEAKS_TLS = "speaks TLS, and this port does not: use http://, or serve with --tls."
+FAILED = 500
+"""The first status of those that say it is not the client's fault (RFC 9110 15.6)."""
 FAILURE = "500 Internal Server Error\n\nThe application failed; the server's log says why{under}.\n"
 
 
@@ -189,6 +191,8 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
                 self.gateway.access_log(self, now - self.began)
             if self.reason:
                 self.log_reason()
+            elif self.status >= FAILED:
+                self.gateway.failures += 1
             self.began = 0.0
         if self.close_connection or self.decoder is not None:
             self.end_body()
@@ -328,6 +332,7 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
 
     def break_off(self) -> None:
         """End a response that can't be completed so that the client sees it: without the end that was promised."""
+        self.gateway.failures += 1
         self.vanish("broken off: the application failed")
 
     def vanish(self, reason: str) -> None:

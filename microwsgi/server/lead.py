@@ -121,16 +121,17 @@ class Lead:
         while not self.finished:
             if self.ready and (thread.slot or self.take_slot(thread)):
                 try:
-                    thread.handler = self.ready.popleft()
+                    handler = thread.handler = self.ready.popleft()
                 except IndexError:
                     continue
                 thread.started = now
-                thread.requests += 1
+                if handler.chunks is None:  # else its response goes on
+                    thread.requests += 1
                 if thread.leads:
                     self.leave_lead(thread, now)
                 else:
                     thread.usage = None
-                return thread.handler
+                return handler
             if thread.leads or self.lead.acquire(False):
                 thread.leads = True
                 self.poll()

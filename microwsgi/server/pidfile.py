@@ -49,7 +49,7 @@ class PidFile:
                 os.close(descriptor)
                 if error.errno in {errno.EACCES, errno.EAGAIN}:
                     raise ServiceError(
-                        f"microwsgi runs already, as process {holder(self.path)} (it has locked {self.path})."
+                        f"microwsgi runs already, as process {holder(self.path)} (it has locked {self.path}).\n  Try:  microwsgi stop --pid-file {self.path}"
                     ) from None
                 raise
             os.close(descriptor)

@@ -74,7 +74,7 @@ class Sender(Recipient):
         if self.closed or (isinstance(iterable, FileWrapper) and self.send_file(iterable.filelike)):
             return
         if isinstance(iterable, (str, bytes)) or not hasattr(iterable, "__iter__"):
-            raise ApplicationError(body_fault(iterable))
+            raise ApplicationError(self.body_fault(iterable))
         if isinstance(iterable, tuple) and not self.head_sent:
             self.send_list(list(iterable))
             self.remaining = 0
@@ -86,7 +86,7 @@ class Sender(Recipient):
         try:
             body = b"".join(chunks)
         except TypeError as error:
-            raise ApplicationError(body_fault(chunks)) from error
+            raise ApplicationError(self.body_fault(chunks)) from error
         data = self.begin(len(body))
         if self.bodiless:
             self.answer = data
@@ -165,7 +165,7 @@ class Sender(Recipient):
     def write(self, chunk: bytes) -> bool:
         """Send a chunk in the coding that the head announced. False: the poller says when to ask the iterable on."""
         if not isinstance(chunk, bytes):
-            raise ApplicationError(body_fault([chunk]))
+            raise ApplicationError(self.body_fault([chunk]))
         if not chunk:
             return not self.asleep
         self.asleep = False
@@ -228,17 +228,19 @@ class Sender(Recipient):
             if hasattr(iterable, "close"):
                 raise
 
-
-def body_fault(iterable: object) -> str:
-    """What is wrong with what an application returned or yielded."""
-    if hasattr(iterable, "app_iter"):
-        return "The application returned a response instead of calling it: return response(environ, start_response)."
-    if isinstance(iterable, (str, bytes)):
-        return f"The application returned {type(iterable).__name__}; PEP 3333 asks for an iterable of bytes: a list of one."
-    if iterable is None:
-        return "The application returned None: is a return missing? PEP 3333 asks for an iterable of bytes."
-    if not hasattr(iterable, "__iter__"):
-        return f"The application returned {iterable!r}; PEP 3333 asks for an iterable of bytes."
-    chunk = next(chunk for chunk in iterable if not isinstance(chunk, bytes))
-    hint = '; write .encode("utf-8")' if isinstance(chunk, str) else ""
-    return f"The application's body has {type(chunk).__name__} {chunk!r:.60}; PEP 3333 asks for bytes{hint}."
+    def body_fault(self, iterable: object) -> str:
+        """What is wrong with what the application, by its name, returned or yielded."""
+        application = self.gateway.application
+        name = getattr(application, "__qualname__", type(application).__qualname__)
+        it = f"{name}, the application,"
+        if hasattr(iterable, "app_iter"):
+            return f"{it} returned a response instead of calling it: return response(environ, start_response)."
+        if isinstance(iterable, (str, bytes)):
+            return f"{it} returned {type(iterable).__name__}; PEP 3333 asks for an iterable of bytes: a list of one."
+        if iterable is None:
+            return f"{it} returned None: is a return missing? PEP 3333 asks for an iterable of bytes."
+        if not hasattr(iterable, "__iter__"):
+            return f"{it} returned {iterable!r}; PEP 3333 asks for an iterable of bytes."
+        chunk = next(chunk for chunk in iterable if not isinstance(chunk, bytes))
+        hint = '; write .encode("utf-8")' if isinstance(chunk, str) else ""
+        return f"The body of {name}, the application, has {type(chunk).__name__} {chunk!r:.60}; PEP 3333 asks for bytes{hint}."
