@@ -186,7 +186,7 @@ def coverage() -> None:
     prepare_tests()
     for line in (
         "erase",
-        "run -m pytest --quiet tests/wire tests/server tests/framework",
+        "run -m pytest --quiet tests/wire tests/server tests/tls tests/framework",
         "combine --quiet",
         f"report --fail-under=100 --include={','.join(WHOLE)}",
     ):

@@ -16,7 +16,7 @@ from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType
 
 from microwsgi.diagnosis import STANDARD, library
-from microwsgi.server.watch import GONE, digest, digest_of
+from microwsgi.prefork.watch import GONE, digest, digest_of
 
 SHARED = {"microwsgi", "webob"}
 """Packages that a parent imports for its children, beside the standard library."""

@@ -19,15 +19,15 @@ from functools import partial
 from microwsgi import __version__
 from microwsgi.errors import ListenError, UsageError
 from microwsgi.options import Options
-from microwsgi.server.background import UMASK, Readiness, address_of, log_path, pid_path, redirect
-from microwsgi.server.children import LEAVING, SERVING, Child
+from microwsgi.daemon.background import UMASK, Readiness, address_of, log_path, pid_path, redirect
+from microwsgi.prefork.children import LEAVING, SERVING, Child
 from microwsgi.server.handshake import Handshakes
-from microwsgi.server.notify import Notifier
-from microwsgi.server.pidfile import PidFile
-from microwsgi.server.privileges import Identity
+from microwsgi.daemon.notify import Notifier
+from microwsgi.daemon.pidfile import PidFile
+from microwsgi.daemon.privileges import Identity
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, unlink, url, urls
-from microwsgi.server.supervisor import Supervisor
+from microwsgi.prefork.supervisor import Supervisor
 from microwsgi.serving import is_terminal, reopen_log, say
 
 ASKED = 64

@@ -29,7 +29,7 @@ from microwsgi.server.handshake import Handshakes
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.inflight import running, slow_requests
 from microwsgi.server.log import AccessLog, escaped
-from microwsgi.server.notify import passed_sockets
+from microwsgi.daemon.notify import passed_sockets
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, loopback_only, unlink, urls
 
@@ -83,7 +83,7 @@ def launch(options: Options) -> int:
         raise UsageError("--reload is for a terminal, and --daemon for when there is none: leave one of them out.")
     if os.name != "posix":
         raise UsageError("--daemon is not possible on this system: start it in a window of its own, without --daemon.")
-    code: int = import_module("microwsgi.server.daemon").launch(options)
+    code: int = import_module("microwsgi.daemon.launch").launch(options)
     return code
 
 
@@ -163,7 +163,7 @@ def https(options: Options, ssl_context: object = None) -> Handshakes | None:
     """TLS, if it is asked for; what it takes, 5 ms, is loaded only then. Raises CertificateError."""
     if ssl_context is None and not (options.tls or options.tls_cert or options.tls_key):
         return None
-    made: Handshakes = import_module("microwsgi.server.tls").make_tls(options, ssl_context)
+    made: Handshakes = import_module("microwsgi.tls.front").make_tls(options, ssl_context)
     return made
 
 

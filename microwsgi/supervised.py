@@ -1,6 +1,6 @@
 """Serving by children of a parent that never imports the application: `--reload` and `--workers`.
 
-`microwsgi.serving.run` comes here with the one or the other. `microwsgi.server.supervisor` is the parent; here is what its
+`microwsgi.serving.run` comes here with the one or the other. `microwsgi.prefork.supervisor` is the parent; here is what its
 children do, what is said on the terminal, and what is shown when the application can't be loaded.
 """
 
@@ -23,19 +23,19 @@ from microwsgi.imports import Codes, Imports
 from microwsgi.loader import load_named
 from microwsgi.options import Options
 from microwsgi.prompt import one_prompt, set_terminal_attributes, terminal_attributes
-from microwsgi.server.channel import Message
-from microwsgi.server.children import Child, Generation, Notices
+from microwsgi.prefork.channel import Message
+from microwsgi.prefork.children import Child, Generation, Notices
 from microwsgi.server.environ import Environ
 from microwsgi.server.gateway import Application
 from microwsgi.server.handshake import Handshakes
 from microwsgi.server.hosts import Hosts, is_here
 from microwsgi.server.inflight import slow_requests
-from microwsgi.server.processes import fork, fork_is_safe, spawn
+from microwsgi.prefork.processes import fork, fork_is_safe, spawn
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import urls
-from microwsgi.server.supervisor import Supervisor
-from microwsgi.server.watch import Watch
-from microwsgi.server.worker import Worker
+from microwsgi.prefork.supervisor import Supervisor
+from microwsgi.prefork.watch import Watch
+from microwsgi.prefork.worker import Worker
 from microwsgi.service import Service, service
 from microwsgi.serving import (
     banner,

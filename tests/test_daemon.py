@@ -19,8 +19,8 @@ import pytest
 
 from microwsgi.commands.control import Server
 from microwsgi.errors import ServiceError
-from microwsgi.server import daemon
-from microwsgi.server.pidfile import holder
+from microwsgi.daemon import launch
+from microwsgi.daemon.pidfile import holder
 from tests.background import Machine, ended, eventually, fetch, free_port, gone
 from tests.programs import need
 from tests.running import LIMIT, environment, microwsgi
@@ -296,7 +296,7 @@ def test_a_start_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch
     reader, writer = os.pipe()
     process = subprocess.Popen([need("sleep"), "60"])
     with pytest.raises(ServiceError, match=r"did not serve within 0\.05 s, and was stopped"):
-        daemon.wait_for_message(reader, process)
+        launch.wait_for_message(reader, process)
     assert process.returncode == -signal.SIGTERM
     os.close(reader)
     os.close(writer)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from microwsgi.options import Options
-from microwsgi.server.supervisor import Supervisor
+from microwsgi.prefork.supervisor import Supervisor
 from microwsgi.service import Service
 from microwsgi.serving import Stop
 from tests.background import Machine, free_port

@@ -37,10 +37,13 @@ BELOW = {
     "options": {"errors", "later"},
     "wire": {"errors", "options"},
     "server": {"errors", "later", "options", "wire"},
+    "tls": {"errors", "options", "wire", "server"},
+    "prefork": {"errors", "options", "server"},
+    "daemon": {"errors", "options"},
     "framework": {"errors"},
     "devtools": {"errors", "framework"},
-    **{name: {"errors", "later", "options", "wire", "server", "framework", "devtools", *EDGE} for name in EDGE},
 }
+BELOW |= {name: {*BELOW, *EDGE} for name in EDGE}
 """Each floor, and those that it may import; it may import itself too."""
 WEBOB = {"framework", "devtools", *EDGE}
 """Floors that may import WebOb, the one dependency."""
@@ -56,9 +59,9 @@ OPTIONAL = {
     ("microwsgi.commands.stack", "waitress.server"),
     ("microwsgi.commands.stack", "werkzeug.serving"),
     *(
-        ("microwsgi.server.signers", name) for name in CRYPTOGRAPHY
+        ("microwsgi.tls.signers", name) for name in CRYPTOGRAPHY
     ),  # the extra [tls], where there is no openssl command
-    ("microwsgi.server.authority", "fcntl"),  # Windows has none
+    ("microwsgi.tls.authority", "fcntl"),  # Windows has none
     ("microwsgi.server.lead", "resource"),  # Windows has none, and macOS does not count a thread's use
 }
 """Imports inside functions and blocks: (module, what it imports there); only what a system may lack."""
@@ -66,7 +69,7 @@ PYTEST = {"microwsgi.pytest_plugin"}
 """Modules that pytest itself imports, and nobody else."""
 SLOW = {"dataclasses", "inspect", "logging", "typing"}
 """Modules of the standard library that `microwsgi serve` is to start without, 3 to 20 ms each."""
-QUICK = {"errors", "options", "wire", "server", *EDGE} - {"commands"}
+QUICK = {"errors", "options", "wire", "server", "tls", "prefork", "daemon", *EDGE} - {"commands"}
 OUTSIDE = {"asyncio", "http", "select", "selectors", "socket", "socketserver", "ssl", "subprocess", "threading"}
 """What wire/ has nothing to do with: bytes go in, and values come out."""
 

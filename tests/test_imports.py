@@ -80,7 +80,7 @@ WAYS = {
             def source_to_code(self, data, path, *, _optimize=-1):
                 return super().source_to_code(data.replace(b"new", b"NEW"), path)
         import os
-        from microwsgi.server.watch import digest_of
+        from microwsgi.prefork.watch import digest_of
         path = os.path.abspath("place/part.py")
         codes.prepare(path, digest_of(path))  # as Python would compile it
         sys.path_hooks.insert(0, FileFinder.path_hook((Loader, [".py"])))
@@ -110,7 +110,7 @@ def test_code_that_the_parent_has_compiled_is_taken_and_not_told_of(tmp_path: Pa
         tmp_path,
         """
         import os
-        from microwsgi.server.watch import digest_of
+        from microwsgi.prefork.watch import digest_of
         path = os.path.abspath("part.py")
         codes.prepare(path, digest_of(path))
         import part

@@ -17,8 +17,8 @@ from textwrap import dedent
 
 import pytest
 
-from microwsgi.server.children import ANSWER
-from microwsgi.server.notify import Notifier, passed_sockets
+from microwsgi.prefork.children import ANSWER
+from microwsgi.daemon.notify import Notifier, passed_sockets
 from tests.background import APPLICATION, Machine, ended, eventually, fetch, free_port
 from tests.programs import absent, need
 from tests.running import LIMIT, ROOT, Running, environment, microwsgi
@@ -287,7 +287,7 @@ def test_a_python_that_only_root_may_read_is_named(roots: Machine) -> None:
     (roots.folder / "secret").mkdir(mode=0o700)
     source = f"""
         import os
-        from microwsgi.server.privileges import Identity
+        from microwsgi.daemon.privileges import Identity
         identity = Identity("nobody", "")
         os.__file__ = "{roots.folder}/secret/os.py"
         identity.become()
@@ -301,7 +301,7 @@ def test_a_python_that_only_root_may_read_is_named(roots: Machine) -> None:
 
 def test_who_is_not_root_has_nothing_to_drop(roots: Machine) -> None:
     source = (
-        "import os; os.setgid(65534); os.setuid(65534); from microwsgi.server.privileges import Identity; Identity({})"
+        "import os; os.setgid(65534); os.setuid(65534); from microwsgi.daemon.privileges import Identity; Identity({})"
     )
     command = [*(roots.python or [])[:1], "-c"]
     settings = {"env": environment(**roots.variables), "cwd": roots.folder, "capture_output": True, "text": True}

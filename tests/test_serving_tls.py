@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.running import LIMIT, Running
-from tests.server.authority import Authority
+from tests.tls.authority import Authority
 
 Command = Callable[..., Running]
 USED, REFUSED = "A new certificate is used", "is not used, the old one serves on"

@@ -1,7 +1,7 @@
 """`microwsgi certs`: the development CA of `microwsgi serve --tls`, and who trusts it.
 
 certs_command
-  show, path, renew, client   microwsgi.server.authority
+  show, path, renew, client   microwsgi.tls.authority
   trust, untrust              microwsgi.commands.truststores
 """
 
@@ -13,8 +13,8 @@ import sys
 from microwsgi.commands.truststores import stores
 from microwsgi.errors import UsageError
 from microwsgi.options import unknown
-from microwsgi.server.authority import Authority
-from microwsgi.server.modssl import Certificate
+from microwsgi.tls.authority import Authority
+from microwsgi.tls.modssl import Certificate
 
 
 def certs_command(words: list[str], given: dict[str, object]) -> int:

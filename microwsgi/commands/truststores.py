@@ -12,7 +12,7 @@ import subprocess
 import sys
 from glob import glob
 
-from microwsgi.server.authority import Authority
+from microwsgi.tls.authority import Authority
 
 NICKNAME = "microwsgi development CA"
 LIMIT = 20.0

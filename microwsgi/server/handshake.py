@@ -3,7 +3,7 @@
 A `Handshake` waits in the poller like every connection, and holds no thread while its client says nothing. Its own work, about
 a millisecond of processor, is done by a thread of `Handshakes`, so that a crowd that arrives does not stop those who are
 served; then its connection is another handler's, which knows HTTP and need not know TLS. The part that knows OpenSSL is
-`microwsgi.server.tls`, which is imported where TLS is asked for.
+`microwsgi.tls.front`, which is imported where TLS is asked for.
 
     greet     the first bytes are looked at, and not taken       by the leader
     shake     the client's next flight has come                  by the leader: puts it in line
@@ -36,7 +36,7 @@ RECORD = RECORD_HEAD + 16 * 1024
 
 
 class Handshakes:
-    """The handshakes whose next step is to be worked on, and the threads that do that; `microwsgi.server.tls` has the work."""
+    """The handshakes whose next step is to be worked on, and the threads that do that; `microwsgi.tls.front` has the work."""
 
     http_too = False  # plain requests are served as they are
     gateway: Gateway | None = None
@@ -92,7 +92,7 @@ class Handshakes:
         self.calls = threading.Semaphore(0)
         self.threads = []
 
-    # --- What knows TLS, in microwsgi.server.tls --------------------------------------------------------------------------
+    # --- What knows TLS, in microwsgi.tls.front --------------------------------------------------------------------------
 
     def wrap(self, connection: socket.socket) -> socket.socket:
         """A TLS socket in the place of a plain one, with `shake` for a method. Raises OSError."""

@@ -631,7 +631,7 @@ def make_server(
     else:
         options = Options()
         # Imported here: plain HTTP does without the 5 ms that it takes.
-        tls = import_module("microwsgi.server.tls").make_tls(options, ssl_context)
+        tls = import_module("microwsgi.tls.front").make_tls(options, ssl_context)
         server = server_class((host, port), handler_class, options=options, tls=tls)
     server.set_app(app)
     return server

@@ -18,7 +18,7 @@ from apps.inspecting import BODY, TEXT
 from microwsgi.testing import Client, live
 from tests.apps.browsers import chromium
 from tests.running import LIMIT, Running
-from tests.server.authority import Authority, Secure, alert_after
+from tests.tls.authority import Authority, Secure, alert_after
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import pytest
 
 from microwsgi.commands import truststores
 from microwsgi.commands.truststores import Anchors, Database, stores
-from microwsgi.server.authority import Authority
+from microwsgi.tls.authority import Authority
 from tests.programs import need
 from tests.running import Running, environment, microwsgi
 

@@ -1,6 +1,6 @@
 """What makes certificates for development: the openssl command, or the cryptography package where there is no such command.
 
-`microwsgi.server.authority` says what is to be in them.
+`microwsgi.tls.authority` says what is to be in them.
 """
 
 from __future__ import annotations

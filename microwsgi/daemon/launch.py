@@ -21,7 +21,7 @@ from select import select
 
 from microwsgi.errors import ServiceError, UsageError
 from microwsgi.options import Options
-from microwsgi.server.background import UMASK, VARIABLE, log_path
+from microwsgi.daemon.background import UMASK, VARIABLE, log_path
 
 START_TIME = 90.0
 """Seconds for the application to be imported, as systemd's TimeoutStartSec."""

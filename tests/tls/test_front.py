@@ -25,10 +25,10 @@ from microwsgi.errors import CertificateError, UsageError
 from microwsgi.options import Options
 from microwsgi.server.connection import READ, WRITE
 from microwsgi.server.server import make_server
-from microwsgi.server.tls import make_tls
+from microwsgi.tls.front import make_tls
 from tests.programs import need
 from tests.running import environment
-from tests.server.authority import Authority, Secure, alert_after, closed_within
+from tests.tls.authority import Authority, Secure, alert_after, closed_within
 from tests.server.exchange import TIME, Log, Running, alone, parse, receive
 from tests.server.test_lead import frames
 
@@ -977,6 +977,6 @@ def test_who_serves_plain_http_does_not_load_what_knows_tls() -> None:
     """The ssl module itself comes with http.server, which imports http.client."""
     program = (
         "import sys; from microwsgi.serving import https; from microwsgi.options import Options; "
-        "https(Options()); sys.exit('microwsgi.server.tls' in sys.modules)"
+        "https(Options()); sys.exit('microwsgi.tls.front' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, env=environment()).returncode == 0

@@ -20,10 +20,10 @@ from time import time
 
 from microwsgi.errors import CertificateError
 from microwsgi.options import Options
-from microwsgi.server.contexts import Pair, Shown, read
-from microwsgi.server.modssl import DAY, Certificate
+from microwsgi.tls.contexts import Pair, Shown, read
+from microwsgi.tls.modssl import DAY, Certificate
 from microwsgi.server.procnet import own_addresses
-from microwsgi.server.signers import CLIENT, SERVER, best, kind, private
+from microwsgi.tls.signers import CLIENT, SERVER, best, kind, private
 from microwsgi.server.sockets import WILDCARDS, host_and_port
 
 try:

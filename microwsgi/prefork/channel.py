@@ -1,6 +1,6 @@
 """What a parent and its child say to each other: small dicts over a pair of sockets, each behind its length.
 
-`microwsgi.server.supervisor` has one end, `microwsgi.server.worker` the other. marshal makes bytes of them: it is quick, takes
+`microwsgi.prefork.supervisor` has one end, `microwsgi.prefork.worker` the other. marshal makes bytes of them: it is quick, takes
 bytes as they are, and both ends are the same Python.
 """
 

@@ -1,4 +1,4 @@
-"""microwsgi/server/authority.py: a CA of one's own that is made once, and can sign for nothing public; by both signers."""
+"""microwsgi/tls/authority.py: a CA of one's own that is made once, and can sign for nothing public; by both signers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pytest
 
 from microwsgi.errors import CertificateError
 from microwsgi.options import Options
-from microwsgi.server import authority as module
-from microwsgi.server import signers
-from microwsgi.server.authority import Authority, data_folder, served_names
-from microwsgi.server.contexts import Pair, Shown
-from microwsgi.server.signers import CLIENT, SERVER, Cryptography, OpenSSL, Signer
-from microwsgi.server.tls import make_tls
+from microwsgi.tls import authority as module
+from microwsgi.tls import signers
+from microwsgi.tls.authority import Authority, data_folder, served_names
+from microwsgi.tls.contexts import Pair, Shown
+from microwsgi.tls.signers import CLIENT, SERVER, Cryptography, OpenSSL, Signer
+from microwsgi.tls.front import make_tls
 from tests.programs import need
 from tests.running import environment
 from tests.server.exchange import TIME, Running
-from tests.server.test_tls import hello, told_hello
+from tests.tls.test_front import hello, told_hello
 
 
 @pytest.fixture(params=["openssl", "cryptography"])
@@ -158,7 +158,7 @@ def test_its_files_are_its_owners_alone(tmp_path: Path) -> None:
 
 def test_several_servers_that_start_at_once_make_one_ca(tmp_path: Path) -> None:
     program = (
-        "import sys; from microwsgi.server.authority import Authority; a = Authority(sys.argv[1]); "
+        "import sys; from microwsgi.tls.authority import Authority; a = Authority(sys.argv[1]); "
         "a.leaf(['localhost']); sys.stdout.write(open(a.certificate).read())"
     )
     running = [

@@ -12,7 +12,7 @@ import pytest
 
 from tests.programs import absent
 from tests.running import LIMIT, Running
-from tests.server.authority import Authority
+from tests.tls.authority import Authority
 
 WARM, IDLE = 100, 1000
 MOST = 20

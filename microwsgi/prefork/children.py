@@ -1,12 +1,12 @@
-"""What `microwsgi.server.supervisor` knows of its children, and whom it tells what becomes of them."""
+"""What `microwsgi.prefork.supervisor` knows of its children, and whom it tells what becomes of them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 
-from microwsgi.server.channel import Channel, Message
-from microwsgi.server.processes import Started
+from microwsgi.prefork.channel import Channel, Message
+from microwsgi.prefork.processes import Started
 
 STARTING, READY, SERVING, LEAVING = "starting", "ready", "serving", "leaving"
 """What a child is at: it imports the application; it waits for the word to serve; it serves; it ends."""
@@ -46,7 +46,7 @@ class Child:
         self.kill_at = NEVER
 
     def order(self, word: str) -> None:
-        """Tell it to do something: see `microwsgi.server.worker`."""
+        """Tell it to do something: see `microwsgi.prefork.worker`."""
         self.channel.tell(do=word)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import trustme
 
 from microwsgi.options import Options
-from microwsgi.server.tls import make_tls
+from microwsgi.tls.front import make_tls
 from tests.server.exchange import TIME, Running
 
 

@@ -2,7 +2,7 @@
 
 It holds the listening sockets, which each child inherits: closing one copy loses no connection, where one of several
 SO_REUSEPORT listeners would take its queue along. Children say what they have to say on a channel, and do what they are told
-there (`microwsgi.server.worker`). All is done by one loop in one thread, so that a fork copies no lock that somebody holds:
+there (`microwsgi.prefork.worker`). All is done by one loop in one thread, so that a fork copies no lock that somebody holds:
 
     Supervisor.run
       arrange     start what is missing; let serve who is ready, and older ones retire
@@ -26,8 +26,8 @@ from contextlib import contextmanager
 
 from microwsgi.errors import LoadError
 from microwsgi.options import Options
-from microwsgi.server.channel import Channel, Message
-from microwsgi.server.children import (
+from microwsgi.prefork.channel import Channel, Message
+from microwsgi.prefork.children import (
     LEAVING,
     NEVER,
     READY,
@@ -39,8 +39,8 @@ from microwsgi.server.children import (
     Question,
 )
 from microwsgi.server.handover import Handover
-from microwsgi.server.processes import Parent, Started, manner, nothing, reap
-from microwsgi.server.watch import Watch
+from microwsgi.prefork.processes import Parent, Started, manner, nothing, reap
+from microwsgi.prefork.watch import Watch
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before another child is started where two in a row have died young; doubled each time."""

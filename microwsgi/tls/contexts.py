@@ -1,6 +1,6 @@
 """Contexts of OpenSSL for certificates in files: checked, with a sentence for each mistake, since OpenSSL's own is "PEM lib".
 
-`microwsgi.server.tls` has one context for each pair of files, and makes it anew when they change.
+`microwsgi.tls.front` has one context for each pair of files, and makes it anew when they change.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ssl import SSLContext, SSLObject, SSLSocket
 
 from microwsgi.errors import CertificateError
 from microwsgi.options import Options
-from microwsgi.server.modssl import Certificate
+from microwsgi.tls.modssl import Certificate
 
 ALPN = ["http/1.1"]
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"

@@ -1,4 +1,4 @@
-"""A child of `microwsgi.server.supervisor`: what it tells its parent, and what it does when it is told.
+"""A child of `microwsgi.prefork.supervisor`: what it tells its parent, and what it does when it is told.
 
 The parent steers by words on a channel and not by signals, since applications replace signal handlers.
 
@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from microwsgi.options import LONGEST
-from microwsgi.server.channel import Channel
+from microwsgi.prefork.channel import Channel
 from microwsgi.server.handover import Handover
 from microwsgi.server.server import WSGIServer
 

@@ -1,6 +1,6 @@
-"""What changed on disk: the content decides, not the time. `microwsgi.server.notifier` says where to look.
+"""What changed on disk: the content decides, not the time. `microwsgi.prefork.notifier` says where to look.
 
-`microwsgi.server.supervisor` says which files matter (`want`), and asks when something may have happened (`look`). A file that
+`microwsgi.prefork.supervisor` says which files matter (`want`), and asks when something may have happened (`look`). A file that
 was touched, or written with what it had before, has not changed; one that was replaced by an older one has.
 
 Folders are watched rather than files: editors save by renaming, and a watch of a file would stay with the old one.
@@ -17,7 +17,7 @@ from glob import glob, has_magic
 from hashlib import blake2b
 from itertools import accumulate
 
-from microwsgi.server.notifier import Inotify, Polling
+from microwsgi.prefork.notifier import Inotify, Polling
 
 LARGEST = 16 * 1024 * 1024
 """Bytes up to which a file's content is compared; larger ones have changed when their time or size has."""

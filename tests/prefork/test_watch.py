@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from microwsgi.server import watch as module
-from microwsgi.server.notifier import Inotify, Polling
-from microwsgi.server.watch import Watch, digest
+from microwsgi.prefork import watch as module
+from microwsgi.prefork.notifier import Inotify, Polling
+from microwsgi.prefork.watch import Watch, digest
 from tests.running import LIMIT
 
 Make = Callable[..., Watch]

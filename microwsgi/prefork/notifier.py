@@ -1,6 +1,6 @@
 """Where something may have changed on disk: inotify says so, and where there is none, looking again and again finds out.
 
-`microwsgi.server.watch` asks, and decides by the content whether something has.
+`microwsgi.prefork.watch` asks, and decides by the content whether something has.
 """
 
 from __future__ import annotations

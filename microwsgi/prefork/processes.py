@@ -1,6 +1,6 @@
 """How a parent's child comes to be: forked where that is safe, else spawned; and how it ends.
 
-`microwsgi.server.supervisor` starts children here, and waits for their ends. A forked one has all that the parent has imported;
+`microwsgi.prefork.supervisor` starts children here, and waits for their ends. A forked one has all that the parent has imported;
 a spawned one begins from nothing but the sockets.
 """
 
@@ -20,9 +20,9 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
-from microwsgi.server.channel import Channel
+from microwsgi.prefork.channel import Channel
 from microwsgi.server.handover import Handover
-from microwsgi.server.worker import Worker
+from microwsgi.prefork.worker import Worker
 
 POOLS = 0.5
 """Seconds that pools of threads and processes have to end with their process."""
@@ -179,7 +179,7 @@ SPAWNED = """\
 import json, sys
 path, argv, *rest = json.loads(sys.argv[1])
 sys.path[:], sys.argv[:] = path, argv
-from microwsgi.server.processes import spawned
+from microwsgi.prefork.processes import spawned
 spawned(*rest)
 """
 

@@ -1,6 +1,6 @@
 """What an application is told of TLS: the keys of Apache's mod_ssl, which other WSGI servers have too.
 
-`microwsgi.server.tls` adds them to the environ of a connection. A request's fields can't forge them: those are `HTTP_...`.
+`microwsgi.tls.front` adds them to the environ of a connection. A request's fields can't forge them: those are `HTTP_...`.
 docs/tls.md lists them.
 """
 

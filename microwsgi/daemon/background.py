@@ -1,4 +1,4 @@
-"""A background process's files, and the pipe on which it says that it serves: see `microwsgi.server.daemon`."""
+"""A background process's files, and the pipe on which it says that it serves: see `microwsgi.daemon.launch`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Several processes on the same sockets: a parent, its children, and what makes it replace them."""
