@@ -118,7 +118,6 @@ class Command:
     def help(self) -> str:
         """A line for each option, with its default and its variable."""
         lines = [f"Usage: microwsgi {self.name} {self.words}".rstrip(), self.summary, *self.about]
-        lines += ["Examples:", *(f"  {example}" for example in self.examples)]
         group = ""
         for option in self.options:
             if option.group != group:
@@ -128,7 +127,7 @@ class Command:
             variable = option.variables[-1] if option in OPTIONS else ""
             line = f"  {left:<{LEFT}}{option.help:<{RIGHT - LEFT}} {option.shown_default:<9} {variable}"
             lines.append(line.rstrip())
-        return "\n".join(lines)
+        return "\n".join([*lines, "Examples:", *(f"  {example}" for example in self.examples)])
 
 
 SHOW_CONFIG = Option("Help", "show_config", False, switch, "", "print what holds, and where it is from")

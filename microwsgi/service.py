@@ -17,17 +17,17 @@ from contextlib import chdir, contextmanager
 from functools import partial
 
 from microwsgi import __version__
-from microwsgi.errors import ListenError, UsageError
-from microwsgi.options import Options
 from microwsgi.daemon.background import UMASK, Readiness, address_of, log_path, pid_path, redirect
-from microwsgi.prefork.children import LEAVING, SERVING, Child
-from microwsgi.server.handshake import Handshakes
 from microwsgi.daemon.notify import Notifier
 from microwsgi.daemon.pidfile import PidFile
 from microwsgi.daemon.privileges import Identity
+from microwsgi.errors import ListenError, UsageError
+from microwsgi.options import Options
+from microwsgi.prefork.children import LEAVING, SERVING, Child
+from microwsgi.prefork.supervisor import Supervisor
+from microwsgi.server.handshake import Handshakes
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, unlink, url, urls
-from microwsgi.prefork.supervisor import Supervisor
 from microwsgi.serving import is_terminal, reopen_log, say
 
 ASKED = 64

@@ -19,6 +19,7 @@ from types import FrameType
 
 from microwsgi import __version__, later
 from microwsgi.config import from_file
+from microwsgi.daemon.notify import passed_sockets
 from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import Options, merged
@@ -29,7 +30,6 @@ from microwsgi.server.handshake import Handshakes
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.inflight import running, slow_requests
 from microwsgi.server.log import AccessLog, escaped
-from microwsgi.daemon.notify import passed_sockets
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, loopback_only, unlink, urls
 

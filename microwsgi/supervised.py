@@ -22,20 +22,20 @@ from microwsgi.errors import LoadError, UsageError
 from microwsgi.imports import Codes, Imports
 from microwsgi.loader import load_named
 from microwsgi.options import Options
-from microwsgi.prompt import one_prompt, set_terminal_attributes, terminal_attributes
 from microwsgi.prefork.channel import Message
 from microwsgi.prefork.children import Child, Generation, Notices
+from microwsgi.prefork.processes import fork, fork_is_safe, spawn
+from microwsgi.prefork.supervisor import Supervisor
+from microwsgi.prefork.watch import Watch
+from microwsgi.prefork.worker import Worker
+from microwsgi.prompt import one_prompt, set_terminal_attributes, terminal_attributes
 from microwsgi.server.environ import Environ
 from microwsgi.server.gateway import Application
 from microwsgi.server.handshake import Handshakes
 from microwsgi.server.hosts import Hosts, is_here
 from microwsgi.server.inflight import slow_requests
-from microwsgi.prefork.processes import fork, fork_is_safe, spawn
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import urls
-from microwsgi.prefork.supervisor import Supervisor
-from microwsgi.prefork.watch import Watch
-from microwsgi.prefork.worker import Worker
 from microwsgi.service import Service, service
 from microwsgi.serving import (
     banner,

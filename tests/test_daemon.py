@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from microwsgi.commands.control import Server
-from microwsgi.errors import ServiceError
 from microwsgi.daemon import launch
 from microwsgi.daemon.pidfile import holder
+from microwsgi.errors import ServiceError
 from tests.background import Machine, ended, eventually, fetch, free_port, gone
 from tests.programs import need
 from tests.running import LIMIT, environment, microwsgi
@@ -292,7 +292,7 @@ def test_a_start_that_is_interrupted_leaves_nothing(machine: Machine) -> None:
 
 
 def test_a_start_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemon, "START_TIME", 0.05)
+    monkeypatch.setattr(launch, "START_TIME", 0.05)
     reader, writer = os.pipe()
     process = subprocess.Popen([need("sleep"), "60"])
     with pytest.raises(ServiceError, match=r"did not serve within 0\.05 s, and was stopped"):

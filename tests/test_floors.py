@@ -58,9 +58,7 @@ OPTIONAL = {
     ("microwsgi.commands.stack", "cheroot.wsgi"),
     ("microwsgi.commands.stack", "waitress.server"),
     ("microwsgi.commands.stack", "werkzeug.serving"),
-    *(
-        ("microwsgi.tls.signers", name) for name in CRYPTOGRAPHY
-    ),  # the extra [tls], where there is no openssl command
+    *(("microwsgi.tls.signers", name) for name in CRYPTOGRAPHY),  # the extra [tls], where there is no openssl command
     ("microwsgi.tls.authority", "fcntl"),  # Windows has none
     ("microwsgi.server.lead", "resource"),  # Windows has none, and macOS does not count a thread's use
 }

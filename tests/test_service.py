@@ -17,8 +17,8 @@ from textwrap import dedent
 
 import pytest
 
-from microwsgi.prefork.children import ANSWER
 from microwsgi.daemon.notify import Notifier, passed_sockets
+from microwsgi.prefork.children import ANSWER
 from tests.background import APPLICATION, Machine, ended, eventually, fetch, free_port
 from tests.programs import absent, need
 from tests.running import LIMIT, ROOT, Running, environment, microwsgi

@@ -290,3 +290,39 @@ def test_process_1_of_a_container_hears_them(process_1: Running, folder: Path, n
     assert client.answer == b"done"
     assert process_1.wait() == 0
     assert process_1.said[-1].startswith("Stopped. 1 request")
+
+
+COUNTED = """
+from microwsgi import App
+
+app, told = App(), [b"one", b"two", b"three"]
+
+
+@app.get("/broken")
+def broken(request):
+    raise ValueError("the bug")
+
+
+@app.get("/stream")
+def stream(request):
+    def parts():
+        wake = request.environ["microwsgi.wake"]
+        for part in told:
+            wake(after=0.001)
+            yield b""
+            yield part
+    return parts()
+"""
+
+
+def test_what_goes_on_is_one_request_and_what_an_app_answers_500_is_an_error(command: Command, folder: Path) -> None:
+    (folder / "counted.py").write_text(COUNTED)
+    running = command("serve", "counted", "-p", "0", cwd=folder)
+    connection = HTTPConnection(running.url().removeprefix("http://"), timeout=LIMIT)
+    for path, status, body in (("/stream", 200, b"onetwothree"), ("/broken", 500, None), ("/nothing", 404, None)):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        assert (response.status, response.read()) == (status, body) or (body is None and response.status == status)
+    connection.close()
+    assert running.stop(signal.SIGTERM) == 0
+    assert running.said[-1].startswith("Stopped. 3 requests, 1 error,")

@@ -19,9 +19,9 @@ import sys
 import time
 from select import select
 
+from microwsgi.daemon.background import UMASK, VARIABLE, log_path
 from microwsgi.errors import ServiceError, UsageError
 from microwsgi.options import Options
-from microwsgi.daemon.background import UMASK, VARIABLE, log_path
 
 START_TIME = 90.0
 """Seconds for the application to be imported, as systemd's TimeoutStartSec."""

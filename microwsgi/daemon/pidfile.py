@@ -49,7 +49,8 @@ class PidFile:
                 os.close(descriptor)
                 if error.errno in {errno.EACCES, errno.EAGAIN}:
                     raise ServiceError(
-                        f"microwsgi runs already, as process {holder(self.path)} (it has locked {self.path}).\n  Try:  microwsgi stop --pid-file {self.path}"
+                        f"microwsgi runs already, as process {holder(self.path)} (it has locked {self.path}).\n"
+                        f"  Try:  microwsgi stop --pid-file {self.path}"
                     ) from None
                 raise
             os.close(descriptor)

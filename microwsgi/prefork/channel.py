@@ -1,7 +1,7 @@
 """What a parent and its child say to each other: small dicts over a pair of sockets, each behind its length.
 
-`microwsgi.prefork.supervisor` has one end, `microwsgi.prefork.worker` the other. marshal makes bytes of them: it is quick, takes
-bytes as they are, and both ends are the same Python.
+`microwsgi.prefork.supervisor` has one end, `microwsgi.prefork.worker` the other. marshal makes bytes of them: it is quick,
+takes bytes as they are, and both ends are the same Python.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How a parent's child comes to be: forked where that is safe, else spawned; and how it ends.
 
-`microwsgi.prefork.supervisor` starts children here, and waits for their ends. A forked one has all that the parent has imported;
-a spawned one begins from nothing but the sockets.
+`microwsgi.prefork.supervisor` starts children here, and waits for their ends. A forked one has all that the parent has
+imported; a spawned one begins from nothing but the sockets.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from functools import partial
 from importlib import import_module
 
 from microwsgi.prefork.channel import Channel
-from microwsgi.server.handover import Handover
 from microwsgi.prefork.worker import Worker
+from microwsgi.server.handover import Handover
 
 POOLS = 0.5
 """Seconds that pools of threads and processes have to end with their process."""

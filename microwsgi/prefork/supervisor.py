@@ -38,9 +38,9 @@ from microwsgi.prefork.children import (
     Notices,
     Question,
 )
-from microwsgi.server.handover import Handover
 from microwsgi.prefork.processes import Parent, Started, manner, nothing, reap
 from microwsgi.prefork.watch import Watch
+from microwsgi.server.handover import Handover
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before another child is started where two in a row have died young; doubled each time."""

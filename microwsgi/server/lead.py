@@ -125,8 +125,7 @@ class Lead:
                 except IndexError:
                     continue
                 thread.started = now
-                if handler.chunks is None:  # else its response goes on
-                    thread.requests += 1
+                thread.requests += handler.chunks is None  # else its response goes on
                 if thread.leads:
                     self.leave_lead(thread, now)
                 else:

@@ -20,11 +20,11 @@ from time import time
 
 from microwsgi.errors import CertificateError
 from microwsgi.options import Options
+from microwsgi.server.procnet import own_addresses
+from microwsgi.server.sockets import WILDCARDS, host_and_port
 from microwsgi.tls.contexts import Pair, Shown, read
 from microwsgi.tls.modssl import DAY, Certificate
-from microwsgi.server.procnet import own_addresses
 from microwsgi.tls.signers import CLIENT, SERVER, best, kind, private
-from microwsgi.server.sockets import WILDCARDS, host_and_port
 
 try:
     import fcntl

@@ -17,11 +17,11 @@ from time import monotonic, time
 
 from microwsgi.errors import CertificateError, UsageError
 from microwsgi.options import BY_NAME, Options
-from microwsgi.tls.authority import ZONES, development
 from microwsgi.server.connection import READ, WRITE
-from microwsgi.tls.contexts import Pair, Shown, note_name
 from microwsgi.server.environ import Environ
 from microwsgi.server.handshake import Handshakes
+from microwsgi.tls.authority import ZONES, development
+from microwsgi.tls.contexts import Pair, Shown, note_name
 from microwsgi.tls.modssl import Certificate, client_keys, connection_keys, server_keys
 from microwsgi.wire.response import NAMES
 

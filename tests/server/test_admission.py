@@ -18,8 +18,8 @@ import pytest
 from microwsgi.server.admission import close_one
 from tests.programs import absent
 from tests.running import Running as Command
-from tests.tls.authority import Authority, Secure, closed_within
 from tests.server.exchange import TIME, Running, alone, parse
+from tests.tls.authority import Authority, Secure, closed_within
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST_GET = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

@@ -110,7 +110,10 @@ WHILE_NOTHING_HAS_LEFT = {
     "a list of int": (answering([1]), "PEP 3333 asks for bytes"),
     "a str": (answering("text"), "PEP 3333 asks for an iterable of bytes"),
     "bytes": (answering(b"bytes"), "PEP 3333 asks for an iterable of bytes"),
-    "None": (answering(None), "is a return missing? PEP 3333 asks for an iterable of bytes"),
+    "None": (
+        answering(None),
+        "the application, returned None: is a return missing? PEP 3333 asks for an iterable of bytes",
+    ),
     "a number": (answering(5), "PEP 3333 asks for an iterable of bytes"),
     "a response that was not called": (answering(Uncalled()), "instead of calling it"),
     "a list that is too long": (answering([b"hello"], ("Content-Length", "4")), "Content-Length is 4"),

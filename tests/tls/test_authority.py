@@ -17,8 +17,8 @@ from microwsgi.tls import authority as module
 from microwsgi.tls import signers
 from microwsgi.tls.authority import Authority, data_folder, served_names
 from microwsgi.tls.contexts import Pair, Shown
-from microwsgi.tls.signers import CLIENT, SERVER, Cryptography, OpenSSL, Signer
 from microwsgi.tls.front import make_tls
+from microwsgi.tls.signers import CLIENT, SERVER, Cryptography, OpenSSL, Signer
 from tests.programs import need
 from tests.running import environment
 from tests.server.exchange import TIME, Running
