@@ -71,7 +71,7 @@ def section(name: str) -> str:
     target, rounds = watched[name], prober.histories[name].rounds
     found = summary(rounds)
     last = max(rounds[-1].results, key=rounds[-1].results.__getitem__) if rounds else "not probed yet"
-    kind = "good" if last == ANSWERED else "bad"
+    kind = "" if not rounds else "good" if last == ANSWERED else "bad"
     head = (
         f"<header><h2>{escape(name)}</h2><span>{escape(target.module)} {escape(target.target)}</span>"
         f'<strong class="{kind}" title="{escape(MEANINGS.get(last, ""))}">{escape(last)}</strong></header>'

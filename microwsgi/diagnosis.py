@@ -119,13 +119,13 @@ def suggest_file(file: str, folder: str, attribute: str) -> str:
     """The file that may have been meant."""
     beside, name = os.path.split(file)
     try:
-        names = os.listdir(beside)
+        names = [each.removesuffix(".py") for each in os.listdir(beside) if each.endswith(".py")]
     except OSError:
         names = []
-    nearest = later.difflib.get_close_matches(name, [each for each in names if each.endswith(".py")], 1)
+    nearest = later.difflib.get_close_matches(name.removesuffix(".py"), names, 1)
     if not nearest:
         return "."
-    path = os.path.relpath(os.path.join(beside, nearest[0]), folder)
+    path = os.path.relpath(os.path.join(beside, f"{nearest[0]}.py"), folder)
     return f".\n{attempt(path, attribute)}"
 
 

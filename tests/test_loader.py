@@ -218,6 +218,8 @@ def test_a_misspelt_file(write: Write) -> None:
     write("hello.py")
     assert failure("helo.py:app") == ["there is no file helo.py.", "  Try:  microwsgi serve hello.py:app"]
     assert failure("nowhere/at/all.py") == ["there is no file nowhere/at/all.py."]
+    write("imp.py", HELLO)
+    assert failure("app.py") == ["there is no file app.py."], "that both end in .py is no likeness"
 
 
 def test_a_path_without_py(write: Write) -> None:
