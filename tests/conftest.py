@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 
@@ -9,6 +10,12 @@ import pytest
 
 from tests.programs import REQUIRED
 from tests.running import Running, microwsgi
+
+
+def pytest_configure() -> None:
+    """What tests start may be interrupted, also where a script has started these in its background, with INT ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -243,9 +243,7 @@ class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc] 
         """Something has come from a client whose response has nothing to send yet: its next request, or its end."""
         try:
             data = self.connection.recv(RECEIVE)
-        except BlockingIOError:
-            return
-        except OSError:  # a reset, as from a browser's tab that is closed
+        except (ConnectionError, TimeoutError):  # a reset, as from a browser's tab that is closed
             data = b""
         if not data:
             # Who closes an event stream ends what has no other end; a length that was promised is a response cut off.
