@@ -89,7 +89,8 @@ def test_a_link_is_shown_as_it_is(tmp_path: Path) -> None:
 def test_loss_is_shown_as_it_is(tmp_path: Path) -> None:
     """Each twentieth packet is dropped: 5 % are sent again, which is what the rule that drops them counts.
 
-    iperf3 counts until it has handed over its last byte, and so a few less.
+    A few less are sent again: neighbours may leave as one, and an acknowledgement is made good by the next. iperf3 counts
+    until it has handed over its last byte, and so a few less still.
     """
     with Lab(0.001) as lab:
         lab.do(lab.near, "ip link set v0 gso_max_segs 1")  # or what is dropped is sixty packets in one
@@ -103,10 +104,10 @@ def test_loss_is_shown_as_it_is(tmp_path: Path) -> None:
         while True:
             after = api(path)["counters"]
             again, sent = (after[name] - before[name] for name in ("Tcp.RetransSegs", "Tcp.OutSegs"))
-            if again >= max(said, 0.8 * dropped) or time.monotonic() > end:
+            if again >= max(said, 0.7 * dropped) or time.monotonic() > end:
                 break
             time.sleep(0.1)  # between two looks; it looks once a second itself
-    assert again == pytest.approx(dropped, rel=0.2)
+    assert again == pytest.approx(dropped, rel=0.3)
     assert 0.5 * again < said <= again
     assert again / (sent + again) == pytest.approx(0.05, abs=0.02)
 
