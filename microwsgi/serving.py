@@ -67,7 +67,7 @@ def serve_command(words: list[str], given: dict[str, object]) -> int:
     if options.daemon and "_MICROWSGI_READY_FD" not in os.environ:
         return launch(options)
     try:
-        run(words[0] if words else None, options)
+        run(words[0] if words else None, options, at_end=leave)
     except UsageError as error:
         if options.traceback and error.__cause__ is not None:
             say("".join(later.traceback.format_exception(error.__cause__)))
@@ -92,15 +92,17 @@ def leave(*_: object) -> None:
     os._exit(0)
 
 
-def run(application: object, options: Options, ssl_context: object = None) -> None:
-    """The same with options that are checked already."""
+def run(
+    application: object, options: Options, ssl_context: object = None, *, at_end: Callable[..., object] | None = None
+) -> None:
+    """The same with options that are checked already; `at_end` handles INT and TERM afterwards, without a moment between."""
     if needs_parent(application, options):
         if os.name != "posix":
             raise UsageError("--reload, --workers and a service want a system whose processes can inherit sockets.")
         # What a parent needs takes 15 ms to import, and most servers have none.
         import_module("microwsgi.supervised").run(application, options, ssl_context)
         return
-    stop = Stop()
+    stop = Stop(at_end)
     try:
         tls = https(options, ssl_context)
         with stop.on_signals(), listening(options) as listeners:
@@ -313,7 +315,8 @@ class Stop:
     The first INT or TERM has the server finish what runs, the second raises KeyboardInterrupt in `run`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_end: Callable[..., object] | None = None) -> None:
+        self.at_end = at_end  # for INT and TERM when this is over; else what there was before
         self.signals = 0
         self.server: WSGIServer | None = None
         self.began = time.monotonic()
@@ -339,7 +342,7 @@ class Stop:
             yield
         finally:
             for number, handler in before:
-                signal.signal(number, handler or signal.SIG_DFL)
+                signal.signal(number, (number in SIGNALS and self.at_end) or handler or signal.SIG_DFL)
 
     def heard(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's signature
         """In the main thread, between two of its steps."""
