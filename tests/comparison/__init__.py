@@ -7,7 +7,7 @@ Both servers run the same application in a process of their own, and receive the
         corpus.py           generated messages: mutations of the wire cases, from a seed
       client.py           one conversation over one connection
       explained.py        the differences that are intended, each with its reason
-    side.py             the process of one side; it imports nothing of the package `tests`
+    side.py             the process of one side
       application.py      the application: reports its environ, and does everything that PEP 3333 allows and forbids
 
 Compared are the bytes that the client receives, how the connection ends, the calls that the application receives (with the

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import trustme
 
@@ -74,10 +74,10 @@ class Side:
 
     def __init__(self, checkout: Path, certificate: str) -> None:
         specification = json.dumps({"servers": servers(), "certificate": certificate})
-        environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**os.environ, "PYTHONPATH": f"{checkout}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
         self.checkout = checkout
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("side.py")), specification],
+            [sys.executable, "-P", "-m", "tests.comparison.side", specification],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -235,7 +235,7 @@ def shown(difference: Difference) -> str:
     return f"{difference.name}\n    old {difference.old!r}\n    new {difference.new!r}"
 
 
-def report(differences: list[Difference], unstable: list[Difference], entire: bool) -> int:  # noqa: FBT001
+def report(differences: list[Difference], unstable: list[Difference], entire: bool) -> int:
     """Print the differences; the exit status."""
     explained: dict[int, list[Difference]] = defaultdict(list)
     unexplained: list[Difference] = []

@@ -42,7 +42,7 @@ class Plain:
         self.until = until
         self.received = bytearray()
         self.end = ""
-        self.holds = False
+        self.holds = self.was_reset = False
         self.socket = socket.socket()
         self.socket.settimeout(LIMIT)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WINDOW)
@@ -76,7 +76,7 @@ class Plain:
             return
         self.received += data
         if not data:
-            self.end = "eof"
+            self.end = "reset" if self.was_reset else "eof"
 
     def push(self, data: bytes) -> int:
         """Send once; how much was taken. Raises OSError."""
@@ -91,7 +91,9 @@ class Plain:
             except BlockingIOError:
                 if not self.wait(write=True):
                     return
-            except OSError:
+            except OSError as error:
+                # The kernel reports a reset once; what came before it can still be received.
+                self.was_reset = self.was_reset or isinstance(error, ConnectionResetError)
                 return
 
     def paced(self, data: bytes) -> None:
@@ -169,6 +171,9 @@ class Secure(Plain):
         except BlockingIOError:
             return
         except OSError:
+            self.end = "reset"
+            return
+        if not data and self.was_reset:
             self.end = "reset"
             return
         if data:

@@ -70,23 +70,21 @@ WORDS = [
 def mutated(data: bytes, other: bytes, random: Random) -> bytes:
     """The message after one change."""
     place = random.randrange(len(data) + 1)
-    length = random.choice((1, 1, 2, 4, 10))
-    change = random.randrange(7)
-    if change == 0:
-        return data[:place] + data[place + length :]
-    if change == 1:
-        return data[:place] + random.choice(WORDS) + data[place:]
-    if change == 2:  # noqa: PLR2004
-        return data[:place] + random.choice(WORDS) + data[place + length :]
-    if change == 3:  # noqa: PLR2004
-        return data[:place] + bytes([random.randrange(256)]) + data[place + 1 :]
+    behind = place + random.choice((1, 1, 2, 4, 10))
+    word, octet = random.choice(WORDS), bytes([random.randrange(256)])
     lines, others = data.split(b"\r\n"), other.split(b"\r\n")
-    line = random.randrange(len(lines))
-    if change == 4:  # noqa: PLR2004
-        return b"\r\n".join([*lines[: line + 1], *lines[line:]])
-    if change == 5:  # noqa: PLR2004
-        return b"\r\n".join([*lines[:line], random.choice(others), *lines[line:]])
-    return b"\r\n".join([*lines[:line], *others[random.randrange(len(others)) :]])
+    line, start = random.randrange(len(lines)), random.randrange(len(others))
+    return random.choice(
+        (
+            data[:place] + data[behind:],
+            data[:place] + word + data[place:],
+            data[:place] + word + data[behind:],
+            data[:place] + octet + data[place + 1 :],
+            b"\r\n".join([*lines[: line + 1], *lines[line:]]),
+            b"\r\n".join([*lines[:line], others[start], *lines[line:]]),
+            b"\r\n".join([*lines[:line], *others[start:]]),
+        )
+    )
 
 
 def corpus(seed: int, count: int) -> Iterator[bytes]:

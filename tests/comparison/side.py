@@ -1,6 +1,6 @@
 """The process of one side: serve the application in several ways until standard input ends, then report what was recorded.
 
-    python side.py SPECIFICATION        with PYTHONPATH=the checkout whose microwsgi is to be served
+    python -P -m tests.comparison.side SPECIFICATION    with PYTHONPATH=CHECKOUT:ROOT; CHECKOUT's microwsgi is served
 
 The specification is JSON: {"servers": {name: {"kind": ..., "options": {...}}}, "certificate": file}. The first line written is
 JSON with the package's folder and the port of each server; the last one has the events, the error log and the figures.
@@ -17,9 +17,9 @@ from http.server import ThreadingHTTPServer
 from typing import Any
 
 import microwsgi
-from application import EVENTS, Plain, application
 from microwsgi import make_server
 from microwsgi.options import Options
+from tests.comparison.application import EVENTS, Plain, application
 
 WAIT = 20
 """Seconds for a server to stop."""
