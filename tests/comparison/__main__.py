@@ -117,6 +117,14 @@ class Side:
             if text.strip():
                 self.log.setdefault(address[0] if address else "", []).append(text.strip())
 
+    def counts(self) -> str:
+        """The figures of all servers."""
+        return json.dumps(self.figures, indent=0)
+
+    def rest(self) -> str:
+        """The figures without the numbers of requests and errors."""
+        return re.sub(r'\n"(?:requests|errors)": \d+,', "", self.counts())
+
     def kill(self) -> None:
         """End the process, whatever it is at."""
         self.process.kill()
@@ -177,7 +185,6 @@ def run(
     finally:
         for side in sides:
             side.kill()
-    old, new = sides
     found: dict[int, list[Difference]] = {}
     for number, (each, (first, second)) in enumerate(zip(conversations, outcomes, strict=True)):
         name, client = f"{each.name} [{each.server}, {each.variant}]", address(number)
@@ -195,9 +202,11 @@ def run(
             differences.append(Difference("limit", name, "no end within the limit", "no end within the limit"))
         if differences:
             found[number] = differences
+    # Where a conversation differs, the counts may follow.
+    figures = [side.counts() if not found else side.rest() for side in sides]
     of_sides = [
         *difference("log", "without a client", *("\n".join(side.log.get("", [])) for side in sides)),
-        *difference("figures", "after all", json.dumps(old.figures, indent=0), json.dumps(new.figures, indent=0)),
+        *difference("figures", "after all", *figures),
     ]
     return {**found, -1: of_sides} if of_sides else found
 

@@ -20,6 +20,8 @@ SECURE_PART = 8
 """Of the wire cases and the generated messages, one in so many is sent over TLS, too."""
 SHORT = 400
 """Octets up to which a message is also sent octet by octet."""
+RECEIVED = 16 * 1024
+"""Octets that the server receives at once."""
 PROBE = b"GET /probe HTTP/1.1\r\nHost: a\r\n\r\n"
 """A request after the others: if the connection was kept, it is answered."""
 
@@ -399,13 +401,16 @@ def recorded(random: Random) -> Iterator[Conversation]:
     """The recorded conversations."""
     for number, (name, data) in enumerate((*single(), *with_bodies())):
         steps = [Step("send", data)]
-        yield from variants(name, "default", steps, random, ("whole", "probed", "cut"))
+        # In pieces, time decides whether the fault of a long body is seen before the application is called.
+        faulty = len(data) > RECEIVED and (" bad " in name or "cut short" in name)
+        ways: tuple[str, ...] = ("whole", "probed") if faulty else ("whole", "probed", "cut")
+        yield from variants(name, "default", steps, random, ways)
         if number % 3 == 0:
             yield from variants(name, "tls", steps, random, ("probed",))
         if number % 3 == 1 and "/suspend" not in name:
             yield from variants(name, "adapter", steps, random, ("probed",))
     for name, steps in dialogues():
-        ways: tuple[str, ...] = ("whole", "paced", "cut 1", "cut 2")
+        ways = ("whole", "paced", "cut 1", "cut 2")
         if name.startswith(("expect at once", "TLS")) or "long response" in name or "slow reader" in name:
             ways = ways[:1]  # time decides in pieces; or it is megabytes
         yield from variants(name, "default", steps, random, ways)
