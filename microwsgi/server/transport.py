@@ -290,8 +290,9 @@ class Transport:
     def unregister(self, poller: Poller) -> None:
         """Make the poller wait for nothing. Leader only."""
         if self.registered:
-            poller.unregister(self.descriptor)
             self.registered = 0
+            with suppress(OSError, KeyError):  # an application that was given the socket may have closed it
+                poller.unregister(self.descriptor)
 
     def take_over(self, other: Transport) -> None:
         """Go on with the descriptor of another transport: the poller waits for it already."""
