@@ -106,19 +106,22 @@ class WorkerThread(threading.Thread):
 class LeaderFollowers:
     """The threads of a server and their queue of connections.
 
-    The leader calls `poll`, which fills `ready` and returns at `interrupt`. The thread that ran a connection calls `finish`.
+    The leader calls `poll`, which fills `ready` and returns at `interrupt`. The thread that ran a connection calls `finish` with
+    it, or, if it leads, leaves a response that is complete to the next `poll`, in `answered`.
     """
 
     def __init__(
         self,
         permits: int,
         ready: deque[Connection],
+        answered: deque[Connection],
         poll: Callable[[], object],
         finish: Callable[..., object],
         interrupt: Callable[[], object],
         log_error: Callable[[str], object],
     ) -> None:
         self.ready = ready
+        self.answered = answered
         self.poll = poll
         self.finish = finish
         self.interrupt = interrupt
@@ -161,7 +164,11 @@ class LeaderFollowers:
                 thread.is_leader = self.leader_lock.acquire(False)  # a keyword would cost as much as the lock
             if now - thread.started > SLOW_REQUEST:
                 self.classify(thread, now)
-            self.finish(task, leading=thread.is_leader, may_wait=thread.is_leader and now > self.sampling_until)
+            exchange = task.exchange
+            if thread.is_leader and exchange is not None and exchange.answer is not None and now > self.sampling_until:
+                self.answered.append(task)
+            else:
+                self.finish(task, thread.is_leader)
         while not self.finished:
             if self.ready and (thread.has_permit or self.acquire_permit(thread)):
                 try:

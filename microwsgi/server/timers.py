@@ -26,6 +26,7 @@ class Timers:
         self.heap: list[Entry] = []
         self.numbers = count()  # no two entries are equal, so connections are never compared
         self.stale = 0  # entries of closed connections
+        self.next_time = NEVER  # when `expired` is to be called next
 
     def schedule(self, connection: Connection, transport: Transport) -> None:
         """Make sure that there is an entry no later than the deadline; called when that is before `transport.scheduled`."""
@@ -33,6 +34,7 @@ class Timers:
             self.stale += 1  # the later entry is dropped when it comes up
         transport.set_scheduled(transport.deadline)
         heappush(self.heap, (transport.deadline, next(self.numbers), connection, transport))
+        self.next_time = self.heap[0][0]
 
     def cancel(self, transport: Transport) -> None:
         """Forget a connection that is closed. Its entry is dropped with others, when they are half of the heap."""
@@ -43,10 +45,6 @@ class Timers:
                 self.heap = [entry for entry in self.heap if entry[3].scheduled == entry[0]]
                 heapify(self.heap)
                 self.stale = 0
-
-    def next_time(self) -> float:
-        """Return when `expired` is to be called next; NEVER if there is no entry."""
-        return self.heap[0][0] if self.heap else NEVER
 
     def expired(self, now: float, most: int, patience: float) -> list[Connection]:
         """Remove up to `most` entries that are due, and return the connections whose deadline has passed.
@@ -70,4 +68,5 @@ class Timers:
             transport.set_scheduled(again)
             if again != NEVER:
                 heappush(self.heap, (again, next(self.numbers), connection, transport))
+        self.next_time = self.heap[0][0] if self.heap else NEVER
         return found

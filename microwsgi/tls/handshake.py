@@ -74,7 +74,7 @@ class HandshakePool:
             if connection is None:
                 return
             connection.handle_one_request()
-            finish(connection, leading=False)
+            finish(connection, False)
 
     def end(self) -> None:
         """End the threads."""
@@ -163,7 +163,7 @@ class HandshakeConnection:
     def enter(self, state: State) -> None:
         """Set the state and the event that it waits for; the deadline of the handshake stays."""
         self.state = state
-        if state in {State.CLOSING, State.LINGERING}:
+        if state is State.CLOSING or state is State.LINGERING:
             self.transport.expect(self.table[state].interest, LINGER)
 
     def abort(self, reason: str) -> State:  # noqa: ARG002 - nothing was asked, and nothing is missing
@@ -253,7 +253,7 @@ class HandshakeConnection:
         """Close the connection."""
         return State.CLOSED
 
-    table: Table = {
+    table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
         State.SNIFFING: Row(READ, sniff, close, yields=1, handoff=True),
         State.HANDSHAKE: Row(READ, submit, close, yields=1),
         State.CLOSING: Row(WRITE, half_close, close),
