@@ -247,7 +247,10 @@ class HandlerTransport(Transport):
 
 
 def wsgi(application: Application) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Return a method that serves an application, for a plain handler class: as in `do_GET = do_POST = wsgi(application)`.
+    """Return a method for a plain handler class that serves an application.
+
+    In the class body: `do_GET = do_POST = wsgi(application)`.
+
 
     The request that the class has parsed is written down again and parsed strictly, so the application meets the same environ,
     and the client the same refusals, as on our own server.

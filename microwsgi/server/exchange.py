@@ -150,8 +150,8 @@ class Exchange:
     ) -> Callable[[bytes], object]:
         """Check and keep status and headers, which leave with the first bytes of the body (PEP 3333).
 
-        The Exchange itself is the `write` callable that PEP 3333 asks for: hardly any application uses it, and a bound method for
-        each request would be 1 % of its cost.
+        The Exchange itself is the `write` callable that PEP 3333 asks for: hardly any application uses it, and a bound method
+        for each request would be 1 % of its cost.
         """
         if exc_info is not None:
             if self.head_sent and isinstance(exc_info[1], BaseException):

@@ -5,7 +5,8 @@
       LeaderFollowers     which thread polls, and which runs          microwsgi.server.pool
       Acceptor            new connections                             microwsgi.server.acceptor
 
-All parts are made when `serve_forever` begins: after a fork, the locks, threads and descriptors of the parent are worth nothing.
+All parts are made when `serve_forever` begins: after a fork, the locks, threads and descriptors of the parent are worth
+nothing.
 """
 
 from __future__ import annotations
@@ -59,10 +60,10 @@ class Stop(Enum):
 class WSGIServer(HTTPServer):
     """A WSGI server with the methods of http.server's HTTPServer.
 
-    `server_address` is a (host, port), or an address as `microwsgi serve --bind` takes it. `sockets`, if given, are used instead,
-    and listen already. With a plain BaseHTTPRequestHandler for RequestHandlerClass no application is needed. `more_environ` are
-    keys for all requests; `handoff` is shared with the processes before and after this one. For the other arguments see
-    `ServerContext`.
+    `server_address` is a (host, port), or an address as `microwsgi serve --bind` takes it. `sockets`, if given, are used
+    instead, and listen already. With a plain BaseHTTPRequestHandler for RequestHandlerClass no application is needed.
+    `more_environ` are keys for all requests; `handoff` is shared with the processes before and after this one. For the other
+    arguments see `ServerContext`.
     """
 
     def __init__(
@@ -111,7 +112,8 @@ class WSGIServer(HTTPServer):
         if self.listeners:
             self.set_address(self.listeners[0])
 
-    # --- http.server's interface ------------------------------------------------------------------------------------------------
+    # --- http.server's interface
+    # ------------------------------------------------------------------------------------------------
 
     def server_bind(self) -> None:
         """Listen on `server_address`. Raises ListenError, which says what to do."""
@@ -222,7 +224,8 @@ class WSGIServer(HTTPServer):
             unlink(listener)
             listener.close()
 
-    # --- The life of serve_forever ----------------------------------------------------------------------------------------------
+    # --- The life of serve_forever
+    # ----------------------------------------------------------------------------------------------
 
     def start(self) -> tuple[Loop, LeaderFollowers]:
         """Make the parts."""
@@ -307,8 +310,8 @@ class WSGIServer(HTTPServer):
     def may_wait(self, connection: Connection) -> bool:
         """Return whether a connection without a request may wait for one, while the server drains. Leader only.
 
-        A process that retires sends it to its successor. Where that is impossible, one more request is answered, with `Connection:
-        close`: a client that has just sent one can't know otherwise whether it was processed.
+        A process that retires sends it to its successor. Where that is impossible, one more request is answered, with
+        `Connection: close`: a client that has just sent one can't know otherwise whether it was processed.
         """
         if self.stop is not Stop.RETIRE:
             return False
@@ -333,7 +336,8 @@ class WSGIServer(HTTPServer):
         self.drain_deadline = NEVER
         self.ended.set()
 
-    # --- What a server is at ------------------------------------------------------------------------------------------------------
+    # --- What a server is at
+    # ------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def limits_paused(self) -> Iterator[None]:

@@ -40,8 +40,8 @@ KNOWN = 256
 class TLS:
     """Certificates, the first of them for clients that ask for no other name, and the handshakes of a server.
 
-    The files are checked at a handshake, once a second: a changed certificate is presented to the connections that come then. One
-    that can't be used is reported, and the old one stays. Raises CertificateError.
+    The files are checked at a handshake, once a second: a changed certificate is presented to the connections that come then.
+    One that can't be used is reported, and the old one stays. Raises CertificateError.
     """
 
     hints: tuple[str, ...] | list[str] = ()

@@ -1,8 +1,8 @@
 """Connections on a TLS port before HTTP begins: the first byte tells TLS from plain HTTP, then the handshake.
 
-A HandshakeConnection waits in the poller like every connection, and holds no thread while its client sends nothing. The work of
-a handshake, about a millisecond of processor time, is done by threads of `HandshakePool`, so that many newcomers do not stop the
-clients that are served. Then the connection is REPLACED: `successor` speaks HTTP over the transport.
+A HandshakeConnection waits in the poller like every connection, and holds no thread while its client sends nothing. The work
+of a handshake, about a millisecond of processor time, is done by threads of `HandshakePool`, so that many newcomers do not
+stop the clients that are served. Then the connection is REPLACED: `successor` speaks HTTP over the transport.
 
     SNIFFING    the first bytes are looked at, and left in the kernel      by the leader
     HANDSHAKE   the client's next flight has arrived                       by the leader: RUNNING, in the queue of the pool
@@ -89,8 +89,9 @@ class HandshakePool:
 class Front:
     """What handshakes need: the pool, and functions of `microwsgi.tls.front.TLS`.
 
-    `wrap` returns a TLS transport in the place of a plain one, or raises OSError. `secure_successor` and `plain_successor` return
-    the connection that goes on with a transport and a base environ. `reason` says why a handshake failed, and what to do.
+    `wrap` returns a TLS transport in the place of a plain one, or raises OSError. `secure_successor` and `plain_successor`
+    return the connection that goes on with a transport and a base environ. `reason` says why a handshake failed, and what to
+    do.
     """
 
     def __init__(
