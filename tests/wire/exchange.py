@@ -1,7 +1,4 @@
-"""What the parsers of microwsgi/wire make of one connection's bytes, without a socket or a server.
-
-`read` is the shortest handler that there could be; `microwsgi.server.handler` walks the same steps around a socket.
-"""
+"""Read the bytes of one connection with the parsers of microwsgi/wire, without a socket or a server."""
 
 from __future__ import annotations
 
@@ -10,16 +7,7 @@ from typing import Any, NamedTuple
 
 from microwsgi.errors import ClientError
 from microwsgi.options import Options
-from microwsgi.wire.body import Decoder, decoder
-from microwsgi.wire.head import (
-    END,
-    check_partial,
-    expects_continue,
-    field_lines,
-    framing,
-    parse_head,
-    persistent,
-)
+from tests.wire.subject import END_OF_HEAD, Decoder, check_partial, decoder, parse
 
 
 class Outcome(NamedTuple):
@@ -62,29 +50,27 @@ class Exchange:
         """Read a head or some of a body; whether there may be more to read."""
         if self.decoder is not None:
             return self.read_body()
-        end = self.received.find(END, max(start - len(END) + 1, 0))
+        end = self.received.find(END_OF_HEAD, max(start - len(END_OF_HEAD) + 1, 0))
         if end < 0:
             if self.received:
                 check_partial(self.received, start, self.options)
             return False
         self.read_head(self.received[:end])
-        self.received = self.received[end + len(END) :]
+        self.received = self.received[end + len(END_OF_HEAD) :]
         return True
 
     def read_head(self, head: bytes) -> None:
-        method, target, version, fields = parse_head(head, self.options)
-        length = framing(version, fields, self.options.body_size)
-        expects_continue(version, fields.get("HTTP_EXPECT"))
+        parsed = parse(head, self.options)
         self.request = {
-            "method": method,
-            "target": target,
-            "version": version,
-            "fields": [list(pair) for pair in field_lines(head)],
+            "method": parsed["method"],
+            "target": parsed["target"],
+            "version": parsed["version"],
+            "fields": parsed["lines"],
             "body": "",
             "trailers": [],
-            "persistent": persistent(version, fields.get("HTTP_CONNECTION")),
+            "persistent": parsed["persistent"],
         }
-        self.decoder = decoder(length, self.options)
+        self.decoder = decoder(parsed["length"], self.options)
 
     def read_body(self) -> bool:
         assert self.decoder is not None
@@ -103,7 +89,7 @@ class Exchange:
 
 
 def read(pieces: Iterable[bytes], options: Options | None = None) -> Outcome:
-    """The outcome of bytes that arrive in these pieces."""
+    """Return the outcome of bytes that arrive in these pieces."""
     exchange = Exchange(options or Options())
     for piece in pieces:
         exchange.feed(piece)
