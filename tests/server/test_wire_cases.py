@@ -9,6 +9,7 @@ import pytest
 
 from microwsgi.options import Options
 from tests.server.exchange import Recorder, Response, Running, hand_over, parse
+from tests.tables import Rows
 from tests.wire.cases import Case, cases
 
 ALL = cases("accepted") + cases("refused")
@@ -76,21 +77,24 @@ def send(running: tuple[Running, Recorder], case: Case, *pieces: bytes) -> tuple
         return responses, recorder.requests.pop(port, [])
 
 
-@pytest.mark.parametrize("case", [case for case in ALL if not case.options], ids=lambda case: case.name)
-def test_over_a_socket(case: Case, running: tuple[Running, Recorder]) -> None:
+def test_over_a_socket(running: tuple[Running, Recorder]) -> None:
     """Whole; with another request behind it; and octet by octet, each in a packet of its own."""
-    check(case, *send(running, case, case.data))
-    check(case, *send(running, case, case.data + NEXT), follow="/next")
-    if len(case.data) <= SHORT:
-        check(case, *send(running, case, *(bytes([octet]) for octet in case.data)))
+    with Rows() as rows:
+        for case in (case for case in ALL if not case.options):
+            with rows(case.name):
+                check(case, *send(running, case, case.data))
+                check(case, *send(running, case, case.data + NEXT), follow="/next")
+                if len(case.data) <= SHORT:
+                    check(case, *send(running, case, *(bytes([octet]) for octet in case.data)))
 
 
-@pytest.mark.parametrize("case", [case for case in ALL if case.options], ids=lambda case: case.name)
-def test_over_a_socket_with_other_limits(case: Case) -> None:
-    recorder = Recorder()
-    with Running(recorder, **case.options) as server:
-        check(case, *send((server, recorder), case, case.data))
-        check(case, *send((server, recorder), case, *(bytes([octet]) for octet in case.data)))
+def test_over_a_socket_with_other_limits() -> None:
+    with Rows() as rows:
+        for case in (case for case in ALL if case.options):
+            recorder = Recorder()
+            with rows(case.name), Running(recorder, **case.options) as server:
+                check(case, *send((server, recorder), case, case.data))
+                check(case, *send((server, recorder), case, *(bytes([octet]) for octet in case.data)))
 
 
 def hand_to_handler(case: Case, *pieces: bytes) -> tuple[list[Response], list[dict[str, Any]]]:
@@ -99,13 +103,11 @@ def hand_to_handler(case: Case, *pieces: bytes) -> tuple[list[Response], list[di
     return parse(answer, [request["method"] for request in case.requests]), recorder.requests.get("1", [])
 
 
-@pytest.mark.parametrize(
-    "case",
-    [case for case in ALL if len(case.data) <= SHORT and not case.name.startswith("expect")],
-    ids=lambda case: case.name,
-)
-def test_cut_in_two_everywhere(case: Case) -> None:
+def test_cut_in_two_everywhere() -> None:
     """A case with an Expect is not among them: its body is read by a thread that waits, which this test has not."""
-    for place in range(1, len(case.data)):
-        check(case, *hand_to_handler(case, case.data[:place], case.data[place:]))
-    check(case, *hand_to_handler(case, *(bytes([octet]) for octet in case.data)))
+    with Rows() as rows:
+        for case in (case for case in ALL if len(case.data) <= SHORT and not case.name.startswith("expect")):
+            with rows(case.name):
+                for place in range(1, len(case.data)):
+                    check(case, *hand_to_handler(case, case.data[:place], case.data[place:]))
+                check(case, *hand_to_handler(case, *(bytes([octet]) for octet in case.data)))
