@@ -17,7 +17,9 @@ from typing import Self
 import pytest
 
 REPORTED = 40
-"""Failing rows that are reported in full; of the others only the names are."""
+"""Failing rows that are reported with their messages; of the others only the names are."""
+LINES, COLUMNS = 12, 400
+"""The part of a row's message that is reported."""
 
 
 class Rows:
@@ -51,14 +53,14 @@ class Rows:
             assert self.count, "the table has no rows"
 
     def report(self) -> str:
-        """Each failing row with its exception and the line of the test that raised it."""
+        """List each failing row with its exception and the line of the test that raised it."""
         lines = [f"{len(self.failures)} of {self.count} rows failed:"]
         for name, error in self.failures[:REPORTED]:
             place = traceback.extract_tb(error.__traceback__)[1:]
             lines += [f"[{name}] {place[0].filename}:{place[0].lineno}: {place[0].line}" if place else f"[{name}]"]
             text = str(error) or "assertion failed"
             kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-            lines += [f"    {line}" for line in f"{kind}{text}".splitlines()]
+            lines += [f"    {line[:COLUMNS]}" for line in f"{kind}{text}".splitlines()[:LINES]]
         if rest := self.failures[REPORTED:]:
             lines += [f"and {len(rest)} more: {', '.join(name for name, _ in rest)}"]
         return "\n".join(lines)
