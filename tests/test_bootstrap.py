@@ -269,6 +269,7 @@ def first_url(server: Running) -> str:
         raise
 
 
+@pytest.mark.slow
 def test_make_serve_in_a_clean_copy(clone: Path) -> None:
     """Installs, serves, and stops by Ctrl-C with exit code 0; the second time it only serves."""
     server = started(clone, need("make"), "--no-print-directory", f"PYTHON={dev.BASE}", "serve", "ARGS=--port 0")

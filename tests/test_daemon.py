@@ -379,6 +379,7 @@ def test_reload_serves_new_code_or_says_why_not(machine: Machine) -> None:
     assert fetch(port)
 
 
+@pytest.mark.slow
 def test_reload_under_load_fails_no_request(machine: Machine) -> None:
     port = machine.start("--workers", "2")
     failures: list[object] = []

@@ -81,6 +81,7 @@ def test_another_file_is_no_report(tmp_path: Path) -> None:
         Report.read(tmp_path / "other.json")
 
 
+@pytest.mark.slow
 def test_a_change_is_told_when_it_is_more_than_chance() -> None:
     same = {change.what: change.verdict for change in compare.changes(made(), made())}
     assert set(same.values()) == {"same"}
@@ -273,6 +274,7 @@ def test_a_failure_of_ours_stands_at_the_head_of_the_page_and_is_the_exit_status
     assert "not installed" not in head
 
 
+@pytest.mark.slow
 def test_the_page_has_every_picture_with_its_data_and_asks_the_network_for_nothing(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415
@@ -348,6 +350,7 @@ def test_the_readmes_pictures_follow_the_readers_theme(tmp_path: Path) -> None:
         assert not any(colour in text for colour in pictures.NAMES)
 
 
+@pytest.mark.slow
 def test_the_readmes_pictures_can_be_read_on_a_telephone(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415

@@ -13,19 +13,21 @@ from tests.wire.exchange import Outcome, read
 
 NEXT = b"GET /next HTTP/1.1\r\nHost: example.com\r\n\r\n"
 LONG = 2000
-"""Octets beyond which a case is not cut at every place, but at about this many."""
+"""Octets of a long case: only `make test-all` reads it octet by octet, and cuts it at about half as many places."""
+FEW = 60
+"""Places at which `make test` cuts a long case, about."""
 
 STATUSES = {400, 413, 414, 417, 431, 501, 505}
 
 ALL = cases("accepted") + cases("refused")
 
 
-def cuts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The data in two parts, in every way; long data at places near both ends and evenly between."""
+def cuts(data: bytes, most: int) -> Iterator[tuple[bytes, bytes]]:
+    """The data in two parts, in every way; long data at up to `most` places near both ends and evenly between."""
     places = list(range(1, len(data)))
     if len(data) > LONG:
-        step = len(data) // LONG * 4 + 1
-        places = sorted({*places[:200], *places[200::step], *places[-200:]})
+        third = most // 3
+        places = sorted({*places[:third], *places[third :: len(data) // third], *places[-third:]})
     return ((data[:place], data[place:]) for place in places)
 
 
@@ -62,7 +64,7 @@ def check_cuts(case: Case, options: Options) -> Outcome:
     whole = read([case.data], options)
     check(case, whole)
     assert read(octets(case.data), options)[:2] == whole[:2]
-    for cut in cuts(case.data):
+    for cut in cuts(case.data, FEW):
         assert read(cut, options)[:2] == whole[:2], cut
     return whole
 
@@ -83,12 +85,15 @@ def test_refused() -> None:
 
 
 @pytest.mark.slow
-def test_long_cases_octet_by_octet() -> None:
+def test_long_cases_octet_by_octet_and_cut_at_many_places() -> None:
     with Rows() as rows:
         for case in ALL:
             if len(case.data) > LONG:
                 with rows(case.name):
-                    check(case, read(single(case.data), Options(**case.options)))
+                    options = Options(**case.options)
+                    check(case, read(single(case.data), options))
+                    for cut in cuts(case.data, LONG // 2):
+                        check(case, read(cut, options))
 
 
 def test_the_next_request_is_read_only_when_the_connection_persists() -> None:
