@@ -54,12 +54,17 @@ RUBBISH = (
     ".ruff_cache",
 )
 
+PARALLEL = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
+"""Options of pytest-xdist: one process per core; each takes a block of the tests, then some of the slower processes' blocks."""
+ALL = ("-m", "not soak")
+"""Options of pytest that run the tests marked slow too."""
+
 WHOLE = (
     "microwsgi/wire/*",
     *(f"microwsgi/server/{name}.py" for name in ("connection", "recipient", "sender", "handler")),
     *(f"microwsgi/framework/{name}.py" for name in ("files", "static", "events")),
 )
-"""What must be covered by its tests to the last branch: the way of every byte from and to a client, and of every file."""
+"""Files of which the tests must cover every line and branch: every byte from and to a client and every file passes them."""
 
 
 def stamp() -> str:
@@ -170,33 +175,35 @@ def serve(*arguments: str) -> None:
 
 
 def prepare_tests() -> None:
-    """What the tests use; where everything is required, other servers and frameworks too."""
+    """Install the packages that the tests use; where everything is required, the other servers and frameworks too."""
     everything = os.environ.get("MICROWSGI_TEST_REQUIRE") == "all"
     prepare("dev", optional=["bench"] if everything else [])
 
 
 def test(*arguments: str) -> None:
-    """Run all tests but the soak."""
+    """Run the tests, without those marked slow or soak."""
     prepare_tests()
-    become(PYTHON, "-m", "pytest", *arguments)
+    become(PYTHON, "-m", "pytest", *PARALLEL, *arguments)
 
 
-def coverage() -> None:
-    """Run the tests of what touches the wire, and of files; each line and branch of these must have been taken."""
+def test_all(*arguments: str) -> None:
+    """Run all tests but those marked soak."""
     prepare_tests()
-    for line in (
-        "erase",
-        "run -m pytest --quiet tests/wire tests/server tests/tls tests/framework",
-        "combine --quiet",
-        f"report --fail-under=100 --include={','.join(WHOLE)}",
-    ):
-        status = subprocess.call([PYTHON, "-m", "coverage", *line.split()])
-        if status:
-            sys.exit(status)
+    become(PYTHON, "-m", "pytest", *PARALLEL, *ALL, *arguments)
+
+
+def coverage(*arguments: str) -> None:
+    """Run test-all and fail if it leaves out a line or branch of the files that must be covered completely."""
+    prepare_tests()
+    subprocess.check_call([PYTHON, "-m", "coverage", "erase"])
+    status = subprocess.call([PYTHON, "-m", "coverage", "run", "-m", "pytest", *PARALLEL, *ALL, *arguments])
+    for line in ("combine --quiet", f"report --fail-under=100 --include={','.join(WHOLE)}"):
+        status = subprocess.call([PYTHON, "-m", "coverage", *line.split()]) or status
+    sys.exit(status)
 
 
 def soak(*arguments: str) -> None:
-    """Run the tests that take long."""
+    """Run the tests marked soak, which take minutes each."""
     prepare("dev")
     become(PYTHON, "-m", "pytest", "-m", "soak", *arguments)
 
@@ -245,13 +252,13 @@ def clean() -> None:
 
 COMMANDS = {
     function.__name__.replace("_", "-"): function
-    for function in (serve, test, coverage, soak, check, bench, fuzz, tls_scan, build, clean)
+    for function in (serve, test, test_all, coverage, soak, check, bench, fuzz, tls_scan, build, clean)
 }
 
 
 def usage() -> str:
     """What there is."""
-    lines = [f"  make {name:8} {function.__doc__}" for name, function in COMMANDS.items()]
+    lines = [f"  make {name:9} {function.__doc__}" for name, function in COMMANDS.items()]
     return "\n".join([*lines, "Options go in ARGS: make test ARGS='-x -k chunked'; another Python in PYTHON."])
 
 

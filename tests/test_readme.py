@@ -12,6 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.background import free_port
 from tests.running import LIMIT, ROOT, Running, python
 from tests.tables import Rows
 
@@ -77,9 +78,8 @@ def test_the_app_answers_in_json(command: Callable[..., Running], tmp_path: Path
 
 @pytest.mark.parametrize("program", [SERVER, ADAPTER], ids=["server", "adapter"])
 def test_the_programs_serve_it(program: str, folder: Path) -> None:
-    """As they are, but on another port: the one that a socket was given and has left."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    """As they are, but on another port."""
+    port = free_port()
     assert program.count("8000") == 1
     (folder / "program.py").write_text(program.replace("8000", str(port)))
     server = Running(python("program.py"), cwd=folder)

@@ -20,6 +20,7 @@ from benchmarks.confidence import percentile
 from benchmarks.measuring import Client
 from benchmarks.processes import Server, Unavailable
 from benchmarks.servers import KINDS
+from tests.background import free_port
 
 WAITING = "benchmarks.subjects.waiting:app"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -181,7 +182,5 @@ def test_what_the_client_sees_is_the_reason_for_leaving_out() -> None:
 
 
 def test_a_server_that_is_away_is_an_error_not_a_figure() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     with pytest.raises(ConnectionRefusedError):
-        run({"port": port, "request": {"target": "/"}, "connections": 1, "seconds": 0.1})
+        run({"port": free_port(), "request": {"target": "/"}, "connections": 1, "seconds": 0.1})
