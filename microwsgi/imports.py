@@ -65,7 +65,7 @@ class Imports:
         `told` is called with each file that is read, and its digest, unless its code is known already.
         """
         self.told = told
-        # Python processes that the application starts must not write .pyc files either: these could be stale after the next save.
+        # Processes that the application starts must not write .pyc files either: these could be stale after the next save.
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         as_ever = SourceFileLoader.get_code
 
