@@ -17,6 +17,7 @@ import contextlib
 import os
 import queue
 import re
+import shutil
 import signal
 import ssl
 import subprocess
@@ -37,7 +38,8 @@ STOPPING = 20.0
 """Seconds for a server to end after Ctrl-C."""
 DETACHING = 0.5
 """Seconds for a command to return to the shell after it has said where it serves."""
-URL = re.compile(r"https?://(?:127\.0\.0\.1|localhost)\S*")
+URL = re.compile(r"\s*(https?://(?:127\.0\.0\.1|localhost):\d+\S*)")
+"""How the line of a server begins that says where it serves."""
 KEPT = re.compile(r"PATH|LANG|PIP_.*|.*_(?:proxy|PROXY)|SSL_CERT_.*|REQUESTS_CA_BUNDLE")
 """Variables that stay: how the network is reached, and nothing that a developer's shell has set."""
 PLACEHOLDER = re.compile(r"\b[A-Z]{2,}[A-Z-]*\b(?!=)")
@@ -93,14 +95,15 @@ class Failed(Exception):
 class Process:
     """A command in a shell; its lines can be waited for."""
 
-    def __init__(self, script: str, folder: Path, variables: dict[str, str]) -> None:
+    def __init__(self, script: str, folder: Path, variables: dict[str, str], stderr: int = subprocess.STDOUT) -> None:
         self.process = subprocess.Popen(
             ["/bin/bash", "-c", script], cwd=folder, env=variables, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+            stdout=subprocess.PIPE, stderr=stderr, text=True, errors="replace", start_new_session=True,
         )  # fmt: skip
         self.lines: list[str] = []
         self.queue: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self.read, daemon=True).start()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
 
     def read(self) -> None:
         assert self.process.stdout is not None
@@ -123,15 +126,17 @@ class Process:
                 raise Failed(f"still runs after {LIMIT:.0f} s") from None
             if line is None:
                 return None
-            if found := URL.search(line):
-                return found[0].rstrip("/.,")
+            if found := URL.match(line):
+                return found[1].rstrip("/.,")
 
     def wait(self, seconds: float) -> int | None:
         """Its exit code; None if it still runs."""
         try:
-            return self.process.wait(seconds)
+            code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
+        self.reader.join(1)  # a process in the background may keep the pipe
+        return code
 
     def interrupt(self) -> None:
         """Send what Ctrl-C sends, to all processes of the command, and wait for the end."""
@@ -162,10 +167,10 @@ class Runner:
         return "\n".join([*self.sourced, command])
 
     @contextlib.contextmanager
-    def reporting(self, command: str) -> Iterator[Process]:
+    def reporting(self, command: str, stderr: int = subprocess.STDOUT) -> Iterator[Process]:
         """Start a command; say how it ended, and with its output if it failed."""
         start = time.monotonic()
-        process = Process(self.script(command), self.clone, self.variables)
+        process = Process(self.script(command), self.clone, self.variables, stderr)
         try:
             yield process
         except (Failed, OSError) as error:
@@ -202,7 +207,8 @@ class Runner:
         """Run the commands of a dialogue: servers run until its end; the output of others is compared."""
         with contextlib.ExitStack() as stack:
             for command, expected in dialogue:
-                process = stack.enter_context(self.reporting(command))
+                errors = subprocess.DEVNULL if expected else subprocess.STDOUT
+                process = stack.enter_context(self.reporting(command, errors))
                 url = None if expected else process.url()
                 if url is not None:
                     stack.callback(process.interrupt)
@@ -217,7 +223,8 @@ def fetch(url: str | None) -> None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        with urlopen(url, timeout=STOPPING, context=context if url.startswith("https") else None) as response:
+        secure = context if url.startswith("https") else None
+        with urlopen(url, timeout=STOPPING, context=secure) as response:  # noqa: S310 - http or https
             response.read()
     except HTTPError as error:
         if error.code >= 500:
@@ -237,16 +244,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         clone, home = Path(folder, "microwsgi"), Path(folder, "home")
         home.mkdir()
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        subprocess.run([shutil.which("git") or "git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         (clone / "hello.py").write_text(hello)
         runner = Runner(clone, home)
         for command in found.blocks:
             runner.run(command)
         for dialogue in found.dialogues:
-            try:
-                runner.converse(dialogue)
-            except Failed as error:
-                say(f"FAILED: {error}")
+            runner.converse(dialogue)
         for command in found.inline:
             runner.run(command)
     if runner.failures:
