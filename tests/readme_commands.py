@@ -107,9 +107,10 @@ class Process:
 
     def read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line)
-            self.queue.put(line)
+        with self.process.stdout as stream:
+            for line in stream:
+                self.lines.append(line)
+                self.queue.put(line)
         self.queue.put(None)
 
     @property
@@ -151,6 +152,8 @@ class Process:
         """Make sure that nothing of it runs on."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.reader.join(1)
 
 
 class Runner:
