@@ -51,10 +51,10 @@ def decode(pieces: list[bytes]) -> tuple[bytes, bool, bytes, list[tuple[str, str
                 rest += piece
             else:
                 content += body.feed(piece)
-                rest = body.rest if body.done else b""
+                rest = body.excess if body.done else b""
     except ClientError:
         return content, False, b"", [], True
-    return content, body.done, rest, body.trailers, False
+    return content, body.done, rest, [*body.trailers], False
 
 
 def chunks(data: bytes) -> None:

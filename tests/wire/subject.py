@@ -6,22 +6,36 @@ The tests give bytes and look at plain values. When the API of `microwsgi.wire` 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from microwsgi.options import Options
 from microwsgi.wire import body as body_module
-from microwsgi.wire import head as head_module
+from microwsgi.wire import request as request_module
 from microwsgi.wire import response as response_module
+from microwsgi.wire import syntax as syntax_module
 
 LIMITS = Options()
 CHUNKED = None
 """The `length` of a body in chunks, in what `parse` returns and `decoder` takes."""
-END_OF_HEAD = b"\r\n\r\n"
 EXTENSION_LIMIT = body_module.EXTENSIONS
 """Bytes of chunk extensions that a body may have beyond its own length."""
-NAME_LIMIT = head_module.KNOWN_NAMES
+NAME_LIMIT = request_module.KNOWN_NAMES
 """Field names that a name table remembers at most."""
+
+
+class HeadReader:
+    """A request head that arrives in pieces."""
+
+    def __init__(self, options: Options = LIMITS) -> None:
+        self.partial = request_module.PartialHead(options)
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Return the bytes before the empty line, and those behind it; None until it has come.
+
+        Raise ClientError as soon as the head cannot become valid.
+        """
+        return self.partial.feed(data)
 
 
 def parse(head: bytes, options: Options = LIMITS) -> dict[str, Any]:
@@ -32,39 +46,34 @@ def parse(head: bytes, options: Options = LIMITS) -> dict[str, Any]:
     - length: of the body in bytes, or CHUNKED; expects: whether the client waits for 100 (Continue)
     - persistent: whether the connection stays open after the response, as far as the request says
     """
-    method, target, version, fields = head_module.parse_head(head, options)
-    length = head_module.framing(version, fields, options.body_size)
+    parsed = request_module.parse_head(head, options)
+    length = request_module.body_length(parsed, options.body_size)
     return {
-        "method": method,
-        "target": target,
-        "path": head_module.origin_form(target),
-        "version": version,
-        "fields": fields,
-        "lines": [list(pair) for pair in head_module.field_lines(head)],
-        "length": CHUNKED if length == head_module.CHUNKED else length,
-        "expects": head_module.expects_continue(version, fields.get("HTTP_EXPECT")),
-        "persistent": head_module.persistent(version, fields.get("HTTP_CONNECTION")),
+        "method": parsed.method,
+        "target": parsed.target,
+        "path": request_module.origin_form(parsed.target),
+        "version": parsed.version,
+        "fields": parsed.fields,
+        "lines": [list(pair) for pair in parsed.field_lines()],
+        "length": CHUNKED if length == request_module.CHUNKED else length,
+        "expects": request_module.expects_continue(parsed),
+        "persistent": request_module.is_persistent(parsed),
     }
-
-
-def check_partial(data: bytes, checked: int = 0, options: Options = LIMITS) -> None:
-    """Raise ClientError if an unfinished head cannot become valid; lines within the first `checked` bytes were checked."""
-    head_module.check_partial(data, checked, options)
 
 
 def valid_host(host: str) -> bool:
     """Return whether a Host field may have this value."""
-    return head_module.valid_host(host)
+    return syntax_module.valid_host(host)
 
 
 def host_cache_limit() -> int | None:
     """Return how many hosts are remembered at most; None if there is no limit."""
-    return head_module.valid_host.cache_info().maxsize
+    return syntax_module.valid_host.cache_info().maxsize
 
 
 def request_names() -> MutableMapping[str, str]:
     """Return a new name table of requests: from a field's name to its environ key."""
-    return head_module.FieldKeys()
+    return request_module.FieldKeys()
 
 
 def response_names() -> MutableMapping[str, str]:
@@ -75,11 +84,14 @@ def response_names() -> MutableMapping[str, str]:
 class Decoder(Protocol):
     """A decoder of a request body: `feed` takes received bytes and returns content."""
 
-    trailers: list[tuple[str, str]]
-    rest: bytes
+    excess: bytes
     """The bytes that were fed behind the end of the body."""
     remaining: int
     """The bytes still to come of the body, or of the current chunk."""
+
+    @property
+    def trailers(self) -> Sequence[tuple[str, str]]:
+        """The trailer fields."""
 
     @property
     def done(self) -> bool:
@@ -95,12 +107,12 @@ class Decoder(Protocol):
 
 def decoder(length: int | None, options: Options = LIMITS) -> Decoder:
     """Return the decoder for a body of this length, or CHUNKED."""
-    return body_module.decoder(head_module.CHUNKED if length is CHUNKED else length, options)
+    return body_module.new_decoder(request_module.CHUNKED if length is CHUNKED else length, options)
 
 
 def raw_input(decoder: Decoder, receive: Callable[[memoryview], int], received: bytes = b"") -> io.RawIOBase:
     """Return the raw file of a body: first `received`, which is decoded content, then what `receive` puts into a buffer."""
-    return body_module.Body(decoder, receive, received)  # type: ignore[arg-type]  # one of ours, by its protocol
+    return body_module.BodyReader(decoder, receive, received)  # type: ignore[arg-type]  # one of ours, by its protocol
 
 
 def response(status: Any, headers: Any) -> dict[str, Any]:
@@ -110,15 +122,15 @@ def response(status: Any, headers: Any) -> dict[str, Any]:
     - bodiless: whether the response has no content; length: the Content-Length or None
     - date, server: whether the application gave these fields
     """
-    line, fields, code, bodiless, length, own = response_module.response_head(status, headers)
+    head = response_module.response_head(status, headers)
     return {
-        "line": line,
-        "fields": fields,
-        "code": code,
-        "bodiless": bodiless,
-        "length": length,
-        "date": bool(own & 1),
-        "server": bool(own & 2),
+        "line": head.status_line,
+        "fields": head.field_lines,
+        "code": head.code,
+        "bodiless": head.bodiless,
+        "length": head.length,
+        "date": bool(head.missing & 1),
+        "server": bool(head.missing & 2),
     }
 
 
@@ -126,7 +138,7 @@ class Clock:
     """The Date and Server fields of responses."""
 
     def __init__(self) -> None:
-        self.clock = response_module.Clock()
+        self.clock = response_module.DateFields()
 
     def fields(self, *, date: bool = True, server: bool = True) -> str:
         """Return the field lines that the server adds; the same object until the second ends."""
