@@ -31,7 +31,7 @@ from microwsgi.server.plain import wsgi
 from microwsgi.server.server import WSGIServer, make_server
 from tests.server.exchange import TIME, Log, Running, advance, alone, parse
 from tests.server.exchange import receive as receive_all
-from tests.server.test_lead import GET, busy_threads, hello, receive, wait_until
+from tests.server.exchange import GET, busy_threads, hello, receive, wait_until
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]

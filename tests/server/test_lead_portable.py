@@ -12,7 +12,7 @@ from microwsgi.server import lead as lead_module
 from microwsgi.server import server as server_module
 from microwsgi.server.poller import PortablePoller
 from tests.server.exchange import TIME, Running
-from tests.server.test_lead import GET, Environ, hello, receive
+from tests.server.exchange import GET, Environ, hello, receive
 
 
 @pytest.fixture(autouse=True)
