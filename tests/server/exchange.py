@@ -85,6 +85,26 @@ class Log(io.TextIOBase):
             return self.text.getvalue()
 
 
+class Listener(socket.socket):
+    """A listening socket for the argument `sockets`, that counts, whose accept fails a few times, or names another client."""
+
+    def __init__(self, client: tuple[str, int] | None = None, error: OSError | None = None, failures: int = 0) -> None:
+        super().__init__(socket.AF_INET, socket.SOCK_STREAM)
+        self.client, self.error, self.failures = client, error, failures
+        self.accepted = 0
+        self.bind(("127.0.0.1", 0))
+        self.listen(64)
+
+    def accept(self) -> Any:
+        """As socket.accept."""
+        if self.error is not None and self.failures:
+            self.failures -= 1
+            raise self.error
+        connection, address = super().accept()
+        self.accepted += 1
+        return connection, self.client or address
+
+
 class Running:
     """A WSGIServer that runs in a thread of this process; `arguments` are its own, `options` those of docs/options.md."""
 
@@ -109,6 +129,7 @@ class Running:
         )
         self.address = ("127.0.0.1", int(self.server.server_port))
         self.thread = threading.Thread(target=self.server.serve_forever)
+        self.before = set(threading.enumerate())
 
     def __enter__(self) -> Self:
         """Serve."""
@@ -126,6 +147,11 @@ class Running:
     def connections(self) -> int:
         """How many connections are open."""
         return int(self.server.stats()["connections"])  # type: ignore[call-overload]  # a number
+
+    @property
+    def pool(self) -> set[threading.Thread]:
+        """The threads that the server has started."""
+        return set(threading.enumerate()) - self.before - {self.thread}
 
     def wait_for_connections(self, count: int) -> None:
         """Wait until so many connections are open."""
