@@ -1,6 +1,6 @@
 """Every wire case to the running server over sockets: whole, with another request behind it, octet by octet, cut in two.
 
-The parsers alone are given each case cut at every place (tests/wire/test_cases.py); `make soak` does the same with the server.
+The parsers alone are given each case cut at every place (tests/wire/test_cases.py); `make test-all` does the same with the server.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def test_cut_in_two_at_some_places() -> None:
     assert not failures(ways)
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 def test_cut_in_two_everywhere() -> None:
     def ways(case: Case) -> Iterator[tuple[tuple[bytes, ...], None]]:
         if len(case.data) <= SHORT:
