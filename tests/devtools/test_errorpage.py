@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,9 +15,9 @@ import pytest
 
 from microwsgi.devtools.errorpage import ErrorPage, as_curl
 from tests.programs import need
+from tests.running import Running
 from tests.server.exchange import Listener
 from tests.server.exchange import Running as Server
-from tests.running import Running
 
 PROGRAM = """
 from microwsgi import App

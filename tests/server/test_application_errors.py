@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.exchange import TIME, Listener, Running, parse
+from tests.server.exchange import TIME, Listener, Running
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import io
 import random
 import socket
 import struct
@@ -23,9 +22,9 @@ from wsgiref.validate import validator
 
 import pytest
 
+from microwsgi import WSGIRequestHandler, WSGIServer, make_server, wsgi
 from microwsgi.errors import Abandoned, Disconnected
 from microwsgi.options import Options
-from microwsgi import WSGIRequestHandler, WSGIServer, make_server, wsgi
 from tests.server.exchange import (
     GET,
     TIME,
@@ -889,7 +888,6 @@ def test_clients_that_vanish_leave_nothing_behind() -> None:
 
 def leave_nothing_behind(clients: int) -> None:
     """Neither thread, descriptor nor connection is left of clients that vanish; each iterable is closed once."""
-
     reading: list[int] = []
 
     def application(environ: Environ, start_response: StartResponse) -> Counted:

@@ -1,6 +1,6 @@
 """Every wire case to the running server over sockets: whole, with another request behind it, octet by octet, cut in two.
 
-The parsers alone are given each case cut at every place (tests/wire/test_cases.py); `make test-all` does the same with the server.
+The parsers alone are given each case cut at every place (tests/wire/test_cases.py); `make test-all` does that with the server.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from random import Random
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -90,7 +90,7 @@ class Server:
         self.witness.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         receive_until(self.witness, b"}")
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         self.running.__enter__()
         self.witness = socket.create_connection(self.running.address, TIME)
         self.witness.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -121,7 +121,9 @@ def halves(case: Case, places: Iterable[int]) -> Iterator[tuple[tuple[bytes, ...
         yield (case.data[:place], case.data[place:]), None
 
 
-def test_whole_and_with_another_request_behind_it() -> None:
+def test_over_a_socket() -> None:
+    """Whole, and with another request behind it."""
+
     def ways(case: Case) -> Iterator[tuple[tuple[bytes, ...], str | None]]:
         yield (case.data,), None
         yield (case.data + NEXT,), "/next"
