@@ -328,7 +328,7 @@ def test_idle_connections_of_a_plain_class_hold_no_thread() -> None:
 def test_a_partial_of_a_plain_class_works(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("here")
     quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None, "protocol_version": "HTTP/1.1"})
-    with Running(None, partial(quiet, directory=str(tmp_path))) as running:  # type: ignore[arg-type]
+    with Running(None, partial(quiet, directory=str(tmp_path))) as running:
         assert running.get("/a.txt").body == b"here"
 
 

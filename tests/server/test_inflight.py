@@ -30,7 +30,7 @@ def test_a_slow_request_is_told_once_with_its_place() -> None:
             assert server.get("/quick").body == b"hello"
         gate.set()
         receive_until(connection)
-        assert server.errors.text.getvalue().count("Slow:") == 1
+        assert server.errors.text.getvalue().count("Slow: GET /slow") == 1
         wait_until(lambda: running(server.server) == "0 requests in flight.")
 
 

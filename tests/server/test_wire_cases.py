@@ -76,7 +76,7 @@ class Server:
         with self.running.connect() as connection:
             port = str(connection.getsockname()[1])
             self.recorder.requests.pop(port, None)
-            with contextlib.suppress(ConnectionError):  # it may have refused already
+            with contextlib.suppress(OSError):  # it may have refused already
                 for number, piece in enumerate(pieces):
                     if number:
                         self.see_what_was_sent()
