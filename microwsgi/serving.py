@@ -24,9 +24,9 @@ from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import Options, merged
 from microwsgi.prompt import one_prompt
+from microwsgi.server.connections import Security
 from microwsgi.server.context import Application
 from microwsgi.server.handler import WSGIRequestHandler
-from microwsgi.server.connections import Security
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.inflight import running, slow_requests
 from microwsgi.server.log import AccessLog, escaped

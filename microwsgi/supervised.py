@@ -29,9 +29,9 @@ from microwsgi.prefork.supervisor import Supervisor
 from microwsgi.prefork.watch import Watch
 from microwsgi.prefork.worker import Worker
 from microwsgi.prompt import one_prompt, set_terminal_attributes, terminal_attributes
-from microwsgi.server.environ import Environ
-from microwsgi.server.context import Application
 from microwsgi.server.connections import Security
+from microwsgi.server.context import Application
+from microwsgi.server.environ import Environ
 from microwsgi.server.hosts import Hosts, is_local
 from microwsgi.server.inflight import slow_requests
 from microwsgi.server.server import WSGIServer
