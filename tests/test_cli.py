@@ -20,9 +20,9 @@ import pytest
 
 from microwsgi import __version__, serving
 from microwsgi.cli import COMMANDS, main
+from microwsgi.console import colored, counted, duration
 from microwsgi.errors import UsageError
 from microwsgi.options import OPTIONS
-from microwsgi.serving import colored, counted, duration
 from tests.running import Running, environment, microwsgi
 
 Command = Callable[..., Running]

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from microwsgi.console import Console
 from microwsgi.options import Options
 from microwsgi.prefork.supervisor import Supervisor
+from microwsgi.process.system import System
 from microwsgi.service import Service
 from microwsgi.serving import Stop
 from tests.background import Machine, free_port
@@ -45,9 +47,9 @@ def test_the_signals_are_those_that_are_listened_to() -> None:
     (table,) = re.findall(r"\| signal \|.*?\n\n", DOCUMENT, re.DOTALL)
     rows = re.findall(r"^\| ([A-Z0-9, ]+) (?:\(Ctrl-.*?\) )?\|", table, re.MULTILINE)
     documented = {name for row in rows for name in row.split(", ")}
-    stop = Stop()
+    stop = Stop(Console())
     alone = {"INT", "TERM", *(number.name[3:] for number in stop.others)}  # type: ignore[attr-defined]  # signal.Signals
-    service, supervisor = Service(Options()), Supervisor(Options(), [], lambda *_: None)  # type: ignore[arg-type]
+    service, supervisor = Service(Options(), Console(), System()), Supervisor(Options(), [], lambda *_: None)  # type: ignore[arg-type]
     try:
         service.attend(supervisor)
         parent = {number.name[3:] for number in supervisor.on_signal} - {"CHLD"}  # type: ignore[attr-defined]

@@ -300,7 +300,7 @@ def test_where_inotify_is_short_there_is_a_word_and_changes_are_served(tmp_path:
     (tmp_path / "program.py").write_text(
         "import errno\n"
         "from microwsgi import serve\n"
-        "from microwsgi.prefork.notifier import Inotify\n"
+        "from microwsgi.prefork.file_events import Inotify\n"
         "def call(*words):\n    raise OSError(errno.EMFILE, 'Too many open files')\n"
         "Inotify.call = call\n"
         "serve('main:app', port=0, reload=True)\n"

@@ -17,8 +17,8 @@ from textwrap import dedent
 
 import pytest
 
-from microwsgi.daemon.notify import Notifier, passed_sockets
-from microwsgi.prefork.children import ANSWER
+from microwsgi.daemon.systemd import SystemdNotifier, passed_sockets
+from microwsgi.prefork.children import REPORT_TIME
 from tests.background import APPLICATION, Machine, ended, eventually, fetch, free_port
 from tests.programs import absent, need
 from tests.running import LIMIT, ROOT, Running, environment, microwsgi
@@ -93,7 +93,7 @@ def test_the_watchdog_gets_signs_of_life_until_a_worker_hangs(command: Command, 
     for _ in range(3):
         systemd.hear("WATCHDOG=1")
     os.kill(worker, signal.SIGSTOP)
-    systemd.socket.settimeout(2 * ANSWER)  # for so long its parent waits for an answer, and gives up
+    systemd.socket.settimeout(2 * REPORT_TIME)  # for so long its parent waits for an answer, and gives up
     signs = 0
     with suppress(TimeoutError):
         while signs < 20:
@@ -109,7 +109,7 @@ def test_the_watchdog_gets_signs_of_life_until_a_worker_hangs(command: Command, 
 def test_what_is_meant_for_another_process_is_not_taken() -> None:
     environ = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1", "NOTIFY_SOCKET": "@x"}
     assert passed_sockets(environ) == []
-    assert Notifier(environ).interval == 0
+    assert SystemdNotifier(environ).interval == 0
     assert "NOTIFY_SOCKET" not in environ
 
 
@@ -290,7 +290,7 @@ def test_a_python_that_only_root_may_read_is_named(roots: Machine) -> None:
         from microwsgi.daemon.privileges import Identity
         identity = Identity("nobody", "")
         os.__file__ = "{roots.folder}/secret/os.py"
-        identity.become()
+        identity.drop_privileges()
         """
     command = [roots.python[0], "-c", dedent(source)] if roots.python else []
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What changed on disk: the content decides, not the time. `microwsgi.prefork.notifier` says where to look.
+"""What changed on disk: the content decides, not the time. `microwsgi.prefork.file_events` says where to look.
 
 `microwsgi.prefork.supervisor` says which files matter (`want`), and asks when something may have happened (`look`). A file that
 was touched, or written with what it had before, has not changed; one that was replaced by an older one has.
@@ -17,7 +17,7 @@ from glob import glob, has_magic
 from hashlib import blake2b
 from itertools import accumulate
 
-from microwsgi.prefork.notifier import Inotify, Polling
+from microwsgi.prefork.file_events import Inotify, Polling
 
 LARGEST = 16 * 1024 * 1024
 """Bytes up to which a file's content is compared; larger ones have changed when their time or size has."""
@@ -92,6 +92,12 @@ class Watch:
     def close(self) -> None:
         """Give the descriptor back."""
         self.notifier.close()
+
+    def describe(self) -> dict[str, object]:
+        """What is watched, and why."""
+        reasons = {path: "--reload-include" if path in self.included else "imported" for path in self.known}
+        how = "looked at" if isinstance(self.notifier, Polling) else "inotify"
+        return {"how": how, "files": reasons, "folders": sorted(self.listed), "missing folders": sorted(self.absent)}
 
     # --- What matters -----------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from microwsgi.prefork import watch as module
-from microwsgi.prefork.notifier import Inotify, Polling
+from microwsgi.prefork.file_events import Inotify, Polling
 from microwsgi.prefork.watch import Watch, digest
 from tests.running import LIMIT
 
