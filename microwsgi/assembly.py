@@ -16,7 +16,7 @@ from microwsgi.daemon.systemd import passed_sockets
 from microwsgi.errors import LoadError, UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import Options
-from microwsgi.process.interpreter import green_threads, open_standard_descriptors
+from microwsgi.process.interpreter import green_threads, open_standard_descriptors, repair_hooks
 from microwsgi.server.environ import Environ
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.handshake import Handshakes
@@ -25,6 +25,8 @@ from microwsgi.server.log import AccessLog
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, loopback_only, unlink
 
+ERROR_PAGE = "microwsgi.devtools.errorpage"
+"""Imported only where it is asked for: it takes WebOb, and what draws stacks."""
 CHECK_TIME = 10.0
 """Seconds in which a new server must answer a request of its own."""
 CHECK = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -69,7 +71,36 @@ def load_application(application: object, options: Options) -> tuple[str, object
     if text := green_threads():
         raise GreenThreadsError(f"{found[0]} can't be served: {text}")
     open_standard_descriptors()
+    repair_hooks()
     return found
+
+
+def make_absolute(options: Options) -> None:
+    """Have the paths of options be those that were meant where the command was typed: an application may change the folder."""
+    options.app_dir = os.path.abspath(options.app_dir)
+    options.config = options.config and os.path.abspath(options.config)
+    options.pid_file = options.pid_file and os.path.abspath(options.pid_file)
+    if options.access_log not in {"-", "off"}:
+        options.access_log = os.path.abspath(options.access_log)
+    for name in ("tls_password_file", "tls_client_ca", "tls_keylog"):
+        setattr(options, name, getattr(options, name) and os.path.abspath(getattr(options, name)))
+    options.tls_cert = tuple(map(os.path.abspath, options.tls_cert))
+    options.tls_key = tuple(map(os.path.abspath, options.tls_key))
+    options.bind = tuple(
+        f"unix:{os.path.abspath(address[5:])}"
+        if address.startswith("unix:") and address[5:6] not in {"@", ""}
+        else address
+        for address in options.bind
+    )
+
+
+def import_error_page(options: Options) -> None:
+    """Import what shows exceptions, before the application can change what imports need. Raises LoadError."""
+    if options.debug:
+        try:
+            import_module(ERROR_PAGE)
+        except Exception as error:
+            raise LoadError(f"--debug needs WebOb, which can't be imported: {type(error).__name__}: {error}") from error
 
 
 class GreenThreadsError(LoadError):
@@ -109,9 +140,8 @@ def make(
     )
     if "*" not in options.allow_host and (options.allow_host or loopback_only(listeners)):
         server.hosts = Hosts(options.allow_host)
-    if options.debug:
-        # Imported here: WebOb and what draws is for those alone who ask for it.
-        server.error_page = import_module("microwsgi.devtools.errorpage").ErrorPage(options.editor, beacon)
+    if options.debug and ERROR_PAGE in sys.modules:
+        server.error_page = import_module(ERROR_PAGE).ErrorPage(options.editor, beacon)
         server.more_environ = {"x-wsgiorg.throw_errors": True}
         server.timing = import_module("microwsgi.devtools.timing").server_timing
     return server

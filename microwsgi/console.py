@@ -91,6 +91,12 @@ class Console:
         except (OSError, ValueError, AttributeError):
             return True
 
+    def replace_closed(self) -> None:
+        """Have None in place of standard streams that the application has closed: at its end Python flushes both."""
+        for name in ("stdout", "stderr"):
+            if getattr(getattr(sys, name), "closed", False):
+                setattr(sys, name, None)
+
     def close(self) -> None:
         """Give the copies back."""
         if self.queue:

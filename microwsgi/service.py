@@ -18,6 +18,7 @@ from contextlib import chdir, contextmanager
 from functools import partial
 
 from microwsgi import __version__
+from microwsgi.assembly import make_absolute
 from microwsgi.console import Console
 from microwsgi.daemon.background import UMASK, Readiness, address_of, log_path, pid_path, redirect
 from microwsgi.daemon.control_socket import Client, ControlSocket
@@ -97,7 +98,7 @@ class Service:
                 raise UsageError(f"--log-file {options.log_file} can't be written: {error.strerror}.") from None
             if sys.stdout is not None:
                 sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what is printed is seen in the log
-        self.make_absolute()
+        make_absolute(options)
         if options.umask or options.daemon:
             os.umask(int(options.umask, 8) if options.umask else UMASK)
         if options.chdir:
@@ -107,25 +108,6 @@ class Service:
                 raise UsageError(f"--chdir {options.chdir} is not possible: {error.strerror}.") from None
         self.folder = os.getcwd()
         self.lock(options.addresses[0])
-
-    def make_absolute(self) -> None:
-        """Files are those that were meant where the command was typed."""
-        options = self.options
-        options.app_dir = os.path.abspath(options.app_dir)
-        options.config = options.config and os.path.abspath(options.config)
-        options.pid_file = options.pid_file and os.path.abspath(options.pid_file)
-        if options.access_log not in {"-", "off"}:
-            options.access_log = os.path.abspath(options.access_log)
-        for name in ("tls_password_file", "tls_client_ca", "tls_keylog"):
-            setattr(options, name, getattr(options, name) and os.path.abspath(getattr(options, name)))
-        options.tls_cert = tuple(map(os.path.abspath, options.tls_cert))
-        options.tls_key = tuple(map(os.path.abspath, options.tls_key))
-        options.bind = tuple(
-            f"unix:{os.path.abspath(address[5:])}"
-            if address.startswith("unix:") and address[5:6] not in {"@", ""}
-            else address
-            for address in options.bind
-        )
 
     def lock(self, address: str) -> None:
         """Write and lock the pid file, once its name is known. Raises UsageError."""

@@ -22,7 +22,17 @@ from importlib import import_module
 from types import FrameType
 
 from microwsgi import later
-from microwsgi.assembly import check_answers, https, listening, load_application, make, open_log, release
+from microwsgi.assembly import (
+    check_answers,
+    https,
+    import_error_page,
+    listening,
+    load_application,
+    make,
+    make_absolute,
+    open_log,
+    release,
+)
 from microwsgi.config import from_file
 from microwsgi.console import Console, banner, colored, farewell
 from microwsgi.errors import ServiceError, UsageError
@@ -82,6 +92,9 @@ def serve_command(words: list[str], given: dict[str, object]) -> int:
         raise
     for number in SIGNALS:  # a signal now ends the process at once
         _install(number, leave)
+    if hasattr(signal, "setitimer"):  # the interpreter removes its handlers at its end, and an alarm would then kill it
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+    console.replace_closed()
     # Threads, child processes and exit handlers that the application has left must not keep the process.
     exit_within(EXIT_TIME, console.say)
     return 0
@@ -123,6 +136,8 @@ def run(
         tls = https(options, ssl_context)
         with stop.on_signals(), listening(options) as listeners, ForkGuard(lambda: [stop.heard, leave]) as guard:
             guard.add(lambda: release(listeners))
+            make_absolute(options)
+            import_error_page(options)
             name, application = load_application(application, options)
             if os.getpid() != pid:
                 os._exit(0)  # the application has forked, and the child came back here: one process serves

@@ -16,9 +16,11 @@ from importlib import import_module
 from socket import socket
 
 from microwsgi.assembly import (
+    ERROR_PAGE,
     GreenThreadsError,
     check_answers,
     https,
+    import_error_page,
     listening,
     load_application,
     make,
@@ -114,6 +116,7 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
     try:
         if worker.trouble:
             raise LoadError(worker.trouble)
+        import_error_page(options)
         name, application = load_application(spec, options)
     except UsageError as error:
         exit_if_forked(pid)
@@ -168,11 +171,14 @@ def live_spawned(worker: Worker, listeners: list[socket], values: list[object]) 
 
 def unloaded(error: BaseException, text: str, options: Options, beacon: Beacon) -> Application:
     """What is served instead of an application that can't be loaded, until it can: here what the terminal says."""
-    page = import_module("microwsgi.devtools.errorpage").ErrorPage(options.editor, beacon)
     hosts = Hosts(options.allow_host)
+    try:
+        page = import_module(ERROR_PAGE).ErrorPage(options.editor, beacon)
+    except Exception:  # noqa: BLE001 - WebOb can't be imported, which may be the very reason
+        page = None
 
     def application(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:
-        if is_here(str(environ["REMOTE_ADDR"]), environ, hosts):
+        if page is not None and is_here(str(environ["REMOTE_ADDR"]), environ, hosts):
             headers, body = page.at_start(error, text, environ)
         else:
             headers, body = [("Content-Type", "text/plain"), ("Cache-Control", "no-store"), ("Refresh", "1")], ELSEWHERE

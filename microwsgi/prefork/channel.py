@@ -7,6 +7,7 @@ are the same Python.
 
 from __future__ import annotations
 
+import errno
 import marshal
 import os
 import select
@@ -22,6 +23,9 @@ MOST_QUEUED = 64 * 1024
 """Bytes that wait for a child to read. Orders have some twenty bytes: a child that lets so many wait has stopped."""
 LONGEST = 256 * 1024 * 1024
 """Bytes of a message. A length beyond that is no message, but memory that the child's code has overwritten."""
+
+DEAD = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF}
+"""Errors that mean the end of a channel; others pass."""
 
 Message = dict[str, object]
 
@@ -85,7 +89,10 @@ class Channel:
         if len(self.queue) + len(data) > MOST_QUEUED:
             return False
         self.queue += data
-        self.write_queued()
+        try:
+            self.write_queued()
+        except OSError:
+            pass  # the loop tries again
         return True
 
     def write_queued(self) -> None:
@@ -95,11 +102,13 @@ class Channel:
                 del self.queue[: self.system.send(self.socket, self.queue)]
         except BlockingIOError:
             pass
-        except OSError:
+        except OSError as error:
+            if error.errno not in DEAD:
+                raise  # the system has no memory just now; the queue is kept
             self.queue.clear()  # the child is dead, which the end of file tells
 
     def receive(self) -> list[Message] | None:
-        """The messages that have come; None at the end of file."""
+        """The messages that have come; None at the end of file. Raises OSError if the system could not say."""
         self.empty = False
         try:
             data = self.system.receive(self.socket, RECEIVE)
@@ -107,7 +116,11 @@ class Channel:
         except (BlockingIOError, InterruptedError):
             self.empty = True
             return []
-        except (OSError, ValueError):
+        except ValueError:
+            return None
+        except OSError as error:
+            if error.errno not in DEAD:
+                raise
             return None
 
     def close(self) -> None:

@@ -146,7 +146,7 @@ class Supervisor:
             self.attempt(self.read_signals)
         for child in self.children[:]:
             if child.channel.fileno() in ready and child.channel.fileno() >= 0:
-                child.channel.write_queued()
+                self.attempt(child.channel.write_queued)
                 self.attempt(self.read, child)
         for descriptor, read in list(self.inputs.items()):
             if descriptor in ready:
@@ -535,11 +535,17 @@ class Supervisor:
             else:
                 self.try_again(young=young)
         elif child.state is State.STARTING and (self.watch is not None or not child.generation.proven):
-            if child.generation is self.generation:
+            if child.generation is not self.generation:
+                return
+            if self.generation.trouble:  # which this child was to show
+                self.observer.died(child, how, self.try_again())
+            else:
                 self.generation.trouble = f"the process that imports the application {how}."
                 self.give_up(self.generation, self.generation.trouble)
                 if self.watch is not None and not self.useful():
                     self.start()  # which shows that
+        elif self.watch is None and not self.has_served:
+            self.give_up(self.generation, f"{child.name} can't be served: the worker {how}.")
         else:
             crashed = code not in CLEAN or (code == 0 and child.state not in {State.SERVING, State.EXITING})
             self.observer.died(child, how, self.try_again(young=young) if crashed else 0.0)

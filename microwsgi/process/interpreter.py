@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import _thread
 import os
+import sys
+import threading
 
 GREEN = {"gevent": "`gunicorn -k gevent`", "eventlet": "a server for eventlet, like its own wsgi.server"}
 """Packages whose patch runs all threads in one, and servers for applications that want that."""
@@ -28,6 +30,13 @@ def green_threads() -> str:
                 f"serves with threads.\n  Leave out the patch of threads, or serve with {GREEN[package]}."
             )
     return ""
+
+
+def repair_hooks() -> None:
+    """Install Python's own hooks where the application has removed them: without `threading.excepthook` no thread starts."""
+    for module, name in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
+        if not callable(getattr(module, name, None)):
+            setattr(module, name, getattr(module, f"__{name}__"))
 
 
 def open_standard_descriptors() -> None:
