@@ -74,6 +74,7 @@ class Service:
             self.runtime_folder = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
         self.pid_file: PidFile | None = None
         self.control: socket.socket | None = None
+        self.clients: ControlSocket | None = None
         self.listeners: list[socket.socket] = []
         self.urls: list[str] = []
         self.tls: Handshakes | None = None
@@ -154,12 +155,10 @@ class Service:
         """In a child: none of this is its own."""
         self.readiness.close()
         self.notifier.close()
-        if self.control is not None:
-            self.control.close()
+        if self.clients is not None:
+            self.clients.close()
         if self.pid_file is not None:
             os.close(self.pid_file.descriptor)
-        for client in self.waiting:
-            client.socket.close()
 
     # --- Signals, and clients of the control socket -------------------------------------------------------------------
 
@@ -172,8 +171,8 @@ class Service:
         supervisor.on_signal |= {signal.SIGUSR1: self.reopen, signal.SIGUSR2: self.write_state}
         supervisor.on_signal[signal.SIGQUIT] = partial(self.order, "running")
         if self.control is not None:
-            clients = ControlSocket(self.control, supervisor.inputs, self.hear, self.system)
-            supervisor.timers.append((clients.next_timeout, clients.expire))
+            self.clients = ControlSocket(self.control, supervisor.inputs, self.hear, self.system)
+            supervisor.timers.append((self.clients.next_timeout, self.clients.expire))
         if self.notifier.interval:
             supervisor.timers.append((lambda: self.next_tick, self.tick))
 
@@ -245,7 +244,7 @@ class Service:
             self.waiting.append(client)
             self.reload()
         else:
-            client.socket.close()
+            client.close()
 
     # --- What becomes of the children ---------------------------------------------------------------------------------
 

@@ -23,17 +23,24 @@ NEVER = float("inf")
 class Client:
     """A connection: somebody who asks."""
 
-    def __init__(self, connection: socket.socket, until: float) -> None:
+    def __init__(self, connection: socket.socket, until: float, on_close: Callable[[Client], object]) -> None:
         self.socket = connection
         self.until = until
+        self.on_close = on_close
 
     def answer(self, message: dict[str, object]) -> None:
         """Send JSON, and hang up. What the system does not take at once, some 200 KB, is not sent."""
         try:
-            with self.socket:
-                self.socket.send(json.dumps(message).encode() + b"\n")
+            self.socket.send(json.dumps(message).encode() + b"\n")
+            self.socket.shutdown(socket.SHUT_WR)  # a worker that was forked just now may have a copy for a moment
         except OSError:
             pass  # it has gone
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self.on_close(self)
+        self.socket.close()
 
 
 class ControlSocket:
@@ -50,7 +57,8 @@ class ControlSocket:
         self.inputs = inputs
         self.ask = ask
         self.system = system
-        self.clients: list[Client] = []
+        self.clients: list[Client] = []  # that have not asked
+        self.open: set[Client] = set()  # all
         listener.setblocking(False)
         inputs[listener.fileno()] = self.accept
 
@@ -69,8 +77,9 @@ class ControlSocket:
         connection.setblocking(False)
         if len(self.clients) >= MOST_CLIENTS:
             self.drop(self.clients[0])
-        client = Client(connection, self.system.monotonic() + QUESTION_TIME)
+        client = Client(connection, self.system.monotonic() + QUESTION_TIME, self.open.discard)
         self.clients.append(client)
+        self.open.add(client)
         self.inputs[connection.fileno()] = lambda: self.read(client)
 
     def read(self, client: Client) -> None:
@@ -85,7 +94,7 @@ class ControlSocket:
         if question:
             self.ask(question, client)
         else:
-            client.socket.close()
+            client.close()
 
     def expire(self) -> None:
         """Drop the clients whose time is over."""
@@ -97,7 +106,7 @@ class ControlSocket:
     def drop(self, client: Client) -> None:
         """Close the connection of a client that has not asked."""
         self.forget(client)
-        client.socket.close()
+        client.close()
 
     def forget(self, client: Client) -> None:
         """It is read no more."""
@@ -105,7 +114,7 @@ class ControlSocket:
         self.inputs.pop(client.socket.fileno(), None)
 
     def close(self) -> None:
-        """Close all descriptors."""
-        for client in self.clients:
-            client.socket.close()
+        """Close all descriptors, in a worker, too, which has copies of them."""
+        for client in [*self.open]:
+            client.close()
         self.listener.close()

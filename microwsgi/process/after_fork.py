@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable
 
 _install, _current = signal.signal, signal.getsignal  # before an application can replace them
+_set_mask = getattr(signal, "pthread_sigmask", lambda *_: None)  # which Windows lacks, as fork
 _guards: list[ForkGuard] = []
 """The guards in force. `os.register_at_fork` can't be undone, so one function is registered for all of them, once.
 
 It is a list of those that were entered and not left; a fork in another thread finds it before or after such a step.
 """
 _registered: list[bool] = []
+_masks = threading.local()
+"""The signals that were blocked in a thread before it forked: several threads may fork at once."""
 
 
 class ForkGuard:
@@ -36,7 +40,7 @@ class ForkGuard:
     def __enter__(self) -> ForkGuard:  # noqa: PYI034 - typing, which has Self, takes 10 ms to import
         if not _registered and hasattr(os, "register_at_fork"):
             _registered.append(True)
-            os.register_at_fork(after_in_child=_release_all)
+            os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_release_all)
         _guards.append(self)
         return self
 
@@ -54,12 +58,30 @@ class ForkGuard:
                 continue
 
 
+def _block() -> None:
+    """Called in the thread that forks. Signals wait until the child has its own handlers.
+
+    `Process.terminate()` may come before that: the handler of the server would take the signal, and it would be lost.
+    """
+    if _guards:
+        _masks.before = _set_mask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def _unblock() -> None:
+    """Called in the parent, and in the child at last."""
+    before = getattr(_masks, "before", None)
+    if before is not None:
+        _masks.before = None
+        _set_mask(signal.SIG_SETMASK, before)
+
+
 def _release_all() -> None:
-    """Called by the interpreter in each child that is forked."""
+    """Called in each child that is forked."""
     guards = _guards[:]
     _guards.clear()
     for guard in guards:
         guard.release()
+    _unblock()
 
 
 def forget_guards() -> None:

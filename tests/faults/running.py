@@ -9,9 +9,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from tests.running import environment, microwsgi
 
@@ -23,6 +24,7 @@ MODES: dict[str, tuple[str, ...]] = {
     "workers": ("serve", "main:app", "--workers", "2"),
     "daemon": ("serve", "main:app", "--daemon", "--pid-file", "x.pid", "--log-file", "log"),
 }
+Row = TypeVar("Row")
 AT_ONCE = 3
 """Servers at once."""
 
@@ -123,7 +125,8 @@ class Server:
 
     def processes(self) -> list[int]:
         """All that work in the folder's session: its process, workers, and what the application has started."""
-        sessions = {self.process.pid, self.pid}
+        # The sessions that this test has made. Session 0, which `pid` is before the start, has processes of the whole machine.
+        sessions = {pid for pid in (self.process.pid, self.pid) if pid > 1}
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
@@ -131,7 +134,7 @@ class Server:
                     fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 except OSError:
                     continue
-                if int(fields[3]) in sessions and fields[0] != "Z":
+                if int(fields[3]) in sessions and fields[0] != "Z" and int(entry.name) != os.getpid():
                     found.append(int(entry.name))
         return found
 
@@ -145,9 +148,15 @@ class Server:
         self.process.wait()
 
 
-def report_all(rows: dict[str, object], check: Callable[[str, object], str]) -> None:
-    """Check all rows, some at once, and report every one that fails."""
+def report_all(folder: Path, rows: Mapping[str, Row], check: Callable[[Path, str, Row], str]) -> None:
+    """Check all rows, some at once, each in a folder of its own, and report every one that fails.
+
+    The folders have short names: the path of a Unix socket has 107 bytes at most.
+    """
+    folders = [folder / str(number) for number in range(len(rows))]
+    for each in folders:
+        each.mkdir()
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        results = dict(zip(rows, pool.map(lambda name: check(name, rows[name]), rows), strict=True))
-    faults = [f"{name}: {text}" for name, text in results.items() if text]
+        results = pool.map(check, folders, rows, rows.values())
+    faults = [f"{name}: {text}" for name, text in zip(rows, results, strict=True) if text]
     assert not faults, "\n\n".join(faults)

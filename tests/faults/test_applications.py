@@ -17,7 +17,6 @@ FEW = ("threads that do not end", "a daemonic process", "handlers that exit", "c
 
 def served(folder: Path, mode: str, name: str, code: str) -> str:
     """What goes wrong; "" if nothing does."""
-    folder.mkdir()
     (folder / "main.py").write_text(source(code))
     server = Server(folder, mode)
     try:
@@ -39,7 +38,6 @@ def served(folder: Path, mode: str, name: str, code: str) -> str:
 
 def refused(folder: Path, mode: str, code: str, message: str) -> str:
     """The same for one that can't be served."""
-    folder.mkdir()
     (folder / "main.py").write_text(source(code))
     server = Server(folder, mode)
     try:
@@ -61,23 +59,18 @@ def refused(folder: Path, mode: str, code: str, message: str) -> str:
 
 @pytest.mark.parametrize("mode", ["serve", "workers"])
 def test_some_hostile_applications_are_served(tmp_path: Path, mode: str) -> None:
-    rows: dict[str, object] = {name: SERVED[name] for name in FEW}
-    report_all(rows, lambda name, code: served(tmp_path / name.replace(" ", "-"), mode, name, str(code)))
+    rows = {name: SERVED[name] for name in FEW}
+    report_all(tmp_path, rows, lambda folder, name, code: served(folder, mode, name, code))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_hostile_applications_are_served(tmp_path: Path, mode: str) -> None:
-    rows: dict[str, object] = dict(SERVED)
-    report_all(rows, lambda name, code: served(tmp_path / name.replace(" ", "-"), mode, name, str(code)))
+    report_all(tmp_path, SERVED, lambda folder, name, code: served(folder, mode, name, code))
 
 
 @pytest.mark.parametrize(
     "mode", [pytest.param(mode, marks=[] if mode == "serve" else pytest.mark.slow) for mode in MODES]
 )
 def test_what_can_not_be_served_is_refused_with_the_reason(tmp_path: Path, mode: str) -> None:
-    rows: dict[str, object] = dict(REFUSED)
-    report_all(
-        rows,
-        lambda name, row: refused(tmp_path / name.replace(" ", "-"), mode, row[0], row[1]),  # type: ignore[index]
-    )
+    report_all(tmp_path, REFUSED, lambda folder, _, row: refused(folder, mode, *row))
