@@ -27,6 +27,8 @@ MOST_QUEUED = 64 * 1024
 """Characters that wait for a terminal, or for a pipe, that takes none; what comes then is left out, and counted."""
 PIECE = 1000
 """Characters of one write: poll(2) promises that a pipe has room for 4,096 bytes, and UTF-8 has four at most for each."""
+PATIENT = 1000
+"""Milliseconds for a file that another process has made non-blocking to take more."""
 RETRY = 0.1
 """Seconds between two attempts to write what waits."""
 
@@ -109,8 +111,46 @@ class Console:
                     pass  # the disk is full, or the reader of a pipe has gone
 
 
-class OwnCopy(io.TextIOWrapper):
-    """A text stream on a descriptor of our own."""
+class OwnCopy(io.TextIOBase):
+    """A text stream on a descriptor of our own, without a buffer.
+
+    A signal's handler may write while the main thread does: Python's own streams refuse that, and what it says would be lost.
+    """
+
+    def __init__(self, descriptor: int, encoding: str) -> None:
+        self.descriptor = descriptor
+        self.codec = encoding
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self.descriptor
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return os.isatty(self.descriptor)
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Write all of a text. Raises OSError."""
+        data = memoryview(text.encode(self.codec, "backslashreplace"))
+        while data:
+            try:
+                data = data[os.write(self.descriptor, data) :]
+            except BlockingIOError:  # another process has made the file non-blocking for all that share it
+                poll = select.poll()
+                poll.register(self.descriptor, select.POLLOUT)
+                if not poll.poll(PATIENT):
+                    raise
+        return len(text)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if not self.closed:
+            super().close()
+            os.close(self.descriptor)
 
 
 def own_copy(stream: object) -> io.TextIOBase | None:
@@ -121,11 +161,9 @@ def own_copy(stream: object) -> io.TextIOBase | None:
     if not isinstance(stream, io.TextIOWrapper) or (stream is not sys.__stdout__ and stream is not sys.__stderr__):
         return stream  # type: ignore[return-value]  # whatever it is, it is written to with care
     try:
-        copy = os.dup(stream.fileno())
+        return OwnCopy(os.dup(stream.fileno()), stream.encoding)
     except (OSError, ValueError):
         return None
-    file = open(copy, "wb", closefd=True)  # noqa: SIM115 - OwnCopy closes it
-    return OwnCopy(file, encoding=stream.encoding, errors="backslashreplace", line_buffering=True)
 
 
 # --- Messages -----------------------------------------------------------------------------------------------------------

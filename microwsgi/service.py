@@ -81,6 +81,7 @@ class Service:
         self.identity: Identity | None = None
         self.application = ""
         self.folder = ""
+        self.started_in = working_folder()
         self.next_tick = 0.0  # when to tell the watchdog of systemd
         self.waiting: list[Client] = []  # for the end of a reload
 
@@ -107,7 +108,7 @@ class Service:
                 os.chdir(options.chdir)
             except OSError as error:
                 raise UsageError(f"--chdir {options.chdir} is not possible: {error.strerror}.") from None
-        self.folder = os.getcwd()
+        self.folder = working_folder()
         self.lock(options.addresses[0])
 
     def lock(self, address: str) -> None:
@@ -302,6 +303,7 @@ class Service:
             "tls": [] if self.tls is None else self.tls.notes(),
             "log": self.options.log_file,
             "folder": self.folder,
+            "started_in": self.started_in,
             "options": self.given,
             "user": user_name(),
             "python": f"{sys.version.split()[0]} ({sys.executable})",
@@ -315,13 +317,22 @@ COUNTS = ("requests", "errors", "connections", "running")
 """What children report, and the sums of it."""
 
 
+def working_folder() -> str:
+    """The folder of this process; "" if it has been removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
 def given_options(options: Options) -> dict[str, str]:
-    """The options that are not at their defaults, as one would type them."""
-    return {
-        option.flag: option.shown(getattr(options, option.name))
-        for option in OPTIONS
-        if getattr(options, option.name) != option.default
-    }
+    """The options that are not at their defaults, each with its value as one would type it; a switch has none."""
+    found = {}
+    for option in OPTIONS:
+        value = getattr(options, option.name)
+        if value != option.default:
+            found[option.flag] = "" if value is True else option.shown(value)
+    return found
 
 
 def user_name() -> str:
