@@ -17,15 +17,15 @@ from microwsgi.errors import LoadError, UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import Options
 from microwsgi.process.interpreter import green_threads, open_standard_descriptors, repair_hooks
+from microwsgi.server.connections import Security
 from microwsgi.server.environ import Environ
 from microwsgi.server.handler import WSGIRequestHandler
-from microwsgi.server.handshake import Handshakes
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.log import AccessLog
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, loopback_only, unlink
 
-ERROR_PAGE = "microwsgi.devtools.errorpage"
+ERROR_PAGE, TIMING = "microwsgi.devtools.errorpage", "microwsgi.devtools.timing"
 """Imported only where it is asked for: it takes WebOb, and what draws stacks."""
 CHECK_TIME = 10.0
 """Seconds in which a new server must answer a request of its own."""
@@ -99,6 +99,7 @@ def import_error_page(options: Options) -> None:
     if options.debug:
         try:
             import_module(ERROR_PAGE)
+            import_module(TIMING)
         except Exception as error:
             raise LoadError(f"--debug needs WebOb, which can't be imported: {type(error).__name__}: {error}") from error
 
@@ -107,11 +108,11 @@ class GreenThreadsError(LoadError):
     """The application has patched this interpreter, which can't run threads any more."""
 
 
-def https(options: Options, ssl_context: object = None) -> Handshakes | None:
+def https(options: Options, ssl_context: object = None) -> Security | None:
     """TLS, if it is asked for; what it needs takes 5 ms to import. Raises CertificateError."""
     if ssl_context is None and not (options.tls or options.tls_cert or options.tls_key):
         return None
-    made: Handshakes = import_module("microwsgi.tls.front").make_tls(options, ssl_context)
+    made: Security = import_module("microwsgi.tls.front").make_tls(options, ssl_context)
     return made
 
 
@@ -120,7 +121,7 @@ def make(
     options: Options,
     listeners: list[socket.socket],
     log: AccessLog | None,
-    tls: Handshakes | None = None,
+    tls: Security | None = None,
     beacon: object = None,
     console: Console | None = None,
 ) -> WSGIServer:
@@ -128,7 +129,12 @@ def make(
     handler: type = WSGIRequestHandler
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
         handler, application = application, None
-    server = WSGIServer(
+    error_page = timing = None
+    if options.debug and ERROR_PAGE in sys.modules:
+        error_page = import_module(ERROR_PAGE).ErrorPage(options.editor, beacon)
+        timing = import_module(TIMING).server_timing
+    some_hosts = "*" not in options.allow_host and (options.allow_host or loopback_only(listeners))
+    return WSGIServer(
         options.addresses[0],
         handler,
         application=application,  # type: ignore[arg-type]  # the loader has checked it
@@ -137,14 +143,11 @@ def make(
         access_log=log,
         errors=console.errors if console is not None else None,
         tls=tls,
+        hosts=Hosts(options.allow_host) if some_hosts else None,
+        error_page=error_page,
+        timing=timing,
+        more_environ={"x-wsgiorg.throw_errors": True} if options.debug else None,
     )
-    if "*" not in options.allow_host and (options.allow_host or loopback_only(listeners)):
-        server.hosts = Hosts(options.allow_host)
-    if options.debug and ERROR_PAGE in sys.modules:
-        server.error_page = import_module(ERROR_PAGE).ErrorPage(options.editor, beacon)
-        server.more_environ = {"x-wsgiorg.throw_errors": True}
-        server.timing = import_module("microwsgi.devtools.timing").server_timing
-    return server
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 
 from microwsgi import __version__
 from microwsgi.options import Options
-from microwsgi.server.handshake import Handshakes
+from microwsgi.server.connections import Security
 from microwsgi.server.log import escaped
 from microwsgi.server.sockets import loopback_only, urls
 
@@ -170,7 +170,7 @@ def own_copy(stream: object) -> io.TextIOBase | None:
 
 
 def banner(
-    name: str, listeners: list[socket.socket], options: Options, tls: Handshakes | None = None, *, color: bool = False
+    name: str, listeners: list[socket.socket], options: Options, tls: Security | None = None, *, color: bool = False
 ) -> str:
     """What is served, where, and how to stop it."""
     dim, bold = (DIM, BOLD) if color else ("", "")

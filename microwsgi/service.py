@@ -32,7 +32,7 @@ from microwsgi.prefork.children import Child
 from microwsgi.prefork.life import LISTENING, State
 from microwsgi.prefork.supervisor import Supervisor
 from microwsgi.process.system import System
-from microwsgi.server.handshake import Handshakes
+from microwsgi.server.connections import Security
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, unlink, url, urls
 
@@ -77,7 +77,7 @@ class Service:
         self.clients: ControlSocket | None = None
         self.listeners: list[socket.socket] = []
         self.urls: list[str] = []
-        self.tls: Handshakes | None = None
+        self.tls: Security | None = None
         self.identity: Identity | None = None
         self.application = ""
         self.folder = ""
@@ -119,7 +119,7 @@ class Service:
                 self.pid_file = PidFile(path)
                 self.pid_file.lock()
 
-    def take_sockets(self, listeners: list[socket.socket], tls: Handshakes | None) -> None:
+    def take_sockets(self, listeners: list[socket.socket], tls: Security | None) -> None:
         """The sockets are bound: files may be given to another user, and root's privileges dropped. Raises UsageError."""
         self.listeners = listeners
         self.tls = tls

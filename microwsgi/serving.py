@@ -42,7 +42,7 @@ from microwsgi.process.after_fork import ForkGuard
 from microwsgi.process.exiting import EXIT_TIME, exit_within
 from microwsgi.process.interpreter import open_standard_descriptors
 from microwsgi.prompt import one_prompt
-from microwsgi.server.gateway import Application
+from microwsgi.server.context import Application
 from microwsgi.server.inflight import slow_requests
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import urls
@@ -243,7 +243,7 @@ class Stop:
             raise KeyboardInterrupt
         self.signals += 1
         if self.signals > 1:
-            self.server.options.grace_time = 0.0  # wherever it is, it waits for nobody any more
+            self.server.limit_drain(0.0)
             if self.signals == 2:  # noqa: PLR2004 - a third one must not disturb the end
                 raise KeyboardInterrupt
             return
@@ -264,4 +264,4 @@ class Stop:
     def write_state(self, server: WSGIServer) -> None:
         """USR2: the state, as a line of JSON."""
         state = {"pid": os.getpid(), "urls": urls(server.listeners), "uptime": round(time.monotonic() - self.began, 1)}
-        self.console.say(later.json.dumps({**state, **server.figures()}))
+        self.console.say(later.json.dumps({**state, **server.stats()}))

@@ -56,6 +56,6 @@ def test_the_signals_are_those_that_are_listened_to() -> None:
         parent = {number.name[3:] for number in supervisor.on_signal} - {"CHLD"}  # type: ignore[attr-defined]
     finally:
         supervisor.close()
-        assert supervisor.handover is not None
-        supervisor.handover.close()
+        assert supervisor.handoff is not None
+        supervisor.handoff.close()
     assert documented == alone == parent

@@ -26,7 +26,7 @@ from microwsgi.process.after_fork import ForkGuard, forget_guards
 from microwsgi.process.exiting import EXIT_TIME, exit_within, flush
 from microwsgi.process.interpreter import open_standard_descriptors
 from microwsgi.process.system import System
-from microwsgi.server.handover import Handover
+from microwsgi.server.handoff import Handoff
 
 POOL_TIME = 0.5
 """Seconds that pools of threads and processes have to end with their process."""
@@ -42,14 +42,14 @@ class Inheritance:
         self,
         system: System,
         listeners: list[socket.socket],
-        handover: Handover | None,
+        handoff: Handoff | None,
         signals: list[int],
         trouble: str,
         close: Callable[[], object],
     ) -> None:
         self.system = system
         self.listeners = listeners
-        self.handover = handover
+        self.handoff = handoff
         self.signals = signals  # that the parent handles
         self.trouble = trouble  # why the application can't be imported, if a process has ended in the attempt
         self.close = close  # closes what only a parent has
@@ -142,7 +142,7 @@ def be_child(given: Inheritance, theirs: socket.socket) -> Worker:
     follow_parent()
     given.close()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, given.signals)
-    return Worker(WorkerChannel(theirs), given.handover, given.trouble)
+    return Worker(WorkerChannel(theirs), given.handoff, given.trouble)
 
 
 def run_to_end(begin: Callable[[], Worker], live: Callable[[Worker], object]) -> None:
@@ -192,8 +192,8 @@ def spawn(given: Inheritance, _: socket.socket, theirs: socket.socket, call: str
 
     Raises OSError.
     """
-    handover = given.handover
-    shared = [theirs, *given.listeners, *([handover.taking, handover.giving] if handover else [])]
+    handoff = given.handoff
+    shared = [theirs, *given.listeners, *([handoff.receiver, handoff.sender] if handoff else [])]
     numbers = [each.fileno() for each in shared]
     message = json.dumps([sys.path, sys.argv, call, numbers, len(given.listeners), given.trouble, values])
     return given.system.spawn([sys.executable, "-c", SPAWNED, message], numbers)
@@ -216,7 +216,7 @@ def spawned(call: str, numbers: list[int], count: int, trouble: str, values: obj
         open_standard_descriptors()
         ignore_terminal()
         follow_parent()
-        return Worker(WorkerChannel(theirs), Handover(*shared[count:]) if shared[count:] else None, trouble)
+        return Worker(WorkerChannel(theirs), Handoff(*shared[count:]) if shared[count:] else None, trouble)
 
     def live(worker: Worker) -> None:
         module, _, name = call.partition(":")

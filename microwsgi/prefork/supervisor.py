@@ -33,7 +33,7 @@ from microwsgi.prefork.life import CURRENT, LISTENING, Deadline, Event, State, n
 from microwsgi.prefork.processes import Inheritance, Started, describe_exit, nothing, reap
 from microwsgi.prefork.watch import Watch
 from microwsgi.process.system import READ, System
-from microwsgi.server.handover import Handover
+from microwsgi.server.handoff import Handoff
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before another child is started where two in a row have died young, or the system had none; doubled each time."""
@@ -70,7 +70,7 @@ class Supervisor:
         self.watch = watch
         self.system = system or System()
         self.clock = self.system.monotonic
-        self.handover = Handover.new()
+        self.handoff = Handoff.new()
         self.generation = Generation(self.clock())
         self.children: list[Child] = []
         self.has_served = False
@@ -107,8 +107,8 @@ class Supervisor:
             for child in self.children:
                 self.attempt(child.process.send_signal, signal.SIGKILL)
             self.close()
-            if self.handover is not None:
-                self.handover.close()
+            if self.handoff is not None:
+                self.handoff.close()
         if self.error is not None:
             raise self.error
 
@@ -303,7 +303,7 @@ class Supervisor:
             return False
         with theirs:
             given = Inheritance(
-                self.system, self.listeners, self.handover, [*self.on_signal], self.generation.trouble, self.close
+                self.system, self.listeners, self.handoff, [*self.on_signal], self.generation.trouble, self.close
             )
             try:
                 process = self.start_process(given, ours, theirs)

@@ -24,11 +24,10 @@ from collections import deque
 from collections.abc import Callable
 from types import FrameType
 
-from microwsgi.options import LONGEST
 from microwsgi.prefork.channel import WorkerChannel
 from microwsgi.process.after_fork import ForkGuard
 from microwsgi.process.exiting import stacks
-from microwsgi.server.handover import Handover
+from microwsgi.server.handoff import Handoff
 from microwsgi.server.server import WSGIServer
 
 FIRST_REMINDER, FACTOR = 5.0, 12
@@ -42,12 +41,12 @@ class Worker:
 
     guard: ForkGuard
 
-    def __init__(self, channel: WorkerChannel, handover: Handover | None, trouble: str = "") -> None:
+    def __init__(self, channel: WorkerChannel, handoff: Handoff | None, trouble: str = "") -> None:
         self.trouble = trouble  # why the application can't be imported, if a process has ended in the attempt
         self.channel = channel
         self.tell = channel.send
         self.words: deque[str] = deque()
-        self.handover = handover
+        self.handoff = handoff
         self.say: Callable[[str], object] = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: T201
         self.on_stop: Callable[[WSGIServer], object] = bool
         self.on_reminder: Callable[[WSGIServer], object] = bool  # how a retired child reminds people of itself
@@ -55,13 +54,14 @@ class Worker:
         self.terminal = threading.Semaphore(0)  # released when the parent has given the terminal to this process
         self.applications: dict[int, Callable[..., object]] = {}  # handlers of the application for INT and TERM
         self.leaving = False  # TERM was told to the parent
+        self.retiring = False
         self.stopping = False
         self.orders: dict[str, Callable[[WSGIServer], object]] = {
             "retire": self.retire,
             "stop": self.stop,
             "now": self.end,
             "prompt": lambda _: self.terminal.release(),
-            "report": lambda server: self.tell(report=server.figures()),
+            "report": lambda server: self.tell(report=server.stats()),
         }
 
     # --- Signals, and forks of the application ------------------------------------------------------------------------
@@ -93,8 +93,8 @@ class Worker:
     def release(self) -> None:
         """In a process that the application has forked: close the descriptors."""
         self.channel.release()
-        if self.handover is not None:
-            for each in (self.handover.taking, self.handover.giving):
+        if self.handoff is not None:
+            for each in (self.handoff.receiver, self.handoff.sender):
                 os.close(each.detach())
 
     # --- Orders -------------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ class Worker:
     def attend(self, server: WSGIServer, check: Callable[[], str]) -> None:
         """Do from here on what the parent says, in a thread that waits otherwise; tell it once the server answers."""
         self.grace_time = server.options.grace_time
-        server.handover = self.handover
+        server.handoff = self.handoff
         threading.Thread(target=self.obey, args=(server,), name="microwsgi-parent", daemon=True).start()
         threading.Thread(target=self.check, args=(check,), name="microwsgi-check", daemon=True).start()
 
@@ -144,7 +144,7 @@ class Worker:
 
     def terminated(self, server: WSGIServer) -> None:
         """TERM to this process alone: be replaced; a second one, or one to a process that retires, limits the time."""
-        if self.leaving or server.retiring:
+        if self.leaving or self.retiring:
             self.finish(server)
         else:
             self.leaving = True
@@ -152,12 +152,10 @@ class Worker:
 
     def retire(self, server: WSGIServer) -> None:
         """Leave to the successor all that does not run."""
-        server.options.grace_time = LONGEST
-        server.retiring = True
-        server.on_shut_out = self.accept_stopped
-        server.request_stop()
+        self.retiring = True
+        server.retire(self.accept_stopped)
         if self.leaving:
-            server.grant(self.grace_time)
+            server.limit_drain(self.grace_time)
         self.call_handler()
         threading.Thread(target=self.remind, args=(server,), name="microwsgi-retired", daemon=True).start()
 
@@ -182,12 +180,12 @@ class Worker:
 
     def finish(self, server: WSGIServer) -> None:
         """Finish what runs; a retired one, too, has its `grace_time` from now on."""
-        server.grant(self.grace_time)
+        server.limit_drain(self.grace_time)
         server.request_stop()
 
     def end(self, server: WSGIServer) -> None:
         """Wait for nothing."""
-        server.grant(0.0)
+        server.limit_drain(0.0)
         server.request_stop()
 
     def call_handler(self) -> None:

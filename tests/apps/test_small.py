@@ -109,6 +109,7 @@ def test_upload_that_is_too_long_leaves_nothing(upload: ModuleType, monkeypatch:
     assert list(upload.FOLDER.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_person_uses_them(todo: Client, upload: ModuleType, tmp_path: Path) -> None:
     chromium = need("chromium")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait
