@@ -56,4 +56,4 @@ def page(request: Request) -> str:
 
 @app.get("/ticks")
 def ticks(request: Request) -> Response:
-    return Stream(request, ask=reading, every=1.0).response
+    return Stream(request, poll=reading, every=1.0).response

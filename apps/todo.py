@@ -83,7 +83,7 @@ def page(request: Request) -> str:
 
 @app.post("/")
 def submitted(request: Request) -> Response:
-    add(request.field("what"))
+    add(request.form_value("what"))
     return redirect(request.url_for("page"))
 
 
@@ -100,7 +100,7 @@ def listed(request: Request) -> list[dict[str, Any]]:
 
 @app.post("/api/items")
 def created(request: Request) -> tuple[dict[str, Any], int, dict[str, str]]:
-    item = add(request.member("what"))
+    item = add(request.json_value("what"))
     return item, 201, {"Location": request.url_for("removed", number=item["id"])}
 
 

@@ -175,9 +175,9 @@ def make(
     listeners: list[socket.socket],
     log: AccessLog | None,
     tls: Handshakes | None = None,
-    beacon: object = None,
+    livereload: object = None,
 ) -> WSGIServer:
-    """The server for an application, or for a handler class; a page for an exception listens to the beacon."""
+    """The server for an application, or for a handler class; a page for an exception listens to the livereload."""
     handler: type = WSGIRequestHandler
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
         handler, application = application, None
@@ -194,7 +194,7 @@ def make(
         server.hosts = Hosts(options.allow_host)
     if options.debug:
         # Imported here: WebOb and what draws is for those alone who ask for it.
-        server.error_page = import_module("microwsgi.devtools.errorpage").ErrorPage(options.editor, beacon)
+        server.error_page = import_module("microwsgi.devtools.errorpage").ErrorPage(options.editor, livereload)
         server.more_environ = {"x-wsgiorg.throw_errors": True}
         server.timing = import_module("microwsgi.devtools.timing").server_timing
     return server

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
 
-from microwsgi.devtools.beacon import Beacon
+from microwsgi.devtools.livereload import LiveReload
 from microwsgi.diagnosis import shown
 from microwsgi.errors import LoadError, UsageError
 from microwsgi.imports import Codes, Imports
@@ -92,7 +92,7 @@ def live(
     """A child's life: import the application, say so, serve when the parent says so."""
     terminal.service.leave()
     imports = Imports(terminal.codes)
-    beacon = Beacon()
+    livereload = LiveReload()
     if options.reload:
         imports.install(lambda files: worker.tell(files=files))
     try:
@@ -105,16 +105,16 @@ def live(
         worker.tell(failed=str(error), **imports.report())
         if worker.wait_for_word() != "show":
             return
-        name, application = "", unloaded(error.__cause__ or error, str(error), options, beacon)
+        name, application = "", unloaded(error.__cause__ or error, str(error), options, livereload)
     with open_log(options) as log:
-        server = make(application, options, listeners, log, terminal.tls, beacon if options.reload else None)
+        server = make(application, options, listeners, log, terminal.tls, livereload if options.reload else None)
         signal.signal(signal.SIGTERM, lambda *_: server.request_stop())
         worker.tell(ready=name, **imports.report())
         if worker.wait_for_word() != "serve":
             return
         worker.on_stop = still_running
         worker.on_reminder = still_retiring
-        worker.on_shut_out = beacon.light
+        worker.on_shut_out = livereload.notify
         worker.orders["running"] = show_running
         worker.orders["certificates"] = look_at_certificates
         worker.orders["reopen"] = terminal.service.reopen_in_child
@@ -141,9 +141,9 @@ def live_spawned(worker: Worker, listeners: list[socket.socket], what: list[obje
     live(spec, options, listeners, terminal, worker)  # type: ignore[arg-type]  # of `run`, too
 
 
-def unloaded(error: BaseException, text: str, options: Options, beacon: Beacon) -> Application:
+def unloaded(error: BaseException, text: str, options: Options, livereload: LiveReload) -> Application:
     """What is served instead of an application that can't be loaded, until it is mended: here what the terminal says."""
-    page = import_module("microwsgi.devtools.errorpage").ErrorPage(options.editor, beacon)
+    page = import_module("microwsgi.devtools.errorpage").ErrorPage(options.editor, livereload)
     hosts = Hosts(options.allow_host)
 
     def application(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:

@@ -13,7 +13,7 @@ import time
 from types import CodeType, FrameType
 from typing import Any
 
-from microwsgi.devtools.stack import OWNERS, capture, owner, trail
+from microwsgi.devtools.stack import OWNERS, capture, owner, traceback_frames
 
 ASLEEP = 1.5  # seconds: time enough for py-spy to look
 TOOL = 0  # sys.monitoring.DEBUGGER_ID: the events are those that a debugger's steps stop at
@@ -84,7 +84,7 @@ def answer(path: str, query: str, view: FrameType) -> str:
             watch.failure = Failure("as asked")
             raise watch.failure
         case "/trail":
-            frames = trail(watch.failure.__traceback__ if watch.failure else None)
+            frames = traceback_frames(watch.failure.__traceback__ if watch.failure else None)
             return json.dumps([frame._asdict() for frame in frames if frame.module != __name__])
         case "/arm":
             watch.arm()

@@ -2,7 +2,7 @@
 
 `ErrorPage` is called where the exception was caught, so that the stack is whole: from the socket to the line that failed. It
 is for the one who sits at this machine, and whoever calls it sees to that: local values are in it. It is all there without a
-script; the only one looks for a beacon, and shows the page anew when other code serves. There is no console in the page. A
+script; the only one listens for a livereload event, and reloads the page when new code serves. There is no console in the page. A
 debugger belongs to the terminal, where nobody else can reach it.
 """
 
@@ -18,10 +18,10 @@ from urllib.parse import quote
 
 from webob.acceptparse import create_accept_header
 
-from microwsgi.devtools import picture
-from microwsgi.devtools.beacon import Beacon
-from microwsgi.devtools.fault import HIDDEN, SECRET, Fault, Place, fault_of, values_of
-from microwsgi.devtools.stack import YOURS, whole
+from microwsgi.devtools import render
+from microwsgi.devtools.exceptioninfo import HIDDEN, SECRET, ExceptionInfo, FrameInfo, exception_info, values_of
+from microwsgi.devtools.livereload import LiveReload
+from microwsgi.devtools.stack import YOURS, full_stack
 
 Environ = Mapping[str, object]
 Answer = tuple[list[tuple[str, str]], bytes]
@@ -80,36 +80,36 @@ h3 { font-size: .9rem; margin: 1rem 0 .2rem; opacity: .8 }
 class ErrorPage:
     """Makes the body that stands for an exception, and its headers; `editor` is a name of EDITORS or a template.
 
-    With a beacon, a page that a browser shows is asked for anew when that is lit.
+    With `livereload`, a page that is open in a browser reloads when new code serves.
     """
 
-    def __init__(self, editor: str = "", beacon: Beacon | None = None) -> None:
+    def __init__(self, editor: str = "", livereload: LiveReload | None = None) -> None:
         self.editor = EDITORS.get(editor, editor)
-        self.beacon = beacon
+        self.livereload = livereload
 
     def __call__(self, error: BaseException, environ: Environ, number: str) -> Answer:
         """The headers and the body; `number` is what the log has the traceback under."""
-        fault = fault_of(error)
+        info = exception_info(error)
         kind = wanted(environ)
         if kind == PLAIN:
-            return answer(kind, as_text(fault, number))
+            return answer(kind, as_text(info, number))
         if kind != HTML:
-            return answer(kind, json.dumps(as_problem(fault, number)))
+            return answer(kind, json.dumps(as_problem(info, number)))
         asked = f"{environ.get('REQUEST_METHOD')} {environ.get('REQUEST_URI', '')}"
         parts = [
-            f'<h1>{escape(fault.kind)}</h1><p class="quiet">{escape(asked)}, {number} in the log</p>',
+            f'<h1>{escape(info.kind)}</h1><p class="quiet">{escape(asked)}, {number} in the log</p>',
             TELL,
-            self.told(fault),
+            self.told(info),
             "<h2>The request</h2>",
             f"<details><summary>As a command</summary><pre>{escape(as_curl(environ))}</pre></details>",
             *(f"<h3>{origin}</h3>{table(values)}" for origin, values in request_of(environ)),
-            f"<h2>From the socket to here: {escape(picture.summary(whole(error)))}</h2>",
-            picture.html(whole(error)),
+            f"<h2>From the socket to here: {escape(render.summary(full_stack(error)))}</h2>",
+            render.html(full_stack(error)),
             "<h2>As text</h2>",
-            f"<details><summary>To copy</summary><pre>{escape(as_text(fault, number))}</pre></details>",
+            f"<details><summary>To copy</summary><pre>{escape(as_text(info, number))}</pre></details>",
             ENDING,
         ]
-        return self.page(fault.kind, parts, self.script(AGAIN if environ.get("REQUEST_METHOD") == "GET" else SAVED))
+        return self.page(info.kind, parts, self.script(AGAIN if environ.get("REQUEST_METHOD") == "GET" else SAVED))
 
     def at_start(self, error: BaseException, text: str, environ: Environ) -> Answer:
         """The same for an application that can't be loaded; `text` is what the terminal says. It comes again by itself."""
@@ -119,7 +119,7 @@ class ErrorPage:
             return [*headers, ("Refresh", "1")], body
         if kind != HTML:
             return answer(kind, json.dumps({"title": UNLOADED, "status": 500, "detail": text}))
-        yours = [place for place in fault_of(error).places if place.frame.owner == YOURS]
+        yours = [place for place in exception_info(error).frames if place.frame.owner == YOURS]
         parts = [
             '<noscript><meta http-equiv="refresh" content="1"></noscript>',
             f'<h1>{UNLOADED}</h1><p class="quiet">This page comes again by itself when that is mended.</p>',
@@ -132,7 +132,7 @@ class ErrorPage:
     def script(self, lit: str, *, lost: str = "") -> tuple[str, int]:
         """What a page does when it is told that other code serves, or can't be told; and the port where it listens."""
         try:
-            port = self.beacon.port if self.beacon is not None else 0
+            port = self.livereload.port if self.livereload is not None else 0
         except OSError:  # there is none to be had: one presses F5, then
             port = 0
         return (LISTEN % (port, lit, lost) if port else ""), port
@@ -147,26 +147,26 @@ class ErrorPage:
             digest = b64encode(sha256(code.encode()).digest()).decode()
             policy += f"; script-src 'sha256-{digest}'; connect-src http://127.0.0.1:{port}"
             parts = [*parts, f"<script>{code}</script>"]
-        head = f"{BEGINNING}<title>{escape(title)}</title><style>{STYLE}{picture.STYLE}</style>"
+        head = f"{BEGINNING}<title>{escape(title)}</title><style>{STYLE}{render.STYLE}</style>"
         headers, body = answer(HTML, "\n".join([head, *parts, "</html>\n"]))
         return [*headers, ("Content-Security-Policy", policy)], body
 
-    def told(self, fault: Fault) -> str:
+    def told(self, info: ExceptionInfo) -> str:
         """One exception, and those that led to it."""
-        yours = [place for place in fault.places if place.frame.owner == YOURS]
-        innermost = yours[-1] if yours else fault.places[-1] if fault.places else None
-        parts = [f'<p class="said">{escape(fault.text)}</p>']
+        yours = [place for place in info.frames if place.frame.owner == YOURS]
+        innermost = yours[-1] if yours else info.frames[-1] if info.frames else None
+        parts = [f'<p class="said">{escape(info.text)}</p>']
         # The user's own innermost frame first: what is below it was called by it, and is mostly a library's.
-        parts += [self.frame(place, opened=place is innermost) for place in reversed(fault.places)]
-        for member in fault.members:
+        parts += [self.frame(place, opened=place is innermost) for place in reversed(info.frames)]
+        for member in info.members:
             parts.append(f'<div class="group">{self.told(member)}</div>')
-        for before, how in fault.before:
+        for before, how in info.before:
             parts.append(f"<h2>{how} it: {escape(before.kind)}</h2>{self.told(before)}")
         return "\n".join(parts)
 
-    def frame(self, place: Place, *, opened: bool) -> str:
+    def frame(self, place: FrameInfo, *, opened: bool) -> str:
         """A frame with its source and its values."""
-        where = escape(picture.place(place.frame))
+        where = escape(render.location(place.frame))
         if self.editor and not place.frame.file.startswith("<"):
             link = self.editor.format(file=quote(place.frame.file), line=place.frame.line)
             where = f'<a href="{escape(link)}">{where}</a>'
@@ -175,8 +175,8 @@ class ErrorPage:
             for line in place.lines
         )
         return (
-            f"<details{' open' if opened else ''}><summary><b>{escape(picture.name(place.frame))}</b> "
-            f'<span class="place">{where} {escape(picture.whose(place.frame))}</span></summary>'
+            f"<details{' open' if opened else ''}><summary><b>{escape(render.name(place.frame))}</b> "
+            f'<span class="place">{where} {escape(render.owner_name(place.frame))}</span></summary>'
             f'<div class="source"><code>{source}</code></div>{table(place.values)}</details>'
         )
 
@@ -218,30 +218,30 @@ def answer(kind: str, text: str) -> Answer:
 # --- As text, as a problem, as a command --------------------------------------------------------------------------------
 
 
-def as_text(fault: Fault, number: str) -> str:
+def as_text(info: ExceptionInfo, number: str) -> str:
     """For a terminal: the same order as Python's own tracebacks."""
-    parts = [f"500 Internal Server Error ({number} in the log)\n", *text_lines(fault)]
+    parts = [f"500 Internal Server Error ({number} in the log)\n", *text_lines(info)]
     return "\n".join(parts) + "\n"
 
 
-def text_lines(fault: Fault) -> list[str]:
+def text_lines(info: ExceptionInfo) -> list[str]:
     """An exception, those that led to it first."""
     lines: list[str] = []
-    for before, how in fault.before:
+    for before, how in info.before:
         lines += [*text_lines(before), "", f"{how}:", ""]
-    for place in fault.places:
-        lines.append(f"  {picture.place(place.frame)}, in {picture.name(place.frame)}")
+    for place in info.frames:
+        lines.append(f"  {render.location(place.frame)}, in {render.name(place.frame)}")
         lines += [f"    {line.text.strip()}" for line in place.lines if line.number == place.frame.line]
-    lines.append(fault.text)
-    for member in fault.members:
+    lines.append(info.text)
+    for member in info.members:
         lines += [f"  | {line}" for line in text_lines(member)]
     return lines
 
 
-def as_problem(fault: Fault, number: str) -> dict[str, object]:
+def as_problem(info: ExceptionInfo, number: str) -> dict[str, object]:
     """RFC 9457."""
-    where = [f"{picture.place(place.frame)} {picture.name(place.frame)}" for place in fault.places]
-    return {"title": fault.kind, "status": 500, "detail": fault.text, "number": number, "frames": where}
+    where = [f"{render.location(place.frame)} {render.name(place.frame)}" for place in info.frames]
+    return {"title": info.kind, "status": 500, "detail": info.text, "number": number, "frames": where}
 
 
 def request_of(environ: Environ) -> Iterator[tuple[str, dict[str, str]]]:

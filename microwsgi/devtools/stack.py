@@ -1,7 +1,7 @@
 """The frames from the socket to the function, as values: who is on the stack, and whose each one is.
 
 A request comes here from the function that wants to see its own stack, and from whoever caught an exception; drawings
-are made from what `capture` and `trail` return.
+are made from what `capture` and `traceback_frames` return.
 """
 
 from __future__ import annotations
@@ -44,36 +44,36 @@ class Frame(NamedTuple):
 def capture(innermost: FrameType | None = None) -> list[Frame]:
     """The stack of this thread, the thread's first frame first, up to the caller or the frame that is given."""
     frame = innermost or sys._getframe(1)  # noqa: SLF001 - what inspect.currentframe is, without importing inspect
-    return [value(each, each.f_lineno) for each in reversed(list(outwards(frame)))]
+    return [make_frame(each, each.f_lineno) for each in reversed(list(callers(frame)))]
 
 
-def trail(traceback: TracebackType | None) -> list[Frame]:
+def traceback_frames(traceback: TracebackType | None) -> list[Frame]:
     """The frames that a traceback prints: from the one that caught the exception to the one that raised it."""
     found = []
     while traceback:
-        found.append(value(traceback.tb_frame, traceback.tb_lineno))
+        found.append(make_frame(traceback.tb_frame, traceback.tb_lineno))
         traceback = traceback.tb_next
     return found
 
 
-def whole(error: BaseException) -> list[Frame]:
+def full_stack(error: BaseException) -> list[Frame]:
     """The stack as it was when an exception was raised: the thread's first frame first, the one that raised it last.
 
     To be called where the exception was caught: what is outside of there has not returned yet.
     """
     traceback = error.__traceback__
     outside = traceback.tb_frame.f_back if traceback else None
-    return [*(capture(outside) if outside else ()), *trail(traceback)]
+    return [*(capture(outside) if outside else ()), *traceback_frames(traceback)]
 
 
-def outwards(frame: FrameType | None) -> Iterator[FrameType]:
+def callers(frame: FrameType | None) -> Iterator[FrameType]:
     """The frame, its caller, and so on to the thread's first."""
     while frame:
         yield frame
         frame = frame.f_back
 
 
-def value(frame: FrameType, line: int) -> Frame:
+def make_frame(frame: FrameType, line: int) -> Frame:
     """A frame as a value, which keeps neither the frame nor its variables alive."""
     code, module = frame.f_code, str(frame.f_globals.get("__name__", "?"))
     if module == "__main__" and (spec := frame.f_globals.get("__spec__")):
@@ -97,7 +97,7 @@ def owner(module: str, code: CodeType) -> str:
     return SERVER if os.path.dirname(file) == SCRIPTS else YOURS
 
 
-def shortened(file: str, root: str) -> str:
+def short_path(file: str, root: str) -> str:
     """A file as its reader names it: from the folder `root`, the installed packages or the standard library on."""
     for mark in (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}"):
         if mark in file:

@@ -34,9 +34,9 @@ from webob.exc import (
 from microwsgi.errors import ClientError, Disconnected, RouteError
 from microwsgi.framework.problems import answer
 from microwsgi.framework.request import Request
-from microwsgi.framework.routing import ANY, BELOW, CONVERTERS, PCHAR, Converter, Found, Pattern, Route, Router
+from microwsgi.framework.routing import ANY, BELOW, CONVERTERS, PCHAR, Converter, Match, Pattern, Route, Router
 from microwsgi.framework.static import Folder
-from microwsgi.framework.views import check, name_of, place, redirect, response_of
+from microwsgi.framework.views import check, name_of, redirect, response_of, source_location
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110 5.6.2: what a method is."""
@@ -77,7 +77,7 @@ class App:
                 route, values = self.find(environ)
                 view = route.view
                 if route.mounted:
-                    descend(environ, route.mounted)
+                    shift_path_info(environ, route.mounted)
                     mounted: Iterable[bytes] = view(environ, start_response)
                     return mounted
                 result = view(request, **values)
@@ -106,7 +106,7 @@ class App:
         def define(view: Function) -> Function:
             parsed = Pattern(pattern, self.converters)
             check(view, parsed)
-            self.router.add(Route(checked(methods), parsed, name or name_of(view), view, place(view)))
+            self.router.add(Route(checked(methods), parsed, name or name_of(view), view, source_location(view)))
             return view
 
         return define
@@ -146,7 +146,9 @@ class App:
 
         def define(handler: Function) -> Function:
             if kind in self.handlers:
-                raise RouteError(f"{kind} is handled twice, at {place(self.handlers[kind])} and {place(handler)}.")
+                raise RouteError(
+                    f"{kind} is handled twice, at {source_location(self.handlers[kind])} and {source_location(handler)}."
+                )
             self.handlers[kind] = handler
             return handler
 
@@ -176,7 +178,7 @@ class App:
             pattern = Pattern(text, {"below": BELOW})
             depth = len(prefix.split("/"))
             self.router.add(
-                Route((ANY,), pattern, name or name_of(application), application, place(application), depth)
+                Route((ANY,), pattern, name or name_of(application), application, source_location(application), depth)
             )
 
     def static(self, prefix: str, folder: str | os.PathLike[str], *, name: str = "static", **options: Any) -> None:  # noqa: ANN401 - Folder has their types
@@ -208,7 +210,7 @@ class App:
 
     # --- A request ----------------------------------------------------------------------------------------------------
 
-    def find(self, environ: WSGIEnvironment) -> Found:
+    def find(self, environ: WSGIEnvironment) -> Match:
         """The route for a request. Raises a HTTPException where there is none."""
         path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
         if not path.isascii():
@@ -303,7 +305,7 @@ def decoded(path: str, errors: str = "strict") -> str:
         raise HTTPBadRequest("The path is not UTF-8.") from None
 
 
-def descend(environ: WSGIEnvironment, length: int) -> None:
+def shift_path_info(environ: WSGIEnvironment, length: int) -> None:
     """Move so many segments of the path to SCRIPT_NAME, as PEP 3333 has it for an application under a prefix."""
     pieces = environ["PATH_INFO"].split("/", length)
     environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + "/".join(pieces[:length])

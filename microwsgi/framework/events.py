@@ -47,33 +47,33 @@ def event_bytes(data: object, *, event: str = "", id: str = "", retry: float | N
 class Stream:
     """The events of one client: the iterable of its response.
 
-    With `ask`, that function is called every so many seconds, and what it returns is sent, unless it is None. `heartbeat` is
+    With `poll`, that function is called every so many seconds, and what it returns is sent, unless it is None. `heartbeat` is
     in seconds; `retry`, in seconds too, tells the client how long to wait before it connects anew.
     """
 
     __slots__ = (
-        "ask", "ask_at", "beat_at", "closed", "ended", "every", "heartbeat", "left", "pending", "there", "wake",
+        "poll", "poll_at", "beat_at", "closed", "ended", "every", "heartbeat", "on_close", "pending", "there", "wake",
     )  # fmt: skip
 
     def __init__(
         self,
         request: Request,
         *,
-        ask: Callable[[], object] | None = None,
+        poll: Callable[[], object] | None = None,
         every: float = 1.0,
         heartbeat: float = HEARTBEAT,
         retry: float | None = None,
-        left: Callable[[Stream], object] | None = None,
+        on_close: Callable[[Stream], object] | None = None,
     ) -> None:
         wake = request.environ.get("microwsgi.wake")
         self.there = None if wake else threading.Event()
         self.wake: Callable[..., object] = wake or self.there.set  # type: ignore[union-attr]
         """Has somebody call `__next__`."""
-        self.ask, self.every = ask, every
-        self.ask_at = monotonic()
+        self.poll, self.every = poll, every
+        self.poll_at = monotonic()
         self.heartbeat = heartbeat
-        self.beat_at = self.ask_at + heartbeat
-        self.left = left
+        self.beat_at = self.poll_at + heartbeat
+        self.on_close = on_close
         """Called with this stream when its client has left, or all has been sent."""
         self.ended = self.closed = False
         # Something at once: the response's head leaves with it, and the browser knows that it is connected.
@@ -112,11 +112,11 @@ class Stream:
         """What there is to send; b"" when there is nothing, and the server asks on later."""
         while not self.ended or self.pending:
             now = monotonic()
-            if self.ask is not None and now >= self.ask_at:
-                self.ask_at = max(self.ask_at + self.every, now)
-                if (data := self.ask()) is not None:
+            if self.poll is not None and now >= self.poll_at:
+                self.poll_at = max(self.poll_at + self.every, now)
+                if (data := self.poll()) is not None:
                     self.send(data)
-            wait = min(self.beat_at, self.ask_at if self.ask is not None else self.beat_at) - now
+            wait = min(self.beat_at, self.poll_at if self.poll is not None else self.beat_at) - now
             # First say that there may be nothing, and then look: what comes in between, be it the end, is not lost.
             if self.there is None:
                 self.wake(after=max(wait, 0.001))
@@ -148,8 +148,8 @@ class Stream:
         if not self.closed:
             self.closed = True
             self.pending.clear()
-            if self.left is not None:
-                self.left(self)
+            if self.on_close is not None:
+                self.on_close(self)
 
 
 class Broadcaster:
@@ -174,7 +174,7 @@ class Broadcaster:
 
     def listen(self, request: Request) -> Response:
         """The response to a client that wants all that will be sent, and what it has missed since its Last-Event-ID."""
-        stream = Stream(request, heartbeat=self.heartbeat, retry=self.retry, left=self.leave)
+        stream = Stream(request, heartbeat=self.heartbeat, retry=self.retry, on_close=self.leave)
         last = request.headers.get("Last-Event-ID")
         with self.lock:
             if last is not None:

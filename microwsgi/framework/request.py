@@ -61,21 +61,21 @@ class Request(webob.Request):
             raise HTTPBadRequest("The query is not UTF-8.") from None
         return converted(value, kind, default, f"{name} in the query")
 
-    def field(self, name: str, kind: Callable[[str], Any] = str, default: Any = ...) -> Any:
+    def form_value(self, name: str, kind: Callable[[str], Any] = str, default: Any = ...) -> Any:
         """A value of the form. Raises HTTPBadRequest."""
         return converted(self.form.get(name, ...), kind, default, f"{name} in the form")
 
-    def file(self, name: str, default: Any = ...) -> Any:
+    def form_file(self, name: str, default: Any = ...) -> Any:
         """A file of the form, as an Upload. Raises HTTPBadRequest."""
         value = self.form.get(name, default)
         if value is ... or isinstance(value, str):
             raise HTTPBadRequest(f"{name} in the form is {'missing' if value is ... else 'no file'}.")
         return value
 
-    def member(self, name: str, kind: Callable[[Any], Any] = str, default: Any = ...) -> Any:
+    def json_value(self, name: str, kind: Callable[[Any], Any] = str, default: Any = ...) -> Any:
         """A value of the JSON object in the body: of this type, or made of a str. Raises HTTPBadRequest."""
         what = f"{name} in the body"
-        value = self.members.get(name, ...)
+        value = self.json_object.get(name, ...)
         if value is None and default is None:
             return None
         if value is ... or (isinstance(value, str) and kind not in JSON_TYPES):
@@ -89,7 +89,7 @@ class Request(webob.Request):
     # --- The body -----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def members(self) -> dict[str, Any]:
+    def json_object(self) -> dict[str, Any]:
         """The JSON object in the body. Raises HTTPBadRequest, also where it is anything else."""
         value = self.json
         if not isinstance(value, dict):

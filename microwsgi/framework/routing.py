@@ -155,16 +155,16 @@ class Route(NamedTuple):
     pattern: Pattern
     name: str
     view: Callable[..., Any]
-    place: str
+    location: str
     """The view's file and line."""
     mounted: int = 0
     """Of an application that is mounted, how many segments its path has, the empty one before the first slash counted."""
 
     def __str__(self) -> str:
-        return f"{' '.join(self.methods)} {self.pattern.text} ({self.name}, {self.place})"
+        return f"{' '.join(self.methods)} {self.pattern.text} ({self.name}, {self.location})"
 
 
-class Found(NamedTuple):
+class Match(NamedTuple):
     """A route, and its parameters' values."""
 
     route: Route
@@ -194,11 +194,11 @@ class Node:
         siblings.sort(key=lambda sibling: sibling[0].rank)
         return made
 
-    def find(self, path: list[str], index: int, method: str, values: list[object], allowed: set[str]) -> Found | None:
+    def find(self, path: list[str], index: int, method: str, values: list[object], allowed: set[str]) -> Match | None:
         """The narrowest route for what is left of a path."""
         if index == len(path):
             if (route := self.routes.get(method) or self.routes.get(ANY)) is not None:
-                return Found(route, dict(zip(route.pattern.converters, values, strict=True)))
+                return Match(route, dict(zip(route.pattern.converters, values, strict=True)))
             allowed.update(self.routes)
             return None
         node = self.literals.get(path[index])
@@ -228,7 +228,7 @@ class Router:
         """Have a route found. Raises RouteError when another is for the same path, and nothing says which is meant."""
         for other in self.routes:
             shared = ANY in (*route.methods, *other.methods) or not set(route.methods).isdisjoint(other.methods)
-            if shared and rivals(route.pattern, other.pattern):
+            if shared and conflicts(route.pattern, other.pattern):
                 raise RouteError(f"{route} may match the same path as {other}, and nothing says which is meant.")
         node, steps = self.root, route.pattern.steps
         for step in steps:
@@ -241,15 +241,15 @@ class Router:
         self.routes.append(route)
         self.names.setdefault(route.name, []).append(route)
 
-    def find(self, path: str, method: str, allowed: set[str]) -> Found | None:
+    def find(self, path: str, method: str, allowed: set[str]) -> Match | None:
         """The route for a path and a method; where there is none, `allowed` gets the methods that the path has."""
         routes = self.literals.get(path)
         if routes is not None and method in routes:
-            return Found(routes[method], {})
+            return Match(routes[method], {})
         return self.root.find(path.split("/"), 1, method, [], allowed)
 
 
-def rivals(one: Pattern, other: Pattern) -> bool:
+def conflicts(one: Pattern, other: Pattern) -> bool:
     """Whether a path may match both, and neither is the narrower one wherever they differ."""
     if not (alike(one.begin, other.begin) and alike(one.end, other.end)):  # most pairs, and the quickest to tell
         return False

@@ -24,7 +24,7 @@ NO_CONTENT, BODILESS = 204, {204, 304}
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def place(view: Callable[..., Any]) -> str:
+def source_location(view: Callable[..., Any]) -> str:
     """The file and the line of a function, as they are seen from the current folder."""
     code = getattr(inspect.unwrap(view), "__code__", None) or getattr(type(view).__call__, "__code__", None)
     if code is None:
@@ -38,28 +38,28 @@ def name_of(view: Callable[..., Any]) -> str:
     return getattr(view, "__name__", type(view).__name__)
 
 
-def told(view: Callable[..., Any]) -> str:
+def describe(view: Callable[..., Any]) -> str:
     """A view, in a message."""
-    return f"the view {name_of(view)} ({place(view)})"
+    return f"the view {name_of(view)} ({source_location(view)})"
 
 
 def check(view: Callable[..., Any], pattern: Pattern) -> None:
     """Raises RouteError for a view that can't be called with a request and the pattern's values."""
     if inspect.iscoroutinefunction(view):
-        raise RouteError(f"{told(view)} is async; WSGI calls functions.")
+        raise RouteError(f"{describe(view)} is async; WSGI calls functions.")
     parameters = list(inspect.signature(view).parameters.values())
     if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
-        raise RouteError(f"{told(view)} takes no request.")
+        raise RouteError(f"{describe(view)} takes no request.")
     takes_all = parameters[-1].kind is inspect.Parameter.VAR_KEYWORD
     by_name = {
         each.name: each for each in parameters[1:] if each.kind in {each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY}
     }
     for name in pattern.converters:
         if name not in by_name and not takes_all:
-            raise RouteError(f"{told(view)} does not take {name}, which {pattern.text} has.")
+            raise RouteError(f"{describe(view)} does not take {name}, which {pattern.text} has.")
     for name, parameter in by_name.items():
         if name not in pattern.converters and parameter.default is parameter.empty:
-            raise RouteError(f"{told(view)} wants {name}, which {pattern.text} does not have.")
+            raise RouteError(f"{describe(view)} wants {name}, which {pattern.text} does not have.")
     try:
         hints = get_type_hints(view)
     except (NameError, TypeError, AttributeError):  # names for type checkers only
@@ -68,7 +68,7 @@ def check(view: Callable[..., Any], pattern: Pattern) -> None:
         hint = hints.get(name, object)
         if isinstance(hint, type) and not issubclass(converter.type, hint):
             raise RouteError(
-                f"{told(view)} wants {name} as {hint.__name__}; in {pattern.text} it is {converter.type.__name__}."
+                f"{describe(view)} wants {name} as {hint.__name__}; in {pattern.text} it is {converter.type.__name__}."
             )
 
 
@@ -87,7 +87,7 @@ def response_of(result: object, view: Callable[..., Any], status: str | int | No
     elif isinstance(result, bytes):
         response = complete(result, OCTETS)
     elif isinstance(result, Iterator):
-        stream = Stream(result, view)
+        stream = StreamedBody(result, view)
         response = Response(headerlist=[("Content-Type", stream.type)], app_iter=stream)
     elif result is None and (status is not None or returns_none(view)):
         response = complete(b"", HTML)
@@ -114,7 +114,7 @@ def set_status(response: Response, status: str | int, view: Callable[..., Any]) 
         response.status = status
     except (TypeError, ValueError, KeyError):
         raise ViewError(
-            f"{told(view)} returned {status!r:.60} for a status; it is an int, or a str like '200 OK'."
+            f"{describe(view)} returned {status!r:.60} for a status; it is an int, or a str like '200 OK'."
         ) from None
     if response.status_int in BODILESS:
         response.headers.pop("Content-Type", None)
@@ -126,10 +126,10 @@ def dumped(value: object, view: Callable[..., Any]) -> bytes:
     try:
         return ENCODER.encode(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise ViewError(f"{told(view)} returned a {type(value).__name__} that can't be JSON: {error}.") from error
+        raise ViewError(f"{describe(view)} returned a {type(value).__name__} that can't be JSON: {error}.") from error
 
 
-class Stream:
+class StreamedBody:
     """A view's iterator as a body."""
 
     def __init__(self, chunks: Iterator[object], view: Callable[..., Any]) -> None:
@@ -154,7 +154,9 @@ class Stream:
             return chunk
         if isinstance(chunk, str):
             return chunk.encode()
-        raise ViewError(f"{told(self.view)} yielded {type(chunk).__name__} {chunk!r:.60}; a stream is of str or bytes.")
+        raise ViewError(
+            f"{describe(self.view)} yielded {type(chunk).__name__} {chunk!r:.60}; a stream is of str or bytes."
+        )
 
     def close(self) -> None:
         """Have the view's `finally` run, as PEP 3333 promises."""
@@ -185,7 +187,5 @@ def returns_none(view: Callable[..., Any]) -> bool:
 def fault(result: object, view: Callable[..., Any]) -> str:
     """What is wrong with what a view returned."""
     if result is None:
-        return (
-            f"{told(view)} returned None: is a return missing? Where 204 No Content is meant, annotate it with -> None."
-        )
-    return f"{told(view)} returned {type(result).__name__} {result!r:.60}; it may return {POSSIBLE}."
+        return f"{describe(view)} returned None: is a return missing? Where 204 No Content is meant, annotate it with -> None."
+    return f"{describe(view)} returned {type(result).__name__} {result!r:.60}; it may return {POSSIBLE}."

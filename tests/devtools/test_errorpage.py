@@ -168,7 +168,7 @@ def test_a_person_reads_it(folder: Path, command: Callable[..., Running]) -> Non
             tab.wait_for_selector("text=result = view(request, **values) >> visible=true")
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
             others = {each for each in asked if each != url and not each.endswith("/favicon.ico")}
-            assert [re.sub("[0-9]+/$", "", each) for each in others] == ["http://127.0.0.1:"], "the beacon"
+            assert [re.sub("[0-9]+/$", "", each) for each in others] == ["http://127.0.0.1:"], "the livereload"
         (folder / "failing.py").write_text(PROGRAM.replace("[name] + text", '.get(name, "mended")'))
         running.line("changed: failing.py; serving")
         tab.wait_for_selector("text=mended")

@@ -38,7 +38,7 @@ def request(body: bytes = b"", kind: str = "", path: str = "/", **environ: Any) 
 )
 def test_a_value_has_the_type_that_is_asked_for(query: str, kind: Any, expected: object) -> None:
     assert request(path=f"/?{query}").query("a", kind) == expected
-    assert request(query.encode(), FORM).field("a", kind) == expected
+    assert request(query.encode(), FORM).form_value("a", kind) == expected
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_wrong_value_is_a_400_that_names_it(query: str, kind: Any, said: str) 
 
 def test_a_default_stands_for_what_is_missing() -> None:
     assert request().query("a", int, None) is None
-    assert request(b"", FORM).field("a", default="x") == "x"
+    assert request(b"", FORM).form_value("a", default="x") == "x"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_default_stands_for_what_is_missing() -> None:
     ],
 )
 def test_a_member_of_a_json_body(body: str, kind: Any, expected: object) -> None:
-    found = request(f'{{"a": {body}}}'.encode(), JSON).member("a", kind)
+    found = request(f'{{"a": {body}}}'.encode(), JSON).json_value("a", kind)
     assert (found, type(found)) == (expected, type(expected))
 
 
@@ -98,13 +98,13 @@ def test_a_member_of_a_json_body(body: str, kind: Any, expected: object) -> None
 )
 def test_a_wrong_body_is_a_400_that_says_where(body: bytes, kind: Any, said: str) -> None:
     with pytest.raises(HTTPBadRequest) as caught:
-        request(body, JSON).member("a", kind)
+        request(body, JSON).json_value("a", kind)
     assert said in str(caught.value.detail)
 
 
 def test_null_is_a_default_that_may_be_sent() -> None:
-    assert request(b'{"a": null}', JSON).member("a", str, None) is None
-    assert request(b"{}", JSON).member("a", str, None) is None
+    assert request(b'{"a": null}', JSON).json_value("a", str, None) is None
+    assert request(b"{}", JSON).json_value("a", str, None) is None
 
 
 @pytest.mark.parametrize("kind", [FORM, "multipart/form-data; boundary=a", "text/plain"])
@@ -178,14 +178,14 @@ def test_a_file_and_a_field_are_not_taken_for_each_other() -> None:
     body = '--x\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\nabc\r\n--x--\r\n'
     kind = "multipart/form-data; boundary=x"
     file = request(body.format("file", '; filename="a.txt"').encode(), kind)
-    assert (file.file("file").filename, file.file("file").size) == ("a.txt", 3)
+    assert (file.form_file("file").filename, file.form_file("file").size) == ("a.txt", 3)
     with pytest.raises(HTTPBadRequest, match="file in the form is a file"):
-        file.field("file")
+        file.form_value("file")
     with pytest.raises(HTTPBadRequest, match="more in the form is missing"):
-        file.file("more")
-    assert file.file("more", None) is None
+        file.form_file("more")
+    assert file.form_file("more", None) is None
     with pytest.raises(HTTPBadRequest, match="text in the form is no file"):
-        request(body.format("text", "").encode(), kind).file("text")
+        request(body.format("text", "").encode(), kind).form_file("text")
 
 
 def test_parts_are_those_of_a_multipart_form() -> None:

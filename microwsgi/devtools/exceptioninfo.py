@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import NamedTuple
 
-from microwsgi.devtools.stack import Frame, value
+from microwsgi.devtools.stack import Frame, make_frame
 
 AROUND = 5
 """Source lines that are shown above and below."""
@@ -83,7 +83,7 @@ class Line(NamedTuple):
     end: int = 0
 
 
-class Place(NamedTuple):
+class FrameInfo(NamedTuple):
     """One frame of a traceback, with the source around it and its local values."""
 
     frame: Frame
@@ -91,34 +91,34 @@ class Place(NamedTuple):
     values: dict[str, str]
 
 
-class Fault(NamedTuple):
+class ExceptionInfo(NamedTuple):
     """An exception. `before` are those that led to it, each with how; `members` are a group's."""
 
     kind: str
     text: str
     """What it says, with its notes, as a terminal shows it."""
-    places: list[Place]
-    before: list[tuple[Fault, str]]
-    members: list[Fault]
+    frames: list[FrameInfo]
+    before: list[tuple[ExceptionInfo, str]]
+    members: list[ExceptionInfo]
 
 
-def fault_of(error: BaseException, seen: set[int] | None = None) -> Fault:
+def exception_info(error: BaseException, seen: set[int] | None = None) -> ExceptionInfo:
     """An exception as values; `seen` are those that are shown already."""
     seen = set() if seen is None else seen
     seen.add(id(error))
-    before: list[tuple[Fault, str]] = []
+    before: list[tuple[ExceptionInfo, str]] = []
     earlier, how = error.__cause__, CAUSED
     if earlier is None and not error.__suppress_context__:
         earlier, how = error.__context__, DURING
     if earlier is not None and is_new(earlier, seen):
-        before.append((fault_of(earlier, seen), how))
+        before.append((exception_info(earlier, seen), how))
     members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    return Fault(
+    return ExceptionInfo(
         type(error).__qualname__,
-        text_of(error),
-        list(places_of(error.__traceback__)),
+        message_of(error),
+        list(frame_infos(error.__traceback__)),
         before,
-        [fault_of(each, seen) for each in members if is_new(each, seen)],
+        [exception_info(each, seen) for each in members if is_new(each, seen)],
     )
 
 
@@ -127,7 +127,7 @@ def is_new(error: BaseException, seen: set[int]) -> bool:
     return id(error) not in seen and len(seen) < FOLLOWED
 
 
-def text_of(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """What it says, as a terminal would, with what was probably meant; an exception whose __str__ fails says that."""
     # Without frames, but with the traceback: the names in it are those that may have been meant.
     told = traceback.TracebackException(type(error), error, error.__traceback__, limit=0, compact=True)
@@ -139,7 +139,7 @@ def cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
 
 
-def places_of(trace: TracebackType | None) -> Iterable[Place]:
+def frame_infos(trace: TracebackType | None) -> Iterable[FrameInfo]:
     """The frames of a traceback, the one that raised last."""
     found = []
     while trace:
@@ -147,8 +147,8 @@ def places_of(trace: TracebackType | None) -> Iterable[Place]:
         trace = trace.tb_next
     kept = found if len(found) <= MOST else [*found[: MOST // 2], *found[-MOST // 2 :]]
     for each in kept:
-        frame = value(each.tb_frame, each.tb_lineno)
-        yield Place(frame, lines_of(each, frame), values_of(each.tb_frame.f_locals))
+        frame = make_frame(each.tb_frame, each.tb_lineno)
+        yield FrameInfo(frame, lines_of(each, frame), values_of(each.tb_frame.f_locals))
 
 
 def lines_of(trace: TracebackType, frame: Frame) -> list[Line]:

@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from microwsgi.devtools.stack import FRAMEWORK, SERVER, STDLIB, YOURS, Frame, shortened
+from microwsgi.devtools.stack import FRAMEWORK, SERVER, STDLIB, YOURS, Frame, short_path
 
 WEBOB = "webob"
 """What a frame of WebOb is drawn as; it is a framework's otherwise."""
-PAINTS = {STDLIB: "2", SERVER: "34", WEBOB: "35", FRAMEWORK: "33", YOURS: "1;32"}
+STYLES = {STDLIB: "2", SERVER: "34", WEBOB: "35", FRAMEWORK: "33", YOURS: "1;32"}
 """The styles of ANSI terminals: dim, blue, magenta, yellow, bold green."""
 LETTERS = {STDLIB: "l", SERVER: "s", WEBOB: "w", FRAMEWORK: "f", YOURS: "Y"}
 MEANINGS = {STDLIB: "library", SERVER: "server", WEBOB: "WebOb", FRAMEWORK: "framework", YOURS: "yours"}
@@ -31,12 +31,12 @@ NARROW = 60
 
 
 def kind(frame: Frame) -> str:
-    """What it is drawn as: a key of PAINTS. All of microwsgi is one thing here, the server and the framework."""
+    """What it is drawn as: a key of STYLES. All of microwsgi is one thing here, the server and the framework."""
     package = frame.module.partition(".")[0]
     return {"microwsgi": SERVER, "webob": WEBOB}.get(package, frame.owner)
 
 
-def whose(frame: Frame) -> str:
+def owner_name(frame: Frame) -> str:
     """Library, yours, or the name of the package that it is from."""
     if frame.owner in {STDLIB, YOURS}:
         return MEANINGS[frame.owner]
@@ -49,16 +49,16 @@ def name(frame: Frame) -> str:
     return frame.function.replace(".<locals>", "")
 
 
-def place(frame: Frame) -> str:
+def location(frame: Frame) -> str:
     """File and line, the file as short as it is clear in the folder that we are in; of packages from the package on."""
-    file = shortened(frame.file, os.getcwd())
+    file = short_path(frame.file, os.getcwd())
     module = f"{frame.module.replace('.', os.sep)}.py"
     if frame.owner != YOURS and file.endswith(f"{os.sep}{module}"):
         file = module  # a checkout, which is installed nowhere
     return f"{file}:{frame.line}"
 
 
-def source(frame: Frame) -> str:
+def source_line(frame: Frame) -> str:
     """The line that it stands at; the `def` of a function that has just been called; nothing where there is no source."""
     lines = linecache.getlines(frame.file)[frame.line - 1 :]
     if lines and lines[0].lstrip().startswith("@"):
@@ -71,7 +71,7 @@ def source(frame: Frame) -> str:
 
 def summary(frames: Sequence[Frame]) -> str:
     """How many there are, and whose: `5 frames: 2 library, 2 microwsgi, 1 yours`."""
-    counts = ", ".join(f"{count} {owner}" for owner, count in Counter(map(whose, frames)).items())
+    counts = ", ".join(f"{count} {owner}" for owner, count in Counter(map(owner_name, frames)).items())
     return f"{len(frames)} frame{'' if len(frames) == 1 else 's'}: {counts}"
 
 
@@ -81,17 +81,17 @@ def summary(frames: Sequence[Frame]) -> str:
 def text(frames: Sequence[Frame], *, width: int = 80, color: bool = False) -> str:
     """Two lines for each frame, none longer than `width`: whose, what and where it is, and how it calls the next."""
     width = max(width, NARROW)
-    owners = max((len(whose(frame)) for frame in frames), default=0)
+    owners = max((len(owner_name(frame)) for frame in frames), default=0)
     lines = []
     for number, frame in enumerate(frames):
         indent = min(number * STEP, number * STAIR // len(frames))
         room = width - owners - 2 - indent
-        where = end_of(place(frame), max(room - len(name(frame)) - 2, room // 3))
-        what = start_of(name(frame), room - len(where) - 2)
-        left = f"{whose(frame):<{owners}}  {' ' * indent}"
-        lines.append(painted(f"{left}{what}{where:>{room - len(what)}}", PAINTS[kind(frame)], color=color))
-        if line := source(frame):
-            lines.append(f"{' ' * len(left)}  {start_of(line, room - 2)}")
+        where = truncate_start(location(frame), max(room - len(name(frame)) - 2, room // 3))
+        what = truncate_end(name(frame), room - len(where) - 2)
+        left = f"{owner_name(frame):<{owners}}  {' ' * indent}"
+        lines.append(colored(f"{left}{what}{where:>{room - len(what)}}", STYLES[kind(frame)], color=color))
+        if line := source_line(frame):
+            lines.append(f"{' ' * len(left)}  {truncate_end(line, room - 2)}")
     return "\n".join(lines)
 
 
@@ -100,29 +100,29 @@ def comparison(stacks: Mapping[str, Sequence[Frame]], *, color: bool = False) ->
     names = max(map(len, stacks), default=0)
     lines = []
     for title, frames in stacks.items():
-        letters = "".join(painted(LETTERS[kind(frame)], PAINTS[kind(frame)], color=color) for frame in frames)
+        letters = "".join(colored(LETTERS[kind(frame)], STYLES[kind(frame)], color=color) for frame in frames)
         lines.append(f"{title:<{names}}  {len(frames):>3}  {letters}")
-    key = (painted(f"{LETTERS[each]} {MEANINGS[each]}", PAINTS[each], color=color) for each in drawn(stacks))
+    key = (colored(f"{LETTERS[each]} {MEANINGS[each]}", STYLES[each], color=color) for each in drawn(stacks))
     return "\n".join([*lines, f"{'':<{names}}       {', '.join(key)}"])
 
 
 def drawn(stacks: Mapping[str, Sequence[Frame]]) -> list[str]:
     """The kinds that there are."""
     found = {kind(frame) for frames in stacks.values() for frame in frames}
-    return [each for each in PAINTS if each in found]
+    return [each for each in STYLES if each in found]
 
 
-def painted(line: str, style: str, *, color: bool) -> str:
+def colored(line: str, style: str, *, color: bool) -> str:
     """In a style of ANSI terminals."""
     return f"\033[{style}m{line}\033[0m" if color else line
 
 
-def start_of(line: str, room: int) -> str:
+def truncate_end(line: str, room: int) -> str:
     """As much of its beginning as there is room for."""
     return line if len(line) <= room else f"{line[: room - 3]}..."
 
 
-def end_of(line: str, room: int) -> str:
+def truncate_start(line: str, room: int) -> str:
     """As much of its end as there is room for."""
     return line if len(line) <= room else f"...{line[3 - room :]}"
 
@@ -167,8 +167,8 @@ def html(frames: Sequence[Frame]) -> str:
         step = min(number, number * STAIR // STEP // len(frames))
         items.append(
             f'<li class="{kind(frame)}" style="--step:{step}"><b>{escape(name(frame))}</b>'
-            f'<span class="whose">{escape(whose(frame))}</span><span class="place">{escape(place(frame))}</span>'
-            f"<code>{escape(source(frame))}</code></li>"
+            f'<span class="whose">{escape(owner_name(frame))}</span><span class="place">{escape(location(frame))}</span>'
+            f"<code>{escape(source_line(frame))}</code></li>"
         )
     return "\n".join(['<ol class="stack">', *items, "</ol>"])
 
@@ -199,7 +199,7 @@ def html_comparison(stacks: Mapping[str, Sequence[Frame]]) -> str:
     for title, frames in stacks.items():
         boxes = "".join(
             f'<rect class="{kind(frame)}" x="{number}.05" y="0" width=".9" height="1">'
-            f"<title>{escape(f'{name(frame)}, {whose(frame)}, {place(frame)}')}</title></rect>"
+            f"<title>{escape(f'{name(frame)}, {owner_name(frame)}, {location(frame)}')}</title></rect>"
             for number, frame in enumerate(frames)
         )
         bar = f'<svg viewBox="0 0 {longest} 1" preserveAspectRatio="none" role="img">{boxes}</svg>'

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 MOST = 64
 """Pages that are told; more than that nobody has open."""
-PATIENCE = 1.0
+TIMEOUT = 1.0
 """Seconds for a page to ask."""
 HEAD = b"""\
 HTTP/1.1 200 OK\r
@@ -25,7 +25,7 @@ Connection: close\r
 """
 
 
-class Beacon:
+class LiveReload:
     """Lit once, in the process that serves no longer. One that is never asked for its port has none, and no thread."""
 
     def __init__(self) -> None:
@@ -37,7 +37,9 @@ class Beacon:
         """Where pages listen, on 127.0.0.1. Raises OSError."""
         if self.listener is None:
             self.listener = socket.create_server(("127.0.0.1", 0))
-            threading.Thread(target=self.attend, args=(self.listener,), name="microwsgi-beacon", daemon=True).start()
+            threading.Thread(
+                target=self.attend, args=(self.listener,), name="microwsgi-livereload", daemon=True
+            ).start()
         port: int = self.listener.getsockname()[1]
         return port
 
@@ -46,12 +48,12 @@ class Beacon:
         while True:
             page, _ = listener.accept()
             with suppress(OSError):
-                page.settimeout(PATIENCE)
+                page.settimeout(TIMEOUT)
                 if page.recv(65536):
                     page.sendall(HEAD)
                     self.pages.append(page)
 
-    def light(self) -> None:
+    def notify(self) -> None:
         """Other code serves: tell all that listen."""
         while self.pages:
             with self.pages.popleft() as page, suppress(OSError):

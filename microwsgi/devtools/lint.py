@@ -1,9 +1,9 @@
 """What an application does with its side of PEP 3333, seen by wsgiref.validate and by some rules that it does not have.
 
-A `Witness` is a WSGI application around another. Each rule that is broken becomes a `Finding` with the place in your code,
+A `Lint` is a WSGI application around another. Each rule that is broken becomes a `Finding` with the place in your code,
 filed under the field X-Check of the request. `microwsgi.commands.check` sends the requests.
 
-    server -> Witness -> wsgiref.validate -> Witness.inside -> the application
+    server -> Lint -> wsgiref.validate -> Lint.inside -> the application
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from types import CodeType
 from typing import Any, NamedTuple
 from wsgiref.validate import validator
 
-from microwsgi.devtools.calls import Calls
-from microwsgi.devtools.stack import STDLIB, YOURS, Frame, capture, shortened, trail
+from microwsgi.devtools.stack import STDLIB, YOURS, Frame, capture, short_path, traceback_frames
+from microwsgi.devtools.tracer import Tracer
 from microwsgi.errors import ApplicationError, ClientError
 
 FAULT, NOTE = "fault", "note"
@@ -34,15 +34,15 @@ class Finding(NamedTuple):
     where: str
 
 
-class Witness:
+class Lint:
     """A WSGI application that sees how another one keeps the rules; `findings` has a list for each X-Check.
 
     For each X-Check, too: `makers` has the place of the function that made the response, `raisers` of the last that raised.
     """
 
-    def __init__(self, application: Callable[..., Any], calls: Calls) -> None:
+    def __init__(self, application: Callable[..., Any], tracer: Tracer) -> None:
         self.application = application
-        self.calls = calls
+        self.tracer = tracer
         self.makers: dict[str, str] = {}
         self.raisers: dict[str, str] = {}
         self.validated = validator(self.inside)
@@ -54,47 +54,47 @@ class Witness:
         try:
             iterable = self.validated(environ, start_response)
         except BaseException as error:
-            self.failed(number, error)
+            self.record_exception(number, error)
             raise
-        return Body(iterable, lambda error: self.failed(number, error))
+        return CheckedBody(iterable, lambda error: self.record_exception(number, error))
 
     def inside(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """What the validator calls."""
         number = environ.get("HTTP_X_CHECK", "")
-        response = Response(environ["REQUEST_METHOD"], lambda *finding: self.note(number, Finding(*finding)))
+        response = ResponseCheck(environ["REQUEST_METHOD"], lambda *finding: self.note(number, Finding(*finding)))
         body = environ["wsgi.input"].input
         if "HTTP_TRANSFER_ENCODING" in environ:
             environ["wsgi.input"] = body  # to be read to its end, as there is no length
         else:
             environ.pop("wsgi.input_terminated", None)  # most servers can't promise that
-            environ["wsgi.input"] = Input(body, int(environ.get("CONTENT_LENGTH") or 0), response.note)
+            environ["wsgi.input"] = CheckedInput(body, int(environ.get("CONTENT_LENGTH") or 0), response.note)
 
         def begin(status: str, headers: list[tuple[str, str]], *more: object) -> Callable[[bytes], object]:
             try:
                 write = start_response(status, response.typed(status, headers), *more)
             except (AssertionError, ApplicationError, IndexError, ValueError) as error:
-                self.failed(number, error, place_of(capture()))
+                self.record_exception(number, error, source_location(capture()))
                 raise
             response.begin(status, headers)
             return response.counting(write)
 
-        self.calls.forget()
+        self.tracer.forget()
         try:
             iterable = self.application(environ, begin)
         finally:
-            self.look_back(number)
+            self.record_calls(number)
         if iterable is None or isinstance(iterable, (str, bytes)) or not hasattr(iterable, "__iter__"):
             return iterable  # type: ignore[no-any-return]  # the validator has something to say
-        return Body(iterable, lambda error: self.failed(number, error), response)
+        return CheckedBody(iterable, lambda error: self.record_exception(number, error), response)
 
-    def look_back(self, number: str) -> None:
+    def record_calls(self, number: str) -> None:
         """Keep what this thread's calls say of the request that it has just run."""
         thread = threading.get_ident()
-        if maker := self.calls.maker(thread):
-            self.makers[number] = place_of([maker.function])
-        for call in self.calls.all(thread):
+        if maker := self.tracer.maker(thread):
+            self.makers[number] = source_location([maker.function])
+        for call in self.tracer.all(thread):
             if call.raised:
-                self.raisers[number] = place_of([call.function._replace(line=call.raised)])
+                self.raisers[number] = source_location([call.function._replace(line=call.raised)])
 
     def note(self, number: str, finding: Finding) -> None:
         """File a finding, once."""
@@ -102,10 +102,10 @@ class Witness:
         if not any(finding[:3] == each[:3] for each in known):
             known.append(finding)
 
-    def failed(self, number: str, error: BaseException, where: str = "") -> None:
+    def record_exception(self, number: str, error: BaseException, where: str = "") -> None:
         """File what was raised: by the validator, or by the application."""
-        frames = trail(error.__traceback__)
-        where = where or place_of(frames)
+        frames = traceback_frames(error.__traceback__)
+        where = where or source_location(frames)
         text = str(error).replace("\n", " ")
         if frames[-1:] and frames[-1].module == "wsgiref.validate":
             rule = next(frame.function for frame in reversed(frames) if frame.function != "assert_")
@@ -118,7 +118,7 @@ class Witness:
             self.note(number, Finding(FAULT, "an exception", f"{type(error).__name__}: {text}".rstrip(": "), where))
 
 
-class Response:
+class ResponseCheck:
     """What is said by start_response, against what is sent."""
 
     def __init__(self, method: str, note: Callable[..., None]) -> None:
@@ -136,11 +136,14 @@ class Response:
         others = [(name, value) for name, value in headers if str(name).lower() != "content-type"]
         if bodiless and len(others) < len(headers):
             self.note(
-                NOTE, "RFC 9110 8.3", f"Content-Type in a {status[:3]}, which has no content", place_of(capture())
+                NOTE,
+                "RFC 9110 8.3",
+                f"Content-Type in a {status[:3]}, which has no content",
+                source_location(capture()),
             )
             return others
         if not bodiless and len(others) == len(headers):
-            self.note(NOTE, "RFC 9110 8.3", "no Content-Type: the browser has to guess", place_of(capture()))
+            self.note(NOTE, "RFC 9110 8.3", "no Content-Type: the browser has to guess", source_location(capture()))
             return [*headers, ("Content-Type", "application/octet-stream")]
         return headers
 
@@ -175,14 +178,17 @@ class Response:
             self.note(FAULT, "PEP 3333", f"Content-Length is {self.promised}, and the body has {self.sent} bytes", "")
 
 
-class Body:
+class CheckedBody:
     """An iterable that tells of what it raises, and, with a response, of what it yields."""
 
     def __init__(
-        self, iterable: Iterable[bytes], failed: Callable[[BaseException], object], response: Response | None = None
+        self,
+        iterable: Iterable[bytes],
+        failed: Callable[[BaseException], object],
+        response: ResponseCheck | None = None,
     ) -> None:
         self.iterable = iterable
-        self.failed = failed
+        self.record_exception = failed
         self.response = response
 
     def __iter__(self) -> Iterator[bytes]:
@@ -194,7 +200,7 @@ class Body:
         except GeneratorExit:
             raise
         except BaseException as error:
-            self.failed(error)
+            self.record_exception(error)
             raise
         if self.response:
             self.response.end()
@@ -205,11 +211,11 @@ class Body:
             if hasattr(self.iterable, "close"):
                 self.iterable.close()
         except BaseException as error:
-            self.failed(error)
+            self.record_exception(error)
             raise
 
 
-class Input:
+class CheckedInput:
     """A `wsgi.input` that tells of reads beyond the body, after which most servers would wait for ever."""
 
     def __init__(self, stream: Any, length: int, note: Callable[..., None]) -> None:  # noqa: ANN401 - any file will do
@@ -227,7 +233,7 @@ class Input:
     def beyond(self, what: str) -> None:
         """Say so."""
         text = f"wsgi.input is read {what}; a server may wait for ever there (read up to CONTENT_LENGTH)"
-        self.note(FAULT, "PEP 3333", text, place_of(capture()))
+        self.note(FAULT, "PEP 3333", text, source_location(capture()))
 
     def took(self, data: bytes) -> bytes:
         """After each read."""
@@ -252,15 +258,15 @@ class Input:
             yield line
 
 
-def place_of(frames: list[Frame]) -> str:
+def source_location(frames: list[Frame]) -> str:
     """The innermost frame of yours, as file:line."""
     mine = [frame for frame in frames if frame.owner == YOURS]
     others = [frame for frame in frames if frame.owner != STDLIB and not frame.module.startswith("microwsgi.")]
     frame = next(reversed(mine or others), None)
-    return f"{shortened(frame.file, os.getcwd())}:{frame.line}" if frame else ""
+    return f"{short_path(frame.file, os.getcwd())}:{frame.line}" if frame else ""
 
 
 def definition(application: Any) -> str:  # noqa: ANN401 - an application can be anything
     """Where an application is defined, as file:line; nothing for what isn't a function and has none."""
     code = getattr(application, "__code__", None) or getattr(type(application).__call__, "__code__", None)
-    return f"{shortened(code.co_filename, os.getcwd())}:{code.co_firstlineno}" if isinstance(code, CodeType) else ""
+    return f"{short_path(code.co_filename, os.getcwd())}:{code.co_firstlineno}" if isinstance(code, CodeType) else ""

@@ -3,9 +3,9 @@
 A profile function (sys.setprofile, which every Python has had) is told of each call that a thread begins or ends. It adds no
 frame, wants nothing of the application, and no knowledge of its framework:
 
-    with Calls() as calls, a server that starts its threads in here:
+    with Tracer() as tracer, a server that starts its threads in here:
         one request
-    calls.frames()      the stack from the socket to your function
+    tracer.frames()      the stack from the socket to your function
 
 *Your function* is the one that made the response. That is the last one that was called by code which isn't yours, before
 start_response was called, and that returned something: not None, as hooks and listeners do, nor what it was given, as filters
@@ -59,7 +59,7 @@ class Call:
         return self.outer is outer and (self.passed_on or self.returned is outer.returned)
 
 
-class Calls:
+class Tracer:
     """All calls into your code by threads that begin while this is on."""
 
     def __init__(self) -> None:
