@@ -1,9 +1,9 @@
-"""What a failed request is answered with while an application is written: a page, a text, or a problem, by Accept.
+"""The page, text or problem document (RFC 9457) that describes an exception to the developer, chosen by Accept.
 
-`ErrorPage` is called where the exception was caught, so that the stack is whole: from the socket to the line that failed. It
-is for the one who sits at this machine, and whoever calls it sees to that: local values are in it. It is all there without a
-script; the only one listens for a livereload event, and reloads the page when new code serves. There is no console in the page. A
-debugger belongs to the terminal, where nobody else can reach it.
+`ErrorPage` is called where the exception is caught, so that it can show the whole stack: from the socket to the line that
+raised. The page contains local values, so the caller must make sure that only this machine gets it. It works without scripts;
+the only script reloads the page when new code serves. There is no console in the page: the debugger's prompt is in the
+terminal, where no other client can reach it.
 """
 
 from __future__ import annotations
