@@ -41,8 +41,6 @@ from microwsgi.framework.views import check, name_of, redirect, response_of, sou
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110 5.6.2: what a method is."""
 SERVER_ERROR = 500
-MOST_ROUTES = 20
-"""Of those that are shown beside a 404."""
 THROW = "x-wsgiorg.throw_errors"
 """wsgi.org's convention for who wants to see exceptions: a debugger, a test, our server in its dev mode."""
 SERVERS = (ClientError, Disconnected)
@@ -239,7 +237,7 @@ class App:
             return found  # "" is the path: this App is mounted, and what is mounted in it has all paths
         nothing = HTTPNotFound(f"There is nothing at {path[:200]}.")
         if environ.get(THROW):  # who develops sees what there is instead
-            vars(nothing)["routes"] = nearest(self, path)
+            vars(nothing)["routes"] = similar_routes(self, path)
         raise nothing
 
     def failed(self, error: Exception, request: Request) -> Response | None:
@@ -320,10 +318,10 @@ def moved(environ: WSGIEnvironment, path: str) -> Response:
     return redirect(f"/{(prefix + quote(path, safe=PCHAR + '/')).lstrip('/')}{query}", 308)
 
 
-def nearest(app: App, path: str) -> list[tuple[str, str]]:
-    """What an App does answer to, as (methods, pattern), what looks most like this path first."""
+def similar_routes(app: App, path: str) -> list[tuple[str, str]]:
+    """Return the routes of an App as (methods, pattern), the most similar to the path first."""
     rows = [(" ".join(route.methods), route.pattern.text) for route in app.routes]
-    return sorted(rows, key=lambda row: -SequenceMatcher(None, path, row[1]).ratio())[:MOST_ROUTES]
+    return sorted(rows, key=lambda row: -SequenceMatcher(None, path, row[1]).ratio())
 
 
 def flattened(app: App, prefix: str) -> Iterator[Route]:

@@ -5,24 +5,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any, NoReturn
+from json import JSONDecodeError
+from typing import Any
 from urllib.parse import quote
 
 import webob
 from webob.exc import HTTPBadRequest, HTTPRequestEntityTooLarge, HTTPUnsupportedMediaType
-from webob.multidict import MultiDict
+from webob.multidict import GetDict, MultiDict
 
 from microwsgi.framework import forms
 from microwsgi.framework.routing import PCHAR
+from microwsgi.framework.values import READERS, parse_json
 
 URLENCODED, MULTIPART = FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 FOREIGN = {*FORMS, "text/plain"}
 """What a page of anybody's can have a browser send to us (the Fetch standard, 2.2.2): a JSON body is none of them."""
-TRUTH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-"""What a bool is in a query or a form; `on` is a browser's checkbox."""
 
 
 class Request(webob.Request):
@@ -51,15 +50,19 @@ class Request(webob.Request):
         path: str = self.app.url_for(name, **values)
         return quote(self.script_name, safe=PCHAR + "/") + path
 
+    @property
+    def GET(self) -> GetDict:  # noqa: N802 - WebOb's name
+        """The parameters of the query. Raises HTTPBadRequest if they are not UTF-8."""
+        try:
+            return super().GET
+        except UnicodeDecodeError as error:
+            raise HTTPBadRequest("The query is not UTF-8.") from error
+
     # --- Values -------------------------------------------------------------------------------------------------------
 
     def query(self, name: str, kind: Callable[[str], Any] = str, default: Any = ...) -> Any:
         """A value of the query. Raises HTTPBadRequest."""
-        try:
-            value = self.GET.get(name, ...)
-        except UnicodeDecodeError:
-            raise HTTPBadRequest("The query is not UTF-8.") from None
-        return converted(value, kind, default, f"{name} in the query")
+        return converted(self.GET.get(name, ...), kind, default, f"{name} in the query")
 
     def form_value(self, name: str, kind: Callable[[str], Any] = str, default: Any = ...) -> Any:
         """A value of the form. Raises HTTPBadRequest."""
@@ -80,8 +83,11 @@ class Request(webob.Request):
             return None
         if value is ... or (isinstance(value, str) and kind not in JSON_TYPES):
             return converted(value, kind, default, what)
-        if kind is float and type(value) is int:  # JSON has one sort of numbers
-            return float(value)
+        if kind is float and type(value) is int:  # JSON has one type of numbers
+            try:
+                return float(value)
+            except OverflowError:
+                raise HTTPBadRequest(f"{what} is too large for a float.") from None
         if type(value) is not kind:
             raise HTTPBadRequest(f"{what} is {json_type(value)}; it must be {JSON_TYPES.get(kind, 'a string')}.")
         return value
@@ -139,13 +145,13 @@ class Request(webob.Request):
         if self.content_type in FOREIGN:
             raise HTTPUnsupportedMediaType(f"The body is {self.content_type}; it must be application/json.")
         try:
-            return json.loads(forms.text(self.read_body(), "The body"), parse_constant=no_constant)
-        except json.JSONDecodeError as error:
+            return parse_json(forms.text(self.read_body(), "The body"))
+        except JSONDecodeError as error:
             raise HTTPBadRequest(
                 f"The body is not JSON: {error.msg}, line {error.lineno} column {error.colno}."
             ) from error
         except (ValueError, RecursionError) as error:
-            raise HTTPBadRequest(f"The body is not JSON that can be read: {error}.") from error
+            raise HTTPBadRequest(f"The body is not valid JSON: {error}.") from error
 
     json = json_body = property(read_json, webob.Request.json.fset, webob.Request.json.fdel)
 
@@ -174,13 +180,8 @@ def converted(value: Any, kind: Callable[[str], Any], default: Any, what: str) -
     if not isinstance(value, str):
         raise HTTPBadRequest(f"{what} is a file.")
     try:
-        return TRUTH[value.lower()] if kind is bool else kind(value)
+        return READERS.get(kind, kind)(value)
     except (ValueError, LookupError) as error:
         name = getattr(kind, "__name__", "value")
         reason = f"no {name}" if isinstance(kind, type) else f"not understood: {error}"
         raise HTTPBadRequest(f"{what} is {value!r:.80}: {reason}.") from error
-
-
-def no_constant(name: str) -> NoReturn:
-    """JSON has no NaN and no Infinity, but Python's reader has."""
-    raise ValueError(f"{name} is no JSON")

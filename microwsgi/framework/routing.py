@@ -21,8 +21,11 @@ from urllib.parse import quote, urlencode
 from uuid import UUID
 
 from microwsgi.errors import RouteError
+from microwsgi.framework.values import FLOAT, INT, UUID_TEXT, read_float, read_int, read_uuid
 
 PARAMETER = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}", re.ASCII)
+FOREIGN_PARAMETER = re.compile(r"<(?:(\w+):)?(\w+)>|(?<=/):(\w+)", re.ASCII)
+"""A parameter as Flask, Django and Bottle write it, and as Express does."""
 PCHAR = "!$&'()*+,;=:@"
 """RFC 3986 3.3: what a segment may have unquoted, beside the letters, digits and -._~ that `quote` never quotes."""
 ANY = "*"
@@ -45,9 +48,9 @@ class Converter(NamedTuple):
 
 
 CONVERTERS: Mapping[str, Converter] = {
-    "uuid": Converter("[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", UUID, UUID, rank=0),
-    "int": Converter("-?[0-9]+", int, int, rank=1),
-    "float": Converter(r"-?[0-9]+(?:\.[0-9]+)?", float, float, rank=2),
+    "uuid": Converter(UUID_TEXT, UUID, read_uuid, rank=0),
+    "int": Converter(INT, int, read_int, rank=1),
+    "float": Converter(FLOAT, float, read_float, rank=2),
     "str": Converter("[^/]+", rank=4),
     # Not with a slash at its beginning: os.path.join would take "//etc/passwd" for a path from the root.
     "path": Converter("[^/](?s:.*)", rank=5, slashes=True),
@@ -102,6 +105,11 @@ class Pattern:
     def __init__(self, text: str, converters: Mapping[str, Converter] = CONVERTERS) -> None:
         if not text.startswith("/"):
             raise RouteError(f"the pattern {text!r} does not begin with a slash.")
+        if found := FOREIGN_PARAMETER.search(text):
+            kind, name = found[1], found[2] or found[3]
+            kind = {"string": "str", "slug": "str"}.get(kind, kind)
+            meant = f"{{{name}:{kind}}}" if kind and kind != "str" else f"{{{name}}}"
+            raise RouteError(f"in the pattern {text!r}, {found[0]} is no parameter; write {meant}.")
         self.text = text
         self.parts = list(parse(text, converters))
         self.begin, self.end = str(self.parts[0]), str(self.parts[-1])[::-1]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from types import CodeType
 from typing import Any, get_type_hints
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from webob import Response
 
 from microwsgi.errors import RouteError, ViewError
 from microwsgi.framework.routing import Pattern
+from microwsgi.framework.values import dump_json
 
 HTML, OCTETS, JSON = "text/html; charset=UTF-8", "application/octet-stream", "application/json"
 POSSIBLE = "a Response, str, bytes, dict, list, an iterator, or (one of these, status) or (..., status, headers)"
@@ -21,16 +22,21 @@ URL = ":/?#[]@!$&'()*+,;=%"
 LENGTHS = {2, 3}
 """Of such tuples."""
 NO_CONTENT, BODILESS = 204, {204, 304}
-ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def source_location(view: Callable[..., Any]) -> str:
-    """The file and the line of a function, as they are seen from the current folder."""
-    code = getattr(inspect.unwrap(view), "__code__", None) or getattr(type(view).__call__, "__code__", None)
+    """Return the file, relative to the current folder, and the line of a function: "app.py:12"."""
+    code = code_of(view)
     if code is None:
         return "built in"
     path = os.path.relpath(code.co_filename) if os.path.isabs(code.co_filename) else code.co_filename
     return f"{code.co_filename if path.startswith('..') else path}:{code.co_firstlineno}"
+
+
+def code_of(view: Callable[..., Any]) -> CodeType | None:
+    """Return the code object of a view; None if it is built in."""
+    code = getattr(inspect.unwrap(view), "__code__", None) or getattr(type(view).__call__, "__code__", None)
+    return code if isinstance(code, CodeType) else None
 
 
 def name_of(view: Callable[..., Any]) -> str:
@@ -81,7 +87,7 @@ def response_of(result: object, view: Callable[..., Any], status: str | int | No
     if isinstance(result, Response):
         response = result
     elif isinstance(result, str):
-        response = complete(result.encode(), HTML)
+        response = complete(encoded(result, view), HTML)
     elif isinstance(result, (dict, list)):
         response = complete(dumped(result, view), JSON)
     elif isinstance(result, bytes):
@@ -93,7 +99,7 @@ def response_of(result: object, view: Callable[..., Any], status: str | int | No
         response = complete(b"", HTML)
         status = status or NO_CONTENT
     else:
-        raise ViewError(fault(result, view))
+        raise ViewError(wrong_result(result, view), code_of(view))
     if status is not None:
         set_status(response, status, view)
     if headers:
@@ -114,7 +120,8 @@ def set_status(response: Response, status: str | int, view: Callable[..., Any]) 
         response.status = status
     except (TypeError, ValueError, KeyError):
         raise ViewError(
-            f"{describe(view)} returned {status!r:.60} for a status; it is an int, or a str like '200 OK'."
+            f"{describe(view)} returned the status {status!r:.60}; a status is an int, or a str like '200 OK'.",
+            code_of(view),
         ) from None
     if response.status_int in BODILESS:
         response.headers.pop("Content-Type", None)
@@ -122,11 +129,22 @@ def set_status(response: Response, status: str | int, view: Callable[..., Any]) 
 
 
 def dumped(value: object, view: Callable[..., Any]) -> bytes:
-    """JSON. Raises ViewError for what JSON does not have."""
+    """Serialize to JSON. Raises ViewError for values that JSON does not have."""
     try:
-        return ENCODER.encode(value).encode()
+        return dump_json(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ViewError(f"{describe(view)} returned a {type(value).__name__} that can't be JSON: {error}.") from error
+        raise ViewError(
+            f"{describe(view)} returned a {type(value).__name__} that JSON can't represent: {error}.", code_of(view)
+        ) from None
+
+
+def encoded(text: str, view: Callable[..., Any]) -> bytes:
+    """Encode a text as UTF-8. Raises ViewError for lone surrogates, as file names that are not UTF-8 have them."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        wrong = f"{text[error.start]!r} at character {error.start}"
+        raise ViewError(f"{describe(view)} returned text with a lone surrogate, {wrong}.", code_of(view)) from None
 
 
 class StreamedBody:
@@ -153,9 +171,10 @@ class StreamedBody:
         if isinstance(chunk, bytes):
             return chunk
         if isinstance(chunk, str):
-            return chunk.encode()
+            return encoded(chunk, self.view)
         raise ViewError(
-            f"{describe(self.view)} yielded {type(chunk).__name__} {chunk!r:.60}; a stream is of str or bytes."
+            f"{describe(self.view)} yielded {type(chunk).__name__} {chunk!r:.60}; a stream yields str or bytes.",
+            code_of(self.view),
         )
 
     def close(self) -> None:
@@ -171,9 +190,18 @@ class Redirect(Response):
         return self.headerlist
 
 
-def redirect(location: str, status: int = 303) -> Response:
-    """Send the client to another URL, or path; 303 is what a form's POST is answered with, and has the client use GET."""
-    location = quote(location, safe=URL)
+def redirect(location: str, status: int = 303, *, external: bool = False) -> Response:
+    """Return a redirect to a path of this site, or with `external` to any http or https URL.
+
+    303 See Other makes the client use GET, as after the POST of a form. Raises ViewError for a location that leads to another
+    site without `external`, like "//evil.example" and "javascript:...": it may come from the request (an open redirect).
+    """
+    location = quote(location, safe=URL, errors="surrogateescape")
+    url = urlsplit(location)
+    if not external and (url.scheme or location.startswith("//")):
+        raise ViewError(f"redirect({location!r:.100}) leads to another site; pass external=True if that is intended.")
+    if external and url.scheme not in {"http", "https", ""}:
+        raise ViewError(f"redirect({location!r:.100}): the scheme must be http or https.")
     response = Redirect(f"See {location}\n", status=status, content_type="text/plain")
     response.headers["Location"] = location
     return response
@@ -184,8 +212,8 @@ def returns_none(view: Callable[..., Any]) -> bool:
     return getattr(inspect.unwrap(view), "__annotations__", {}).get("return", ...) in {None, "None"}
 
 
-def fault(result: object, view: Callable[..., Any]) -> str:
-    """What is wrong with what a view returned."""
+def wrong_result(result: object, view: Callable[..., Any]) -> str:
+    """Describe a return value that can't be made a response."""
     if result is None:
         return f"{describe(view)} returned None: is a return missing? Where 204 No Content is meant, annotate it with -> None."
     return f"{describe(view)} returned {type(result).__name__} {result!r:.60}; it may return {POSSIBLE}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import pytest
@@ -56,6 +57,47 @@ def test_a_wrong_value_is_a_400_that_names_it(query: str, kind: Any, said: str) 
     assert said in str(caught.value.detail)
 
 
+def test_numbers_and_uuids_are_read_alike_from_queries_and_forms() -> None:
+    """And as {name:int}, {name:float} and {name:uuid} match them (test_routing)."""
+    refused = {
+        int: ("1_0", "\u0663", " 5", "5 ", "+5", "5.0", "", "0x5", "9" * 5000),
+        float: ("nan", "inf", "-Infinity", "1e999", "9" * 400, "1_0.0", "\u0663.5", " 1", "1.", "+1"),
+        UUID: ("{12345678-1234-5678-1234-567812345678}", "12345678123456781234567812345678"),
+    }
+    accepted = []
+    for kind, texts in refused.items():
+        for text in texts:
+            quoted = quote(text)
+            for read in (request(path=f"/?a={quoted}").query, request(f"a={quoted}".encode(), FORM).form_value):
+                try:
+                    accepted.append((kind, text, read("a", kind)))
+                except HTTPBadRequest:
+                    pass
+    assert accepted == []
+    assert [request(path=f"/?a={text}").query("a", float) for text in ("-1", ".5", "1e3", "2.50")] == [
+        -1,
+        0.5,
+        1000,
+        2.5,
+    ]
+
+
+def test_a_query_that_is_not_utf_8_is_a_400_for_every_way_to_read_it() -> None:
+    def read(query: str, name: str) -> object:
+        found = request(path=f"/?{query}")
+        return found.query("q") if name == "query" else getattr(found, name)
+
+    answered, details = [], set()
+    for query in ("q=%FF", "%FC=1&q=2", "q=%ED%A0%80"):
+        for name in ("GET", "params", "query"):
+            try:
+                answered.append((query, name, read(query, name)))
+            except HTTPBadRequest as error:
+                details.add(error.detail)
+    assert answered == []
+    assert details == {"The query is not UTF-8."}
+
+
 def test_a_default_stands_for_what_is_missing() -> None:
     assert request().query("a", int, None) is None
     assert request(b"", FORM).form_value("a", default="x") == "x"
@@ -90,10 +132,15 @@ def test_a_member_of_a_json_body(body: str, kind: Any, expected: object) -> None
         (b'{"a": "x"}', UUID, "a in the body is 'x': no UUID"),
         (b"[]", str, "The body is an array; it must be an object"),
         (b'{"a": 1,\n}', str, "The body is not JSON: "),
-        (b'{"a": NaN}', str, "NaN is no JSON"),
+        (b'{"a": NaN}', str, "NaN is not JSON"),
+        (b'{"a": 1e999}', float, "The body is not valid JSON: a float is a finite decimal number"),
+        (b'{"a": "\\ud800"}', str, "The body is not valid JSON: 'utf-8' codec can't encode"),
+        (b'{"a": ' + b"9" * 400 + b"}", float, "a in the body is too large for a float"),
+        (b'{"a": ' + b"9" * 5000 + b"}", int, "The body is not valid JSON: Exceeds the limit"),
+        (b'{"a": "{12345678-1234-5678-1234-567812345678}"}', UUID, "no UUID"),
         (b"\xff", str, "The body is not UTF-8: invalid start byte at byte 0"),
         (b"", str, "The body is not JSON: Expecting value, line 1 column 1"),
-        (b"[" * 100_000, str, "not JSON that can be read"),
+        (b"[" * 100_000, str, "The body is not valid JSON"),
     ],
 )
 def test_a_wrong_body_is_a_400_that_says_where(body: bytes, kind: Any, said: str) -> None:
