@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from types import FunctionType, ModuleType, TracebackType
 
 from microwsgi import later
+from microwsgi.source import relative
 
 SHOWN = 8
 """Names that a message lists."""
@@ -35,7 +36,7 @@ def why_not_imported(error: BaseException, name: str, attribute: str, folder: st
     if isinstance(error, ModuleNotFoundError):
         if not frames and f"{name}.".startswith(f"{error.name}."):
             return no_module(name, attribute, folder)
-        where = f"\n  {shown(frames[-1].filename)}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
+        where = f"\n  {relative(frames[-1].filename)}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
         return f"'{name}' needs '{error.name}', which is not installed.{where}\n  {interpreter()}"
     if isinstance(error, (ValueError, TypeError)) and not frames:  # an empty name, a relative one
         return no_module(name, attribute, folder)
@@ -80,7 +81,7 @@ def library(filename: str) -> bool:
 
 def syntax_error(error: SyntaxError) -> str:
     """The line, and where in it, as Python shows it but for the frames."""
-    text = f"{shown(str(error.filename))} has a syntax error on line {error.lineno}: {error.msg}"
+    text = f"{relative(str(error.filename))} has a syntax error on line {error.lineno}: {error.msg}"
     if not error.text or not error.offset:
         return text
     line = error.text.rstrip()
@@ -99,7 +100,7 @@ def nearest(name: str, attribute: str, folder: str) -> str:
         here = os.path.join(folder, *found)
         match = later.difflib.get_close_matches(part, modules(here), 1)
         if not match:
-            return listing(f"  (in {shown(here)} there are: ", modules(here)) if not found else ""
+            return listing(f"  (in {relative(here)} there are: ", modules(here)) if not found else ""
         found += match
         rest = parts[position + 1 :]
         if rest and not os.path.isdir(os.path.join(here, match[0])):
@@ -164,7 +165,7 @@ def no_attribute(module: ModuleType, owner: object, part: str, done: str, attrib
 
 def definitions(module: ModuleType) -> str:
     """The line that says what could have been asked for."""
-    file = shown(getattr(module, "__file__", None) or module.__name__)
+    file = relative(getattr(module, "__file__", None) or module.__name__)
     return listing(f"  ({file} defines: ", defined(module)) or f"\n  ({file} defines nothing that can be called)"
 
 
@@ -189,9 +190,3 @@ def described(value: object) -> str:
     """A value with its type, short."""
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) < LENGTH else text[: LENGTH - 3] + '...'}"
-
-
-def shown(path: str) -> str:
-    """A path as short as it can be typed here."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative

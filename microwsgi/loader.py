@@ -25,11 +25,11 @@ from microwsgi.diagnosis import (
     described,
     failure,
     no_attribute,
-    shown,
     suggest_file,
     why_not_imported,
 )
 from microwsgi.errors import LoadError, UsageError
+from microwsgi.source import relative
 
 FILES = ("app.py", "wsgi.py", "main.py")
 """Where the application is looked for when nothing says where."""
@@ -70,7 +70,7 @@ def find(spec: str, folder: str) -> tuple[str, object]:
     module = import_user(name, attribute, sys.path[0])
     if file and not same_file(file, module):
         other = getattr(module, "__file__", None) or "a built-in module"
-        raise LoadError(f"{shown(file)} can't be imported: the name {name} is that of {other} already. Rename it.")
+        raise LoadError(f"{relative(file)} can't be imported: the name {name} is that of {other} already. Rename it.")
     attribute = attribute or next((each for each in NAMES if hasattr(module, each)), "")
     application = pick(module, attribute)
     check(application, f"{name}:{attribute}")
@@ -88,7 +88,7 @@ def locate(spec: str, folder: str) -> tuple[str, str, str]:
         inner = os.path.join(folder, place)
         if os.path.isdir(inner) and (os.sep in place or place in {".", ".."}):
             raise LoadError(
-                f"{place} is a folder.\n  Try:  microwsgi serve --app-dir {shown(inner)}   (its {' or '.join(FILES)})"
+                f"{place} is a folder.\n  Try:  microwsgi serve --app-dir {relative(inner)}   (its {' or '.join(FILES)})"
             )
         if os.sep in place:
             raise LoadError(

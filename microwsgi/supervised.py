@@ -17,7 +17,6 @@ from functools import partial
 from importlib import import_module
 
 from microwsgi.devtools.livereload import LiveReload
-from microwsgi.diagnosis import shown
 from microwsgi.errors import LoadError, UsageError
 from microwsgi.imports import Codes, Imports
 from microwsgi.loader import load_named
@@ -50,6 +49,7 @@ from microwsgi.serving import (
     still_running,
     waited_for,
 )
+from microwsgi.source import relative
 
 ELSEWHERE = b"The application can't be loaded; the server's terminal says why.\n"
 NAMED = 3
@@ -241,4 +241,4 @@ class Terminal(Notices):
 def named(paths: list[str]) -> str:
     """Files as a person would type them."""
     more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    return ", ".join(shown(path) for path in paths[:NAMED]) + more
+    return ", ".join(relative(path) for path in paths[:NAMED]) + more

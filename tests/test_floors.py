@@ -34,14 +34,15 @@ EDGE = {
 BELOW = {
     "errors": set[str](),
     "later": set[str](),
+    "source": set[str](),
     "options": {"errors", "later"},
     "wire": {"errors", "options"},
-    "server": {"errors", "later", "options", "wire"},
+    "server": {"errors", "later", "options", "source", "wire"},
     "tls": {"errors", "options", "wire", "server"},
     "prefork": {"errors", "options", "server"},
     "daemon": {"errors", "options"},
-    "framework": {"errors"},
-    "devtools": {"errors", "framework"},
+    "framework": {"errors", "source"},
+    "devtools": {"errors", "framework", "source"},
 }
 BELOW |= {name: {*BELOW, *EDGE} for name in EDGE}
 """Each floor, and those that it may import; it may import itself too."""

@@ -22,12 +22,13 @@ from typing import Any, NamedTuple
 from wsgiref.validate import WSGIWarning
 
 from microwsgi.commands.stack import LIMIT, ours, running, say
-from microwsgi.devtools.lint import FAULT, NOTE, Finding, Lint, definition
+from microwsgi.devtools.lint import FAULT, NOTE, Finding, Lint
 from microwsgi.devtools.tracer import Tracer
 from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import BY_NAME, Options
 from microwsgi.serving import counted
+from microwsgi.source import source_location
 
 WIDTH = 80
 """Columns of the report."""
@@ -252,7 +253,7 @@ def checked(application: Any, paths: list[str]) -> tuple[dict[Finding, list[str]
     found: dict[Finding, list[str]] = {}
     for number, findings in sorted(lint.findings.items(), key=lambda each: int(each[0] or 0)):
         for finding in findings:
-            placed = finding._replace(where=finding.where or definition(application))
+            placed = finding._replace(where=finding.where or source_location(application))
             first = next((each for each in found if alike(each, placed)), placed)
             found.setdefault(first, []).append(checker.sent[int(number or 0)].name)
     return found, len(checker.sent)

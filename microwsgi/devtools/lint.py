@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from types import CodeType
 from typing import Any, NamedTuple
 from wsgiref.validate import validator
 
@@ -73,7 +72,7 @@ class Lint:
             try:
                 write = start_response(status, response.typed(status, headers), *more)
             except (AssertionError, ApplicationError, IndexError, ValueError) as error:
-                self.record_exception(number, error, source_location(capture()))
+                self.record_exception(number, error, innermost_location(capture()))
                 raise
             response.begin(status, headers)
             return response.counting(write)
@@ -91,10 +90,10 @@ class Lint:
         """Keep what this thread's calls say of the request that it has just run."""
         thread = threading.get_ident()
         if maker := self.tracer.maker(thread):
-            self.makers[number] = source_location([maker.function])
+            self.makers[number] = innermost_location([maker.function])
         for call in self.tracer.all(thread):
             if call.raised:
-                self.raisers[number] = source_location([call.function._replace(line=call.raised)])
+                self.raisers[number] = innermost_location([call.function._replace(line=call.raised)])
 
     def note(self, number: str, finding: Finding) -> None:
         """File a finding, once."""
@@ -105,7 +104,7 @@ class Lint:
     def record_exception(self, number: str, error: BaseException, where: str = "") -> None:
         """File what was raised: by the validator, or by the application."""
         frames = traceback_frames(error.__traceback__)
-        where = where or source_location(frames)
+        where = where or innermost_location(frames)
         text = str(error).replace("\n", " ")
         if frames[-1:] and frames[-1].module == "wsgiref.validate":
             rule = next(frame.function for frame in reversed(frames) if frame.function != "assert_")
@@ -139,11 +138,11 @@ class ResponseCheck:
                 NOTE,
                 "RFC 9110 8.3",
                 f"Content-Type in a {status[:3]}, which has no content",
-                source_location(capture()),
+                innermost_location(capture()),
             )
             return others
         if not bodiless and len(others) == len(headers):
-            self.note(NOTE, "RFC 9110 8.3", "no Content-Type: the browser has to guess", source_location(capture()))
+            self.note(NOTE, "RFC 9110 8.3", "no Content-Type: the browser has to guess", innermost_location(capture()))
             return [*headers, ("Content-Type", "application/octet-stream")]
         return headers
 
@@ -233,7 +232,7 @@ class CheckedInput:
     def beyond(self, what: str) -> None:
         """Say so."""
         text = f"wsgi.input is read {what}; a server may wait for ever there (read up to CONTENT_LENGTH)"
-        self.note(FAULT, "PEP 3333", text, source_location(capture()))
+        self.note(FAULT, "PEP 3333", text, innermost_location(capture()))
 
     def took(self, data: bytes) -> bytes:
         """After each read."""
@@ -258,15 +257,9 @@ class CheckedInput:
             yield line
 
 
-def source_location(frames: list[Frame]) -> str:
+def innermost_location(frames: list[Frame]) -> str:
     """The innermost frame of yours, as file:line."""
     mine = [frame for frame in frames if frame.owner == YOURS]
     others = [frame for frame in frames if frame.owner != STDLIB and not frame.module.startswith("microwsgi.")]
     frame = next(reversed(mine or others), None)
     return f"{short_path(frame.file, os.getcwd())}:{frame.line}" if frame else ""
-
-
-def definition(application: Any) -> str:  # noqa: ANN401 - an application can be anything
-    """Where an application is defined, as file:line; nothing for what isn't a function and has none."""
-    code = getattr(application, "__code__", None) or getattr(type(application).__call__, "__code__", None)
-    return f"{short_path(code.co_filename, os.getcwd())}:{code.co_firstlineno}" if isinstance(code, CodeType) else ""

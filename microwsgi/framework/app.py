@@ -36,7 +36,8 @@ from microwsgi.framework.problems import answer
 from microwsgi.framework.request import Request
 from microwsgi.framework.routing import ANY, BELOW, CONVERTERS, PCHAR, Converter, Match, Pattern, Route, Router
 from microwsgi.framework.static import Folder
-from microwsgi.framework.views import check, name_of, redirect, response_of, source_location
+from microwsgi.framework.views import check, name_of, redirect, response_of
+from microwsgi.source import source_location
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110 5.6.2: what a method is."""

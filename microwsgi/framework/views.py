@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Iterator, Mapping
-from types import CodeType
 from typing import Any, get_type_hints
 from urllib.parse import quote, urlsplit
 
@@ -14,6 +12,7 @@ from webob import Response
 from microwsgi.errors import RouteError, ViewError
 from microwsgi.framework.routing import Pattern
 from microwsgi.framework.values import dump_json
+from microwsgi.source import code_of, source_location
 
 HTML, OCTETS, JSON = "text/html; charset=UTF-8", "application/octet-stream", "application/json"
 POSSIBLE = "a Response, str, bytes, dict, list, an iterator, or (one of these, status) or (..., status, headers)"
@@ -22,21 +21,6 @@ URL = ":/?#[]@!$&'()*+,;=%"
 LENGTHS = {2, 3}
 """Of such tuples."""
 NO_CONTENT, BODILESS = 204, {204, 304}
-
-
-def source_location(view: Callable[..., Any]) -> str:
-    """Return the file, relative to the current folder, and the line of a function: "app.py:12"."""
-    code = code_of(view)
-    if code is None:
-        return "built in"
-    path = os.path.relpath(code.co_filename) if os.path.isabs(code.co_filename) else code.co_filename
-    return f"{code.co_filename if path.startswith('..') else path}:{code.co_firstlineno}"
-
-
-def code_of(view: Callable[..., Any]) -> CodeType | None:
-    """Return the code object of a view; None if it is built in."""
-    code = getattr(inspect.unwrap(view), "__code__", None) or getattr(type(view).__call__, "__code__", None)
-    return code if isinstance(code, CodeType) else None
 
 
 def name_of(view: Callable[..., Any]) -> str:
