@@ -1,0 +1,35 @@
+"""Where a function is defined, for messages: `app.py:12`."""
+
+from __future__ import annotations
+
+import os
+from types import CodeType
+
+DEPTH = 50
+"""Decorators and partials that are looked through at most."""
+
+
+def code_of(function: object) -> CodeType | None:
+    """Return the code object of a function, a method, a decorated one, or an object with __call__; None if it is built in."""
+    for _ in range(DEPTH):
+        inner = getattr(function, "__wrapped__", None) or getattr(function, "func", None)  # functools.wraps, partial
+        if inner is None:
+            break
+        function = inner
+    for each in (function, getattr(type(function), "__call__", None)):  # noqa: B004 - the method, not whether there is one
+        code = getattr(each, "__code__", None)
+        if isinstance(code, CodeType):
+            return code
+    return None
+
+
+def source_location(function: object) -> str:
+    """Return the file and the line of a function: "app.py:12". The file is relative if it is below the current folder."""
+    code = code_of(function)
+    return f"{relative(code.co_filename)}:{code.co_firstlineno}" if code is not None else "built in"
+
+
+def relative(path: str) -> str:
+    """Return a path as short as it can be typed in the current folder."""
+    short = os.path.relpath(path) if os.path.isabs(path) else path
+    return path if short.startswith("..") else short
