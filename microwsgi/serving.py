@@ -179,6 +179,7 @@ def make(
 ) -> WSGIServer:
     """The server for an application, or for a handler class; a page for an exception listens to the livereload."""
     handler: type = WSGIRequestHandler
+    page_about = application
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
         handler, application = application, None
     server = WSGIServer(
@@ -194,7 +195,9 @@ def make(
         server.hosts = Hosts(options.allow_host)
     if options.debug:
         # Imported here: WebOb and what draws is for those alone who ask for it.
-        server.error_page = import_module("microwsgi.devtools.errorpage").ErrorPage(options.editor, livereload)
+        server.error_page = import_module("microwsgi.devtools.errorpage").ErrorPage(
+            options.editor, livereload, page_about
+        )
         server.more_environ = {"x-wsgiorg.throw_errors": True}
         server.timing = import_module("microwsgi.devtools.timing").server_timing
     return server

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from types import CodeType
 
+from microwsgi import later
+
 DEPTH = 50
 """Decorators and partials that are looked through at most."""
 
@@ -26,7 +28,17 @@ def code_of(function: object) -> CodeType | None:
 def source_location(function: object) -> str:
     """Return the file and the line of a function: "app.py:12". The file is relative if it is below the current folder."""
     code = code_of(function)
-    return f"{relative(code.co_filename)}:{code.co_firstlineno}" if code is not None else "built in"
+    return f"{relative(code.co_filename)}:{def_line(code)}" if code is not None else "built in"
+
+
+def def_line(code: CodeType) -> int:
+    """Return the line of a function's `def`: a code object has the line of the first decorator."""
+    lines = later.linecache.getlines(code.co_filename)
+    last = max((line for _, _, line in code.co_lines() if line), default=code.co_firstlineno)
+    for line in range(code.co_firstlineno, min(last, len(lines)) + 1):
+        if lines[line - 1].lstrip().startswith(("def ", "async def ", "class ")):
+            return line
+    return code.co_firstlineno
 
 
 def relative(path: str) -> str:

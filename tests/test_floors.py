@@ -34,7 +34,7 @@ EDGE = {
 BELOW = {
     "errors": set[str](),
     "later": set[str](),
-    "source": set[str](),
+    "source": {"later"},
     "options": {"errors", "later"},
     "wire": {"errors", "options"},
     "server": {"errors", "later", "options", "source", "wire"},

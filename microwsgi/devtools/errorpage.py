@@ -11,17 +11,28 @@ from __future__ import annotations
 import json
 import shlex
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from html import escape
+from itertools import groupby
 from urllib.parse import quote
 
 from webob.acceptparse import create_accept_header
 
 from microwsgi.devtools import render
-from microwsgi.devtools.exceptioninfo import HIDDEN, SECRET, ExceptionInfo, FrameInfo, exception_info, values_of
+from microwsgi.devtools.exceptioninfo import (
+    HIDDEN,
+    SECRET,
+    ExceptionInfo,
+    FrameInfo,
+    definition,
+    exception_info,
+    values_of,
+)
 from microwsgi.devtools.livereload import LiveReload
-from microwsgi.devtools.stack import YOURS, full_stack
+from microwsgi.devtools.stack import YOURS, file_owner, full_stack
+from microwsgi.errors import ApplicationError
+from microwsgi.source import code_of
 
 Environ = Mapping[str, object]
 Answer = tuple[list[tuple[str, str]], bytes]
@@ -38,7 +49,7 @@ EDITORS = {
 """What --editor knows by name; else it is such a text."""
 ORIGINS = (
     ("The request line", ("REQUEST_", "PATH_INFO", "QUERY_STRING", "SCRIPT_NAME", "SERVER_PROTOCOL", "RAW_URI")),
-    ("The client's fields", ("HTTP_", "CONTENT_")),
+    ("The header fields", ("HTTP_", "CONTENT_")),
     ("The connection", ("REMOTE_", "SERVER_NAME", "SERVER_PORT", "HTTPS", "SSL_", "wsgi.url_scheme")),
     ("The server", ("",)),
 )
@@ -55,9 +66,8 @@ TELL = (
 )
 UNLOADED = "The application can't be loaded"
 BEGINNING = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-ENDING = """\
-<p class="quiet">To look around where it failed, write breakpoint() there: the prompt comes in the server's terminal.
-This page is for this machine alone.</p>"""
+HINT = "To inspect the state where it failed, write breakpoint() there: the debugger's prompt opens in the server's terminal."
+ENDING = '<p class="quiet">{} Only this machine can see this page.</p>'
 STYLE = """\
 :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; --line: #8886; --mark: #e5484d40; --here: #e5484d1c }
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere }
@@ -72,24 +82,31 @@ summary { padding: .4rem .7rem; cursor: pointer } details pre { padding: .4rem .
 .here { background: var(--here) } mark { background: var(--mark); color: inherit; border-radius: .2rem }
 table { border-collapse: collapse; width: 100% }
 td { vertical-align: top; padding: .15rem .7rem; border-top: 1px solid var(--line) }
-td:first-child { width: 12rem; opacity: .8 } .group { margin-left: 1.5rem }
+td:first-child { width: 12rem; opacity: .8 }
+@media (max-width: 32rem) { td, td:first-child { display: block; width: auto } td + td { border: 0; padding-top: 0 } }
+.group { margin-left: 1.5rem }
+.others > summary { opacity: .7 } .others > details { margin: .4rem .7rem }
 h3 { font-size: .9rem; margin: 1rem 0 .2rem; opacity: .8 }
 """
 
 
 class ErrorPage:
-    """Makes the body that stands for an exception, and its headers; `editor` is a name of EDITORS or a template.
+    """Makes the headers and the body that describe an exception; `editor` is a name of EDITORS or a template.
 
     With `livereload`, a page that is open in a browser reloads when new code serves.
     """
 
-    def __init__(self, editor: str = "", livereload: LiveReload | None = None) -> None:
+    def __init__(self, editor: str = "", livereload: LiveReload | None = None, application: object = None) -> None:
         self.editor = EDITORS.get(editor, editor)
         self.livereload = livereload
+        self.application = application
 
     def __call__(self, error: BaseException, environ: Environ, number: str) -> Answer:
-        """The headers and the body; `number` is what the log has the traceback under."""
+        """Return the headers and the body. `number` identifies the traceback in the log."""
         info = exception_info(error)
+        code = code_of(self.application) if isinstance(error, ApplicationError) else None
+        if code is not None and file_owner(code.co_filename) == YOURS:
+            info.frames.append(definition(code))  # it has returned: no frame of it is on the traceback
         kind = wanted(environ)
         if kind == PLAIN:
             return answer(kind, as_text(info, number))
@@ -101,13 +118,13 @@ class ErrorPage:
             TELL,
             self.told(info),
             "<h2>The request</h2>",
-            f"<details><summary>As a command</summary><pre>{escape(as_curl(environ))}</pre></details>",
+            f"<details><summary>As a curl command</summary><pre>{escape(as_curl(environ))}</pre></details>",
             *(f"<h3>{origin}</h3>{table(values)}" for origin, values in request_of(environ)),
             f"<h2>From the socket to here: {escape(render.summary(full_stack(error)))}</h2>",
             render.html(full_stack(error)),
             "<h2>As text</h2>",
             f"<details><summary>To copy</summary><pre>{escape(as_text(info, number))}</pre></details>",
-            ENDING,
+            ENDING.format("" if isinstance(error, SyntaxError) else HINT),
         ]
         return self.page(info.kind, parts, self.script(AGAIN if environ.get("REQUEST_METHOD") == "GET" else SAVED))
 
@@ -115,17 +132,17 @@ class ErrorPage:
         """The same for an application that can't be loaded; `text` is what the terminal says. It comes again by itself."""
         kind = wanted(environ)
         if kind == PLAIN:
-            headers, body = answer(kind, f"{text}\n\nThis page comes again by itself when that is mended.\n")
+            headers, body = answer(kind, f"{text}\n\nThis page reloads by itself when a file is saved that fixes it.\n")
             return [*headers, ("Refresh", "1")], body
         if kind != HTML:
             return answer(kind, json.dumps({"title": UNLOADED, "status": 500, "detail": text}))
-        yours = [place for place in exception_info(error).frames if place.frame.owner == YOURS]
+        yours = [each for each in exception_info(error).frames if each.frame.owner == YOURS]
         parts = [
             '<noscript><meta http-equiv="refresh" content="1"></noscript>',
-            f'<h1>{UNLOADED}</h1><p class="quiet">This page comes again by itself when that is mended.</p>',
+            f'<h1>{UNLOADED}</h1><p class="quiet">This page reloads by itself when a file is saved that fixes it.</p>',
             f"<pre>{escape(text)}</pre>",
-            *(self.frame(place, opened=place is yours[-1]) for place in reversed(yours)),
-            ENDING,
+            *(self.frame(each, opened=each is yours[-1]) for each in reversed(yours)),
+            ENDING.format(""),
         ]
         return self.page(UNLOADED, parts, self.script(AGAIN, lost=SOON))
 
@@ -153,31 +170,40 @@ class ErrorPage:
 
     def told(self, info: ExceptionInfo) -> str:
         """One exception, and those that led to it."""
-        yours = [place for place in info.frames if place.frame.owner == YOURS]
-        innermost = yours[-1] if yours else info.frames[-1] if info.frames else None
+        main = main_frame(info)
         parts = [f'<p class="said">{escape(info.text)}</p>']
-        # The user's own innermost frame first: what is below it was called by it, and is mostly a library's.
-        parts += [self.frame(place, opened=place is innermost) for place in reversed(info.frames)]
+        if main is not None:
+            parts.append(self.frame(main, opened=True))
+        # The innermost frame of the user's code comes first: what it called, mostly a library, follows in a group.
+        for owned, group in groupby(reversed(info.frames), key=lambda each: each.frame.owner == YOURS):
+            frames = [each for each in group if each is not main]
+            notes = [f'<p class="quiet">... {escape(each.note)}</p>' if each.note else "" for each in frames]
+            drawn = [self.frame(each, opened=False) + note for each, note in zip(frames, notes, strict=True)]
+            if owned or not frames:
+                parts += drawn
+            else:
+                title = f"{counted_frames(frames)}"
+                parts.append(f'<details class="others"><summary>{escape(title)}</summary>{"".join(drawn)}</details>')
         for member in info.members:
             parts.append(f'<div class="group">{self.told(member)}</div>')
         for before, how in info.before:
             parts.append(f"<h2>{how} it: {escape(before.kind)}</h2>{self.told(before)}")
         return "\n".join(parts)
 
-    def frame(self, place: FrameInfo, *, opened: bool) -> str:
+    def frame(self, frame: FrameInfo, *, opened: bool) -> str:
         """A frame with its source and its values."""
-        where = escape(render.location(place.frame))
-        if self.editor and not place.frame.file.startswith("<"):
-            link = self.editor.format(file=quote(place.frame.file), line=place.frame.line)
+        where = escape(render.location(frame.frame))
+        if self.editor and not frame.frame.file.startswith("<"):
+            link = self.editor.format(file=quote(frame.frame.file), line=frame.frame.line)
             where = f'<a href="{escape(link)}">{where}</a>'
         source = "".join(
-            f'<div class="{"here" if line.number == place.frame.line else ""}"><i>{line.number}</i>{marked(line)}</div>'
-            for line in place.lines
+            f'<div class="{"here" if line.number == frame.frame.line else ""}"><i>{line.number}</i>{marked(line)}</div>'
+            for line in frame.lines
         )
         return (
-            f"<details{' open' if opened else ''}><summary><b>{escape(render.name(place.frame))}</b> "
-            f'<span class="place">{where} {escape(render.owner_name(place.frame))}</span></summary>'
-            f'<div class="source"><code>{source}</code></div>{table(place.values)}</details>'
+            f"<details{' open' if opened else ''}><summary><b>{escape(render.name(frame.frame))}</b> "
+            f'<span class="place">{where} {escape(render.owner_name(frame.frame))}</span></summary>'
+            f'<div class="source"><code>{source}</code></div>{table(frame.values)}</details>'
         )
 
 
@@ -219,9 +245,23 @@ def answer(kind: str, text: str) -> Answer:
 
 
 def as_text(info: ExceptionInfo, number: str) -> str:
-    """For a terminal: the same order as Python's own tracebacks."""
-    parts = [f"500 Internal Server Error ({number} in the log)\n", *text_lines(info)]
-    return "\n".join(parts) + "\n"
+    """Return the exception for a terminal: first where it was raised in the user's code, then a traceback in Python's order."""
+    main = main_frame(info)
+    where = f"{render.location(main.frame)}, in {render.name(main.frame)}: " if main is not None else ""
+    summary = f"{where}{info.text.splitlines()[0] if info.text else info.kind}"
+    return "\n".join([f"500 Internal Server Error ({number} in the log)", summary, "", *text_lines(info), ""])
+
+
+def main_frame(info: ExceptionInfo) -> FrameInfo | None:
+    """Return the innermost frame of the user's code, or else the innermost of all; None if there is no frame."""
+    yours = [each for each in info.frames if each.frame.owner == YOURS]
+    return yours[-1] if yours else info.frames[-1] if info.frames else None
+
+
+def counted_frames(frames: Sequence[FrameInfo]) -> str:
+    """Return how many frames there are, and of which packages: "3 frames of json, microwsgi"."""
+    owners = ", ".join(dict.fromkeys(render.package(each.frame) for each in frames))
+    return f"{len(frames)} frame{'' if len(frames) == 1 else 's'} of {owners}"
 
 
 def text_lines(info: ExceptionInfo) -> list[str]:
@@ -229,9 +269,15 @@ def text_lines(info: ExceptionInfo) -> list[str]:
     lines: list[str] = []
     for before, how in info.before:
         lines += [*text_lines(before), "", f"{how}:", ""]
-    for place in info.frames:
-        lines.append(f"  {render.location(place.frame)}, in {render.name(place.frame)}")
-        lines += [f"    {line.text.strip()}" for line in place.lines if line.number == place.frame.line]
+    for owned, group in groupby(info.frames, key=lambda each: each.frame.owner == YOURS):
+        frames = list(group)
+        if not owned:
+            lines.append(f"  ... {counted_frames(frames)}")
+            continue
+        for each in frames:
+            lines += [f"  ... {each.note}"] if each.note else []
+            lines.append(f"  {render.location(each.frame)}, in {render.name(each.frame)}")
+            lines += [f"    {line.text.strip()}" for line in each.lines if line.number == each.frame.line]
     lines.append(info.text)
     for member in info.members:
         lines += [f"  | {line}" for line in text_lines(member)]
@@ -240,7 +286,7 @@ def text_lines(info: ExceptionInfo) -> list[str]:
 
 def as_problem(info: ExceptionInfo, number: str) -> dict[str, object]:
     """RFC 9457."""
-    where = [f"{render.location(place.frame)} {render.name(place.frame)}" for place in info.frames]
+    where = [f"{render.location(each.frame)} {render.name(each.frame)}" for each in info.frames]
     return {"title": info.kind, "status": 500, "detail": info.text, "number": number, "frames": where}
 
 

@@ -9,11 +9,12 @@ import linecache
 import re
 import reprlib
 import traceback
-from collections.abc import Iterable, Mapping
-from types import TracebackType
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import CodeType, TracebackType
 from typing import NamedTuple
 
-from microwsgi.devtools.stack import Frame, make_frame
+from microwsgi.devtools.stack import YOURS, Frame, file_owner, fold, make_frame
+from microwsgi.source import def_line
 
 AROUND = 5
 """Source lines that are shown above and below."""
@@ -23,6 +24,8 @@ LONGEST = 2000
 """Characters of what an exception says, and of a source line."""
 MOST = 60
 """Frames of one traceback that are shown, and local values of one frame; of a recursion the ends are enough."""
+REMARK = re.compile(r"  # (?:type: |noqa|pragma: ).*")
+"""Comments for tools, which are not shown of code that is not the user's."""
 NAMES = r"passw|secret|token|api_?key|authorization|cookie|session|credential|private|signature"
 SECRET = re.compile(NAMES, re.IGNORECASE)
 GIVEN = re.compile(
@@ -89,6 +92,8 @@ class FrameInfo(NamedTuple):
     frame: Frame
     lines: list[Line]
     values: dict[str, str]
+    note: str = ""
+    """What was left out before it: the rounds of a recursion, the middle of a deep traceback."""
 
 
 class ExceptionInfo(NamedTuple):
@@ -116,7 +121,7 @@ def exception_info(error: BaseException, seen: set[int] | None = None) -> Except
     return ExceptionInfo(
         type(error).__qualname__,
         message_of(error),
-        list(frame_infos(error.__traceback__)),
+        [*frame_infos(error.__traceback__), *defined_frames(error)],
         before,
         [exception_info(each, seen) for each in members if is_new(each, seen)],
     )
@@ -145,23 +150,70 @@ def frame_infos(trace: TracebackType | None) -> Iterable[FrameInfo]:
     while trace:
         found.append(trace)
         trace = trace.tb_next
-    kept = found if len(found) <= MOST else [*found[: MOST // 2], *found[-MOST // 2 :]]
-    for each in kept:
+    shown = fold([(each.tb_frame.f_code, each.tb_lineno) for each in found])
+    if len(shown) > MOST:
+        left_out = len(shown) - MOST
+        index, _ = shown[-MOST // 2]
+        shown = [*shown[: MOST // 2], (index, f"{left_out} more calls"), *shown[-MOST // 2 + 1 :]]
+    for index, note in shown:
+        each = found[index]
         frame = make_frame(each.tb_frame, each.tb_lineno)
-        yield FrameInfo(frame, lines_of(each, frame), values_of(each.tb_frame.f_locals))
+        names = each.tb_frame.f_locals
+        if each.tb_frame.f_code.co_name == "<module>":  # of a module its own names, not __builtins__ and __spec__
+            names = {name: item for name, item in names.items() if not name.startswith("__")}
+        yield FrameInfo(frame, lines_of(each, frame), values_of(names), note)
+
+
+def defined_frames(error: BaseException) -> Iterator[FrameInfo]:
+    """Return the source that an exception is about, where no frame of the traceback is there.
+
+    For a SyntaxError that is the line, for an exception with a `code` object (ViewError) the function that has returned.
+    """
+    code = getattr(error, "code", None)
+    if isinstance(code, CodeType):
+        yield definition(code)
+    elif isinstance(error, SyntaxError) and error.filename and error.lineno:
+        frame = Frame("", "<module>", error.filename, error.lineno, file_owner(error.filename))
+        first, last = error.offset or 0, error.end_offset or 0
+        start = max(first - 1, 0)
+        end = last - 1 if last > first and error.end_lineno == error.lineno else len((error.text or "").rstrip())
+        span = start, max(end, start + 1)
+        lines = source_lines(frame, lambda number, _: span if number == frame.line else (0, 0))
+        yield FrameInfo(frame, lines, {})
+
+
+def definition(code: CodeType) -> FrameInfo:
+    """Return a function as a frame that stands at its `def`."""
+    linecache.checkcache(code.co_filename)
+    text = linecache.getlines(code.co_filename)
+    last = max((line for _, _, line in code.co_lines() if line), default=code.co_firstlineno)
+    frame = Frame("", code.co_qualname, code.co_filename, def_line(code), file_owner(code.co_filename))
+    lines = [
+        Line(number, text[number - 1].rstrip("\n")[:LONGEST])
+        for number in range(code.co_firstlineno, min(last, code.co_firstlineno + 4 * AROUND, len(text)) + 1)
+    ]
+    return FrameInfo(frame, lines, {})
 
 
 def lines_of(trace: TracebackType, frame: Frame) -> list[Line]:
-    """The source around a place, with what failed marked where Python knows it (PEP 657)."""
-    linecache.checkcache(frame.file)
-    text = linecache.getlines(frame.file, trace.tb_frame.f_globals)
+    """Return the source around a frame, with the columns that failed where Python knows them (PEP 657)."""
     positions = list(trace.tb_frame.f_code.co_positions())
     at = positions[trace.tb_lasti // 2] if 0 <= trace.tb_lasti // 2 < len(positions) else (None,) * 4
+    return source_lines(frame, lambda number, line: columns(line, number, at), trace.tb_frame.f_globals)
+
+
+def source_lines(
+    frame: Frame, mark: Callable[[int, str], tuple[int, int]], names: dict[str, object] | None = None
+) -> list[Line]:
+    """Return the source around a frame; `mark` returns the columns of a line that failed."""
+    linecache.checkcache(frame.file)
+    text = linecache.getlines(frame.file, names)
     lines = []
     for number in range(max(frame.line - AROUND, 1), min(frame.line + AROUND, len(text)) + 1):
         line = text[number - 1].rstrip("\n")[:LONGEST]
-        start, end = columns(line, number, at)
-        lines.append(Line(number, line, start, end))
+        if frame.owner != YOURS:
+            line = REMARK.sub("", line)
+        lines.append(Line(number, line, *mark(number, line)))
     return lines
 
 

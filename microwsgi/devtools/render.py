@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from microwsgi.devtools.stack import FRAMEWORK, SERVER, STDLIB, YOURS, Frame, short_path
+from microwsgi.devtools.stack import FRAMEWORK, SERVER, STDLIB, YOURS, Frame, fold, short_path
 
 WEBOB = "webob"
 """What a frame of WebOb is drawn as; it is a framework's otherwise."""
@@ -42,6 +42,12 @@ def owner_name(frame: Frame) -> str:
         return MEANINGS[frame.owner]
     package = frame.module.partition(".")[0]
     return os.path.basename(frame.file) if package == "__main__" else package  # an installer's script
+
+
+def package(frame: Frame) -> str:
+    """Return the top-level package of a frame; of a script its file."""
+    top = frame.module.partition(".")[0]
+    return os.path.basename(frame.file) if top in {"", "__main__"} else top
 
 
 def name(frame: Frame) -> str:
@@ -83,7 +89,10 @@ def text(frames: Sequence[Frame], *, width: int = 80, color: bool = False) -> st
     width = max(width, NARROW)
     owners = max((len(owner_name(frame)) for frame in frames), default=0)
     lines = []
-    for number, frame in enumerate(frames):
+    for number, note in fold(frames):
+        frame = frames[number]
+        if note:
+            lines.append(f"{'':<{owners}}  ... {note}")
         indent = min(number * STEP, number * STAIR // len(frames))
         room = width - owners - 2 - indent
         where = truncate_start(location(frame), max(room - len(name(frame)) - 2, room // 3))
@@ -163,7 +172,10 @@ STYLE = """\
 def html(frames: Sequence[Frame]) -> str:
     """A list of the frames, `<ol class="stack">`, the thread's first frame first; escaped, and for use with STYLE."""
     items = []
-    for number, frame in enumerate(frames):
+    for number, note in fold(frames):
+        frame = frames[number]
+        if note:
+            items.append(f'<li class="stdlib"><span class="whose">... {escape(note)}</span></li>')
         step = min(number, number * STAIR // STEP // len(frames))
         items.append(
             f'<li class="{kind(frame)}" style="--step:{step}"><b>{escape(name(frame))}</b>'

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import CodeType, FrameType, TracebackType
 from typing import NamedTuple
 
@@ -29,6 +29,12 @@ PACKAGES = {
     "django.core.servers": SERVER,
 }
 """Whose a module is, by its name or the nearest package above it. Any other installed package is a framework."""
+
+
+PERIOD = 8
+"""The longest sequence of calls that is recognised as a recursion."""
+ROUNDS = 4
+"""Rounds from which on a recursion is folded."""
 
 
 class Frame(NamedTuple):
@@ -66,6 +72,43 @@ def full_stack(error: BaseException) -> list[Frame]:
     return [*(capture(outside) if outside else ()), *traceback_frames(traceback)]
 
 
+def fold(keys: Sequence[object]) -> list[tuple[int, str]]:
+    """Return the indices of the calls to show, each with a note on the calls that were left out before it.
+
+    Of a recursion, that is a sequence of at most PERIOD calls which repeats, the first and the last round are shown. Python's
+    traceback folds a function that calls itself; here functions that call each other are folded as well.
+    """
+    shown: list[tuple[int, str]] = []
+    start = 0
+    while start < len(keys):
+        period, rounds = max(((each, repeats(keys, start, each)) for each in range(1, PERIOD + 1)), key=covered)
+        if rounds < ROUNDS:
+            shown.append((start, ""))
+            start += 1
+            continue
+        last = start + (rounds - 1) * period
+        shown += [(index, "") for index in range(start, start + period)]
+        what = "call" if period == 1 else f"{period} calls"
+        shown.append((last, f"the last {what} repeated {rounds - 2} more times"))
+        shown += [(index, "") for index in range(last + 1, last + period)]
+        start = last + period
+    return shown
+
+
+def covered(found: tuple[int, int]) -> tuple[int, int]:
+    """Order repetitions: the longest first, of several the one with the shortest period."""
+    period, rounds = found
+    return (period * rounds if rounds >= ROUNDS else 0, -period)
+
+
+def repeats(keys: Sequence[object], start: int, period: int) -> int:
+    """Return how many times the next `period` keys follow each other."""
+    end = start + period
+    while end < len(keys) and keys[end] == keys[end - period]:
+        end += 1
+    return (end - start) // period
+
+
 def callers(frame: FrameType | None) -> Iterator[FrameType]:
     """The frame, its caller, and so on to the thread's first."""
     while frame:
@@ -88,7 +131,11 @@ def owner(module: str, code: CodeType) -> str:
         if name in PACKAGES:
             return PACKAGES[name]
         name = name.rpartition(".")[0]
-    file = code.co_filename
+    return file_owner(code.co_filename)
+
+
+def file_owner(file: str) -> str:
+    """Return whose code a file is, by its place."""
     if file.startswith(INSTALLED):
         return FRAMEWORK
     if file.startswith(LIBRARY):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from microwsgi.devtools.exceptioninfo import CAUSED, DURING, HIDDEN, ExceptionInfo, exception_info
+from microwsgi.devtools.stack import fold
 
 
 def caught(function: Callable[[], object]) -> ExceptionInfo:
@@ -201,11 +202,51 @@ def test_notes_are_part_of_what_it_says() -> None:
     assert caught(fail).text == "ValueError: a\na note"
 
 
-def test_a_recursion_is_shown_by_its_ends() -> None:
-    def fail() -> None:
-        fail()
+def test_a_recursion_is_shown_by_its_first_and_its_last_round() -> None:
+    def alone() -> None:
+        alone()
 
-    assert len(caught(fail).frames) == 60
+    def first() -> None:
+        second()
+
+    def second() -> None:
+        first()
+
+    def deep() -> None:  # no recursion: a thousand functions would be as deep
+        left = 100
+        source = "def call0():\n  raise ValueError\n"
+        for number in range(left):
+            source += f"def call{number + 1}():\n  call{number}()\n"
+        names: dict[str, Any] = {}
+        exec(source, names)  # noqa: S102 - ours
+        names[f"call{left}"]()
+
+    for function, most, note in (
+        (alone, 4, "the last call repeated"),
+        (first, 7, "the last 2 calls repeated"),
+        (deep, 60, "43 more calls"),
+    ):
+        frames = caught(function).frames
+        assert len(frames) <= most, function
+        assert [each.note for each in frames if note in each.note], (function, [each.note for each in frames])
+
+
+def test_folded_calls_are_counted() -> None:
+    for keys, expected in (
+        ("", []),
+        ("abc", [(0, ""), (1, ""), (2, "")]),
+        ("aaa", [(0, ""), (1, ""), (2, "")]),
+        ("xaaaaay", [(0, ""), (1, ""), (5, "the last call repeated 3 more times"), (6, "")]),
+        ("ababababa", [(0, ""), (1, ""), (6, "the last 2 calls repeated 2 more times"), (7, ""), (8, "")]),
+    ):
+        assert fold(keys) == expected, keys
+
+
+def test_the_names_of_a_module_are_its_own() -> None:
+    def fail() -> None:
+        exec(compile("value = 1\nraise ValueError", "module.py", "exec"), {"__name__": "module"})  # noqa: S102 - ours
+
+    assert caught(fail).frames[-1].values == {"value": "1"}
 
 
 def test_an_exception_whose_str_fails_is_told() -> None:
