@@ -187,9 +187,10 @@ def make(
         # Imported here: WebOb and the drawing code are only for those who ask for them.
         error_page = import_module("microwsgi.devtools.errorpage").ErrorPage(options.editor, livereload, page_about)
         timing = import_module("microwsgi.devtools.timing").server_timing
-    environ: dict[str, object] = {"x-wsgiorg.throw_errors": True} if options.debug else {}
-    if options.allow_host:
-        environ["microwsgi.allow_host"] = options.allow_host  # for the framework's guard against cross-site requests
+    # The names are for the framework's guard against cross-site requests: the server alone knows them.
+    environ: dict[str, object] = {"microwsgi.allow_host": options.allow_host}
+    if options.debug:
+        environ["x-wsgiorg.throw_errors"] = True
     some_hosts = "*" not in options.allow_host and (options.allow_host or loopback_only(listeners))
     return WSGIServer(
         options.addresses[0],
@@ -202,7 +203,7 @@ def make(
         hosts=Hosts(options.allow_host) if some_hosts else None,
         error_page=error_page,
         timing=timing,
-        more_environ=environ or None,
+        more_environ=environ,
     )
 
 
