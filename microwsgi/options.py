@@ -187,6 +187,7 @@ OPTIONS = (
     Option("Processes", "reload_exclude", (), names, "GLOB", "files and folders not to watch"),
     Option("Processes", "reload_poll", False, switch, "", "look at files, for folders of a network"),
     Option("Development", "debug", False, switch, "", "show exceptions to browsers on this machine"),
+    Option("Development", "load_error_page", False, switch, "", "after a bad save serve its error, not the old code"),
     Option("Development", "slow", 0.0, seconds, "SECONDS", "say where requests are that take longer"),
     Option("Development", "editor", "", str, "NAME", "link to vscode, pycharm, ... or x://{file}:{line}"),
     Option("Log", "access_log", "-", str, "FILE", "off, a file, or - for the terminal"),
@@ -295,6 +296,7 @@ class Options:
     log_format: str
     color: str
     debug: bool
+    load_error_page: bool
     slow: float
     editor: str
     traceback: bool

@@ -308,7 +308,7 @@ class Supervisor(Parent):
         """A child can't load the application."""
         if not self.up_to_date(child, message):
             return
-        if self.watch is not None and not self.useful():
+        if self.watch is not None and (self.options.load_error_page or not self.useful()):
             child.broken = True
             child.order("show")
         else:
@@ -324,7 +324,7 @@ class Supervisor(Parent):
             self.stop()
             return
         generation.failed = True
-        self.notices.failed(generation, text, serving=bool(self.useful()))
+        self.notices.failed(generation, text, serving=bool(self.useful()) and not self.options.load_error_page)
         if self.watch is None and len(self.serving()) < self.wanted:
             self.try_again()
 
