@@ -60,12 +60,8 @@ async def app(scope, receive, send):
         {body}
 """
 DJANGO = """\
-from django.conf import settings
-from django.core.management import execute_from_command_line
 from django.http import HttpResponse
 from django.urls import path
-
-settings.configure(DEBUG=True, ROOT_URLCONF="hello", ALLOWED_HOSTS=["*"], SECRET_KEY="x")
 
 
 def hello(request):
@@ -73,10 +69,15 @@ def hello(request):
 
 
 urlpatterns = [path("", hello)]
-
-if __name__ == "__main__":
-    execute_from_command_line()
 """
+MANAGE = """\
+from django.conf import settings
+from django.core.management import execute_from_command_line
+
+settings.configure(DEBUG=True, ROOT_URLCONF="{module}", ALLOWED_HOSTS=["*"], SECRET_KEY="x")
+execute_from_command_line()
+"""
+"""Django's manage.py and settings.py in one."""
 HANDLER = """\
 from http.server import HTTPServer, BaseHTTPRequestHandler
 
@@ -121,7 +122,7 @@ SERVERS = (
         'await send({"type": "http.response.body", "body": b"hello" + 1})',
     ),
     Server(
-        "runserver", ("python", "{module}.py", "runserver", "{port}"), "django", DJANGO,
+        "runserver", ("python", "manage.py", "runserver", "{port}"), "django", DJANGO,
         'return HttpResponse("hello")', 'HttpResponse("hello")', 'return HttpResponse("hello" + 1)',
     ),
     Server(
@@ -186,11 +187,10 @@ class Running:
             return f"no response ({type(error).__name__})"
         finally:
             client.close()
-        text = re.sub(r"(?s)<(script|style|title).*?</\1>", " ", body)
+        text = re.sub(r"(?s)<(script|style|title).*?</\1>|<p [^>]*hidden>.*?</p>", " ", body)
         text = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", text))).strip()
-        return (
-            f"{response.status}, {len(body)} characters: {text[:300]}" if text else f"{response.status}, an empty page"
-        )
+        text = clean(self, [text[:400]])[0][:300]
+        return f"{response.status}: {text}" if text else f"{response.status}, an empty page"
 
     def until_up(self) -> None:
         """Wait until it accepts connections, or has ended."""
@@ -216,6 +216,7 @@ def started(server: Server, body: str, *, module: str = "hello", port: int = 0, 
     """Write the application, start the server, end it."""
     folder = Path(tempfile.mkdtemp(prefix="mistakes-"))
     (folder / "hello.py").write_text(before + server.source.format(body=body))
+    (folder / "manage.py").write_text(MANAGE.format(module=module))
     running = Running(server, folder, port or free_port(), module)
     try:
         yield running
@@ -234,7 +235,7 @@ def free_port() -> int:
 
 
 def typo(server: Server) -> Seen:
-    """The module is called hello, and helo is typed."""
+    """The module is called hello, and helo is typed: on the command line, for Django as ROOT_URLCONF."""
     with started(server, server.right, module="helo") as running:
         printed = running.printed(quiet=2)
         running.until_up()
@@ -314,7 +315,7 @@ def clean(running: Running, lines: list[str]) -> list[str]:
         for path in (os.path.realpath(running.folder), str(running.folder)):
             text = text.replace(path, "~/project")
         text = re.sub(r"(?<![\w.~])(/[\w.+-]+)+/(site-packages|lib/python3\.\d+)/", r".../", text)
-        text = text.replace(str(Path(__file__).parents[1]), "...").replace(str(BIN), "~/venv/bin")
+        text = text.replace(str(BIN), "~/venv/bin").replace(str(Path(__file__).parents[1]), "...")
         text = text.replace(str(running.port), "8000").replace(sys.prefix, "~/venv").replace(sys.base_prefix, "...")
         text = re.sub(
             r"127\.0\.0\.1:\d{4,5}", lambda found: found[0] if "8000" in found[0] else "127.0.0.1:50000", text

@@ -94,7 +94,7 @@ def estimate(parts: tuple[str, ...], size: Size) -> dict[str, float]:
     """Return the seconds that each part takes, if all subjects are installed."""
     measurements = len(size.workloads) * (len(size.latency_subjects) + 1)
     seconds = {
-        "stacks": len(stacks.ALL) * 0.4,
+        "stacks": len(stacks.ALL) * 1.2,
         "latency": size.latency_rounds * (measurements * (size.latency_seconds + 0.25) + 4),
         "throughput": size.rounds * sum(len(throughput.ROWS[row].peers) for row in size.rows) * (size.seconds + 1.0),
     }

@@ -154,7 +154,7 @@ def without_machine(frame: Frame) -> Frame:
 
 
 def lines_of(server: Server) -> dict[str, Any] | None:
-    """The lines from the socket to the view, the middle of some tries; None where Python is older than 3.12."""
+    """The lines from the socket to the view, the middle of some tries; None if the view can't count them."""
     tries = []
     for _ in range(TRIES):
         status, _ = ask(server.port, "/arm")
