@@ -262,7 +262,7 @@ def asked(server: Server, body: str) -> Seen:
 
 
 def port_in_use(server: Server) -> Seen:
-    """Another server listens on the port: one of `python -m http.server`."""
+    """Another program listens on the port: here the one that starts the servers."""
     with (
         closing(socket.create_server(("127.0.0.1", 0))) as taken,
         started(server, server.right, port=taken.getsockname()[1]) as running,
@@ -326,12 +326,19 @@ def clean(running: Running, lines: list[str]) -> list[str]:
         )
         text = re.sub(r"\b\d\d:\d\d:\d\d\b", "TIME", text)
         text = re.sub(r"\b[0-9a-f]{8}\b", "1a2b3c4d", text)
+        text = re.sub(r"\bkill \d+", "kill 1234", re.sub(r"\d{5} is free|(?<=--port )\d{5}", free, text))
+        text = re.sub(r"\('127\.0\.0\.1', \d+\)", "('127.0.0.1', 50000)", text)
         text = re.sub(r"0x[0-9a-f]{6,}", "0x7f00", text)
         text = re.sub(r"\b\d{3}-\d{3}-\d{3}\b", "123-456-789", text)
         text = re.sub(r"after \d+ ms", "after 20 ms", text)
         text = re.sub(r"(?<=\" )(\d{3}) (\d+) \"-\" \"-\" \d+$", r"\1 \2", text)
         found.append(text.rstrip())
     return found
+
+
+def free(found: re.Match[str]) -> str:
+    """Replace a free port."""
+    return re.sub(r"\d+", "8001", found[0])
 
 
 def shown(seen: Seen) -> str:

@@ -57,9 +57,18 @@ def answer(error: exc.HTTPException, request: Request) -> Response:
     routes = vars(error).get("routes", [])  # of a 404 where somebody develops
     if kind == HTML:
         rows = "".join(f"<li>{escape(methods)} {link(request, methods, text)}" for methods, text in routes)
-        body = PAGE.format(title=escape(error.status), detail=escape(detail)) + (rows and f"<ul>{rows}</ul>\n")
+        body = PAGE.format(title=escape(error.status), detail=escape(detail)) + (
+            rows and f"<p>The routes of this application:\n<ul>{rows}</ul>\n"
+        )
     elif kind == PLAIN:
-        body = "\n".join([f"{error.status}\n\n{detail}", *(f"  {methods} {text}" for methods, text in routes), ""])
+        body = "\n".join(
+            [
+                f"{error.status}\n\n{detail}",
+                *(["The routes of this application:"] if routes else []),
+                *(f"  {methods} {text}" for methods, text in routes),
+                "",
+            ]
+        )
     else:
         problem = {"title": error.title, "status": error.code, "detail": detail, **vars(error).get("members", {})}
         return complete(dump_json(problem), PROBLEM, error)
