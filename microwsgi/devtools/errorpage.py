@@ -36,7 +36,7 @@ from microwsgi.source import code_of
 
 Environ = Mapping[str, object]
 Answer = tuple[list[tuple[str, str]], bytes]
-"""Headers and a body."""
+"""The headers and the body."""
 
 PLAIN, HTML, PROBLEM, JSON = "text/plain", "text/html", "application/problem+json", "application/json"
 EDITORS = {
@@ -46,14 +46,14 @@ EDITORS = {
     "emacs": "org-protocol://open-file?file={file}&line={line}",
     "zed": "zed://file{file}:{line}",
 }
-"""What --editor knows by name; else it is such a text."""
+"""Templates of links by the names that --editor knows. Any other value of --editor is a template itself."""
 ORIGINS = (
     ("The request line", ("REQUEST_", "PATH_INFO", "QUERY_STRING", "SCRIPT_NAME", "SERVER_PROTOCOL", "RAW_URI")),
     ("The header fields", ("HTTP_", "CONTENT_")),
     ("The connection", ("REMOTE_", "SERVER_NAME", "SERVER_PORT", "HTTPS", "SSL_", "wsgi.url_scheme")),
     ("The server", ("",)),
 )
-"""Where keys of the environ are from, by how they begin."""
+"""The origins of the keys of an environ, by the beginning of the key."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
 LISTEN = """const news = new EventSource("http://127.0.0.1:%d");
 news.onmessage = () => { news.close(); %s };
@@ -129,7 +129,7 @@ class ErrorPage:
         return self.page(info.kind, parts, self.script(AGAIN if environ.get("REQUEST_METHOD") == "GET" else SAVED))
 
     def at_start(self, error: BaseException, text: str, environ: Environ) -> Answer:
-        """The same for an application that can't be loaded; `text` is what the terminal says. It comes again by itself."""
+        """Describe an application that can't be loaded; `text` is the message of the terminal. The page reloads by itself."""
         kind = wanted(environ)
         if kind == PLAIN:
             headers, body = answer(kind, f"{text}\n\nThis page reloads by itself when a file is saved that fixes it.\n")
@@ -147,17 +147,17 @@ class ErrorPage:
         return self.page(UNLOADED, parts, self.script(AGAIN, lost=SOON))
 
     def script(self, lit: str, *, lost: str = "") -> tuple[str, int]:
-        """What a page does when it is told that other code serves, or can't be told; and the port where it listens."""
+        """Return the script that runs `lit` when new code serves, or `lost` if it can't connect, and the port to connect to."""
         try:
             port = self.livereload.port if self.livereload is not None else 0
-        except OSError:  # there is none to be had: one presses F5, then
+        except OSError:  # no port is free: the page has to be reloaded by hand
             port = 0
         return (LISTEN % (port, lit, lost) if port else ""), port
 
     # --- The page -----------------------------------------------------------------------------------------------------
 
     def page(self, title: str, parts: list[str], script: tuple[str, int]) -> Answer:
-        """All of it, and the policy that lets it do nothing else than what it is to do."""
+        """Return the page with a Content-Security-Policy that allows its own script only."""
         code, port = script
         policy = POLICY
         if code:
@@ -169,7 +169,7 @@ class ErrorPage:
         return [*headers, ("Content-Security-Policy", policy)], body
 
     def told(self, info: ExceptionInfo) -> str:
-        """One exception, and those that led to it."""
+        """Return an exception as HTML, followed by its causes."""
         main = main_frame(info)
         parts = [f'<p class="said">{escape(info.text)}</p>']
         if main is not None:
@@ -191,7 +191,7 @@ class ErrorPage:
         return "\n".join(parts)
 
     def frame(self, frame: FrameInfo, *, opened: bool) -> str:
-        """A frame with its source and its values."""
+        """Return a frame as HTML, with its source and its local values."""
         where = escape(render.location(frame.frame))
         if self.editor and not frame.frame.file.startswith("<"):
             link = self.editor.format(file=quote(frame.frame.file), line=frame.frame.line)
@@ -208,7 +208,7 @@ class ErrorPage:
 
 
 def marked(line: tuple[int, str, int, int]) -> str:
-    """A source line as HTML."""
+    """Return a source line as HTML."""
     _, text, start, end = line
     if not start < end:
         return escape(text)
@@ -216,7 +216,7 @@ def marked(line: tuple[int, str, int, int]) -> str:
 
 
 def table(values: Mapping[str, str]) -> str:
-    """Names and values as HTML."""
+    """Return names and values as HTML."""
     return f"<table>{''.join(f'<tr><td>{escape(name)}<td>{escape(text)}' for name, text in values.items())}</table>"
 
 
@@ -224,13 +224,13 @@ def table(values: Mapping[str, str]) -> str:
 
 
 def wanted(environ: Environ) -> str:
-    """The type that a client likes best (RFC 9110 12.5.1); text for who does not mind."""
+    """Return the media type that the client prefers (RFC 9110 12.5.1); text if it has no preference."""
     accept = create_accept_header(str(environ.get("HTTP_ACCEPT", "*/*")))
     return next((offer for offer, _ in accept.acceptable_offers([PLAIN, HTML, PROBLEM, JSON])), PLAIN)
 
 
 def answer(kind: str, text: str) -> Answer:
-    """A body that nobody keeps."""
+    """Return a response that must not be cached."""
     kind = PROBLEM if kind == JSON else f"{kind}; charset=utf-8" if kind in {PLAIN, HTML} else kind
     headers = [
         ("Content-Type", kind),
@@ -245,7 +245,7 @@ def answer(kind: str, text: str) -> Answer:
 
 
 def as_text(info: ExceptionInfo, number: str) -> str:
-    """Return the exception for a terminal: first where it was raised in the user's code, then a traceback in Python's order."""
+    """Return the exception as text: first the line of the user's code, then a traceback in Python's order."""
     main = main_frame(info)
     where = f"{render.location(main.frame)}, in {render.name(main.frame)}: " if main is not None else ""
     summary = f"{where}{info.text.splitlines()[0] if info.text else info.kind}"
@@ -265,7 +265,7 @@ def counted_frames(frames: Sequence[FrameInfo]) -> str:
 
 
 def text_lines(info: ExceptionInfo) -> list[str]:
-    """An exception, those that led to it first."""
+    """Return the lines for an exception, after those for its causes."""
     lines: list[str] = []
     for before, how in info.before:
         lines += [*text_lines(before), "", f"{how}:", ""]
@@ -285,13 +285,13 @@ def text_lines(info: ExceptionInfo) -> list[str]:
 
 
 def as_problem(info: ExceptionInfo, number: str) -> dict[str, object]:
-    """RFC 9457."""
+    """Return a problem document (RFC 9457)."""
     where = [f"{render.location(each.frame)} {render.name(each.frame)}" for each in info.frames]
     return {"title": info.kind, "status": 500, "detail": info.text, "number": number, "frames": where}
 
 
 def request_of(environ: Environ) -> Iterator[tuple[str, dict[str, str]]]:
-    """The environ by where its keys are from, secrets hidden."""
+    """Return the environ by the origin of its keys, without secrets."""
     left = dict(environ)
     for origin, begins in ORIGINS:
         theirs = {key: left.pop(key) for key in sorted(left) if key.startswith(begins)}
@@ -300,7 +300,7 @@ def request_of(environ: Environ) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def as_curl(environ: Environ) -> str:
-    """A command that asks for the same, but for the body, which has been read, and secrets."""
+    """Return a command that repeats the request, without its body, which has been read, and without secrets."""
     scheme, host = (
         environ.get("wsgi.url_scheme", "http"),
         environ.get("HTTP_HOST", environ.get("SERVER_NAME", "localhost")),

@@ -1,6 +1,6 @@
-"""An exception as values: what was raised, where, with which local values, because of what.
+"""An exception as values: type, message, frames with source and local values, causes.
 
-Values first: `microwsgi.devtools.errorpage` draws them. Nothing here keeps a frame, or what was in one, alive.
+`microwsgi.devtools.errorpage` renders them. They keep no frame, and no object of a frame, alive.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from microwsgi.devtools.stack import YOURS, Frame, file_owner, fold, make_frame
 from microwsgi.source import def_line
 
 AROUND = 5
-"""Source lines that are shown above and below."""
+"""The number of source lines that are shown above and below."""
 FOLLOWED = 50
-"""Exceptions that are shown: one, its causes, and members of groups; each of them once, since they can lead in circles."""
+"""The number of exceptions that are shown: one, its causes, the members of groups. Each is shown once: there may be cycles."""
 LONGEST = 2000
-"""Characters of what an exception says, and of a source line."""
+"""The length of a message or a source line that is shown."""
 MOST = 60
-"""Frames of one traceback that are shown, and local values of one frame; of a recursion the ends are enough."""
+"""The number of frames of a traceback, and of local values of a frame, that are shown."""
 REMARK = re.compile(r"  # (?:type: |noqa|pragma: ).*")
 """Comments for tools, which are not shown of code that is not the user's."""
 NAMES = r"passw|secret|token|api_?key|authorization|cookie|session|credential|private|signature"
@@ -33,13 +33,13 @@ GIVEN = re.compile(
     r"""(?:[bu]?'(?:[^'\\]|\\.)*'?|[bu]?"(?:[^"\\]|\\.)*"?|[^\s'"&;,(){}\[\]][^'"&;,){}\]]*)""",
     re.IGNORECASE,
 )
-"""A value behind such a name within a text: a field of a dataclass's repr, of a list of pairs, of a query."""
+"""A value behind the name of a secret within a text: in a dataclass's repr, in a list of pairs, in a query."""
 HIDDEN = "(hidden: its name says that it is a secret)"
 CAUSED, DURING = "This was the cause of", "While this was handled, there came"
 
 
 class Shown(reprlib.Repr):
-    """repr, of bounded size, that survives what objects do in theirs; values of a mapping whose names say so are hidden."""
+    """repr of bounded size, also for objects whose __repr__ raises. Values with the name of a secret are hidden."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Shown(reprlib.Repr):
         self.maxlevel = 3
 
     def repr_dict(self, x: Mapping[object, object], level: int) -> str:
-        """As reprlib's, but for secrets."""
+        """Format a mapping as reprlib does, without secrets."""
         if level <= 0:
             return "{...}"
         pairs = list(x.items())[: self.maxdict]
@@ -59,15 +59,15 @@ class Shown(reprlib.Repr):
         return "{" + ", ".join([*inside, *(["..."] if len(x) > len(pairs) else [])]) + "}"
 
     def repr_bytes(self, x: bytes, level: int) -> str:  # noqa: ARG002 - reprlib's signature
-        """Without making a text of all of a long one."""
+        """Format bytes without formatting all of a long value."""
         return repr(x) if len(x) <= self.maxother else f"{x[: self.maxother // 2]!r}... ({len(x)} bytes)"
 
     def repr_str(self, x: str, level: int) -> str:  # noqa: ARG002 - reprlib's signature
-        """From its beginning, and not its end, too, as reprlib's: a name there may be cut off from its value."""
+        """Cut a str at its end, not in its middle as reprlib does: a secret's name could be cut off from its value."""
         return repr(x) if len(x) <= self.maxstring else f"{x[: self.maxstring]!r}... ({len(x)} characters)"
 
     def repr_instance(self, x: object, level: int) -> str:  # noqa: ARG002 - reprlib's signature
-        """Likewise; where it fails, what is around it is shown all the same."""
+        """Format any other object. If its __repr__ raises, the values around it are shown all the same."""
         try:
             return cut(repr(x), self.maxother)
         except Exception as error:  # noqa: BLE001 - somebody's __repr__ may do anything
@@ -78,7 +78,7 @@ shown = Shown()
 
 
 class Line(NamedTuple):
-    """A source line, and the columns in it that failed."""
+    """A source line, and the columns that failed."""
 
     number: int
     text: str
@@ -97,18 +97,18 @@ class FrameInfo(NamedTuple):
 
 
 class ExceptionInfo(NamedTuple):
-    """An exception. `before` are those that led to it, each with how; `members` are a group's."""
+    """An exception. `before` are its causes, each with its relation; `members` are the exceptions of a group."""
 
     kind: str
     text: str
-    """What it says, with its notes, as a terminal shows it."""
+    """The message with its notes, as a terminal shows it."""
     frames: list[FrameInfo]
     before: list[tuple[ExceptionInfo, str]]
     members: list[ExceptionInfo]
 
 
 def exception_info(error: BaseException, seen: set[int] | None = None) -> ExceptionInfo:
-    """An exception as values; `seen` are those that are shown already."""
+    """Return an exception as values; `seen` are the exceptions that are shown already."""
     seen = set() if seen is None else seen
     seen.add(id(error))
     before: list[tuple[ExceptionInfo, str]] = []
@@ -128,24 +128,24 @@ def exception_info(error: BaseException, seen: set[int] | None = None) -> Except
 
 
 def is_new(error: BaseException, seen: set[int]) -> bool:
-    """Whether an exception is still to be shown."""
+    """Return whether an exception is still to be shown."""
     return id(error) not in seen and len(seen) < FOLLOWED
 
 
 def message_of(error: BaseException) -> str:
-    """What it says, as a terminal would, with what was probably meant; an exception whose __str__ fails says that."""
-    # Without frames, but with the traceback: the names in it are those that may have been meant.
+    """Return the message as a terminal shows it, with Python's suggestions; also if __str__ raises."""
+    # Without frames, but with the traceback: Python searches its local names for suggestions.
     told = traceback.TracebackException(type(error), error, error.__traceback__, limit=0, compact=True)
     return "\n".join(cut(line.rstrip("\n"), LONGEST) for line in list(told.format_exception_only())[:MOST]).strip()
 
 
 def cut(text: str, length: int) -> str:
-    """A text of bounded size, from its beginning."""
+    """Return the beginning of a text."""
     return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
 
 
 def frame_infos(trace: TracebackType | None) -> Iterable[FrameInfo]:
-    """The frames of a traceback, the one that raised last."""
+    """Return the frames of a traceback, the one that raised last."""
     found = []
     while trace:
         found.append(trace)
@@ -159,7 +159,7 @@ def frame_infos(trace: TracebackType | None) -> Iterable[FrameInfo]:
         each = found[index]
         frame = make_frame(each.tb_frame, each.tb_lineno)
         names = each.tb_frame.f_locals
-        if each.tb_frame.f_code.co_name == "<module>":  # of a module its own names, not __builtins__ and __spec__
+        if each.tb_frame.f_code.co_name == "<module>":  # only a module's own names, not __builtins__ and __spec__
             names = {name: item for name, item in names.items() if not name.startswith("__")}
         yield FrameInfo(frame, lines_of(each, frame), values_of(names), note)
 
@@ -218,7 +218,7 @@ def source_lines(
 
 
 def columns(line: str, number: int, at: tuple[int | None, ...]) -> tuple[int, int]:
-    """Which characters of a line failed; Python counts in octets of UTF-8."""
+    """Return the columns of a line that failed. Python counts bytes of UTF-8."""
     first, last, start, end = at
     if first is None or last is None or start is None or end is None or not first <= number <= last:
         return 0, 0
@@ -228,7 +228,7 @@ def columns(line: str, number: int, at: tuple[int | None, ...]) -> tuple[int, in
 
 
 def values_of(values: Mapping[str, object]) -> dict[str, str]:
-    """Local values as texts of bounded size."""
+    """Return local values as texts of bounded size."""
     found = {}
     for name, item in list(values.items())[:MOST]:
         if SECRET.search(name):
@@ -242,5 +242,5 @@ def values_of(values: Mapping[str, object]) -> dict[str, str]:
 
 
 def failing(item: object, error: BaseException) -> str:
-    """What is shown of a value whose repr can't be had."""
+    """Return the text for a value whose repr raises."""
     return f"({type(item).__name__}, whose repr raises {type(error).__name__})"

@@ -1,7 +1,7 @@
-"""The frames from the socket to the function, as values: who is on the stack, and whose each one is.
+"""The frames of a stack as values: function, location, and owner (library, server, framework or user).
 
-A request comes here from the function that wants to see its own stack, and from whoever caught an exception; drawings
-are made from what `capture` and `traceback_frames` return.
+`capture` returns the stack of the current thread, `traceback_frames` and `full_stack` that of an exception.
+`microwsgi.devtools.render` renders them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PACKAGES = {
     "werkzeug.serving": SERVER,
     "django.core.servers": SERVER,
 }
-"""Whose a module is, by its name or the nearest package above it. Any other installed package is a framework."""
+"""The owners of modules, by the module's name or the nearest package above it. Any other installed package is a framework."""
 
 
 PERIOD = 8
@@ -38,7 +38,7 @@ ROUNDS = 4
 
 
 class Frame(NamedTuple):
-    """One call that has not returned: `line` is where it stands, `owner` one of OWNERS."""
+    """A call that has not returned: `line` is the current line, `owner` one of OWNERS."""
 
     module: str
     function: str
@@ -48,13 +48,13 @@ class Frame(NamedTuple):
 
 
 def capture(innermost: FrameType | None = None) -> list[Frame]:
-    """The stack of this thread, the thread's first frame first, up to the caller or the frame that is given."""
+    """Return the stack of this thread, the thread's first frame first, up to the caller or the given frame."""
     frame = innermost or sys._getframe(1)  # noqa: SLF001 - what inspect.currentframe is, without importing inspect
     return [make_frame(each, each.f_lineno) for each in reversed(list(callers(frame)))]
 
 
 def traceback_frames(traceback: TracebackType | None) -> list[Frame]:
-    """The frames that a traceback prints: from the one that caught the exception to the one that raised it."""
+    """Return the frames that a traceback prints: from the frame that caught the exception to the one that raised it."""
     found = []
     while traceback:
         found.append(make_frame(traceback.tb_frame, traceback.tb_lineno))
@@ -63,9 +63,9 @@ def traceback_frames(traceback: TracebackType | None) -> list[Frame]:
 
 
 def full_stack(error: BaseException) -> list[Frame]:
-    """The stack as it was when an exception was raised: the thread's first frame first, the one that raised it last.
+    """Return the stack at the time when an exception was raised, the thread's first frame first.
 
-    To be called where the exception was caught: what is outside of there has not returned yet.
+    Call it where the exception was caught: the frames outside of that have not returned yet.
     """
     traceback = error.__traceback__
     outside = traceback.tb_frame.f_back if traceback else None
@@ -110,14 +110,14 @@ def repeats(keys: Sequence[object], start: int, period: int) -> int:
 
 
 def callers(frame: FrameType | None) -> Iterator[FrameType]:
-    """The frame, its caller, and so on to the thread's first."""
+    """Return the frame, its caller, and so on to the thread's first frame."""
     while frame:
         yield frame
         frame = frame.f_back
 
 
 def make_frame(frame: FrameType, line: int) -> Frame:
-    """A frame as a value, which keeps neither the frame nor its variables alive."""
+    """Return a frame as a value that keeps neither the frame nor its variables alive."""
     code, module = frame.f_code, str(frame.f_globals.get("__name__", "?"))
     if module == "__main__" and (spec := frame.f_globals.get("__spec__")):
         module = spec.name  # `python -m module`
@@ -125,7 +125,7 @@ def make_frame(frame: FrameType, line: int) -> Frame:
 
 
 def owner(module: str, code: CodeType) -> str:
-    """Whose code it is: what PACKAGES says, else what the file's place says."""
+    """Return the owner of code: by PACKAGES, else by the folder of the file."""
     name = module
     while name:
         if name in PACKAGES:
@@ -135,17 +135,17 @@ def owner(module: str, code: CodeType) -> str:
 
 
 def file_owner(file: str) -> str:
-    """Return whose code a file is, by its place."""
+    """Return the owner of a file by its folder."""
     if file.startswith(INSTALLED):
         return FRAMEWORK
     if file.startswith(LIBRARY):
         return STDLIB
-    # A console script was written by an installer for the package that it starts; servers have them.
+    # An installer writes console scripts; servers are started by them.
     return SERVER if os.path.dirname(file) == SCRIPTS else YOURS
 
 
 def short_path(file: str, root: str) -> str:
-    """A file as its reader names it: from the folder `root`, the installed packages or the standard library on."""
+    """Return a file relative to the folder `root`, to the installed packages or to the standard library."""
     for mark in (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}"):
         if mark in file:
             return file.rpartition(mark)[2]
@@ -154,7 +154,7 @@ def short_path(file: str, root: str) -> str:
 
 
 def places(*names: str) -> tuple[str, ...]:
-    """Directories of this interpreter, each with its separator at the end."""
+    """Return folders of this interpreter, each with a separator at its end."""
     paths = {sysconfig.get_path(name) for name in names}
     return tuple(os.path.join(each, "") for path in paths for each in (path, os.path.realpath(path)))
 

@@ -1,4 +1,4 @@
-"""Errors as the client likes to read them: a line of text, a small page, or a problem (RFC 9457)."""
+"""Errors as responses: text, a small page, or a problem document (RFC 9457), by the Accept field of the request."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def link(request: Request, methods: str, pattern: str) -> str:
 
 
 def answer(error: exc.HTTPException, request: Request) -> Response:
-    """An error as a response of the type that the request asks for; one with a body of its own, as it is."""
+    """Return the response to an error in the type that the client prefers; an error with a body of its own as it is."""
     if not isinstance(error, exc.HTTPError) or error.has_body:
         return error.wsgi_response
     detail = error.detail or " ".join(error.explanation.split())
     offers = [PLAIN, HTML, PROBLEM, JSON]
-    if request.content_type.endswith("json"):  # what sends JSON reads it, too, if it does not say otherwise
+    if request.content_type.endswith("json"):  # a client that sends JSON also reads it, unless it says otherwise
         offers = [PROBLEM, *offers]
     acceptable = request.accept.acceptable_offers(offers)
     kind = acceptable[0][0] if acceptable else PLAIN
-    routes = vars(error).get("routes", [])  # of a 404 where somebody develops
+    routes = vars(error).get("routes", [])  # with a 404 during development
     if kind == HTML:
         rows = "".join(f"<li>{escape(methods)} {link(request, methods, text)}" for methods, text in routes)
         body = PAGE.format(title=escape(error.status), detail=escape(detail)) + (

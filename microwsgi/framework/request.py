@@ -1,7 +1,7 @@
-"""WebOb's Request, with values of the type that a view wants, and with a 400 that says what was wrong where."""
+"""WebOb's Request with typed values. A missing or invalid value raises HTTPBadRequest with the reason."""
 
 # ruff: noqa: ANN401
-# A value has the type that the view asks for, or the one of its default.
+# A value has the type that the view asks for, or the type of its default.
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from microwsgi.framework.values import READERS, parse_json
 
 URLENCODED, MULTIPART = FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 FOREIGN = {*FORMS, "text/plain"}
-"""What a page of anybody's can have a browser send to us (the Fetch standard, 2.2.2): a JSON body is none of them."""
+"""Types of bodies that a form of any other site can send (Fetch standard, 2.2.2). None of them is accepted as JSON."""
 
 
 class Request(webob.Request):
-    """A request, and what an App adds to WebOb's.
+    """WebOb's Request with typed values, limits for bodies, and `url_for`.
 
-    `kind` is a type, or any function that raises ValueError for what it does not understand; a default of `...` means that the
-    value must be there. Sizes are in bytes; set others in a subclass (`app.request_class`), or in a view before it reads.
+    `kind` is a type, or a function that raises ValueError for invalid text. A value without a default (`...`) is required.
+    Limits are in bytes; change them in a subclass (`app.request_class`), or in a view before it reads the body.
     """
 
     body_size = 8 * 1024 * 1024
-    """The longest JSON, and the longest text of a form, since they are in memory."""
+    """The limit for JSON, and for all text fields of a form together, which are kept in memory."""
     file_size = 1024 * 1024 * 1024
-    """The longest file of a form."""
+    """The limit for one file of a form."""
     field_count = 1000
-    """The most fields of a form."""
+    """The limit for the number of fields of a form."""
     app: Any = None
 
     def __init__(self, environ: dict[str, Any], app: Any = None, **values: Any) -> None:
-        own = self.__dict__  # WebOb's __setattr__ costs more than all the rest
+        own = self.__dict__  # WebOb's __setattr__ takes longer than all the rest
         own["environ"], own["app"] = environ, app
         if values:
             super().__init__(environ, **values)
 
     def url_for(self, name: str, /, **values: object) -> str:
-        """A path to a route of the App, under the prefix that the App has in this request. Raises RouteError."""
+        """Return the path of a route of the App, with the prefix under which the App is mounted. Raises RouteError."""
         path: str = self.app.url_for(name, **values)
         return quote(self.script_name, safe=PCHAR + "/") + path
 
@@ -61,22 +61,22 @@ class Request(webob.Request):
     # --- Values -------------------------------------------------------------------------------------------------------
 
     def query(self, name: str, kind: Callable[[str], Any] = str, default: Any = ...) -> Any:
-        """A value of the query. Raises HTTPBadRequest."""
+        """Return a value of the query. Raises HTTPBadRequest."""
         return converted(self.GET.get(name, ...), kind, default, f"{name} in the query")
 
     def form_value(self, name: str, kind: Callable[[str], Any] = str, default: Any = ...) -> Any:
-        """A value of the form. Raises HTTPBadRequest."""
+        """Return a value of the form. Raises HTTPBadRequest."""
         return converted(self.form.get(name, ...), kind, default, f"{name} in the form")
 
     def form_file(self, name: str, default: Any = ...) -> Any:
-        """A file of the form, as an Upload. Raises HTTPBadRequest."""
+        """Return a file of the form as an Upload. Raises HTTPBadRequest."""
         value = self.form.get(name, default)
         if value is ... or isinstance(value, str):
             raise HTTPBadRequest(f"{name} in the form is {'missing' if value is ... else 'no file'}.")
         return value
 
     def json_value(self, name: str, kind: Callable[[Any], Any] = str, default: Any = ...) -> Any:
-        """A value of the JSON object in the body: of this type, or made of a str. Raises HTTPBadRequest."""
+        """Return a value of the JSON object in the body. If `kind` is no JSON type, convert a str. Raises HTTPBadRequest."""
         what = f"{name} in the body"
         value = self.json_object.get(name, ...)
         if value is None and default is None:
@@ -96,7 +96,7 @@ class Request(webob.Request):
 
     @cached_property
     def json_object(self) -> dict[str, Any]:
-        """The JSON object in the body. Raises HTTPBadRequest, also where it is anything else."""
+        """The JSON object in the body. Raises HTTPBadRequest if the body is anything else."""
         value = self.json
         if not isinstance(value, dict):
             raise HTTPBadRequest(f"The body is {json_type(value)}; it must be an object.")
@@ -104,7 +104,7 @@ class Request(webob.Request):
 
     @cached_property
     def form(self) -> MultiDict[str, Any]:
-        """The form's fields, each a str or an Upload; `getall` has all of one name. Raises HTTPBadRequest."""
+        """The fields of the form, each a str or an Upload; `getall` returns all of one name. Raises HTTPBadRequest."""
         if self.content_type == MULTIPART:
             return forms.multipart(
                 self.body_file,
@@ -118,21 +118,21 @@ class Request(webob.Request):
         return forms.urlencoded(self.read_body(), fields=self.field_count)
 
     def parts(self) -> Iterator[forms.Part]:
-        """The form's parts while they arrive; nothing of them is kept. Instead of `form`, not beside it."""
+        """Return the parts of the form while they arrive, without keeping them. Use this or `form`, not both."""
         if self.content_type != MULTIPART:
             raise HTTPUnsupportedMediaType(f"The body is {self.content_type or 'of no type'}; it must be {MULTIPART}.")
         return iter(forms.Multipart(self.body_file, self.environ["CONTENT_TYPE"]))
 
     def save(self, path: str, limit: int) -> int:
-        """Write the body to a file, which is there only when all of it is, and answer its size.
+        """Write the body to a file, which exists only once the body is complete. Return its size.
 
-        Raises HTTPRequestEntityTooLarge when it is longer than so many bytes.
+        Raises HTTPRequestEntityTooLarge if the body is longer than `limit` bytes.
         """
         blocks = iter(lambda: self.body_file.read(forms.BLOCK), b"")
         return forms.save(forms.limited(blocks, limit, "The body"), path)
 
     def read_body(self) -> bytes:
-        """The body, if it is no longer than `body_size`; WebOb's `body` and `text` have it as well."""
+        """Return the body. Raises HTTPRequestEntityTooLarge beyond `body_size`. WebOb's `body` returns it afterwards."""
         if (self.content_length or 0) > self.body_size:
             raise HTTPRequestEntityTooLarge(f"The body has more than {self.body_size} bytes.")
         if not self.is_body_seekable:
@@ -141,7 +141,7 @@ class Request(webob.Request):
         return self.body
 
     def read_json(self) -> Any:
-        """The body as JSON (RFC 8259). Raises HTTPBadRequest, which says where it is wrong."""
+        """Parse the body as JSON (RFC 8259). Raises HTTPBadRequest with the position of the error."""
         if self.content_type in FOREIGN:
             raise HTTPUnsupportedMediaType(f"The body is {self.content_type}; it must be application/json.")
         try:
@@ -167,12 +167,12 @@ JSON_TYPES: dict[Any, str] = {
 
 
 def json_type(value: object) -> str:
-    """What a value is in JSON's words."""
+    """Return the JSON name of a value's type."""
     return JSON_TYPES.get(type(value), "null")
 
 
 def converted(value: Any, kind: Callable[[str], Any], default: Any, what: str) -> Any:
-    """A value as a view wants it. Raises HTTPBadRequest."""
+    """Convert a value to the type that the view asks for. Raises HTTPBadRequest."""
     if value is ...:
         if default is ...:
             raise HTTPBadRequest(f"{what} is missing.")

@@ -1,4 +1,4 @@
-"""What a view is, checked where it is defined, and what it may return, made a Response."""
+"""Check a view when it is defined, and convert its return value to a Response."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from microwsgi.source import code_of, source_location
 HTML, OCTETS, JSON = "text/html; charset=UTF-8", "application/octet-stream", "application/json"
 POSSIBLE = "a Response, str, bytes, dict, list, an iterator, or (one of these, status) or (..., status, headers)"
 URL = ":/?#[]@!$&'()*+,;=%"
-"""RFC 3986 2: what a URL may have beside letters, digits and -._~; the rest, as that of an IRI, is quoted."""
+"""RFC 3986 2: characters of a URL beside letters, digits and -._~. All others are percent-encoded."""
 LENGTHS = {2, 3}
-"""Of such tuples."""
+"""The lengths of tuples that a view may return."""
 NO_CONTENT, BODILESS = 204, {204, 304}
 
 
 def name_of(view: Callable[..., Any]) -> str:
-    """A function's own name."""
+    """Return the name of a function, or of an object's class."""
     return getattr(view, "__name__", type(view).__name__)
 
 
 def describe(view: Callable[..., Any]) -> str:
-    """A view, in a message."""
+    """Return the name and the location of a view, for messages."""
     return f"the view {name_of(view)} ({source_location(view)})"
 
 
 def check(view: Callable[..., Any], pattern: Pattern) -> None:
-    """Raises RouteError for a view that can't be called with a request and the pattern's values."""
+    """Raise RouteError for a view that can't be called with a request and the parameters of the pattern."""
     if inspect.iscoroutinefunction(view):
         raise RouteError(f"{describe(view)} is async; WSGI calls functions.")
     parameters = list(inspect.signature(view).parameters.values())
@@ -52,7 +52,7 @@ def check(view: Callable[..., Any], pattern: Pattern) -> None:
             raise RouteError(f"{describe(view)} wants {name}, which {pattern.text} does not have.")
     try:
         hints = get_type_hints(view)
-    except (NameError, TypeError, AttributeError):  # names for type checkers only
+    except (NameError, TypeError, AttributeError):  # names that exist for type checkers only
         return
     for name, converter in pattern.converters.items():
         hint = hints.get(name, object)
@@ -63,7 +63,7 @@ def check(view: Callable[..., Any], pattern: Pattern) -> None:
 
 
 def response_of(result: object, view: Callable[..., Any], status: str | int | None = None) -> Response:
-    """What a view returned, as a Response; `status` is what it has unless the view says another. Raises ViewError."""
+    """Convert a view's return value to a Response. `status` is used unless the view returns one. Raises ViewError."""
     headers: Any = ()
     if type(result) is tuple and len(result) in LENGTHS:
         result, status, *more = result
@@ -94,12 +94,12 @@ def response_of(result: object, view: Callable[..., Any], status: str | int | No
 
 
 def complete(body: bytes, kind: str) -> Response:
-    """A response all of which is known; WebOb's own way to it takes twice as long."""
+    """Return a Response with a complete body. WebOb's own constructor takes twice as long."""
     return Response(headerlist=[("Content-Type", kind), ("Content-Length", str(len(body)))], app_iter=[body])
 
 
 def set_status(response: Response, status: str | int, view: Callable[..., Any]) -> None:
-    """Raises ViewError for what is no status."""
+    """Set the status. Raises ViewError for an invalid one."""
     try:
         response.status = status
     except (TypeError, ValueError, KeyError):
@@ -132,12 +132,14 @@ def encoded(text: str, view: Callable[..., Any]) -> bytes:
 
 
 class StreamedBody:
-    """A view's iterator as a body."""
+    """A view's iterator as the body of a response."""
 
     def __init__(self, chunks: Iterator[object], view: Callable[..., Any]) -> None:
         self.chunks = chunks
         self.view = view
-        first = next(chunks, "")  # the view's code up to its first chunk: it may still abort, or fail, with a response
+        first = next(
+            chunks, ""
+        )  # runs the view up to its first chunk: until then it may abort, or raise, with an ordinary error response
         self.type = HTML if isinstance(first, str) else OCTETS
         self.first: bytes | None = self.encoded(first)
 
@@ -151,7 +153,7 @@ class StreamedBody:
         return first
 
     def encoded(self, chunk: object) -> bytes:
-        """A chunk in bytes. Raises ViewError."""
+        """Return a chunk as bytes. Raises ViewError."""
         if isinstance(chunk, bytes):
             return chunk
         if isinstance(chunk, str):
@@ -162,13 +164,13 @@ class StreamedBody:
         )
 
     def close(self) -> None:
-        """Have the view's `finally` run, as PEP 3333 promises."""
+        """Close the view's generator, so that its `finally` runs (PEP 3333)."""
         if hasattr(self.chunks, "close"):
             self.chunks.close()
 
 
 class Redirect(Response):
-    """WebOb makes Location absolute with the host that the client named; here it stays as it is (RFC 9110 10.2.2)."""
+    """A redirect whose Location stays as it is (RFC 9110 10.2.2). WebOb would make it absolute with the client's Host."""
 
     def _abs_headerlist(self, environ: dict[str, Any]) -> list[tuple[str, str]]:  # noqa: ARG002 - WebOb's signature
         return self.headerlist
@@ -192,7 +194,7 @@ def redirect(location: str, status: int = 303, *, external: bool = False) -> Res
 
 
 def returns_none(view: Callable[..., Any]) -> bool:
-    """Whether a view says of itself that it returns nothing."""
+    """Return whether a view is annotated with `-> None`."""
     return getattr(inspect.unwrap(view), "__annotations__", {}).get("return", ...) in {None, "None"}
 
 
