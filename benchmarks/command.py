@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks [PART ...] [--fast]`."""
+"""The command line of `make bench` and `python -m benchmarks`: [PART ...] [--fast] and other options."""
 
 from __future__ import annotations
 
@@ -91,9 +91,8 @@ def main() -> int:
         report = Report(machine.facts(options.python))
         subjects = options.subjects.split(",") if options.subjects else None
         size, progress = sized(options, parts), Console(stderr=True)
-        progress.print(
-            f"{', '.join(parts)}: {plan.duration(sum(plan.estimate(parts, size).values()))}", highlight=False
-        )
+        estimate = plan.duration(sum(plan.estimate(parts, size).values()))
+        progress.print(f"{', '.join(parts)}: {estimate}", highlight=False)
         plan.measure(parts, size, options.python, report, progress, subjects=subjects)
     terminal.show(console, report)
     if old:

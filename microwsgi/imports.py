@@ -65,6 +65,8 @@ class Imports:
         `told` is called with each file that is read, and its digest, unless its code is known already.
         """
         self.told = told
+        # Processes that the application starts must not write .pyc files either: these could be stale after the next save.
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         as_ever = SourceFileLoader.get_code
 
         def get_code(loader: SourceFileLoader, fullname: str) -> CodeType | None:

@@ -214,7 +214,8 @@ def test_an_old_python_can_read_the_file() -> None:
     [
         (["serve", "--port", "0"], ["bin/microwsgi", "serve", "apps.echo:app", "--port", "0"]),
         (["serve", "hello:app", "--port", "0"], ["bin/microwsgi", "serve", "hello:app", "--port", "0"]),
-        (["test", "-k", "a or b"], ["python", "-m", "pytest", "-k", "a or b"]),
+        (["test", "-k", "a or b"], ["python", "-m", "pytest", *dev.PARALLEL, "-k", "a or b"]),
+        (["test-all", "-x"], ["python", "-m", "pytest", *dev.PARALLEL, "-m", "not soak", "-x"]),
         (["soak"], ["python", "-m", "pytest", "-m", "soak"]),
         (["bench", "stack"], ["python", "-m", "benchmarks", "stack"]),
     ],
@@ -291,6 +292,7 @@ def first_url(server: Running) -> str:
         raise
 
 
+@pytest.mark.slow
 def test_make_serve_in_a_clean_copy(clone: Path) -> None:
     """Installs, serves, and stops by Ctrl-C with exit code 0; the second time it only serves."""
     server = started(clone, need("make"), "--no-print-directory", f"PYTHON={dev.BASE}", "serve", "ARGS=--port 0")

@@ -63,6 +63,7 @@ def test_the_metadata_is_the_packages_own(wheel: Path) -> None:
     assert f"Version: {__version__}" in metadata
 
 
+@pytest.mark.slow
 def test_pytest_finds_the_fixtures_of_an_installed_wheel(wheel: Path, tmp_path: Path) -> None:
     """By the entry point: nobody names the plugin."""
     installed, project = tmp_path / "installed", tmp_path / "project"
@@ -92,6 +93,7 @@ def files(root: Path) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_the_sdist_can_be_tested_measured_and_run(sdist: Path) -> None:
     """The tests import the benchmarks, so one without the other is no use."""
     assert {path.name for path in sdist.iterdir()} == {
@@ -107,6 +109,7 @@ def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Pat
     assert contents(build("wheel", sdist, tmp_path)) == contents(wheel)
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_serves_an_application_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     environment, folder = tmp_path / "empty", tmp_path / "elsewhere"
     subprocess.run([dev.BASE, "-m", "venv", "--without-pip", environment], check=True)

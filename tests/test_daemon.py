@@ -161,7 +161,7 @@ def test_a_second_start_is_refused_with_the_pid(machine: Machine) -> None:
     assert machine.pids() == [pid]
 
 
-@pytest.mark.parametrize("left", ["", "999999\n", f"{os.getpid()}\n", "nonsense"])
+@pytest.mark.parametrize("left", ["", "999999\n", pytest.param(f"{os.getpid()}\n", id="the tests' pid"), "nonsense"])
 def test_a_stale_pid_file_is_no_obstacle_and_no_stranger_is_signalled(machine: Machine, left: str) -> None:
     """What a killed server leaves; a number that is another program's by now: here that of the tests themselves."""
     (machine.folder / "x.pid").write_text(left)
@@ -379,6 +379,7 @@ def test_reload_serves_new_code_or_says_why_not(machine: Machine) -> None:
     assert fetch(port)
 
 
+@pytest.mark.slow
 def test_reload_under_load_fails_no_request(machine: Machine) -> None:
     port = machine.start("--workers", "2")
     failures: list[object] = []

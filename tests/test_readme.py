@@ -13,7 +13,9 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.background import free_port
 from tests.running import LIMIT, ROOT, Running, python
+from tests.tables import Rows
 
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -82,9 +84,8 @@ def test_the_app_escapes(command: Callable[..., Running], tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("program", [SERVE, SERVER, ADAPTER], ids=["serve", "server", "adapter"])
 def test_the_programs_serve_it(program: str, folder: Path) -> None:
-    """As they are, but on another port: the one that a socket was given and has left."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    """As they are, but on another port."""
+    port = free_port()
     assert program.count("8000") == 1
     (folder / "program.py").write_text(program.replace("8000", str(port)))
     server = Running(python("program.py"), cwd=folder)
@@ -99,12 +100,16 @@ def test_the_programs_serve_it(program: str, folder: Path) -> None:
         server.end()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
-    assert [link for link in links if not (page.parent / link).exists()] == []
+def test_links_lead_somewhere() -> None:
+    with Rows() as rows:
+        for page in PAGES:
+            with rows(page.name):
+                links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+                assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_no_text_names_the_machine_it_was_written_on(page: Path) -> None:
-    assert not re.search(r"/(root|work)/", page.read_text())
+def test_no_text_names_the_machine_it_was_written_on() -> None:
+    with Rows() as rows:
+        for page in PAGES:
+            with rows(page.name):
+                assert not re.search(r"/(root|work)/", page.read_text())

@@ -197,6 +197,7 @@ def edit_under_load(command: Command, folder: Path, steps: int, seed: int, *opti
     assert len(load.answers) > steps / 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "options"),
     [(200, ()), (50, ("--workers", "2")), (15, ("--reload-poll",))],

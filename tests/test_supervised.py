@@ -179,6 +179,7 @@ def test_a_request_that_runs_is_finished_by_the_old_code(command: Command, folde
     assert running.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["kill", "Ctrl-C"])
 def test_a_request_without_end_is_told_of_and_ended_by_who_wants_that(command: Command, folder: Path, end: str) -> None:
     running = command("serve", "main", "-p", "0", "--reload", "--grace-time", "0.1", cwd=folder)

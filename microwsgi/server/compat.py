@@ -32,7 +32,8 @@ class Postponed:
 class HandlerFactory:
     """How instances of a handler class are made, and divided into requests."""
 
-    def __init__(self, given: Callable[..., BaseHTTPRequestHandler]) -> None:
+    def __init__(self, given: Callable[..., BaseHTTPRequestHandler], context: ServerContext) -> None:
+        self.context = context
         base: type[BaseHTTPRequestHandler] = given.func if isinstance(given, functools.partial) else given  # type: ignore[assignment]
         self.whole = base.handle is not BaseHTTPRequestHandler.handle
         """The class has its own `handle`, which can't be divided into requests."""
@@ -42,6 +43,10 @@ class HandlerFactory:
             self.make = type(base.__name__, (Postponed, base), {})
             if isinstance(given, functools.partial):
                 self.make = functools.partial(self.make, *given.args, **given.keywords)
+
+    def connect(self, transport: Transport, base: Environ) -> PlainConnection:  # noqa: ARG002 - of WSGI only
+        """Return the connection of a client."""
+        return PlainConnection(transport, self.context, self)
 
 
 class PlainConnection:
@@ -125,7 +130,7 @@ class PlainConnection:
             self.end()
             return
         self.requests += 1
-        self.started = self.context.now()
+        self.started = self.context.clock.now()
         self.transport.socket.settimeout(self.context.options.idle_time)
         try:
             if self.handler is None:
@@ -181,7 +186,7 @@ class PlainConnection:
         """The class reads them."""
         return State.QUEUED
 
-    table: Table = {
+    table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
         State.IDLE: Row(READ, on_bytes, close, close, yields=2, handoff=True),
         State.CLOSED: Row(0),
     }
@@ -195,7 +200,7 @@ class HandlerTransport(Transport):
     sends_files = False
 
     def __init__(self, owner: BaseHTTPRequestHandler, head: bytes, context: ServerContext) -> None:
-        super().__init__(owner.connection, owner.client_address, context.options, context.now)
+        super().__init__(owner.connection, owner.client_address, context.options, context.clock)
         owner.connection.setblocking(True)
         self.owner = owner
         self.head = head
@@ -242,7 +247,10 @@ class HandlerTransport(Transport):
 
 
 def wsgi(application: Application) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Make an application a method of a plain handler class, as in `do_GET = do_POST = wsgi(application)`.
+    """Return a method for a plain handler class that serves an application.
+
+    In the class body: `do_GET = do_POST = wsgi(application)`.
+
 
     The request that the class has parsed is written down again and parsed strictly, so the application meets the same environ,
     and the client the same refusals, as on our own server.
@@ -257,7 +265,7 @@ def wsgi(application: Application) -> Callable[[BaseHTTPRequestHandler], None]:
         threads = hasattr(self.server, "process_request_thread")  # socketserver.ThreadingMixIn's
         base: Environ = base_environ(self.connection.getsockname(), context.error_stream(), multithread=threads)
         transport = HandlerTransport(self, head, context)
-        connection = WSGIRequestHandler.connect(transport, context, base)
+        connection = WSGIRequestHandler.connect(context, transport, base)
         transport.attach(connection)
         connection.on_ready()
         while connection.state in OWNED or connection.state in {State.BODY, State.DISCARDING, State.FLUSHING}:

@@ -15,6 +15,7 @@ from microwsgi import later
 from microwsgi.options import Options
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.permits import ClientPermits
+from microwsgi.server.transport import Clock
 from microwsgi.wire.response import DateFields
 
 Application = Callable[..., Iterable[bytes]]
@@ -55,7 +56,7 @@ class ServerContext:
         self.error_page = error_page
         self.timing = timing
         self.date = DateFields()
-        self.clock: Callable[[], float] = time.monotonic
+        self.clock = Clock()
         self.can_suspend = False  # there is a loop that resumes suspended responses
         self.draining = False  # connections end with the response that they are at
         self.permits = ClientPermits(max(self.options.threads // 2, 1))
@@ -95,14 +96,6 @@ class ServerContext:
     def drain(self) -> None:
         """Let connections end with the response that they are at."""
         self.draining = True
-
-    def set_clock(self, clock: Callable[[], float]) -> None:
-        """Measure time limits by another clock."""
-        self.clock = clock
-
-    def now(self) -> float:
-        """Return the time by which limits are measured."""
-        return self.clock()
 
     def release_permit(self) -> None:
         """A thread no longer waits for a client: let the next connection that has to wait for its client run."""

@@ -1,15 +1,12 @@
-"""The environ of PEP 3333: the part that all requests to an address share, and the part of each request.
+"""The part of the environ of PEP 3333 that all requests to an address share; `Exchange.environ` adds the part of a request.
 
 Nothing of the process's own environment is in it: a page that prints its environ must not print secrets.
 """
 
 from __future__ import annotations
 
-from urllib.parse import unquote_to_bytes
 from wsgiref.util import FileWrapper
 
-from microwsgi.errors import MisdirectedRequest
-from microwsgi.wire.request import RequestHead, origin_form
 from microwsgi.wire.response import SERVER
 
 Environ = dict[str, object]
@@ -50,21 +47,3 @@ def base_environ(address: object, errors: object, *, multithread: bool) -> Envir
         # Keys of each request: a copy of a dict that has them already need not grow.
         **dict.fromkeys(PER_REQUEST),
     }
-
-
-def request_environ(base: Environ, head: RequestHead) -> Environ:
-    """Return a copy of the base with a parsed head. Raises MisdirectedRequest."""
-    target = head.target
-    path, _, query = target.partition("?") if target[0] == "/" else origin_form(target).partition("?")
-    if target[0] in "hH" and base["wsgi.url_scheme"] == "http" and target[:6].lower() == "https:":
-        raise MisdirectedRequest("An https resource is not served without TLS (RFC 9110 7.4).")
-    if "%" in path:  # PEP 3333: bytes as latin-1, whatever encoding the client meant
-        path = unquote_to_bytes(path).decode("latin-1")
-    environ = base.copy()
-    environ["REQUEST_METHOD"] = head.method
-    environ["PATH_INFO"] = path
-    environ["QUERY_STRING"] = query
-    environ["SERVER_PROTOCOL"] = head.version
-    environ["REQUEST_URI"] = environ["RAW_URI"] = target
-    environ.update(head.fields)
-    return environ

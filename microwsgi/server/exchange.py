@@ -19,6 +19,8 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
+from time import time
+from urllib.parse import unquote_to_bytes
 from wsgiref.util import FileWrapper
 
 from microwsgi.errors import (
@@ -26,14 +28,15 @@ from microwsgi.errors import (
     ApplicationError,
     ClientError,
     Disconnected,
+    MisdirectedRequest,
     TruncatedFile,
 )
 from microwsgi.server.context import ServerContext
-from microwsgi.server.environ import Environ, request_environ
+from microwsgi.server.environ import Environ
 from microwsgi.server.hosts import is_local
 from microwsgi.server.request_body import RequestBody
 from microwsgi.server.transport import FileRange, Transport
-from microwsgi.wire.request import RequestHead
+from microwsgi.wire.request import RequestHead, origin_form
 from microwsgi.wire.response import (
     LAST_CHUNK,
     Framing,
@@ -65,57 +68,44 @@ class Phase(IntEnum):
     DONE = 3
 
 
+# For the code that runs for each request, as in microwsgi.server.state.
+CALL, DONE = Phase.CALL, Phase.DONE
+NO_BODY = Framing.NO_BODY
+
+
 class Exchange:
     """A request with this head that arrived at the time `started`.
 
     `base` is the part of the environ that all requests on the connection share.
     """
 
-    __slots__ = (
-        "aborted",  # the response will not be completed
-        "answer",  # a whole response, which the connection sends
-        "base",
-        "body",  # of the request, if it has one
-        "close",  # the connection ends with this response
-        "context",
-        "detached",  # the application has taken the socket
-        "framing",  # of the response's body
-        "head",
-        "head_sent",  # some of the response has left
-        "iterable",  # what the application returned, until it was closed
-        "iterator",
-        "phase",
-        "reason",  # why the request was refused or the response aborted
-        "remaining",  # bytes of the body that Content-Length still promises
-        "response",  # status and headers of the application
-        "resume_in",  # the seconds after which a suspended response is resumed at the latest
-        "resumed",  # `resume` was called after the response was last suspended
-        "size",  # bytes of the response's body that were sent or wait to be sent
-        "started",
-        "status",
-        "suspended",  # the iterable has nothing to send until it is resumed
-        "transport",
-    )
+    iterator: Iterator[bytes]  # from `begin` on
+    remaining: int  # bytes of the body that Content-Length still promises, from `send_head` on
+    resume_in: float  # the seconds after which a suspended response is resumed at the latest, from `resume` on
 
     def __init__(
         self, context: ServerContext, transport: Transport, base: Environ, head: RequestHead, started: float
     ) -> None:
+        # Slots would be slower here: CPython specialises the creation of an object with a dict of up to thirty attributes.
         self.context = context
         self.transport = transport
         self.base = base
         self.head = head
-        self.started = started
-        self.phase = Phase.CALL
-        self.body: RequestBody | None = None
-        self.response: ResponseHead | None = None
-        self.answer: bytes | None = None
-        self.iterable: Iterable[bytes] | None = None
-        self.iterator = NOTHING
-        self.framing = Framing.NO_BODY
-        self.remaining = self.size = self.status = 0
-        self.resume_in = 0.0
-        self.head_sent = self.close = self.aborted = self.detached = self.suspended = self.resumed = False
-        self.reason = ""
+        self.started = started  # 0 when the log has its record
+        self.phase = CALL
+        self.body: RequestBody | None = None  # of the request
+        self.response: ResponseHead | None = None  # status and headers of the application
+        self.answer: bytes | None = None  # a whole response, which the connection sends
+        self.iterable: Iterable[bytes] | None = None  # what the application returned, until it was closed
+        self.framing = NO_BODY  # of the response's body
+        self.size = self.status = 0  # bytes of the response's body
+        self.head_sent = False  # some of the response has left, or is about to leave
+        self.close = False  # the connection ends with this response
+        self.aborted = False  # the response will not be completed
+        self.detached = False  # the application has taken the socket
+        self.suspended = False  # the iterable has nothing to send until it is resumed
+        self.resumed = False  # `resume` was called after the response was last suspended
+        self.reason = ""  # why the request was refused or the response aborted
 
     @property
     def requestline(self) -> str:
@@ -127,7 +117,19 @@ class Exchange:
     def environ(self) -> Environ:
         """Return the environ of PEP 3333, with the further keys that docs/environ.md describes. Raises ClientError."""
         head, fields = self.head, self.head.fields
-        environ = request_environ(self.base, head)
+        target = head.target
+        path, _, query = target.partition("?") if target[0] == "/" else origin_form(target).partition("?")
+        if target[0] in "hH" and self.base["wsgi.url_scheme"] == "http" and target[:6].lower() == "https:":
+            raise MisdirectedRequest("An https resource is not served without TLS (RFC 9110 7.4).")
+        if "%" in path:  # PEP 3333: bytes as latin-1, whatever encoding the client meant
+            path = unquote_to_bytes(path).decode("latin-1")
+        environ = self.base.copy()
+        environ["REQUEST_METHOD"] = head.method
+        environ["PATH_INFO"] = path
+        environ["QUERY_STRING"] = query
+        environ["SERVER_PROTOCOL"] = head.version
+        environ["REQUEST_URI"] = environ["RAW_URI"] = target
+        environ.update(fields)
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.transport.client
         environ["wsgi.early_hints"] = self.send_early_hints
         environ["microwsgi.socket"] = self.transport.socket
@@ -146,14 +148,18 @@ class Exchange:
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: tuple[object, ...] | None = None, /
     ) -> Callable[[bytes], object]:
-        """Check and keep status and headers, which leave with the first bytes of the body (PEP 3333)."""
+        """Check and keep status and headers, which leave with the first bytes of the body (PEP 3333).
+
+        The Exchange itself is the `write` callable that PEP 3333 asks for: hardly any application uses it, and a bound method
+        for each request would be 1 % of its cost.
+        """
         if exc_info is not None:
             if self.head_sent and isinstance(exc_info[1], BaseException):
                 raise exc_info[1].with_traceback(exc_info[2])  # type: ignore[arg-type]
         elif self.response is not None:
             raise ApplicationError("start_response was called a second time, without exc_info (PEP 3333).")
         self.response = response_head(status, headers)
-        return self.write_now
+        return self
 
     def send_early_hints(self, headers: list[tuple[str, str]]) -> None:
         """Send a 103 with these fields at once, to a client that understands it (RFC 8297 2, RFC 9110 15.2)."""
@@ -187,6 +193,7 @@ class Exchange:
     def begin(self, iterable: Iterable[bytes]) -> None:
         """Keep what has to be iterated and closed. A real file is sent here."""
         self.iterable = iterable
+        self.iterator = NOTHING
         self.phase = Phase.ITERATE
         if self.detached or (isinstance(iterable, FileWrapper) and self.send_file(iterable.filelike)):
             return
@@ -204,8 +211,8 @@ class Exchange:
         except TypeError as error:
             raise ApplicationError(self.body_fault(chunks)) from error
         data = self.send_head(len(body))
-        self.phase = Phase.DONE
-        if self.framing is Framing.NO_BODY:
+        self.phase = DONE
+        if self.framing is NO_BODY:
             self.answer = data
         elif len(body) != self.remaining:
             self.head_sent = False
@@ -234,7 +241,7 @@ class Exchange:
         if count <= 0 or not self.transport.sends_files:
             return False
         data = self.send_head(count)
-        if self.framing is Framing.NO_BODY:
+        if self.framing is NO_BODY:
             self.transport.write(data)
             return True
         part = FileRange(descriptor, offset, count, str(getattr(file, "name", "")))
@@ -264,7 +271,8 @@ class Exchange:
         self.status = response.code
         if self.context.draining or (self.body is not None and not self.body.response_begins()):
             self.close = True
-        more = self.context.date.tick()[response.missing]
+        date = self.context.date
+        more = (date.lines if date.until - 1 <= time() < date.until else date.tick())[response.missing]
         if self.context.timing is not None:
             more += self.context.timing(self)
         data, self.framing, self.remaining = encode_head(
@@ -283,7 +291,7 @@ class Exchange:
         self.suspended = False
         transport = self.transport
         data = b"" if self.head_sent else self.send_head(None)
-        if self.framing is Framing.NO_BODY:
+        if self.framing is NO_BODY:
             transport.write(data)
         elif self.framing is Framing.CHUNKED:
             self.size += len(chunk)
@@ -311,7 +319,7 @@ class Exchange:
             self.context.release_permit()
         return True
 
-    def write_now(self, chunk: bytes, /) -> None:
+    def __call__(self, chunk: bytes, /) -> None:
         """Send a chunk, and wait until the client has taken it: the `write` of PEP 3333, for applications without iterable."""
         if not self.write(chunk):
             self.transport.wait_until_sent()
@@ -356,7 +364,7 @@ class Exchange:
     def close_iterable(self) -> None:
         """Call `close` of what the application returned, as PEP 3333 demands: once, whatever happened."""
         iterable, self.iterable, self.iterator = self.iterable, None, NOTHING
-        self.phase = Phase.DONE
+        self.phase = DONE
         close = getattr(iterable, "close", None)
         if close is not None:
             close()
@@ -426,7 +434,7 @@ class Exchange:
         self.reason = str(error)
         self.status = int(error.status[:3])
         self.close = self.head_sent = True
-        self.phase = Phase.DONE
+        self.phase = DONE
         bodiless = self.head.raw.lstrip(b"\r\n").startswith(b"HEAD ")
         self.transport.write(refusal(error, self.context.date.tick()[0], bodiless=bodiless))
 
@@ -460,7 +468,7 @@ class Exchange:
         context = self.context
         if self.started:
             if context.access_log is not None:
-                context.access_log(self, context.clock() - self.started)
+                context.access_log(self, context.clock.now() - self.started)
             if self.reason:
                 context.log_error(f"{self.description()} {self.status or '-'}: {self.reason}")
             elif self.status >= SERVER_ERROR:

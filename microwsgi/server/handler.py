@@ -21,10 +21,10 @@ from http.server import BaseHTTPRequestHandler
 from microwsgi.errors import ClientError, Disconnected, MisdirectedRequest, RequestTimeout
 from microwsgi.server.context import Application, ServerContext
 from microwsgi.server.environ import Environ, base_environ
-from microwsgi.server.exchange import Exchange, Phase
+from microwsgi.server.exchange import CALL, DONE, Exchange, Phase
 from microwsgi.server.hosts import Hosts, host_name
 from microwsgi.server.request_body import SMALL_BODY, RequestBody
-from microwsgi.server.state import OWNED, READ, WRITE, Row, State, Table
+from microwsgi.server.state import FLUSHING, IDLE, OWNED, QUEUED, READ, RUNNING, WRITE, Row, State, Table
 from microwsgi.server.transport import RECEIVE, Transport
 from microwsgi.wire.request import (
     END,
@@ -75,7 +75,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return type(cls.__name__, (cls,), {"shared": ServerContext(application)})
 
     @classmethod
-    def connect(cls, transport: Transport, context: ServerContext, base: Environ) -> WSGIRequestHandler:
+    def connect(cls, context: ServerContext, transport: Transport, base: Environ) -> WSGIRequestHandler:
         """Return the handler of a connection for a loop. It does nothing by itself."""
         self = cls.__new__(cls)
         self.open(transport, context, base)
@@ -104,7 +104,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         base = base_environ(self.request.getsockname(), context.error_stream(), multithread=threads)
         tls = getattr(self.server, "tls", None)
         if tls is None:
-            transport = Transport(self.request, self.client_address, context.options, context.now)
+            transport = Transport(self.request, self.client_address, context.options, context.clock)
         else:
             transport = tls.transport(self.request, self.client_address, context)
             base = tls.environ(base, transport)
@@ -117,7 +117,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             if self.state in OWNED:
                 self.handle_one_request()
                 self.enter(self.finish_turn())
-            elif transport.wait(transport.interest, transport.deadline - self.context.now()):
+            elif transport.wait(transport.interest, transport.deadline - self.context.clock.now()):
                 self.on_ready()
             else:
                 self.on_timeout()
@@ -128,7 +128,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             self.transport.close()
 
     @property
-    def client_address(self) -> tuple[str, int]:  # type: ignore[override]  # http.server's is an attribute
+    def client_address(self) -> tuple[str, int]:  # http.server's is an attribute
         """The client's host and port; ("", 0) on a Unix socket."""
         given: tuple[str, int] | None = self.__dict__.get("client_address")
         if given is None:
@@ -178,8 +178,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """The event that the state waits for has occurred."""
         state = self.state
         try:
-            if state is State.IDLE:  # the common case
-                state = self.receive_request()
+            if state is IDLE:  # the common case of `receive_request`
+                data = self.transport.recv(RECEIVE)
+                end = data.find(END)
+                state = self.take_head(data[:end], data[end + 4 :]) if end >= 0 else self.start_request(data)
             else:
                 state = self.table[state].ready(self)  # type: ignore[misc]  # a state without one waits for no event
         except BlockingIOError:
@@ -189,7 +191,9 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             state = self.refuse(error)
         except OSError as error:
             state = self.abort(str(error))
-        if state is not self.state:
+        if state is QUEUED:
+            self.state = state
+        elif state is not self.state:
             self.enter(state)
         else:
             self.retry()
@@ -213,6 +217,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def enter(self, state: State) -> None:
         """Set the state, the event that it waits for, and its deadline."""
+        if state is IDLE:
+            self.state = state
+            self.transport.expect(READ, self.context.options.idle_time)
+            return
         if state is State.SUSPENDED and self.exchange.resumed:  # type: ignore[union-attr]  # it has one; see Exchange.resume
             state = State.QUEUED
         self.state = state
@@ -223,15 +231,13 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def time_limit(self, state: State) -> float:
         """Return the seconds that a state may last."""
         options = self.context.options
-        if state is State.IDLE:
-            return options.idle_time
         if state is State.SUSPENDED:
             return self.exchange.resume_in  # type: ignore[union-attr]  # it has one
         if state is State.HEAD:
             return options.head_time
         if state is State.FLUSHING:
             return options.write_time
-        if state in {State.BODY, State.DISCARDING}:
+        if state is State.BODY or state is State.DISCARDING:
             return options.body_time
         return LINGER
 
@@ -239,11 +245,12 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def receive_request(self) -> State:
         """Receive the first bytes of a request, usually all of it."""
-        data = self.transport.recv(RECEIVE)
-        return self.start_request(data) if data else State.CLOSED
+        return self.start_request(self.transport.recv(RECEIVE))
 
     def start_request(self, data: bytes) -> State:
-        """Begin with the first bytes of a request. Raises ClientError."""
+        """Begin with the first bytes of a request; b"" is the end of the stream. Raises ClientError."""
+        if not data:
+            return State.CLOSED
         end = data.find(END)
         if end >= 0:
             return self.take_head(data[:end], data[end + len(END) :])
@@ -279,19 +286,19 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             self.begin_exchange(RequestHead(raw, "", "", "", {}))
             raise
         fields = head.fields
-        exchange = self.exchange = Exchange(context, self.transport, self.base, head, context.clock())
+        exchange = self.exchange = Exchange(context, self.transport, self.base, head, context.clock.now())
         if context.hosts is not None:
             self.check_host(context.hosts, fields)
         if "HTTP_CONNECTION" in fields or head.version == "HTTP/1.0":
             exchange.close = not is_persistent(head)
         if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields or "HTTP_EXPECT" in fields:
             return self.take_body(exchange)
-        return State.QUEUED
+        return QUEUED
 
     def begin_exchange(self, head: RequestHead) -> None:
         """Begin an exchange that is only to be refused."""
         self.partial = None
-        self.exchange = Exchange(self.context, self.transport, self.base, head, self.context.clock())
+        self.exchange = Exchange(self.context, self.transport, self.base, head, self.context.clock.now())
 
     def check_host(self, hosts: Hosts, fields: dict[str, str]) -> None:
         """Refuse a request for a name that an attacker may have rebound to this machine. Raises MisdirectedRequest."""
@@ -339,10 +346,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def handle_one_request(self) -> None:
         """Call the application for the request that has arrived, or go on with what it returned."""
-        self.state = State.RUNNING
+        self.state = RUNNING
         exchange: Exchange = self.exchange  # type: ignore[assignment]  # there is one, or the state was not QUEUED
         try:
-            if exchange.phase is Phase.CALL:
+            if exchange.phase is CALL:
                 self.requests += 1
                 iterable = self.context.application(exchange.environ(), exchange.start_response)  # type: ignore[misc]
                 if iterable.__class__ is list and not exchange.head_sent:  # all is known, and there is nothing to close
@@ -381,24 +388,21 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             self.send_answer()
         phase = exchange.phase
         if exchange.aborted:
-            if phase is not Phase.DONE:
-                return State.QUEUED  # `close` is application code
+            if phase is not DONE:
+                return QUEUED  # `close` is application code
             exchange.finish()
             self.exchange = None
             return State.CLOSED
         if self.transport.out_buffer is not None:
-            return State.FLUSHING
-        if phase is Phase.DONE:
-            return self.finish_exchange(exchange)
-        return State.SUSPENDED if exchange.suspended and phase is Phase.ITERATE else State.QUEUED
-
-    def finish_exchange(self, exchange: Exchange) -> State:
-        """The response has left: write the log, and wait for the next request, or end the connection."""
+            return FLUSHING
+        if phase is not DONE:
+            return State.SUSPENDED if exchange.suspended and phase is Phase.ITERATE else QUEUED
+        # The response has left: write the log, and wait for the next request, or end the connection.
         exchange.finish()
         if exchange.close or exchange.body is not None or exchange.detached:
             return self.finish_body(exchange)
         self.exchange = None
-        return self.next_request() if self.transport.read_ahead else State.IDLE
+        return self.next_request() if self.transport.read_ahead else IDLE
 
     def finish_body(self, exchange: Exchange) -> State:
         """Some of the request's body may not have arrived, or the connection ends."""
@@ -541,7 +545,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Close the connection."""
         return State.CLOSED
 
-    table: Table = {
+    table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
         State.IDLE: Row(READ, receive_request, close, close, yields=2, handoff=True),
         State.HEAD: Row(READ, receive_head, time_out_head, close, yields=2, handoff=True),
         State.BODY: Row(READ, receive_body, time_out_body),

@@ -34,7 +34,7 @@ def paragraph(server: WSGIServer, request: Exchange | PlainConnection) -> str:
     threads = [(thread.task, thread.ident) for thread in server.threads]
     thread = next((ident for task, ident in threads if task is request or (task and task.exchange is request)), None)
     frame = sys._current_frames().get(thread or 0)  # noqa: SLF001 - the one way to see another thread's stack
-    line, age = escaped(request.requestline.rpartition(" ")[0]), time_text(server.context.now() - request.started)
+    line, age = escaped(request.requestline.rpartition(" ")[0]), time_text(server.context.clock.now() - request.started)
     place = "".join(later.traceback.format_list(stack(frame))) if frame else "  waits for a thread, or for its client\n"
     sent = bytes_text(request.size) if isinstance(request, Exchange) else "an unknown number of bytes"
     return f"{line}, for {age}, {sent} sent\n{place}".rstrip()
@@ -60,7 +60,7 @@ def look_for_slow(server: WSGIServer, seconds: float, over: threading.Event) -> 
     """Look again and again, until it is over."""
     logged: set[Exchange | PlainConnection] = set()
     while not over.wait(seconds / LOOKS):
-        slow = {each for each in server.running() if server.context.now() - each.started > seconds}
+        slow = {each for each in server.running() if server.context.clock.now() - each.started > seconds}
         for request in slow - logged:
             server.context.log_error(f"Slow: {paragraph(server, request)}")
         logged = slow

@@ -101,7 +101,7 @@ class AccessLog:
         # One look at the whole head decides for most requests that nothing needs quoting; numbers, since `b'"' in raw` raises
         # and catches an exception within CPython.
         raw = head.raw
-        if 34 in raw or 92 in raw or 9 in raw or not raw.isascii() or not head.method:
+        if 34 in raw or 92 in raw or 9 in raw or not raw.isascii() or not head.method:  # noqa: PLR2004 - quote, backslash, tab
             line, referer, agent = quoted(head.line), quoted(referer), quoted(agent)
         client, micros = exchange.transport.client[0] or "-", int(seconds * 1e6)
         return (

@@ -9,10 +9,10 @@ the timers, `connections`, and a connection whose state is not in OWNED. A conne
 thread that runs it, or will run it. It stays registered with the poller meanwhile, since most runs are over before an event
 comes: no system call is spent. If an event does come, the leader unregisters the connection.
 
-**How a connection comes back.** The thread that ran it may be the leader: then it goes on at once. Otherwise the thread hands it
-over by `returned`. One case is so common that it is spared that: the next state is IDLE, and the connection is still registered.
-`lock` decides between that thread, which enters IDLE, and the leader, which unregisters what is OWNED: whoever is second sees
-what the first has done, so that no connection is left without an event to wait for.
+**How a connection comes back.** The thread that ran it may be the leader: then it goes on at once. Otherwise the thread hands
+it over by `returned`. One case is so common that it is spared that: the next state is IDLE, and the connection is still
+registered. `lock` decides between that thread, which enters IDLE, and the leader, which unregisters what is OWNED: whoever is
+second sees what the first has done, so that no connection is left without an event to wait for.
 
 **While a thread leads, it runs no foreign code**: no application, no `close` of an iterable, no hook, no file, no terminal.
 A connection that needs one of these becomes QUEUED, and runs when the leader lock is free again.
@@ -31,7 +31,7 @@ from microwsgi.server.connections import Connection
 from microwsgi.server.context import ServerContext
 from microwsgi.server.exchange import Exchange
 from microwsgi.server.poller import Poller, Wakeup
-from microwsgi.server.state import NEVER, OWNED, READ, State
+from microwsgi.server.state import IDLE, NEVER, OWNED, QUEUED, READ, State
 from microwsgi.server.timers import Timers
 
 PIPELINED = 16
@@ -45,6 +45,7 @@ class Loop:
 
     def __init__(self, context: ServerContext, poller: Poller, on_empty: Callable[[], object]) -> None:
         self.context = context
+        self.clock = context.clock
         self.poller = poller
         self.on_empty = on_empty
         self.wakeup = Wakeup()
@@ -54,7 +55,6 @@ class Loop:
             int, Callable[[], object]
         ] = {}  # what to call for an event of a descriptor that is no connection
         self.calls_later: list[tuple[float, Callable[[], object]]] = []
-        self.paused = False  # time limits stand still
         self.draining = False
         self.on_idle: Callable[[Connection], object] | None = None  # while the server drains
         self.requests_closed = 0  # requests of connections that are closed
@@ -72,7 +72,12 @@ class Loop:
     def poll_once(self) -> None:
         """Wait for events and act on them; afterwards `ready` has the connections that want a thread."""
         if self.answered:
-            self.send_answers()
+            # All responses that this thread has made, together: the kernel's part of sending evicts ours from the processor's
+            # caches.
+            for connection in self.answered:
+                connection.send_answer()
+            while self.answered:
+                self.finish(self.answered.popleft(), True)
             if self.ready:
                 return  # to requests that were pipelined behind those
         connections = self.connections
@@ -90,7 +95,10 @@ class Loop:
                     connection.on_ready()
                 except BaseException as error:  # noqa: BLE001 - a fault of ours must not end the leader
                     self.fail(connection, error)
-                self.update(connection)
+                if connection.state is QUEUED and not connection.waits_for_client:  # the common case of `update`
+                    self.ready.append(connection)
+                else:
+                    self.update(connection)
         if self.returned or self.resumed or self.calls:
             self.empty_queues()
         if timeout == 0 or not events:  # while events come, the next poll does not wait once a deadline has passed
@@ -100,12 +108,12 @@ class Loop:
         """Return how long to wait for an event: 0 if there is something to do, -1 for ever."""
         if self.returned or self.resumed or self.calls or self.answered:
             return 0
-        if self.paused:
+        if self.clock.paused:
             return -1
-        time = self.timers.next_time()
+        time = self.timers.next_time
         if self.calls_later:
             time = min(time, self.calls_later[0][0])
-        return -1 if time == NEVER else max(time - self.context.clock(), 0)
+        return -1 if time == NEVER else max(time - self.clock.now(), 0)
 
     def on_source(self, descriptor: int) -> None:
         """An event of a listening socket, of a predecessor's channel, or a wake-up."""
@@ -120,25 +128,16 @@ class Loop:
                 connection.transport.unregister(self.poller)
         # Else its thread has just finished; the next poll reports the event again.
 
-    def send_answers(self) -> None:
-        """Send all responses that this thread has made, then go on with their connections.
-
-        Together, since the kernel's part of sending evicts ours from the processor's caches.
-        """
-        for connection in self.answered:
-            connection.send_answer()
-        while self.answered:
-            self.finish(self.answered.popleft(), leading=True)
-
     def update(self, connection: Connection) -> None:
         """Act on the state that a connection has entered."""
         state, transport = connection.state, connection.transport
         if state in OWNED:
-            if state is State.QUEUED:  # else a thread runs it that is not of the pool: a handshake
+            if state is QUEUED:  # else a thread runs it that is not of the pool: a handshake
                 self.enqueue(connection)
         elif state >= State.DETACHED:
             self.remove(connection)
         elif self.on_idle is not None and state < State.BODY and not self.on_idle(connection):
+            connection.enter(State.CLOSED)
             self.remove(connection)
         else:
             if transport.interest != transport.registered:
@@ -159,15 +158,15 @@ class Loop:
             resumed = self.connections.get(exchange.transport.descriptor)
             # The connection may be closed, or at another request, or not suspended yet: then it looks at `resumed` itself.
             if resumed is not None and resumed.state is State.SUSPENDED and resumed.exchange is exchange:
-                resumed.enter(State.QUEUED)
+                resumed.enter(QUEUED)
                 self.update(resumed)
 
     def expire(self) -> None:
         """Act on deadlines that have passed."""
-        now = self.context.clock()
+        now = self.clock.now()
         while self.calls_later and self.calls_later[0][0] <= now:
             self.calls_later.pop(0)[1]()
-        if self.paused:
+        if self.clock.paused:
             return
         for connection in self.timers.expired(now, BUDGET, self.context.options.idle_time):
             try:
@@ -201,7 +200,6 @@ class Loop:
         if connection.successor is not None and connection.state is State.REPLACED:
             self.add(connection.successor)
         elif connection.state is not State.DETACHED:
-            connection.enter(State.CLOSED)
             transport.close()
         if self.draining and not self.connections:
             self.on_empty()
@@ -218,7 +216,7 @@ class Loop:
 
     def call_later(self, seconds: float, call: Callable[[], object]) -> None:
         """Call a function after some seconds."""
-        self.calls_later.append((self.context.clock() + seconds, call))
+        self.calls_later.append((self.clock.now() + seconds, call))
         self.calls_later.sort(key=lambda each: each[0])
 
     def drain(self, on_idle: Callable[[Connection], bool]) -> None:
@@ -272,15 +270,8 @@ class Loop:
         self.ready.append(connection)
         self.wakeup.notify()
 
-    def finish(self, connection: Connection, *, leading: bool, may_wait: bool = False) -> None:
-        """Go on with a connection after its run, in the thread that ran it.
-
-        `may_wait`: its response may be sent when the other requests that have arrived were run, too.
-        """
-        exchange = connection.exchange
-        if may_wait and exchange is not None and exchange.answer is not None:
-            self.answered.append(connection)
-            return
+    def finish(self, connection: Connection, leading: bool) -> None:  # noqa: FBT001 - a keyword would cost a dict
+        """Go on with a connection after its run, in the thread that ran it; `leading`: that is the leader."""
         waited = connection.waits_for_client
         try:
             state = connection.finish_turn()
@@ -289,26 +280,34 @@ class Loop:
             state = State.CLOSED
         if waited:
             self.context.release_permit()
-        if state is State.QUEUED and connection.requests % PIPELINED:
+        if state is QUEUED and connection.requests % PIPELINED:
             connection.enter(state)
             self.enqueue(connection)
             if not leading:
                 self.wakeup.notify()
         elif leading:
             connection.enter(state)
-            self.update(connection)
-        elif state is not State.IDLE or not self.enter_idle(connection):
+            transport = connection.transport
+            # The common case: there is nothing that `update` would do.
+            if (
+                state is not IDLE
+                or transport.registered != READ
+                or transport.deadline < transport.scheduled
+                or self.draining
+            ):
+                self.update(connection)
+        elif state is not IDLE or not self.enter_idle(connection):
             self.returned.append((connection, state))
             self.wakeup.notify()
 
     def enter_idle(self, connection: Connection) -> bool:
         """Let a connection wait for the next request; return False if that is the leader's to do."""
         transport = connection.transport
-        deadline = self.context.clock() + self.context.options.idle_time
+        deadline = self.clock.now() + self.context.options.idle_time
         with self.lock:
             if transport.registered != READ or transport.scheduled > deadline or self.draining:
                 return False
-            connection.enter(State.IDLE)
+            connection.enter(IDLE)
             return True
 
     def resume(self, exchange: Exchange) -> None:
@@ -319,11 +318,6 @@ class Loop:
     def call_soon(self, call: Callable[[], object]) -> None:
         """Have the leader call a function."""
         self.calls.append(call)
-        self.wakeup.notify()
-
-    def pause(self, *, paused: bool) -> None:
-        """Let time limits stand still, or run again."""
-        self.paused = paused
         self.wakeup.notify()
 
     def interrupt_clients(self) -> None:

@@ -12,6 +12,7 @@ import select
 import selectors
 import socket
 import threading
+from functools import partial
 
 BATCH = 256
 """Events of one poll: usually all that are ready. More would make the first wait long for the last."""
@@ -57,6 +58,7 @@ class EpollPoller:
         self.epoll = select.epoll()
         self.close = self.epoll.close
         self.unregister = self.epoll.unregister
+        self.poll = partial(self.epoll.poll, maxevents=BATCH)
 
     def register(self, descriptor: int, event: int) -> None:
         """Wait for an event of a descriptor."""
@@ -65,10 +67,6 @@ class EpollPoller:
     def modify(self, descriptor: int, event: int) -> None:
         """Wait for another event of a descriptor."""
         self.epoll.modify(descriptor, EPOLL[event])
-
-    def poll(self, timeout: float) -> list[tuple[int, int]]:
-        """Wait for events, `timeout` seconds or for ever if it is negative; return (descriptor, event) pairs."""
-        return self.epoll.poll(timeout, BATCH)
 
 
 if hasattr(select, "epoll"):

@@ -67,7 +67,7 @@ class RequestBody:
         return io.BufferedReader(BodyReader(self.decoder, self.receive_into, data), BUFFER)
 
     def receive_into(self, view: memoryview) -> int:
-        """Receive for an application that reads; first tell a client that waits for it to go on. Raises OSError, ClientError."""
+        """Receive for an application that reads; first tell a client that waits to send. Raises OSError, ClientError."""
         if self.expects:
             self.expects = False
             self.transport.write(CONTINUE)

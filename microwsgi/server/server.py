@@ -5,7 +5,8 @@
       LeaderFollowers     which thread polls, and which runs          microwsgi.server.pool
       Acceptor            new connections                             microwsgi.server.acceptor
 
-All parts are made when `serve_forever` begins: after a fork, the locks, threads and descriptors of the parent are worth nothing.
+All parts are made when `serve_forever` begins: after a fork, the locks, threads and descriptors of the parent are worth
+nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import import_module
 from socketserver import BaseServer
-from time import monotonic
 
 from microwsgi.options import Options
 from microwsgi.server.acceptor import Acceptor
@@ -59,10 +60,10 @@ class Stop(Enum):
 class WSGIServer(HTTPServer):
     """A WSGI server with the methods of http.server's HTTPServer.
 
-    `server_address` is a (host, port), or an address as `microwsgi serve --bind` takes it. `sockets`, if given, are used instead,
-    and listen already. With a plain BaseHTTPRequestHandler for RequestHandlerClass no application is needed. `more_environ` are
-    keys for all requests; `handoff` is shared with the processes before and after this one. For the other arguments see
-    `ServerContext`.
+    `server_address` is a (host, port), or an address as `microwsgi serve --bind` takes it. `sockets`, if given, are used
+    instead, and listen already. With a plain BaseHTTPRequestHandler for RequestHandlerClass no application is needed.
+    `more_environ` are keys for all requests; `handoff` is shared with the processes before and after this one. For the other
+    arguments see `ServerContext`.
     """
 
     def __init__(
@@ -105,16 +106,14 @@ class WSGIServer(HTTPServer):
         self.accept_stopped = threading.Event()
         self.on_accept_stopped: Callable[[], object] = bool  # called, while draining, when nobody can connect any more
         self.retired_at = 0.0
-        self.pauses = 0
-        self.pauses_lock = threading.Lock()  # protects `pauses`, and the two below
-        self.paused_at = self.paused_seconds = 0.0
         self.listeners = sockets or []
         if bind_and_activate and not self.listeners:
             self.server_bind()
         if self.listeners:
             self.set_address(self.listeners[0])
 
-    # --- http.server's interface ------------------------------------------------------------------------------------------------
+    # --- http.server's interface
+    # ------------------------------------------------------------------------------------------------
 
     def server_bind(self) -> None:
         """Listen on `server_address`. Raises ListenError, which says what to do."""
@@ -210,7 +209,7 @@ class WSGIServer(HTTPServer):
 
     def limit_drain(self, seconds: float) -> None:
         """Give the requests that run so many seconds from now on, when the server ends."""
-        self.drain_deadline = self.context.now() + seconds
+        self.drain_deadline = self.context.clock.now() + seconds
         self.notify()
 
     def notify(self) -> None:
@@ -225,7 +224,8 @@ class WSGIServer(HTTPServer):
             unlink(listener)
             listener.close()
 
-    # --- The life of serve_forever ----------------------------------------------------------------------------------------------
+    # --- The life of serve_forever
+    # ----------------------------------------------------------------------------------------------
 
     def start(self) -> tuple[Loop, LeaderFollowers]:
         """Make the parts."""
@@ -235,7 +235,13 @@ class WSGIServer(HTTPServer):
         loop = self.loop = Loop(context, self.new_poller(), self.notify)
         context.attach_loop(loop.resume, loop.on_permit)
         self.pool = pool = LeaderFollowers(
-            options.threads, loop.ready, loop.poll_once, loop.finish, loop.wakeup.notify, context.log_error
+            options.threads,
+            loop.ready,
+            loop.answered,
+            loop.poll_once,
+            loop.finish,
+            loop.wakeup.notify,
+            context.log_error,
         )
         if self.tls is not None:
             self.tls.start(context, loop.finish, self.new_connection)
@@ -253,13 +259,13 @@ class WSGIServer(HTTPServer):
 
     def connect(self, connection: socket.socket, address: object, base: Environ) -> Connection:
         """Return the connection object of an accepted socket."""
-        transport = Transport(connection, address, self.options, self.context.now)
+        transport = Transport(connection, address, self.options, self.context.clock)
         return self.tls.connect(transport, base) if self.tls is not None else self.new_connection(transport, base)
 
     def adopt(self, connection: socket.socket, address: object, listener: int, received: bytes) -> None:
         """Go on with a connection that a predecessor has accepted on one of the listeners. Leader only."""
         base = self.bases[listener]
-        transport = Transport(connection, address, self.options, self.context.now)
+        transport = Transport(connection, address, self.options, self.context.clock)
         if received:
             transport.unread(received)
             adopted = self.new_connection(transport, base)
@@ -270,13 +276,13 @@ class WSGIServer(HTTPServer):
 
     def drain(self, loop: Loop, pool: LeaderFollowers) -> None:
         """Accept nothing more, and give the requests that run their time to end."""
-        self.retired_at = self.context.now()
+        self.retired_at = self.context.clock.now()
         if self.stop is not Stop.RETIRE:
             self.drain_deadline = min(self.drain_deadline, self.retired_at + self.options.grace_time)
         self.context.drain()
         loop.call_soon(self.stop_accepting)
         while True:
-            left = self.drain_deadline - self.context.now()
+            left = self.drain_deadline - self.context.clock.now()
             if self.accept_stopped.is_set():
                 self.on_accept_stopped()
                 self.on_accept_stopped = bool
@@ -304,8 +310,8 @@ class WSGIServer(HTTPServer):
     def may_wait(self, connection: Connection) -> bool:
         """Return whether a connection without a request may wait for one, while the server drains. Leader only.
 
-        A process that retires sends it to its successor. Where that is impossible, one more request is answered, with `Connection:
-        close`: a client that has just sent one can't know otherwise whether it was processed.
+        A process that retires sends it to its successor. Where that is impossible, one more request is answered, with
+        `Connection: close`: a client that has just sent one can't know otherwise whether it was processed.
         """
         if self.stop is not Stop.RETIRE:
             return False
@@ -317,7 +323,7 @@ class WSGIServer(HTTPServer):
             if self.handoff.send(transport.descriptor, listener, connection.received()):
                 return False
         transport.shorten(self.retired_at + LAST_REQUEST)
-        return self.context.now() < transport.deadline
+        return self.context.clock.now() < transport.deadline
 
     def end(self, loop: Loop, pool: LeaderFollowers) -> None:
         """End the threads, and the connections that are left."""
@@ -330,32 +336,24 @@ class WSGIServer(HTTPServer):
         self.drain_deadline = NEVER
         self.ended.set()
 
-    # --- What a server is at ------------------------------------------------------------------------------------------------------
+    # --- What a server is at
+    # ------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def limits_paused(self) -> Iterator[None]:
         """Let no time limit run out while a person sits at a debugger's prompt."""
-        with self.pauses_lock:
-            self.pauses += 1
-            if self.pauses == 1:
-                self.paused_at = monotonic()
-                frozen = self.context.now()
-                self.set_clock(lambda: frozen, paused=True)
+        self.context.clock.pause()
         try:
             yield
         finally:
-            with self.pauses_lock:
-                self.pauses -= 1
-                if not self.pauses:
-                    self.paused_seconds += monotonic() - self.paused_at
-                    lost = self.paused_seconds
-                    self.set_clock(lambda: monotonic() - lost, paused=False)
+            self.context.clock.resume()
+            if self.loop is not None:
+                self.loop.wakeup.notify()
 
-    def set_clock(self, clock: Callable[[], float], *, paused: bool) -> None:
-        """Measure time limits by another clock."""
-        self.context.set_clock(clock)
-        if self.loop is not None:
-            self.loop.pause(paused=paused)
+    @property
+    def pauses(self) -> int:
+        """How many persons are at a prompt."""
+        return self.context.clock.pauses
 
     @property
     def requests(self) -> int:
@@ -383,7 +381,7 @@ class WSGIServer(HTTPServer):
 
     def in_flight(self) -> list[tuple[str, float]]:
         """Return the requests that run, as (request line, seconds)."""
-        now = self.context.now()
+        now = self.context.clock.now()
         return [(each.requestline, now - each.started) for each in self.running()]
 
     def stats(self) -> dict[str, object]:
@@ -401,10 +399,8 @@ def connection_factory(
 ) -> Callable[[Transport, Environ], Connection]:
     """Return the function that makes a connection over a transport, for a handler class or a partial of one."""
     if isinstance(given, type) and issubclass(given, WSGIRequestHandler):
-        connect = given.connect
-        return lambda transport, base: connect(transport, context, base)
-    factory = HandlerFactory(given)
-    return lambda transport, _: PlainConnection(transport, context, factory)
+        return partial(given.connect, context)
+    return HandlerFactory(given, context).connect  # type: ignore[arg-type]  # `isinstance` makes it a type[object]
 
 
 def make_server(

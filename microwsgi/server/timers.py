@@ -1,7 +1,7 @@
 """Deadlines of connections, the next one first: a heap with one entry for each connection.
 
-A connection moves its deadline with every request. Its entry stays where it is, and is queued again when it comes up early: that
-costs a heap operation a minute instead of two for each request. Leader only.
+A connection moves its deadline with every request. Its entry stays where it is, and is queued again when it comes up early:
+that costs a heap operation a minute instead of two for each request. Leader only.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Timers:
         self.heap: list[Entry] = []
         self.numbers = count()  # no two entries are equal, so connections are never compared
         self.stale = 0  # entries of closed connections
+        self.next_time = NEVER  # when `expired` is to be called next
 
     def schedule(self, connection: Connection, transport: Transport) -> None:
         """Make sure that there is an entry no later than the deadline; called when that is before `transport.scheduled`."""
@@ -33,6 +34,7 @@ class Timers:
             self.stale += 1  # the later entry is dropped when it comes up
         transport.set_scheduled(transport.deadline)
         heappush(self.heap, (transport.deadline, next(self.numbers), connection, transport))
+        self.next_time = self.heap[0][0]
 
     def cancel(self, transport: Transport) -> None:
         """Forget a connection that is closed. Its entry is dropped with others, when they are half of the heap."""
@@ -44,15 +46,11 @@ class Timers:
                 heapify(self.heap)
                 self.stale = 0
 
-    def next_time(self) -> float:
-        """Return when `expired` is to be called next; NEVER if there is no entry."""
-        return self.heap[0][0] if self.heap else NEVER
-
     def expired(self, now: float, most: int, patience: float) -> list[Connection]:
         """Remove up to `most` entries that are due, and return the connections whose deadline has passed.
 
-        An entry that comes up early is queued again: at the deadline, or, of a connection that a thread runs, `patience` seconds
-        from now.
+        An entry that comes up early is queued again: at the deadline, or, of a connection that a thread runs, `patience`
+        seconds from now.
         """
         found: list[Connection] = []
         while self.heap and self.heap[0][0] <= now and len(found) < most:
@@ -70,4 +68,5 @@ class Timers:
             transport.set_scheduled(again)
             if again != NEVER:
                 heappush(self.heap, (again, next(self.numbers), connection, transport))
+        self.next_time = self.heap[0][0] if self.heap else NEVER
         return found

@@ -15,9 +15,11 @@ import os
 import selectors
 import socket
 import struct
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 
 from microwsgi.errors import Disconnected, RequestTimeout, TruncatedFile
 from microwsgi.options import Options
@@ -57,6 +59,36 @@ class FileRange:
         self.count -= count
 
 
+class Clock:
+    """The clock of time limits. It stands still while a person sits at a debugger's prompt."""
+
+    def __init__(self) -> None:
+        self.now: Callable[[], float] = monotonic
+        self.lock = threading.Lock()  # protects all below
+        self.pauses = 0
+        self.paused = False
+        self.paused_at = self.lost = 0.0
+
+    def pause(self) -> None:
+        """Stop the clock. Each call needs one of `resume`."""
+        with self.lock:
+            self.pauses += 1
+            if self.pauses == 1:
+                self.paused = True
+                self.paused_at = monotonic()
+                frozen = self.now()
+                self.now = lambda: frozen
+
+    def resume(self) -> None:
+        """Let the clock go on, when it was resumed as often as it was paused."""
+        with self.lock:
+            self.pauses -= 1
+            if not self.pauses:
+                self.paused = False
+                lost = self.lost = self.lost + monotonic() - self.paused_at
+                self.now = lambda: monotonic() - lost
+
+
 class Transport:
     """A client's TCP or Unix socket."""
 
@@ -80,9 +112,7 @@ class Transport:
     is_secure = False
     sends_files = hasattr(os, "sendfile")
 
-    def __init__(
-        self, connection: socket.socket, address: object, options: Options, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, connection: socket.socket, address: object, options: Options, clock: Clock) -> None:
         connection.setblocking(False)
         self.client = (address[0], str(address[1])) if isinstance(address, tuple) else ("", "")
         self.socket = connection
@@ -148,7 +178,7 @@ class Transport:
         """Send the data behind all that was written before, and keep what does not fit. Raises Disconnected."""
         if self.out_buffer is None:
             try:
-                count = self.send(data)
+                count = self.socket.send(data)
             except BlockingIOError:
                 count = 0
             except OSError as error:
@@ -211,11 +241,11 @@ class Transport:
 
     def wait(self, event: int, seconds: float) -> bool:
         """Wait for READ or WRITE; return False if the time is over first."""
-        end = self.clock() + seconds
+        end = self.clock.now() + seconds
         with Waiter() as waiter:
             waiter.register(self.socket, event)
-            while not waiter.select(None if seconds == NEVER else max(end - self.clock(), 0)):
-                if self.clock() >= end:  # it stands still while a person is at a debugger's prompt
+            while not waiter.select(None if seconds == NEVER else max(end - self.clock.now(), 0)):
+                if self.clock.now() >= end:  # it stands still while a person is at a debugger's prompt
                     return False
         return True
 
@@ -230,10 +260,10 @@ class Transport:
             try:
                 count = self.recv_into(view)
             except BlockingIOError:
-                start = self.clock()
+                start = self.clock.now()
                 if not self.wait(self.interest_of(READ), self.allowance):
                     raise RequestTimeout("The body came more slowly than body_time and body_rate allow.") from None
-                self.allowance -= self.clock() - start
+                self.allowance -= self.clock.now() - start
             except OSError as error:
                 raise Disconnected("The client left before it had sent the whole body.") from error
             else:
@@ -244,10 +274,10 @@ class Transport:
         """Wait for a client that reads more slowly than the application writes; with a time limit as above."""
         options = self.options
         while self.out_buffer is not None:
-            start = self.clock()
+            start = self.clock.now()
             if not self.wait(self.interest_of(WRITE), self.allowance):
                 raise Disconnected("The client read more slowly than write_time and write_rate allow.")
-            self.allowance -= self.clock() - start
+            self.allowance -= self.clock.now() - start
             self.allowance = min(self.allowance + self.flush() / options.write_rate, options.write_time)
 
     def allow(self, seconds: float) -> None:
@@ -262,16 +292,16 @@ class Transport:
 
     def expect(self, event: int, seconds: float) -> None:
         """Set what the connection waits for, and for how long."""
-        self.interest = self.interest_of(event) if event else 0
-        self.deadline = self.clock() + seconds
+        self.interest = event
+        self.deadline = self.clock.now() + seconds
 
     def expect_event(self, event: int) -> None:
         """Set what the connection waits for, and keep the deadline."""
         self.interest = event
 
     def extend(self, count: int, rate: float, seconds: float) -> None:
-        """Extend the deadline by count/rate seconds, to at most `seconds` from now, so that a client that trickles is cut off."""
-        self.deadline = min(self.deadline + count / rate, self.clock() + seconds)
+        """Extend the deadline by count/rate seconds, to at most `seconds` from now, so that a trickling client is cut off."""
+        self.deadline = min(self.deadline + count / rate, self.clock.now() + seconds)
 
     def shorten(self, deadline: float) -> None:
         """Move the deadline forward."""
@@ -290,8 +320,11 @@ class Transport:
     def unregister(self, poller: Poller) -> None:
         """Make the poller wait for nothing. Leader only."""
         if self.registered:
-            poller.unregister(self.descriptor)
             self.registered = 0
+            try:
+                poller.unregister(self.descriptor)
+            except (OSError, KeyError):
+                pass  # an application that was given the socket has closed it
 
     def take_over(self, other: Transport) -> None:
         """Go on with the descriptor of another transport: the poller waits for it already."""
@@ -304,7 +337,7 @@ class Transport:
     # --- The end --------------------------------------------------------------------------------------------------------
 
     def half_close(self) -> None:
-        """Tell the client that nothing more comes (RFC 9112 9.6). Raises BlockingIOError if TLS has no room for that, OSError."""
+        """Tell the client that nothing more comes (RFC 9112 9.6). Raises OSError; BlockingIOError if TLS has no room yet."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def interrupt(self) -> None:

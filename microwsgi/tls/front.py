@@ -18,7 +18,7 @@ from microwsgi.options import BY_NAME, Options
 from microwsgi.server.connections import Connection
 from microwsgi.server.context import ServerContext
 from microwsgi.server.environ import Environ
-from microwsgi.server.transport import Transport
+from microwsgi.server.transport import Clock, Transport
 from microwsgi.tls.authority import ZONES, development
 from microwsgi.tls.contexts import Pair, Shown, note_name
 from microwsgi.tls.handshake import Front, HandshakeConnection, HandshakePool, Redirector
@@ -40,8 +40,8 @@ KNOWN = 256
 class TLS:
     """Certificates, the first of them for clients that ask for no other name, and the handshakes of a server.
 
-    The files are checked at a handshake, once a second: a changed certificate is presented to the connections that come then. One
-    that can't be used is reported, and the old one stays. Raises CertificateError.
+    The files are checked at a handshake, once a second: a changed certificate is presented to the connections that come then.
+    One that can't be used is reported, and the old one stays. Raises CertificateError.
     """
 
     hints: tuple[str, ...] | list[str] = ()
@@ -100,7 +100,7 @@ class TLS:
         """Return the connection that goes on with a client that does not speak TLS."""
         if self.options.http_too:
             return self.connect_http(transport, base)
-        return Redirector.connect(transport, self.server_context, base)
+        return Redirector.connect(self.server_context, transport, base)
 
     def end(self) -> None:
         """End the threads."""
@@ -117,7 +117,7 @@ class TLS:
             self.look()
         return self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
 
-    def new_transport(self, connection: SSLSocket, client: tuple[str, str], clock: Callable[[], float]) -> TLSTransport:
+    def new_transport(self, connection: SSLSocket, client: tuple[str, str], clock: Clock) -> TLSTransport:
         """Return the transport of an SSLSocket."""
         return TLSTransport(connection, client if client[0] else "", self.options, clock)
 
@@ -130,7 +130,7 @@ class TLS:
     def transport(self, connection: socket.socket, address: object, context: ServerContext) -> Transport:
         """Return the transport of a socket that `handshake` has returned."""
         client = (str(address[0]), str(address[1])) if isinstance(address, tuple) else ("", "")
-        transport = self.new_transport(connection, client, context.now)  # type: ignore[arg-type]  # an SSLSocket, see above
+        transport = self.new_transport(connection, client, context.clock)  # type: ignore[arg-type]  # an SSLSocket, see above
         transport.handshake()
         return transport
 

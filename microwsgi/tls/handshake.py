@@ -1,8 +1,8 @@
 """Connections on a TLS port before HTTP begins: the first byte tells TLS from plain HTTP, then the handshake.
 
-A HandshakeConnection waits in the poller like every connection, and holds no thread while its client sends nothing. The work of
-a handshake, about a millisecond of processor time, is done by threads of `HandshakePool`, so that many newcomers do not stop the
-clients that are served. Then the connection is REPLACED: `successor` speaks HTTP over the transport.
+A HandshakeConnection waits in the poller like every connection, and holds no thread while its client sends nothing. The work
+of a handshake, about a millisecond of processor time, is done by threads of `HandshakePool`, so that many newcomers do not
+stop the clients that are served. Then the connection is REPLACED: `successor` speaks HTTP over the transport.
 
     SNIFFING    the first bytes are looked at, and left in the kernel      by the leader
     HANDSHAKE   the client's next flight has arrived                       by the leader: RUNNING, in the queue of the pool
@@ -74,7 +74,7 @@ class HandshakePool:
             if connection is None:
                 return
             connection.handle_one_request()
-            finish(connection, leading=False)
+            finish(connection, False)
 
     def end(self) -> None:
         """End the threads."""
@@ -89,8 +89,9 @@ class HandshakePool:
 class Front:
     """What handshakes need: the pool, and functions of `microwsgi.tls.front.TLS`.
 
-    `wrap` returns a TLS transport in the place of a plain one, or raises OSError. `secure_successor` and `plain_successor` return
-    the connection that goes on with a transport and a base environ. `reason` says why a handshake failed, and what to do.
+    `wrap` returns a TLS transport in the place of a plain one, or raises OSError. `secure_successor` and `plain_successor`
+    return the connection that goes on with a transport and a base environ. `reason` says why a handshake failed, and what to
+    do.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class HandshakeConnection:
     def enter(self, state: State) -> None:
         """Set the state and the event that it waits for; the deadline of the handshake stays."""
         self.state = state
-        if state in {State.CLOSING, State.LINGERING}:
+        if state is State.CLOSING or state is State.LINGERING:
             self.transport.expect(self.table[state].interest, LINGER)
 
     def abort(self, reason: str) -> State:  # noqa: ARG002 - nothing was asked, and nothing is missing
@@ -253,7 +254,7 @@ class HandshakeConnection:
         """Close the connection."""
         return State.CLOSED
 
-    table: Table = {
+    table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
         State.SNIFFING: Row(READ, sniff, close, yields=1, handoff=True),
         State.HANDSHAKE: Row(READ, submit, close, yields=1),
         State.CLOSING: Row(WRITE, half_close, close),

@@ -1,8 +1,8 @@
 """A transport over TLS: the methods of `microwsgi.server.transport.Transport`, on an SSLSocket that never blocks.
 
-OpenSSL may have to write before it can read on (a key update of TLS 1.3), and the other way round: `interest_of` says which event
-to wait for. The end of the data is announced by a closure alert, close_notify (RFC 8446 6.1, RFC 9112 9.8): a client tells a
-complete response from one that was cut off by it, so `abort` leaves it out.
+OpenSSL may have to write before it can read on (a key update of TLS 1.3), and the other way round: `interest_of` says which
+event to wait for. The end of the data is announced by a closure alert, close_notify (RFC 8446 6.1, RFC 9112 9.8): a client
+tells a complete response from one that was cut off by it, so `abort` leaves it out.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Callable
 from socket import socket as PlainSocket  # noqa: N812 - a class; `socket` is an attribute here
 from ssl import SSLSocket
 
 from microwsgi.options import Options
 from microwsgi.server.state import READ, WRITE
-from microwsgi.server.transport import FileRange, Transport
+from microwsgi.server.transport import Clock, FileRange, Transport
 
 PIECE = 64 * 1024
 """Bytes that are encrypted at once. OpenSSL wants a piece that did not fit to be offered again unchanged."""
@@ -41,9 +40,9 @@ class TLSTransport(Transport):
     is_secure = True
     sends_files = hasattr(os, "pread")
 
-    socket: SSLSocket  # type: ignore[misc]  # the slot is the base's
+    socket: SSLSocket
 
-    def __init__(self, connection: SSLSocket, address: object, options: Options, clock: Callable[[], float]) -> None:
+    def __init__(self, connection: SSLSocket, address: object, options: Options, clock: Clock) -> None:
         super().__init__(connection, address, options, clock)
         self.encrypted = self.truncated = False
         self.read_event, self.write_event = READ, WRITE
@@ -103,6 +102,17 @@ class TLSTransport(Transport):
             raise would_block() from None
         self.write_event = WRITE
         return count
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send the data behind all that was written before, and keep what does not fit. Raises Disconnected."""
+        first = self.out_buffer is None
+        self.append(memoryview(data))
+        if first:
+            self.flush()
+
+    def expect(self, event: int, seconds: float) -> None:
+        """Set what the connection waits for, and for how long."""
+        super().expect(self.interest_of(event) if event else 0, seconds)
 
     def send_file(self, part: FileRange) -> int:
         """Read, encrypt and send some of a file: the kernel would send it in the clear."""

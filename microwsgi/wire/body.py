@@ -19,7 +19,7 @@ SCRATCH = 16 * 1024
 EXTENSIONS = 16 * 1024
 """Bytes of chunk extensions beyond the size of the data. They are ignored, so only an attacker sends more."""
 
-# RFC 9112 7.1. Sixteen digits hold every length that exists; more would be an attempt at an overflow. Leading zeros are allowed.
+# RFC 9112 7.1. Sixteen digits hold every length that exists; more would be an attempt at an overflow. Zeros may come first.
 QUOTED = r'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
 EXTENSION = rf"[ \t]*+;[ \t]*+{TOKEN}++(?:[ \t]*+=[ \t]*+(?:{TOKEN}++|{QUOTED}))?"
 CHUNK_LINE = re.compile(rf"(0*+[0-9A-Fa-f]{{0,16}}+)(?<=[0-9A-Fa-f])((?:{EXTENSION})*+)".encode("latin-1"))

@@ -33,6 +33,9 @@ LAST_PORT = 65535
 
 KNOWN_NAMES = 1024
 """Field names whose environ keys are remembered. A client that invents more names only costs itself time."""
+KNOWN_LINES = 1024
+LONGEST_KNOWN_LINE = 256
+PRIVATE = {"HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION"}
 
 
 class FieldKeys(dict[str, str]):
@@ -54,13 +57,31 @@ class FieldKeys(dict[str, str]):
 KEYS = FieldKeys()
 
 
+class FieldLines(dict[str, tuple[str, str]]):
+    """Map a field line to its environ key and its value. Most clients repeat most of their lines with each request.
+
+    Lines with cookies and credentials are not kept, nor long ones. A client that invents lines empties the map now and then.
+    """
+
+    def __missing__(self, line: str) -> tuple[str, str]:
+        name, _, value = line.partition(":")
+        key = KEYS[name]
+        pair = key, value.strip(" \t")
+        if len(line) <= LONGEST_KNOWN_LINE and key not in PRIVATE:
+            if len(self) >= KNOWN_LINES:
+                self.clear()
+            self[line] = pair
+        return pair
+
+
+LINES = FieldLines()
+
+
 class RequestHead:
     """A parsed head. `fields` has environ keys; `raw` is the head without the empty line at its end.
 
     A head that was refused before it was parsed has an empty method, target and version.
     """
-
-    __slots__ = ("fields", "method", "raw", "target", "version")
 
     def __init__(self, raw: bytes, method: str, target: str, version: str, fields: dict[str, str]) -> None:
         self.raw = raw
@@ -100,8 +121,8 @@ def parse_head(raw: bytes, limits: Options) -> RequestHead:
         check_lines(raw, limits)
     fields: dict[str, str] = {}
     for line in lines:
-        name, _, value = line.partition(":")
-        fields[KEYS[name]] = value.strip(" \t")
+        key, value = LINES[line]
+        fields[key] = value
     if len(fields) < len(lines) or "" in fields:
         fields = combine(lines)
     host = fields.get("HTTP_HOST")
@@ -119,8 +140,7 @@ def combine(lines: list[str]) -> dict[str, str]:
     """Return the fields of a head that repeats a name, or has a name that is dropped."""
     fields: dict[str, str] = {}
     for line in lines:
-        name, _, value = line.partition(":")
-        key, value = KEYS[name], value.strip(" \t")
+        key, value = LINES[line]
         if not key:
             continue
         if key not in fields:

@@ -46,6 +46,10 @@ class Framing(IntEnum):
     UNTIL_CLOSE = 3
 
 
+NO_BODY, LENGTH_FRAMING = Framing.NO_BODY, Framing.LENGTH
+"""For each response: to look a member up in its class costs as much as a method call."""
+
+
 class FieldNames(dict[str, str]):
     """Map the name of a response field, once checked, to "", or to its lower case for the names that the server must know."""
 
@@ -68,7 +72,8 @@ NAMES = FieldNames()
 class ResponseHead:
     """A checked status and headers. Never changed: equal heads share one object.
 
-    `missing` is the index of the Date and Server fields to add (see `DateFields`); `length` is the application's Content-Length.
+    `missing` is the index of the Date and Server fields to add (see `DateFields`); `length` is the application's
+    Content-Length.
     """
 
     __slots__ = ("bodiless", "code", "field_lines", "length", "missing", "status_line")
@@ -167,13 +172,13 @@ def headers_fault(headers: list[tuple[str, str]]) -> str:
     return f"The header {wrong!r} is not a tuple (name, value) of two str (PEP 3333)."
 
 
-def encode_head(  # noqa: PLR0917 - one call for each response
+def encode_head(
     head: ResponseHead,
     method: str,
     version: str,
     length: int | None,
-    close: bool,
-    more: str,  # noqa: FBT001
+    close: bool,  # noqa: FBT001 - a keyword would cost more
+    more: str,
 ) -> tuple[bytes, Framing, int]:
     """Return the bytes of a head, the framing of its body, and the number of bytes that Content-Length promises.
 
@@ -181,9 +186,9 @@ def encode_head(  # noqa: PLR0917 - one call for each response
     add, Date and Server among them.
     """
     remaining = head.length if head.length is not None else length or 0
-    framing, line = Framing.LENGTH, ""
+    framing, line = LENGTH_FRAMING, ""
     if head.bodiless or method == "HEAD":
-        framing = Framing.NO_BODY
+        framing = NO_BODY
         # RFC 9110 8.6: the length in a response to HEAD is that of the response to GET, or absent; 204 and 304 have none.
         if head.length is None and length and not head.bodiless:
             line = f"Content-Length: {length}\r\n"

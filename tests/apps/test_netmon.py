@@ -86,6 +86,7 @@ def test_a_link_is_shown_as_it_is(tmp_path: Path) -> None:
     assert sum(full) / len(full) == pytest.approx(said["sum_received"]["bits_per_second"], rel=0.2)
 
 
+@pytest.mark.slow
 def test_loss_is_shown_as_it_is(tmp_path: Path) -> None:
     """Each twentieth packet is dropped: 5 % are sent again, which is what the rule that drops them counts.
 
@@ -192,6 +193,7 @@ def wait_for(true: Callable[[], bool]) -> None:
         time.sleep(0.01)  # between two looks
 
 
+@pytest.mark.slow
 def test_open_pages_take_no_more_memory_with_time(server: Live) -> None:
     """A short soak: so many seconds' looks as fill the history three times over, and what follows is free."""
     Client(netmon.app).get("/").expect()
@@ -236,6 +238,7 @@ def test_without_a_script_it_is_all_there(server: Live) -> None:
     Client(netmon.app).get("/part/none").expect(404)
 
 
+@pytest.mark.slow
 def test_the_page_is_live_and_loads_nothing_else(command: Callable[..., Running]) -> None:
     url = command("serve", "apps.netmon:app", "--port", "0").url()
     with chromium() as browser:

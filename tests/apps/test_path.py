@@ -39,6 +39,7 @@ def traced(path: str, enough: Callable[[dict[str, Any]], bool]) -> dict[str, Any
     raise AssertionError(f"not enough in {6 * LIMIT} s: {found}")
 
 
+@pytest.mark.slow
 def test_the_way_is_shown_as_it_is(tmp_path: Path) -> None:
     """As user nobody: two hops, of which the second is 20 ms away, and 1,300 bytes get through; traceroute says the same."""
     config = f'target = [{{name = "far", module = "tcp", target = "{FAR}:80"}}]\n'
@@ -100,6 +101,7 @@ def test_nobody_looks_and_it_is_left_alone(tmp_path: Path, monkeypatch: pytest.M
         assert way.rounds >= rounds
 
 
+@pytest.mark.slow
 def test_the_page_goes_on_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chromium = need("chromium")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait

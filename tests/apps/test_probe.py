@@ -103,6 +103,7 @@ def test_a_link_is_shown_as_it_is(lab: Lab, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_loss_is_shown_as_it_is(tmp_path: Path) -> None:
     """Each twentieth packet is dropped: 5 %."""
     with Lab(0.001) as lab:
@@ -133,6 +134,7 @@ def test_who_may_not_ping_is_told_how_to_allow_it(lab: Lab, tmp_path: Path) -> N
     assert "sysctl -w net.ipv4.ping_group_range" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_page_is_live_and_loads_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chromium = need("chromium")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait

@@ -120,6 +120,7 @@ def test_upload_lists_what_a_url_can_name(upload: ModuleType) -> None:
     assert text.count("<tr>") == 1
 
 
+@pytest.mark.slow
 def test_a_person_uses_them(todo: Client, upload: ModuleType, tmp_path: Path) -> None:
     chromium = need("chromium")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait

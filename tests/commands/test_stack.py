@@ -123,6 +123,7 @@ def test_no_function_of_yours_is_said_so(folder: Path) -> None:
     assert "No function of yours made this response" in result.stdout
 
 
+@pytest.mark.slow
 def test_beside_the_servers_that_are_installed_counted_as_the_benchmark_counts(folder: Path) -> None:
     """As those who use them start them: wsgiref in a script's own thread, whose module is the first of its frames."""
     found = depth(folder, "hello:app", "--compare")
@@ -161,6 +162,7 @@ def test_mistakes(folder: Path, arguments: list[str], said: str, code: int) -> N
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_the_page_is_one_file_that_fits_a_phone(folder: Path) -> None:
     sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
     assert run(folder, "hello:app", "--compare", "--html", "page.html").returncode == 0

@@ -31,5 +31,20 @@ class Explanation(NamedTuple):
         )
 
 
-EXPLANATIONS: list[Explanation] = []
+EXPLANATIONS: list[Explanation] = [
+    Explanation(
+        "RFC 9112 7.1 allows leading zeros in a chunk size.",
+        "response",
+        "case chunk-size-(long|seventeen)",
+        "400 Bad",
+        "200 OK",
+    ),
+    Explanation("RFC 9112 7.1 allows leading zeros in a chunk size.", "events", "case chunk-size-(long|seventeen)"),
+    Explanation("RFC 9112 7.1 allows leading zeros in a chunk size.", "log", "case chunk-size-(long|seventeen)"),
+    Explanation(
+        "The record of an exchange is written when it is over: behind the exception that its close() raises.",
+        "log",
+        r"/fail\?when=failed\+and\+close",
+    ),
+]
 """The intended differences."""

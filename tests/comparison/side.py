@@ -75,7 +75,7 @@ def main() -> None:
     sys.stdin.read()
     figures: dict[str, object] = {}
     for name, server in servers.items():
-        figures[name] = server.figures() if hasattr(server, "figures") else {}
+        figures[name] = (getattr(server, "stats", None) or getattr(server, "figures", dict))()
         threading.Thread(target=server.shutdown, daemon=True).start()
     for name, thread in threads.items():
         thread.join(WAIT)

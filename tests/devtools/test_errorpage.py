@@ -257,6 +257,7 @@ def note(asked: list[str], request: Any) -> None:
     asked.append(request.url)
 
 
+@pytest.mark.slow
 def test_a_person_reads_it(folder: Path, command: Callable[..., Running]) -> None:
     chromium = need("chromium")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait
@@ -285,6 +286,7 @@ def test_a_person_reads_it(folder: Path, command: Callable[..., Running]) -> Non
         browser.close()
 
 
+@pytest.mark.slow
 def test_what_was_posted_is_not_posted_again_by_itself(folder: Path, command: Callable[..., Running]) -> None:
     chromium = need("chromium")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait
@@ -304,6 +306,7 @@ def test_what_was_posted_is_not_posted_again_by_itself(folder: Path, command: Ca
         browser.close()
 
 
+@pytest.mark.slow
 def test_a_first_start_that_fails_is_shown_and_shown_anew(folder: Path, command: Callable[..., Running]) -> None:
     chromium = need("chromium")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait

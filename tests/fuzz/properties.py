@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from microwsgi.errors import ClientError
 from microwsgi.options import Options
-from microwsgi.wire.body import ChunkedDecoder
 from tests.server.exchange import Recorder, hand_over, parse
 from tests.wire.cases import cases
 from tests.wire.exchange import read
+from tests.wire.subject import CHUNKED, decoder
 
 MISDIRECTED = 421
 LIMITS = Options(line_length=200, head_size=600, field_count=8, body_size=400)
@@ -43,18 +43,18 @@ def head(data: bytes) -> None:
 
 def decode(pieces: list[bytes]) -> tuple[bytes, bool, bytes, list[tuple[str, str]], bool]:
     """What a decoder of chunks makes of these pieces."""
-    decoder = ChunkedDecoder(LIMITS)
+    body = decoder(CHUNKED, LIMITS)
     content, rest = b"", b""
     try:
         for piece in pieces:
-            if decoder.done:
+            if body.done:
                 rest += piece
             else:
-                content += decoder.feed(piece)
-                rest = decoder.rest if decoder.done else b""
+                content += body.feed(piece)
+                rest = body.excess if body.done else b""
     except ClientError:
         return content, False, b"", [], True
-    return content, decoder.done, rest, decoder.trailers, False
+    return content, body.done, rest, [*body.trailers], False
 
 
 def chunks(data: bytes) -> None:

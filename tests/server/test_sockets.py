@@ -17,6 +17,7 @@ import pytest
 from microwsgi.errors import ListenError
 from microwsgi.server import procnet, sockets
 from microwsgi.server.sockets import UNACKNOWLEDGED, host_and_port, listen, loopback_only, unlink, url, urls
+from tests.background import free_port
 from tests.programs import absent
 
 LINUX = sys.platform == "linux"
@@ -157,7 +158,7 @@ def test_localhost_without_ipv6_is_the_other_one(opened: Opener, monkeypatch: py
 
 @needs_ipv6
 def test_the_wildcards_of_both_families_can_share_a_port(opened: Opener) -> None:
-    (v6,) = opened("[::]:0")
+    (v6,) = opened(f"[::]:{free_port()}")
     assert v6.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     opened(f"0.0.0.0:{port_of(v6)}")
 

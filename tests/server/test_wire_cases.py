@@ -1,14 +1,16 @@
-"""Every wire case to the running server over a socket, and cut in two everywhere to its handler: the same outcome."""
+"""The running server reads every wire case over a socket whole, octet by octet and cut in two: the same outcome."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from microwsgi.options import Options
-from tests.server.exchange import Recorder, Response, Running, hand_over, parse
+from tests.server.exchange import Recorder, Response, Running, parse, receive
+from tests.tables import Rows
 from tests.wire.cases import Case, cases
 
 ALL = cases("accepted") + cases("refused")
@@ -72,40 +74,42 @@ def send(running: tuple[Running, Recorder], case: Case, *pieces: bytes) -> tuple
         port = str(connection.getsockname()[1])
         recorder.requests.pop(port, None)
         methods = [request["method"] for request in case.requests]
-        responses = parse(server.talk(connection, *pieces), methods)
+        with contextlib.suppress(OSError):  # the server may have closed the connection already
+            for piece in pieces:
+                connection.sendall(piece)
+            connection.shutdown(socket.SHUT_WR)
+        responses = parse(receive(connection), methods)
         return responses, recorder.requests.pop(port, [])
 
 
-@pytest.mark.parametrize("case", [case for case in ALL if not case.options], ids=lambda case: case.name)
-def test_over_a_socket(case: Case, running: tuple[Running, Recorder]) -> None:
+def test_over_a_socket(running: tuple[Running, Recorder]) -> None:
     """Whole; with another request behind it; and octet by octet, each in a packet of its own."""
-    check(case, *send(running, case, case.data))
-    check(case, *send(running, case, case.data + NEXT), follow="/next")
-    if len(case.data) <= SHORT:
-        check(case, *send(running, case, *(bytes([octet]) for octet in case.data)))
+    with Rows() as rows:
+        for case in (case for case in ALL if not case.options):
+            with rows(case.name):
+                check(case, *send(running, case, case.data))
+                check(case, *send(running, case, case.data + NEXT), follow="/next")
+                if len(case.data) <= SHORT:
+                    check(case, *send(running, case, *(bytes([octet]) for octet in case.data)))
 
 
-@pytest.mark.parametrize("case", [case for case in ALL if case.options], ids=lambda case: case.name)
-def test_over_a_socket_with_other_limits(case: Case) -> None:
-    recorder = Recorder()
-    with Running(recorder, **case.options) as server:
-        check(case, *send((server, recorder), case, case.data))
-        check(case, *send((server, recorder), case, *(bytes([octet]) for octet in case.data)))
-
-
-def hand_to_handler(case: Case, *pieces: bytes) -> tuple[list[Response], list[dict[str, Any]]]:
-    recorder = Recorder()
-    answer, _ = hand_over(pieces, recorder, Options(**case.options))
-    return parse(answer, [request["method"] for request in case.requests]), recorder.requests.get("1", [])
+def test_over_a_socket_with_other_limits() -> None:
+    with Rows() as rows:
+        for case in (case for case in ALL if case.options):
+            recorder = Recorder()
+            with rows(case.name), Running(recorder, **case.options) as server:
+                check(case, *send((server, recorder), case, case.data))
+                check(case, *send((server, recorder), case, *(bytes([octet]) for octet in case.data)))
 
 
 @pytest.mark.parametrize(
-    "case",
-    [case for case in ALL if len(case.data) <= SHORT and not case.name.startswith("expect")],
-    ids=lambda case: case.name,
+    "distance", [pytest.param(1, id="everywhere", marks=pytest.mark.slow), pytest.param(6, id="every sixth octet")]
 )
-def test_cut_in_two_everywhere(case: Case) -> None:
-    """A case with an Expect is not among them: its body is read by a thread that waits, which this test has not."""
-    for place in range(1, len(case.data)):
-        check(case, *hand_to_handler(case, case.data[:place], case.data[place:]))
-    check(case, *hand_to_handler(case, *(bytes([octet]) for octet in case.data)))
+def test_cut_in_two(distance: int, running: tuple[Running, Recorder]) -> None:
+    """The server may receive both parts at once; `tests/wire/test_cases.py` is certain to separate them."""
+    with Rows() as rows:
+        for number, case in enumerate(ALL):
+            if len(case.data) <= SHORT and not case.options:
+                with rows(case.name):
+                    for place in range(1 + number % distance, len(case.data), distance):
+                        check(case, *send(running, case, case.data[:place], case.data[place:]))

@@ -12,10 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from microwsgi.errors import ApplicationError, ClientError, Disconnected
 from microwsgi.options import Options
-from microwsgi.wire.body import Body, ChunkedDecoder, Decoder, LengthDecoder
-from microwsgi.wire.response import early_hints, refusal, response_head
 from tests.wire.cases import cases
 from tests.wire.exchange import read
+from tests.wire.subject import CHUNKED, Decoder, decoder, early_hints, raw_input, refusal, response
 
 settings.register_profile("wire", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 WIRE = settings.get_profile("wire")
@@ -150,7 +149,7 @@ class BodyReads(RuleBasedStateMachine):
         self.model = io.BytesIO(content)
         self.decoder: Decoder
         if chunked:
-            self.decoder = ChunkedDecoder(Options())
+            self.decoder = decoder(CHUNKED)
             wire, start = b"", 0
             while start < len(content):
                 size = sizes[start % len(sizes)]
@@ -158,12 +157,12 @@ class BodyReads(RuleBasedStateMachine):
                 start += size
             wire += b"0\r\nX-A: b\r\n\r\n"
         else:
-            self.decoder, wire = LengthDecoder(len(content)), content
+            self.decoder, wire = decoder(len(content)), content
         self.wire = io.BytesIO(wire + b"NEXT")
         self.pieces = pieces
         self.chunked = chunked
         received = self.decoder.feed(self.wire.read(min(ahead, len(wire))))
-        self.input = io.BufferedReader(Body(self.decoder, self.receive, received), 100)
+        self.input = io.BufferedReader(raw_input(self.decoder, self.receive, received), 100)
 
     def receive(self, view: memoryview) -> int:
         size = self.pieces[self.wire.tell() % len(self.pieces)]
@@ -205,10 +204,10 @@ class BodyReads(RuleBasedStateMachine):
     def end(self) -> None:
         assert self.input.read() == b""
         assert self.decoder.done
-        assert (self.decoder.rest + self.wire.read()) == b"NEXT"
+        assert (self.decoder.excess + self.wire.read()) == b"NEXT"
         self.wire.seek(0, io.SEEK_END)
-        self.decoder.rest = b"NEXT"
-        assert self.decoder.trailers == ([("X-A", "b")] if self.chunked else [])
+        self.decoder.excess = b"NEXT"
+        assert [*self.decoder.trailers] == ([("X-A", "b")] if self.chunked else [])
 
     @rule()
     def read_all(self) -> None:
@@ -231,13 +230,13 @@ def test_a_body_cut_short_is_never_taken_for_a_whole_one(content: bytes, kept: i
             b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (content[:90], content[90:]) if part)
             + b"0\r\n\r\n"
         )
-        decoder: Decoder = ChunkedDecoder(Options())
+        framed = decoder(CHUNKED)
     else:
-        wire, decoder = content, LengthDecoder(len(content))
+        wire, framed = content, decoder(len(content))
     if kept >= len(wire):
         return
     sent = io.BytesIO(wire[:kept])
-    body = io.BufferedReader(Body(decoder, sent.readinto, b""))
+    body = io.BufferedReader(raw_input(framed, sent.readinto))
     with pytest.raises(Disconnected):
         body.read()
 
@@ -263,10 +262,10 @@ def test_what_passes_the_check_of_a_response_is_one_head_with_these_fields(
 ) -> None:
     """No status and no fields of an application add a line, end the head, or change another field."""
     try:
-        status_line, lines, *_ = response_head(status, headers)
+        head = response(status, headers)
     except ApplicationError:
         return
-    raw = f"{status_line}{lines}\r\n".encode("latin-1")
+    raw = f"{head['line']}{head['fields']}\r\n".encode("latin-1")
     first, *others = raw.decode("latin-1").split("\r\n")
     assert raw.endswith(b"\r\n\r\n")
     assert first == f"HTTP/1.1 {status}"
