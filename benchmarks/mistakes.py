@@ -157,7 +157,8 @@ class Running:
             stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
         )  # fmt: skip
         self.lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self.read, daemon=True).start()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
 
     def read(self) -> None:
         assert self.process.stdout is not None
@@ -209,6 +210,9 @@ class Running:
                 self.process.wait(3)
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
+        self.reader.join(3)
+        if self.process.stdout is not None and not self.reader.is_alive():
+            self.process.stdout.close()
 
 
 @contextmanager
@@ -327,11 +331,13 @@ def clean(running: Running, lines: list[str]) -> list[str]:
         text = re.sub(r"\b\d\d:\d\d:\d\d\b", "TIME", text)
         text = re.sub(r"\b[0-9a-f]{8}\b", "1a2b3c4d", text)
         text = re.sub(r"\bkill \d+", "kill 1234", re.sub(r"\d{5} is free|(?<=--port )\d{5}", free, text))
+        text = re.sub(r"in use by PID 1234 \([^)]*\)", "in use by PID 1234 (python other.py)", text)
         text = re.sub(r"\('127\.0\.0\.1', \d+\)", "('127.0.0.1', 50000)", text)
         text = re.sub(r"0x[0-9a-f]{6,}", "0x7f00", text)
         text = re.sub(r"\b\d{3}-\d{3}-\d{3}\b", "123-456-789", text)
         text = re.sub(r"after \d+ ms", "after 20 ms", text)
         text = re.sub(r"(?<=\" )(\d{3}) (\d+) \"-\" \"-\" \d+$", r"\1 \2", text)
+        text = re.sub(r"(?<=\" 500 )\d+", "10000", text)  # the size of a page of errors has the length of paths in it
         found.append(text.rstrip())
     return found
 
