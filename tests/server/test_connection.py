@@ -9,7 +9,7 @@ import pytest
 from microwsgi.errors import Disconnected
 from microwsgi.server.connection import READ, WRITE
 from tests.server.exchange import advance, alone, parse, receive
-from tests.server.test_lead import GET, hello
+from tests.server.exchange import GET, hello
 
 
 def test_what_a_client_is_too_slow_for_is_kept_and_leaves_in_order() -> None:

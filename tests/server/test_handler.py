@@ -1,4 +1,4 @@
-"""microwsgi/server/handler.py, connection.py and plain.py: the contract with the application, on three servers."""
+"""The contract with the application, on our server, on http.server's, and within any handler class."""
 
 from __future__ import annotations
 
@@ -25,16 +25,23 @@ import pytest
 
 from microwsgi.errors import Abandoned, Disconnected
 from microwsgi.options import Options
-from microwsgi.server.connection import RECEIVE
-from microwsgi.server.handler import WSGIRequestHandler
-from microwsgi.server.plain import wsgi
-from microwsgi.server.server import WSGIServer, make_server
-from tests.server.exchange import TIME, Log, Running, advance, alone, parse
-from tests.server.exchange import receive as receive_all
-from tests.server.test_lead import GET, busy_threads, hello, receive, wait_until
+from microwsgi import WSGIRequestHandler, WSGIServer, make_server, wsgi
+from tests.server.exchange import (
+    GET,
+    TIME,
+    Environ,
+    Log,
+    Running,
+    StartResponse,
+    hello,
+    parse,
+    receive,
+    receive_until,
+    wait_until,
+)
 
-Environ = dict[str, Any]
-StartResponse = Callable[..., Any]
+RECEIVE = 16 * 1024
+"""Octets that are received ahead of a suspended response, at a time."""
 
 
 # --- Three servers, one environ -----------------------------------------------------------------------------------------
@@ -95,7 +102,7 @@ def seen_by(kind: str) -> tuple[Environ, bytes]:
 
     with serving(kind, application) as address, socket.create_connection(address, TIME) as connection:
         connection.sendall(REQUEST)
-        (response,) = parse(receive_all(connection))
+        (response,) = parse(receive(connection))
     assert (response.status, response.body) == (200, b"hello")
     return seen[0]
 
@@ -154,7 +161,7 @@ def test_a_time_limit_holds_on_the_standard_servers_too() -> None:
         thread.start()
         with socket.create_connection(server.server_address[:2], TIME) as connection:  # type: ignore[arg-type]
             connection.sendall(GET[:-2])
-            (response,) = parse(receive_all(connection))
+            (response,) = parse(receive(connection))
         thread.join(TIME)
     assert response.status == 408
     log.wait_for("(head_time)")
@@ -176,7 +183,7 @@ def test_a_unix_server_of_the_standard_library_has_clients_without_an_address(tm
             connection.connect(str(tmp_path / "socket"))
             connection.sendall(GET)
             connection.shutdown(socket.SHUT_WR)
-            (response,) = parse(receive_all(connection))
+            (response,) = parse(receive(connection))
         thread.join(TIME)
     assert response.body == b"hello"
     assert (seen[0]["REMOTE_ADDR"], seen[0]["REMOTE_PORT"]) == ("", "")
@@ -201,7 +208,7 @@ def test_requests_that_are_pipelined_behind_a_body_are_answered(kind: str) -> No
     two = b"POST /two HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"
     with serving(kind, application) as address, socket.create_connection(address, TIME) as connection:
         connection.sendall(one + two)
-        assert [response.body for response in parse(receive_all(connection))] == [b"/onehello", b"/twoabc"]
+        assert [response.body for response in parse(receive(connection))] == [b"/onehello", b"/twoabc"]
 
 
 KINDS = {
@@ -258,7 +265,7 @@ def test_the_validator_passes_on_real_traffic(kind: str) -> None:
     with running, running.connect() as connection:
         connection.sendall(KINDS[kind])
         connection.shutdown(socket.SHUT_WR)
-        (response,) = parse(receive_all(connection), ["HEAD"] if kind == "HEAD" else [])
+        (response,) = parse(receive(connection), ["HEAD"] if kind == "HEAD" else [])
     assert response.status in {200, 204, 304, 500}, running.errors.text.getvalue()
     assert not running.errors.text.getvalue()
 
@@ -292,10 +299,10 @@ class Echo(BaseHTTPRequestHandler):
 def test_a_plain_handler_class_serves_request_after_request() -> None:
     with Running(None, Echo) as running, running.connect() as connection:
         connection.sendall(b"GET /one HTTP/1.1\r\nHost: a\r\n\r\n")
-        receive(connection, b"/one")
-        wait_until(lambda: not busy_threads(running))
+        receive_until(connection, b"/one")
+        running.wait_for_requests(0)
         connection.sendall(b"GET /two HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nthree")
-        assert b"/two" in receive(connection, b"three")
+        assert b"/two" in receive_until(connection, b"three")
 
 
 def test_idle_connections_of_a_plain_class_hold_no_thread() -> None:
@@ -303,8 +310,8 @@ def test_idle_connections_of_a_plain_class_hold_no_thread() -> None:
         for _ in range(10):
             connection = stack.enter_context(running.connect())
             connection.sendall(b"GET /one HTTP/1.1\r\n\r\n")
-            receive(connection, b"/one")
-        wait_until(lambda: not busy_threads(running))
+            receive_until(connection, b"/one")
+        running.wait_for_requests(0)
 
 
 def test_a_partial_of_a_plain_class_works(tmp_path: Path) -> None:
@@ -320,7 +327,7 @@ def test_handle_request_serves_one_and_returns() -> None:
     thread.start()
     with socket.create_connection(server.server_address[:2], TIME) as connection:  # type: ignore[arg-type]
         connection.sendall(GET)
-        (response,) = parse(receive_all(connection))
+        (response,) = parse(receive(connection))
     assert (response.body, response.field("Connection")) == (b"hello", "close")
     thread.join(TIME)
     assert not thread.is_alive()
@@ -371,7 +378,7 @@ def test_resting_responses_hold_no_thread_and_miss_nothing() -> None:
         listeners = [stack.enter_context(running.connect()) for _ in range(100)]
         for connection in listeners:
             connection.sendall(GET)
-            receive(connection, b"begin\r\n")
+            receive_until(connection, b"begin\r\n")
         wait_until(lambda: len(stream.wakes) == 100 and not busy_threads(running))
         for word in (b"one", b"two"):
             stream.say(word)
@@ -381,7 +388,7 @@ def test_resting_responses_hold_no_thread_and_miss_nothing() -> None:
                 data += connection.recv(4096)
         stream.say(b"end")
         for connection in listeners:
-            receive(connection, b"0\r\n\r\n")
+            receive_until(connection, b"0\r\n\r\n")
         wait_until(lambda: stream.closed == 100)
 
 
@@ -389,9 +396,9 @@ def test_a_resting_response_is_asked_on_when_its_time_is_over() -> None:
     stream = Stream(after=0.01)
     with Running(stream) as running, running.connect() as connection:
         connection.sendall(GET)
-        receive(connection, b"begin\r\n")
+        receive_until(connection, b"begin\r\n")
         stream.words.append(b"later")  # nobody calls wake
-        receive(connection, b"later\r\n")
+        receive_until(connection, b"later\r\n")
 
 
 def test_a_client_that_leaves_a_resting_response_is_noticed_at_once() -> None:
@@ -399,9 +406,9 @@ def test_a_client_that_leaves_a_resting_response_is_noticed_at_once() -> None:
     with Running(stream) as running:
         with running.connect() as connection:
             connection.sendall(GET)
-            receive(connection, b"begin\r\n")
+            receive_until(connection, b"begin\r\n")
         wait_until(lambda: stream.closed == 1)
-        wait_until(lambda: not running.server.connections)
+        running.wait_for_connections(0)
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -423,10 +430,10 @@ def test_to_leave_a_resting_response_is_a_failure_only_where_its_end_was_announc
         running.server.access_log = lambda handler, seconds: logged.append(handler.status)
         with running.connect() as connection:
             connection.sendall(GET)
-            receive(connection, b"begin" if fields else b"begin\r\n")
+            receive_until(connection, b"begin" if fields else b"begin\r\n")
             if reset:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        wait_until(lambda: not running.server.connections)
+        running.wait_for_connections(0)
     assert logged == [200]
     errors = running.errors.text.getvalue()
     assert told in errors
@@ -467,8 +474,8 @@ def test_a_request_behind_a_resting_response_waits_and_more_than_that_is_not_rec
     stream = Stream()
     with Running(stream) as running, running.connect() as connection:
         connection.sendall(GET)
-        receive(connection, b"begin\r\n")
-        wait_until(lambda: stream.wakes and not busy_threads(running))
+        receive_until(connection, b"begin\r\n")
+        wait_until(lambda: stream.wakes and not running.server.in_flight())
         (handler,) = running.server.connections.values()
         connection.sendall(GET)
         wait_until(lambda: handler.received == GET)
@@ -476,11 +483,11 @@ def test_a_request_behind_a_resting_response_waits_and_more_than_that_is_not_rec
         wait_until(lambda: not handler.wants)
         for number in range(20):
             stream.say(b"word %d" % number)
-            receive(connection, b"word %d\r\n" % number)
-            wait_until(lambda: not busy_threads(running))
+            receive_until(connection, b"word %d\r\n" % number)
+            running.wait_for_requests(0)
         assert len(handler.received) < 3 * RECEIVE
         stream.say(b"end")
-        data = receive_all(connection)
+        data = receive(connection)
         assert data.count(b"HTTP/1.1 200 ") == 1, "the second request is answered when the first is"
         assert b"HTTP/1.1 414 " in data
 
@@ -506,16 +513,16 @@ def test_a_rest_that_a_response_announced_before_its_end_does_not_come(path: str
     with Running(application) as running, running.connect() as connection, running.connect() as clock:
         connection.sendall(GET.replace(b"/", path.encode(), 1))
         if path == "/fails":  # the response breaks off
-            assert receive_all(connection).count(b"HTTP/1.1") == 1
+            assert receive(connection).count(b"HTTP/1.1") == 1
             return
-        data = receive(connection, b"0\r\n\r\n" if path == "/ends" else b".\n")
+        data = receive_until(connection, b"0\r\n\r\n" if path == "/ends" else b".\n")
         clock.sendall(GET.replace(b"/", b"/clock", 1))
-        receive(clock, b"begin\r\n")
-        wait_until(lambda: stream.wakes and not busy_threads(running))
+        receive_until(clock, b"begin\r\n")
+        wait_until(lambda: stream.wakes and not running.server.in_flight())
         stream.words.append(b"later")
-        receive(clock, b"later\r\n")  # by its timer: before it the other would have gone off
+        receive_until(clock, b"later\r\n")  # by its timer: before it the other would have gone off
         connection.sendall(b"GET /ends HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        data += receive_all(connection)
+        data += receive(connection)
         assert data.count(b"HTTP/1.1 ") == 2
 
 
@@ -523,8 +530,8 @@ def test_a_stop_ends_resting_responses() -> None:
     stream = Stream()
     with Running(stream, grace_time=TIME) as running, running.connect() as connection:
         connection.sendall(GET)
-        receive(connection, b"begin\r\n")
-        wait_until(lambda: stream.wakes and not busy_threads(running))
+        receive_until(connection, b"begin\r\n")
+        wait_until(lambda: stream.wakes and not running.server.in_flight())
         running.server.shutdown()
         assert stream.closed == 1
 
@@ -548,9 +555,9 @@ def test_an_upgrade_takes_the_socket_over(key: str) -> None:
 
     with Running(application) as running, running.connect() as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nahead of time")
-        receive(connection, b"ahead of time")
+        receive_until(connection, b"ahead of time")
         connection.sendall(b"hello")
-        receive(connection)
+        receive_until(connection)
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(1) == b""
         assert done.wait(TIME)
@@ -582,9 +589,9 @@ def test_100_continue_is_sent_at_the_first_read() -> None:
             connection.recv(1)
         connection.settimeout(TIME)
         go.set()
-        assert receive(connection, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert receive_until(connection, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(b"hello")
-        receive(connection)
+        receive_until(connection)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
@@ -641,7 +648,7 @@ def test_a_body_that_is_too_long_to_drain_ends_the_connection_and_the_response_a
         with contextlib.suppress(ConnectionError):
             for _ in range(100):
                 connection.sendall(b"x" * 65536)
-        (response,) = parse(receive_all(connection))
+        (response,) = parse(receive(connection))
         assert (response.body, response.field("Connection")) == (b"hello", "close")
 
 
@@ -666,7 +673,7 @@ def test_a_file_is_sent_from_where_it_stands(tmp_path: Path, size: int, length: 
 
     with Running(application) as running, running.connect() as connection:
         connection.sendall(GET + b"GET / HTTP/1.0\r\n\r\n")
-        first, second = parse(receive_all(connection))
+        first, second = parse(receive(connection))
         expected = content if promised is None else content[:promised]
         assert first.body == second.body == expected
         wait_until(lambda: all(file.closed for file in files))
@@ -684,7 +691,7 @@ def test_a_file_that_becomes_shorter_breaks_off(tmp_path: Path) -> None:
         connection.sendall(GET)
         assert connection.recv(10)
         path.write_bytes(b"")
-        (response,) = parse(b"HTTP/1.1 200"[:12] + receive_all(connection)[2:])
+        (response,) = parse(b"HTTP/1.1 200"[:12] + receive(connection)[2:])
         assert not response.whole
 
 
@@ -748,7 +755,7 @@ def test_a_reader_that_reads_nothing_is_ended(path: str) -> None:
     with Running(application, write_time=0.1) as running, running.connect() as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         running.errors.wait_for("write_time")
-        wait_until(lambda: not running.server.connections)
+        running.wait_for_connections(0)
         # By a reset: after a mere close, the kernel would keep what it has for this reader.
         wait_until(lambda: connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET)
         if path == "/generator":
@@ -862,16 +869,16 @@ def leave_nothing_behind(clients: int) -> None:
     luck = random.Random(7)
     with Running(application, threads=8, write_time=1) as running:
         assert running.get().status == 200
-        wait_until(lambda: not running.server.connections)
+        running.wait_for_connections(0)
         descriptors = len(list(Path("/proc/self/fd").iterdir()))
         for _ in range(clients):
             vanish(running, luck)
-        wait_until(lambda: not running.server.connections)
+        running.wait_for_connections(0)
         assert running.get().status == 200
-        wait_until(lambda: not running.server.connections and not busy_threads(running))
+        running.wait_for_connections(0)
         assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
-        assert len(running.server.threads) <= 9
-        assert running.server.holds == 0
+        assert len(running.pool) <= 9
+        assert leave_room(running)
     gc.collect()
     assert not len(Counted.alive), "something still knows an iterable"
     assert set(Counted.closes.values()) == {1}

@@ -8,7 +8,7 @@ import pytest
 
 from microwsgi.server.hosts import KNOWN, Hosts
 from tests.server.exchange import Running
-from tests.server.test_lead import hello
+from tests.server.exchange import hello
 
 
 @pytest.mark.parametrize(

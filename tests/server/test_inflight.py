@@ -8,7 +8,7 @@ from typing import Any
 
 from microwsgi.server.inflight import running, slow_requests
 from tests.server.exchange import TIME, Running
-from tests.server.test_lead import receive, wait_until
+from tests.server.exchange import receive, wait_until
 
 Environ = dict[str, Any]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from microwsgi.server.recipient import DRAIN
 from tests.server.exchange import advance, alone, receive
-from tests.server.test_lead import hello
+from tests.server.exchange import hello
 
 
 def test_a_client_that_leaves_while_its_unread_body_is_drained_is_closed() -> None:

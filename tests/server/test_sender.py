@@ -12,7 +12,7 @@ from wsgiref.util import FileWrapper
 import pytest
 
 from tests.server.exchange import Response, advance, alone, parse, receive
-from tests.server.test_lead import GET
+from tests.server.exchange import GET
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]

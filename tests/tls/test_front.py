@@ -29,7 +29,7 @@ from microwsgi.tls.front import make_tls
 from tests.programs import need
 from tests.running import environment
 from tests.server.exchange import TIME, Log, Running, alone, parse, receive
-from tests.server.test_lead import frames
+from tests.server.exchange import frames
 from tests.tls.authority import Authority, Secure, alert_after, closed_within
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"

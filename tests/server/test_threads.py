@@ -1,10 +1,11 @@
-"""microwsgi/server/lead.py and server.py: who leads, who waits, and that nobody waits for nothing."""
+"""Which thread polls, which runs requests, and that no client waits for nothing: seen from applications and clients."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import resource
+import selectors
 import socket
 import sys
 import threading
@@ -15,12 +16,17 @@ from typing import Any
 
 import pytest
 
-from microwsgi.server import lead as lead_module
-from microwsgi.server.lead import ServingThread
-from tests.server.exchange import TIME, Running
-
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-Environ = dict[str, Any]
+from microwsgi.server.poller import SelectorPoller
+from tests.server.exchange import (
+    GET,
+    TIME,
+    Environ,
+    Listener,
+    Running,
+    hello,
+    receive_until,
+    wait_until,
+)
 
 
 def frames() -> list[str]:
@@ -30,34 +36,6 @@ def frames() -> list[str]:
         names.append(frame.f_code.co_name)
         frame = frame.f_back  # type: ignore[assignment]
     return names[::-1]
-
-
-def hello(environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [b"hello"]
-
-
-def receive(connection: socket.socket, ending: bytes = b"hello") -> bytes:
-    """What comes until this ending."""
-    data = b""
-    while not data.endswith(ending):
-        piece = connection.recv(65536)
-        assert piece, data
-        data += piece
-    return data
-
-
-def busy_threads(running: Running) -> list[ServingThread]:
-    """The threads that run a request at present."""
-    return [thread for thread in running.server.threads if thread.handler is not None]
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    """Look until something holds; there is nothing to wait for where it can be seen only from outside."""
-    end = time.monotonic() + TIME
-    while not condition():
-        assert time.monotonic() < end, "it has not come about"
-        time.sleep(0.001)
 
 
 # --- Five frames ------------------------------------------------------------------------------------------------------
@@ -80,13 +58,13 @@ def test_five_frames_to_the_application_whoever_leads() -> None:
     with Running(application) as running, running.connect() as one, running.connect() as two:
         for _ in range(2):
             one.sendall(GET)
-            receive(one)
+            receive_until(one)
         one.sendall(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
         assert inside.wait(TIME)
         two.sendall(GET)
-        receive(two)
+        receive_until(two)
         gate.set()
-        receive(one)
+        receive_until(one)
     assert [names for _, names in seen] == [FIVE] * 4
     assert seen[3][0] != seen[0][0], "another thread leads while the first waits"
 
@@ -123,12 +101,12 @@ def test_no_more_frames_to_do_get_than_under_http_server() -> None:
         thread.start()
         with socket.create_connection(standard.server_address[:2], TIME) as connection:  # type: ignore[arg-type]
             connection.sendall(GET)
-            receive(connection)
+            receive_until(connection)
         standard.shutdown()
         thread.join(TIME)
     with Running(None, Handler) as running, running.connect() as connection:
         connection.sendall(GET)
-        receive(connection)
+        receive_until(connection)
     theirs, ours = seen
     assert ours[-1] == theirs[-1] == "do_GET"
     assert len(ours) <= len(theirs)
@@ -157,17 +135,20 @@ def test_idle_and_half_sent_connections_hold_no_thread() -> None:
                 connection.sendall(GET[:-2])
             else:
                 connection.sendall(GET)
-                receive(connection)
-        wait_until(lambda: len(running.server.connections) == 2000)
+                receive_until(connection)
+        running.wait_for_connections(2000)
         for _ in range(50):
             assert running.get().body == b"hello"
-        assert len(running.server.threads) <= 2, "a spare one may have been called on a busy machine"
+        assert len(running.pool) <= 2, "a spare one may have been called on a busy machine"
 
 
 def test_long_bodies_that_trickle_leave_threads_for_others() -> None:
     """As many clients as there are threads send large bodies slowly: at most half of the threads wait for them."""
+    inside: list[int] = []
 
     def application(environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
+        if environ["REQUEST_METHOD"] == "POST":
+            inside.append(1)
         environ["wsgi.input"].read()
         return hello(environ, start_response)
 
@@ -175,27 +156,36 @@ def test_long_bodies_that_trickle_leave_threads_for_others() -> None:
         slow = [stack.enter_context(running.connect()) for _ in range(8)]
         for connection in slow:
             connection.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n" + b"x" * 10)
-        wait_until(lambda: len(running.server.long_bodies) == 4 and len(busy_threads(running)) == 4)
-        assert running.get().body == b"hello"
+        running.wait_for_requests(8)
+        wait_until(lambda: len(inside) == 4)
+        for _ in range(20):
+            assert running.get().body == b"hello"
+        assert len(inside) == 4
         for connection in slow:
             connection.sendall(b"x" * 19990)
         for connection in slow:
-            receive(connection)
+            receive_until(connection)
 
 
 def test_small_bodies_that_trickle_hold_no_thread_at_all() -> None:
-    with Running(hello, threads=2) as running, contextlib.ExitStack() as stack:
+    inside: list[str] = []
+
+    def application(environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
+        inside.append(environ["REQUEST_METHOD"])
+        return hello(environ, start_response)
+
+    with Running(application, threads=2) as running, contextlib.ExitStack() as stack:
         slow = [stack.enter_context(running.connect()) for _ in range(20)]
         for number, connection in enumerate(slow):
             framing = b"Transfer-Encoding: chunked\r\n\r\n5\r\nhel" if number % 2 else b"Content-Length: 5\r\n\r\nhel"
             connection.sendall(b"POST / HTTP/1.1\r\nHost: a\r\n" + framing)
-        wait_until(lambda: len(running.server.collecting) == 20)
-        assert not busy_threads(running)
-        assert running.get().body == b"hello"
+        for _ in range(20):
+            assert running.get().body == b"hello"
+        assert inside == ["GET"] * 20
         for number, connection in enumerate(slow):
             connection.sendall(b"lo\r\n0\r\n\r\n" if number % 2 else b"lo")
         for connection in slow:
-            receive(connection)
+            receive_until(connection)
 
 
 @pytest.mark.parametrize("kind", ["list", "generator", "write"])
@@ -218,12 +208,13 @@ def test_slow_readers_leave_threads_for_others(kind: str) -> None:
 
     clients = 4 if kind == "write" else 8  # write can't let go of its thread: there is nothing to come back to
     with Running(application, threads=8) as running, contextlib.ExitStack() as stack:
-        slow = [stack.enter_context(running.connect()) for _ in range(clients)]
+        slow = [stack.enter_context(running.connect(window=1 << 16)) for _ in range(clients)]
         for connection in slow:
             connection.sendall(b"GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        wait_until(lambda: len([c for c in list(running.server.connections.values()) if c.unsent]) == clients)
-        assert running.get().body == b"hello"
-        assert len(busy_threads(running)) <= 4
+        for connection in slow:
+            assert connection.recv(1, socket.MSG_PEEK)
+        for _ in range(20):
+            assert running.get().body == b"hello"
         for connection in slow:
             total = 0
             while data := connection.recv(1 << 20):
@@ -248,7 +239,7 @@ def test_waiting_applications_run_side_by_side() -> None:
             for connection in connections:
                 connection.sendall(GET)
             for connection in connections:
-                receive(connection)
+                receive_until(connection)
 
 
 def test_one_thread_is_one_application_call_at_a_time() -> None:
@@ -267,8 +258,8 @@ def test_one_thread_is_one_application_call_at_a_time() -> None:
         for connection in connections:
             connection.sendall(GET)
         for connection in connections:
-            receive(connection)
-        assert len(running.server.threads) <= 2
+            receive_until(connection)
+        assert len(running.pool) <= 2
     assert most == [1] * 16
 
 
@@ -289,7 +280,7 @@ def test_when_no_thread_is_free_polling_and_time_limits_go_on() -> None:
             assert half.recv(65536).startswith(b"HTTP/1.1 408 ")
         gate.set()
         for connection in waiting:
-            receive(connection)
+            receive_until(connection)
         assert running.errors.text.getvalue().count("threads are busy") == 1
 
 
@@ -309,7 +300,7 @@ def test_a_limit_that_runs_out_while_a_request_runs_leaves_it_alone() -> None:
         with running.connect() as idle:
             assert idle.recv(1) == b"", "this one has nothing to say, and was ended"
         gate.set()
-        receive(one)
+        receive_until(one)
         assert one.recv(1) == b""
 
 
@@ -335,59 +326,54 @@ def test_without_new_threads_the_one_that_is_there_serves(monkeypatch: pytest.Mo
         return hello(environ, start_response)
 
     with Running(application) as running:
-        wait_until(lambda: running.server.threads)
+        assert running.get().body == b"hello"
 
         def refuse(_: threading.Thread) -> None:
             raise RuntimeError("can't start new thread")
 
         with monkeypatch.context() as patch:
-            patch.setattr(ServingThread, "start", refuse)
+            patch.setattr(threading.Thread, "start", refuse)
             for _ in range(5):
                 assert running.get().body == b"hello"
         assert running.get().body == b"hello"
 
 
-def test_a_thread_that_dies_hands_the_lead_on(monkeypatch: pytest.MonkeyPatch) -> None:
+class FailingPoller(SelectorPoller):
+    """A poller that raises once when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails = threading.Event()
+        self.polls = threading.Event()
+
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        self.polls.set()
+        found = super().poll(timeout)
+        if self.fails.is_set():
+            self.fails.clear()
+            raise RuntimeError("on purpose")
+        return found
+
+
+def test_a_thread_that_dies_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """No error that we foresee ends a thread; one that we don't ends that thread only."""
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    with Running(hello) as running:
-        poll, died = running.server.poll, threading.Event()
-
-        def die_once() -> None:
-            if died.is_set():
-                poll()
-            else:
-                died.set()
-                raise RuntimeError
-
-        monkeypatch.setattr(running.server, "poll", die_once)
-        assert running.get().body == b"hello"
-        wait_until(died.is_set)
-        assert running.get().body == b"hello"
+    poller = FailingPoller()
+    with Running(hello, arguments={"poller": lambda: poller}) as running:
+        for _ in range(3):
+            assert running.get().body == b"hello"
+            poller.fails.set()
+            assert running.get().body == b"hello"
+            assert not poller.fails.is_set()
 
 
-def test_out_of_descriptors_it_says_so_once_and_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_descriptors_it_says_so_once_and_recovers() -> None:
     """EMFILE: no spinning, those who are here are served, and the others when there is room again."""
-    monkeypatch.setattr("microwsgi.server.admission.RETRY", 0.02)
-    failures = [0]
-
-    class Listener(socket.socket):
-        def accept(self) -> Any:
-            if failures[0] < 5:
-                failures[0] += 1
-                raise OSError(errno.EMFILE, "Too many open files")
-            return super().accept()
-
-    listener = Listener(socket.AF_INET, socket.SOCK_STREAM)
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(16)
-    running = Running(hello)
-    running.server.server_close()
-    running.server.listeners = [listener]
-    running.address = listener.getsockname()
-    with running:
+    listener = Listener(error=OSError(errno.EMFILE, "Too many open files"))
+    listener.failures = 3
+    with Running(hello, arguments={"sockets": [listener]}) as running:
         assert running.get().body == b"hello"
-        assert failures == [5]
+        assert listener.failures == 0
         assert running.errors.text.getvalue().count("Too many open files") == 1
         assert running.get().body == b"hello"
 
@@ -406,7 +392,7 @@ def test_one_that_pipelines_for_ever_does_not_keep_others_out() -> None:
     with Running(application) as running, running.connect() as greedy, running.connect() as modest:
         greedy.sendall(b"GET /greedy HTTP/1.1\r\nHost: a\r\n\r\n" * 400)
         modest.sendall(b"GET /modest HTTP/1.1\r\nHost: a\r\n\r\n")
-        receive(modest)
+        receive_until(modest)
         data = b""
         while data.count(b"hello") < 400:
             data += greedy.recv(65536)
@@ -424,8 +410,8 @@ def test_a_slow_write_keeps_the_order_of_what_follows() -> None:
 
     with Running(application) as running, running.connect() as connection:
         connection.sendall(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n" + GET)
-        wait_until(lambda: any(c.unsent for c in list(running.server.connections.values())))
-        data = receive(connection)
+        running.get()  # meanwhile the response waits for its client
+        data = receive_until(connection)
         assert data.count(b"x") >= len(big)
         assert data.index(b"\r\n\r\n" + big[:100]) < data.index(b"hello")
 
@@ -441,8 +427,8 @@ def test_descriptors_that_are_used_again_within_a_batch_reach_the_right_connecti
                 for connection in connections[4:]:
                     connection.sendall(GET)
                 for connection in connections[4:]:
-                    assert receive(connection).count(b"hello") == 1
-        wait_until(lambda: not running.server.connections)
+                    assert receive_until(connection).count(b"hello") == 1
+        running.wait_for_connections(0)
 
 
 def test_no_thread_runs_a_connection_that_another_has() -> None:
@@ -475,8 +461,9 @@ def test_no_thread_runs_a_connection_that_another_has() -> None:
 
 
 def test_shutdown_while_polling_without_end() -> None:
-    with Running(hello) as running:
-        wait_until(lambda: running.server.polling)
+    poller = FailingPoller()
+    with Running(hello, arguments={"poller": lambda: poller}) as running:
+        assert poller.polls.wait(TIME)
     assert not running.thread.is_alive()
 
 
@@ -491,7 +478,7 @@ def test_a_stop_lets_running_requests_end_and_closes_the_idle() -> None:
 
     with Running(application) as running, running.connect() as busy, running.connect() as idle:
         idle.sendall(GET)
-        receive(idle)
+        receive_until(idle)
         busy.sendall(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
         assert inside.wait(TIME)
         running.server.request_stop()
@@ -499,7 +486,7 @@ def test_a_stop_lets_running_requests_end_and_closes_the_idle() -> None:
         with pytest.raises(OSError):  # noqa: PT011 - refused, or reset: it listens no more
             running.get()
         gate.set()
-        data = receive(busy)
+        data = receive_until(busy)
         assert b"Connection: close" in data
 
 
@@ -547,7 +534,7 @@ def test_who_has_not_ended_after_the_grace_time_is_cut_off_and_the_log_says_so()
         running.server.shutdown()
         assert connection.recv(1) == b""
         running.errors.wait_for("1 of the requests had not ended")
-        (left,) = [thread for thread in running.server.threads if thread.is_alive()]
+        (left,) = running.pool
         gate.set()
         left.join(TIME)
         assert not left.is_alive(), "it finds a closed socket, and ends"
@@ -572,11 +559,11 @@ def test_a_response_that_is_cut_off_while_it_is_sent_is_closed() -> None:
         running.connect() as one,
         running.connect() as two,
     ):
-        one.sendall(GET)  # its thread waits for it, the other's response waits in the poller
+        one.sendall(GET)  # its thread waits for it
         two.sendall(GET)
-        wait_until(lambda: any(c.unsent for c in list(running.server.connections.values())))
+        assert one.recv(1, socket.MSG_PEEK)
         running.server.shutdown()
-        assert running.server.connections == {}
+        assert running.connections == 0
         assert closed.wait(TIME)
 
 
@@ -587,7 +574,7 @@ def test_it_can_serve_again_after_a_shutdown() -> None:
         thread.start()
         with running.connect() as connection:
             connection.sendall(GET)
-            receive(connection)
+            receive_until(connection)
         running.server.shutdown()
         thread.join(TIME)
     running.server.server_close()
@@ -600,40 +587,33 @@ def test_no_thread_is_left_over() -> None:
     assert set(threading.enumerate()) <= before
 
 
-def test_a_request_that_was_seen_to_wait_hands_the_lead_over_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An application that waits 2 ms is found out, and not by the watch, which comes every 5."""
-    monkeypatch.setattr(lead_module, "WATCH", 3600.0)
-    barrier = threading.Barrier(2)
+def test_requests_and_limits_work_with_every_poller_of_the_standard_library() -> None:
+    """Where the system has neither epoll nor the resource usage of a thread, and with select()."""
+    kinds = {selectors.DefaultSelector, selectors.SelectSelector, getattr(selectors, "PollSelector", selectors.SelectSelector)}
+    for kind in kinds:
+        barrier = threading.Barrier(8)
 
-    def application(environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
-        if environ["PATH_INFO"] == "/meet":
-            barrier.wait(TIME)
-        elif environ["PATH_INFO"] == "/work":
-            end = time.thread_time() + 0.005
-            while time.thread_time() < end:
-                pass
-        else:
-            time.sleep(0.005)
-        return hello(environ, start_response)
+        def application(
+            environ: Environ, start_response: Callable[..., Any], barrier: threading.Barrier = barrier
+        ) -> list[bytes]:
+            if environ["PATH_INFO"] == "/meet":
+                barrier.wait(TIME)
+            return hello(environ, start_response)
 
-    with Running(application) as running, running.connect() as one, running.connect() as two:
-        end = time.monotonic() + TIME
-        while running.server.waits_until <= time.monotonic() + 0.01:
-            one.sendall(GET)
-            receive(one)
-            assert time.monotonic() < end
-        for connection in (one, two):
-            connection.sendall(b"GET /meet HTTP/1.1\r\nHost: a\r\n\r\n")
-        for connection in (one, two):
-            receive(connection)
-        # As long as requests wait, that stays so; those that work don't count.
-        until = running.server.waits_until
-        while running.server.waits_until == until:
-            one.sendall(GET)
-            receive(one)
-            assert time.monotonic() < until, "it was not renewed while it lasted"
-        while (left := running.server.waits_until - time.monotonic()) > 0:
-            until = running.server.waits_until
-            one.sendall(b"GET /work HTTP/1.1\r\nHost: a\r\n\r\n")
-            receive(one)
-            assert running.server.waits_until == until, f"{left} s before the end"
+        arguments = {"poller": lambda kind=kind: SelectorPoller(kind())}
+        with (
+            Running(application, threads=8, head_time=0.3, arguments=arguments) as running,
+            contextlib.ExitStack() as stack,
+        ):
+            clients = [stack.enter_context(running.connect()) for _ in range(8)]
+            for _ in range(5):
+                for client in clients:
+                    client.sendall(b"GET /meet HTTP/1.1\r\nHost: a\r\n\r\n")
+                for client in clients:
+                    receive_until(client)
+                for client in clients:
+                    client.sendall(GET)
+                    receive_until(client)
+            clients[0].sendall(GET[:-2])
+            assert clients[0].recv(65536).startswith(b"HTTP/1.1 408 "), kind
+        assert not running.thread.is_alive()
