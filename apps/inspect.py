@@ -165,7 +165,7 @@ def events(request: Request) -> Response:
         before, last = last, max(seen, default=0)
         return "list" if last != before else None
 
-    return Stream(request, ask=changed, every=0.5).response
+    return Stream(request, poll=changed, every=0.5).response
 
 
 @pages.get("/requests/{number:int}")

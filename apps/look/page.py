@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from microwsgi import Request, Response, abort
+from microwsgi import Request, Response
+from microwsgi.framework.crosssite import require_same_site
 
 FILES = str(Path(__file__).parent / "files")
 POLICY = (
@@ -45,5 +46,4 @@ def table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def of_this_site(request: Request) -> None:
     """Refuse what a page of another site has a browser ask for: it must not probe in its visitors' names. Raises 403."""
-    if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
-        abort(403, "Another site's page asked for this.")
+    require_same_site(request)
