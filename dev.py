@@ -209,6 +209,12 @@ def check() -> None:
     sys.exit(f"Failed: {', '.join(failed)}" if failed else 0)
 
 
+def compare(*arguments: str) -> None:
+    """Compare the server with that of version 0.1: the same conversations, the same responses."""
+    prepare("dev")
+    become(PYTHON, "-m", "tests.comparison", *arguments)
+
+
 def bench(*arguments: str) -> None:
     """Measure, beside every other server that can be installed here."""
     prepare(optional=["bench"])
@@ -245,7 +251,7 @@ def clean() -> None:
 
 COMMANDS = {
     function.__name__.replace("_", "-"): function
-    for function in (serve, test, coverage, soak, check, bench, fuzz, tls_scan, build, clean)
+    for function in (serve, test, coverage, soak, check, compare, bench, fuzz, tls_scan, build, clean)
 }
 
 

@@ -21,7 +21,7 @@ HOMES = {
     "make_server": "microwsgi.server.server",
     "redirect": "microwsgi.framework.views",
     "serve": "microwsgi.serving",
-    "wsgi": "microwsgi.server.plain",
+    "wsgi": "microwsgi.server.compat",
 }
 """Each public name, and the module that has it."""
 

@@ -5,8 +5,8 @@ from microwsgi.framework.files import FileResponse
 from microwsgi.framework.problems import abort
 from microwsgi.framework.request import Request
 from microwsgi.framework.views import redirect
+from microwsgi.server.compat import wsgi
 from microwsgi.server.handler import WSGIRequestHandler
-from microwsgi.server.plain import wsgi
 from microwsgi.server.server import WSGIServer, make_server
 from microwsgi.serving import serve
 

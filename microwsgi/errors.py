@@ -72,6 +72,10 @@ class Disconnected(MicrowsgiError, ConnectionError):
     """
 
 
+class TruncatedFile(MicrowsgiError):
+    """A file became shorter while it was sent: the response can't be completed, and the text names the file."""
+
+
 class Abandoned(BaseException):
     """A person at the debugger's prompt has ended this request.
 

@@ -25,7 +25,7 @@ from microwsgi.errors import ListenError, UsageError
 from microwsgi.options import Options
 from microwsgi.prefork.children import LEAVING, SERVING, Child
 from microwsgi.prefork.supervisor import Supervisor
-from microwsgi.server.handshake import Handshakes
+from microwsgi.server.connections import Security
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, unlink, url, urls
 from microwsgi.serving import is_terminal, reopen_log, say
@@ -65,7 +65,7 @@ class Service:
         self.control: socket.socket | None = None
         self.listeners: list[socket.socket] = []
         self.urls: list[str] = []
-        self.tls: Handshakes | None = None
+        self.tls: Security | None = None
         self.identity: Identity | None = None
         self.application = ""
         self.waiting: list[socket.socket] = []  # who asked for a reload, and wants to hear how it went
@@ -122,7 +122,7 @@ class Service:
                 self.pid_file = PidFile(path)
                 self.pid_file.lock()
 
-    def take_sockets(self, listeners: list[socket.socket], tls: Handshakes | None) -> None:
+    def take_sockets(self, listeners: list[socket.socket], tls: Security | None) -> None:
         """The sockets are there: what root has opened may be given up, and root's privileges, too. Raises UsageError."""
         self.listeners = listeners
         self.tls = tls

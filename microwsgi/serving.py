@@ -24,9 +24,9 @@ from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import Options, merged
 from microwsgi.prompt import one_prompt
-from microwsgi.server.gateway import Application
+from microwsgi.server.connections import Security
+from microwsgi.server.context import Application
 from microwsgi.server.handler import WSGIRequestHandler
-from microwsgi.server.handshake import Handshakes
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.inflight import running, slow_requests
 from microwsgi.server.log import AccessLog, escaped
@@ -161,11 +161,11 @@ def named(application: object, options: Options) -> tuple[str, object]:
     return f"{module}:{owner.__qualname__}", application
 
 
-def https(options: Options, ssl_context: object = None) -> Handshakes | None:
+def https(options: Options, ssl_context: object = None) -> Security | None:
     """TLS, if it is asked for; what it takes, 5 ms, is loaded only then. Raises CertificateError."""
     if ssl_context is None and not (options.tls or options.tls_cert or options.tls_key):
         return None
-    made: Handshakes = import_module("microwsgi.tls.front").make_tls(options, ssl_context)
+    made: Security = import_module("microwsgi.tls.front").make_tls(options, ssl_context)
     return made
 
 
@@ -174,14 +174,20 @@ def make(
     options: Options,
     listeners: list[socket.socket],
     log: AccessLog | None,
-    tls: Handshakes | None = None,
+    tls: Security | None = None,
     beacon: object = None,
 ) -> WSGIServer:
     """The server for an application, or for a handler class; a page for an exception listens to the beacon."""
     handler: type = WSGIRequestHandler
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
         handler, application = application, None
-    server = WSGIServer(
+    error_page = timing = None
+    if options.debug:
+        # Imported here: WebOb and the drawing code are only for those who ask for them.
+        error_page = import_module("microwsgi.devtools.errorpage").ErrorPage(options.editor, beacon)
+        timing = import_module("microwsgi.devtools.timing").server_timing
+    some_hosts = "*" not in options.allow_host and (options.allow_host or loopback_only(listeners))
+    return WSGIServer(
         options.addresses[0],
         handler,
         application=application,  # type: ignore[arg-type]  # the loader has checked it
@@ -189,15 +195,11 @@ def make(
         sockets=listeners,
         access_log=log,
         tls=tls,
+        hosts=Hosts(options.allow_host) if some_hosts else None,
+        error_page=error_page,
+        timing=timing,
+        more_environ={"x-wsgiorg.throw_errors": True} if options.debug else None,
     )
-    if "*" not in options.allow_host and (options.allow_host or loopback_only(listeners)):
-        server.hosts = Hosts(options.allow_host)
-    if options.debug:
-        # Imported here: WebOb and what draws is for those alone who ask for it.
-        server.error_page = import_module("microwsgi.devtools.errorpage").ErrorPage(options.editor, beacon)
-        server.more_environ = {"x-wsgiorg.throw_errors": True}
-        server.timing = import_module("microwsgi.devtools.timing").server_timing
-    return server
 
 
 @contextmanager
@@ -224,7 +226,7 @@ def open_log(options: Options) -> Iterator[AccessLog | None]:
 # --- What is said on the terminal ---------------------------------------------------------------------------------------
 
 
-def banner(name: str, listeners: list[socket.socket], options: Options, tls: Handshakes | None = None) -> None:
+def banner(name: str, listeners: list[socket.socket], options: Options, tls: Security | None = None) -> None:
     """Where it serves, what, and how to stop it."""
     color = colored(options.color, sys.stderr)
     dim, bold = (DIM, BOLD) if color else ("", "")
@@ -358,7 +360,7 @@ class Stop:
             raise KeyboardInterrupt
         self.signals += 1
         if self.signals > 1:
-            self.server.options.grace_time = 0.0  # wherever it is, it waits for nobody any more
+            self.server.limit_drain(0.0)
             if self.signals == 2:  # noqa: PLR2004 - a third one must not disturb the end
                 raise KeyboardInterrupt
             return
@@ -376,7 +378,7 @@ class Stop:
     def write_state(self, server: WSGIServer) -> None:
         """USR2: the state, as a line of JSON."""
         state = {"pid": os.getpid(), "urls": urls(server.listeners), "uptime": round(time.monotonic() - self.began, 1)}
-        say(later.json.dumps({**state, **server.figures()}))
+        say(later.json.dumps({**state, **server.stats()}))
 
 
 def show_running(server: WSGIServer) -> None:

@@ -29,10 +29,10 @@ from microwsgi.prefork.supervisor import Supervisor
 from microwsgi.prefork.watch import Watch
 from microwsgi.prefork.worker import Worker
 from microwsgi.prompt import one_prompt, set_terminal_attributes, terminal_attributes
+from microwsgi.server.connections import Security
+from microwsgi.server.context import Application
 from microwsgi.server.environ import Environ
-from microwsgi.server.gateway import Application
-from microwsgi.server.handshake import Handshakes
-from microwsgi.server.hosts import Hosts, is_here
+from microwsgi.server.hosts import Hosts, is_local
 from microwsgi.server.inflight import slow_requests
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import urls
@@ -123,7 +123,7 @@ def live(
         prompt = one_prompt(server, worker.take_terminal, worker.leave_terminal)
         with prompt, slow_requests(server, options.slow):
             server.serve_forever()
-        worker.tell(report=server.figures())
+        worker.tell(report=server.stats())
 
 
 def still_retiring(server: WSGIServer) -> None:
@@ -147,7 +147,7 @@ def unloaded(error: BaseException, text: str, options: Options, beacon: Beacon) 
     hosts = Hosts(options.allow_host)
 
     def application(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:
-        if is_here(str(environ["REMOTE_ADDR"]), environ, hosts):
+        if is_local(str(environ["REMOTE_ADDR"]), environ, hosts):
             headers, body = page.at_start(error, text, environ)
         else:
             headers, body = [("Content-Type", "text/plain"), ("Cache-Control", "no-store"), ("Refresh", "1")], ELSEWHERE
@@ -164,7 +164,7 @@ class Terminal(Notices):
     """Tells the person at the terminal what is served, and what is wrong; prepares the next children."""
 
     def __init__(
-        self, options: Options, listeners: list[socket.socket], tls: Handshakes | None, service: Service
+        self, options: Options, listeners: list[socket.socket], tls: Security | None, service: Service
     ) -> None:
         self.options = options
         self.tls = tls

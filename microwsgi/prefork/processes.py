@@ -22,7 +22,7 @@ from importlib import import_module
 
 from microwsgi.prefork.channel import Channel
 from microwsgi.prefork.worker import Worker
-from microwsgi.server.handover import Handover
+from microwsgi.server.handoff import Handoff
 
 POOLS = 0.5
 """Seconds that pools of threads and processes have to end with their process."""
@@ -34,7 +34,7 @@ class Parent:
     """What a process must know of its parent to become its child."""
 
     listeners: list[socket.socket]
-    handover: Handover | None
+    handoff: Handoff | None
     on_signal: dict[int, Callable[[], object]]
 
     @property
@@ -128,7 +128,7 @@ def be_child(parent: Parent, theirs: socket.socket, live: Callable[[Worker], obj
     follow_parent()
     parent.close()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, parent.on_signal)
-    live(Worker(Channel(theirs), parent.handover, parent.trouble))
+    live(Worker(Channel(theirs), parent.handoff, parent.trouble))
 
 
 def run_to_end(live: Callable[[], object]) -> None:
@@ -168,8 +168,8 @@ def fork_is_safe() -> bool:
 
 def spawn(parent: Parent, _: socket.socket, theirs: socket.socket, call: str, what: object) -> Started:
     """A child that begins from nothing: `call`, a function as module:name, gets a Worker, the listeners and `what`, as JSON."""
-    handover = parent.handover
-    shared = [theirs, *parent.listeners, *([handover.taking, handover.giving] if handover else [])]
+    handoff = parent.handoff
+    shared = [theirs, *parent.listeners, *([handoff.receiver, handoff.sender] if handoff else [])]
     numbers = [each.fileno() for each in shared]
     message = json.dumps([sys.path, sys.argv, call, numbers, len(parent.listeners), parent.trouble, what])
     return subprocess.Popen([sys.executable, "-c", SPAWNED, message], pass_fds=numbers)  # noqa: S603 - this Python
@@ -189,7 +189,7 @@ def spawned(call: str, numbers: list[int], count: int, trouble: str, what: objec
     be_steered()
     follow_parent()
     theirs, *shared = (socket.socket(fileno=number) for number in numbers)
-    worker = Worker(Channel(theirs), Handover(*shared[count:]) if shared[count:] else None, trouble)
+    worker = Worker(Channel(theirs), Handoff(*shared[count:]) if shared[count:] else None, trouble)
     module, _, name = call.partition(":")
     run_to_end(partial(getattr(import_module(module), name), worker, shared[:count], what))
 

@@ -40,7 +40,7 @@ from microwsgi.prefork.children import (
 )
 from microwsgi.prefork.processes import Parent, Started, manner, nothing, reap
 from microwsgi.prefork.watch import Watch
-from microwsgi.server.handover import Handover
+from microwsgi.server.handoff import Handoff
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before another child is started where two in a row have died young; doubled each time."""
@@ -72,7 +72,7 @@ class Supervisor(Parent):
         self.start_process = start
         self.notices = notices or Notices()
         self.watch = watch
-        self.handover = Handover.new()
+        self.handoff = Handoff.new()
         self.generation = Generation()
         self.children: list[Child] = []
         self.has_served = False
@@ -111,8 +111,8 @@ class Supervisor(Parent):
             for child in self.children:
                 child.process.kill()
             self.close()
-            if self.handover is not None:
-                self.handover.close()
+            if self.handoff is not None:
+                self.handoff.close()
         if self.error is not None:
             raise self.error
 

@@ -18,9 +18,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 
-from microwsgi.options import LONGEST
 from microwsgi.prefork.channel import Channel
-from microwsgi.server.handover import Handover
+from microwsgi.server.handoff import Handoff
 from microwsgi.server.server import WSGIServer
 
 FIRST_REMINDER, LATER = 5.0, 12
@@ -30,11 +29,11 @@ FIRST_REMINDER, LATER = 5.0, 12
 class Worker:
     """The child's end of the channel; `orders` has what is done for each word while it serves, and may be added to."""
 
-    def __init__(self, channel: Channel, handover: Handover | None, trouble: str = "") -> None:
+    def __init__(self, channel: Channel, handoff: Handoff | None, trouble: str = "") -> None:
         self.trouble = trouble  # why the application can't be imported, if a process has ended in the attempt
         self.tell = channel.tell
         self.words = words(channel)
-        self.handover = handover
+        self.handoff = handoff
         self.on_stop: Callable[[WSGIServer], object] = bool
         self.on_reminder: Callable[[WSGIServer], object] = bool  # what a retired child does to be remembered
         self.on_shut_out: Callable[[], object] = bool  # called when a successor has all that comes
@@ -44,7 +43,7 @@ class Worker:
             "stop": self.stop,
             "now": self.end,
             "prompt": lambda _: self.terminal.release(),
-            "report": lambda server: self.tell(report=server.figures()),
+            "report": lambda server: self.tell(report=server.stats()),
         }
 
     def wait_for_word(self) -> str:
@@ -54,7 +53,7 @@ class Worker:
     def attend(self, server: WSGIServer) -> None:
         """Do from here on what the parent says, in a thread that rests otherwise."""
         self.grace_time = server.options.grace_time
-        server.handover = self.handover
+        server.handoff = self.handoff
         threading.Thread(target=self.obey, args=(server,), name="microwsgi-parent", daemon=True).start()
 
     def obey(self, server: WSGIServer) -> None:
@@ -67,10 +66,7 @@ class Worker:
 
     def retire(self, server: WSGIServer) -> None:
         """Leave to the successor all that does not run."""
-        server.options.grace_time = LONGEST
-        server.retiring = True
-        server.on_shut_out = self.shut_out
-        server.request_stop()
+        server.retire(self.shut_out)
         threading.Thread(target=self.remind, args=(server,), name="microwsgi-retired", daemon=True).start()
 
     def remind(self, server: WSGIServer) -> None:
@@ -93,12 +89,12 @@ class Worker:
 
     def finish(self, server: WSGIServer) -> None:
         """Finish what runs; a retired one, too, has its `grace_time` from now on."""
-        server.grant(self.grace_time)
+        server.limit_drain(self.grace_time)
         server.request_stop()
 
     def end(self, server: WSGIServer) -> None:
         """Wait for nothing."""
-        server.grant(0.0)
+        server.limit_drain(0.0)
         server.request_stop()
 
     # --- The terminal, of which all children have one ---------------------------------------------------------------

@@ -1,367 +1,559 @@
-"""Request after request on one connection: what comes in becomes an environ, what the application returns goes out.
+"""One client's connection: request after request over one transport, as a state machine.
 
-A request walks through `WSGIRequestHandler` in this order; each call returns before the next begins:
+The state says which event the connection waits for, and TABLE which method is called then; each method returns the next state.
+A request passes through WSGIRequestHandler in this order; each call returns before the next begins:
 
-    advance                 what can be done without waiting             microwsgi.server.connection
-      read_head, read_body    until the head, and a small body, are here    microwsgi.server.recipient
-    handle_one_request      the application is called, and its iterable asked for chunk after chunk
-      start_response, write   status, fields and framing leave first        microwsgi.server.sender
-    settle                  the log; then the next request, which is here already or to be waited for
+    on_ready              the head, and a small body, have arrived               by the leader
+      receive_request       parse the head: the state becomes QUEUED
+    handle_one_request    call the application, and iterate what it returned     by a thread of the pool
+    finish_turn           send the response, write the log; then IDLE again      by the same thread
+
+`microwsgi.server.exchange` has the rules of PEP 3333, `microwsgi.server.loop` calls these methods, `microwsgi.server.pool` says
+which thread does.
 """
 
 from __future__ import annotations
 
-import io
-import os
 import socket
 from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
 
-from microwsgi.errors import (
-    Abandoned,
-    ClientError,
-    Disconnected,
-    ExpectationFailed,
-    RequestTimeout,
+from microwsgi.errors import ClientError, Disconnected, MisdirectedRequest, RequestTimeout
+from microwsgi.server.context import Application, ServerContext
+from microwsgi.server.environ import Environ, base_environ
+from microwsgi.server.exchange import CALL, DONE, Exchange, Phase
+from microwsgi.server.hosts import Hosts, host_name
+from microwsgi.server.request_body import SMALL_BODY, RequestBody
+from microwsgi.server.state import FLUSHING, IDLE, OWNED, QUEUED, READ, RUNNING, WRITE, Row, State, Table
+from microwsgi.server.transport import RECEIVE, Transport
+from microwsgi.wire.request import (
+    END,
+    PartialHead,
+    RequestHead,
+    body_length,
+    expects_continue,
+    is_persistent,
+    parse_head,
 )
-from microwsgi.server.connection import NEVER, READ, RECEIVE, WRITE
-from microwsgi.server.environ import Environ, TakenSocket, base_environ, request_environ
-from microwsgi.server.gateway import Application, Gateway, multithreaded
-from microwsgi.server.hosts import is_here
-from microwsgi.server.recipient import NO_FIELDS
-from microwsgi.server.sender import Sender
-from microwsgi.wire import head as wire
-from microwsgi.wire.response import refusal, response_head
 
+LINGER = 2.0
+"""Seconds to discard what the client still sends after the last response. Closed at once, the kernel would answer that with a
+reset, and the client might never see the response (RFC 9112 9.6)."""
 TLS_RECORD = b"\x16\x03"
 """What a client that speaks TLS sends first (RFC 8446 5.1)."""
 SPEAKS_TLS = "speaks TLS, and this port does not: use http://, or serve with --tls."
-FAILED = 500
-"""The first status of those that say it is not the client's fault (RFC 9110 15.6)."""
-FAILURE = "500 Internal Server Error\n\nThe application failed; the server's log says why{under}.\n"
 
 
-class WSGIRequestHandler(Sender, BaseHTTPRequestHandler):  # type: ignore[misc]  # its client_address is a tuple
+class WSGIRequestHandler(BaseHTTPRequestHandler):
     """A connection whose requests are translated for a WSGI application (PEP 3333).
 
-    Give it to `microwsgi.WSGIServer`, or `WSGIRequestHandler.of(application)` to http.server's own servers.
+    Give the class to `microwsgi.WSGIServer`, or `WSGIRequestHandler.of(application)` to http.server's own servers.
     """
 
-    __slots__ = ("reason",)  # why the request was refused or broken off
+    # An idle connection is one of thousands: slots, and nothing of a request but its exchange.
+    __slots__ = (
+        "base",  # the part of the environ that all requests share
+        "context",
+        "exchange",  # the request that is under way; None between two
+        "partial",  # a head of which a part has arrived
+        "requests",  # how many requests were given to the application
+        "state",
+        "transport",
+        "waits_for_client",  # the application receives a body that has not arrived: it needs a permit to run
+    )
 
     protocol_version = "HTTP/1.1"
+    successor = None
+    context: ServerContext
+    exchange: Exchange | None
 
-    # --- http.server's interface --------------------------------------------------------------------------------------
+    # --- http.server's interface ------------------------------------------------------------------------------------------
 
     @classmethod
     def of(cls, application: Application) -> type[WSGIRequestHandler]:
-        """A handler class for http.server's servers: `ThreadingHTTPServer(("", 8000), WSGIRequestHandler.of(app))`."""
-        return type(cls.__name__, (cls,), {"gateway": Gateway(application)})
+        """Return a handler class for http.server's servers: `ThreadingHTTPServer(("", 8000), WSGIRequestHandler.of(app))`."""
+        return type(cls.__name__, (cls,), {"shared": ServerContext(application)})
 
-    def open(self, connection: socket.socket, address: object, gateway: Gateway, base: Environ) -> None:
-        """Begin with a socket that does not block."""
-        Sender.open(self, connection, address, gateway, base)
-        self.reason = ""
+    @classmethod
+    def connect(cls, context: ServerContext, transport: Transport, base: Environ) -> WSGIRequestHandler:
+        """Return the handler of a connection for a loop. It does nothing by itself."""
+        self = cls.__new__(cls)
+        self.open(transport, context, base)
+        return self
+
+    def open(self, transport: Transport, context: ServerContext, base: Environ) -> None:
+        """Begin to wait for the first request."""
+        self.transport = transport
+        self.context = context
+        self.base = base
+        self.exchange = None
+        self.partial: PartialHead | None = None
+        self.requests = 0
+        self.waits_for_client = False
+        self.state = State.IDLE
+        transport.expect(READ, context.options.idle_time)
 
     def setup(self) -> None:
-        """Under http.server's servers: begin as `connected` does."""
-        gateway = self.server.alone() if isinstance(self.server, Gateway) else self.gateway
-        self.request.setblocking(False)
+        """Begin under one of http.server's servers, which calls this, `handle` and `finish`."""
+        own: ServerContext | None = getattr(self.server, "context", None)
+        context = own.copy_alone() if own is not None else self.shared  # type: ignore[attr-defined]  # `of` makes it
         if isinstance(self.client_address, tuple):  # five sends with Nagle's algorithm cost http.server 40 ms a request
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        address = self.request.getsockname()
-        base = base_environ(address, gateway.error_stream(), multithread=multithreaded(self.server))
-        if (tls := getattr(self.server, "tls", None)) is not None:
-            base = tls.environ(base, self.request)
-        self.open(self.request, self.client_address, gateway, base)
+        # ThreadingMixIn has process_request_thread; our own server has threads, too.
+        threads = context.options.threads > 1 if own is not None else hasattr(self.server, "process_request_thread")
+        base = base_environ(self.request.getsockname(), context.error_stream(), multithread=threads)
+        tls = getattr(self.server, "tls", None)
+        if tls is None:
+            transport = Transport(self.request, self.client_address, context.options, context.clock)
+        else:
+            transport = tls.transport(self.request, self.client_address, context)
+            base = tls.environ(base, transport)
+        self.open(transport, context, base)
 
     def handle(self) -> None:
-        """Under http.server's servers: serve this connection in this thread until it ends."""
-        while not self.closed:
-            if self.ready:
+        """Serve this connection in this thread until it ends."""
+        transport = self.transport
+        while self.state not in {State.CLOSED, State.DETACHED}:
+            if self.state in OWNED:
                 self.handle_one_request()
-                self.settle()
-            elif self.wait_for(self.wants, self.deadline):
-                self.advance()
+                self.enter(self.finish_turn())
+            elif transport.wait(transport.interest, transport.deadline - self.context.clock.now()):
+                self.on_ready()
             else:
-                self.timed_out()
+                self.on_timeout()
 
     def finish(self) -> None:
-        """Under http.server's servers: the end of the connection."""
-        self.close()
+        """End this connection."""
+        if self.state is not State.DETACHED:
+            self.transport.close()
+
+    @property
+    def client_address(self) -> tuple[str, int]:  # http.server's is an attribute
+        """The client's host and port; ("", 0) on a Unix socket."""
+        given: tuple[str, int] | None = self.__dict__.get("client_address")
+        if given is None:
+            host, port = self.transport.client
+            given = host, int(port or 0)
+        return given
+
+    @client_address.setter
+    def client_address(self, address: tuple[str, int]) -> None:
+        self.__dict__["client_address"] = address
+
+    @property
+    def command(self) -> str:  # type: ignore[override]
+        """The method of the request."""
+        return self.exchange.head.method if self.exchange else ""
+
+    @property
+    def path(self) -> str:  # type: ignore[override]
+        """The target of the request."""
+        return self.exchange.head.target if self.exchange else ""
+
+    @property
+    def request_version(self) -> str:  # type: ignore[override]
+        """The version of the request."""
+        return self.exchange.head.version if self.exchange else ""
 
     @property
     def requestline(self) -> str:  # type: ignore[override]
         """The request line as it came, control characters escaped."""
-        if self.command:
-            return f"{self.command} {self.path} {self.request_version}"
-        return ascii(self.raw_head[:200].partition(b"\r\n")[0].decode("latin-1"))[1:-1]
+        return self.exchange.head.line if self.exchange else ""
 
     @property
     def headers(self) -> HTTPMessage:  # type: ignore[override]
-        """The fields in order, as http.server's handlers have them."""
+        """The fields in order."""
         message = HTTPMessage()
-        for name, value in wire.field_lines(self.raw_head):
+        for name, value in self.exchange.head.field_lines() if self.exchange else ():
             message[name] = value
         return message
 
     def address_string(self) -> str:
-        """The client's address and port, or "unix"."""
-        return ":".join(self.remote) if self.remote[0] else "unix"
+        """Return the client's address and port, or "unix"."""
+        return self.transport.address_string()
 
-    # --- The application --------------------------------------------------------------------------------------------
+    # --- Events -----------------------------------------------------------------------------------------------------------
+
+    def on_ready(self) -> None:
+        """The event that the state waits for has occurred."""
+        state = self.state
+        try:
+            if state is IDLE:  # the common case of `receive_request`
+                data = self.transport.recv(RECEIVE)
+                end = data.find(END)
+                state = self.take_head(data[:end], data[end + 4 :]) if end >= 0 else self.start_request(data)
+            else:
+                state = self.table[state].ready(self)  # type: ignore[misc]  # a state without one waits for no event
+        except BlockingIOError:
+            self.retry()
+            return
+        except ClientError as error:
+            state = self.refuse(error)
+        except OSError as error:
+            state = self.abort(str(error))
+        if state is QUEUED:
+            self.state = state
+        elif state is not self.state:
+            self.enter(state)
+        else:
+            self.retry()
+
+    def retry(self) -> None:
+        """Wait for the next event in the same state: of TLS it may be the other one."""
+        transport = self.transport
+        if transport.interest:
+            transport.expect_event(transport.interest_of(self.table[self.state].interest))
+
+    def on_timeout(self) -> None:
+        """The deadline of the state has passed."""
+        row = self.table[self.state]
+        self.enter(row.timeout(self) if row.timeout is not None else State.CLOSED)
+
+    def on_drain(self) -> None:
+        """The server is to end: end what can be ended at once."""
+        drain = self.table[self.state].drain
+        if drain is not None:
+            self.enter(drain(self))
+
+    def enter(self, state: State) -> None:
+        """Set the state, the event that it waits for, and its deadline."""
+        if state is IDLE:
+            self.state = state
+            self.transport.expect(READ, self.context.options.idle_time)
+            return
+        if state is State.SUSPENDED and self.exchange.resumed:  # type: ignore[union-attr]  # it has one; see Exchange.resume
+            state = State.QUEUED
+        self.state = state
+        if state not in OWNED:
+            row = self.table[state]
+            self.transport.expect(row.interest, self.time_limit(state))
+
+    def time_limit(self, state: State) -> float:
+        """Return the seconds that a state may last."""
+        options = self.context.options
+        if state is State.SUSPENDED:
+            return self.exchange.resume_in  # type: ignore[union-attr]  # it has one
+        if state is State.HEAD:
+            return options.head_time
+        if state is State.FLUSHING:
+            return options.write_time
+        if state is State.BODY or state is State.DISCARDING:
+            return options.body_time
+        return LINGER
+
+    # --- Receiving ----------------------------------------------------------------------------------------------------------
+
+    def receive_request(self) -> State:
+        """Receive the first bytes of a request, usually all of it."""
+        return self.start_request(self.transport.recv(RECEIVE))
+
+    def start_request(self, data: bytes) -> State:
+        """Begin with the first bytes of a request; b"" is the end of the stream. Raises ClientError."""
+        if not data:
+            return State.CLOSED
+        end = data.find(END)
+        if end >= 0:
+            return self.take_head(data[:end], data[end + len(END) :])
+        self.partial = PartialHead(self.context.options)
+        return self.feed_head(data)
+
+    def receive_head(self) -> State:
+        """Receive more of a head."""
+        data = self.transport.recv(RECEIVE)
+        return self.feed_head(data) if data else State.CLOSED
+
+    def feed_head(self, data: bytes) -> State:
+        """Add bytes to a head that is not complete. Raises ClientError."""
+        partial: PartialHead = self.partial  # type: ignore[assignment]  # the state is HEAD, or becomes HEAD
+        try:
+            found = partial.feed(data)
+        except ClientError:
+            self.begin_exchange(RequestHead(bytes(partial.buffer), "", "", "", {}))
+            raise
+        if found is None:
+            return State.HEAD
+        self.partial = None
+        return self.take_head(*found)
+
+    def take_head(self, raw: bytes, rest: bytes) -> State:
+        """Parse a whole head and decide what the request waits for. Raises ClientError."""
+        context = self.context
+        if rest:
+            self.transport.unread(rest)
+        try:
+            head = parse_head(raw, context.options)
+        except ClientError:
+            self.begin_exchange(RequestHead(raw, "", "", "", {}))
+            raise
+        fields = head.fields
+        exchange = self.exchange = Exchange(context, self.transport, self.base, head, context.clock.now())
+        if context.hosts is not None:
+            self.check_host(context.hosts, fields)
+        if "HTTP_CONNECTION" in fields or head.version == "HTTP/1.0":
+            exchange.close = not is_persistent(head)
+        if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields or "HTTP_EXPECT" in fields:
+            return self.take_body(exchange)
+        return QUEUED
+
+    def begin_exchange(self, head: RequestHead) -> None:
+        """Begin an exchange that is only to be refused."""
+        self.partial = None
+        self.exchange = Exchange(self.context, self.transport, self.base, head, self.context.clock.now())
+
+    def check_host(self, hosts: Hosts, fields: dict[str, str]) -> None:
+        """Refuse a request for a name that an attacker may have rebound to this machine. Raises MisdirectedRequest."""
+        host = fields.get("HTTP_HOST")
+        if host is not None and self.transport.client[0] and not hosts.allows(host):
+            name = host_name(host)
+            raise MisdirectedRequest(f"This server does not answer for {name!r}; with --allow-host {name} it would.")
+
+    def take_body(self, exchange: Exchange) -> State:
+        """Begin with a body: receive a small one, leave a long one to the application. Raises ClientError."""
+        head, options = exchange.head, self.context.options
+        expects = expects_continue(head)
+        length = body_length(head, options.body_size)
+        if not length:
+            return State.QUEUED
+        body = exchange.body = RequestBody(self.transport, length, options, expects=expects)
+        self.transport.allow(options.body_time)
+        body.feed(self.transport.take_read_ahead())
+        if body.done or (length <= SMALL_BODY and not expects):
+            return self.continue_body(body)
+        self.waits_for_client = True
+        return State.QUEUED
+
+    def receive_body(self) -> State:
+        """Receive more of a small body. Raises ClientError."""
+        data = self.transport.recv(RECEIVE)
+        if not data:
+            raise ClientError("The body ended before the length that its head promised (RFC 9112 8).")
+        body: RequestBody = self.exchange.body  # type: ignore[union-attr, assignment]  # the state is BODY
+        body.feed(data)
+        self.transport.extend(len(data), self.context.options.body_rate, self.context.options.body_time)
+        return self.continue_body(body)
+
+    def continue_body(self, body: RequestBody) -> State:
+        """Decide whether more of the body is received before the application is called."""
+        if body.done:
+            self.transport.unread(body.take_excess())
+            return State.QUEUED
+        if body.size > SMALL_BODY:  # of chunks, whose number is not known before
+            self.waits_for_client = True
+            return State.QUEUED
+        return State.BODY
+
+    # --- The application ----------------------------------------------------------------------------------------------------
 
     def handle_one_request(self) -> None:
-        """Call the application for the request that is ready, or go on with what it returned."""
-        self.ready = False
+        """Call the application for the request that has arrived, or go on with what it returned."""
+        self.state = RUNNING
+        exchange: Exchange = self.exchange  # type: ignore[assignment]  # there is one, or the state was not QUEUED
         try:
-            if self.chunks is None:
-                iterable = self.gateway.application(self.environ(), self.start_response)  # type: ignore[misc]
-                if iterable.__class__ is list and not self.head_sent:  # all is known, and there is nothing to close
-                    self.send_list(iterable)
+            if exchange.phase is CALL:
+                self.requests += 1
+                iterable = self.context.application(exchange.environ(), exchange.start_response)  # type: ignore[misc]
+                if iterable.__class__ is list and not exchange.head_sent:  # all is known, and there is nothing to close
+                    exchange.send_whole(iterable)
                     return
-                self.begin_response(iterable)
-            for chunk in self.chunks:  # type: ignore[union-attr]  # begin_response has set it
-                if not self.write(chunk):
-                    return
-            self.end_response()
-        except BaseException as error:  # noqa: BLE001 - SystemExit in a view must not end a thread of the server
-            self.fail(error)
-
-    def environ(self) -> Environ:
-        """The environ of PEP 3333, with the keys beyond it that docs/environ.md describes."""
-        environ = request_environ(self.base, self.fields, self.command, self.path, self.request_version)
-        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.remote
-        environ["wsgi.early_hints"] = self.send_early_hints
-        environ["microwsgi.socket"] = self.connection
-        if self.gateway.parks:
-            environ["microwsgi.wake"] = self.wake
-        if self.decoder is None:
-            environ["wsgi.input"] = io.BytesIO()
-        else:
-            environ["wsgi.input"] = self.input()
-            environ["wsgi.trailers"] = self.decoder.trailers
-        if "HTTP_UPGRADE" in self.fields and self.request_version == "HTTP/1.1":  # RFC 9110 7.8: ignored in HTTP/1.0
-            taken = TakenSocket(self.take_socket)
-            environ["microwsgi.socket"] = environ["werkzeug.socket"] = environ["gunicorn.socket"] = taken
-        return environ
-
-    def wake(self, after: float = 0.0) -> None:
-        """Ask the iterable on: now, or, called before it yields b"" for "nothing yet", within so many seconds.
-
-        Between the two the response holds no thread. Without such a call b"" is a chunk like any other.
-        """
-        self.gateway.wake(self, after)
-
-    def take_socket(self) -> tuple[socket.socket, bytes]:
-        """Give the connection away: blocking, with what was read ahead; the server does not touch it again."""
-        self.gateway.forget(self)
-        self.closed = self.head_sent = True
-        self.connection.setblocking(True)
-        self.status = 101
-        self.log()
-        return self.connection, self.received
-
-    # --- After a request --------------------------------------------------------------------------------------------
-
-    def settle(self) -> None:
-        """See what the request left: bytes to send, an iterable to ask on, or a connection for the next request."""
-        if self.closed or self.ready:
-            return
-        if self.answer is not None:
-            self.send_answer()
-            if self.closed:
+                exchange.begin(iterable)
+            elif not exchange.may_iterate():
                 return
-        if self.unsent is not None:
-            self.wait_in("flush", WRITE, self.gateway.options.write_time)
-        elif self.chunks is None:
-            self.end_request()
-        elif self.asleep:
-            self.wait_in("watch_client", READ if len(self.received) < RECEIVE else 0, NEVER)
-        else:
-            self.ready = True
+            for chunk in exchange.iterator:
+                if not exchange.write(chunk):
+                    return
+            exchange.end()
+        except BaseException as error:  # noqa: BLE001 - SystemExit in a view must not end a thread of the server
+            exchange.fail(error)
 
-    def end_request(self) -> None:
-        """The response has left: write the log, and go on to the next request, or to the end."""
-        now = self.gateway.clock()
-        if self.iterable is not None:
-            self.close_sent()
-        if self.began:
-            if self.gateway.access_log is not None:
-                self.gateway.access_log(self, now - self.began)
-            if self.reason:
-                self.log_reason()
-            elif self.status >= FAILED:
-                self.gateway.failures += 1
-            self.began = 0.0
-        if self.close_connection or self.decoder is not None:
-            self.end_body()
-            return
-        # Let go of what each request sets: an idle connection is one of thousands.
-        self.command = self.path = ""
-        self.raw_head = b""
-        self.fields = NO_FIELDS
-        self.head = self.remaining = None
-        self.head_sent = self.chunked = False
-        self.size = 0
-        self.step, self.wants = "read_head", READ
-        self.deadline = now + self.gateway.options.idle_time
-        if self.received:
-            self.step = "take_next"
-            self.advance()
+    # --- After the application ----------------------------------------------------------------------------------------------
 
-    def end_body(self) -> None:
-        """Something of the request's body may not have come, or no other request is to follow."""
-        unread = self.decoder is not None and not self.decoder.done
-        if self.close_connection:
-            # What the client still sends would reset the connection; only who announced the end sends nothing more.
-            # Under TLS that one may, too: its closure alert.
-            secure = self.base["wsgi.url_scheme"] == "https"
-            if unread or self.reason or self.received or secure or self.client_persists():
-                self.shut()
-            else:
-                self.close()
-        elif unread:
-            self.size = 0
-            self.wait_in("drain", READ, self.gateway.options.body_time)
-        else:
-            # The decoder is there, or this is not called.
-            self.received = self.received or self.decoder.rest or self.decrypted()  # type: ignore[union-attr]
-            self.decoder = None
-            self.long_body = False
-            self.body = b""
-            self.end_request()
+    def received(self) -> bytes:
+        """Return the bytes that have arrived of a request: another process goes on with them."""
+        return bytes(self.partial.buffer) if self.partial is not None else self.transport.read_ahead
 
-    def close_sent(self) -> None:
-        """Close what could not be closed before all of it was sent."""
+    def send_answer(self) -> None:
+        """Send a whole response, if there is one."""
+        exchange: Exchange = self.exchange  # type: ignore[assignment]  # it is not over
+        answer, exchange.answer = exchange.answer, None
+        if answer is not None:
+            try:
+                self.transport.write(answer)
+            except Disconnected as gone:
+                exchange.abort(str(gone))
+
+    def finish_turn(self) -> State:
+        """Do what a run has left to do, and return the next state."""
+        exchange: Exchange = self.exchange  # type: ignore[assignment]  # it is not over
+        if exchange.answer is not None:
+            self.send_answer()
+        phase = exchange.phase
+        if exchange.aborted:
+            if phase is not DONE:
+                return QUEUED  # `close` is application code
+            exchange.finish()
+            self.exchange = None
+            return State.CLOSED
+        if self.transport.out_buffer is not None:
+            return FLUSHING
+        if phase is not DONE:
+            return State.SUSPENDED if exchange.suspended and phase is Phase.ITERATE else QUEUED
+        # The response has left: write the log, and wait for the next request, or end the connection.
+        exchange.finish()
+        if exchange.close or exchange.body is not None or exchange.detached:
+            return self.finish_body(exchange)
+        self.exchange = None
+        return self.next_request() if self.transport.read_ahead else IDLE
+
+    def finish_body(self, exchange: Exchange) -> State:
+        """Some of the request's body may not have arrived, or the connection ends."""
+        body, transport = exchange.body, self.transport
+        self.waits_for_client = False
+        if exchange.detached:
+            self.exchange = None
+            return State.DETACHED
+        unread = body is not None and not body.done
+        if body is not None and not unread:
+            transport.unread(body.take_excess())
+        if exchange.close:
+            self.exchange = None
+            # A reset follows a close if the client sends more. Only a client that announced the end sends no more; over TLS it
+            # may still send its closure alert.
+            if unread or exchange.reason or transport.read_ahead or transport.is_secure or is_persistent(exchange.head):
+                return self.half_close()
+            return State.CLOSED
+        if unread:
+            data = transport.take_read_ahead()
+            return self.discard(data) if data else State.DISCARDING
+        self.exchange = None
+        if transport.pending():  # no event comes for what TLS has decrypted beyond the end of the body
+            transport.unread(transport.recv(RECEIVE))
+        return self.next_request() if transport.read_ahead else State.IDLE
+
+    def next_request(self) -> State:
+        """Begin with a request, or a part of one, that came behind the last one (RFC 9112 9.3.2)."""
         try:
-            self.close_iterable()
-        except Exception as error:  # noqa: BLE001 - the application's code
-            self.gateway.log_exception(f'{self.address_string()} "{self.requestline}" failed in close:', error)
+            return self.start_request(self.transport.take_read_ahead())
+        except ClientError as error:
+            return self.refuse(error)
 
-    def watch_client(self) -> None:
-        """Something has come from a client whose response has nothing to send yet: its next request, or its end."""
+    def receive_discarded(self) -> State:
+        """Receive more of a body that the application did not read."""
+        data = self.transport.recv(RECEIVE)
+        return self.discard(data) if data else State.CLOSED
+
+    def discard(self, data: bytes) -> State:
+        """Forget bytes of a body. Raises ClientError."""
+        body: RequestBody = self.exchange.body  # type: ignore[union-attr, assignment]  # the state is DISCARDING
+        if not body.discard(data):
+            self.exchange = None
+            return self.half_close()
+        if not body.done:
+            return State.DISCARDING
+        self.transport.unread(body.take_excess())
+        self.exchange = None
+        return self.next_request() if self.transport.read_ahead else State.IDLE
+
+    def flush(self) -> State:
+        """The client takes more."""
+        if self.transport.blocks_on_file():
+            return State.QUEUED  # a disk may be slow, and the leader waits for nothing
+        options = self.context.options
+        count = self.transport.flush()
+        if self.transport.out_buffer is None:
+            return self.finish_turn()
+        self.transport.extend(count, options.write_rate, options.write_time)
+        return State.FLUSHING
+
+    def watch_client(self) -> State:
+        """Receive from a client whose response is suspended: its next request, or its end."""
+        transport = self.transport
         try:
-            data = self.connection.recv(RECEIVE)
-        except (ConnectionError, TimeoutError):  # a reset, as from a browser's tab that is closed
+            data = transport.recv(RECEIVE)
+        except (ConnectionError, TimeoutError):  # a reset, as when a tab of a browser is closed
             data = b""
         if not data:
-            # Who closes an event stream ends what has no other end; a length that was promised is a response cut off.
-            self.vanish("The client left." if self.remaining else "")
-        self.received += data
-        if len(self.received) >= RECEIVE:
-            self.wants = 0
+            # A client that closes an event stream ends what has no other end; a length that was promised is cut off.
+            exchange: Exchange = self.exchange  # type: ignore[assignment]  # the state is SUSPENDED
+            return self.abort("The client left." if exchange.promises_more() else "")
+        transport.unread(data)
+        if len(transport.read_ahead) >= RECEIVE:
+            transport.expect_event(0)
+        return State.SUSPENDED
 
-    def log(self) -> None:
-        """Tell the log of a request that was not ended by a response; once."""
-        if self.began and self.gateway.access_log is not None:
-            self.gateway.access_log(self, self.gateway.clock() - self.began)
-        self.began = 0.0
+    def resume(self) -> State:
+        """Iterate a suspended response."""
+        return State.QUEUED
 
-    def log_reason(self) -> None:
-        """Say why a request was refused or broken off."""
-        self.gateway.log_error(f'{self.address_string()} "{self.requestline}" {self.status or "-"}: {self.reason}')
+    # --- The end ------------------------------------------------------------------------------------------------------------
 
-    # --- What goes wrong --------------------------------------------------------------------------------------------
-
-    def refuse(self, error: ClientError) -> None:
-        """Answer a request that breaks a rule, and end the connection: what follows may be anything (RFC 9112 6.3)."""
-        if self.step == "drain":  # the response is out, and whatever comes is part of no request
-            self.shut()
-            return
-        self.began = self.began or self.gateway.clock()
-        self.reason = str(error)
-        self.status = int(error.status[:3])
-        self.close_connection = True
-        self.ready = False
-        if self.raw_head.startswith(TLS_RECORD):
-            self.began = 0.0  # it is no request, and none for the log
-            self.gateway.complain(self.address_string(), SPEAKS_TLS)
-        if isinstance(error, ExpectationFailed):
-            self.expects = True
+    def half_close(self) -> State:
+        """Tell the client that nothing more comes, then discard what it still sends: a close that loses no response."""
         try:
-            self.close_iterable()
-            self.send(
-                refusal(error, self.gateway.date.tick()[0], bodiless=self.raw_head.lstrip(b"\r\n").startswith(b"HEAD "))
-            )
-        except Disconnected as gone:
-            self.vanish(str(gone))
-        else:
-            self.settle()
+            self.transport.half_close()
+        except BlockingIOError:
+            return State.CLOSING
+        except OSError:
+            return State.CLOSED
+        return State.LINGERING
 
-    def fail(self, error: BaseException) -> None:
-        """The application, or the client within it, broke a rule or raised."""
+    def linger(self) -> State:
+        """Discard until the client has closed its side, too."""
+        return State.LINGERING if self.transport.recv(RECEIVE) else State.CLOSED
+
+    def refuse(self, error: ClientError) -> State:
+        """Answer a request that breaks a rule, and end the connection."""
+        exchange: Exchange = self.exchange  # type: ignore[assignment]  # who raises has begun one
+        if self.state is State.DISCARDING:  # the response has left, and what comes belongs to no request
+            self.exchange = None
+            return self.half_close()
+        if exchange.head.raw.startswith(TLS_RECORD):
+            self.context.log_client_error(self.address_string(), SPEAKS_TLS)
+            exchange.ignore()
         try:
-            if isinstance(error, Disconnected):
-                self.vanish(str(error))
-            elif isinstance(error, ClientError) and not self.head_sent:
-                self.refuse(error)
-            elif isinstance(error, Abandoned):
-                self.reason = str(error)
-                self.answer_failure()
-            else:
-                number = os.urandom(4).hex()
-                self.gateway.log_exception(f'{self.address_string()} "{self.requestline}" failed ({number}):', error)
-                self.answer_failure(error, number)
+            exchange.refuse(error)
         except Disconnected as gone:
-            self.vanish(str(gone))
-        except BaseException as second:  # noqa: BLE001 - `close` of what the application returned is its code too
-            self.gateway.log_exception(f'{self.address_string()} "{self.requestline}" failed again:', second)
-            self.break_off()
+            exchange.abort(str(gone))
+        return self.finish_turn()
 
-    def answer_failure(self, error: BaseException | None = None, number: str = "") -> None:
-        """A 500 where nothing has been sent yet; else the connection breaks off, for all to see."""
-        if self.head_sent or self.closed:
-            self.break_off()
-            return
-        headers = [("Content-Type", "text/plain; charset=utf-8")]
-        body = FAILURE.format(under=f" under {number}" if number else "").encode()
-        page = self.gateway.error_page
-        if error is not None and page is not None and is_here(self.remote[0], self.fields, self.gateway.hosts):
-            try:
-                headers, body = page(error, self.environ(), number)
-            except Exception as second:  # noqa: BLE001 - what is to be drawn is somebody else's, and may do anything
-                self.gateway.log_exception("The page that tells of it failed:", second)
-        self.head = response_head("500 Internal Server Error", headers)
-        self.remaining = None
-        self.asleep = False
-        self.send_list([body])
-        self.close_iterable()
+    def abort(self, reason: str) -> State:
+        """Give the connection up: the client has left, or is to be left."""
+        if self.exchange is None:
+            return State.CLOSED
+        self.exchange.abort(reason)
+        return self.finish_turn()
 
-    def break_off(self) -> None:
-        """End a response that can't be completed so that the client sees it: without the end that was promised."""
-        self.gateway.failures += 1
-        self.vanish("broken off: the application failed")
+    def time_out_head(self) -> State:
+        """The head did not arrive in time."""
+        seconds = self.context.options.head_time
+        partial: PartialHead = self.partial  # type: ignore[assignment]  # the state is HEAD
+        self.begin_exchange(RequestHead(bytes(partial.buffer), "", "", "", {}))
+        return self.refuse(RequestTimeout(f"The head did not come within {seconds:g} seconds (head_time)."))
 
-    def vanish(self, reason: str) -> None:
-        """The client has left, or is to be left: close what the application returned, and the connection.
+    def time_out_body(self) -> State:
+        """The body did not arrive in time."""
+        return self.refuse(RequestTimeout("The body came more slowly than body_time and body_rate allow."))
 
-        Without a reason nothing has failed, and the access log alone is told.
-        """
-        cut = self.began and not self.closed
-        if cut:
-            self.reason = reason
-            self.log()
-            if reason:
-                self.log_reason()
-        self.close_sent()
-        if cut and (self.unsent is not None or self.ends_by_close()):
-            self.reset()
-        else:
-            self.close()
+    def time_out_response(self) -> State:
+        """The client did not take the response in time."""
+        return self.abort("The client read more slowly than write_time and write_rate allow.")
 
-    def ends_by_close(self) -> bool:
-        """Whether only the connection's end tells the client that the response is whole; a reset tells that it is not."""
-        return self.head_sent and not self.bodiless and self.remaining is None and not self.chunked
+    def end_suspended(self) -> State:
+        """A suspended response ends with the server."""
+        return self.abort("the server stops")
 
-    def timed_out(self) -> None:
-        """A time limit is over while the poller waited."""
-        options = self.gateway.options
-        if self.step == "read_head" and self.received:
-            self.refuse(RequestTimeout(f"The head did not come within {options.head_time:g} seconds (head_time)."))
-        elif self.step == "read_body":
-            self.refuse(RequestTimeout("The body came more slowly than body_time and body_rate allow."))
-        elif self.step == "flush":
-            self.vanish("The client read more slowly than write_time and write_rate allow.")
-        else:
-            self.close()
+    def close(self) -> State:
+        """Close the connection."""
+        return State.CLOSED
+
+    table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
+        State.IDLE: Row(READ, receive_request, close, close, yields=2, handoff=True),
+        State.HEAD: Row(READ, receive_head, time_out_head, close, yields=2, handoff=True),
+        State.BODY: Row(READ, receive_body, time_out_body),
+        State.SUSPENDED: Row(READ, watch_client, resume, end_suspended),
+        State.FLUSHING: Row(WRITE, flush, time_out_response),
+        State.DISCARDING: Row(READ, receive_discarded, close),
+        State.CLOSING: Row(WRITE, half_close, close),
+        State.LINGERING: Row(READ, linger, close),
+        State.DETACHED: Row(0),
+        State.CLOSED: Row(0),
+    }

@@ -48,7 +48,7 @@ class Hosts:
         return True
 
 
-def is_here(address: str, fields: Mapping[str, object], hosts: Hosts | None) -> bool:
+def is_local(address: str, fields: Mapping[str, object], hosts: Hosts | None) -> bool:
     """Whether a client, of an address that is "" on a Unix socket, may see what is for who sits at this machine alone.
 
     Not a proxy that speaks for somebody else; and not a page of a hostile site that has rebound its name: a server for all

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 from microwsgi import later
-from microwsgi.server.handler import WSGIRequestHandler
+from microwsgi.server.compat import PlainConnection
+from microwsgi.server.exchange import Exchange
 from microwsgi.server.log import bytes_text, escaped, time_text
 from microwsgi.server.server import WSGIServer
 
@@ -22,25 +23,21 @@ LOOKS = 4
 
 
 def running(server: WSGIServer) -> str:
-    """A paragraph for each request, the oldest first."""
-    requests = sorted(at_work(server), key=lambda each: each.began)
+    """Return a paragraph for each request that runs, the oldest first."""
+    requests = sorted(server.running(), key=lambda each: each.started)
     what = f"{len(requests)} request{'' if len(requests) == 1 else 's'} in flight"
     return "\n".join([f"{what}{':' if requests else '.'}", *(paragraph(server, each) for each in requests)])
 
 
-def at_work(server: WSGIServer) -> list[WSGIRequestHandler]:
-    """The requests that have begun, and are not resting."""
-    found = [each for each in list(server.connections.values()) if each.owned and each.began]
-    return [each for each in found if isinstance(each, WSGIRequestHandler)]
-
-
-def paragraph(server: WSGIServer, request: WSGIRequestHandler) -> str:
-    """A request: its line, its age, what it has sent, and where in the code it is."""
-    thread = next((each.ident for each in list(server.threads) if each.handler is request), None)
+def paragraph(server: WSGIServer, request: Exchange | PlainConnection) -> str:
+    """Return the request line, the age, the bytes sent, and the place in the code."""
+    threads = [(thread.task, thread.ident) for thread in server.threads]
+    thread = next((ident for task, ident in threads if task is request or (task and task.exchange is request)), None)
     frame = sys._current_frames().get(thread or 0)  # noqa: SLF001 - the one way to see another thread's stack
-    line, age = escaped(request.requestline.rpartition(" ")[0]), time_text(server.clock() - request.began)
+    line, age = escaped(request.requestline.rpartition(" ")[0]), time_text(server.context.clock.now() - request.started)
     place = "".join(later.traceback.format_list(stack(frame))) if frame else "  waits for a thread, or for its client\n"
-    return f"{line}, for {age}, {bytes_text(request.size)} sent\n{place}".rstrip()
+    sent = bytes_text(request.size) if isinstance(request, Exchange) else "an unknown number of bytes"
+    return f"{line}, for {age}, {sent} sent\n{place}".rstrip()
 
 
 @contextmanager
@@ -61,13 +58,12 @@ def slow_requests(server: WSGIServer, seconds: float) -> Iterator[None]:
 
 def look_for_slow(server: WSGIServer, seconds: float, over: threading.Event) -> None:
     """Look again and again, until it is over."""
-    told: dict[WSGIRequestHandler, float] = {}
+    logged: set[Exchange | PlainConnection] = set()
     while not over.wait(seconds / LOOKS):
-        requests = [each for each in at_work(server) if not each.parked and server.clock() - each.began > seconds]
-        for request in requests:
-            if told.get(request) != request.began:
-                server.log_error(f"Slow: {paragraph(server, request)}")
-        told = {request: request.began for request in requests}
+        slow = {each for each in server.running() if server.context.clock.now() - each.started > seconds}
+        for request in slow - logged:
+            server.context.log_error(f"Slow: {paragraph(server, request)}")
+        logged = slow
 
 
 def stack(frame: FrameType) -> list[later.traceback.FrameSummary]:

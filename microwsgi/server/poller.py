@@ -1,7 +1,9 @@
-"""Which descriptors are ready: select.epoll itself where there is it, else the best that the selectors module has.
+"""Which descriptors are ready: epoll itself where the system has it, else the best of the selectors module.
 
-`microwsgi.server.server` asks. Level-triggered, so nothing is lost by not being read at once: edge-triggered polling was
-measured, is not faster, and loses clients that close one side and requests that are pipelined.
+Level-triggered: an event that was not handled is reported again. Edge-triggered polling was measured and is not faster.
+
+Only the leader (`microwsgi.server.pool`) uses a poller: select() does not see a descriptor that another thread registers while
+it waits. Other threads put what they have for the leader into a queue and call `Wakeup.notify`.
 """
 
 from __future__ import annotations
@@ -9,80 +11,101 @@ from __future__ import annotations
 import select
 import selectors
 import socket
+import threading
+from functools import partial
 
 BATCH = 256
-"""Events of one look: all that are ready, mostly; more would make the first wait long for the last."""
+"""Events of one poll: usually all that are ready. More would make the first wait long for the last."""
+SELECT_LIMIT = 1023
+"""The highest descriptor that select() can watch: FD_SETSIZE - 1, nearly everywhere."""
 
 
-class PortablePoller:
-    """Descriptors and what is waited for on each: selectors.EVENT_READ or EVENT_WRITE."""
+class SelectorPoller:
+    """Descriptors, and the event that is waited for on each: selectors.EVENT_READ or EVENT_WRITE."""
 
-    def __init__(self) -> None:
-        self.selector = self.new_selector()
-        self.reader, self.writer = socket.socketpair()
-        self.reader.setblocking(False)
-        self.writer.setblocking(False)
-        self.register(self.reader.fileno(), selectors.EVENT_READ)
-
-    @staticmethod
-    def new_selector() -> selectors.BaseSelector | select.epoll:
-        return selectors.DefaultSelector()
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        self.selector = selector or selectors.DefaultSelector()
+        self.most_descriptor = SELECT_LIMIT if isinstance(self.selector, selectors.SelectSelector) else 0
 
     def register(self, descriptor: int, event: int) -> None:
+        """Wait for an event of a descriptor."""
         self.selector.register(descriptor, event)
 
     def modify(self, descriptor: int, event: int) -> None:
+        """Wait for another event of a descriptor."""
         self.selector.modify(descriptor, event)
 
     def unregister(self, descriptor: int) -> None:
+        """Wait for no event of a descriptor."""
         self.selector.unregister(descriptor)
 
     def poll(self, timeout: float) -> list[tuple[int, int]]:
-        """Wait for events, for so many seconds, for ever if negative; the descriptors that have one come first in each pair."""
-        found = self.selector.select(None if timeout < 0 else timeout)  # type: ignore[union-attr]  # epoll's is below
+        """Wait for events, `timeout` seconds or for ever if it is negative; return (descriptor, event) pairs."""
+        found = self.selector.select(None if timeout < 0 else timeout)
         return [(key.fd, event) for key, event in found]
 
-    def wake(self) -> None:
-        """Make `poll` return, from any thread or a signal's handler; many calls are as one."""
-        try:
-            self.writer.send(b"\0")
-        except BlockingIOError:
-            pass
-
-    def woken(self, descriptor: int) -> bool:
-        """Whether the event is that of `wake`, which this call ends."""
-        if descriptor != self.reader.fileno():
-            return False
-        self.reader.recv(4096)
-        return True
-
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the selector's own descriptor."""
         self.selector.close()
-        self.reader.close()
-        self.writer.close()
 
 
-class EpollPoller(PortablePoller):
-    """Without the selectors module's key objects, whose making costs as much as the system call."""
+class EpollPoller:
+    """The same with epoll, without the selectors module's key objects, which cost as much as the system call."""
 
-    selector: select.epoll
+    most_descriptor = 0
 
-    @staticmethod
-    def new_selector() -> select.epoll:
-        return select.epoll()
+    def __init__(self) -> None:
+        self.epoll = select.epoll()
+        self.close = self.epoll.close
+        self.unregister = self.epoll.unregister
+        self.poll = partial(self.epoll.poll, maxevents=BATCH)
 
     def register(self, descriptor: int, event: int) -> None:
-        self.selector.register(descriptor, EPOLL[event])
+        """Wait for an event of a descriptor."""
+        self.epoll.register(descriptor, EPOLL[event])
 
     def modify(self, descriptor: int, event: int) -> None:
-        self.selector.modify(descriptor, EPOLL[event])
-
-    def poll(self, timeout: float) -> list[tuple[int, int]]:
-        return self.selector.poll(timeout, BATCH)
+        """Wait for another event of a descriptor."""
+        self.epoll.modify(descriptor, EPOLL[event])
 
 
-Poller: type[PortablePoller] = PortablePoller
 if hasattr(select, "epoll"):
     EPOLL = {selectors.EVENT_READ: select.EPOLLIN, selectors.EVENT_WRITE: select.EPOLLOUT}
-    Poller = EpollPoller
+
+Poller = SelectorPoller | EpollPoller
+
+
+def new_poller() -> Poller:
+    """Return the best poller of this system."""
+    return EpollPoller() if hasattr(select, "epoll") else SelectorPoller()
+
+
+class Wakeup:
+    """A socket pair that makes `poll` return."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = socket.socketpair()
+        self.reader.setblocking(False)
+        self.writer.setblocking(False)
+        self.descriptor = self.reader.fileno()
+        # Held from the first `notify` to the `clear` that follows: many calls cost one system call. No wake-up is lost: who
+        # finds the lock held has filled its queue before, and the leader empties the queues after it has released the lock.
+        self.notified = threading.Lock()
+
+    def notify(self) -> None:
+        """Make `poll` return, now or at the next call. For all threads."""
+        if self.notified.acquire(False):  # a keyword would cost as much as the lock
+            try:
+                self.writer.send(b"\0")
+            except OSError:
+                pass  # the pipe is full, and `poll` returns anyway; or the loop has ended
+
+    def clear(self) -> None:
+        """Take note of the wake-up. Leader only, before it empties the queues."""
+        self.reader.recv(4096)
+        self.notified.release()
+
+    def close(self) -> None:
+        """Close both sockets."""
+        self.reader.close()
+        self.writer.close()

@@ -1,11 +1,11 @@
-"""From a listening socket to handlers that are ready: accept, poll, look for who is late, stop.
+"""The server: a facade with the methods of http.server, around a loop, a pool of threads and an acceptor.
 
-Connections wait in one poller, and hold no thread. `microwsgi.server.lead` says which thread polls, and which runs what is
-ready; `microwsgi.server.handler` serves a connection.
+    serve_forever       start, watch, drain, end                      microwsgi.server.pool.LeaderFollowers.watch
+      Loop.poll_once      one poll                                    microwsgi.server.loop
+      LeaderFollowers     which thread polls, and which runs          microwsgi.server.pool
+      Acceptor            new connections                             microwsgi.server.acceptor
 
-A handler is *owned* from the moment that it is ready until its thread has settled it; the leader alone touches the others.
-It stays in the poller meanwhile, since most requests are over before an event comes: if one does come, the leader takes the
-connection out, and its thread puts it back. These two, and what else two threads could do to one handler, hold `guard`.
+All parts are made when `serve_forever` begins: after a fork, the locks, threads and descriptors of the parent are worth nothing.
 """
 
 from __future__ import annotations
@@ -13,99 +13,57 @@ from __future__ import annotations
 import io
 import socket
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from enum import Enum
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import import_module
 from socketserver import BaseServer
-from time import monotonic
 
 from microwsgi.options import Options
-from microwsgi.server.admission import IDLE, Admission
-from microwsgi.server.connection import NEVER, READ, Connection
+from microwsgi.server.acceptor import Acceptor
+from microwsgi.server.compat import HandlerFactory, PlainConnection
+from microwsgi.server.connections import Connection, Security
+from microwsgi.server.context import Application, ErrorPage, RequestLog, ServerContext
 from microwsgi.server.environ import Environ, base_environ
-from microwsgi.server.gateway import Application, Gateway, RequestLog
+from microwsgi.server.exchange import Exchange
 from microwsgi.server.handler import WSGIRequestHandler
-from microwsgi.server.handover import Handover
-from microwsgi.server.handshake import Handshakes
-from microwsgi.server.lead import Lead
-from microwsgi.server.plain import handler_class
-from microwsgi.server.poller import Poller, PortablePoller
-from microwsgi.server.rest import Rest
+from microwsgi.server.handoff import Handoff
+from microwsgi.server.hosts import Hosts
+from microwsgi.server.loop import Loop
+from microwsgi.server.poller import Poller, new_poller
+from microwsgi.server.pool import LeaderFollowers, WorkerThread
 from microwsgi.server.sockets import listen, unlink
+from microwsgi.server.state import NEVER, OWNED, State
+from microwsgi.server.transport import Transport
 
-PIPELINED = 16
-"""Requests of one connection that are answered before the others have their turn."""
-COLLECTING = 4096
-"""Small bodies that are waited for without a thread: with their limit, 64 MiB."""
-FIRST_REQUEST = 2.0
-"""Seconds in which a process that retires waits for the first request on a connection of TLS. Few clients would try again."""
+LAST_REQUEST = 2.0
+"""Seconds in which a process that retires answers one more request on a connection that can't be sent to its successor."""
 ENDING = 0.1
-"""Seconds for threads to end that run nothing; who runs an application still is left behind."""
+"""Seconds for threads to end that run a request which did not end in time; then they are left behind."""
 
 
-class WSGIServer(Rest, Gateway, Admission, Lead, HTTPServer):  # type: ignore[misc]  # whose handlers are Connections
+class Stop(Enum):
+    """Why `serve_forever` is to return."""
+
+    NO = 0
+    PAUSE = 1
+    """`shutdown`: new connections wait in the kernel for the next `serve_forever`."""
+    FINAL = 2
+    """`request_stop`: the listening sockets are closed, and the system refuses connections."""
+    RETIRE = 3
+    """`retire`: as before, but connections go to a successor, and running requests have no time limit."""
+
+
+class WSGIServer(HTTPServer):
     """A WSGI server with the methods of http.server's HTTPServer.
 
-    `server_address` is a (host, port), or an address as `microwsgi serve --bind` takes it; `sockets`, if given, are used
-    instead, and listen already. With a plain BaseHTTPRequestHandler for RequestHandlerClass no application is needed.
+    `server_address` is a (host, port), or an address as `microwsgi serve --bind` takes it. `sockets`, if given, are used instead,
+    and listen already. With a plain BaseHTTPRequestHandler for RequestHandlerClass no application is needed. `more_environ` are
+    keys for all requests; `handoff` is shared with the processes before and after this one. For the other arguments see
+    `ServerContext`.
     """
-
-    # What a request's way reads: with it in the instance's dict, that would be too large for CPython to specialise on.
-    __slots__ = (
-        "access_log",
-        "again",
-        "alarm",
-        "answered",
-        "application",
-        "bases",
-        "clock",
-        "collecting",
-        "connections",
-        "date",
-        "error_page",
-        "errors",
-        "failures",
-        "finished",
-        "full",
-        "guard",
-        "handler_class",
-        "holds",
-        "hosts",
-        "idle",
-        "inline_since",
-        "inline_thread",
-        "lead",
-        "listen_at",
-        "long_bodies",
-        "more_environ",
-        "most_holds",
-        "most_threads",
-        "next_look",
-        "options",
-        "parks",
-        "pauses",
-        "polling",
-        "poller",
-        "ready",
-        "sampled_until",
-        "short",
-        "slots",
-        "stopping",
-        "threads",
-        "timer_number",
-        "timing",
-        "timers",
-        "waiting",
-        "waits_until",
-        "watch_sleeps",
-    )
-
-    poller: PortablePoller
-    next_look: float  # when somebody's time may be over
-    listen_at: float  # when to accept again, after there were no descriptors left
-    arrivals: int  # the descriptor by which connections come from a predecessor; 0 for none
 
     def __init__(
         self,
@@ -118,36 +76,42 @@ class WSGIServer(Rest, Gateway, Admission, Lead, HTTPServer):  # type: ignore[mi
         sockets: list[socket.socket] | None = None,
         access_log: RequestLog | None = None,
         errors: io.TextIOBase | None = None,
-        tls: Handshakes | None = None,
+        tls: Security | None = None,
+        hosts: Hosts | None = None,
+        error_page: ErrorPage | None = None,
+        timing: Callable[..., str] | None = None,
+        more_environ: Environ | None = None,
+        poller: Callable[[], Poller] = new_poller,
     ) -> None:
-        Gateway.__init__(self, application, options, access_log, errors)
-        self.parks = True
         BaseServer.__init__(self, server_address, RequestHandlerClass)
-        self.listeners = sockets or []
-        self.guard = threading.Lock()
+        self.context = ServerContext(
+            application, options, access_log, errors, hosts=hosts, error_page=error_page, timing=timing
+        )
+        self.options = self.context.options
+        self.more_environ = more_environ or {}
+        self.tls = tls
+        self.new_poller = poller
+        self.new_connection = connection_factory(RequestHandlerClass, self.context)
+        self.handoff: Handoff | None = None
+        self.loop: Loop | None = None
+        self.pool: LeaderFollowers | None = None
+        self.acceptor: Acceptor | None = None
+        self.bases: list[Environ] = []  # of each listener
         self.ended = threading.Event()
         self.ended.set()
-        self.stop_requested = self.final = False
-        self.handover: Handover | None = None
-        self.retiring = False  # a successor takes the connections that are between two requests
-        self.on_shut_out: Callable[[], object] = bool  # called when, at a stop, nobody comes in any more
-        self.patience = NEVER  # when a stop waits no longer
-        self.forget_all()
-        self.pauses = 0
-        self.lost = 0.0  # seconds of pauses
-        self.clock = monotonic  # type: ignore[method-assign]  # a call less than the method's
-        self.handler_class = handler_class(RequestHandlerClass)
-        self.more_environ: Environ = {}  # keys for all requests
-        self.tls = tls
-        if tls is not None:
-            self.handler_class = tls.meet(self, self.handler_class)
-        self.prepare(self.options.threads)
+        # Written by any thread and by signal handlers; read by the thread of serve_forever after it was woken.
+        self.stop = Stop.NO
+        self.drain_deadline = NEVER
+        self.accept_stopped = threading.Event()
+        self.on_accept_stopped: Callable[[], object] = bool  # called, while draining, when nobody can connect any more
+        self.retired_at = 0.0
+        self.listeners = sockets or []
         if bind_and_activate and not self.listeners:
             self.server_bind()
         if self.listeners:
-            self.take_address(self.listeners[0])
+            self.set_address(self.listeners[0])
 
-    # --- http.server's interface --------------------------------------------------------------------------------------
+    # --- http.server's interface ------------------------------------------------------------------------------------------------
 
     def server_bind(self) -> None:
         """Listen on `server_address`. Raises ListenError, which says what to do."""
@@ -157,73 +121,100 @@ class WSGIServer(Rest, Gateway, Admission, Lead, HTTPServer):  # type: ignore[mi
             address = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"  # noqa: S104 - as http.server
         self.listeners = listen(str(address), self.options.backlog)
 
-    def take_address(self, listener: socket.socket) -> None:
-        """Have the attributes of http.server's servers; these ask a name server for their name, which may take long."""
+    def set_address(self, listener: socket.socket) -> None:
+        """Set the attributes of http.server's servers. These ask a name server for their name, which may take long."""
         self.socket = listener
         self.server_address = address = listener.getsockname()
         self.server_name, self.server_port = address[:2] if isinstance(address, tuple) else ("localhost", 80)
 
     def server_activate(self) -> None:
-        """Nothing to do: `server_bind` listens."""
+        """Do nothing: `server_bind` listens."""
+
+    def set_app(self, application: Application | None) -> None:
+        """Set the application, as wsgiref's server does."""
+        self.context.set_application(application)
+
+    def get_app(self) -> Application | None:
+        """Return the application, as wsgiref's server does."""
+        return self.context.application
+
+    @property
+    def application(self) -> Application | None:
+        """The application."""
+        return self.context.application
+
+    @property
+    def access_log(self) -> RequestLog | None:
+        """The destination of records about requests."""
+        return self.context.access_log
 
     def handle_request(self) -> None:
-        """Serve one request in this thread, and return; or after `timeout` seconds without one."""
+        """Serve one request in this thread, and return; or return after `timeout` seconds without one."""
         self.socket.settimeout(self.timeout)
         HTTPServer.handle_request(self)
 
     def get_request(self) -> tuple[socket.socket, object]:
-        """For `handle_request`: a connection, on which hands are shaken if that is to be. Raises OSError."""
+        """Accept a connection for `handle_request`, and do the handshake of TLS. Raises OSError."""
         connection, address = HTTPServer.get_request(self)
         if self.tls is not None:
             connection.settimeout(self.options.handshake_time)
             try:
-                connection = self.tls.wrap(connection)
-                connection.shake()  # type: ignore[attr-defined]  # `wrap` says so
+                connection = self.tls.handshake(connection)
             except OSError as error:
                 connection.close()
-                self.complain(":".join(map(str, address[:2])), f"TLS handshake failed: {self.tls.reason(error)}.")
+                client = ":".join(map(str, address[:2]))
+                self.context.log_client_error(client, f"TLS handshake failed: {self.tls.reason(error)}.")
                 raise
         return connection, address
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:  # noqa: ARG002 - socketserver's; nothing is polled here
-        """Serve until `shutdown`, or until an exception as that of Ctrl-C ends it; running requests get `grace_time`."""
-        self.begin()
+        """Serve until `shutdown`, or until an exception like that of Ctrl-C ends it; running requests get `grace_time`.
+
+        Raises RuntimeError if the system has no thread to give.
+        """
+        loop, pool = self.start()
         try:
-            self.add_thread()
-            while not self.stop_requested:
-                self.watch_until_alarm()
+            pool.start()
+            while self.stop is Stop.NO:
+                pool.watch()
         finally:
             try:
-                self.drain()
+                self.drain(loop, pool)
             finally:
-                self.end()
-
-    def request_stop(self) -> None:
-        """Have `serve_forever` end for good, and return at once: the one thing to call in a signal's handler.
-
-        From then on the system refuses connections; after a `shutdown` they wait for the next `serve_forever`.
-        """
-        self.final = self.stop_requested = True
-        self.sound_alarm()
+                self.end(loop, pool)
 
     def shutdown(self) -> None:
-        """Have `serve_forever`, in another thread, end, and wait for it."""
-        self.stop_requested = True
-        self.sound_alarm()
+        """Make `serve_forever`, in another thread, return, and wait for that."""
+        if self.stop is Stop.NO:
+            self.stop = Stop.PAUSE
+        self.notify()
         self.ended.wait()
 
-    def stop_listening(self) -> None:
-        """Accept nothing more."""
-        for descriptor in self.bases:
-            if self.listen_at == NEVER:
-                self.poller.unregister(descriptor)
-        self.bases.clear()
-        if self.arrivals:
-            self.poller.unregister(self.arrivals)
-            self.arrivals = 0
-        self.listen_at = NEVER
-        if self.final:
-            self.server_close()
+    def request_stop(self) -> None:
+        """Make `serve_forever` return for good, and return at once. A signal handler may call this, and nothing else."""
+        if self.stop is not Stop.RETIRE:
+            self.stop = Stop.FINAL
+        self.notify()
+
+    def retire(self, on_accept_stopped: Callable[[], object] = bool) -> None:
+        """Leave to a successor what does not run, then end; running requests have no time limit until `limit_drain`.
+
+        `on_accept_stopped` is called, in the thread of `serve_forever`, when all that comes from then on is the successor's.
+        """
+        self.on_accept_stopped = on_accept_stopped
+        self.stop = Stop.RETIRE
+        self.notify()
+
+    def limit_drain(self, seconds: float) -> None:
+        """Give the requests that run so many seconds from now on, when the server ends."""
+        self.drain_deadline = self.context.clock.now() + seconds
+        self.notify()
+
+    def notify(self) -> None:
+        """Make the thread of `serve_forever` look at what was asked for. For all threads and signal handlers."""
+        pool = self.pool
+        if pool is not None:
+            pool.notify_watchdog()
 
     def server_close(self) -> None:
         """Close the listening sockets."""
@@ -231,386 +222,181 @@ class WSGIServer(Rest, Gateway, Admission, Lead, HTTPServer):  # type: ignore[mi
             unlink(listener)
             listener.close()
 
-    # --- Begin and end ------------------------------------------------------------------------------------------------
+    # --- The life of serve_forever ----------------------------------------------------------------------------------------------
 
-    def forget_all(self) -> None:
-        """Nothing is known yet of connections, or any more."""
-        self.stopping = self.polling = self.shut_out = False
-        self.short = 0
-        self.connections: dict[int, Connection] = {}
-        self.bases: dict[int, Environ] = {}
-        self.arrivals = 0
-        self.again: deque[Connection] = deque()
-        self.long_bodies: deque[Connection] = deque()
-        self.collecting: set[object] = set()
-        self.holds = 0
-        self.most_holds = max(self.options.threads // 2, 1)
-        self.forget_timers()
-        self.next_look = self.listen_at = NEVER
-
-    def begin(self) -> None:
-        """Make what must not be inherited by a fork: the poller, and what is in it."""
+    def start(self) -> tuple[Loop, LeaderFollowers]:
+        """Make the parts."""
         self.ended.clear()
-        self.forget_all()
-        self.prepare(self.options.threads)
+        self.accept_stopped.clear()
+        context, options = self.context, self.options
+        loop = self.loop = Loop(context, self.new_poller(), self.notify)
+        context.attach_loop(loop.resume, loop.on_permit)
+        self.pool = pool = LeaderFollowers(
+            options.threads,
+            loop.ready,
+            loop.answered,
+            loop.poll_once,
+            loop.finish,
+            loop.wakeup.notify,
+            context.log_error,
+        )
         if self.tls is not None:
-            self.tls.forget_threads()
-        self.poller = Poller()
-        multithread, multiprocess = self.options.threads > 1, self.options.workers > 1
+            self.tls.start(context, loop.finish, self.new_connection)
+        self.acceptor = Acceptor(loop, self.connect, options.max_connections)
+        self.bases = []
         for listener in self.listeners:
             listener.setblocking(False)
-            base = base_environ(listener.getsockname(), self.error_stream(), multithread=multithread)
-            self.bases[listener.fileno()] = base | {"wsgi.multiprocess": multiprocess} | self.more_environ
-            self.poller.register(listener.fileno(), READ)
-        self.origins = list(self.bases.values())
-        if self.handover is not None:
-            self.arrivals = self.handover.taking.fileno()
-            self.poller.register(self.arrivals, READ)
+            base = base_environ(listener.getsockname(), context.error_stream(), multithread=options.threads > 1)
+            self.bases.append(base | {"wsgi.multiprocess": options.workers > 1} | self.more_environ)
+            self.acceptor.listen(listener, self.bases[-1], listener.accept)
+        if self.handoff is not None:
+            handoff = self.handoff
+            loop.add_source(handoff.receiver.fileno(), lambda: handoff.receive(self.adopt))
+        return loop, pool
 
-    def grant(self, seconds: float) -> None:
-        """Give the requests that run so many seconds from now on, at a stop; the clock stands still at a debugger's prompt."""
-        self.patience = self.clock() + seconds
-
-    def drain(self) -> None:
-        """Accept nothing more, and give the requests that run `grace_time` to end, or what `grant` has given meanwhile."""
-        self.stopping = True
-        self.retired_at = self.clock()
-        self.poller.wake()
-        self.patience = min(self.patience, self.clock() + self.options.grace_time)
-        # The leader may just be accepting: what it has taken is answered before the end.
-        while (self.connections or not self.shut_out) and (left := self.patience - self.clock()) > 0:
-            self.alarm.acquire(timeout=min(left, 0.005))
-            self.watch_once()
-        if cut := self.in_flight():
-            self.log_error(f"{len(cut)} of the requests had not ended after grace_time, and are cut off.")
-
-    def end(self) -> None:
-        """End the threads and the connections that are left."""
-        for handler in list(self.connections.values()):
-            with suppress(OSError):
-                handler.connection.shutdown(socket.SHUT_RDWR)  # whose thread waits for its client waits no longer
-        self.end_threads(ENDING)
-        if self.tls is not None:
-            self.tls.end()
-        for handler in list(self.connections.values()):
-            if handler.owned and not handler.parked:  # its thread is left behind, and will find a closed socket
-                handler.armed = 0
-                handler.connection.close()
-            else:
-                handler.vanish("the server stops")
-        self.connections.clear()
-        self.poller.close()
-        self.stop_requested = self.final = False  # here and not in `begin`: a stop may be asked for before that
-        self.patience = NEVER
-        self.ended.set()
-
-    def interrupt_poll(self) -> None:
-        """For `Lead`."""
-        self.poller.wake()
-
-    # --- Polling: only the leader -------------------------------------------------------------------------------------
-
-    def poll(self) -> None:
-        """Wait for events and act on them; `ready` has afterwards what wants a thread."""
-        if self.answered:
-            for answered in self.answered:
-                answered.send_answer()
-            while self.answered:
-                self.settle(self.answered.popleft(), True)
-            if self.ready:
-                return  # to requests that were pipelined behind those
-        self.polling = True
-        events = self.poller.poll(self.time_left())
-        self.polling = False
-        for descriptor, _ in events:
-            # A descriptor may be a new connection's by now: then nothing is there to read, and no harm is done.
-            handler = self.connections.get(descriptor)
-            if handler is None:
-                self.other_event(descriptor)
-            elif handler.owned:
-                self.owned_event(handler, descriptor)
-            else:
-                self.advance(handler)
-        while self.again:
-            self.line_up(self.again.popleft())
-        if self.stopping:
-            self.leave_idle()
-        if self.next_look != NEVER and self.time_left() == 0:
-            self.look()
-
-    def time_left(self) -> float:
-        """How long to wait for an event: for ever (-1), unless somebody's time will be over."""
-        if self.again:
-            return 0
-        wait = NEVER if self.pauses else self.next_look - self.clock()
-        if self.timers or self.listen_at != NEVER:
-            wait = min(wait, min(self.listen_at, self.timers[0][0] if self.timers else NEVER) - monotonic())
-        return -1 if wait == NEVER else max(wait, 0)
-
-    def advance(self, handler: Connection) -> None:
-        """An event of a connection that nobody owns: do what can be done without waiting."""
-        try:
-            handler.advance()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it must not end the leader
-            self.log_exception("A connection failed:", error)
-            handler.close()
-        if handler.ready:
-            if handler.long_body or self.collecting:
-                self.line_up(handler)
-            else:
-                handler.owned = True
-                self.ready.append(handler)
-        elif handler.wants != handler.armed:
-            self.arm(handler)
-
-    def line_up(self, handler: Connection) -> None:
-        """Put a handler in line for a thread; with a long body, only if clients don't hold half of them already."""
-        handler.owned = True
-        if self.collecting:
-            self.collecting.discard(handler)
-        if not handler.long_body:
-            self.ready.append(handler)
-        elif handler.step == "shake":
-            self.tls.line_up(handler)  # type: ignore[union-attr]  # who else has such handlers
-        elif self.hold_for_client():
-            handler.holds = True
-            self.ready.append(handler)
-        else:
-            self.long_bodies.append(handler)
-
-    def arm(self, handler: Connection) -> None:
-        """Have the poller wait for what the handler waits for."""
-        if handler.closed:
-            return
-        descriptor = handler.connection.fileno()
-        if not handler.armed:
-            self.poller.register(descriptor, handler.wants)
-        elif handler.wants:
-            self.poller.modify(descriptor, handler.wants)
-        else:
-            self.poller.unregister(descriptor)
-        handler.armed = handler.wants
-
-    def owned_event(self, handler: Connection, descriptor: int) -> None:
-        """Something came while a thread runs the handler: take it out of the poller; or while it rests: see what it is."""
-        with self.guard:
-            if handler.closed:
-                return
-            if not handler.parked:
-                if handler.owned and handler.armed:
-                    self.poller.unregister(descriptor)  # the socket itself may just be wrapped for TLS
-                    handler.armed = 0
-                return
-            handler.parked = False
-        self.advance(handler)
-        if not handler.closed:
-            self.park(handler)
-
-    def other_event(self, descriptor: int) -> None:
-        """A new connection, one that a predecessor gives away, or a `wake`."""
-        if descriptor in self.bases:
-            self.accept(descriptor)
-        elif descriptor == self.arrivals and self.handover is not None:
-            self.handover.take(self.adopt)
-        else:
-            self.poller.woken(descriptor)
+    def connect(self, connection: socket.socket, address: object, base: Environ) -> Connection:
+        """Return the connection object of an accepted socket."""
+        transport = Transport(connection, address, self.options, self.context.clock)
+        return self.tls.connect(transport, base) if self.tls is not None else self.new_connection(transport, base)
 
     def adopt(self, connection: socket.socket, address: object, listener: int, received: bytes) -> None:
-        """Go on with a connection that a predecessor accepted on one of the listeners."""
-        handler = self.handler_class.connected(connection, address, self, self.origins[listener])
+        """Go on with a connection that a predecessor has accepted on one of the listeners. Leader only."""
+        base = self.bases[listener]
+        transport = Transport(connection, address, self.options, self.context.clock)
         if received:
-            handler.received = received
-            handler.wait_in("read_head", READ, self.options.head_time)
-        self.take_in(handler)
-
-    def take_in(self, handler: Connection) -> None:
-        """A connection has come; its first request often with it."""
-        self.connections[handler.connection.fileno()] = handler
-        self.watch(handler.deadline)
-        self.advance(handler)
-
-    def look(self) -> None:
-        """Act on all whose time is over, and find out when to look again."""
-        start = monotonic()
-        self.fire_timers(start)
-        if start >= self.listen_at:
-            self.listen_at = NEVER
-            for descriptor in self.bases:
-                self.poller.register(descriptor, READ)
-        if self.pauses:
-            return
-        now, soonest = self.clock(), NEVER
-        for handler in list(self.connections.values()):
-            if handler.owned:
-                soonest = min(soonest, now + self.options.idle_time)
-            elif handler.deadline > now:
-                soonest = min(soonest, handler.deadline)
-            else:
-                self.call_time(handler)
-        # With thousands of connections a look costs milliseconds: it may take two per cent of the time, not more.
-        self.next_look = max(soonest, now + 50 * (monotonic() - start))
-
-    def call_time(self, handler: Connection) -> None:
-        """A connection's time is over, and nobody owns it."""
-        try:
-            handler.timed_out()
-        except BaseException as error:  # noqa: BLE001 - `close` of what an application returned is its code
-            self.log_exception("A connection failed:", error)
-            handler.close()
-        if handler.wants != handler.armed:
-            self.arm(handler)
-
-    def leave_idle(self) -> None:
-        """The server stops: accept nothing more, close, or give away, what is between two requests, end what rests."""
-        self.stop_listening()
-        for handler in list(self.connections.values()):
-            if handler.parked:
-                self.end_rest(handler)
-            elif not handler.owned and handler.step in IDLE and not self.is_awaited(handler):
-                if self.retiring and self.handover is not None and (self.tls is None or handler.step == "greet"):
-                    self.handover.give(handler, self.origins.index(handler.base))
-                handler.close()  # of one that was given away our descriptor
-        if not self.shut_out:
-            self.shut_out = True
-            self.on_shut_out()
-        if not self.connections:
-            self.sound_alarm()
-
-    def is_awaited(self, handler: Connection) -> bool:
-        """Whether a first request is to come here still: a successor can't go on with a handshake, or with its outcome."""
-        if not self.retiring or self.tls is None or handler.step == "greet" or getattr(handler, "status", None):
-            return False
-        until = self.retired_at + FIRST_REQUEST
-        handler.deadline = min(handler.deadline, until)
-        self.watch(handler.deadline)
-        return self.clock() < until
-
-    # --- Settling: whoever ran the handler ----------------------------------------------------------------------------
-
-    def settle(self, handler: Connection, leads: bool) -> None:  # noqa: FBT001 - on every request's way
-        """A handler's turn is over: put it in line again, into the poller, or to rest."""
-        handler.settle()
-        if handler.holds:
-            handler.holds = False
-            self.release()
-        if handler.ready:
-            handler.turn = (handler.turn + 1) % PIPELINED
-            if handler.turn:
-                self.line_up(handler)
-            else:
-                self.again.append(handler)
-                self.interrupt_poll()
-        elif handler.asleep:
-            self.park(handler)
-        elif leads:
-            handler.owned = False
-            if handler.wants != handler.armed:
-                self.arm(handler)
+            transport.unread(received)
+            adopted = self.new_connection(transport, base)
         else:
-            with self.guard:
-                if handler.wants != handler.armed:
-                    self.arm(handler)
-                handler.owned = False  # last: from here on the leader arms it, and does not ask for the guard
+            adopted = self.connect(connection, address, base)
+        if self.loop is not None:
+            self.loop.add(adopted)
 
-    # --- Gateway: what handlers ask of their server, from any thread ----------------------------------------------------
+    def drain(self, loop: Loop, pool: LeaderFollowers) -> None:
+        """Accept nothing more, and give the requests that run their time to end."""
+        self.retired_at = self.context.clock.now()
+        if self.stop is not Stop.RETIRE:
+            self.drain_deadline = min(self.drain_deadline, self.retired_at + self.options.grace_time)
+        self.context.drain()
+        loop.call_soon(self.stop_accepting)
+        while True:
+            left = self.drain_deadline - self.context.clock.now()
+            if self.accept_stopped.is_set():
+                self.on_accept_stopped()
+                self.on_accept_stopped = bool
+                if not loop.connections:
+                    return
+            if left <= 0:
+                break
+            pool.watch(None if left == NEVER else left)
+        if cut := len(self.in_flight()):
+            self.context.log_error(f"{cut} of the requests had not ended after grace_time, and are cut off.")
 
-    def watch(self, deadline: float) -> None:
-        """Look for who is late no later than this."""
-        if deadline < self.next_look:
-            self.next_look = deadline
-            if self.polling:
-                self.poller.wake()
-
-    def may_collect(self, handler: object) -> bool:
-        """Whether the poller has room for one more small body."""
-        if len(self.collecting) >= COLLECTING:
-            return False
-        self.collecting.add(handler)
-        return True
-
-    def hold_for_client(self) -> bool:
-        """Whether one more thread may wait for a client: half of them may."""
-        with self.guard:
-            if self.holds >= self.most_holds:
-                return False
-            self.holds += 1
-            return True
-
-    def release(self) -> None:
-        """A thread waits for a client no longer; the next long body may come."""
-        with self.guard:
-            self.holds -= 1
-        try:
-            handler = self.long_bodies.popleft()
-        except IndexError:
+    def stop_accepting(self) -> None:
+        """Accept nothing more, and end what waits. Leader only."""
+        if self.loop is None or self.acceptor is None:
             return
-        self.line_up(handler)
-        if self.polling:
-            self.poller.wake()
+        self.acceptor.stop()
+        if self.handoff is not None:
+            self.loop.remove_source(self.handoff.receiver.fileno())
+        if self.stop in {Stop.FINAL, Stop.RETIRE}:
+            self.server_close()
+        self.loop.drain(self.may_wait)
+        self.accept_stopped.set()
+        self.notify()
 
-    def forget(self, handler: Connection) -> None:  # type: ignore[override]  # whose handlers are Connections
-        """A connection is about to be closed, or the application's from here on."""
-        with self.guard:
-            descriptor = handler.connection.fileno()
-            if self.connections.get(descriptor) is handler:
-                del self.connections[descriptor]
-            if handler.armed:
-                self.poller.unregister(descriptor)
-                handler.armed = 0
-        self.collecting.discard(handler)
-        if self.stopping and not self.connections:
-            self.sound_alarm()
+    def may_wait(self, connection: Connection) -> bool:
+        """Return whether a connection without a request may wait for one, while the server drains. Leader only.
 
-    def replace(self, handler: Connection, successor: Connection) -> None:  # type: ignore[override]  # both are Connections
-        """A connection is another handler's from here on: hands have been shaken on it."""
-        with self.guard:
-            handler.closed = successor.owned = True
-            successor.armed, handler.armed = handler.armed, 0
-            self.connections[successor.connection.fileno()] = successor
-            if successor.wants != successor.armed:
-                self.arm(successor)
-            successor.owned = False  # last, as above
-        self.watch(successor.deadline)
+        A process that retires sends it to its successor. Where that is impossible, one more request is answered, with `Connection:
+        close`: a client that has just sent one can't know otherwise whether it was processed.
+        """
+        if self.stop is not Stop.RETIRE:
+            return False
+        transport = connection.transport
+        row = connection.table[connection.state]
+        if self.handoff is not None and row.handoff and not transport.is_secure:
+            base = getattr(connection, "base", self.bases[0])
+            listener = self.bases.index(base) if base in self.bases else 0
+            if self.handoff.send(transport.descriptor, listener, connection.received()):
+                return False
+        transport.shorten(self.retired_at + LAST_REQUEST)
+        return self.context.clock.now() < transport.deadline
 
-    # --- For those who look at a server -------------------------------------------------------------------------------
+    def end(self, loop: Loop, pool: LeaderFollowers) -> None:
+        """End the threads, and the connections that are left."""
+        loop.interrupt_clients()
+        pool.end(ENDING)
+        if self.tls is not None:
+            self.tls.end()
+        loop.close_all()
+        self.stop = Stop.NO  # here and not in `start`: a stop may be asked for before that
+        self.drain_deadline = NEVER
+        self.ended.set()
+
+    # --- What a server is at ------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def limits_paused(self) -> Iterator[None]:
-        """Let no time limit run out, while a person sits at a debugger's prompt."""
-        with self.guard:
-            self.pauses += 1
-            if self.pauses == 1:
-                self.paused_at = monotonic()
-                frozen = self.clock()
-                self.clock = lambda: frozen  # type: ignore[method-assign]
+        """Let no time limit run out while a person sits at a debugger's prompt."""
+        self.context.clock.pause()
         try:
             yield
         finally:
-            with self.guard:
-                self.pauses -= 1
-                if not self.pauses:
-                    lost = self.lost = self.lost + monotonic() - self.paused_at
-                    self.clock = lambda: monotonic() - lost  # type: ignore[method-assign]
-            self.interrupt_poll()
+            self.context.clock.resume()
+            if self.loop is not None:
+                self.loop.wakeup.notify()
+
+    @property
+    def pauses(self) -> int:
+        """How many persons are at a prompt."""
+        return self.context.clock.pauses
 
     @property
     def requests(self) -> int:
-        """How many requests were begun."""
-        return sum(thread.requests for thread in self.threads)
+        """How many requests were given to the application."""
+        return self.loop.requests() if self.loop is not None else 0
+
+    @property
+    def failures(self) -> int:
+        """How many requests failed by the fault of the application or the server."""
+        return self.context.errors_counted
+
+    @property
+    def threads(self) -> list[WorkerThread]:
+        """The threads of the pool."""
+        return list(self.pool.threads) if self.pool is not None else []
+
+    def running(self) -> list[Exchange | PlainConnection]:
+        """Return the requests that run, or wait for a thread."""
+        found: list[Exchange | PlainConnection] = []
+        for connection in self.loop.snapshot() if self.loop is not None else ():
+            each = connection if isinstance(connection, PlainConnection) else connection.exchange
+            if connection.state in OWNED and each is not None and each.started:
+                found.append(each)
+        return found
 
     def in_flight(self) -> list[tuple[str, float]]:
-        """The requests that run, as (request line, seconds)."""
-        now = self.clock()
-        return [(h.requestline, now - h.began) for h in list(self.connections.values()) if h.owned and h.began]
+        """Return the requests that run, as (request line, seconds)."""
+        now = self.context.clock.now()
+        return [(each.requestline, now - each.started) for each in self.running()]
 
-    def figures(self) -> dict[str, object]:
-        """What has been done so far, and what it is at."""
+    def stats(self) -> dict[str, object]:
+        """Return the counters."""
         return {
             "requests": self.requests,
             "errors": self.failures,
-            "connections": len(self.connections),
-            "running": len(self.in_flight()),
+            "connections": len(self.loop.connections) if self.loop is not None else 0,
+            "running": len(self.running()),
         }
+
+
+def connection_factory(
+    given: Callable[..., BaseHTTPRequestHandler], context: ServerContext
+) -> Callable[[Transport, Environ], Connection]:
+    """Return the function that makes a connection over a transport, for a handler class or a partial of one."""
+    if isinstance(given, type) and issubclass(given, WSGIRequestHandler):
+        return partial(given.connect, context)
+    return HandlerFactory(given, context).connect  # type: ignore[arg-type]  # `isinstance` makes it a type[object]
 
 
 def make_server(
@@ -622,7 +408,7 @@ def make_server(
     *,
     ssl_context: object = None,
 ) -> WSGIServer:
-    """A server for an application, as wsgiref.simple_server has it. Raises ListenError.
+    """Return a server for an application, as wsgiref.simple_server.make_server does. Raises ListenError.
 
     `ssl_context`, for https, is an ssl.SSLContext, (certificate file, key file) or "adhoc". Raises CertificateError, too.
     """
@@ -635,3 +421,6 @@ def make_server(
         server = server_class((host, port), handler_class, options=options, tls=tls)
     server.set_app(app)
     return server
+
+
+__all__ = ["State", "Stop", "WSGIServer", "make_server"]

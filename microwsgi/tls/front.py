@@ -1,12 +1,10 @@
-"""TLS by OpenSSL: sockets that behave like plain ones, and the certificates that are shown on them.
+"""TLS as the server sees it: connections that begin with a handshake, and the certificates that are presented.
 
-`microwsgi.server.handshake` asks `TLS` for a socket, then for the environ of its connection. Only imported where TLS is asked
-for.
+Only imported where TLS is asked for. `microwsgi.tls.handshake` has the connections, `microwsgi.tls.transport` the data.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import ssl
@@ -17,16 +15,17 @@ from time import monotonic, time
 
 from microwsgi.errors import CertificateError, UsageError
 from microwsgi.options import BY_NAME, Options
-from microwsgi.server.connection import READ, WRITE
+from microwsgi.server.connections import Connection
+from microwsgi.server.context import ServerContext
 from microwsgi.server.environ import Environ
-from microwsgi.server.handshake import Handshakes
+from microwsgi.server.transport import Clock, Transport
 from microwsgi.tls.authority import ZONES, development
 from microwsgi.tls.contexts import Pair, Shown, note_name
+from microwsgi.tls.handshake import Front, HandshakeConnection, HandshakePool, Redirector
 from microwsgi.tls.modssl import Certificate, client_keys, connection_keys, server_keys
+from microwsgi.tls.transport import TLSTransport
 from microwsgi.wire.response import NAMES
 
-PIECE = 64 * 1024
-"""Bytes that are encrypted at once. OpenSSL wants a piece that did not fit to be offered again as it was."""
 LOOK = 1.0
 """Seconds between two looks whether the files of the certificates have changed."""
 SOON = 14
@@ -38,109 +37,22 @@ KNOWN = 256
 """Environs that are kept: most connections differ in nothing but what is in none of them."""
 
 
-def not_yet() -> BlockingIOError:
-    """What a plain socket raises that has nothing to receive, or no room; with the number, which makefile looks at."""
-    return BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+class TLS:
+    """Certificates, the first of them for clients that ask for no other name, and the handshakes of a server.
 
-
-class TLSSocket(SSLSocket):
-    """An SSLSocket that a server can poll like a plain one.
-
-    Where OpenSSL wants more, BlockingIOError is raised; `close` and `shutdown` send the closure alert (RFC 9112 9.8) unless
-    what was sent is not whole, or another thread may be at it.
-    """
-
-    sni = ""  # the name that the client asked for (RFC 6066 3)
-    whole = False  # hands were shaken, and nothing is missing in what was sent
-    raw = True  # hands are not shaken yet, or not held any more: what is received is not decrypted
-
-    def shake(self) -> int:
-        """Go on with the handshake; the event to wait for, or 0 when it is done. Raises OSError."""
-        self.raw = False
-        try:
-            self.do_handshake()
-        except ssl.SSLWantReadError:
-            return READ
-        except ssl.SSLWantWriteError:
-            return WRITE
-        self.whole = True
-        return 0
-
-    def getpeername(self) -> object:
-        """As socket.getpeername. `wrap_socket` asks, and would close the descriptor of a client that has just left."""
-        return None if self.raw else SSLSocket.getpeername(self)
-
-    def recv(self, size: int = 1024, flags: int = 0) -> bytes:
-        """As socket.recv; never more than a record's content."""
-        if self.raw:
-            return socket.socket.recv(self, size, flags)
-        try:
-            return self.read(size)
-        except ssl.SSLWantReadError:
-            raise not_yet() from None
-
-    def recv_into(self, view: object, nbytes: int | None = None, flags: int = 0) -> int:
-        """As socket.recv_into."""
-        try:
-            return SSLSocket.recv_into(self, view, nbytes, flags)  # type: ignore[arg-type]  # a buffer: 3.12 has a name for it
-        except ssl.SSLWantReadError:
-            raise not_yet() from None
-
-    def send(self, data: object, flags: int = 0) -> int:
-        """As socket.send: some of it."""
-        try:
-            return SSLSocket.send(self, memoryview(data)[:PIECE], flags)  # type: ignore[arg-type]
-        except ssl.SSLWantWriteError:
-            raise not_yet() from None
-
-    def alert(self) -> None:
-        """Tell the client that it has all of what was sent: close_notify. Raises BlockingIOError if that has no room yet."""
-        if not self.whole:
-            return
-        self.setblocking(False)
-        try:
-            self.unwrap()
-        except ssl.SSLWantWriteError:
-            raise not_yet() from None
-        except OSError:
-            pass  # the client's own alert is not waited for here, or it has left
-        self.whole = False
-        self.raw = True
-
-    def shutdown(self, how: int) -> None:
-        """As socket.shutdown, with the alert before nothing more is sent; both ways at once is for other threads to call."""
-        if how == socket.SHUT_WR:
-            self.alert()
-        else:
-            self.whole = False
-        socket.socket.shutdown(self, how)
-
-    def close(self) -> None:
-        """As socket.close, with the alert if there is room for it."""
-        if self.fileno() >= 0:
-            try:
-                self.alert()
-            except BlockingIOError:
-                pass
-        SSLSocket.close(self)
-
-
-class TLS(Handshakes):
-    """Certificates, the first of them for who asks for no other name, and all that is to be known for a handshake.
-
-    The files are looked at again when hands are shaken, once a second: a new certificate holds for the connections that come
-    then, and one that can't be used is told of, and the old one stays. Raises CertificateError.
+    The files are checked at a handshake, once a second: a changed certificate is presented to the connections that come then. One
+    that can't be used is reported, and the old one stays. Raises CertificateError.
     """
 
     hints: tuple[str, ...] | list[str] = ()
     asked = warned = False
+    server_context: ServerContext  # from `start` on
 
     def __init__(self, pairs: list[Pair], options: Options, renew: Callable[[], object] | None = None) -> None:
-        Handshakes.__init__(self)
         self.pairs = pairs
         self.options = options
-        self.http_too = options.http_too
         self.renew = renew
+        self.pool = HandshakePool()
         self.seen = self.refused = self.changing = self.look_at_files()
         self.environs: dict[tuple[object, ...], tuple[Environ, Environ]] = {}
         self.looking = threading.Lock()
@@ -151,35 +63,86 @@ class TLS(Handshakes):
     def of(cls, context: SSLContext, options: Options) -> TLS:
         """With a context that somebody else has made; it is used as it is."""
         self = cls.__new__(cls)
-        Handshakes.__init__(self)
         self.pairs, self.options, self.renew = [], options, None
-        self.http_too = options.http_too
+        self.pool = HandshakePool()
         self.seen = self.refused = self.changing = ()
         self.environs = {}
         self.looking = threading.Lock()
         self.next_look = float("inf")
-        context.sslsocket_class = TLSSocket
         if context.sni_callback is None:
             context.sni_callback = note_name
         self.context, self.others, self.certificates = context, {}, [Certificate({})]
         return self
 
-    # --- For Handshakes ---------------------------------------------------------------------------------------------------
+    # --- For the server -------------------------------------------------------------------------------------------------------
 
-    def wrap(self, connection: socket.socket) -> socket.socket:
-        """A TLS socket in the place of a plain one."""
+    def start(
+        self,
+        context: ServerContext,
+        finish: Callable[..., object],
+        connect: Callable[[Transport, Environ], Connection],
+    ) -> None:
+        """Begin to serve. `finish` is the loop's; `connect` makes the connection that speaks HTTP over a transport."""
+        self.server_context = context
+        self.connect_http = connect
+        self.pool.start(finish)
+        self.front = Front(self.pool, self.wrap, self.secure_successor, self.plain_successor, self.reason)
+
+    def connect(self, transport: Transport, base: Environ) -> Connection:
+        """Return the connection of a client that may speak TLS, or plain HTTP."""
+        return HandshakeConnection(transport, self.server_context, base, self.front)
+
+    def secure_successor(self, transport: TLSTransport, base: Environ) -> Connection:
+        """Return the connection that goes on after the handshake."""
+        return self.connect_http(transport, self.environ(base, transport))
+
+    def plain_successor(self, transport: Transport, base: Environ) -> Connection:
+        """Return the connection that goes on with a client that does not speak TLS."""
+        if self.options.http_too:
+            return self.connect_http(transport, base)
+        return Redirector.connect(self.server_context, transport, base)
+
+    def end(self) -> None:
+        """End the threads."""
+        self.pool.end()
+
+    def wrap(self, transport: Transport) -> TLSTransport:
+        """Return a TLS transport in the place of a plain one. Raises OSError."""
+        transport.socket.getpeername()  # raises if the client has left: wrap_socket would close the descriptor
+        return self.new_transport(self.wrap_socket(transport.socket), transport.client, transport.clock)
+
+    def wrap_socket(self, connection: socket.socket) -> SSLSocket:
+        """Return an SSLSocket whose handshake is still to be done. Raises OSError."""
         if monotonic() >= self.next_look:
             self.look()
         return self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
 
-    def environ(self, base: Environ, connection: socket.socket) -> Environ:
-        """The base with what mod_ssl tells of a connection; shared by those of which the same is to be told."""
-        tls: TLSSocket = connection  # type: ignore[assignment]  # `wrap` made it
+    def new_transport(self, connection: SSLSocket, client: tuple[str, str], clock: Clock) -> TLSTransport:
+        """Return the transport of an SSLSocket."""
+        return TLSTransport(connection, client if client[0] else "", self.options, clock)
+
+    def handshake(self, connection: socket.socket) -> socket.socket:
+        """Do the whole handshake on a socket with a timeout: for servers without a loop. Raises OSError."""
+        secure = self.wrap_socket(connection)
+        secure.do_handshake()
+        return secure
+
+    def transport(self, connection: socket.socket, address: object, context: ServerContext) -> Transport:
+        """Return the transport of a socket that `handshake` has returned."""
+        client = (str(address[0]), str(address[1])) if isinstance(address, tuple) else ("", "")
+        transport = self.new_transport(connection, client, context.clock)  # type: ignore[arg-type]  # an SSLSocket, see above
+        transport.handshake()
+        return transport
+
+    def environ(self, base: Environ, transport: Transport) -> Environ:
+        """Return the base with the keys of mod_ssl; shared by the connections that have the same values."""
+        tls: SSLSocket = transport.socket  # type: ignore[assignment]  # `wrap_socket` made it
+        sni: str = getattr(tls, "sni", "")
         if not self.warned:
-            self.warn_of_hsts(tls.sni)
+            self.warn_of_hsts(sni)
         client = tls.getpeercert(binary_form=True)
-        what = (id(base), tls.sni, tls.version(), tls.cipher(), tls.session_reused, client, int(time()) // 86400)
-        _, known = self.environs.get(what, (base, None))
+        key = (id(base), sni, tls.version(), tls.cipher(), tls.session_reused, client, int(time()) // 86400)
+        _, known = self.environs.get(key, (base, None))
         if known is None:
             shown = self.certificates[0] if tls.context is self.context else self.shown(tls.context)
             known = {**base, "wsgi.url_scheme": "https", **connection_keys(tls), **server_keys(shown)}
@@ -189,7 +152,7 @@ class TLS(Handshakes):
                 known |= client_keys(Certificate(tls.getpeercert() or {}), [*map(ssl.DER_cert_to_PEM_cert, chain)])
             if len(self.environs) >= KNOWN:
                 self.environs.clear()
-            self.environs[what] = base, known  # the base, too: as long as it is kept, no other has its id
+            self.environs[key] = base, known  # the base, too: as long as it is kept, no other has its id
         return known
 
     def warn_of_hsts(self, name: str) -> None:
@@ -238,8 +201,6 @@ class TLS(Handshakes):
     def load(self) -> tuple[SSLContext, dict[str, Shown], list[Certificate]]:
         """Contexts for all pairs: that of the first, and those by the names in them. Raises CertificateError."""
         shown = [Shown(pair, self.options) for pair in self.pairs]
-        for each in shown:
-            each.context.sslsocket_class = TLSSocket
         by_name = {name: each for each in reversed(shown) for name in each.certificate.names}
         first = shown[0].context
 
@@ -307,8 +268,9 @@ class TLS(Handshakes):
 
     def tell(self, text: str) -> None:
         """Write a line where errors go."""
-        if self.gateway is not None:
-            self.gateway.log_error(text)
+        context: ServerContext | None = getattr(self, "server_context", None)
+        if context is not None:
+            context.log_error(text)
 
 
 def make_tls(options: Options, ssl_context: object = None) -> TLS:

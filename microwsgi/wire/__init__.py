@@ -1,1 +1,1 @@
-"""Bytes in, values out: HTTP/1.1 as RFC 9112 and RFC 9110 write it. No socket, no thread, no WebOb."""
+"""Bytes in, values out: HTTP/1.1 as RFC 9112 and RFC 9110 define it. No socket, no thread, no WSGI."""

@@ -1,7 +1,6 @@
-"""A request's body: from the bytes behind the head to `wsgi.input` (RFC 9112 6 and 7, PEP 3333).
+"""The body of a request: decoders from the bytes behind the head to data (RFC 9112 6 and 7), and `wsgi.input` (PEP 3333).
 
-A decoder is fed bytes and tells data from framing; it knows no socket. `Body` is the file that the application reads: it
-gets bytes from the function that `microwsgi.server.handler` gives it and ends where the body ends.
+A decoder is fed bytes and separates data from framing; it knows no socket. `BodyReader` is the raw file behind `wsgi.input`.
 """
 
 from __future__ import annotations
@@ -12,67 +11,71 @@ from collections.abc import Callable
 
 from microwsgi.errors import ClientError, ContentTooLarge, Disconnected, FieldsTooLarge
 from microwsgi.options import Options
-from microwsgi.wire.head import CHUNKED, CONTROL, FIELD_LINE, TOKEN
+from microwsgi.wire.request import CHUNKED
+from microwsgi.wire.syntax import CONTROL, FIELD_LINE, TOKEN
 
 SCRATCH = 16 * 1024
-"""Bytes received at once where a chunk's size is not known yet."""
+"""Bytes received at once where the size of a chunk is not known yet."""
 EXTENSIONS = 16 * 1024
-"""Bytes of chunk extensions beyond the size of the data: they are ignored, so only an attacker sends more."""
+"""Bytes of chunk extensions beyond the size of the data. They are ignored, so only an attacker sends more."""
 
-# RFC 9112 7.1. Sixteen digits hold every length that there is; more would be an attempt at an overflow.
+# RFC 9112 7.1. Sixteen digits hold every length that exists; more would be an attempt at an overflow. Leading zeros are allowed.
 QUOTED = r'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
 EXTENSION = rf"[ \t]*+;[ \t]*+{TOKEN}++(?:[ \t]*+=[ \t]*+(?:{TOKEN}++|{QUOTED}))?"
-CHUNK_LINE = re.compile(rf"([0-9A-Fa-f]{{1,16}})((?:{EXTENSION})*+)".encode("latin-1"))
+CHUNK_LINE = re.compile(rf"(0*+[0-9A-Fa-f]{{0,16}}+)(?<=[0-9A-Fa-f])((?:{EXTENSION})*+)".encode("latin-1"))
 
 
 class LengthDecoder:
     """A body of `remaining` bytes (RFC 9112 6.2)."""
 
     failed = False
+    trailers: tuple[()] = ()
 
     def __init__(self, length: int) -> None:
-        self.trailers: list[tuple[str, str]] = []
         self.remaining = length
-        self.rest = b""
+        self.excess = b""
+        """Bytes that were fed behind the end of the body."""
 
     @property
     def done(self) -> bool:
-        """Whether all of the body was fed; what was fed beyond it is in `rest`."""
+        """Whether the whole body was fed."""
         return not self.remaining
 
     def feed(self, data: bytes) -> bytes:
-        """The part of `data` that is the body's."""
-        piece, self.rest = data[: self.remaining], data[self.remaining :]
+        """Return the part of `data` that belongs to the body."""
+        piece, self.excess = data[: self.remaining], data[self.remaining :]
         self.remaining -= len(piece)
         return piece
 
     def skip(self, count: int) -> None:
-        """Take note of `count` bytes of data that went past `feed`."""
+        """Count `count` bytes of data that did not pass through `feed`."""
         self.remaining -= count
 
 
 class ChunkedDecoder:
-    """A body of chunks (RFC 9112 7.1), whose trailer fields are kept apart in `trailers` (RFC 9110 6.5.1).
+    """A chunked body (RFC 9112 7.1). Its trailer fields are kept apart in `trailers` (RFC 9110 6.5.1).
 
-    `remaining` is what is still to come of the current chunk's data. Raises a ClientError for what is no chunk.
+    `remaining` is the part of the current chunk's data that is still to come. Raises a ClientError for an invalid chunk.
     """
 
     def __init__(self, limits: Options) -> None:
         self.limits = limits
         self.remaining = 0
-        self.rest = b""
+        self.excess = b""
+        """An incomplete line, and after the end of the body the bytes behind it."""
         self.done = False
         self.failed = False
         self.trailers: list[tuple[str, str]] = []
-        self.take_line = self.take_size
+        self.on_line = self.on_size_line
         self.size = self.extensions = self.trailer_size = 0
+        self.searched = 0  # bytes of an incomplete line that have no line end and no control character
 
     def feed(self, data: bytes) -> bytes:
-        """The data in these bytes. What ends within a line waits for the next; what is beyond the body is in `rest`."""
+        """Return the data in these bytes. An incomplete line is kept for the next call."""
         if self.failed:
             raise ClientError("The body can't be read on behind a part that is not valid (RFC 9112 7.1).")
-        self.failed = True  # until this has come to its end: nobody may go on behind bytes that were not understood
-        data = self.rest + data
+        self.failed = True  # unless this call returns: nobody may read on behind bytes that are not valid
+        data = self.excess + data
         pieces = []
         start = 0
         while not self.done:
@@ -84,25 +87,26 @@ class ChunkedDecoder:
                 self.skip(len(piece))
                 start += len(piece)
                 continue
-            end = data.find(b"\r\n", start)
+            end = data.find(b"\r\n", start + max(self.searched - 1, 0))
+            if end < 0 or end - start > self.limits.line_length:
+                self.check_line(data, start, end if end >= 0 else len(data) - data.endswith(b"\r"))
             if end < 0:
-                self.check_line(data[start:].removesuffix(b"\r"))
                 break
-            if end - start > self.limits.line_length:
-                self.check_line(data[start:end])
-            self.take_line(data[start:end])
+            self.searched = 0
+            self.on_line(data[start:end])
             start = end + 2
-        self.rest = data[start:]
+        self.excess = data[start:]
         self.failed = False
         return b"".join(pieces)
 
     def skip(self, count: int) -> None:
-        """Take note of `count` bytes of data that went past `feed`."""
+        """Count `count` bytes of data that did not pass through `feed`."""
         self.remaining -= count
         if not self.remaining:
-            self.take_line = self.take_end
+            self.on_line = self.on_data_end
 
-    def take_size(self, line: bytes) -> None:
+    def on_size_line(self, line: bytes) -> None:
+        """Parse the line that begins a chunk."""
         match = CHUNK_LINE.fullmatch(line)
         if match is None:
             raise ClientError("A chunk begins with its size in hexadecimal digits (RFC 9112 7.1).")
@@ -114,14 +118,16 @@ class ChunkedDecoder:
         if self.extensions > EXTENSIONS + self.size:
             raise ClientError(f"The body has more than {EXTENSIONS} bytes of chunk extensions, and less data.")
         if not self.remaining:
-            self.take_line = self.take_trailer
+            self.on_line = self.on_trailer_line
 
-    def take_end(self, line: bytes) -> None:
+    def on_data_end(self, line: bytes) -> None:
+        """Check the line end behind the data of a chunk."""
         if line:
             raise ClientError("A chunk's data is longer than its size says (RFC 9112 7.1).")
-        self.take_line = self.take_size
+        self.on_line = self.on_size_line
 
-    def take_trailer(self, line: bytes) -> None:
+    def on_trailer_line(self, line: bytes) -> None:
+        """Parse a line behind the last chunk; the empty one ends the body."""
         if not line:
             self.done = True
             return
@@ -133,59 +139,62 @@ class ChunkedDecoder:
         if self.trailer_size > self.limits.head_size or len(self.trailers) > self.limits.field_count:
             raise FieldsTooLarge("The trailer has more fields than head_size and field_count allow.")
 
-    def check_line(self, line: bytes) -> None:
-        """Refuse a line as soon as it can't become valid: no one waits for the end of what has none, or is too long."""
-        control = CONTROL.search(line)
-        if (control and control.start() <= self.limits.line_length) or (line and self.take_line == self.take_end):
+    def check_line(self, data: bytes, start: int, end: int) -> None:
+        """Reject a line as soon as it can no longer be valid, instead of waiting for its CRLF."""
+        length, most = end - start, self.limits.line_length
+        control = CONTROL.search(data, start + min(self.searched, length), end)
+        if (control and control.start() - start <= most) or (length and self.on_line == self.on_data_end):
             raise ClientError("A line of the chunked coding is not ended by CR LF (RFC 9112 7.1).")
-        if len(line) > self.limits.line_length:
-            kind = FieldsTooLarge if self.take_line == self.take_trailer else ClientError
-            raise kind(f"A line of the chunked coding is longer than {self.limits.line_length} bytes (line_length).")
+        if length > most:
+            kind = FieldsTooLarge if self.on_line == self.on_trailer_line else ClientError
+            raise kind(f"A line of the chunked coding is longer than {most} bytes (line_length).")
+        self.searched = length
 
 
 Decoder = LengthDecoder | ChunkedDecoder
 
 
-def decoder(length: int, limits: Options) -> Decoder:
-    """The decoder for what `framing` said."""
+def new_decoder(length: int, limits: Options) -> Decoder:
+    """Return the decoder for a value of `request.body_length`."""
     return ChunkedDecoder(limits) if length == CHUNKED else LengthDecoder(length)
 
 
-class Body(io.RawIOBase):
-    """`wsgi.input` of a body that is received while the application reads it; wrap it in an `io.BufferedReader`.
+class BodyReader(io.RawIOBase):
+    """A body that is received while the application reads it; wrap it in an `io.BufferedReader`.
 
-    `receive` fills a buffer, waits for at least one byte, and answers how many; 0 means that the client has left, which
-    raises Disconnected here: a body cut short is never taken for a whole one (RFC 9112 8).
+    `receive` fills a buffer with at least one byte and returns the count. 0 means that the client has closed the connection,
+    which raises Disconnected here: an incomplete body must not look like a complete one (RFC 9112 8).
     """
 
-    def __init__(self, decoder: Decoder, receive: Callable[[memoryview], int], received: bytes) -> None:
+    def __init__(self, decoder: Decoder, receive: Callable[[memoryview], int], decoded: bytes) -> None:
         self.decoder = decoder
         self.receive = receive
-        self.decoded = memoryview(received)
+        self.decoded = memoryview(decoded)
 
     def readable(self) -> bool:
-        """Always: io.BufferedReader asks."""
+        """Return True: io.BufferedReader asks."""
         return True
 
     def readinto(self, buffer: object, /) -> int:
-        """Fill the buffer with some of the body; 0 at its end."""
+        """Fill the buffer with some of the body; return 0 at its end."""
         with memoryview(buffer).cast("B") as view:  # type: ignore[arg-type]  # Buffer has a name from Python 3.12 on
             while not self.decoded:
                 if self.decoder.done:
                     return 0
                 if self.decoder.remaining and view:
-                    count = self.take(view[: self.decoder.remaining])
+                    count = self.receive_some(view[: self.decoder.remaining])
                     self.decoder.skip(count)
                     return count
                 scratch = bytearray(SCRATCH)
-                count = self.take(memoryview(scratch))
+                count = self.receive_some(memoryview(scratch))
                 self.decoded = memoryview(self.decoder.feed(bytes(scratch[:count])))
             count = min(len(view), len(self.decoded))
             view[:count] = self.decoded[:count]
             self.decoded = self.decoded[count:]
             return count
 
-    def take(self, view: memoryview) -> int:
+    def receive_some(self, view: memoryview) -> int:
+        """Receive at least one byte. Raises Disconnected at the end of the stream."""
         count = self.receive(view)
         if not count:
             raise Disconnected("The client left before it had sent the whole body.")

@@ -1,7 +1,7 @@
-"""What goes out: status line, fields and framing of a response (RFC 9112 4 and 6), refusals included.
+"""The head of a response and its framing (RFC 9112 4 and 6), interim responses and refusals. Values in, bytes out.
 
-`microwsgi.server.handler` takes the application's status and headers to `check_head` when `start_response` is called, so
-that a wrong one raises there, in the application's own line; later it asks `head` for the bytes.
+`start_response` passes the application's status and headers to `response_head`, so that a wrong one raises in the application's
+own line. `encode_head` decides about the framing once the length of the body is known, or known to be unknown.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 import time
 from email.utils import formatdate
+from enum import IntEnum
 from functools import lru_cache
 
 from microwsgi.errors import ApplicationError, ClientError
+from microwsgi.wire.syntax import TOKEN
+from microwsgi.wire.syntax import VALUE as VALUE_CHARACTER
 
 SERVER = "microwsgi"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -19,8 +22,8 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 STATUS = re.compile(r"[1-9][0-9]{2} [\t -~\x80-\xff]*+")
 LENGTH = re.compile(r"[0-9]{1,18}")
-NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++")
-VALUE = re.compile(r"[\t -~\x80-\xff]*+")
+NAME = re.compile(rf"{TOKEN}++")
+VALUE = re.compile(rf"{VALUE_CHARACTER}*+")
 HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
 )
@@ -29,10 +32,26 @@ RESET_CONTENT = 205
 NO_LENGTH = frozenset((204, RESET_CONTENT))
 """Statuses whose Content-Length is not the application's: none for 204 (RFC 9110 8.6), 0 for 205 (15.3.6)."""
 KNOWN_NAMES = 1024
+KNOWN_HEADS = 256
+LONGEST_KNOWN = 1024
+"""Characters of field lines up to which a checked head is remembered."""
+
+
+class Framing(IntEnum):
+    """How the client finds the end of a response's body (RFC 9112 6.3)."""
+
+    NO_BODY = 0
+    LENGTH = 1
+    CHUNKED = 2
+    UNTIL_CLOSE = 3
+
+
+NO_BODY, LENGTH_FRAMING = Framing.NO_BODY, Framing.LENGTH
+"""For each response: to look a member up in its class costs as much as a method call."""
 
 
 class FieldNames(dict[str, str]):
-    """From a response field's name, checked, to "" for most, and to its lower case for those that the server must see."""
+    """Map the name of a response field, once checked, to "", or to its lower case for the names that the server must know."""
 
     def __missing__(self, name: str) -> str:
         if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -50,14 +69,54 @@ class FieldNames(dict[str, str]):
 NAMES = FieldNames()
 
 
-ResponseHead = tuple[str, str, int, bool, int | None, int]
-"""What of a status and headers passed: status line, field lines, code, whether there is no body at all, Content-Length, and
-which of Date (1) and Server (2) the application gave."""
+class ResponseHead:
+    """A checked status and headers. Never changed: equal heads share one object.
+
+    `missing` is the index of the Date and Server fields to add (see `DateFields`); `length` is the application's Content-Length.
+    """
+
+    __slots__ = ("bodiless", "code", "field_lines", "length", "missing", "status_line")
+
+    def __init__(
+        self, status_line: str, field_lines: str, code: int, *, bodiless: bool, length: int | None, missing: int
+    ) -> None:
+        self.status_line = status_line
+        self.field_lines = field_lines
+        self.code = code
+        self.bodiless = bodiless
+        self.length = length
+        self.missing = missing
+
+
+_known_heads: dict[tuple[object, ...], ResponseHead] = {}
+# Applications repeat their heads: the check of one that was checked before is a look in this dict. A lost update by another
+# thread only costs one more check. Heads with cookies are not kept: they rarely repeat, and are nobody else's business.
 
 
 def response_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
     """Check a status and headers. Raises ApplicationError with the rule of PEP 3333 that they break."""
-    if not isinstance(status, str):  # before check_status, whose cache takes only what has a hash
+    if headers.__class__ is list:
+        try:
+            return _known_heads[status, *headers]
+        except (KeyError, TypeError):  # TypeError: not hashable, which is the check's to tell
+            pass
+    head = check_head(status, headers)
+    # Equal is not identical: True == 1 and a subclass of str may equal a str, so only exact types are remembered.
+    if (
+        len(head.field_lines) <= LONGEST_KNOWN
+        and "ookie" not in head.field_lines
+        and status.__class__ is str
+        and all(each.__class__ is tuple and each[0].__class__ is each[1].__class__ is str for each in headers)
+    ):
+        if len(_known_heads) >= KNOWN_HEADS:
+            _known_heads.clear()
+        _known_heads[status, *headers] = head
+    return head
+
+
+def check_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
+    """Check a status and headers that are not known yet. Raises ApplicationError."""
+    if not isinstance(status, str):  # before check_status, whose cache takes only hashable values
         raise ApplicationError(f"The status is {status!r}; PEP 3333 asks for a str like '200 OK'.")
     status_line, code, bodiless = check_status(status)
     length, own, lines = None, 0, "Content-Length: 0\r\n" if code == RESET_CONTENT else ""
@@ -77,11 +136,11 @@ def response_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
             lines += f"{name}: {value}\r\n"
     except (TypeError, ValueError, AttributeError) as error:
         raise ApplicationError(headers_fault(headers)) from error
-    return status_line, lines, code, bodiless, length, own
+    return ResponseHead(status_line, lines, code, bodiless=bodiless, length=length, missing=own)
 
 
 def check_value(name: str, value: str) -> None:
-    """Refuse what would end the line, or could not be sent: an injected CR LF makes a field, or a response, of its own."""
+    """Reject a value that would end the line, or could not be encoded: an injected CR LF adds a field, or a response."""
     if not VALUE.fullmatch(value):
         raise ApplicationError(
             f"The value of {name} has a control character, or one beyond latin-1: {value!r} (PEP 3333)."
@@ -89,7 +148,7 @@ def check_value(name: str, value: str) -> None:
 
 
 def content_length(value: str, before: int | None) -> int:
-    """The number in a Content-Length."""
+    """Return the number in a Content-Length."""
     if before is not None or not LENGTH.fullmatch(value):
         raise ApplicationError(f"Content-Length is digits, once, not {value!r} (RFC 9110 8.6).")
     return int(value)
@@ -97,7 +156,7 @@ def content_length(value: str, before: int | None) -> int:
 
 @lru_cache(maxsize=256)
 def check_status(status: str) -> tuple[str, int, bool]:
-    """Status line, code, and whether a response of that status has no body at all (RFC 9112 6.3)."""
+    """Return status line, code, and whether a response of that status has no body at all (RFC 9112 6.3)."""
     if not STATUS.fullmatch(status):
         raise ApplicationError(f"The status is {status!r}; PEP 3333 asks for a str like '200 OK'.")
     code = int(status[:3])
@@ -107,31 +166,70 @@ def check_status(status: str) -> tuple[str, int, bool]:
 
 
 def headers_fault(headers: list[tuple[str, str]]) -> str:
-    """Which of the headers is no header."""
+    """Say which of the headers is not a header."""
     wrong = next((each for each in headers if not isinstance(each, tuple) or [*map(type, each)] != [str, str]), headers)
     return f"The header {wrong!r} is not a tuple (name, value) of two str (PEP 3333)."
 
 
-class Clock:
-    """The Date and Server fields, made anew once a second (RFC 9110 6.6.1, 10.2.4)."""
+def encode_head(
+    head: ResponseHead,
+    method: str,
+    version: str,
+    length: int | None,
+    close: bool,  # noqa: FBT001 - a keyword would cost more
+    more: str,
+) -> tuple[bytes, Framing, int]:
+    """Return the bytes of a head, the framing of its body, and the number of bytes that Content-Length promises.
+
+    `length` is that of the body, None if it is not known. `close`: the connection ends with this response. `more` are lines to
+    add, Date and Server among them.
+    """
+    remaining = head.length if head.length is not None else length or 0
+    framing, line = LENGTH_FRAMING, ""
+    if head.bodiless or method == "HEAD":
+        framing = NO_BODY
+        # RFC 9110 8.6: the length in a response to HEAD is that of the response to GET, or absent; 204 and 304 have none.
+        if head.length is None and length and not head.bodiless:
+            line = f"Content-Length: {length}\r\n"
+    elif head.length is None:
+        if length is not None:
+            line = f"Content-Length: {length}\r\n"
+        elif version == "HTTP/1.1":
+            framing, line = Framing.CHUNKED, "Transfer-Encoding: chunked\r\n"
+        else:
+            framing, close = Framing.UNTIL_CLOSE, True
+    if close:
+        line += "Connection: close\r\n"
+    elif version == "HTTP/1.0":
+        line += "Connection: keep-alive\r\n"
+    return f"{head.status_line}{head.field_lines}{more}{line}\r\n".encode("latin-1"), framing, remaining
+
+
+def encode_chunk(data: bytes) -> bytes:
+    """Return a chunk (RFC 9112 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class DateFields:
+    """The Date and Server fields, updated once a second (RFC 9110 6.6.1, 10.2.4)."""
 
     def __init__(self) -> None:
         self.until = 0.0
-        self.fields = ("", "", "", "")
+        self.lines = ("", "", "", "")
 
     def tick(self) -> tuple[str, str, str, str]:
-        """The fields to add where the application gave neither, Date, Server, both."""
+        """Return the lines to add where the application gave neither, Date, Server, both."""
         now = time.time()
         if not self.until - 1 <= now < self.until:  # the clock may have been set back
             second = int(now)
             date, server = f"Date: {formatdate(second, usegmt=True)}\r\n", f"Server: {SERVER}\r\n"
-            self.fields = (date + server, server, date, "")
+            self.lines = (date + server, server, date, "")
             self.until = second + 1.0
-        return self.fields
+        return self.lines
 
 
 def refusal(error: ClientError, date: str, *, bodiless: bool = False) -> bytes:
-    """The whole response to a request that is refused: it says why, and that the connection closes (RFC 9112 9.6)."""
+    """Return the whole response to a request that is refused: the reason, and the end of the connection (RFC 9112 9.6)."""
     content = f"{error.status}\n\n{error}\n".encode("utf-8", "replace")
     head = (
         f"HTTP/1.1 {error.status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
@@ -141,5 +239,5 @@ def refusal(error: ClientError, date: str, *, bodiless: bool = False) -> bytes:
 
 
 def early_hints(headers: list[tuple[str, str]]) -> bytes:
-    """An interim 103 response with these fields (RFC 8297)."""
-    return f"HTTP/1.1 103 Early Hints\r\n{response_head('200 OK', headers)[1]}\r\n".encode("latin-1")
+    """Return an interim 103 response with these fields (RFC 8297)."""
+    return f"HTTP/1.1 103 Early Hints\r\n{response_head('200 OK', headers).field_lines}\r\n".encode("latin-1")

@@ -1,0 +1,144 @@
+"""Accept connections. At the connection or descriptor limit, evict idle ones to make room.
+
+The limit is `max_connections`, or the number of descriptors that the process may have. To refuse newcomers there would be just
+what a flood of clients that send nothing is after. So an idle connection is closed for each newcomer: first unfinished
+handshakes, the oldest first, then connections whose next request has not arrived, or not completely, beginning with those that
+their deadline would have closed first. A connection with a request that runs, or whose response has begun, stays; if there are
+no others, newcomers wait in the kernel's queue.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from microwsgi.errors import ListenError
+from microwsgi.server.connections import Connection
+from microwsgi.server.environ import Environ
+from microwsgi.server.loop import Loop
+from microwsgi.server.state import NEVER, OWNED, State
+
+ACCEPTS = 64
+"""Connections that are accepted before those that are there already have their turn."""
+RETRY = 0.5
+"""Seconds without accepting when no connection can be evicted."""
+NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+
+Connect = Callable[[socket.socket, object, Environ], Connection]
+"""Makes the connection object of an accepted socket, its client's address, and the environ of its listener."""
+Accept = Callable[[], tuple[socket.socket, object]]
+
+
+class Acceptor:
+    """The listening sockets of a loop. Leader only."""
+
+    def __init__(self, loop: Loop, connect: Connect, most: int) -> None:
+        self.loop = loop
+        self.connect = connect
+        self.most = most or NEVER
+        self.listeners: dict[int, Callable[[], object]] = {}
+        self.overloaded_at = 0  # how many connections there were at the last lack of room; 0 if there is room
+        self.paused = False
+
+    def listen(self, listener: socket.socket, base: Environ, accept: Accept) -> None:
+        """Accept the connections of a listening socket by the function `accept`."""
+        descriptor = listener.fileno()
+        if 0 < self.loop.poller.most_descriptor <= descriptor:
+            raise ListenError("select() can't watch this socket: the process has too many files open.")
+        self.listeners[descriptor] = lambda: self.accept(accept, base)
+        self.loop.add_source(descriptor, self.listeners[descriptor])
+
+    def accept(self, accept: Accept, base: Environ) -> None:
+        """Accept the connections that have arrived."""
+        connections = self.loop.connections
+        idle: deque[Connection] = deque()
+        for number in range(ACCEPTS):
+            full = len(connections) >= self.most
+            if full:
+                idle = idle or self.idle_connections()
+                if not idle:
+                    if not number:  # else nobody may be waiting; if somebody is, there is another event
+                        self.pause(f"{self.most} are the most (--max-connections)")
+                    return
+            try:
+                connection, address = accept()
+            except BlockingIOError:
+                if (
+                    len(connections) * 4 < self.overloaded_at * 3
+                ):  # not at the first that leaves: it is the same lack of room
+                    self.overloaded_at = 0
+                return
+            except ConnectionError:
+                continue
+            except OSError as error:
+                idle = idle or self.idle_connections()
+                if error.errno in NO_DESCRIPTORS and self.evict_one(idle):
+                    self.report(error.strerror)
+                    continue
+                self.pause(error.strerror)
+                return
+            most = self.loop.poller.most_descriptor
+            if full or 0 < most <= connection.fileno():
+                idle = idle or self.idle_connections()
+                self.report(f"{self.most if full else most} are the most")
+                if not self.evict_one(idle) and not full:
+                    connection.close()
+                    continue
+            self.loop.add(self.connect(connection, address, base))
+
+    def idle_connections(self) -> deque[Connection]:
+        """Return the connections that may be closed for a newcomer, those that are worth least first."""
+        found = [
+            each for each in self.loop.connections.values() if each.state not in OWNED and each.table[each.state].yields
+        ]
+        found.sort(key=lambda each: (each.table[each.state].yields, each.transport.deadline))
+        return deque(found)
+
+    def evict_one(self, idle: deque[Connection]) -> bool:
+        """Close the first of these whose client has not sent something just now; return False if there is none."""
+        while idle:
+            connection = idle.popleft()
+            if connection.state < State.IDLE or is_silent(connection):
+                connection.enter(State.CLOSED)
+                self.loop.update(connection)
+                return True
+        return False
+
+    def report(self, reason: object) -> None:
+        """Log a lack of room, once for as long as it lasts."""
+        if not self.overloaded_at:
+            self.loop.context.log_error(
+                f"No room for more connections: {reason}. Idle ones are closed for new ones, or these wait."
+            )
+        self.overloaded_at = max(self.overloaded_at, len(self.loop.connections), 1)
+
+    def pause(self, reason: object) -> None:
+        """Serve the connections that there are, and try again later."""
+        self.report(reason)
+        self.paused = True
+        for descriptor in self.listeners:
+            self.loop.remove_source(descriptor)
+        self.loop.call_later(RETRY, self.resume)
+
+    def resume(self) -> None:
+        """Accept again."""
+        if self.paused:
+            self.paused = False
+            for descriptor, accept in self.listeners.items():
+                self.loop.add_source(descriptor, accept)
+
+    def stop(self) -> None:
+        """Accept nothing more."""
+        for descriptor in self.listeners:
+            self.loop.remove_source(descriptor)
+        self.listeners.clear()
+
+
+def is_silent(connection: Connection) -> bool:
+    """Return whether nothing has arrived that was not read, but an end or an error."""
+    try:
+        return not connection.transport.peek(1)
+    except OSError:
+        return True

@@ -1,0 +1,140 @@
+"""What all connections of a server share: the application, the options, where log records go, and counters.
+
+`microwsgi.server.server.WSGIServer` makes one. Under http.server's own servers a context stands alone.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from microwsgi import later
+from microwsgi.options import Options
+from microwsgi.server.hosts import Hosts
+from microwsgi.server.permits import ClientPermits
+from microwsgi.server.transport import Clock
+from microwsgi.wire.response import DateFields
+
+Application = Callable[..., Iterable[bytes]]
+"""PEP 3333's: called with environ and start_response. More exact types would refuse wsgiref.types', which users have."""
+KNOWN_COMPLAINTS = 1024
+"""Messages about clients that are remembered."""
+REPEAT = 60.0
+"""Seconds in which the same message about the same address is not repeated."""
+RequestLog = Callable[..., object]
+"""Called with each Exchange that is over, and the seconds that it took."""
+ErrorPage = Callable[[BaseException, dict[str, object], str], tuple[list[tuple[str, str]], bytes]]
+"""Called in the frame that caught an exception, with the environ and the number in the log; returns headers and a body."""
+
+
+class ServerContext:
+    """An application, the options under which it is served, and the destinations of log records.
+
+    `hosts` are the names that are answered for, None for all. `error_page` makes the page that a client on this machine is
+    shown for an exception. `timing` returns a field line that says where the time of a request went.
+    """
+
+    def __init__(
+        self,
+        application: Application | None = None,
+        options: Options | None = None,
+        access_log: RequestLog | None = None,
+        errors: io.TextIOBase | None = None,
+        *,
+        hosts: Hosts | None = None,
+        error_page: ErrorPage | None = None,
+        timing: Callable[..., str] | None = None,
+    ) -> None:
+        self.application = application
+        self.options = options or Options()
+        self.access_log = access_log
+        self.errors = errors
+        self.hosts = hosts
+        self.error_page = error_page
+        self.timing = timing
+        self.date = DateFields()
+        self.clock = Clock()
+        self.can_suspend = False  # there is a loop that resumes suspended responses
+        self.draining = False  # connections end with the response that they are at
+        self.permits = ClientPermits(max(self.options.threads // 2, 1))
+        self.on_permit: Callable[..., object] = bool  # called with a connection that has waited for a permit
+        self.resume: Callable[..., object] = bool  # called by any thread with an Exchange that was suspended
+        self.errors_counted = 0
+        self.complaints: dict[tuple[str, str], float] = {}
+        self.lock = threading.Lock()  # protects the two above
+
+    def set_application(self, application: Application | None) -> None:
+        """Serve another application."""
+        self.application = application
+
+    def copy_alone(self) -> ServerContext:
+        """Return a context for one request without a loop: the connection ends with the response."""
+        context = ServerContext(
+            self.application,
+            self.options,
+            self.access_log,
+            self.errors,
+            hosts=self.hosts,
+            error_page=self.error_page,
+            timing=self.timing,
+        )
+        context.draining = True
+        return context
+
+    def attach_loop(self, resume: Callable[..., object], on_permit: Callable[..., object]) -> None:
+        """Begin to serve with a loop, which may be in another process than before."""
+        self.can_suspend = True
+        self.resume = resume
+        self.draining = False
+        self.on_permit = on_permit
+        self.permits = ClientPermits(max(self.options.threads // 2, 1))
+        self.lock = threading.Lock()
+
+    def drain(self) -> None:
+        """Let connections end with the response that they are at."""
+        self.draining = True
+
+    def release_permit(self) -> None:
+        """A thread no longer waits for a client: let the next connection that has to wait for its client run."""
+        connection = self.permits.release()
+        if connection is not None:
+            self.on_permit(connection)
+
+    # --- Counters and the error log -----------------------------------------------------------------------------------------
+
+    def count_error(self) -> None:
+        """Count a request that failed by the server's or the application's fault."""
+        with self.lock:
+            self.errors_counted += 1
+
+    def error_stream(self) -> object:
+        """Return the stream of errors: `wsgi.errors`."""
+        return self.errors or sys.stderr
+
+    def log_error(self, text: str) -> None:
+        """Write a record to the error log."""
+        stream = self.errors or sys.stderr
+        try:
+            stream.write(f"{text}\n")  # in one write: the records of several threads must not be mixed
+            stream.flush()
+        except (OSError, ValueError):
+            pass
+
+    def log_client_error(self, client: str, text: str) -> None:
+        """Log a client that did not get as far as a request; the same about the same address at most once a minute."""
+        now = time.monotonic()
+        known = client.rpartition(":")[0], text
+        with self.lock:
+            if self.complaints.get(known, 0.0) >= now:
+                return
+            if len(self.complaints) >= KNOWN_COMPLAINTS:
+                self.complaints.clear()
+            self.complaints[known] = now + REPEAT
+        self.log_error(f"{client} {text}")
+
+    def log_exception(self, title: str, error: BaseException) -> None:
+        """Log the traceback of an exception, under a line that says where it happened."""
+        self.log_error(f"{title}\n{''.join(later.traceback.format_exception(error)).rstrip()}")

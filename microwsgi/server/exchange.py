@@ -1,0 +1,527 @@
+"""One request and its response: the environ, `start_response`, what the application returns, and all rules of PEP 3333.
+
+`microwsgi.server.handler.WSGIRequestHandler.handle_one_request` calls the application and walks through an Exchange:
+
+    environ                          the dict for the application
+    start_response                   status and headers are checked, and kept
+    send_whole                       a list: head and body leave together
+    begin, write for each chunk, end anything else: the head leaves with the first chunk
+    finish                           the log, when all was sent
+
+An Exchange is used by the thread that runs its connection, or by the leader; `resume` may be called by any thread. It dies with
+its request: nothing of it can reach the next one on the connection.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from enum import IntEnum
+from time import time
+from urllib.parse import unquote_to_bytes
+from wsgiref.util import FileWrapper
+
+from microwsgi.errors import (
+    Abandoned,
+    ApplicationError,
+    ClientError,
+    Disconnected,
+    MisdirectedRequest,
+    TruncatedFile,
+)
+from microwsgi.server.context import ServerContext
+from microwsgi.server.environ import Environ
+from microwsgi.server.hosts import is_local
+from microwsgi.server.request_body import RequestBody
+from microwsgi.server.transport import FileRange, Transport
+from microwsgi.wire.request import RequestHead, origin_form
+from microwsgi.wire.response import (
+    LAST_CHUNK,
+    Framing,
+    ResponseHead,
+    early_hints,
+    encode_chunk,
+    encode_head,
+    refusal,
+    response_head,
+)
+
+ONE_SEND = 64 * 1024
+"""Bytes of a body that are worth copying behind the head, so that both leave in one system call."""
+NOTHING: Iterator[bytes] = iter(())
+SERVER_ERROR = 500
+"""The first status that says that the fault is the server's (RFC 9110 15.6)."""
+FAILURE = "500 Internal Server Error\n\nThe application failed; the server's log says why{under}.\n"
+
+
+class Phase(IntEnum):
+    """What `handle_one_request` has to do next for an exchange."""
+
+    CALL = 0
+    """Call the application."""
+    ITERATE = 1
+    """Ask the iterable for the next chunk."""
+    CLOSE = 2
+    """Call `close` of the iterable: all was sent, or the exchange was aborted."""
+    DONE = 3
+
+
+# For the code that runs for each request, as in microwsgi.server.state.
+CALL, DONE = Phase.CALL, Phase.DONE
+NO_BODY = Framing.NO_BODY
+
+
+class Exchange:
+    """A request with this head that arrived at the time `started`.
+
+    `base` is the part of the environ that all requests on the connection share.
+    """
+
+    iterator: Iterator[bytes]  # from `begin` on
+    remaining: int  # bytes of the body that Content-Length still promises, from `send_head` on
+    resume_in: float  # the seconds after which a suspended response is resumed at the latest, from `resume` on
+
+    def __init__(
+        self, context: ServerContext, transport: Transport, base: Environ, head: RequestHead, started: float
+    ) -> None:
+        # Slots would be slower here: CPython specialises the creation of an object with a dict of up to thirty attributes.
+        self.context = context
+        self.transport = transport
+        self.base = base
+        self.head = head
+        self.started = started  # 0 when the log has its record
+        self.phase = CALL
+        self.body: RequestBody | None = None  # of the request
+        self.response: ResponseHead | None = None  # status and headers of the application
+        self.answer: bytes | None = None  # a whole response, which the connection sends
+        self.iterable: Iterable[bytes] | None = None  # what the application returned, until it was closed
+        self.framing = NO_BODY  # of the response's body
+        self.size = self.status = 0  # bytes of the response's body
+        self.head_sent = False  # some of the response has left, or is about to leave
+        self.close = False  # the connection ends with this response
+        self.aborted = False  # the response will not be completed
+        self.detached = False  # the application has taken the socket
+        self.suspended = False  # the iterable has nothing to send until it is resumed
+        self.resumed = False  # `resume` was called after the response was last suspended
+        self.reason = ""  # why the request was refused or the response aborted
+
+    @property
+    def requestline(self) -> str:
+        """The request line, with control characters escaped."""
+        return self.head.line
+
+    # --- What the application is given ------------------------------------------------------------------------------------
+
+    def environ(self) -> Environ:
+        """Return the environ of PEP 3333, with the further keys that docs/environ.md describes. Raises ClientError."""
+        head, fields = self.head, self.head.fields
+        target = head.target
+        path, _, query = target.partition("?") if target[0] == "/" else origin_form(target).partition("?")
+        if target[0] in "hH" and self.base["wsgi.url_scheme"] == "http" and target[:6].lower() == "https:":
+            raise MisdirectedRequest("An https resource is not served without TLS (RFC 9110 7.4).")
+        if "%" in path:  # PEP 3333: bytes as latin-1, whatever encoding the client meant
+            path = unquote_to_bytes(path).decode("latin-1")
+        environ = self.base.copy()
+        environ["REQUEST_METHOD"] = head.method
+        environ["PATH_INFO"] = path
+        environ["QUERY_STRING"] = query
+        environ["SERVER_PROTOCOL"] = head.version
+        environ["REQUEST_URI"] = environ["RAW_URI"] = target
+        environ.update(fields)
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.transport.client
+        environ["wsgi.early_hints"] = self.send_early_hints
+        environ["microwsgi.socket"] = self.transport.socket
+        if self.context.can_suspend:
+            environ["microwsgi.wake"] = self.resume
+        if self.body is None:
+            environ["wsgi.input"] = io.BytesIO()
+        else:
+            environ["wsgi.input"] = self.body.open()
+            environ["wsgi.trailers"] = self.body.decoder.trailers
+        if "HTTP_UPGRADE" in fields and head.version == "HTTP/1.1":  # RFC 9110 7.8: ignored in HTTP/1.0
+            taken = DetachableSocket(self.detach)
+            environ["microwsgi.socket"] = environ["werkzeug.socket"] = environ["gunicorn.socket"] = taken
+        return environ
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: tuple[object, ...] | None = None, /
+    ) -> Callable[[bytes], object]:
+        """Check and keep status and headers, which leave with the first bytes of the body (PEP 3333).
+
+        The Exchange itself is the `write` callable that PEP 3333 asks for: hardly any application uses it, and a bound method for
+        each request would be 1 % of its cost.
+        """
+        if exc_info is not None:
+            if self.head_sent and isinstance(exc_info[1], BaseException):
+                raise exc_info[1].with_traceback(exc_info[2])  # type: ignore[arg-type]
+        elif self.response is not None:
+            raise ApplicationError("start_response was called a second time, without exc_info (PEP 3333).")
+        self.response = response_head(status, headers)
+        return self
+
+    def send_early_hints(self, headers: list[tuple[str, str]]) -> None:
+        """Send a 103 with these fields at once, to a client that understands it (RFC 8297 2, RFC 9110 15.2)."""
+        hints = early_hints(headers)
+        if self.head.version == "HTTP/1.1" and not self.head_sent:
+            self.transport.write(hints)
+
+    def resume(self, after: float = 0.0) -> None:
+        """Suspend the response at the next b"", for `after` seconds at most; or, without `after`, resume it, from any thread.
+
+        A suspended response holds no thread. The iterable calls `resume(after)` before it looks whether there is something to
+        send; a call of `resume()` by another thread from then on is not lost: `resumed` is set before the leader is told, and
+        the leader looks at `resumed` when it suspends the response. Without a call of `resume(after)`, b"" is a chunk.
+        """
+        if after > 0:
+            self.resume_in = after
+            self.suspended = True
+            self.resumed = False
+        elif not self.resumed:
+            self.resumed = True
+            self.context.resume(self)
+
+    def detach(self) -> tuple[socket.socket, bytes]:
+        """Give the connection to the application: its socket, which blocks, and the bytes that were read ahead."""
+        self.detached = self.head_sent = True
+        self.status = 101
+        return self.transport.detach(), self.transport.take_read_ahead()
+
+    # --- What the application returns -------------------------------------------------------------------------------------
+
+    def begin(self, iterable: Iterable[bytes]) -> None:
+        """Keep what has to be iterated and closed. A real file is sent here."""
+        self.iterable = iterable
+        self.iterator = NOTHING
+        self.phase = Phase.ITERATE
+        if self.detached or (isinstance(iterable, FileWrapper) and self.send_file(iterable.filelike)):
+            return
+        if isinstance(iterable, (str, bytes)) or not hasattr(iterable, "__iter__"):
+            raise ApplicationError(self.body_fault(iterable))
+        if isinstance(iterable, tuple) and not self.head_sent:
+            self.send_whole(list(iterable))
+        else:
+            self.iterator = iter(iterable)
+
+    def send_whole(self, chunks: list[bytes]) -> None:
+        """Make the whole response of a body of which all is known."""
+        try:
+            body = b"".join(chunks)
+        except TypeError as error:
+            raise ApplicationError(self.body_fault(chunks)) from error
+        data = self.send_head(len(body))
+        self.phase = DONE
+        if self.framing is NO_BODY:
+            self.answer = data
+        elif len(body) != self.remaining:
+            self.head_sent = False
+            raise ApplicationError(
+                f"Content-Length is {self.remaining}, and the body has {len(body)} bytes (PEP 3333)."
+            )
+        else:
+            self.size = len(body)
+            self.remaining = 0
+            if len(body) <= ONE_SEND:
+                self.answer = data + body
+            else:
+                self.transport.write(data + body[:ONE_SEND])
+                self.transport.write(memoryview(body)[ONE_SEND:])
+
+    def send_file(self, file: object) -> bool:
+        """Send a real file from its position, up to Content-Length, by the kernel; return False if that is impossible."""
+        if self.response is None or self.head_sent or isinstance(file, io.TextIOBase) or not hasattr(os, "sendfile"):
+            return False
+        try:
+            descriptor, offset = file.fileno(), file.tell()  # type: ignore[attr-defined]
+            available = os.fstat(descriptor).st_size - offset
+        except (AttributeError, OSError):
+            return False
+        count = available if self.response.length is None else min(self.response.length, available)
+        if count <= 0 or not self.transport.sends_files:
+            return False
+        data = self.send_head(count)
+        if self.framing is NO_BODY:
+            self.transport.write(data)
+            return True
+        part = FileRange(descriptor, offset, count, str(getattr(file, "name", "")))
+        self.size, self.remaining = count, self.remaining - count
+        if count <= ONE_SEND:
+            self.head_sent = False  # a file that turns out to be shorter is a 500: nothing has left yet
+            while part.count:
+                piece = part.read(ONE_SEND)
+                part.skip(len(piece))
+                data += piece
+            self.head_sent = True
+            self.transport.write(data)
+        else:
+            self.transport.write(data)
+            self.transport.write_file(part)
+            self.transport.flush()
+        return True
+
+    def send_head(self, length: int | None) -> bytes:
+        """Return the bytes of the head, which are to be sent; `length` is that of the body, None if it is not known."""
+        response = self.response
+        if response is None:
+            raise ApplicationError(
+                "The application returned, or sent a body, before it called start_response (PEP 3333)."
+            )
+        self.head_sent = True
+        self.status = response.code
+        if self.context.draining or (self.body is not None and not self.body.response_begins()):
+            self.close = True
+        date = self.context.date
+        more = (date.lines if date.until - 1 <= time() < date.until else date.tick())[response.missing]
+        if self.context.timing is not None:
+            more += self.context.timing(self)
+        data, self.framing, self.remaining = encode_head(
+            response, self.head.method, self.head.version, length, self.close, more
+        )
+        if self.framing is Framing.UNTIL_CLOSE:
+            self.close = True
+        return data
+
+    def write(self, chunk: bytes) -> bool:
+        """Send a chunk in the framing that the head announced; return False if the loop is to resume the iteration."""
+        if not isinstance(chunk, bytes):
+            raise ApplicationError(self.body_fault([chunk]))
+        if not chunk:
+            return not self.suspended
+        self.suspended = False
+        transport = self.transport
+        data = b"" if self.head_sent else self.send_head(None)
+        if self.framing is NO_BODY:
+            transport.write(data)
+        elif self.framing is Framing.CHUNKED:
+            self.size += len(chunk)
+            transport.write(data + encode_chunk(chunk))
+        elif self.framing is Framing.UNTIL_CLOSE:
+            self.size += len(chunk)
+            transport.write(data + chunk)
+        elif len(chunk) <= self.remaining:
+            self.size += len(chunk)
+            self.remaining -= len(chunk)
+            transport.write(data + chunk)
+        else:
+            transport.write(data + chunk[: self.remaining])
+            raise ApplicationError(
+                f"The body is longer than its Content-Length, {self.size + self.remaining} (PEP 3333)."
+            )
+        if transport.out_buffer is None:
+            return True
+        permits = self.context.permits
+        if not permits.acquire():
+            return False  # enough threads wait for clients: the loop waits for this one
+        try:
+            transport.wait_until_sent()
+        finally:
+            self.context.release_permit()
+        return True
+
+    def __call__(self, chunk: bytes, /) -> None:
+        """Send a chunk, and wait until the client has taken it: the `write` of PEP 3333, for applications without iterable."""
+        if not self.write(chunk):
+            self.transport.wait_until_sent()
+
+    def may_iterate(self) -> bool:
+        """Do what stands before the next chunk: send a file on, call `close`. Return whether to iterate. Raises OSError."""
+        self.suspended = False
+        if not self.aborted and self.transport.out_buffer is not None:
+            self.transport.flush()
+            if self.transport.out_buffer is not None:
+                return False
+        if self.phase is not Phase.ITERATE:
+            self.close_sent_iterable()
+            return False
+        return True
+
+    def promises_more(self) -> bool:
+        """Return whether a client that has received what was sent knows that something is missing."""
+        return self.framing is Framing.LENGTH and self.remaining > 0
+
+    def end(self) -> None:
+        """Send what is left when the iterable has ended, and close it, unless a file of it is still being sent."""
+        self.suspended = False
+        if not self.detached:
+            if not self.head_sent:
+                self.send_whole([])
+            elif self.framing is Framing.CHUNKED:
+                self.transport.write(LAST_CHUNK)
+            elif self.framing is Framing.LENGTH and self.remaining:
+                raise ApplicationError(
+                    f"The body is {self.remaining} bytes shorter than its Content-Length (PEP 3333)."
+                )
+        if self.transport.out_buffer is None:
+            self.close_iterable()
+        else:
+            self.phase = Phase.CLOSE if self.must_close_iterable() else Phase.DONE
+
+    def must_close_iterable(self) -> bool:
+        """Return whether application code has to be run to end the exchange."""
+        return hasattr(self.iterable, "close")
+
+    def close_iterable(self) -> None:
+        """Call `close` of what the application returned, as PEP 3333 demands: once, whatever happened."""
+        iterable, self.iterable, self.iterator = self.iterable, None, NOTHING
+        self.phase = DONE
+        close = getattr(iterable, "close", None)
+        if close is not None:
+            close()
+
+    def close_sent_iterable(self) -> None:
+        """Call `close` when the response is complete or given up: an exception can only be logged."""
+        try:
+            self.close_iterable()
+        except Exception as error:  # noqa: BLE001 - the application's code
+            self.context.log_exception(f"{self.description()} failed in close:", error)
+
+    # --- What goes wrong ----------------------------------------------------------------------------------------------------
+
+    def fail(self, error: BaseException) -> None:
+        """End an exchange in which the application, or the client within the application's call, broke a rule or raised."""
+        try:
+            if isinstance(error, Disconnected):
+                self.abort(str(error))
+                self.close_sent_iterable()
+            elif isinstance(error, ClientError) and not self.head_sent:
+                self.close_iterable()
+                self.refuse(error)
+            elif isinstance(error, (Abandoned, TruncatedFile)):
+                self.reason = str(error)
+                self.answer_failure()
+            else:
+                number = os.urandom(4).hex()
+                self.context.log_exception(f"{self.description()} failed ({number}):", error)
+                self.answer_failure(error, number)
+        except Disconnected as gone:
+            self.abort(str(gone))
+            self.close_sent_iterable()
+        except BaseException as second:  # noqa: BLE001 - `close` of what the application returned is its code too
+            self.context.log_exception(f"{self.description()} failed again:", second)
+            self.break_off()
+
+    def answer_failure(self, error: BaseException | None = None, number: str = "") -> None:
+        """Send a 500 if nothing has been sent yet; else break the response off."""
+        if self.head_sent or self.detached:
+            self.break_off()
+            return
+        headers = [("Content-Type", "text/plain; charset=utf-8")]
+        body = FAILURE.format(under=f" under {number}" if number else "").encode()
+        page = self.context.error_page
+        if (
+            error is not None
+            and page is not None
+            and is_local(self.transport.client[0], self.head.fields, self.context.hosts)
+        ):
+            try:
+                headers, body = page(error, self.environ(), number)
+            except Exception as second:  # noqa: BLE001 - the page shows values of the application, which may do anything
+                self.context.log_exception("The error page failed:", second)
+        self.response = response_head("500 Internal Server Error", headers)
+        self.suspended = False
+        self.send_whole([body])
+        self.close_iterable()
+
+    def break_off(self) -> None:
+        """End a response that can't be completed so that the client notices: without the end that was announced."""
+        self.context.count_error()
+        self.abort(self.reason or "broken off: the application failed")
+        self.close_sent_iterable()
+
+    def refuse(self, error: ClientError) -> None:
+        """Answer a request that breaks a rule, and end the connection: what follows may be anything (RFC 9112 6.3)."""
+        self.reason = str(error)
+        self.status = int(error.status[:3])
+        self.close = self.head_sent = True
+        self.phase = DONE
+        bodiless = self.head.raw.lstrip(b"\r\n").startswith(b"HEAD ")
+        self.transport.write(refusal(error, self.context.date.tick()[0], bodiless=bodiless))
+
+    def abort(self, reason: str) -> None:
+        """Give the response up: the client has left, or is to be left. The connection is closed next.
+
+        Without a reason nothing has failed, and only the access log gets a record. A client that could take what it has for the
+        whole response gets a reset.
+        """
+        if not self.aborted:
+            self.aborted = True
+            self.answer = None
+            if not self.detached:
+                self.reason = reason
+                if self.transport.out_buffer is not None or (self.head_sent and self.framing is Framing.UNTIL_CLOSE):
+                    self.transport.abort()
+        self.phase = Phase.CLOSE if self.must_close_iterable() else Phase.DONE
+
+    def end_connection(self) -> None:
+        """Let the connection end with this response."""
+        self.close = True
+
+    # --- The log ------------------------------------------------------------------------------------------------------------
+
+    def ignore(self) -> None:
+        """Leave this exchange out of the log: what came is not a request."""
+        self.started = 0.0
+
+    def finish(self) -> None:
+        """Write the log; once, when the exchange is over."""
+        context = self.context
+        if self.started:
+            if context.access_log is not None:
+                context.access_log(self, context.clock.now() - self.started)
+            if self.reason:
+                context.log_error(f"{self.description()} {self.status or '-'}: {self.reason}")
+            elif self.status >= SERVER_ERROR:
+                context.count_error()
+            self.started = 0.0
+
+    def description(self) -> str:
+        """Return the client and the request line, for the error log."""
+        return f'{self.transport.address_string()} "{self.head.line}"'
+
+    def body_fault(self, iterable: object) -> str:
+        """Say what is wrong with what the application returned or yielded."""
+        application = self.context.application
+        name = getattr(application, "__qualname__", type(application).__qualname__)
+        it = f"{name}, the application,"
+        if hasattr(iterable, "app_iter"):
+            return f"{it} returned a response instead of calling it: return response(environ, start_response)."
+        if isinstance(iterable, (str, bytes)):
+            return f"{it} returned {type(iterable).__name__}; PEP 3333 asks for an iterable of bytes: a list of one."
+        if iterable is None:
+            return f"{it} returned None: is a return missing? PEP 3333 asks for an iterable of bytes."
+        if not hasattr(iterable, "__iter__"):
+            return f"{it} returned {iterable!r}; PEP 3333 asks for an iterable of bytes."
+        chunk = next(chunk for chunk in iterable if not isinstance(chunk, bytes))
+        hint = '; write .encode("utf-8")' if isinstance(chunk, str) else ""
+        return f"The body of {name}, the application, has {type(chunk).__name__} {chunk!r:.60}; PEP 3333 asks for bytes{hint}."
+
+
+class DetachableSocket:
+    """The connection's socket for an application that speaks another protocol than HTTP on it, like the WebSocket libraries.
+
+    With the first use it belongs to the application: blocking, and never touched by the server again. Bytes that the server had
+    read ahead come first.
+    """
+
+    def __init__(self, detach: Callable[[], tuple[socket.socket, bytes]]) -> None:
+        self._detach = detach
+        self._socket: socket.socket | None = None
+        self._ahead = b""
+
+    def __getattr__(self, name: str) -> object:
+        """Return an attribute of the socket."""
+        return getattr(self._taken(), name)
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Receive as socket.recv does."""
+        taken = self._taken()
+        if not self._ahead:
+            return taken.recv(size, flags)
+        data, self._ahead = self._ahead[:size], self._ahead[size:]
+        return data
+
+    def _taken(self) -> socket.socket:
+        if self._socket is None:
+            self._socket, self._ahead = self._detach()
+        return self._socket

@@ -1,0 +1,339 @@
+"""The poller, the deadlines and the connections: one poll, and the connections that want a thread.
+
+    poll_once              wait for events, act on them; what wants a thread is in `ready` then    by the leader
+    finish                 after a run: the connection goes on                                     by the thread that ran it
+    resume, call_soon      for the leader, from other threads: a queue, and a wake-up
+
+**Who may touch what.** Only the leader (the thread that holds the leader lock of `microwsgi.server.pool`) touches the poller,
+the timers, `connections`, and a connection whose state is not in OWNED. A connection that is QUEUED or RUNNING belongs to the
+thread that runs it, or will run it. It stays registered with the poller meanwhile, since most runs are over before an event
+comes: no system call is spent. If an event does come, the leader unregisters the connection.
+
+**How a connection comes back.** The thread that ran it may be the leader: then it goes on at once. Otherwise the thread hands it
+over by `returned`. One case is so common that it is spared that: the next state is IDLE, and the connection is still registered.
+`lock` decides between that thread, which enters IDLE, and the leader, which unregisters what is OWNED: whoever is second sees
+what the first has done, so that no connection is left without an event to wait for.
+
+**While a thread leads, it runs no foreign code**: no application, no `close` of an iterable, no hook, no file, no terminal.
+A connection that needs one of these becomes QUEUED, and runs when the leader lock is free again.
+
+Queues are deques: append and popleft are atomic (documented), and who appends for the leader calls `Wakeup.notify` afterwards.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+from microwsgi.server.connections import Connection
+from microwsgi.server.context import ServerContext
+from microwsgi.server.exchange import Exchange
+from microwsgi.server.poller import Poller, Wakeup
+from microwsgi.server.state import IDLE, NEVER, OWNED, QUEUED, READ, State
+from microwsgi.server.timers import Timers
+
+PIPELINED = 16
+"""Requests of one connection that are answered before the others have their turn."""
+BUDGET = 64
+"""Suspended responses that are resumed, and deadlines that are acted on, before the others have their turn."""
+
+
+class Loop:
+    """Connections that wait for events; `on_empty` is called when the last one ends while the server drains."""
+
+    def __init__(self, context: ServerContext, poller: Poller, on_empty: Callable[[], object]) -> None:
+        self.context = context
+        self.clock = context.clock
+        self.poller = poller
+        self.on_empty = on_empty
+        self.wakeup = Wakeup()
+        self.timers = Timers()
+        self.connections: dict[int, Connection] = {}
+        self.sources: dict[
+            int, Callable[[], object]
+        ] = {}  # what to call for an event of a descriptor that is no connection
+        self.calls_later: list[tuple[float, Callable[[], object]]] = []
+        self.draining = False
+        self.on_idle: Callable[[Connection], object] | None = None  # while the server drains
+        self.requests_closed = 0  # requests of connections that are closed
+        self.lock = threading.Lock()  # see above; no other lock is taken while it is held
+        # Queues. `ready` is for the pool; the others are emptied by the leader.
+        self.ready: deque[Connection] = deque()
+        self.answered: deque[Connection] = deque()  # runs of the leader whose responses are sent together
+        self.returned: deque[tuple[Connection, State]] = deque()
+        self.resumed: deque[Exchange] = deque()
+        self.calls: deque[Callable[[], object]] = deque()
+        self.add_source(self.wakeup.descriptor, self.wakeup.clear)
+
+    # --- The leader ---------------------------------------------------------------------------------------------------------
+
+    def poll_once(self) -> None:
+        """Wait for events and act on them; afterwards `ready` has the connections that want a thread."""
+        if self.answered:
+            self.send_answers()
+            if self.ready:
+                return  # to requests that were pipelined behind those
+        connections = self.connections
+        timeout = self.poll_timeout()
+        events = self.poller.poll(timeout)
+        for descriptor, _ in events:
+            # A descriptor may be that of a new connection by now: then there is nothing to read, and no harm is done.
+            connection = connections.get(descriptor)
+            if connection is None:
+                self.on_source(descriptor)
+            elif connection.state in OWNED:
+                self.on_early_event(connection)
+            else:
+                try:
+                    connection.on_ready()
+                except BaseException as error:  # noqa: BLE001 - a fault of ours must not end the leader
+                    self.fail(connection, error)
+                if connection.state is QUEUED and not connection.waits_for_client:  # the common case of `update`
+                    self.ready.append(connection)
+                else:
+                    self.update(connection)
+        if self.returned or self.resumed or self.calls:
+            self.empty_queues()
+        if timeout == 0 or not events:  # while events come, the next poll does not wait once a deadline has passed
+            self.expire()
+
+    def poll_timeout(self) -> float:
+        """Return how long to wait for an event: 0 if there is something to do, -1 for ever."""
+        if self.returned or self.resumed or self.calls or self.answered:
+            return 0
+        if self.clock.paused:
+            return -1
+        time = self.timers.next_time
+        if self.calls_later:
+            time = min(time, self.calls_later[0][0])
+        return -1 if time == NEVER else max(time - self.clock.now(), 0)
+
+    def on_source(self, descriptor: int) -> None:
+        """An event of a listening socket, of a predecessor's channel, or a wake-up."""
+        source = self.sources.get(descriptor)
+        if source is not None:
+            source()
+
+    def on_early_event(self, connection: Connection) -> None:
+        """The client of a connection that a thread runs has sent something, or left: that is looked at later."""
+        with self.lock:
+            if connection.state in OWNED:
+                connection.transport.unregister(self.poller)
+        # Else its thread has just finished; the next poll reports the event again.
+
+    def send_answers(self) -> None:
+        """Send all responses that this thread has made, then go on with their connections.
+
+        Together, since the kernel's part of sending evicts ours from the processor's caches.
+        """
+        for connection in self.answered:
+            connection.send_answer()
+        while self.answered:
+            self.finish(self.answered.popleft(), True)
+
+    def update(self, connection: Connection) -> None:
+        """Act on the state that a connection has entered."""
+        state, transport = connection.state, connection.transport
+        if state in OWNED:
+            if state is QUEUED:  # else a thread runs it that is not of the pool: a handshake
+                self.enqueue(connection)
+        elif state >= State.DETACHED:
+            self.remove(connection)
+        elif self.on_idle is not None and state < State.BODY and not self.on_idle(connection):
+            connection.enter(State.CLOSED)
+            self.remove(connection)
+        else:
+            if transport.interest != transport.registered:
+                transport.update_interest(self.poller)
+            if transport.deadline < transport.scheduled:
+                self.timers.schedule(connection, transport)
+
+    def empty_queues(self) -> None:
+        """Do what other threads have asked for."""
+        for _ in range(len(self.calls)):
+            self.calls.popleft()()
+        for _ in range(len(self.returned)):
+            connection, state = self.returned.popleft()
+            connection.enter(state)
+            self.update(connection)
+        for _ in range(min(len(self.resumed), BUDGET)):
+            exchange = self.resumed.popleft()
+            resumed = self.connections.get(exchange.transport.descriptor)
+            # The connection may be closed, or at another request, or not suspended yet: then it looks at `resumed` itself.
+            if resumed is not None and resumed.state is State.SUSPENDED and resumed.exchange is exchange:
+                resumed.enter(QUEUED)
+                self.update(resumed)
+
+    def expire(self) -> None:
+        """Act on deadlines that have passed."""
+        now = self.clock.now()
+        while self.calls_later and self.calls_later[0][0] <= now:
+            self.calls_later.pop(0)[1]()
+        if self.clock.paused:
+            return
+        for connection in self.timers.expired(now, BUDGET, self.context.options.idle_time):
+            try:
+                connection.on_timeout()
+            except BaseException as error:  # noqa: BLE001 - a fault of ours must not end the leader
+                self.fail(connection, error)
+            self.update(connection)
+
+    def fail(self, connection: Connection, error: BaseException) -> None:
+        """A fault of the server: the connection ends."""
+        self.context.log_exception(f"{connection.address_string()}: a connection failed:", error)
+        connection.enter(State.CLOSED)
+
+    def add(self, connection: Connection) -> None:
+        """A connection has been accepted. Its first request has often arrived, too."""
+        self.connections[connection.transport.descriptor] = connection
+        try:
+            connection.on_ready()
+        except BaseException as error:  # noqa: BLE001 - a fault of ours must not end the leader
+            self.fail(connection, error)
+        self.update(connection)
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection; close its socket, unless somebody else goes on with that."""
+        transport = connection.transport
+        if self.connections.get(transport.descriptor) is connection:
+            del self.connections[transport.descriptor]
+            transport.unregister(self.poller)
+        self.timers.cancel(transport)
+        self.requests_closed += connection.requests
+        if connection.successor is not None and connection.state is State.REPLACED:
+            self.add(connection.successor)
+        elif connection.state is not State.DETACHED:
+            transport.close()
+        if self.draining and not self.connections:
+            self.on_empty()
+
+    def add_source(self, descriptor: int, source: Callable[[], object]) -> None:
+        """Call a function for each event of a descriptor."""
+        self.sources[descriptor] = source
+        self.poller.register(descriptor, READ)
+
+    def remove_source(self, descriptor: int) -> None:
+        """Wait for no more events of a descriptor."""
+        if self.sources.pop(descriptor, None) is not None:
+            self.poller.unregister(descriptor)
+
+    def call_later(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call a function after some seconds."""
+        self.calls_later.append((self.clock.now() + seconds, call))
+        self.calls_later.sort(key=lambda each: each[0])
+
+    def drain(self, on_idle: Callable[[Connection], bool]) -> None:
+        """Ask each connection to end when its request is over.
+
+        `on_idle` is called for each connection that waits for a client's first bytes, now and later; it returns whether the
+        connection may go on to wait, and the connection is closed otherwise.
+        """
+        with self.lock:  # see enter_idle
+            self.draining = True
+        self.on_idle = on_idle
+        for connection in self.snapshot():
+            if connection.state in OWNED:
+                continue  # it ends with its response
+            if connection.state >= State.BODY:
+                connection.on_drain()
+            self.update(connection)
+        if not self.connections:
+            self.on_empty()
+
+    def close_all(self) -> None:
+        """Close all connections, when no thread of the pool runs but those that did not end in time."""
+        self.on_idle = None
+        self.empty_queues()
+        for connection in self.snapshot():
+            if connection.state is not State.RUNNING:
+                state = connection.abort("the server stops")
+                while state in OWNED:
+                    connection.handle_one_request()
+                    state = connection.finish_turn()
+                connection.enter(state if state is State.DETACHED else State.CLOSED)
+            else:
+                # Its thread is left behind, and will find a closed socket.
+                connection.transport.close()
+            with suppress(OSError, ValueError, KeyError):
+                self.remove(connection)
+        for source in list(self.sources):
+            self.remove_source(source)
+        self.poller.close()
+        self.wakeup.close()
+
+    # --- Any thread -----------------------------------------------------------------------------------------------------------
+
+    def enqueue(self, connection: Connection) -> None:
+        """Give a connection that is QUEUED to the pool; one that waits for its client when there is a permit for that."""
+        if not connection.waits_for_client or self.context.permits.acquire_or_wait(connection):
+            self.ready.append(connection)
+
+    def on_permit(self, connection: Connection) -> None:
+        """There is a permit for a connection that has waited for it."""
+        self.ready.append(connection)
+        self.wakeup.notify()
+
+    def finish(self, connection: Connection, leading: bool) -> None:  # noqa: FBT001 - a keyword would cost a dict
+        """Go on with a connection after its run, in the thread that ran it; `leading`: that is the leader."""
+        waited = connection.waits_for_client
+        try:
+            state = connection.finish_turn()
+        except BaseException as error:  # noqa: BLE001 - a fault of ours must not end a thread of the pool
+            self.context.log_exception(f"{connection.address_string()}: a connection failed:", error)
+            state = State.CLOSED
+        if waited:
+            self.context.release_permit()
+        if state is QUEUED and connection.requests % PIPELINED:
+            connection.enter(state)
+            self.enqueue(connection)
+            if not leading:
+                self.wakeup.notify()
+        elif leading:
+            connection.enter(state)
+            transport = connection.transport
+            # The common case: there is nothing that `update` would do.
+            if (
+                state is not IDLE
+                or transport.registered != READ
+                or transport.deadline < transport.scheduled
+                or self.draining
+            ):
+                self.update(connection)
+        elif state is not IDLE or not self.enter_idle(connection):
+            self.returned.append((connection, state))
+            self.wakeup.notify()
+
+    def enter_idle(self, connection: Connection) -> bool:
+        """Let a connection wait for the next request; return False if that is the leader's to do."""
+        transport = connection.transport
+        deadline = self.clock.now() + self.context.options.idle_time
+        with self.lock:
+            if transport.registered != READ or transport.scheduled > deadline or self.draining:
+                return False
+            connection.enter(IDLE)
+            return True
+
+    def resume(self, exchange: Exchange) -> None:
+        """Resume a suspended response. An Exchange calls this at most once for each time that it is suspended."""
+        self.resumed.append(exchange)
+        self.wakeup.notify()
+
+    def call_soon(self, call: Callable[[], object]) -> None:
+        """Have the leader call a function."""
+        self.calls.append(call)
+        self.wakeup.notify()
+
+    def interrupt_clients(self) -> None:
+        """Make calls that wait for a client return, when the server stops."""
+        for connection in self.snapshot():
+            connection.transport.interrupt()
+
+    def snapshot(self) -> list[Connection]:
+        """Return all connections."""
+        return list(self.connections.copy().values())  # a dict must not be iterated while the leader changes it
+
+    def requests(self) -> int:
+        """Return how many requests were given to the application, or to a handler class."""
+        return self.requests_closed + sum(connection.requests for connection in self.snapshot())

@@ -1,0 +1,375 @@
+"""Which thread does what: the Leader/Followers pattern (Schmidt and others, Pattern-Oriented Software Architecture, volume 2).
+
+The *leader* polls, receives what has arrived, and runs the requests that are complete by itself, one after the other: in CPython
+two threads that can run cost more than one. When a request blocks, another thread is promoted to leader.
+
+    WorkerThread.run        the whole loop of a thread: this frame, then `handle_one_request`, then the application
+      next_task               the next connection that wants a thread; the leader polls for it
+
+**The leader lock.** The thread that holds it is the leader: it may poll, and touch connections that no thread runs.
+
+**Running inline.** While the leader runs a request it releases the leader lock without waking a follower; nobody else wants the
+lock. If the request exceeds STALL seconds, the watchdog, in the thread of `serve_forever`, takes the lock and promotes a
+follower. The thread that ran the request finds the lock taken then, and becomes a follower.
+
+**Blocking requests.** When requests were seen to wait rather than to compute, the leader promotes a follower *before* it runs the
+next ones. Waiting is told from computing by the voluntary context switches of the thread: processor time alone would take a busy
+machine for a waiting application.
+
+**Run permits.** A thread needs one of `threads` permits to run requests. There is one thread more than permits, so that one can
+always lead.
+
+**Batches.** The leader receives for all that has arrived, runs all that is complete, then sends all responses, since the kernel's
+part of sending evicts ours from the processor's caches. A response never waits for a request that is known to block, nor, when
+one blocks for the first time, for longer than the watchdog takes.
+
+Deques are the queues: `append` and `popleft` are atomic, and no item is taken twice.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+from microwsgi.server.connections import Connection
+
+try:
+    from resource import RUSAGE_THREAD, getrusage
+except ImportError:  # macOS and Windows do not account for single threads
+    RUSAGE_THREAD = None  # type: ignore[assignment, misc]
+
+STALL = 0.005
+"""Seconds after which a request that the leader runs inline costs it the leadership."""
+IDLE_CHECKS = 100
+"""Checks of the watchdog that find nothing before it sleeps until the next request."""
+GLANCE = 0.001
+"""Seconds in which a thread that computes can be told from one that waits."""
+JOIN_TIMEOUT = 5.0
+"""Seconds to wait for a thread that only has to notice that it is to end."""
+SLOW_REQUEST = 0.0003
+"""Seconds of a request after which a system call is spent to learn whether it computed or waited."""
+SAMPLING_TIME = 0.05
+"""Seconds for which, after a slow request, the processor time of each request is taken."""
+BLOCKING_TIME, MOST_BLOCKING_TIME = 0.1, 5.0
+"""Seconds for which followers are promoted before each request once one has waited; doubled while requests go on waiting."""
+
+
+class Usage:
+    """The processor time of a thread, and how often it gave the processor up, or was preempted."""
+
+    __slots__ = ("preemptions", "seconds", "switches")
+
+    def __init__(self) -> None:
+        if RUSAGE_THREAD is None:
+            self.seconds: float = time.thread_time()
+            self.switches: int = int(monotonic() * 1e6)  # as if the thread gave the processor up all the time
+            self.preemptions: int = 0
+        else:
+            usage = getrusage(RUSAGE_THREAD)
+            self.seconds = usage.ru_utime + usage.ru_stime
+            self.switches = usage.ru_nvcsw
+            self.preemptions = usage.ru_nivcsw
+
+
+class WorkerThread(threading.Thread):
+    """A thread of the pool: nothing but its `run` stands between the system and `handle_one_request`.
+
+    Its attributes are its own, but for `is_leader` and `wakeup`, which `LeaderFollowers` sets while the thread sleeps.
+    """
+
+    def __init__(self, pool: LeaderFollowers, number: int) -> None:
+        super().__init__(name=f"microwsgi-{number}", daemon=True)
+        self.pool = pool
+        self.is_leader = True  # a thread is started to lead
+        self.runs_inline = False  # it released the leader lock to run a request
+        self.has_permit = False
+        self.task: Connection | None = None
+        self.started = 0.0
+        self.usage: Usage | None = None  # when the request started, if requests are sampled
+        self.preemptions = 0  # when a request was classified last
+        self.wakeup = threading.Lock()  # released to wake the thread
+        self.wakeup.acquire()
+
+    def run(self) -> None:
+        """Run requests until the server ends."""
+        pool = self.pool
+        try:
+            while (connection := pool.next_task(self)) is not None:
+                connection.handle_one_request()
+        finally:
+            pool.leave(self)
+
+
+class LeaderFollowers:
+    """The threads of a server and their queue of connections.
+
+    The leader calls `poll`, which fills `ready` and returns at `interrupt`. The thread that ran a connection calls `finish` with
+    it, or, if it leads, leaves a response that is complete to the next `poll`, in `answered`.
+    """
+
+    def __init__(
+        self,
+        permits: int,
+        ready: deque[Connection],
+        answered: deque[Connection],
+        poll: Callable[[], object],
+        finish: Callable[..., object],
+        interrupt: Callable[[], object],
+        log_error: Callable[[str], object],
+    ) -> None:
+        self.ready = ready
+        self.answered = answered
+        self.poll = poll
+        self.finish = finish
+        self.interrupt = interrupt
+        self.log_error = log_error
+        self.finished = False  # the threads are to end
+        self.threads: list[WorkerThread] = []
+        self.most_threads = permits + 1
+        self.permits = deque([True] * permits)
+        self.idle: deque[WorkerThread] = deque()
+        self.saturated = False  # the lack of permits was logged
+        self.leader_lock = threading.Lock()
+        self.leader_lock.acquire()  # for the first thread
+        self.threads_lock = threading.Lock()  # protects `threads`; held while a thread is started
+        # Of the thread that runs inline, for the watchdog. A stale value only costs one check too many.
+        self.inline_since = 0.0
+        self.inline_thread: WorkerThread | None = None
+        self.watchdog_event = threading.Lock()  # released to wake the watchdog
+        self.watchdog_event.acquire()
+        self.watchdog_sleeps = False
+        # Written by whichever thread has just classified a request: a lost update only delays what the next one repeats.
+        self.sampling_until = 0.0
+        self.blocking_until = 0.0
+        self.blocking_time = BLOCKING_TIME
+
+    def start(self) -> None:
+        """Start the first thread, which leads. Raises RuntimeError if the system has none to give."""
+        if not self.add_thread():
+            raise RuntimeError("The system does not allow another thread: the server can't start.")
+
+    # --- A thread's turn ------------------------------------------------------------------------------------------------------
+
+    def next_task(self, thread: WorkerThread) -> Connection | None:
+        """Finish the connection that this thread ran, and return the next one; None when the server has ended."""
+        now = monotonic()
+        task = thread.task
+        if task is not None:
+            thread.task = None
+            if thread.runs_inline:  # take the lock again, if nobody else has
+                thread.runs_inline = False
+                thread.is_leader = self.leader_lock.acquire(False)  # a keyword would cost as much as the lock
+            if now - thread.started > SLOW_REQUEST:
+                self.classify(thread, now)
+            exchange = task.exchange
+            if thread.is_leader and exchange is not None and exchange.answer is not None and now > self.sampling_until:
+                self.answered.append(task)
+            else:
+                self.finish(task, thread.is_leader)
+        while not self.finished:
+            if self.ready and (thread.has_permit or self.acquire_permit(thread)):
+                try:
+                    task = thread.task = self.ready.popleft()
+                except IndexError:
+                    continue
+                thread.started = now
+                if thread.is_leader:
+                    self.release_leadership(thread, task, now)
+                else:
+                    thread.usage = None
+                return task
+            if thread.is_leader or self.leader_lock.acquire(False):
+                thread.is_leader = True
+                self.poll()
+            else:
+                self.wait_for_work(thread)
+            now = monotonic()
+        return None
+
+    def release_leadership(self, thread: WorkerThread, task: Connection, now: float) -> None:
+        """Decide who leads while this thread runs its request: nobody, until the watchdog steps in; or a follower, at once."""
+        thread.is_leader = False
+        if (now < self.blocking_until or task.waits_for_client) and self.promote_new_leader():
+            thread.usage = Usage()
+            return
+        thread.runs_inline = True
+        thread.usage = Usage() if now < self.sampling_until else None
+        self.inline_since = now
+        self.inline_thread = thread
+        self.leader_lock.release()
+        if self.watchdog_sleeps:
+            self.notify_watchdog()
+
+    def classify(self, thread: WorkerThread, now: float) -> None:
+        """After a slow request: if it waited rather than computed, the next ones will not hold up the leader."""
+        usage = Usage()
+        preemptions, thread.preemptions = usage.preemptions - thread.preemptions, usage.preemptions
+        if thread.usage is not None:
+            if has_waited(thread.usage, usage, now - thread.started):
+                self.assume_blocking(now)
+        elif not preemptions:  # on a busy machine most slow requests only had no processor
+            self.sampling_until = now + SAMPLING_TIME
+
+    def assume_blocking(self, now: float) -> None:
+        """Promote a follower before each request for a while: for longer if the last while has hardly ended.
+
+        The requests that follow are classified as well. As long as they wait, the while goes on, and no leader has to try one.
+        """
+        if now <= self.blocking_until:
+            self.blocking_until = max(self.blocking_until, now + BLOCKING_TIME)
+        else:
+            recent = now < self.blocking_until + self.blocking_time
+            self.blocking_time = min(self.blocking_time * 2, MOST_BLOCKING_TIME) if recent else BLOCKING_TIME
+            self.blocking_until = now + self.blocking_time
+
+    # --- Leadership -----------------------------------------------------------------------------------------------------------
+
+    def promote_new_leader(self) -> bool:
+        """Give the leader lock, which the caller holds, to an idle thread, or to a new one; return False if there is none."""
+        try:
+            follower = self.idle.pop()
+        except IndexError:
+            return self.add_thread()
+        follower.is_leader = True
+        follower.wakeup.release()
+        return True
+
+    def add_thread(self) -> bool:
+        """Start a thread that leads; return False if there are enough, or the system has none to give."""
+        with self.threads_lock:
+            if len(self.threads) >= self.most_threads or self.finished:
+                return False
+            thread = WorkerThread(self, len(self.threads) + 1)
+            try:
+                thread.start()
+            except (RuntimeError, MemoryError):
+                return False  # the request is run inline, as if it were quick
+            self.threads.append(thread)
+            return True
+
+    def acquire_permit(self, thread: WorkerThread) -> bool:
+        """Return whether this thread may run requests."""
+        try:
+            thread.has_permit = self.permits.pop()
+        except IndexError:
+            if not self.saturated:
+                self.saturated = True
+                self.log_error(f"All {self.most_threads - 1} threads are busy; new requests are queued (--threads).")
+        return thread.has_permit
+
+    def wait_for_work(self, thread: WorkerThread) -> None:
+        """Sleep until there is something to do.
+
+        A wake-up can't be lost: the thread puts itself into `idle` first and looks for work then. Who has work for it fills the
+        queue first and looks into `idle` then. One of the two sees the other.
+        """
+        if thread.has_permit:
+            thread.has_permit = False
+            self.permits.append(True)
+            if self.saturated and len(self.permits) * 2 >= self.most_threads:
+                self.saturated = False  # the next lack is another one
+        self.idle.append(thread)
+        if (self.ready and self.permits) or not self.leader_lock.locked() or self.finished:
+            try:
+                self.idle.remove(thread)
+            except ValueError:
+                pass  # somebody has taken it out to wake it
+            else:
+                return
+        thread.wakeup.acquire()
+
+    def wake_one(self) -> None:
+        """Have an idle thread look whether there is something to do."""
+        try:
+            self.idle.pop().wakeup.release()
+        except IndexError:
+            pass
+
+    def leave(self, thread: WorkerThread) -> None:
+        """End a thread: with the server, or by an unforeseen error; then the others go on without it."""
+        if thread.has_permit:
+            self.permits.append(True)
+        if not self.finished:
+            with self.threads_lock:
+                self.threads.remove(thread)
+            if thread.is_leader and not self.promote_new_leader():
+                self.leader_lock.release()
+                self.wake_one()
+
+    # --- The watchdog -----------------------------------------------------------------------------------------------------------
+
+    def watchdog_check(self) -> None:
+        """Promote a follower if the leader's request takes long."""
+        now, thread = monotonic(), self.inline_thread
+        if now - self.inline_since > STALL and self.leader_lock.acquire(False):
+            if not self.promote_new_leader():
+                self.leader_lock.release()
+                self.wake_one()  # a thread may have come back meanwhile, and have found the lock taken
+            elif thread is not None and is_blocked(thread):
+                # The next leader would run the next request that waits inline, and be found out as late.
+                self.assume_blocking(now)
+
+    def watch(self, seconds: float | None = None) -> None:
+        """Watch while requests arrive, and sleep while none do; return at `notify_watchdog`, or after some seconds."""
+        end = None if seconds is None else monotonic() + seconds
+        seen, checks = self.inline_since, 0
+        while True:
+            if self.watchdog_event.acquire(timeout=STALL):
+                return
+            if end is not None and monotonic() >= end:
+                return
+            self.watchdog_check()
+            checks = checks + 1 if self.inline_since == seen and self.leader_lock.locked() else 0
+            seen = self.inline_since
+            if checks >= IDLE_CHECKS:
+                self.watchdog_sleeps = True
+                # Else a request started meanwhile, and its thread did not see that the watchdog sleeps.
+                if self.leader_lock.locked():
+                    self.watchdog_event.acquire(timeout=-1 if end is None else max(end - monotonic(), 0.0))
+                    self.watchdog_sleeps = False
+                    return
+                self.watchdog_sleeps = False
+
+    def notify_watchdog(self) -> None:
+        """Wake the watchdog. Allowed in signal handlers: releasing a lock never blocks."""
+        try:
+            self.watchdog_event.release()
+        except RuntimeError:
+            pass  # it was released already
+
+    def end(self, seconds: float) -> None:
+        """End all threads; wait for those that run nothing, and so many seconds for the others."""
+        with self.threads_lock:
+            self.finished = True
+            threads = list(self.threads)
+        end = monotonic() + seconds
+        self.interrupt()
+        while True:
+            try:
+                self.idle.pop().wakeup.release()
+            except IndexError:
+                break
+        for thread in threads:
+            thread.join(JOIN_TIMEOUT if thread.task is None else max(end - monotonic(), 0.0))
+
+
+def is_blocked(thread: WorkerThread) -> bool:
+    """Return whether a thread uses no processor just now: it waits, then, and does not compute."""
+    if thread.ident is None or not hasattr(time, "pthread_getcpuclockid"):
+        return True
+    try:
+        clock = time.pthread_getcpuclockid(thread.ident)
+        before = time.clock_gettime(clock)
+        time.sleep(GLANCE)
+        return time.clock_gettime(clock) - before < GLANCE / 2
+    except OSError:
+        return False  # it has ended
+
+
+def has_waited(before: Usage, after: Usage, seconds: float) -> bool:
+    """Return whether a thread gave the processor up by itself for most of this time; a busy machine preempts it, too."""
+    computed = after.seconds - before.seconds
+    return computed < seconds / 2 and after.switches - before.switches > after.preemptions - before.preemptions

@@ -1,0 +1,97 @@
+"""The states of a connection. `docs/architecture.md` has the table of states and events; the tables in the code equal it.
+
+A connection object serves one client and has a transport. The loop calls its methods as follows; there is no base class.
+
+    on_ready()            the event that the state waits for has occurred               by the leader
+    on_timeout()          the deadline of the state has passed                          by the leader
+    on_drain()            the server accepts nothing more and is to end                 by the leader
+    handle_one_request()  the state was QUEUED: run application code, or what may block by a thread of the pool
+    finish_turn()         do what the run left to do; return the next state             by the same thread
+    enter(state)          set the state, its interest and its deadline                  by the leader, or see `Loop.finish`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from selectors import EVENT_READ as READ
+from selectors import EVENT_WRITE as WRITE
+
+NEVER = float("inf")
+
+
+class State(IntEnum):
+    """What a connection does, or waits for."""
+
+    SNIFFING = 0
+    """On a TLS port: the first bytes tell TLS from plain HTTP."""
+    HANDSHAKE = 1
+    """The client's next part of a TLS handshake."""
+    IDLE = 2
+    """The first byte of a request."""
+    HEAD = 3
+    """The rest of a head."""
+    BODY = 4
+    """The rest of a body that is received before the application is called."""
+    QUEUED = 5
+    """A thread of the pool."""
+    RUNNING = 6
+    """A thread of the pool runs `handle_one_request`."""
+    SUSPENDED = 7
+    """The response has nothing to send yet: a call of `resume`, the deadline that it gave, or the client's end."""
+    FLUSHING = 8
+    """The client reads more slowly than the response is made."""
+    DISCARDING = 9
+    """The rest of a body that the application did not read."""
+    CLOSING = 10
+    """There is no room yet for the close_notify of TLS."""
+    LINGERING = 11
+    """Our side is closed; until the client has closed its side, too, what it sends is discarded."""
+    DETACHED = 12
+    """The application has taken the socket."""
+    REPLACED = 13
+    """The handshake is done, or was not wanted: `successor` goes on with the socket."""
+    CLOSED = 14
+    """The loop is to close the socket, and has forgotten the connection then."""
+
+
+# For the code that runs for each request: to look a member up in its class costs as much as a method call.
+IDLE, QUEUED, RUNNING, FLUSHING = State.IDLE, State.QUEUED, State.RUNNING, State.FLUSHING
+
+OWNED = frozenset((QUEUED, RUNNING))
+"""States in which the connection belongs to a thread of the pool, or to its queue: the leader must not touch it."""
+
+
+Action = Callable[..., State]
+"""A method of a connection, called with it; returns the next state."""
+
+
+class Row:
+    """What a state waits for, and the method that is called for each event."""
+
+    __slots__ = ("drain", "handoff", "interest", "ready", "timeout", "yields")
+
+    def __init__(
+        self,
+        interest: int,
+        ready: Action | None = None,
+        timeout: Action | None = None,
+        drain: Action | None = None,
+        *,
+        yields: int = 0,
+        handoff: bool = False,
+    ) -> None:
+        self.interest = interest
+        self.ready = ready
+        self.timeout = timeout
+        self.drain = drain
+        """None: the server waits for the connection until its grace time is over."""
+        self.yields = yields
+        """The connection may be closed for a newcomer at the limit of connections: those with 1 first; 0 for never."""
+        self.handoff = handoff
+        """The connection may be sent to another process instead of closed."""
+
+
+Table = Mapping[State, Row]
+
+__all__ = ["FLUSHING", "IDLE", "NEVER", "OWNED", "QUEUED", "READ", "RUNNING", "WRITE", "Row", "State", "Table"]

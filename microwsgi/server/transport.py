@@ -1,0 +1,362 @@
+"""A client's socket that never blocks, its output buffer, and its time limits. No HTTP.
+
+    recv, peek                     what has arrived; BlockingIOError if nothing has
+    write, write_file, flush       what is to leave, in order; what the client is too slow for is kept
+    receive_into, wait_until_sent  the same for a thread of the pool that may wait for the client
+    half_close, abort, close       the end, with or without all that was written
+
+`microwsgi.tls.transport.TLSTransport` has the same methods. Except where a method says otherwise, a transport is used by one
+thread at a time: by the leader, or by the thread that runs its connection.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+
+from microwsgi.errors import Disconnected, RequestTimeout, TruncatedFile
+from microwsgi.options import Options
+from microwsgi.server.poller import Poller
+from microwsgi.server.state import NEVER, READ, WRITE
+
+RECEIVE = 16 * 1024
+"""Bytes received at once; a head and a small body fit."""
+TURN = 4 * 1024 * 1024
+"""Bytes sent to one client before other connections have their turn."""
+NO_LINGER = struct.pack("ii", 1, 0)
+"""For SO_LINGER: on, zero seconds. A close then sends a reset."""
+
+# Waits for a single socket. select() only knows descriptors below 1,024, so poll() is taken where there is one.
+Waiter: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+class FileRange:
+    """The part of a file that is still to be sent."""
+
+    def __init__(self, descriptor: int, offset: int, count: int, name: str) -> None:
+        self.descriptor, self.offset, self.count = descriptor, offset, count
+        self.name = name
+
+    def read(self, most: int) -> bytes:
+        """Read up to `most` bytes without sending them. Raises TruncatedFile if the file has become shorter."""
+        data = os.pread(self.descriptor, min(self.count, most), self.offset)
+        if not data:
+            raise TruncatedFile(f"{self.name or 'A file'} became shorter while it was sent.")
+        return data
+
+    def skip(self, count: int) -> None:
+        """Count bytes that were sent. Raises TruncatedFile for 0: the kernel found the end of the file."""
+        if not count:
+            raise TruncatedFile(f"{self.name or 'A file'} became shorter while it was sent.")
+        self.offset += count
+        self.count -= count
+
+
+class Clock:
+    """The clock of time limits. It stands still while a person sits at a debugger's prompt."""
+
+    def __init__(self) -> None:
+        self.now: Callable[[], float] = monotonic
+        self.lock = threading.Lock()  # protects all below
+        self.pauses = 0
+        self.paused_at = self.lost = 0.0
+
+    @property
+    def paused(self) -> bool:
+        """Whether the clock stands still."""
+        return self.pauses > 0
+
+    def pause(self) -> None:
+        """Stop the clock. Each call needs one of `resume`."""
+        with self.lock:
+            self.pauses += 1
+            if self.pauses == 1:
+                self.paused_at = monotonic()
+                frozen = self.now()
+                self.now = lambda: frozen
+
+    def resume(self) -> None:
+        """Let the clock go on, when it was resumed as often as it was paused."""
+        with self.lock:
+            self.pauses -= 1
+            if not self.pauses:
+                lost = self.lost = self.lost + monotonic() - self.paused_at
+                self.now = lambda: monotonic() - lost
+
+
+class Transport:
+    """A client's TCP or Unix socket."""
+
+    # Thousands of connections are idle: slots cost a third of a dict.
+    __slots__ = (
+        "allowance",  # the seconds that a thread may still wait for this client
+        "client",  # address and port of the client, "" for those of a Unix socket
+        "clock",  # the clock of time limits
+        "deadline",  # when `on_timeout` of the connection is called
+        "descriptor",
+        "interest",  # the event that the connection waits for: READ, WRITE, 0
+        "options",
+        "out_buffer",  # what the client was too slow for; None if nothing
+        "read_ahead",  # bytes that were received and belong to no request yet
+        "registered",  # the event that the poller waits for; only the leader touches the poller
+        "scheduled",  # when the entry of this connection in the timer heap is due
+        "sent",  # bytes that the kernel has taken
+        "socket",
+    )
+
+    is_secure = False
+    sends_files = hasattr(os, "sendfile")
+
+    def __init__(self, connection: socket.socket, address: object, options: Options, clock: Clock) -> None:
+        connection.setblocking(False)
+        self.client = (address[0], str(address[1])) if isinstance(address, tuple) else ("", "")
+        self.socket = connection
+        self.descriptor = connection.fileno()
+        self.options = options
+        self.clock = clock
+        self.out_buffer: deque[memoryview | FileRange] | None = None
+        self.interest = self.registered = self.sent = 0
+        self.deadline = self.scheduled = NEVER
+        self.allowance = 0.0
+        self.read_ahead = b""
+
+    def address_string(self) -> str:
+        """Return the client's address and port, or "unix"."""
+        return ":".join(self.client) if self.client[0] else "unix"
+
+    # --- Receiving ------------------------------------------------------------------------------------------------------
+
+    def recv(self, size: int) -> bytes:
+        """Return what has arrived, b"" at the end of the stream. Raises BlockingIOError, OSError."""
+        return self.socket.recv(size)
+
+    def peek(self, size: int) -> bytes:
+        """Return what has arrived, and leave it there; of TLS the encrypted bytes. Raises OSError."""
+        return socket.socket.recv(self.socket, size, socket.MSG_PEEK)
+
+    def wait_for_bytes(self, count: int) -> bool:
+        """Have the kernel report an event when so many bytes have arrived; return False where it can't."""
+        try:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+        except OSError:
+            return False
+        return True
+
+    def replace_socket(self, connection: socket.socket) -> None:
+        """Go on with another socket object of the same descriptor."""
+        self.socket = connection
+
+    def unread(self, data: bytes) -> None:
+        """Keep received bytes for the next request on this connection."""
+        self.read_ahead += data
+
+    def take_read_ahead(self) -> bytes:
+        """Return the bytes that were kept, and forget them."""
+        data, self.read_ahead = self.read_ahead, b""
+        return data
+
+    def recv_into(self, view: memoryview) -> int:
+        """Receive into a buffer that is not empty; return the count, 0 at the end of the stream. Raises OSError."""
+        return self.socket.recv_into(view)
+
+    def pending(self) -> int:
+        """Return how many bytes were received, and will cause no event: those that TLS has decrypted already."""
+        return 0
+
+    # --- Sending --------------------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Give the kernel some of the data; return how many bytes it took. Raises BlockingIOError, OSError."""
+        return self.socket.send(data)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send the data behind all that was written before, and keep what does not fit. Raises Disconnected."""
+        if self.out_buffer is None:
+            try:
+                count = self.socket.send(data)
+            except BlockingIOError:
+                count = 0
+            except OSError as error:
+                raise Disconnected("The client left before it had received the whole response.") from error
+            self.sent += count
+            if count == len(data):
+                return
+            data = memoryview(data)[count:]
+        self.append(memoryview(data))
+
+    def write_file(self, part: FileRange) -> None:
+        """Send a part of a file behind all that was written before. `flush` does it: files are read by threads of the pool."""
+        self.append(part)
+
+    def append(self, part: memoryview | FileRange) -> None:
+        """Keep something until `flush`."""
+        if self.out_buffer is None:
+            self.out_buffer = deque()
+            self.allowance = self.options.write_time
+        self.out_buffer.append(part)
+
+    def flush(self) -> int:
+        """Send what is kept, as much as the client takes and one turn allows; return the count. Raises Disconnected.
+
+        Raises TruncatedFile for a file that ended early. Where `blocks_on_file` is true, only a thread of the pool may call it.
+        """
+        total = 0
+        try:
+            while self.out_buffer and total < TURN:
+                part = self.out_buffer[0]
+                if isinstance(part, FileRange):
+                    count = self.send_file(part)
+                    part.skip(count)
+                    left = part.count
+                else:
+                    count = self.send(part)
+                    self.out_buffer[0] = part[count:]
+                    left = len(part) - count
+                self.sent += count
+                total += count
+                if not left:
+                    self.out_buffer.popleft()
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise Disconnected("The client left before it had received the whole response.") from error
+        if not self.out_buffer:
+            self.out_buffer = None
+        return total
+
+    def send_file(self, part: FileRange) -> int:
+        """Give the kernel some of a file; return how many bytes it took. Raises BlockingIOError, OSError."""
+        return os.sendfile(self.socket.fileno(), part.descriptor, part.offset, min(part.count, TURN))
+
+    def blocks_on_file(self) -> bool:
+        """Return whether the next thing to send is in a file, which may have to be read from a disk."""
+        return bool(self.out_buffer) and isinstance(self.out_buffer[0], FileRange)  # type: ignore[index]  # not empty
+
+    # --- Waiting for the client, in a thread of the pool ----------------------------------------------------------------
+
+    def wait(self, event: int, seconds: float) -> bool:
+        """Wait for READ or WRITE; return False if the time is over first."""
+        end = self.clock.now() + seconds
+        with Waiter() as waiter:
+            waiter.register(self.socket, event)
+            while not waiter.select(None if seconds == NEVER else max(end - self.clock.now(), 0)):
+                if self.clock.now() >= end:  # it stands still while a person is at a debugger's prompt
+                    return False
+        return True
+
+    def receive_into(self, view: memoryview) -> int:
+        """Receive at least one byte of a body; return 0 when the client has closed its side.
+
+        The client has `allowance` seconds. Each byte buys time, at body_rate bytes a second, and never more than body_time: a
+        client that trickles is cut off. Raises RequestTimeout, Disconnected.
+        """
+        options = self.options
+        while True:
+            try:
+                count = self.recv_into(view)
+            except BlockingIOError:
+                start = self.clock.now()
+                if not self.wait(self.interest_of(READ), self.allowance):
+                    raise RequestTimeout("The body came more slowly than body_time and body_rate allow.") from None
+                self.allowance -= self.clock.now() - start
+            except OSError as error:
+                raise Disconnected("The client left before it had sent the whole body.") from error
+            else:
+                self.allowance = min(self.allowance + count / options.body_rate, options.body_time)
+                return count
+
+    def wait_until_sent(self) -> None:
+        """Wait for a client that reads more slowly than the application writes; with a time limit as above."""
+        options = self.options
+        while self.out_buffer is not None:
+            start = self.clock.now()
+            if not self.wait(self.interest_of(WRITE), self.allowance):
+                raise Disconnected("The client read more slowly than write_time and write_rate allow.")
+            self.allowance -= self.clock.now() - start
+            self.allowance = min(self.allowance + self.flush() / options.write_rate, options.write_time)
+
+    def allow(self, seconds: float) -> None:
+        """Give the client so many seconds in which a thread of the pool may wait for it."""
+        self.allowance = seconds
+
+    # --- The loop -------------------------------------------------------------------------------------------------------
+
+    def interest_of(self, event: int) -> int:
+        """Return the event to wait for before reading, or writing, can go on; of TLS it may be the other one."""
+        return event
+
+    def expect(self, event: int, seconds: float) -> None:
+        """Set what the connection waits for, and for how long."""
+        self.interest = event
+        self.deadline = self.clock.now() + seconds
+
+    def expect_event(self, event: int) -> None:
+        """Set what the connection waits for, and keep the deadline."""
+        self.interest = event
+
+    def extend(self, count: int, rate: float, seconds: float) -> None:
+        """Extend the deadline by count/rate seconds, to at most `seconds` from now, so that a client that trickles is cut off."""
+        self.deadline = min(self.deadline + count / rate, self.clock.now() + seconds)
+
+    def shorten(self, deadline: float) -> None:
+        """Move the deadline forward."""
+        self.deadline = min(self.deadline, deadline)
+
+    def update_interest(self, poller: Poller) -> None:
+        """Make the poller wait for what the connection waits for. Leader only."""
+        if not self.registered:
+            poller.register(self.descriptor, self.interest)
+        elif self.interest:
+            poller.modify(self.descriptor, self.interest)
+        else:
+            poller.unregister(self.descriptor)
+        self.registered = self.interest
+
+    def unregister(self, poller: Poller) -> None:
+        """Make the poller wait for nothing. Leader only."""
+        if self.registered:
+            self.registered = 0
+            try:
+                poller.unregister(self.descriptor)
+            except (OSError, KeyError):
+                pass  # an application that was given the socket has closed it
+
+    def take_over(self, other: Transport) -> None:
+        """Go on with the descriptor of another transport: the poller waits for it already."""
+        self.registered, other.registered = other.registered, 0
+
+    def set_scheduled(self, time: float) -> None:
+        """Remember when the entry in the timer heap is due; NEVER for no entry."""
+        self.scheduled = time
+
+    # --- The end --------------------------------------------------------------------------------------------------------
+
+    def half_close(self) -> None:
+        """Tell the client that nothing more comes (RFC 9112 9.6). Raises BlockingIOError if TLS has no room for that, OSError."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def interrupt(self) -> None:
+        """Make calls of other threads that wait for this client return. The one method that another thread may call."""
+        with suppress(OSError):
+            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+
+    def abort(self) -> None:
+        """Make `close` send a reset: the client sees that something is missing, and the kernel frees what it holds for it."""
+        with suppress(OSError):
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+
+    def detach(self) -> socket.socket:
+        """Give the socket away: blocking, as the application knows sockets."""
+        self.socket.settimeout(None)
+        return self.socket

@@ -1,0 +1,293 @@
+"""Connections on a TLS port before HTTP begins: the first byte tells TLS from plain HTTP, then the handshake.
+
+A HandshakeConnection waits in the poller like every connection, and holds no thread while its client sends nothing. The work of
+a handshake, about a millisecond of processor time, is done by threads of `HandshakePool`, so that many newcomers do not stop the
+clients that are served. Then the connection is REPLACED: `successor` speaks HTTP over the transport.
+
+    SNIFFING    the first bytes are looked at, and left in the kernel      by the leader
+    HANDSHAKE   the client's next flight has arrived                       by the leader: RUNNING, in the queue of the pool
+      handle_one_request   a flight is read, and answered                  by a thread of HandshakePool
+      finish_turn          HANDSHAKE again, REPLACED, or the end           by the same thread
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from microwsgi.server.connections import Connection
+from microwsgi.server.context import ServerContext
+from microwsgi.server.environ import Environ
+from microwsgi.server.handler import LINGER, WSGIRequestHandler
+from microwsgi.server.state import READ, WRITE, Row, State, Table
+from microwsgi.server.transport import RECEIVE, Transport
+from microwsgi.tls.transport import TLSTransport
+from microwsgi.wire.request import origin_form
+
+HANDSHAKE = 0x16
+"""The first byte of every TLS connection: a record of the handshake protocol (RFC 8446 5.1). No HTTP request begins with it."""
+NO_TEXT = {*range(0x20), *range(0x7F, 0x100)} - {HANDSHAKE, *b"\r\n"}
+"""First bytes of neither TLS nor HTTP: of SSL 2, of alerts, of a scanner's guesses."""
+RECORD_HEAD = 5
+"""Bytes before a record's content: type, version, and the length of the content."""
+RECORD = RECORD_HEAD + 16 * 1024
+"""Bytes of the longest record that a ClientHello may be in."""
+JOIN_TIMEOUT = 5.0
+"""Seconds to wait for a thread that only has to notice that it is to end."""
+
+
+class HandshakePool:
+    """Threads that do the work of handshakes, and the queue of connections that wait for them."""
+
+    def __init__(self) -> None:
+        self.queue: deque[HandshakeConnection | None] = deque()
+        self.available = threading.Semaphore(0)  # released once for each entry of the queue
+        self.threads: list[threading.Thread] = []  # only the leader touches it, and `end` when there is none
+        # Half of the processors: the other half is for clients that are served.
+        self.most_threads = max((os.cpu_count() or 1) // 2, 1)
+        self.finish: Callable[..., object] = bool
+
+    def start(self, finish: Callable[..., object]) -> None:
+        """Begin to serve; `finish` is the loop's. Threads of before, or of the parent before a fork, are forgotten."""
+        self.queue = deque()
+        self.available = threading.Semaphore(0)
+        self.threads = []
+        self.finish = finish
+
+    def submit(self, connection: HandshakeConnection) -> None:
+        """Have a thread work on a connection. Leader only."""
+        self.queue.append(connection)
+        if len(self.threads) < self.most_threads and len(self.queue) > len(self.threads):
+            thread = threading.Thread(target=self.work, name=f"microwsgi-tls-{len(self.threads) + 1}", daemon=True)
+            thread.start()
+            self.threads.append(thread)
+        self.available.release()
+
+    def work(self) -> None:
+        """Work on connections until the server ends: the whole life of a thread."""
+        queue, available, finish = self.queue, self.available, self.finish
+        while True:
+            available.acquire()
+            connection = queue.popleft()
+            if connection is None:
+                return
+            connection.handle_one_request()
+            finish(connection, False)
+
+    def end(self) -> None:
+        """End the threads."""
+        self.queue.clear()
+        for _ in self.threads:
+            self.queue.append(None)
+            self.available.release()
+        for thread in self.threads:
+            thread.join(JOIN_TIMEOUT)
+
+
+class Front:
+    """What handshakes need: the pool, and functions of `microwsgi.tls.front.TLS`.
+
+    `wrap` returns a TLS transport in the place of a plain one, or raises OSError. `secure_successor` and `plain_successor` return
+    the connection that goes on with a transport and a base environ. `reason` says why a handshake failed, and what to do.
+    """
+
+    def __init__(
+        self,
+        pool: HandshakePool,
+        wrap: Callable[[Transport], TLSTransport],
+        secure_successor: Callable[[TLSTransport, Environ], Connection],
+        plain_successor: Callable[[Transport, Environ], Connection],
+        reason: Callable[[OSError], str],
+    ) -> None:
+        self.pool = pool
+        self.wrap = wrap
+        self.secure_successor = secure_successor
+        self.plain_successor = plain_successor
+        self.reason = reason
+
+
+class HandshakeConnection:
+    """A connection of which nothing is known but that somebody has made it."""
+
+    __slots__ = ("base", "context", "front", "outcome", "secure", "state", "successor", "transport", "wanted")
+
+    exchange = None
+    requests = 0
+    waits_for_client = False
+
+    def __init__(self, transport: Transport, context: ServerContext, base: Environ, front: Front) -> None:
+        self.transport = transport
+        self.context = context
+        self.base = base
+        self.front = front
+        self.wanted = 0  # bytes that the kernel was asked to wait for
+        self.secure: TLSTransport | None = None
+        self.successor: Connection | None = None
+        self.outcome = State.HANDSHAKE  # of the flight that was worked on last
+        self.state = State.SNIFFING
+        # From here to the end of the handshake everything has to happen within one time limit.
+        transport.expect(READ, context.options.handshake_time)
+
+    def address_string(self) -> str:
+        """Return the client's address and port, or "unix"."""
+        return self.transport.address_string()
+
+    def received(self) -> bytes:
+        """Return the bytes that were received: none, they are left in the kernel."""
+        return b""
+
+    # --- By the leader ------------------------------------------------------------------------------------------------------
+
+    def on_ready(self) -> None:
+        """The event that the state waits for has occurred."""
+        try:
+            state = self.table[self.state].ready(self)  # type: ignore[misc]  # a state without one waits for no event
+        except BlockingIOError:
+            return
+        except OSError:
+            state = State.CLOSED  # the client has left, and nothing was asked
+        if state is not self.state:
+            self.enter(state)
+
+    def on_timeout(self) -> None:
+        """The client has not done its part in time, or has not closed its side."""
+        if self.state is State.HANDSHAKE:
+            self.log_failure(f"it was not done within {self.context.options.handshake_time:g} seconds (handshake_time)")
+        self.enter(State.CLOSED)
+
+    def on_drain(self) -> None:
+        """The server is to end: nothing is under way that could be ended."""
+
+    def enter(self, state: State) -> None:
+        """Set the state and the event that it waits for; the deadline of the handshake stays."""
+        self.state = state
+        if state is State.CLOSING or state is State.LINGERING:
+            self.transport.expect(self.table[state].interest, LINGER)
+
+    def abort(self, reason: str) -> State:  # noqa: ARG002 - nothing was asked, and nothing is missing
+        """Give the connection up."""
+        return State.CLOSED
+
+    def sniff(self) -> State:
+        """Look at the first bytes, and leave them in the kernel."""
+        data = self.transport.peek(RECORD)
+        if not data:
+            return State.CLOSED
+        if data[0] in NO_TEXT:
+            self.log_failure("the bytes that the client sent are neither TLS nor HTTP")
+            return self.half_close()
+        if data[0] != HANDSHAKE:
+            self.successor = self.front.plain_successor(self.transport, self.base)
+            return State.REPLACED
+        return State.SNIFFING if self.wait_for_more(data) else self.submit()
+
+    def wait_for_more(self, data: bytes) -> bool:
+        """Have the kernel wait for the rest of the ClientHello: one that comes byte by byte costs nothing then."""
+        wanted = RECORD_HEAD + (int.from_bytes(data[3:5]) if len(data) >= RECORD_HEAD else 0)
+        if self.wanted == wanted or not len(data) < wanted <= RECORD:
+            wanted = 0  # it has arrived, or it never will: the client may have left, or the system may not wait
+        if (self.wanted or wanted) and not self.transport.wait_for_bytes(wanted or 1):
+            return False
+        self.wanted = wanted
+        return bool(wanted)
+
+    def submit(self) -> State:
+        """The client has sent its next flight: a thread of the pool works on it."""
+        self.state = State.RUNNING  # before the thread has it
+        self.front.pool.submit(self)
+        return State.RUNNING
+
+    def half_close(self) -> State:
+        """Tell the client that nothing more comes, then discard what it still sends."""
+        try:
+            self.transport.half_close()
+        except OSError:
+            return State.CLOSED
+        return State.LINGERING
+
+    def linger(self) -> State:
+        """Discard until the client has closed its side, too."""
+        return State.LINGERING if self.transport.recv(RECEIVE) else State.CLOSED
+
+    # --- By a thread of the pool --------------------------------------------------------------------------------------------
+
+    def handle_one_request(self) -> None:
+        """Read a flight of the client's, and answer it."""
+        try:
+            self.outcome = self.work()
+        except OSError as error:
+            self.log_failure(self.front.reason(error))
+            if self.secure is not None:
+                # The client would not see the alert that tells it why if the data that it still sends caused a reset.
+                self.transport.replace_socket(self.secure.detach_plain())
+            self.outcome = self.half_close()
+        except BaseException as error:  # noqa: BLE001 - the handshakes of others must go on
+            self.context.log_exception(f"{self.address_string()}: a TLS handshake failed:", error)
+            self.outcome = State.CLOSED
+
+    def work(self) -> State:
+        """Go on with the handshake. Raises OSError."""
+        if self.secure is None:
+            self.secure = self.front.wrap(self.transport)
+        event = self.secure.handshake()
+        if event:
+            self.transport.expect_event(event)
+            return State.HANDSHAKE
+        self.successor = self.front.secure_successor(self.secure, self.base)
+        return State.REPLACED
+
+    def send_answer(self) -> None:
+        """There is no answer."""
+
+    def finish_turn(self) -> State:
+        """Return the next state."""
+        return self.outcome
+
+    def log_failure(self, reason: str) -> None:
+        """Log a handshake that failed."""
+        self.context.log_client_error(self.address_string(), f"TLS handshake failed: {reason}.")
+
+    def close(self) -> State:
+        """Close the connection."""
+        return State.CLOSED
+
+    table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
+        State.SNIFFING: Row(READ, sniff, close, yields=1, handoff=True),
+        State.HANDSHAKE: Row(READ, submit, close, yields=1),
+        State.CLOSING: Row(WRITE, half_close, close),
+        State.LINGERING: Row(READ, linger, close),
+        State.REPLACED: Row(0),
+        State.CLOSED: Row(0),
+    }
+
+
+class Redirector(WSGIRequestHandler):
+    """Tells a client that speaks plain HTTP on a TLS port where to go."""
+
+    __slots__ = ()
+
+    def handle_one_request(self) -> None:
+        """Redirect a GET or a HEAD. Any other request may have sent in the clear what must not be repeated unasked.
+
+        With 307: browsers remember 301 and 308, and the next project on this port may not have TLS.
+        """
+        self.state = State.RUNNING
+        exchange = self.exchange
+        if exchange is None:
+            return
+        exchange.end_connection()
+        head = exchange.head
+        host = head.fields.get("HTTP_HOST")
+        fields = [("Content-Type", "text/plain; charset=utf-8")]
+        if host and head.method in {"GET", "HEAD"}:
+            target = f"https://{host}{head.target if head.target.startswith('/') else origin_form(head.target)}"
+            fields.append(("Location", target))
+            exchange.start_response("307 Temporary Redirect", fields)
+            exchange.send_whole([f"This port speaks TLS: {target}\n".encode("latin-1")])
+        else:
+            exchange.start_response("400 Bad Request", fields)
+            exchange.send_whole(
+                [b"400 Bad Request\n\nThis port speaks TLS, and this request came in the clear: use https://\n"]
+            )

@@ -1,0 +1,156 @@
+"""A transport over TLS: the methods of `microwsgi.server.transport.Transport`, on an SSLSocket that never blocks.
+
+OpenSSL may have to write before it can read on (a key update of TLS 1.3), and the other way round: `interest_of` says which event
+to wait for. The end of the data is announced by a closure alert, close_notify (RFC 8446 6.1, RFC 9112 9.8): a client tells a
+complete response from one that was cut off by it, so `abort` leaves it out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from socket import socket as PlainSocket  # noqa: N812 - a class; `socket` is an attribute here
+from ssl import SSLSocket
+
+from microwsgi.options import Options
+from microwsgi.server.state import READ, WRITE
+from microwsgi.server.transport import Clock, FileRange, Transport
+
+PIECE = 64 * 1024
+"""Bytes that are encrypted at once. OpenSSL wants a piece that did not fit to be offered again unchanged."""
+
+
+def would_block() -> BlockingIOError:
+    """Return the error that a plain socket raises when there is nothing to receive, or no room."""
+    return BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+class TLSTransport(Transport):
+    """A client's TLS connection. Its handshake is done, or `handshake` does it."""
+
+    __slots__ = (
+        "encrypted",  # the handshake is done, and our closure alert was not sent
+        "read_event",  # the event that reading has to wait for
+        "truncated",  # the client is to notice that something is missing
+        "write_event",  # the event that writing has to wait for
+    )
+
+    is_secure = True
+    sends_files = hasattr(os, "pread")
+
+    socket: SSLSocket
+
+    def __init__(self, connection: SSLSocket, address: object, options: Options, clock: Clock) -> None:
+        super().__init__(connection, address, options, clock)
+        self.encrypted = self.truncated = False
+        self.read_event, self.write_event = READ, WRITE
+
+    def handshake(self) -> int:
+        """Go on with the handshake; return the event to wait for, 0 when it is done. Raises OSError."""
+        try:
+            self.socket.do_handshake()
+        except ssl.SSLWantReadError:
+            return READ
+        except ssl.SSLWantWriteError:
+            return WRITE
+        self.encrypted = True
+        return 0
+
+    def recv(self, size: int) -> bytes:
+        """Return what has arrived, at most the content of a record; after `half_close` the encrypted bytes."""
+        if not self.encrypted:
+            return PlainSocket.recv(self.socket, size)
+        try:
+            data = self.socket.read(size)
+        except ssl.SSLWantReadError:
+            self.read_event = READ
+            raise would_block() from None
+        except ssl.SSLWantWriteError:
+            self.read_event = WRITE
+            raise would_block() from None
+        self.read_event = READ
+        return data
+
+    def recv_into(self, view: memoryview) -> int:
+        """Receive into a buffer that is not empty; return the count, 0 at the end of the stream."""
+        try:
+            count = self.socket.recv_into(view)
+        except ssl.SSLWantReadError:
+            self.read_event = READ
+            raise would_block() from None
+        except ssl.SSLWantWriteError:
+            self.read_event = WRITE
+            raise would_block() from None
+        self.read_event = READ
+        return count
+
+    def pending(self) -> int:
+        """Return how many bytes are decrypted, and will cause no event."""
+        return self.socket.pending() if self.encrypted else 0
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Encrypt and send some of the data; return how many bytes of it."""
+        try:
+            count = self.socket.send(memoryview(data)[:PIECE])
+        except ssl.SSLWantWriteError:
+            self.write_event = WRITE
+            raise would_block() from None
+        except ssl.SSLWantReadError:
+            self.write_event = READ
+            raise would_block() from None
+        self.write_event = WRITE
+        return count
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send the data behind all that was written before, and keep what does not fit. Raises Disconnected."""
+        first = self.out_buffer is None
+        self.append(memoryview(data))
+        if first:
+            self.flush()
+
+    def expect(self, event: int, seconds: float) -> None:
+        """Set what the connection waits for, and for how long."""
+        super().expect(self.interest_of(event) if event else 0, seconds)
+
+    def send_file(self, part: FileRange) -> int:
+        """Read, encrypt and send some of a file: the kernel would send it in the clear."""
+        return self.send(part.read(PIECE))
+
+    def interest_of(self, event: int) -> int:
+        """Return the event to wait for before reading, or writing, can go on."""
+        return self.read_event if event == READ else self.write_event
+
+    def close_notify(self) -> None:
+        """Tell the client that it has all of the data. Raises BlockingIOError if there is no room for that yet."""
+        if self.encrypted and not self.truncated:
+            try:
+                self.socket.unwrap()
+            except ssl.SSLWantWriteError:
+                raise would_block() from None
+            except OSError:
+                pass  # sent, and the client's own alert is not waited for; or the client has left
+        self.encrypted = False
+
+    def half_close(self) -> None:
+        """Send the closure alert, and close our side. Raises BlockingIOError, OSError."""
+        self.close_notify()
+        PlainSocket.shutdown(self.socket, socket.SHUT_WR)
+
+    def abort(self) -> None:
+        """Make `close` send a reset, without a closure alert."""
+        self.truncated = True
+        super().abort()
+
+    def close(self) -> None:
+        """Close the socket, with the closure alert if there is room for it."""
+        try:
+            self.close_notify()
+        except (BlockingIOError, ValueError):
+            pass
+        self.socket.close()
+
+    def detach_plain(self) -> PlainSocket:
+        """Return the plain socket of a connection whose handshake failed."""
+        return PlainSocket(fileno=self.socket.detach())

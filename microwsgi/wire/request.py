@@ -1,0 +1,343 @@
+"""The head of a request: request line and fields (RFC 9112 2 to 5), and its framing (RFC 9112 6 and 9).
+
+`microwsgi.server.handler` passes the bytes before the empty line to `parse_head`. A head that breaks a rule raises a
+`ClientError` with the status and the reason. The parser is strict on purpose: two parsers that read one message in two ways
+are how requests are smuggled past a proxy.
+"""
+
+from __future__ import annotations
+
+import re
+
+from microwsgi.errors import (
+    ClientError,
+    ContentTooLarge,
+    ExpectationFailed,
+    FieldsTooLarge,
+    NotImplementedByServer,
+    TargetTooLong,
+    VersionNotSupported,
+)
+from microwsgi.options import Options
+from microwsgi.wire.syntax import CONTROL, TARGET, TOKEN, VALUE, VERSION, valid_host
+
+END = b"\r\n\r\n"
+CHUNKED = -1
+"""The value of `body_length` for a chunked body: its length is not known before its end."""
+
+# The whole head in one pass. The quantifiers are possessive: a head that does not match fails in one pass too.
+HEAD = re.compile(rf"({TOKEN}++) ({TARGET}++) (HTTP/1\.[01])((?:\r\n{TOKEN}++:{VALUE}*+)*+)")
+ABSOLUTE = re.compile(rf"(?i:https?)://([^/?]*+)({TARGET}*+)")
+
+LAST_PORT = 65535
+
+KNOWN_NAMES = 1024
+"""Field names whose environ keys are remembered. A client that invents more names only costs itself time."""
+KNOWN_LINES = 1024
+LONGEST_KNOWN_LINE = 256
+PRIVATE = {"HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION"}
+
+
+class FieldKeys(dict[str, str]):
+    """Map a field name to its environ key (RFC 3875 4.1.18): Accept-Language becomes HTTP_ACCEPT_LANGUAGE.
+
+    The key is "" for a name with an underscore. X_Y and X-Y would share a key, and a client could forge a field that a proxy
+    sets.
+    """
+
+    def __missing__(self, name: str) -> str:
+        key = "" if "_" in name else name.upper().replace("-", "_")
+        if key and key not in {"CONTENT_TYPE", "CONTENT_LENGTH"}:
+            key = f"HTTP_{key}"
+        if len(self) < KNOWN_NAMES:
+            self[name] = key
+        return key
+
+
+KEYS = FieldKeys()
+
+
+class FieldLines(dict[str, tuple[str, str]]):
+    """Map a field line to its environ key and its value. Most clients repeat most of their lines with each request.
+
+    Lines with cookies and credentials are not kept, nor long ones. A client that invents lines empties the map now and then.
+    """
+
+    def __missing__(self, line: str) -> tuple[str, str]:
+        name, _, value = line.partition(":")
+        key = KEYS[name]
+        pair = key, value.strip(" \t")
+        if len(line) <= LONGEST_KNOWN_LINE and key not in PRIVATE:
+            if len(self) >= KNOWN_LINES:
+                self.clear()
+            self[line] = pair
+        return pair
+
+
+LINES = FieldLines()
+
+
+class RequestHead:
+    """A parsed head. `fields` has environ keys; `raw` is the head without the empty line at its end.
+
+    A head that was refused before it was parsed has an empty method, target and version.
+    """
+
+    def __init__(self, raw: bytes, method: str, target: str, version: str, fields: dict[str, str]) -> None:
+        self.raw = raw
+        self.method = method
+        self.target = target
+        self.version = version
+        self.fields = fields
+
+    @property
+    def line(self) -> str:
+        """The request line, with control characters escaped."""
+        if self.method:
+            return f"{self.method} {self.target} {self.version}"
+        return ascii(self.raw[:200].partition(b"\r\n")[0].decode("latin-1"))[1:-1]
+
+    def field_lines(self) -> list[tuple[str, str]]:
+        """Each field line in order, as (name, value)."""
+        lines = self.raw.decode("latin-1").lstrip("\r\n").split("\r\n")
+        return [(name, value.strip(" \t")) for name, _, value in (line.partition(":") for line in lines[1:])]
+
+
+def parse_head(raw: bytes, limits: Options) -> RequestHead:
+    """Parse the bytes before the empty line of a head.
+
+    The values of a repeated field are joined (RFC 9110 5.3). Raises a ClientError for all that RFC 9112 calls invalid.
+    """
+    match = HEAD.fullmatch(raw.decode("latin-1"))
+    if match is None:
+        if raw.startswith(b"\r\n"):  # RFC 9112 2.2: one empty line before the request line is ignored
+            return parse_head(raw[2:], limits)
+        check_lines(raw, limits)
+        raise ClientError("Two empty lines stand before the request line.")
+    method, target, version, section = match.groups()
+    lines = section.split("\r\n")
+    del lines[0]
+    if len(lines) > limits.field_count or len(raw) > limits.line_length or len(raw) > limits.head_size:
+        check_lines(raw, limits)
+    fields: dict[str, str] = {}
+    for line in lines:
+        key, value = LINES[line]
+        fields[key] = value
+    if len(fields) < len(lines) or "" in fields:
+        fields = combine(lines)
+    host = fields.get("HTTP_HOST")
+    if host is None:
+        if version == "HTTP/1.1":
+            raise ClientError("An HTTP/1.1 request needs a Host field (RFC 9112 3.2).")
+    elif not valid_host(host):
+        raise ClientError(f"{host!r} is not a valid Host (RFC 9112 3.2).")
+    if target[0] != "/" or method == "CONNECT":
+        check_target(method, target, fields)
+    return RequestHead(raw, method, target, version, fields)
+
+
+def combine(lines: list[str]) -> dict[str, str]:
+    """Return the fields of a head that repeats a name, or has a name that is dropped."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        key, value = LINES[line]
+        if not key:
+            continue
+        if key not in fields:
+            fields[key] = value
+        elif key == "HTTP_HOST":
+            raise ClientError("A request has one Host field, not several (RFC 9112 3.2).")
+        else:  # cookies are not joined by a comma: RFC 6265 5.4, RFC 9113 8.2.3
+            fields[key] += ("; " if key == "HTTP_COOKIE" else ", ") + value
+    return fields
+
+
+def check_target(method: str, target: str, fields: dict[str, str]) -> None:
+    """Check a target that does not begin with a slash (RFC 9112 3.2). The authority of an absolute form replaces Host."""
+    if method == "CONNECT":
+        port = target.rpartition(":")[2]
+        if valid_host(target) and re.fullmatch("[0-9]{1,5}", port) and int(port) <= LAST_PORT and port != target:
+            raise NotImplementedByServer("CONNECT asks for a tunnel, and this is an origin server.")
+        raise ClientError("The target of CONNECT is host:port (RFC 9112 3.2.3).")
+    if target == "*" and method == "OPTIONS":
+        return
+    match = ABSOLUTE.fullmatch(target)
+    if match is None:
+        raise ClientError(f"{target!r} is no target for {method}: it begins with a slash (RFC 9112 3.2).")
+    authority = match[1]
+    if not authority or not valid_host(authority):
+        raise ClientError(f"{authority!r} is not a valid authority (RFC 9110 4.2).")
+    fields["HTTP_HOST"] = authority  # RFC 9112 3.2.2: Host must be present, and is ignored
+
+
+def origin_form(target: str) -> str:
+    """Return the path and query of any target that `parse_head` accepts; "" for the asterisk."""
+    match = ABSOLUTE.fullmatch(target)
+    if match is None:
+        return "" if target == "*" else target
+    return match[2] if match[2].startswith("/") else f"/{match[2]}"
+
+
+def body_length(head: RequestHead, most: int) -> int:
+    """Return the length of the body in bytes, or CHUNKED (RFC 9112 6.3). Corrects a repeated Content-Length in the fields.
+
+    Raises ClientError for a framing that RFC 9112 6.1 to 6.3 call faulty, ContentTooLarge for more than `most` bytes.
+    """
+    fields = head.fields
+    codings = fields.get("HTTP_TRANSFER_ENCODING")
+    length = fields.get("CONTENT_LENGTH")
+    if codings is not None:
+        if length is not None:
+            raise ClientError("Content-Length and Transfer-Encoding in one request: smuggled? (RFC 9112 6.1)")
+        if head.version != "HTTP/1.1":
+            raise ClientError("An HTTP/1.0 request has no Transfer-Encoding (RFC 9112 6.1).")
+        *others, last = [coding.strip(" \t").lower() for coding in codings.split(",")]
+        if last != "chunked" or "chunked" in others or "" in others:  # only attackers send ", chunked"
+            raise ClientError("The last transfer coding is chunked, and only the last (RFC 9112 6.3).")
+        if others:
+            raise NotImplementedByServer(f"This server knows no transfer coding but chunked, not {others[0]!r}.")
+        return CHUNKED
+    if length is None:
+        return 0
+    if "," in length:  # RFC 9110 8.6: equal values may count as one
+        first, *others = [value.strip(" \t") for value in length.split(",")]
+        if any(value != first for value in others):
+            raise ClientError("Content-Length is given with two values (RFC 9112 6.3).")
+        fields["CONTENT_LENGTH"] = length = first
+    if not (length.isascii() and length.isdigit()):
+        raise ClientError(f"Content-Length is digits only, not {length!r} (RFC 9110 8.6).")
+    digits = length.lstrip("0") or "0"
+    if len(digits) > len(str(most)) or int(digits) > most:
+        raise ContentTooLarge(f"The body has {digits[:40]} bytes; the limit (body_size) is {most}.")
+    return int(digits)
+
+
+def is_persistent(head: RequestHead) -> bool:
+    """Return whether the request allows the connection to outlive the response (RFC 9112 9.3)."""
+    connection = head.fields.get("HTTP_CONNECTION")
+    if connection is None:
+        return head.version == "HTTP/1.1"
+    options = [option.strip(" \t") for option in connection.lower().split(",")]
+    return "close" not in options and (head.version == "HTTP/1.1" or "keep-alive" in options)
+
+
+def expects_continue(head: RequestHead) -> bool:
+    """Return whether the client waits for a 100 before it sends the body (RFC 9110 10.1.1); an HTTP/1.0 client never does.
+
+    Raises ExpectationFailed for another expectation.
+    """
+    expect = head.fields.get("HTTP_EXPECT")
+    if expect is None or head.version != "HTTP/1.1":
+        return False
+    expectations = {expectation.strip(" \t").lower() for expectation in expect.split(",")} - {""}
+    if expectations - {"100-continue"}:
+        raise ExpectationFailed(f"This server can't meet the expectation {expect!r}.")
+    return bool(expectations)
+
+
+# --- Heads that arrive in pieces, and heads that break a rule ---------------------------------------------------------------
+
+
+class PartialHead:
+    """A head of which only a part has arrived. It is refused as soon as it can no longer become valid.
+
+    Each byte is searched once, however many pieces the head arrives in: a client that sends byte by byte must not make the
+    server search the whole buffer for each of them.
+    """
+
+    __slots__ = ("buffer", "limits", "line", "number", "searched", "start")
+
+    def __init__(self, limits: Options) -> None:
+        self.limits = limits
+        self.buffer = bytearray()
+        self.start = 0  # of the request line
+        self.line = 0  # the offset of the first line without an end
+        self.number = 0  # of that line; the request line is 0
+        self.searched = 0  # the bytes before this offset have no control character, and no line end from `line` on
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Add bytes. Return the head and the bytes behind it when the head is complete. Raises ClientError."""
+        begin = max(len(self.buffer) - len(END) + 1, 0)
+        self.buffer += data
+        end = self.buffer.find(END, begin)
+        if end >= 0:
+            return bytes(self.buffer[:end]), bytes(self.buffer[end + len(END) :])
+        self.check()
+        return None
+
+    def check(self) -> None:
+        """Raise the first fault in the order of the stream: the answer must not depend on where the network cut the bytes."""
+        buffer = self.buffer
+        if not self.start and buffer.startswith(b"\r\n"):  # RFC 9112 2.2 again
+            self.start = self.line = self.searched = 2
+        while True:
+            end = buffer.find(b"\r\n", max(self.searched - 1, self.line))
+            last = end if end >= 0 else len(buffer) - buffer.endswith(b"\r")
+            self.check_length(max(last, self.line))
+            if end < 0:
+                self.searched = max(last, self.line)
+                return
+            line = buffer[self.line : end].decode("latin-1")
+            if self.number:
+                check_field(line)
+                if self.number > self.limits.field_count:
+                    raise FieldsTooLarge(
+                        f"The head has more than {self.number - 1} field lines, the limit (field_count)."
+                    )
+            else:
+                check_request_line(line)
+            self.line = self.searched = end + 2
+            self.number += 1
+
+    def check_length(self, end: int) -> None:
+        """Check a line, complete or not: 400 for a control character, else 414 or 431 if it is longer than allowed."""
+        limits = self.limits
+        room = max(min(limits.line_length, limits.head_size - self.line + self.start), 0)
+        control = CONTROL.search(self.buffer, max(self.searched, self.line), end)
+        if control is not None and control.start() - self.line <= room:
+            start = bytes(self.buffer[self.line : min(self.line + 40, end)])
+            where = f"the field line {start!r}" if self.number else "the request line"
+            raise ClientError(f"A control character, a bare CR or a bare LF stands in {where} (RFC 9112 2.2).")
+        if end - self.line <= room:
+            return
+        if not self.number:
+            raise TargetTooLong(f"The request line is longer than {room} bytes, the limit (line_length).")
+        if room == limits.line_length:
+            raise FieldsTooLarge(f"A field line is longer than {room} bytes, the limit (line_length).")
+        raise FieldsTooLarge(f"The head is longer than {limits.head_size} bytes, the limit (head_size).")
+
+
+def check_lines(raw: bytes, limits: Options) -> None:
+    """Raise the first fault of a whole head, if it has one."""
+    partial = PartialHead(limits)
+    partial.buffer += raw + b"\r\n"
+    partial.check()
+
+
+def check_request_line(line: str) -> None:
+    """Raise for a request line that breaks RFC 9112 3."""
+    parts = line.split(" ")
+    if len(parts) != len(("method", "target", "version")):
+        raise ClientError("A request line is a method, a target and a version with one space between (RFC 9112 3).")
+    method, target, version = parts
+    if not re.fullmatch(f"{TOKEN}+", method):
+        raise ClientError(f"{method!r} is not a method (RFC 9110 9.1).")
+    if not re.fullmatch(VERSION, version):
+        raise ClientError(f"{version[:40]!r} is not an HTTP version (RFC 9112 2.3).")
+    if version not in {"HTTP/1.0", "HTTP/1.1"}:
+        raise VersionNotSupported(f"This server speaks HTTP/1.1 and HTTP/1.0, not {version}.")
+    if not re.fullmatch(f"{TARGET}+", target):
+        raise ClientError("The target has a fragment, or a character that must be percent-encoded (RFC 9112 3.2).")
+
+
+def check_field(line: str) -> None:
+    """Raise for a field line that breaks RFC 9112 5."""
+    name, colon, _ = line.partition(":")
+    if line[:1] in {" ", "\t"}:
+        raise ClientError("A field line begins with white space: folded lines are refused (RFC 9112 5.2).")
+    if not colon:
+        raise ClientError(f"The field line {line[:40]!r} has no colon (RFC 9112 5).")
+    if name != name.rstrip(" \t"):
+        raise ClientError(f"White space stands before the colon of {name.strip()[:40]!r} (RFC 9112 5.1).")
+    if not re.fullmatch(f"{TOKEN}+", name):
+        raise ClientError(f"{name[:40]!r} is not a field name (RFC 9110 5.1).")
