@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import socket
 import threading
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from tests.server.exchange import (
     LAST_GET,
     TIME,
     Environ,
+    Listener,
     Response,
     Running,
     StartResponse,
@@ -182,14 +184,33 @@ def test_what_a_client_is_too_slow_for_leaves_in_order(tmp_path: Path) -> None:
                     client: socket.socket = connection
                     if tls:
                         client = secure.authority.client().wrap_socket(connection, server_hostname="localhost")
-                    client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode() + LAST_GET)
+                    # The second response begins when the kernel is full with the end of the first one.
+                    client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode() * 2 + LAST_GET)
                     with plain.connect() as other:  # meanwhile the responses wait for their client
                         other.sendall(GET)
                         receive_until(other)
-                    first, second = parse(receive(client))
-                    if (first.body, second.body) != (part * 6, b"hello"):
-                        failed.append((path, name, len(first.body), second))
+                    bodies = [response.body for response in parse(receive(client))]
+                    if bodies != [part * 6, part * 6, b"hello"]:
+                        failed.append((path, name, [len(body) for body in bodies]))
                     client.close()
+    assert not failed
+
+
+def test_what_waits_behind_something_that_waits_leaves_behind_it() -> None:
+    """Of a long body the beginning leaves with the head. Where the kernel takes none of that, both parts wait."""
+    failed = []
+    listener = Listener()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+    stage = Stage()
+    with Running(stage, arguments={"sockets": [listener]}) as running:
+        for size in range(70_000, 200_000, 10_000):
+            body = random.Random(size).randbytes(size)
+            stage.body = [body]
+            with running.connect(window=1 << 14) as client:
+                client.sendall(GET * 7 + LAST_GET)
+                running.get()  # meanwhile the kernel's buffers are filled
+                if [response.body for response in parse(receive(client))] != [body] * 8:
+                    failed.append(size)
     assert not failed
 
 
