@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 from wsgiref.validate import WSGIWarning
 
 from microwsgi.commands.stack import LIMIT, ours, running, say
+from microwsgi.console import counted
 from microwsgi.devtools.calls import Calls
 from microwsgi.devtools.witness import FAULT, NOTE, Finding, Witness, definition
 from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import BY_NAME, Options
-from microwsgi.serving import counted
 
 WIDTH = 80
 """Columns of the report."""

@@ -95,6 +95,9 @@ class PlainConnection:
         """Return the bytes that were received: none between two requests."""
         return b""
 
+    def go_on(self, received: bytes) -> None:
+        """Begin with the bytes that another process has received: there are none, see above."""
+
     # --- By the leader --------------------------------------------------------------------------------------------------------
 
     def on_ready(self) -> None:

@@ -371,6 +371,11 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Return the bytes that have arrived of a request: another process goes on with them."""
         return bytes(self.partial.buffer) if self.partial is not None else self.transport.read_ahead
 
+    def go_on(self, received: bytes) -> None:
+        """Begin with the bytes that another process has received."""
+        self.transport.unread(received)
+        self.enter(self.next_request())
+
     def send_answer(self) -> None:
         """Send a whole response, if there is one."""
         exchange: Exchange = self.exchange  # type: ignore[assignment]  # it is not over

@@ -184,7 +184,8 @@ class Loop:
         """A connection has been accepted. Its first request has often arrived, too."""
         self.connections[connection.transport.descriptor] = connection
         try:
-            connection.on_ready()
+            if connection.state not in OWNED:
+                connection.on_ready()
         except BaseException as error:  # noqa: BLE001 - a fault of ours must not end the leader
             self.fail(connection, error)
         self.update(connection)

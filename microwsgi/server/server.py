@@ -265,10 +265,10 @@ class WSGIServer(HTTPServer):
     def adopt(self, connection: socket.socket, address: object, listener: int, received: bytes) -> None:
         """Go on with a connection that a predecessor has accepted on one of the listeners. Leader only."""
         base = self.bases[listener]
-        transport = Transport(connection, address, self.options, self.context.clock)
         if received:
-            transport.unread(received)
+            transport = Transport(connection, address, self.options, self.context.clock)
             adopted = self.new_connection(transport, base)
+            adopted.go_on(received)
         else:
             adopted = self.connect(connection, address, base)
         if self.loop is not None:

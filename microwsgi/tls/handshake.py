@@ -139,6 +139,9 @@ class HandshakeConnection:
         """Return the bytes that were received: none, they are left in the kernel."""
         return b""
 
+    def go_on(self, received: bytes) -> None:
+        """Begin with the bytes that another process has received: there are none, see above."""
+
     # --- By the leader ------------------------------------------------------------------------------------------------------
 
     def on_ready(self) -> None:

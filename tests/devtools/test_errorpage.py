@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,8 @@ import pytest
 from microwsgi.devtools.errorpage import ErrorPage, as_curl
 from tests.programs import need
 from tests.running import Running
+from tests.server.exchange import Listener
+from tests.server.exchange import Running as Server
 
 PROGRAM = """
 from microwsgi import App
@@ -64,7 +65,7 @@ def test_it_is_what_the_client_reads(application: str, folder: Path, command: Ca
     assert "hunter2" not in page
     assert "<script" not in page, "there is nothing to wait for without --reload"
     assert f'href="x://{folder}/failing.py:' in page
-    assert "ServingThread.run" in page
+    assert "WorkerThread.run" in page
     number = re.search("([0-9a-f]{8}) in the log", page)
     assert number
     running.line(rf"failed \({number[1]}\):")
@@ -104,8 +105,6 @@ def test_another_name_is_refused_before_that(folder: Path, command: Callable[...
 
 
 def test_another_machine_and_another_name_are_told_a_number() -> None:
-    from tests.server.exchange import Log, advance, alone, receive  # noqa: PLC0415
-
     def application(environ: object, start_response: object) -> list[bytes]:
         raise ValueError("the bug")
 
@@ -117,15 +116,10 @@ def test_another_machine_and_another_name_are_told_a_number() -> None:
         ("127.0.0.1", b"evil.example", False),  # a server for all addresses has no list of hosts that refuses it
         ("", b"evil.example", True),  # a Unix socket: no browser comes there
     ):
-        with alone(application) as (handler, client, log):
-            assert isinstance(log, Log)
-            handler.gateway.error_page = ErrorPage()
-            handler.remote = (address, "1")
-            client.sendall(b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host)
-            advance(handler)
-            client.shutdown(socket.SHUT_WR)
-            advance(handler)
-            assert (b"the bug" in receive(client)) == shown
+        arguments = {"error_page": ErrorPage(), "sockets": [Listener(client=(address, 1))]}
+        with Server(application, arguments=arguments) as server:
+            (response,) = server.send(b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host)
+        assert (b"the bug" in response.body) == shown
 
 
 def test_the_command_asks_for_the_same_without_secrets() -> None:
