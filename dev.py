@@ -42,6 +42,8 @@ BASE = getattr(sys, "_base_executable", sys.executable)
 INSTALL = ("install", "--quiet", "--no-input", "--disable-pip-version-check")
 SETTINGS = {"PIP_USER": "0", "PIP_RETRIES": "1"}
 """One retry: without a network, pip's five retries take 8 s. As variables, these reach the pip that pip runs for builds."""
+NETWORK = {"apps.inspect", "apps.netmon", "apps.path", "apps.probe"}
+"""Examples that import packages of the extra `apps`."""
 GENERATED = (
     ".venv",
     "dist",
@@ -88,10 +90,14 @@ def installed(wanted: str) -> list[str] | None:
 
 
 def group(name: str) -> list[str]:
-    """Return the requirements of a dependency group."""
+    """Return the requirements of an extra and of the dependency group of the same name; one of them exists."""
     with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
-        requirements: list[str] = tomllib.load(file)["dependency-groups"][name]
-    return requirements
+        project = tomllib.load(file)
+    tables = (project.get("project", {}).get("optional-dependencies", {}), project["dependency-groups"])
+    found: list[list[str]] = [table[name] for table in tables if name in table]
+    if not found:
+        raise LookupError(name)
+    return [line for lines in found for line in lines]
 
 
 def pip(requirements: Sequence[str], python: str = PYTHON) -> str:
@@ -174,9 +180,12 @@ def become(*command: str) -> None:
 
 
 def serve(*arguments: str) -> None:
-    """Serve the echo application on http://127.0.0.1:8000."""
-    prepare()
-    become(os.path.join(VENV, "bin", "microwsgi"), "serve", "apps.echo:app", *arguments)
+    """Serve apps.echo:app on http://127.0.0.1:8000, or APP=apps.netmon:app and what that imports."""
+    application = os.environ.get("APP") or "apps.echo:app"
+    if arguments and not arguments[0].startswith("-"):
+        application, arguments = arguments[0], arguments[1:]
+    prepare(*(["apps"] if application.partition(":")[0] in NETWORK else []))
+    become(os.path.join(VENV, "bin", "microwsgi"), "serve", application, *arguments)
 
 
 def prepare_tests() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from microwsgi import App, Request, Response
+from microwsgi import App, Request, Response, html
 from microwsgi.events import Stream
 
 PAGE = """<!DOCTYPE html>
@@ -51,9 +51,9 @@ def reading() -> dict[str, str | float]:
 
 @app.get("/")
 def page(request: Request) -> str:
-    return PAGE.format(ticks=request.url_for("ticks"), **reading())
+    return html(PAGE, ticks=request.url_for("ticks"), **reading())
 
 
 @app.get("/ticks")
 def ticks(request: Request) -> Response:
-    return Stream(request, ask=reading, every=1.0).response
+    return Stream(request, poll=reading, every=1.0).response

@@ -1,23 +1,26 @@
-"""The command line: a table of commands, whose options are those of `microwsgi.options`.
+"""The command line: a table of commands. Their options are declared in `microwsgi.options`.
 
     main
-      Command.parse   argparse reads; what it does not know is answered with what was probably meant
-      Command.run     one function for each command, imported when it is asked for; its number is the exit code
+      Command.parse   parse the arguments with argparse; suggest the nearest name for an unknown one
+      Command.run     import the function of the command and call it; it returns the exit code
 
-0 is a clean stop, 2 wrong usage, 3 an application that can't be loaded, 4 an address that can't be had, 1 anything else.
+Exit codes: 0 a clean stop, 2 wrong usage, 3 the application can't be loaded, 4 the address can't be bound, 1 any other error.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 from argparse import SUPPRESS, ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from types import MappingProxyType
 
 from microwsgi import __version__
 from microwsgi.config import from_file, shown
+from microwsgi.diagnosis import WITH_APP
 from microwsgi.errors import UsageError
 from microwsgi.options import BY_NAME, OPTIONS, Option, count, from_environment, merged, seconds, switch, unknown
 
@@ -25,6 +28,8 @@ LEFT = 22
 """Columns of the help's left side."""
 RIGHT = 68
 """The column where the defaults begin."""
+HINT = re.compile(r"^( +(?:Try:  )?microwsgi) serve(?= )", re.MULTILINE)
+"""The beginning of a command in a message."""
 
 
 class Parser(ArgumentParser):
@@ -36,11 +41,11 @@ class Parser(ArgumentParser):
 
 
 class Command:
-    """One command: where its function is, as module:function, and what it takes.
+    """One command: its function, as module:function, and its arguments.
 
-    The function is called with the words that are no options, and the options: those typed over those of the environment,
-    and for a command that takes `--config` those over the file's.
-    Options that only this command has are checked, have no variable, and are all there.
+    The function is called with the positional arguments and the options. An option of the command line takes precedence over
+    the environment, that over the file of `--config`, and that over `defaults`. Options that only this command has are not
+    read from the environment; they are validated and always present.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Command:
         words: str = "",
         about: Sequence[str] = (),
         options: tuple[Option, ...] = (),
+        defaults: Mapping[str, object] = MappingProxyType({}),
         examples: Sequence[str] = (),
     ) -> None:
         self.name = name
@@ -60,6 +66,7 @@ class Command:
         self.words = words
         self.about = about
         self.options = options
+        self.defaults = defaults
         self.examples = examples
 
     def run(self, arguments: Sequence[str]) -> int:
@@ -75,8 +82,26 @@ class Command:
             typed.pop("show_config", None)
             print(shown(file, variables, typed, os.environ))  # noqa: T201 - what was asked for
             return 0
-        code: int = self.load()(words, {**merged(file, variables, typed), **own})
+        code: int = self.load()(words, {**self.defaults, **merged(file, variables, typed), **own})
         return code
+
+    def like_http_server(self, words: Sequence[str], typed: dict[str, object], strange: Sequence[str]) -> None:
+        """Understand the arguments of `python -m http.server`, or raise UsageError with the right command."""
+        if BY_NAME["bind"] not in self.options:
+            return
+        program = f"microwsgi {self.name}"
+        if strange[:1] in (["-d"], ["--directory"]):
+            rest = " ".join(words) or "FOLDER"
+            raise UsageError(f"a folder is given without {strange[0]}.\n  Try:  {program} {rest}")
+        port = next((word for word in words if word.isascii() and word.isdigit()), "")
+        if port and not strange and not os.path.exists(port):
+            rest = " ".join(word for word in words if word != port)
+            files = "" if rest else f"\n        {program} . -p {port}   (the files of this folder)"
+            raise UsageError(f"a port is given with -p.\n  Try:  {' '.join([program, *rest.split()])} -p {port}{files}")
+        addresses = typed.get("bind")
+        if isinstance(addresses, list) and len(addresses) == 1 and ":" not in addresses[0]:
+            typed["host"] = addresses[0]  # there -b has no port
+            del typed["bind"]
 
     def load(self) -> Callable[[list[str], dict[str, object]], int]:
         """The function. Here the collector that `main` has stopped goes on, and leaves alone what there is by now."""
@@ -103,6 +128,7 @@ class Command:
             else:
                 parser.add_argument(*flags, dest=option.name, action="append" if option.repeatable else "store")
         known, strange = parser.parse_known_intermixed_args(list(arguments))
+        self.like_http_server(vars(known).get("words", []), vars(known), strange)
         if strange:
             name = strange[0].partition("=")[0]
             raise UsageError(f"{unknown('option', name, self.flags)}\n  Try:  {parser.prog} --help")
@@ -125,11 +151,14 @@ class Command:
                 lines.append(f"{group}:")
             left = ", ".join(filter(None, [option.short, f"{option.flag} {option.metavar}".rstrip()]))
             variable = option.variables[-1] if option in OPTIONS else ""
-            line = f"  {left:<{LEFT}}{option.help:<{RIGHT - LEFT}} {option.shown_default:<9} {variable}"
+            default = option.shown(self.defaults.get(option.name, option.default))
+            line = f"  {left:<{LEFT}}{option.help:<{RIGHT - LEFT}} {default:<9} {variable}"
             lines.append(line.rstrip())
         return "\n".join([*lines, "Examples:", *(f"  {example}" for example in self.examples)])
 
 
+DEMO = "wsgiref.simple_server:demo_app"
+"""The application of the examples: every Python has it, in every folder."""
 SHOW_CONFIG = Option("Help", "show_config", False, switch, "", "print what holds, and where it is from")
 
 COMMANDS = (
@@ -139,20 +168,21 @@ COMMANDS = (
         "Serve an application.",
         words="[APP] [options]",
         about=(
-            "APP is module:attribute, module, path/to/file.py[:attribute] or module:factory();",
-            "without it app in [tool.microwsgi] of pyproject.toml, or the one of app.py, wsgi.py or main.py.",
+            "APP is module:attribute, module, path/to/file.py[:attribute], 'module:factory(\"literal\")' or a folder",
+            "of files; without it app in [tool.microwsgi] of pyproject.toml, or the one of app.py, wsgi.py or main.py.",
         ),
         options=(*OPTIONS, SHOW_CONFIG),
-        examples=("microwsgi serve apps.echo:app", "microwsgi serve hello.py --host 0.0.0.0 --port 0"),
+        examples=(f"microwsgi serve {DEMO}", "microwsgi serve . --host 0.0.0.0 --port 0"),
     ),
     Command(
         "dev",
-        "microwsgi.commands.dev:dev_command",
+        "microwsgi.serving:serve_command",
         "Serve an application that is being written: with --reload and --debug.",
         words="[APP] [options]",
         about=("APP and the options are those of microwsgi serve.",),
         options=OPTIONS,
-        examples=("microwsgi dev apps.echo:app", "microwsgi dev --reload-include 'templates/*.html'"),
+        defaults={"reload": True, "debug": True, "slow": 5.0},
+        examples=(f"microwsgi dev {DEMO}", f"microwsgi dev {DEMO} --reload-include 'templates/*.html'"),
     ),
     Command(
         "stack",
@@ -170,7 +200,7 @@ COMMANDS = (
             BY_NAME["color"],
             BY_NAME["app_dir"],
         ),
-        examples=("microwsgi stack apps.echo:app -d test=hello", "microwsgi stack hello:app /hello/you --compare"),
+        examples=(f"microwsgi stack {DEMO} / -d test=hello", f"microwsgi stack {DEMO} --compare"),
     ),
     Command(
         "certs",
@@ -195,7 +225,7 @@ COMMANDS = (
             Option("Script", "force", False, switch, "", "over a file that is there already"),
             BY_NAME["app_dir"],
         ),
-        examples=("microwsgi eject apps.echo:app -o httpsrv.py", "microwsgi eject hello:app -o - | less"),
+        examples=(f"microwsgi eject {DEMO} -o httpsrv.py --force", f"microwsgi eject {DEMO} -o - | less"),
     ),
     Command(
         "check",
@@ -207,16 +237,16 @@ COMMANDS = (
             "PEP 3333 is watched over by wsgiref.validate and by rules that it lacks; RFC 9110 by comparing.",
         ),
         options=(Option("Report", "json", False, switch, "", "print the values"), BY_NAME["app_dir"]),
-        examples=("microwsgi check apps.echo:app", "microwsgi check hello:app / /hello/you"),
+        examples=(f"microwsgi check {DEMO}", f"microwsgi check {DEMO} / /path"),
     ),
     Command(
         "routes",
         "microwsgi.commands.routes:routes_command",
         "List what an App answers to.",
         words="[APP] [options]",
-        about=("APP is a microwsgi.App, given as for microwsgi serve.",),
+        about=("APP is a microwsgi.App, named as for microwsgi serve.",),
         options=(Option("List", "json", False, switch, "", "print the values"), BY_NAME["app_dir"]),
-        examples=("microwsgi routes apps.todo:app", "microwsgi routes --json"),
+        examples=("microwsgi routes .", "microwsgi routes . --json"),
     ),
     Command(
         "status",
@@ -293,7 +323,7 @@ COMMANDS = (
             Option("Unit", "socket", False, switch, "", "the socket, by which systemd starts the service"),
             *OPTIONS,
         ),
-        examples=("microwsgi unit hello:app --workers 2", "microwsgi unit hello:app -b 0.0.0.0:80 --socket"),
+        examples=(f"microwsgi unit {DEMO} --workers 2", f"microwsgi unit {DEMO} -b 0.0.0.0:80 --socket"),
     ),
 )
 """What `microwsgi` can do."""
@@ -304,7 +334,7 @@ def overview() -> str:
     lines = ["Usage: microwsgi COMMAND ...", "A development server for WSGI applications.", "Commands:"]
     lines += [f"  {command.name:<10}{command.summary}" for command in COMMANDS]
     lines += ["microwsgi COMMAND --help tells more; microwsgi --version tells the version.", "Examples:"]
-    return "\n".join([*lines, "  microwsgi serve apps.echo:app", "  microwsgi serve --help"])
+    return "\n".join([*lines, f"  microwsgi serve {DEMO}", "  microwsgi serve --help"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -317,7 +347,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except UsageError as error:
-        print(f"microwsgi: {error}", file=sys.stderr)  # noqa: T201 - what went wrong
+        text = str(error)
+        if arguments[0] in WITH_APP:  # its hints name `microwsgi serve`
+            text = HINT.sub(rf"\1 {arguments[0]}", text)
+        print(f"microwsgi: {text}", file=sys.stderr)  # noqa: T201 - the error
         return error.exit_code
     except BrokenPipeError:  # `microwsgi --help | head -1`; the interpreter would complain when it flushes at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,17 +1,23 @@
-"""What to say of an application that can't be had: what is wrong, where, and what was probably meant.
+"""The messages of `microwsgi.loader` for an application that can't be loaded: the reason, the line, and a command to try.
 
-`microwsgi.loader` asks. A message has a few lines: the user's own frames only, the nearest match for a misspelt name.
+A message has a few lines: the user's own frames only, and the nearest match for a misspelt name.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from types import FunctionType, ModuleType, TracebackType
 
 from microwsgi import later
+from microwsgi.source import relative
 
+COMMAND = re.compile(r"microwsgi serve (.+?)(?=   \(|$)", re.MULTILINE)
+"""A command in a message, without the remark behind it."""
+WITH_APP = {"serve", "dev", "stack", "check", "routes", "eject", "unit"}
+"""Commands that take an application."""
 SHOWN = 8
 """Names that a message lists."""
 LENGTH = 60
@@ -35,8 +41,10 @@ def why_not_imported(error: BaseException, name: str, attribute: str, folder: st
     if isinstance(error, ModuleNotFoundError):
         if not frames and f"{name}.".startswith(f"{error.name}."):
             return no_module(name, attribute, folder)
-        where = f"\n  {shown(frames[-1].filename)}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
-        return f"'{name}' needs '{error.name}', which is not installed.{where}\n  {interpreter()}"
+        where = f"\n  {relative(frames[-1].filename)}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
+        files = [frame.filename for frame in frames]
+        reason, hint = module_beside(str(error.name), files, attribute) if files else ("which is not installed.", "")
+        return f"'{name}' needs '{error.name}', {reason}{where}{hint or f'{chr(10)}  {interpreter()}'}"
     if isinstance(error, (ValueError, TypeError)) and not frames:  # an empty name, a relative one
         return no_module(name, attribute, folder)
     return failure(error, f"'{name}' failed while it was imported:")
@@ -47,8 +55,48 @@ def no_module(name: str, attribute: str, folder: str) -> str:
     return f"there is no module '{name}' (looked in {folder} and the installed packages).{nearest(name, attribute, folder)}"
 
 
+def module_beside(missing: str, files: Sequence[str], attribute: str) -> tuple[str, str]:
+    """Return where a missing module is, if it lies beside the file that imports it, and the command that finds it there.
+
+    `files` are those of the user's frames: the application's first, the one with the import last.
+    """
+    folder = os.path.dirname(os.path.abspath(files[-1]))
+    path = os.path.join(folder, missing.partition(".")[0])
+    found = next((file for file in (f"{path}.py", os.path.join(path, "__init__.py")) if os.path.isfile(file)), "")
+    application = os.path.relpath(files[0], folder).removesuffix(".py")
+    if not found or application.startswith(os.pardir):
+        return "which is not installed.", ""
+    spec = application.replace(os.sep, ".") + (f":{attribute}" if attribute else "")
+    hint = f"\n  Try:  microwsgi serve --app-dir {later.shlex.quote(relative(folder))} {later.shlex.quote(spec)}"
+    return f"which is {relative(found)}: its folder is not on sys.path.", hint
+
+
+def as_typed(message: str, spec: str, arguments: Sequence[str] | None = None) -> str:
+    """Replace `microwsgi serve APP` in a message by the command that was typed, with its options and that APP.
+
+    In a program that calls serve() nothing was typed: the message stays as it is.
+    """
+    program, *words = sys.argv if arguments is None else arguments
+    base = os.path.basename(program)
+    if base == "__main__.py" and os.path.dirname(os.path.abspath(program)) == os.path.dirname(
+        os.path.abspath(__file__)
+    ):
+        base = "python -m microwsgi"
+    if base not in {"microwsgi", "python -m microwsgi"} or not words or words[0] not in WITH_APP:
+        return message
+    command, *others = words
+    position = others.index(spec) if spec in others else 0
+    before = later.shlex.join(others[:position])
+    after = later.shlex.join(others[position + (spec in others) :])
+
+    def typed(found: re.Match[str]) -> str:
+        return " ".join(filter(None, [base, command, before, found[1], after]))
+
+    return COMMAND.sub(typed, message)
+
+
 def interpreter() -> str:
-    """Whose packages are the installed ones. How to install one is not said: import names are not names of packages."""
+    """Return which Python it is, whose packages are searched. A module's name need not be the name of a package to install."""
     virtual = "" if sys.prefix != sys.base_prefix else ", not in a virtual environment"
     return f"This is Python {'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}{virtual}."
 
@@ -80,7 +128,7 @@ def library(filename: str) -> bool:
 
 def syntax_error(error: SyntaxError) -> str:
     """The line, and where in it, as Python shows it but for the frames."""
-    text = f"{shown(str(error.filename))} has a syntax error on line {error.lineno}: {error.msg}"
+    text = f"{relative(str(error.filename))} has a syntax error on line {error.lineno}: {error.msg}"
     if not error.text or not error.offset:
         return text
     line = error.text.rstrip()
@@ -99,7 +147,7 @@ def nearest(name: str, attribute: str, folder: str) -> str:
         here = os.path.join(folder, *found)
         match = later.difflib.get_close_matches(part, modules(here), 1)
         if not match:
-            return listing(f"  (in {shown(here)} there are: ", modules(here)) if not found else ""
+            return listing(f"  (in {relative(here)} there are: ", modules(here)) if not found else ""
         found += match
         rest = parts[position + 1 :]
         if rest and not os.path.isdir(os.path.join(here, match[0])):
@@ -132,7 +180,7 @@ def suggest_file(file: str, folder: str, attribute: str) -> str:
 def attempt(place: str, attribute: str) -> str:
     """The command to type instead."""
     spec = f"{place}:{attribute}" if attribute else place
-    return f"  Try:  microwsgi serve {spec if '(' not in spec else repr(spec)}"
+    return f"  Try:  microwsgi serve {later.shlex.quote(spec) if '(' in spec else spec}"
 
 
 def modules(folder: str) -> list[str]:
@@ -164,7 +212,7 @@ def no_attribute(module: ModuleType, owner: object, part: str, done: str, attrib
 
 def definitions(module: ModuleType) -> str:
     """The line that says what could have been asked for."""
-    file = shown(getattr(module, "__file__", None) or module.__name__)
+    file = relative(getattr(module, "__file__", None) or module.__name__)
     return listing(f"  ({file} defines: ", defined(module)) or f"\n  ({file} defines nothing that can be called)"
 
 
@@ -189,9 +237,3 @@ def described(value: object) -> str:
     """A value with its type, short."""
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) < LENGTH else text[: LENGTH - 3] + '...'}"
-
-
-def shown(path: str) -> str:
-    """A path as short as it can be typed here."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative

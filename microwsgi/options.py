@@ -71,6 +71,14 @@ def port(text: str | int) -> int:
     return int(text)
 
 
+def host(text: str) -> str:
+    """A host without a port. Raises ValueError with the option that takes both."""
+    name, colon, number = text.rpartition(":")
+    if colon and number.isdecimal() and (":" not in name or name.endswith("]")):
+        raise ValueError(f"a host without a port: --host {name} --port {number}, or --bind {text}")
+    return text
+
+
 def names(text: str | Iterable[str]) -> tuple[str, ...]:
     """Names: several in a list, or one text with commas between."""
     parts = [part.strip() for part in (text.split(",") if isinstance(text, str) else text)]
@@ -166,7 +174,7 @@ class Option:
 
 
 OPTIONS = (
-    Option("Where", "host", "127.0.0.1", str, "HOST", "the address; 0.0.0.0 is every interface"),
+    Option("Where", "host", "127.0.0.1", host, "HOST", "the address; 0.0.0.0 is every interface"),
     Option("Where", "port", 8000, port, "PORT", "the port; 0 picks a free one", short="-p", variables=("PORT",)),
     Option("Where", "bind", (), names, "ADDRESS", "HOST:PORT, unix:PATH, fd://N; repeatable", short="-b"),
     Option("Where", "allow_host", (), names, "NAME", "answer for this name, too; '*' is all"),
@@ -179,6 +187,7 @@ OPTIONS = (
     Option("Processes", "reload_exclude", (), names, "GLOB", "files and folders not to watch"),
     Option("Processes", "reload_poll", False, switch, "", "look at files, for folders of a network"),
     Option("Development", "debug", False, switch, "", "show exceptions to browsers on this machine"),
+    Option("Development", "load_error_page", False, switch, "", "after a bad save serve its error, not the old code"),
     Option("Development", "slow", 0.0, seconds, "SECONDS", "say where requests are that take longer"),
     Option("Development", "editor", "", str, "NAME", "link to vscode, pycharm, ... or x://{file}:{line}"),
     Option("Log", "access_log", "-", str, "FILE", "off, a file, or - for the terminal"),
@@ -287,6 +296,7 @@ class Options:
     log_format: str
     color: str
     debug: bool
+    load_error_page: bool
     slow: float
     editor: str
     traceback: bool

@@ -2,7 +2,7 @@
 
 check_command
   requests     what is sent: a list to read
-  Checker      sends them, to a server whose application is watched by microwsgi.devtools.witness
+  Checker      sends them, to a server whose application is watched by microwsgi.devtools.lint
   told         a line or two for each kind of finding
 """
 
@@ -23,11 +23,12 @@ from wsgiref.validate import WSGIWarning
 
 from microwsgi.commands.stack import LIMIT, ours, running, say
 from microwsgi.console import counted
-from microwsgi.devtools.calls import Calls
-from microwsgi.devtools.witness import FAULT, NOTE, Finding, Witness, definition
+from microwsgi.devtools.lint import FAULT, NOTE, Finding, Lint
+from microwsgi.devtools.tracer import Tracer
 from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import BY_NAME, Options
+from microwsgi.source import source_location
 
 WIDTH = 80
 """Columns of the report."""
@@ -128,9 +129,9 @@ class Answer(NamedTuple):
 class Checker:
     """A server, and what is found when it is asked."""
 
-    def __init__(self, port: int, witness: Witness, errors: io.StringIO) -> None:
+    def __init__(self, port: int, lint: Lint, errors: io.StringIO) -> None:
         self.port = port
-        self.witness = witness
+        self.lint = lint
         self.errors = errors
         self.sent: list[Asked] = []
 
@@ -144,10 +145,10 @@ class Checker:
         data = exchange(self.port, line + f"\r\nX-Check: {number}\r\n".encode() + rest, asked.leave)
         answer = parsed(data)
         if asked.leave is None:
-            for finding in self.judged(answer, self.witness.makers.get(number, "")):
-                self.witness.note(number, finding)
-            if number not in self.witness.findings and failed(answer):
-                self.witness.note(number, self.failure(answer, number))
+            for finding in self.judged(answer, self.lint.makers.get(number, "")):
+                self.lint.note(number, finding)
+            if number not in self.lint.findings and failed(answer):
+                self.lint.note(number, self.failure(answer, number))
         return answer
 
     def judged(self, answer: Answer, where: str) -> Iterator[Finding]:
@@ -161,25 +162,25 @@ class Checker:
         """What to say of a response that failed without anything being raised: a framework has made it of an exception."""
         said = self.errors.getvalue().strip().splitlines()[-1:] or ["the framework's log may say why"]
         what = f"a {answer.status}" if answer.status else "no whole response"
-        where = self.witness.raisers.get(number) or self.witness.makers.get(number, "")
+        where = self.lint.raisers.get(number) or self.lint.makers.get(number, "")
         return Finding(FAULT, "an exception", f"{what}; {said[0]}", where)
 
     def compare_head(self, path: str) -> None:
         """HEAD is GET without a body (RFC 9110 9.3.2); what differs from one GET to the next is not compared."""
         get, head, again = (self.send(request(f"{m} {path}", m, path, {})) for m in ("GET", "HEAD", "GET"))
         number = str(len(self.sent) - 2)
-        rule, where = "RFC 9110 9.3.2", self.witness.makers.get(number, "")
+        rule, where = "RFC 9110 9.3.2", self.lint.makers.get(number, "")
         if head.status != get.status == again.status:
             text = f"HEAD is answered with {head.status}, GET with {get.status}"
-            self.witness.note(number, Finding(FAULT, rule, text, where))
+            self.lint.note(number, Finding(FAULT, rule, text, where))
             return
         for field in ALIKE:
             if field in get.fields and get.fields[field] == again.fields.get(field) and field in head.fields:
                 if head.fields[field] != get.fields[field]:
                     text = f"{field} is {head.fields[field]} for HEAD, and {get.fields[field]} for GET"
-                    self.witness.note(number, Finding(FAULT, rule, text, where))
+                    self.lint.note(number, Finding(FAULT, rule, text, where))
             elif field in get.fields and field not in head.fields and field != "content-length":
-                self.witness.note(number, Finding(NOTE, rule, f"HEAD lacks {field}, which GET has", where))
+                self.lint.note(number, Finding(NOTE, rule, f"HEAD lacks {field}, which GET has", where))
 
 
 def failed(answer: Answer) -> bool:
@@ -240,19 +241,19 @@ def check_command(words: list[str], given: dict[str, Any]) -> int:
 
 def checked(application: Any, paths: list[str]) -> tuple[dict[Finding, list[str]], int]:  # noqa: ANN401 - from the loader
     """What was found, and in which requests; and how many were sent."""
-    calls, errors = Calls(), io.StringIO()
-    witness = Witness(application, calls)
-    with calls, running(lambda each: ours(each, errors), witness) as port, warnings.catch_warnings():
+    tracer, errors = Tracer(), io.StringIO()
+    lint = Lint(application, tracer)
+    with tracer, running(lambda each: ours(each, errors), lint) as port, warnings.catch_warnings():
         warnings.simplefilter("ignore", WSGIWarning)  # that it does not know a method
-        checker = Checker(port, witness, errors)
+        checker = Checker(port, lint, errors)
         for path in paths:
             checker.compare_head(path)
         for asked in chain(*map(requests, paths), odd_targets()):
             checker.send(asked)
     found: dict[Finding, list[str]] = {}
-    for number, findings in sorted(witness.findings.items(), key=lambda each: int(each[0] or 0)):
+    for number, findings in sorted(lint.findings.items(), key=lambda each: int(each[0] or 0)):
         for finding in findings:
-            placed = finding._replace(where=finding.where or definition(application))
+            placed = finding._replace(where=finding.where or source_location(application))
             first = next((each for each in found if alike(each, placed)), placed)
             found.setdefault(first, []).append(checker.sent[int(number or 0)].name)
     return found, len(checker.sent)

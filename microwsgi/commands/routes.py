@@ -24,8 +24,8 @@ def routes_command(words: list[str], given: dict[str, Any]) -> int:
 
 def as_lines(app: App) -> str:
     """A line for each route, by their paths."""
-    rows = [(" ".join(each.methods), each.pattern.text, each.name, each.place) for each in app.routes]
-    rows = [("METHOD", "PATH", "VIEW", "PLACE"), *sorted(rows, key=lambda row: (row[1], row[0]))]
+    rows = [(" ".join(each.methods), each.pattern.text, each.name, each.location) for each in app.routes]
+    rows = [("METHOD", "PATH", "VIEW", "LOCATION"), *sorted(rows, key=lambda row: (row[1], row[0]))]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -33,7 +33,7 @@ def as_lines(app: App) -> str:
 def as_json(app: App) -> str:
     """The table as values."""
     rows = [
-        {"methods": route.methods, "path": route.pattern.text, "name": route.name, "place": route.place}
+        {"methods": route.methods, "path": route.pattern.text, "name": route.name, "location": route.location}
         for route in app.routes
     ]
     return json.dumps(rows, indent=2)

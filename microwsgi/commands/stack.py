@@ -1,9 +1,9 @@
 """`microwsgi stack`: serve an application on a real socket in this process, send it one request, and draw the frames.
 
 stack_command
-  visit           one server, one request, and which calls into your code there were: microwsgi.devtools.calls
+  visit           one server, one request, and which calls into your code there were: microwsgi.devtools.tracer
     running         the server, in a thread
-  told            as lines, a page, or JSON: microwsgi.devtools.picture
+  told            as lines, a page, or JSON: microwsgi.devtools.render
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from urllib.parse import quote
 from wsgiref.simple_server import make_server
 
 from microwsgi.console import colored, is_terminal
-from microwsgi.devtools import picture
-from microwsgi.devtools.calls import Calls
+from microwsgi.devtools import render
 from microwsgi.devtools.stack import Frame
+from microwsgi.devtools.tracer import Tracer
 from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import BY_NAME, Options
@@ -91,28 +91,28 @@ class Request:
 class Visit:
     """One request on one server: the response's status, the frames to the function, and all functions that were called."""
 
-    def __init__(self, server: str, status: tuple[int, str], calls: Calls, to: str) -> None:
+    def __init__(self, server: str, status: tuple[int, str], tracer: Tracer, to: str) -> None:
         self.server = server
         self.status, self.reason = status
         try:
-            frames = calls.frames(to)
+            frames = tracer.frames(to)
         except LookupError:
-            entered = ", ".join(dict.fromkeys(call.function.function for call in calls.all()))
+            entered = ", ".join(dict.fromkeys(call.function.function for call in tracer.all()))
             raise UsageError(f"{to} was not called; of yours these were: {entered or 'none'}.") from None
         begun = [number for number, frame in enumerate(frames) if frame.file == SCRIPT]
         self.frames: list[Frame] = frames[begun[0] :] if begun else frames
-        self.yours = bool(to) or calls.maker() is not None
+        self.yours = bool(to) or tracer.maker() is not None
         self.others = list(
-            dict.fromkeys(f.function for f in (call.function for call in calls.all()) if f not in self.frames)
+            dict.fromkeys(f.function for f in (call.function for call in tracer.all()) if f not in self.frames)
         )
 
 
 def visit(server: str, make: Callable[[Any], Serving], application: object, request: Request, to: str) -> Visit:
     """Send the request. Of other servers nothing is seen but the frames: they print what ours has printed already."""
     quiet = nullcontext() if server == "microwsgi" else redirect_stderr(io.StringIO())
-    with quiet, Calls() as calls, running(make, application) as port:
+    with quiet, Tracer() as tracer, running(make, application) as port:
         status = request.send(port)
-    return Visit(server, status, calls, to)
+    return Visit(server, status, tracer, to)
 
 
 @contextmanager
@@ -204,7 +204,7 @@ def tell(name: str, request: Request, visits: list[Visit], given: dict[str, Any]
     if given["html"]:
         try:
             with open(given["html"], "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(picture.page(asked, note(first), stacks))
+                file.write(render.page(asked, note(first), stacks))
         except OSError as error:
             raise UsageError(f"--html {given['html']} can't be written: {error.strerror}.") from None
     if given["json"]:
@@ -214,12 +214,12 @@ def tell(name: str, request: Request, visits: list[Visit], given: dict[str, Any]
         return
     color = colored(options.color, sys.stdout)
     width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 80
-    say(f"{asked}\n{first.server}, {picture.summary(first.frames)}\n")
-    say(picture.text(first.frames, width=width, color=color))
+    say(f"{asked}\n{first.server}, {render.summary(first.frames)}\n")
+    say(render.text(first.frames, width=width, color=color))
     if text := note(first):
         say(f"\n{text}")
     if len(visits) > 1:
-        say(f"\n{picture.comparison(stacks, color=color)}")
+        say(f"\n{render.comparison(stacks, color=color)}")
 
 
 def note(visit: Visit) -> str:

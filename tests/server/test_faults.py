@@ -241,7 +241,7 @@ def test_a_slow_callback_of_an_event_stream_delays_no_other_client() -> None:
 
     @app.get("/events")
     def events(request: Any) -> Any:
-        return Stream(request, left=left).response
+        return Stream(request, on_close=left).response
 
     @app.get("/")
     def index(_: Any) -> str:
@@ -411,7 +411,6 @@ def test_refusals_within_the_application_are_recorded_once() -> None:
 # --- The beginning and the end -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="it waits for grace_time before it raises: no thread could accept the stop")
 def test_a_server_that_gets_no_thread_says_so_and_does_not_listen_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -627,7 +626,6 @@ def test_a_broadcast_to_many_lets_others_in() -> None:
     assert served_after[0] < LISTENERS // 2
 
 
-@pytest.mark.xfail(strict=True, reason="each is logged by a line of its own")
 def test_a_stop_says_little_of_many_suspended_responses() -> None:
     """They are ended as they must be: a line for each would be thousands."""
     begun: list[int] = []

@@ -109,10 +109,7 @@ def seen_by(kind: str) -> tuple[Environ, bytes]:
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        *SERVERS[:-1],
-        pytest.param(SERVERS[-1], marks=pytest.mark.xfail(strict=True, reason="wsgi.multithread is False there")),
-    ],
+    SERVERS,
 )
 def test_the_environ_is_the_same_on_every_server(kind: str) -> None:
     ours, body = seen_by("ours")
@@ -492,7 +489,6 @@ def fill(connection: socket.socket) -> int:
     return count
 
 
-@pytest.mark.xfail(strict=True, reason="16 KiB more are received each time that the response is asked on")
 def test_a_request_behind_a_resting_response_waits_and_more_than_that_is_not_received() -> None:
     """Whatever a client sends ahead stays with the kernel, however often the response is asked on."""
     stream = Stream()

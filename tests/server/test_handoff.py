@@ -80,7 +80,6 @@ def test_connections_between_requests_go_to_the_successor() -> None:
             receive_until(newcomer, b"from the new")
 
 
-@pytest.mark.xfail(strict=True, reason="the successor forgets what was received, and refuses the rest")
 def test_a_head_that_was_received_in_part_goes_to_the_successor_with_its_connection() -> None:
     closed = threading.Event()
     with generations() as (first, second, _), first.connect() as half, first.connect() as other:

@@ -288,7 +288,6 @@ def test_a_handler_class_of_http_server_is_served(authority: Authority) -> None:
             assert answer(client) == body
 
 
-@pytest.mark.xfail(strict=True, reason="its close() sends no closure alert")
 def test_a_socket_that_an_application_takes_speaks_tls(authority: Authority) -> None:
     def application(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
         taken = environ["werkzeug.socket"]
@@ -416,7 +415,6 @@ def test_a_handshake_that_trickles_has_one_limit_for_all_of_it(authority: Author
         assert time.monotonic() - begun < TIME
 
 
-@pytest.mark.xfail(run=False, reason="handshake_time does not end it, and its socket stays open")
 def test_a_handshake_that_stops_in_the_middle_is_told_of(authority: Authority) -> None:
     with Secure(authority, hello, handshake_time=0.2) as server, server.connect() as client:
         client.sendall(client_hello(authority))
@@ -553,7 +551,6 @@ def test_a_server_serves_again_after_its_end(authority: Authority) -> None:
             assert b"hello" in alert_after(client)
 
 
-@pytest.mark.xfail(run=False, reason="get_request does not close the socket whose handshake failed")
 def test_handle_request_serves_one_and_returns(authority: Authority) -> None:
     errors = Log()
     tls = make_tls(Options(), (authority.leaf("localhost"), None))
