@@ -111,7 +111,8 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
     imports = Imports(terminal.codes)
     livereload = LiveReload()
     pid = os.getpid()
-    if options.reload:
+    if options.reload or worker.is_reload:
+        # A compiled file counts as fresh for a second after its source was changed: see microwsgi.imports.
         imports.install(lambda files: worker.tell(files=files))
     try:
         if worker.trouble:

@@ -11,6 +11,7 @@ import pytest
 
 from microwsgi.console import Console
 from microwsgi.options import Options
+from microwsgi.prefork.life import table
 from microwsgi.prefork.supervisor import Supervisor
 from microwsgi.process.system import System
 from microwsgi.service import Service
@@ -59,3 +60,7 @@ def test_the_signals_are_those_that_are_listened_to() -> None:
         assert supervisor.handoff is not None
         supervisor.handoff.close()
     assert documented == alone == parent
+
+
+def test_the_table_of_states_is_the_one_of_the_code() -> None:
+    assert f"\n{table()}\n" in DOCUMENT

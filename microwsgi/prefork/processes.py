@@ -45,6 +45,7 @@ class Inheritance:
         handoff: Handoff | None,
         signals: list[int],
         trouble: str,
+        is_reload: bool,  # noqa: FBT001 - as the others
         close: Callable[[], object],
     ) -> None:
         self.system = system
@@ -52,6 +53,7 @@ class Inheritance:
         self.handoff = handoff
         self.signals = signals  # that the parent handles
         self.trouble = trouble  # why the application can't be imported, if a process has ended in the attempt
+        self.is_reload = is_reload  # there was other code before, of which there may be compiled files
         self.close = close  # closes what only a parent has
 
 
@@ -142,7 +144,7 @@ def be_child(given: Inheritance, theirs: socket.socket) -> Worker:
     follow_parent()
     given.close()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, given.signals)
-    return Worker(WorkerChannel(theirs), given.handoff, given.trouble)
+    return Worker(WorkerChannel(theirs), given.handoff, given.trouble, is_reload=given.is_reload)
 
 
 def run_to_end(begin: Callable[[], Worker], live: Callable[[Worker], object]) -> None:
@@ -195,8 +197,8 @@ def spawn(given: Inheritance, _: socket.socket, theirs: socket.socket, call: str
     handoff = given.handoff
     shared = [theirs, *given.listeners, *([handoff.receiver, handoff.sender] if handoff else [])]
     numbers = [each.fileno() for each in shared]
-    message = json.dumps([sys.path, sys.argv, call, numbers, len(given.listeners), given.trouble, values])
-    return given.system.spawn([sys.executable, "-c", SPAWNED, message], numbers)
+    message = [sys.path, sys.argv, call, numbers, len(given.listeners), given.trouble, given.is_reload, values]
+    return given.system.spawn([sys.executable, "-c", SPAWNED, json.dumps(message)], numbers)
 
 
 SPAWNED = """\
@@ -208,7 +210,7 @@ spawned(*rest)
 """
 
 
-def spawned(call: str, numbers: list[int], count: int, trouble: str, values: object) -> None:
+def spawned(call: str, numbers: list[int], count: int, trouble: str, is_reload: bool, values: object) -> None:  # noqa: FBT001
     """The other side of `spawn`."""
     theirs, *shared = (socket.socket(fileno=number) for number in numbers)
 
@@ -216,7 +218,8 @@ def spawned(call: str, numbers: list[int], count: int, trouble: str, values: obj
         open_standard_descriptors()
         ignore_terminal()
         follow_parent()
-        return Worker(WorkerChannel(theirs), Handoff(*shared[count:]) if shared[count:] else None, trouble)
+        handoff = Handoff(*shared[count:]) if shared[count:] else None
+        return Worker(WorkerChannel(theirs), handoff, trouble, is_reload=is_reload)
 
     def live(worker: Worker) -> None:
         module, _, name = call.partition(":")

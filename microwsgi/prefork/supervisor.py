@@ -71,7 +71,7 @@ class Supervisor:
         self.system = system or System()
         self.clock = self.system.monotonic
         self.handoff = Handoff.new()
-        self.generation = Generation(self.clock())
+        self.first = self.generation = Generation(self.clock())
         self.children: list[Child] = []
         self.has_served = False
         self.succeeded: tuple[Child, list[Child]] | None = None
@@ -303,7 +303,13 @@ class Supervisor:
             return False
         with theirs:
             given = Inheritance(
-                self.system, self.listeners, self.handoff, [*self.on_signal], self.generation.trouble, self.close
+                self.system,
+                self.listeners,
+                self.handoff,
+                [*self.on_signal],
+                self.generation.trouble,
+                self.generation is not self.first,
+                self.close,
             )
             try:
                 process = self.start_process(given, ours, theirs)

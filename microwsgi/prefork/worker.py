@@ -41,8 +41,11 @@ class Worker:
 
     guard: ForkGuard
 
-    def __init__(self, channel: WorkerChannel, handoff: Handoff | None, trouble: str = "") -> None:
+    def __init__(
+        self, channel: WorkerChannel, handoff: Handoff | None, trouble: str = "", *, is_reload: bool = False
+    ) -> None:
         self.trouble = trouble  # why the application can't be imported, if a process has ended in the attempt
+        self.is_reload = is_reload  # there was other code before, of which there may be compiled files
         self.channel = channel
         self.tell = channel.send
         self.words: deque[str] = deque()

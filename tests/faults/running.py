@@ -53,7 +53,7 @@ class Server:
             self.process = subprocess.Popen(
                 command or microwsgi(*MODES[mode], *where),
                 cwd=folder,
-                env=environment(XDG_RUNTIME_DIR=str(folder), XDG_STATE_HOME=str(folder)),
+                env=environment(XDG_RUNTIME_DIR=str(folder), XDG_STATE_HOME=str(folder), XDG_DATA_HOME=str(folder)),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -72,7 +72,7 @@ class Server:
     def starts(self) -> bool:
         """Whether it says where it serves, or ends."""
         wait_until(lambda: "Ctrl-C stops" in self.said() or "in the background, as" in self.said() or self.ended())
-        found = re.search(r"http://127\.0\.0\.1:(\d+)/", self.said())
+        found = re.search(r"https?://127\.0\.0\.1:(\d+)/", self.said())
         self.port = int(found[1]) if found else 0
         self.pid = self.process.pid
         if self.mode == "daemon" and (self.folder / "x.pid").exists():
