@@ -358,11 +358,11 @@ def dispatch(arguments: Sequence[str]) -> int:
         return 0
     command = next((each for each in COMMANDS if each.name == first), None)
     if command is None:
-        raise UsageError(what_command(first, arguments[1:]))
+        raise UsageError(unknown_command(first, arguments[1:]))
     return command.run(arguments[1:])
 
 
-def what_command(first: str, others: Sequence[str]) -> str:
+def unknown_command(first: str, others: Sequence[str]) -> str:
     """Return the message for an unknown command."""
     if first in {"-v", "version"}:
         return f"there is no command {first}.\n  Try:  microwsgi --version"

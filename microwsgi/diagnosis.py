@@ -33,26 +33,27 @@ LIBRARIES = (*MACHINERY, STANDARD)
 SITES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
-def why_not_imported(error: BaseException, name: str, attribute: str, folder: str) -> str:
+def describe_import_error(error: BaseException, name: str, attribute: str, folder: str) -> str:
     """Describe an import that failed."""
     frames = users_frames(error.__traceback__)
     if isinstance(error, SyntaxError) and error.filename and not library(error.filename):
         return syntax_error(error)
     if isinstance(error, ModuleNotFoundError):
         if not frames and f"{name}.".startswith(f"{error.name}."):
-            return no_module(name, attribute, folder)
+            return describe_missing_module(name, attribute, folder)
         where = f"\n  {relative(frames[-1].filename)}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
         files = [frame.filename for frame in frames]
         reason, hint = module_beside(str(error.name), files, attribute) if files else ("which is not installed.", "")
         return f"'{name}' needs '{error.name}', {reason}{where}{hint or f'{chr(10)}  {interpreter()}'}"
     if isinstance(error, (ValueError, TypeError)) and not frames:  # an empty or a relative name
-        return no_module(name, attribute, folder)
-    return failure(error, f"'{name}' failed while it was imported:")
+        return describe_missing_module(name, attribute, folder)
+    return format_failure(error, f"'{name}' failed while it was imported:")
 
 
-def no_module(name: str, attribute: str, folder: str) -> str:
+def describe_missing_module(name: str, attribute: str, folder: str) -> str:
     """Describe a missing module, with a similar name if there is one."""
-    return f"there is no module '{name}' (looked in {folder} and the installed packages).{nearest(name, attribute, folder)}"
+    similar = similar_module(name, attribute, folder)
+    return f"there is no module '{name}' (looked in {folder} and the installed packages).{similar}"
 
 
 def module_beside(missing: str, files: Sequence[str], attribute: str) -> tuple[str, str]:
@@ -101,7 +102,7 @@ def interpreter() -> str:
     return f"This is Python {'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}{virtual}."
 
 
-def failure(error: BaseException, what: str) -> str:
+def format_failure(error: BaseException, what: str) -> str:
     """Return an exception with the user's frames; the frames of libraries between them are counted."""
     lines, folded = [what], 0
     for frame in [*later.traceback.extract_tb(error.__traceback__), None]:
@@ -139,7 +140,7 @@ def syntax_error(error: SyntaxError) -> str:
     return f"{text}\n{error.lineno:6} | {line[indent:]}\n       | {caret}"
 
 
-def nearest(name: str, attribute: str, folder: str) -> str:
+def similar_module(name: str, attribute: str, folder: str) -> str:
     """Return the module that was probably meant: each part of the name is compared with the files of its folder."""
     found: list[str] = []
     parts = name.split(".")
@@ -154,7 +155,7 @@ def nearest(name: str, attribute: str, folder: str) -> str:
             # hello.app where hello is a file: the last part is the attribute
             attribute = ".".join([*rest, *filter(None, [attribute])])
             break
-    return f"\n{attempt('.'.join(found), attribute)}"
+    return f"\n{suggestion('.'.join(found), attribute)}"
 
 
 def as_module(spec: str) -> str:
@@ -174,10 +175,10 @@ def suggest_file(file: str, folder: str, attribute: str) -> str:
     if not nearest:
         return "."
     path = os.path.relpath(os.path.join(beside, f"{nearest[0]}.py"), folder)
-    return f".\n{attempt(path, attribute)}"
+    return f".\n{suggestion(path, attribute)}"
 
 
-def attempt(place: str, attribute: str) -> str:
+def suggestion(place: str, attribute: str) -> str:
     """Return the command to type instead."""
     spec = f"{place}:{attribute}" if attribute else place
     return f"  Try:  microwsgi serve {later.shlex.quote(spec) if '(' in spec else spec}"
@@ -197,9 +198,11 @@ def modules(folder: str) -> list[str]:
     return [name for name in names if name.isidentifier()]
 
 
-def no_attribute(module: ModuleType, owner: object, part: str, done: str, attribute: str, usual: Sequence[str]) -> str:
+def describe_missing_attribute(
+    module: ModuleType, owner: object, part: str, done: str, attribute: str, usual: Sequence[str]
+) -> str:
     """Describe an attribute that a module, or an object in it, does not have."""
-    names = defined(module) if owner is module else [name for name in dir(owner) if not name.startswith("_")]
+    names = public_callables(module) if owner is module else [name for name in dir(owner) if not name.startswith("_")]
     match = later.difflib.get_close_matches(part, names, 1) or [each for each in usual if each in names][:1]
     what = f"'{module.__name__}'" if owner is module else done.removesuffix(".")
     text = f"{what} has no '{part}'.{definitions(module) if owner is module else ''}"
@@ -207,13 +210,15 @@ def no_attribute(module: ModuleType, owner: object, part: str, done: str, attrib
         return text
     rest = f"{module.__name__}:{attribute}".removeprefix(done + part)
     place, _, start = done.partition(":")
-    return f"{text}\n{attempt(place, start + match[0] + rest)}"
+    return f"{text}\n{suggestion(place, start + match[0] + rest)}"
 
 
 def definitions(module: ModuleType) -> str:
     """Return a line with the callables that a module defines."""
     file = relative(getattr(module, "__file__", None) or module.__name__)
-    return listing(f"  ({file} defines: ", defined(module)) or f"\n  ({file} defines nothing that can be called)"
+    return (
+        listing(f"  ({file} defines: ", public_callables(module)) or f"\n  ({file} defines nothing that can be called)"
+    )
 
 
 def listing(opening: str, names: list[str]) -> str:
@@ -222,7 +227,7 @@ def listing(opening: str, names: list[str]) -> str:
     return f"\n{opening}{', '.join(names[:SHOWN])}{more})" if names else ""
 
 
-def defined(module: ModuleType) -> list[str]:
+def public_callables(module: ModuleType) -> list[str]:
     """Return the public callables that a module defines itself, without imported classes and functions."""
     return [
         name
@@ -233,7 +238,7 @@ def defined(module: ModuleType) -> list[str]:
     ]
 
 
-def described(value: object) -> str:
+def short_repr(value: object) -> str:
     """Return a value with its type, shortened."""
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) < LENGTH else text[: LENGTH - 3] + '...'}"

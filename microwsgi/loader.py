@@ -25,14 +25,14 @@ from microwsgi.config import read_table
 from microwsgi.diagnosis import (
     as_module,
     as_typed,
-    defined,
     definitions,
-    described,
-    failure,
+    describe_import_error,
+    describe_missing_attribute,
+    format_failure,
     library,
-    no_attribute,
+    public_callables,
+    short_repr,
     suggest_file,
-    why_not_imported,
 )
 from microwsgi.errors import LoadError, UsageError
 from microwsgi.source import code_of, relative
@@ -176,7 +176,7 @@ def import_user(name: str, attribute: str, folder: str) -> ModuleType:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise LoadError(why_not_imported(error, name, attribute, folder)) from error
+        raise LoadError(describe_import_error(error, name, attribute, folder)) from error
 
 
 @contextmanager
@@ -213,7 +213,7 @@ def tell_slow_import(name: str, frame: FrameType | None) -> None:
 def resolve(module: ModuleType, attribute: str) -> object:
     """Return an attribute, through dots, or what calling it returns if it has parentheses. Raises LoadError."""
     if not attribute:
-        names = defined(module)
+        names = public_callables(module)
         raise LoadError(
             f"'{module.__name__}' has neither 'app' nor 'application'.{definitions(module)}"
             f"\n  Try:  microwsgi serve {module.__name__}:{names[0] if len(names) == 1 else 'NAME'}"
@@ -223,7 +223,7 @@ def resolve(module: ModuleType, attribute: str) -> object:
     done = module.__name__ + ":"
     for part in path.split("."):
         if not hasattr(value, part):
-            raise LoadError(no_attribute(module, value, part, done, attribute, NAMES))
+            raise LoadError(describe_missing_attribute(module, value, part, done, attribute, NAMES))
         value = getattr(value, part)
         done += part + "."
     return run_factory(value, f"{module.__name__}:{path}", attribute) if call else value
@@ -246,14 +246,14 @@ def literal_arguments(call: str) -> tuple[list[object], dict[str, object]]:
 def run_factory(factory: object, name: str, call: str) -> object:
     """Return what a factory returns."""
     if not callable(factory):
-        raise LoadError(f"{name} is {described(factory)}, which can't be called.")
+        raise LoadError(f"{name} is {short_repr(factory)}, which can't be called.")
     arguments, keywords = ([], {}) if call.endswith("()") else literal_arguments(call)
     try:
         return factory(*arguments, **keywords)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        text = failure(error, f"{name.partition(':')[0]}:{call} failed:")
+        text = format_failure(error, f"{name.partition(':')[0]}:{call} failed:")
         not_entered = error.__traceback__ is not None and error.__traceback__.tb_next is None
         if isinstance(error, TypeError) and not_entered and not arguments and not keywords:
             code = code_of(factory)
@@ -270,7 +270,7 @@ def check(application: object, name: str) -> None:
         return
     if not callable(application):
         raise LoadError(
-            f"{name} is {described(application)}, not a WSGI app."
+            f"{name} is {short_repr(application)}, not a WSGI app."
             "\n  A WSGI app is a callable: def app(environ, start_response): ..."
         )
     called = application if isinstance(application, (FunctionType, MethodType, type)) else type(application).__call__

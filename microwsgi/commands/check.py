@@ -32,7 +32,7 @@ from microwsgi.source import source_location
 
 WIDTH = 80
 """The width of the report, in columns."""
-SAME = 24
+PREFIX = 24
 """The number of characters in which the texts of one finding agree."""
 LARGE = 40_000
 """The length of a body that is not buffered before the application is called."""
@@ -73,7 +73,7 @@ BODIES = {
 }
 
 
-class Asked(NamedTuple):
+class SentRequest(NamedTuple):
     """A request: its name in the report, its bytes, and the number of response bytes after which the client disconnects."""
 
     name: str
@@ -81,14 +81,14 @@ class Asked(NamedTuple):
     leave: int | None = None
 
 
-def request(name: str, method: str, path: str, fields: dict[str, str], body: bytes = b"", **more: Any) -> Asked:  # noqa: ANN401
+def request(name: str, method: str, path: str, fields: dict[str, str], body: bytes = b"", **more: Any) -> SentRequest:  # noqa: ANN401
     """Return a request with the fields that all requests have."""
     lines = [f"{method} {path} {more.pop('version', 'HTTP/1.1')}", "Host: localhost", "Connection: close"]
     lines += [f"{field}: {value}" for field, value in fields.items()]
-    return Asked(name, "\r\n".join([*lines, "", ""]).encode("latin-1") + body, **more)
+    return SentRequest(name, "\r\n".join([*lines, "", ""]).encode("latin-1") + body, **more)
 
 
-def odd_targets() -> Iterator[Asked]:
+def odd_targets() -> Iterator[SentRequest]:
     """Return the requests that are sent once."""
     yield request("GET http://localhost/", "GET", "http://localhost/", {})
     yield request("OPTIONS *", "OPTIONS", "*", {})
@@ -97,7 +97,7 @@ def odd_targets() -> Iterator[Asked]:
     yield request("GET with bytes that are not ASCII", "GET", "/caf\u00e9?\u00e9", {})
 
 
-def requests(path: str) -> Iterator[Asked]:
+def requests(path: str) -> Iterator[SentRequest]:
     """Return the requests that are sent for each path."""
     for method in METHODS:
         yield request(f"{method} {path}", method, path, {})
@@ -119,7 +119,7 @@ def requests(path: str) -> Iterator[Asked]:
     yield request(f"GET {path}, the client leaves in the answer", "GET", path, {}, leave=1)
 
 
-class Answer(NamedTuple):
+class ResponseHead(NamedTuple):
     """The head of a response; status 0 if there was none."""
 
     status: int
@@ -133,9 +133,9 @@ class Checker:
         self.port = port
         self.lint = lint
         self.errors = errors
-        self.sent: list[Asked] = []
+        self.sent: list[SentRequest] = []
 
-    def send(self, asked: Asked) -> Answer:
+    def send(self, asked: SentRequest) -> ResponseHead:
         """Send a request, and check the response."""
         number = str(len(self.sent))
         self.sent.append(asked)
@@ -145,20 +145,20 @@ class Checker:
         data = exchange(self.port, line + f"\r\nX-Check: {number}\r\n".encode() + rest, asked.leave)
         answer = parsed(data)
         if asked.leave is None:
-            for finding in self.judged(answer, self.lint.makers.get(number, "")):
+            for finding in self.check_fields(answer, self.lint.makers.get(number, "")):
                 self.lint.note(number, finding)
-            if number not in self.lint.findings and failed(answer):
+            if number not in self.lint.findings and is_failure(answer):
                 self.lint.note(number, self.failure(answer, number))
         return answer
 
-    def judged(self, answer: Answer, where: str) -> Iterator[Finding]:
+    def check_fields(self, answer: ResponseHead, where: str) -> Iterator[Finding]:
         """Return what is wrong with a response by itself."""
         if answer.status == HTTPStatus.METHOD_NOT_ALLOWED and "allow" not in answer.fields:
             yield Finding(FAULT, "RFC 9110 15.5.6", "a 405 without Allow", where)
         if answer.status == HTTPStatus.UNAUTHORIZED and "www-authenticate" not in answer.fields:
             yield Finding(FAULT, "RFC 9110 15.5.2", "a 401 without WWW-Authenticate", where)
 
-    def failure(self, answer: Answer, number: str) -> Finding:
+    def failure(self, answer: ResponseHead, number: str) -> Finding:
         """Return the finding for a 500 without an exception: a framework has caught it."""
         said = self.errors.getvalue().strip().splitlines()[-1:] or ["the framework's log may say why"]
         what = f"a {answer.status}" if answer.status else "no whole response"
@@ -183,7 +183,7 @@ class Checker:
                 self.lint.note(number, Finding(NOTE, rule, f"HEAD lacks {field}, which GET has", where))
 
 
-def failed(answer: Answer) -> bool:
+def is_failure(answer: ResponseHead) -> bool:
     """Return whether the application failed: a 500, or no response at all."""
     return answer.status not in NO_FAILURES and not 0 < answer.status < HTTPStatus.INTERNAL_SERVER_ERROR
 
@@ -206,15 +206,15 @@ def exchange(port: int, data: bytes, leave: int | None) -> bytes:
     return received
 
 
-def parsed(data: bytes) -> Answer:
+def parsed(data: bytes) -> ResponseHead:
     """Return the head of the final response."""
     while data.startswith(b"HTTP/1.1 1"):
         data = data.partition(b"\r\n\r\n")[2]
     lines = data.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
     if not lines[0].startswith("HTTP/"):
-        return Answer(0, {})
+        return ResponseHead(0, {})
     fields = dict(line.split(": ", 1) for line in lines[1:])
-    return Answer(int(lines[0][9:12]), {name.lower(): value for name, value in fields.items()})
+    return ResponseHead(int(lines[0][9:12]), {name.lower(): value for name, value in fields.items()})
 
 
 # --- The command --------------------------------------------------------------------------------------------------------
@@ -254,14 +254,14 @@ def checked(application: Any, paths: list[str]) -> tuple[dict[Finding, list[str]
     for number, findings in sorted(lint.findings.items(), key=lambda each: int(each[0] or 0)):
         for finding in findings:
             placed = finding._replace(where=finding.where or source_location(application))
-            first = next((each for each in found if alike(each, placed)), placed)
+            first = next((each for each in found if same_finding(each, placed)), placed)
             found.setdefault(first, []).append(checker.sent[int(number or 0)].name)
     return found, len(checker.sent)
 
 
-def alike(one: Finding, other: Finding) -> bool:
+def same_finding(one: Finding, other: Finding) -> bool:
     """Return whether two findings are reported as one: same location, and texts that differ in a value only."""
-    return one._replace(text=one.text[:SAME]) == other._replace(text=other.text[:SAME])
+    return one._replace(text=one.text[:PREFIX]) == other._replace(text=other.text[:PREFIX])
 
 
 def report(name: str, found: dict[Finding, list[str]], count: int) -> str:
