@@ -59,8 +59,8 @@ GENERATED = (
 
 PARALLEL = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
 """Options of pytest-xdist: one process per core; each takes a block of the tests, then some of the slower processes' blocks."""
-ALL = ("-m", "not soak")
-"""Options of pytest that run the tests marked slow too."""
+QUICK = ("-m", "not slow and not soak")
+"""Options of pytest for the tests of `make test`. Without them, pytest runs all but those marked soak (pyproject.toml)."""
 
 WHOLE = (
     "microwsgi/wire/*",
@@ -197,20 +197,20 @@ def prepare_tests() -> None:
 def test(*arguments: str) -> None:
     """Run the tests, without those marked slow or soak."""
     prepare_tests()
-    become(PYTHON, "-m", "pytest", *PARALLEL, *arguments)
+    become(PYTHON, "-m", "pytest", *PARALLEL, *QUICK, *arguments)
 
 
 def test_all(*arguments: str) -> None:
     """Run all tests but those marked soak."""
     prepare_tests()
-    become(PYTHON, "-m", "pytest", *PARALLEL, *ALL, *arguments)
+    become(PYTHON, "-m", "pytest", *PARALLEL, *arguments)
 
 
 def coverage(*arguments: str) -> None:
     """Run the tests of wire, server, tls and framework; fail if they leave out a line or branch of certain files."""
     prepare_tests()
     subprocess.check_call([PYTHON, "-m", "coverage", "erase"])
-    tests = ["run", "-m", "pytest", *PARALLEL, *ALL, *arguments, *COVERING]
+    tests = ["run", "-m", "pytest", *PARALLEL, *arguments, *COVERING]
     for line in (tests, ["combine", "--quiet"], ["report", "--fail-under=100", f"--include={','.join(WHOLE)}"]):
         status = subprocess.call([PYTHON, "-m", "coverage", *line])
         if status:

@@ -273,6 +273,22 @@ COMMANDS = (
         examples=("microwsgi stop", "microwsgi stop 8000 --force"),
     ),
     Command(
+        "restart",
+        "microwsgi.commands.control:restart_command",
+        "Stop a server that runs in the background, and start it again in the same way.",
+        words="[ADDRESS] [options]",
+        about=(
+            "ADDRESS is 127.0.0.1:8000, or its port; it may be left out where only one runs.",
+            "The exit code is that of microwsgi serve; 7: nothing runs. New code needs no restart: microwsgi reload.",
+        ),
+        options=(
+            Option("Stop", "force", False, switch, "", "wait for no request, and kill it if need be"),
+            Option("Stop", "wait", 30.0, seconds, "SECONDS", "for it to end"),
+            BY_NAME["pid_file"],
+        ),
+        examples=("microwsgi restart", "microwsgi restart 8000"),
+    ),
+    Command(
         "reload",
         "microwsgi.commands.control:reload_command",
         "Have a server in the background serve the code of now: no request is refused or cut.",

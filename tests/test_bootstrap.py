@@ -214,8 +214,8 @@ def test_an_old_python_can_read_the_file() -> None:
     [
         (["serve", "--port", "0"], ["bin/microwsgi", "serve", "apps.echo:app", "--port", "0"]),
         (["serve", "hello:app", "--port", "0"], ["bin/microwsgi", "serve", "hello:app", "--port", "0"]),
-        (["test", "-k", "a or b"], ["python", "-m", "pytest", *dev.PARALLEL, "-k", "a or b"]),
-        (["test-all", "-x"], ["python", "-m", "pytest", *dev.PARALLEL, "-m", "not soak", "-x"]),
+        (["test", "-k", "a or b"], ["python", "-m", "pytest", *dev.PARALLEL, *dev.QUICK, "-k", "a or b"]),
+        (["test-all", "-x"], ["python", "-m", "pytest", *dev.PARALLEL, "-x"]),
         (["soak"], ["python", "-m", "pytest", "-m", "soak"]),
         (["bench", "stack"], ["python", "-m", "benchmarks", "stack"]),
     ],

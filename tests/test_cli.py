@@ -19,13 +19,13 @@ from textwrap import dedent
 
 import pytest
 
-from microwsgi import __version__, serving
+from microwsgi import __version__, assembly, serving
 from microwsgi.cli import COMMANDS, DEMO, main
+from microwsgi.console import colored, counted, duration
 from microwsgi.diagnosis import WITH_APP
 from microwsgi.errors import UsageError
 from microwsgi.loader import load
 from microwsgi.options import OPTIONS
-from microwsgi.serving import colored, counted, duration
 from tests.running import Running, environment, microwsgi
 
 Command = Callable[..., Running]
@@ -425,7 +425,7 @@ def test_serve_works_in_a_thread_where_no_signal_can_be_listened_to(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     servers = []
-    made = serving.make
+    made = assembly.make
 
     def make(*arguments: object) -> object:
         servers.append(made(*arguments))  # type: ignore[arg-type]

@@ -15,14 +15,17 @@ PACKAGE = Path(__file__).parent.parent / "microwsgi"
 EDGE = {
     "microwsgi",
     "__main__",
+    "assembly",
     "cli",
     "commands",
     "config",
+    "console",
     "debugger",
     "diagnosis",
     "events",
     "imports",
     "loader",
+    "operating",
     "prompt",
     "pytest_plugin",
     "service",
@@ -39,8 +42,9 @@ BELOW = {
     "wire": {"errors", "options"},
     "server": {"errors", "later", "options", "source", "wire"},
     "tls": {"errors", "options", "wire", "server"},
-    "prefork": {"errors", "options", "server"},
-    "daemon": {"errors", "options"},
+    "process": set[str](),
+    "prefork": {"errors", "options", "process", "server"},
+    "daemon": {"errors", "options", "process"},
     "framework": {"errors", "source"},
     "devtools": {"errors", "framework", "source"},
 }
@@ -73,7 +77,7 @@ PYTEST = {"microwsgi.pytest_plugin"}
 """Modules that pytest itself imports, and nobody else."""
 SLOW = {"dataclasses", "inspect", "logging", "typing"}
 """Modules of the standard library that `microwsgi serve` is to start without, 3 to 20 ms each."""
-QUICK = {"errors", "options", "wire", "server", "tls", "prefork", "daemon", *EDGE} - {"commands"}
+QUICK = {"errors", "options", "wire", "server", "tls", "process", "prefork", "daemon", *EDGE} - {"commands"}
 OUTSIDE = {"asyncio", "http", "select", "selectors", "socket", "socketserver", "ssl", "subprocess", "threading"}
 """What wire/ has nothing to do with: bytes go in, and values come out."""
 

@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 from wsgiref.validate import WSGIWarning
 
 from microwsgi.commands.stack import LIMIT, ours, running, say
+from microwsgi.console import counted
 from microwsgi.devtools.lint import FAULT, NOTE, Finding, Lint
 from microwsgi.devtools.tracer import Tracer
 from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import BY_NAME, Options
-from microwsgi.serving import counted
 from microwsgi.source import source_location
 
 WIDTH = 80

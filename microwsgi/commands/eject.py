@@ -14,10 +14,10 @@ from string import Template
 from types import ModuleType
 from typing import Any
 
+from microwsgi.console import say
 from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import BY_NAME, Options
-from microwsgi.serving import say
 
 
 def eject_command(words: list[str], given: dict[str, Any]) -> int:

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote
 from wsgiref.simple_server import make_server
 
+from microwsgi.console import colored, is_terminal
 from microwsgi.devtools import render
 from microwsgi.devtools.stack import Frame
 from microwsgi.devtools.tracer import Tracer
@@ -29,7 +30,6 @@ from microwsgi.loader import load_named
 from microwsgi.options import BY_NAME, Options
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.server import WSGIServer
-from microwsgi.serving import colored, is_terminal
 
 LIMIT = 10.0
 """Seconds within which the application must respond."""

@@ -13,10 +13,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from microwsgi.devtools.errorpage import as_curl
-from microwsgi.server.hosts import is_local
+from microwsgi.devtools.errorpage import ErrorPage, as_curl
 from tests.programs import need
 from tests.running import Running
+from tests.server.exchange import Listener
+from tests.server.exchange import Running as Server
 
 PROGRAM = """
 from microwsgi import App
@@ -223,18 +224,22 @@ def test_another_name_is_refused_before_that(folder: Path, command: Callable[...
     assert "KeyError" not in text
 
 
-def test_only_this_machine_by_one_of_its_names_is_shown_it() -> None:
-    """A server for all addresses has no list of hosts that refuses others before."""
-    rows = [
-        ("192.0.2.1", "localhost", False),
-        ("127.0.0.1", "localhost", True),
-        ("::1", "[::1]:80", True),
-        ("::ffff:127.0.0.1", "127.0.0.1", True),
-        ("127.0.0.1", "evil.example", False),
-        ("", "evil.example", True),  # a Unix socket: no browser connects there
-    ]
-    found = [(address, host, is_local(address, {"HTTP_HOST": host}, None)) for address, host, _ in rows]
-    assert found == rows
+def test_another_machine_and_another_name_are_told_a_number() -> None:
+    def application(environ: object, start_response: object) -> list[bytes]:
+        raise ValueError("the bug")
+
+    for address, host, shown in (
+        ("192.0.2.1", b"localhost", False),
+        ("127.0.0.1", b"localhost", True),
+        ("::1", b"[::1]:80", True),
+        ("::ffff:127.0.0.1", b"127.0.0.1", True),
+        ("127.0.0.1", b"evil.example", False),  # a server for all addresses has no list of hosts that refuses it
+        ("", b"evil.example", True),  # a Unix socket: no browser comes there
+    ):
+        arguments = {"error_page": ErrorPage(), "sockets": [Listener(client=(address, 1))]}
+        with Server(application, arguments=arguments) as server:
+            (response,) = server.send(b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host)
+        assert (b"the bug" in response.body) == shown
 
 
 def test_the_command_asks_for_the_same_without_secrets() -> None:

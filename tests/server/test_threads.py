@@ -589,7 +589,11 @@ def test_no_thread_is_left_over() -> None:
 
 def test_requests_and_limits_work_with_every_poller_of_the_standard_library() -> None:
     """Where the system has neither epoll nor the resource usage of a thread, and with select()."""
-    kinds = {selectors.DefaultSelector, selectors.SelectSelector, getattr(selectors, "PollSelector", selectors.SelectSelector)}
+    kinds = {
+        selectors.DefaultSelector,
+        selectors.SelectSelector,
+        getattr(selectors, "PollSelector", selectors.SelectSelector),
+    }
     for kind in kinds:
         barrier = threading.Barrier(8)
 

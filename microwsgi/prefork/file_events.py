@@ -103,7 +103,10 @@ class Inotify:
         forget: Callable[[str], object],
         names: Collection[str] = ("*.py",),
         tell: Callable[[str], object] = bool,
+        links: Collection[str] = (),
     ) -> None:
+        self.links = links  # symbolic links that lead to files that matter
+        self.overflowed = False
         self.known = known  # the files that matter
         self.listed = listed  # their folders
         self.forget = forget  # called with a folder that is not there any more
@@ -135,14 +138,20 @@ class Inotify:
     def add(self, folder: str) -> bool:
         """Have a folder watched; False if that can't be."""
         watched = self.add_watch(folder, CLOSE_WRITE | ATTRIB | NAMES | DELETE_SELF | MOVE_SELF | ONLYDIR)
-        if not watched and ctypes.get_errno() == errno.ENOSPC and self.polling is None:
+        if not watched and ctypes.get_errno() == errno.ENOSPC:
+            self.start_polling()
+        return watched or self.polling is not None
+
+    def start_polling(self) -> None:
+        """The system watches no more folders and files: look at all of them, too."""
+        if self.polling is None:
             self.polling = Polling(self.known, self.listed)
             self.tell("as many folders and files as fs.inotify.max_user_watches are watched")
-        return watched or self.polling is not None
 
     def add_file(self, path: str) -> None:
         """Be told when somebody writes to a file; for a whole folder that would be each line of a log in it."""
-        self.add_watch(path, MODIFY | CLOSE_WRITE)
+        if not self.add_watch(path, MODIFY | CLOSE_WRITE) and ctypes.get_errno() == errno.ENOSPC:
+            self.start_polling()
 
     def add_watch(self, path: str, mask: int) -> bool:
         """Have something watched."""
@@ -197,6 +206,9 @@ class Inotify:
         """One event: what it may mean."""
         places = self.places.get(number, set())
         if mask & OVERFLOW:
+            if not self.overflowed:
+                self.overflowed = True
+                self.tell("more changed at once than fs.inotify.max_queued_events; all files were looked at this time")
             self.files |= set(self.known)
             self.folders |= set(self.listed)
             self.writing.clear()
@@ -222,7 +234,7 @@ class Inotify:
             return
         self.writing -= paths
         self.files |= paths
-        for link in paths & set(self.listed) if mask & NAMES else ():
+        for link in paths & {*self.listed, *self.links} if mask & NAMES else ():
             self.forget(link)  # a folder's name leads to another one, or nowhere
             self.files |= set(self.known)
         name = os.path.basename(next(iter(paths), ""))
