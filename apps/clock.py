@@ -1,6 +1,6 @@
-"""The server's clock, live: an event each second, for any number of people, and a thread for none of them.
+"""The server's clock: an event each second for any number of clients, without a thread for each.
 
-`microwsgi serve apps.clock:app`, and then a browser, or `curl -N localhost:8000/ticks`.
+`microwsgi serve apps.clock:app`, then a browser, or `curl -N localhost:8000/ticks`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ app = App()
 
 
 def reading() -> dict[str, str | float]:
-    """The time, and the angle of each hand."""
+    """Return the time, and the angle of each hand."""
     now = datetime.now(UTC)
     minutes = now.minute * 6 + now.second / 10
     return {"time": f"{now:%T}", "hours": now.hour * 30 + minutes / 12, "minutes": minutes, "seconds": now.second * 6}

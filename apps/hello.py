@@ -16,11 +16,11 @@ PAGE = """<!DOCTYPE html>
 
 @app.get("/")
 def index(request: Request) -> str:
-    """A link to the other view, wherever this App is mounted."""
+    """Return a link to the other view, wherever this App is mounted."""
     return html(PAGE, content=html('<a href="{url}">Say hello</a>', url=request.url_for("hello", name="world")))
 
 
 @app.get("/hello/{name}")
 def hello(request: Request, name: str) -> str:
-    """A view returns HTML; `html` escapes the name, which comes from outside."""
+    """Return HTML. `html` escapes the name, which comes from outside."""
     return html(PAGE, content=html("<h1>Hello, {name}!</h1>", name=name))

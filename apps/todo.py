@@ -1,4 +1,4 @@
-"""A list of things to do, in SQLite: pages with forms, and the same as a JSON API.
+"""A to-do list in SQLite: pages with forms, and a JSON API.
 
 `microwsgi serve apps.todo:app`, then http://127.0.0.1:8000/ or `curl localhost:8000/api/items`. TODO_DATABASE names the file.
 """
@@ -37,7 +37,7 @@ app.before(same_site_only)
 
 @contextmanager
 def database() -> Iterator[sqlite3.Connection]:
-    """A connection for one request: SQLite's are not for several threads. What a view does is done whole or not at all."""
+    """Return a connection for one request: SQLite connections belong to a thread. A view's changes are one transaction."""
     connection = sqlite3.connect(FILE)
     connection.row_factory = sqlite3.Row
     try:
@@ -49,7 +49,7 @@ def database() -> Iterator[sqlite3.Connection]:
 
 
 def add(what: str) -> dict[str, Any]:
-    """Keep one more. Raises 400."""
+    """Add an item. Raises 400."""
     if not 0 < len(what) <= LONGEST:
         abort(400, f"What to do has 1 to {LONGEST} characters.")
     with database() as connection:
@@ -58,7 +58,7 @@ def add(what: str) -> dict[str, Any]:
 
 
 def remove(number: int) -> None:
-    """Forget one. Raises 404."""
+    """Remove an item. Raises 404."""
     with database() as connection:
         if not connection.execute("DELETE FROM items WHERE id = ?", (number,)).rowcount:
             abort(404, f"There is no item {number}.")

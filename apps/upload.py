@@ -1,6 +1,6 @@
-"""Take files, show what there is, and give them back: `microwsgi serve apps.upload:app`.
+"""Receive files, list them, and serve them: `microwsgi serve apps.upload:app`.
 
-Files go to disk while they arrive, into UPLOAD_FOLDER, and are there when they are whole. With curl:
+Files are written to UPLOAD_FOLDER while they arrive, and appear there once they are complete. With curl:
 `curl -T big.iso localhost:8000/files/` or `curl -F file=@big.iso localhost:8000/`.
 """
 
@@ -14,7 +14,7 @@ from microwsgi.framework.crosssite import same_site_only
 
 FOLDER = Path(os.environ.get("UPLOAD_FOLDER", "uploads")).resolve()
 LIMIT = 1 << 30
-"""Bytes of a file."""
+"""The limit for a file, in bytes."""
 PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Files</title>
 <link rel="icon" href="data:,">
@@ -37,7 +37,7 @@ app.static("/files", str(FOLDER), name="files")
 
 
 def place(name: str | None) -> str:
-    """Where a file of this name goes: never outside, never over another, never hidden. Raises 400 and 409."""
+    """Return the path for a new file: in the folder, not hidden, and not existing. Raises 400 and 409."""
     if not name or name.startswith(".") or Path(name).name != name or not name.isprintable():
         abort(400, f"{name!r:.100} is no name for a file.")
     if (FOLDER / name).exists():
@@ -47,7 +47,7 @@ def place(name: str | None) -> str:
 
 @app.after
 def apart(request: Request, response: Response) -> None:
-    """What somebody has sent is no page of ours: its scripts don't run, whatever it calls itself."""
+    """Forbid scripts in uploaded files, whatever type they claim."""
     if request.path_info.startswith("/files/"):
         response.headers["Content-Security-Policy"] = "sandbox"
         response.headers["X-Content-Type-Options"] = "nosniff"

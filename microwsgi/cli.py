@@ -25,7 +25,7 @@ from microwsgi.errors import UsageError
 from microwsgi.options import BY_NAME, OPTIONS, Option, count, from_environment, merged, seconds, switch, unknown
 
 LEFT = 22
-"""Columns of the help's left side."""
+"""The width of the left column of the help."""
 RIGHT = 68
 """The column where the defaults begin."""
 HINT = re.compile(r"^( +(?:Try:  )?microwsgi) serve(?= )", re.MULTILINE)
@@ -33,10 +33,10 @@ HINT = re.compile(r"^( +(?:Try:  )?microwsgi) serve(?= )", re.MULTILINE)
 
 
 class Parser(ArgumentParser):
-    """argparse with errors that are raised."""
+    """An ArgumentParser whose errors are raised."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        """Raises UsageError, where argparse would print its usage and end the process."""
+        """Raise UsageError, where argparse would print its usage and exit."""
         raise UsageError(f"{message.replace('argument ', '', 1)}.\n  Try:  {self.prog} --help")
 
 
@@ -70,7 +70,7 @@ class Command:
         self.examples = examples
 
     def run(self, arguments: Sequence[str]) -> int:
-        """Do it, or show the help. Raises UsageError."""
+        """Run the command, or print its help. Raises UsageError."""
         words, typed = self.parse(arguments)
         if typed.pop("help", False):
             print(self.help())  # noqa: T201 - what was asked for
@@ -104,7 +104,7 @@ class Command:
             del typed["bind"]
 
     def load(self) -> Callable[[list[str], dict[str, object]], int]:
-        """The function. Here the collector that `main` has stopped goes on, and leaves alone what there is by now."""
+        """Import the function. Enable garbage collection, which `main` has disabled, of new objects only."""
         module, _, name = self.function.partition(":")
         function: Callable[[list[str], dict[str, object]], int] = getattr(import_module(module), name)
         if not gc.isenabled():
@@ -113,7 +113,7 @@ class Command:
         return function
 
     def parse(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, object]]:
-        """The words, and the options as they were typed. Raises UsageError."""
+        """Parse the positional arguments and the options. Raises UsageError."""
         parser = Parser(prog=f"microwsgi {self.name}", add_help=False, allow_abbrev=False, argument_default=SUPPRESS)
         parser.add_argument("words", nargs="*")
         parser.add_argument("-h", "--help", action="store_true")
@@ -121,7 +121,7 @@ class Command:
         for option in self.options:
             flags = [option.short, option.flag] if option.short else [option.flag]
             if not option.short and option.flag not in words and f"--no-{option.flag[2:]}" not in words:
-                continue  # argparse takes 3 ms for all of them
+                continue  # adding all of them takes argparse 3 ms
             if option.convert is switch:
                 parser.add_argument(*flags, dest=option.name, action="store_const", const=True)
                 parser.add_argument("--no-" + option.flag[2:], dest=option.name, action="store_const", const=False)
@@ -137,12 +137,12 @@ class Command:
 
     @property
     def flags(self) -> list[str]:
-        """All that begin with two dashes."""
+        """All long options."""
         switches = [option for option in self.options if option.convert is switch]
         return ["--help", *(option.flag for option in self.options), *(f"--no-{each.flag[2:]}" for each in switches)]
 
     def help(self) -> str:
-        """A line for each option, with its default and its variable."""
+        """Return the help: a line for each option, with its default and its variable."""
         lines = [f"Usage: microwsgi {self.name} {self.words}".rstrip(), self.summary, *self.about]
         group = ""
         for option in self.options:
@@ -158,7 +158,7 @@ class Command:
 
 
 DEMO = "wsgiref.simple_server:demo_app"
-"""The application of the examples: every Python has it, in every folder."""
+"""The application of the examples: every Python has it."""
 SHOW_CONFIG = Option("Help", "show_config", False, switch, "", "print what holds, and where it is from")
 
 COMMANDS = (
@@ -326,11 +326,11 @@ COMMANDS = (
         examples=(f"microwsgi unit {DEMO} --workers 2", f"microwsgi unit {DEMO} -b 0.0.0.0:80 --socket"),
     ),
 )
-"""What `microwsgi` can do."""
+"""The commands."""
 
 
 def overview() -> str:
-    """The help of `microwsgi` itself."""
+    """Return the help of `microwsgi` itself."""
     lines = ["Usage: microwsgi COMMAND ...", "A development server for WSGI applications.", "Commands:"]
     lines += [f"  {command.name:<10}{command.summary}" for command in COMMANDS]
     lines += ["microwsgi COMMAND --help tells more; microwsgi --version tells the version.", "Examples:"]
@@ -338,10 +338,10 @@ def overview() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command, and answer the exit code."""
-    if arguments is None:  # it is the whole process
+    """Run a command, and return the exit code."""
+    if arguments is None:  # this is the whole process
         arguments = sys.argv[1:]
-        gc.disable()  # what is imported stays: to look for garbage in it, again and again, takes 3 ms
+        gc.disable()  # imported modules stay: collecting garbage among them takes 3 ms
     try:
         code = dispatch(arguments)
         if sys.stdout is not None:
@@ -352,14 +352,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             text = HINT.sub(rf"\1 {arguments[0]}", text)
         print(f"microwsgi: {text}", file=sys.stderr)  # noqa: T201 - the error
         return error.exit_code
-    except BrokenPipeError:  # `microwsgi --help | head -1`; the interpreter would complain when it flushes at the end
+    except (
+        BrokenPipeError
+    ):  # `microwsgi --help | head -1`: the interpreter would print an error when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
 
 
 def dispatch(arguments: Sequence[str]) -> int:
-    """Find the command, and run it. Raises UsageError."""
+    """Find the command and run it. Raises UsageError."""
     first = arguments[0] if arguments else ""
     if first == "help" and arguments[1:]:
         arguments = [arguments[1], "--help"]
@@ -372,12 +374,12 @@ def dispatch(arguments: Sequence[str]) -> int:
         return 0
     command = next((each for each in COMMANDS if each.name == first), None)
     if command is None:
-        raise UsageError(what_command(first, arguments[1:]))
+        raise UsageError(unknown_command(first, arguments[1:]))
     return command.run(arguments[1:])
 
 
-def what_command(first: str, others: Sequence[str]) -> str:
-    """What to say of a command that there isn't."""
+def unknown_command(first: str, others: Sequence[str]) -> str:
+    """Return the message for an unknown command."""
     if first in {"-v", "version"}:
         return f"there is no command {first}.\n  Try:  microwsgi --version"
     if ":" in first or "." in first or first.startswith("-"):

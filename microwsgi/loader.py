@@ -25,26 +25,26 @@ from microwsgi.config import read_table
 from microwsgi.diagnosis import (
     as_module,
     as_typed,
-    defined,
     definitions,
-    described,
-    failure,
+    describe_import_error,
+    describe_missing_attribute,
+    format_failure,
     library,
-    no_attribute,
+    public_callables,
+    short_repr,
     suggest_file,
-    why_not_imported,
 )
 from microwsgi.errors import LoadError, UsageError
 from microwsgi.source import code_of, relative
 
 FILES = ("app.py", "wsgi.py", "main.py")
-"""Where the application is looked for when nothing says where."""
+"""The files that are tried if none is named."""
 NAMES = ("app", "application")
 """The attributes that are tried if none is named."""
 FACTORIES = {"app_factory", "build_app", "create_app", "create_application", "factory", "get_app", "make_app"}
 """Names of functions that are factories, even if they could be called with two arguments."""
 SLOW = 2.0
-"""Seconds after which a person is told which line the import is at."""
+"""Seconds after which the line that the import is at is printed."""
 VARARGS, COROUTINE = 0x04, 0x80
 """Flags of code objects; `inspect`, which names them, takes 10 ms to import."""
 
@@ -145,43 +145,43 @@ def locate(spec: str, folder: str) -> tuple[str, str, str]:
 
 
 def configured(config: str, folder: str) -> tuple[str, str]:
-    """The application that the configuration names, and the file that does; empty texts if none does."""
+    """Return the application that the configuration names, and the name of the file; "" if it names none."""
     try:
         table, file = read_table(config, folder)
     except UsageError as error:
         raise LoadError(str(error)) from error
     app = table.get("app", "")
     if not isinstance(app, str):
-        raise LoadError(f'app in {file} is not possible: give a text, like app = "module:attribute".')
+        raise LoadError(f'Invalid app in {file}: expected a text, like app = "module:attribute".')
     return app, file
 
 
 def importable(folder: str) -> None:
-    """Have modules of a folder found, before any others."""
+    """Put a folder first on sys.path."""
     if sys.path[:1] != [folder]:
         sys.path.insert(0, folder)
 
 
 def same_file(file: str, module: ModuleType) -> bool:
-    """Whether a module was imported from a file, and not from another of its name."""
+    """Return whether a module was imported from a file, and not from another one of its name."""
     origin = getattr(module, "__file__", None)
     return origin is not None and os.path.realpath(origin) == os.path.realpath(file)
 
 
 def import_user(name: str, attribute: str, folder: str) -> ModuleType:
-    """A module of the user's. Raises LoadError, whatever goes wrong in it."""
+    """Import the user's module. Raises LoadError for any exception in it."""
     try:
         with slow_import_told(name):
             return import_module(name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise LoadError(why_not_imported(error, name, attribute, folder)) from error
+        raise LoadError(describe_import_error(error, name, attribute, folder)) from error
 
 
 @contextmanager
 def slow_import_told(name: str) -> Iterator[None]:
-    """Tell where an import is that takes longer than SLOW: a server that starts at module level never returns."""
+    """Print the line of an import that takes longer than SLOW: a server that starts at module level never returns."""
     thread = threading.get_ident()
     timer = threading.Timer(SLOW, lambda: tell_slow_import(name, sys._current_frames().get(thread)))  # noqa: SLF001 - documented
     timer.daemon = True
@@ -213,7 +213,7 @@ def tell_slow_import(name: str, frame: FrameType | None) -> None:
 def resolve(module: ModuleType, attribute: str) -> object:
     """Return an attribute, through dots, or what calling it returns if it has parentheses. Raises LoadError."""
     if not attribute:
-        names = defined(module)
+        names = public_callables(module)
         raise LoadError(
             f"'{module.__name__}' has neither 'app' nor 'application'.{definitions(module)}"
             f"\n  Try:  microwsgi serve {module.__name__}:{names[0] if len(names) == 1 else 'NAME'}"
@@ -223,7 +223,7 @@ def resolve(module: ModuleType, attribute: str) -> object:
     done = module.__name__ + ":"
     for part in path.split("."):
         if not hasattr(value, part):
-            raise LoadError(no_attribute(module, value, part, done, attribute, NAMES))
+            raise LoadError(describe_missing_attribute(module, value, part, done, attribute, NAMES))
         value = getattr(value, part)
         done += part + "."
     return run_factory(value, f"{module.__name__}:{path}", attribute) if call else value
@@ -246,14 +246,14 @@ def literal_arguments(call: str) -> tuple[list[object], dict[str, object]]:
 def run_factory(factory: object, name: str, call: str) -> object:
     """Return what a factory returns."""
     if not callable(factory):
-        raise LoadError(f"{name} is {described(factory)}, which can't be called.")
+        raise LoadError(f"{name} is {short_repr(factory)}, which can't be called.")
     arguments, keywords = ([], {}) if call.endswith("()") else literal_arguments(call)
     try:
         return factory(*arguments, **keywords)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        text = failure(error, f"{name.partition(':')[0]}:{call} failed:")
+        text = format_failure(error, f"{name.partition(':')[0]}:{call} failed:")
         not_entered = error.__traceback__ is not None and error.__traceback__.tb_next is None
         if isinstance(error, TypeError) and not_entered and not arguments and not keywords:
             code = code_of(factory)
@@ -265,16 +265,16 @@ def run_factory(factory: object, name: str, call: str) -> object:
 
 
 def check(application: object, name: str) -> None:
-    """Raises LoadError for what can't be a WSGI application, nor a handler class of http.server."""
+    """Raise LoadError for an object that is neither a WSGI application nor a handler class of http.server."""
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
         return
     if not callable(application):
         raise LoadError(
-            f"{name} is {described(application)}, not a WSGI app."
+            f"{name} is {short_repr(application)}, not a WSGI app."
             "\n  A WSGI app is a callable: def app(environ, start_response): ..."
         )
     called = application if isinstance(application, (FunctionType, MethodType, type)) else type(application).__call__
-    code = getattr(called, "__code__", None)  # of anything but Python's own functions there is nothing to tell
+    code = getattr(called, "__code__", None)  # only Python functions can be inspected
     if code is not None and code.co_flags & COROUTINE:
         raise LoadError(f"{name} is an ASGI app (async); microwsgi serves WSGI apps.\n  Try:  uvicorn {name}")
     if isinstance(application, (FunctionType, MethodType)):
@@ -282,7 +282,7 @@ def check(application: object, name: str) -> None:
 
 
 def check_arguments(function: FunctionType | MethodType, name: str) -> None:
-    """Raises LoadError for a function that can't take environ and start_response."""
+    """Raise LoadError for a function that can't be called with environ and start_response."""
     code = function.__code__
     most = code.co_argcount - isinstance(function, MethodType)
     least = most - len(function.__defaults__ or ())

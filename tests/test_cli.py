@@ -172,14 +172,14 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
         (
             "serve --host 127.0.0.1:5000",
             (
-                "--host 127.0.0.1:5000 is not possible: give a host without a port: "
+                "Invalid --host 127.0.0.1:5000: expected a host without a port: "
                 "--host 127.0.0.1 --port 5000, or --bind 127.0.0.1:5000."
             ),
         ),
         (
             "serve --host [::1]:5000",
             (
-                "--host [::1]:5000 is not possible: give a host without a port: "
+                "Invalid --host [::1]:5000: expected a host without a port: "
                 "--host [::1] --port 5000, or --bind [::1]:5000."
             ),
         ),
@@ -191,7 +191,7 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
                 "        microwsgi dev --host 0.0.0.0     (every interface)"
             ),
         ),
-        ("serve --threads 0", "--threads 0 is not possible: give a whole number from 1 on."),
+        ("serve --threads 0", "Invalid --threads 0: expected a whole number from 1 on."),
         ("serve -b a:1 -p 1", "--bind has host and port in it: leave out --host and --port, or --bind."),
         (
             "serve hello --access-log /nowhere/log -p 0",
@@ -261,7 +261,7 @@ def test_the_hint_of_a_load_error_repeats_what_was_typed(command: Command, folde
 
 def test_the_help_of_dev_has_its_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     main(["dev", "--help"])
-    found = re.findall(r"  --(reload|debug|slow) .*  (\S+) +MICROWSGI", capsys.readouterr().out)
+    found = re.findall(r"  --(reload|debug|slow) .* (\S+) +MICROWSGI", capsys.readouterr().out)
     assert found == [("reload", "on"), ("debug", "on"), ("slow", "5")]
 
 

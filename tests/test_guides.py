@@ -64,7 +64,7 @@ def test_framework_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)
     client = Client(application("framework.md", 4))
     client.get("/search?q=a&exact=yes").expect(json=["a", 10, True])
-    assert "limit in the query is 'x': no int." in client.get("/search?q=a&limit=x").expect(400).text
+    assert "limit in the query is 'x', which is not a valid int." in client.get("/search?q=a&limit=x").expect(400).text
     client.post("/form", form={"age": "7", "photo": ("a.png", b"12345")}).expect(json={"age": 7, "photo": 5})
     client.post("/api", json={"tags": ["a"]}).expect(json=[["a"], "00000000-0000-0000-0000-000000000000"])
     client.put("/big/a", body=b"12345").expect(201, text="5 bytes")

@@ -61,10 +61,10 @@ news.onerror = () => { news.close(); %s };"""
 AGAIN = "location.reload()"
 SAVED = 'document.getElementById("saved").hidden = false'
 SOON = f"setTimeout(() => {AGAIN}, 1000)"
-TELL = (
+RELOAD_NOTICE = (
     '<p id="saved" class="said" hidden>Other code serves by now. What you sent is not sent again by itself: reload.</p>'
 )
-UNLOADED = "The application can't be loaded"
+LOAD_ERROR = "The application can't be loaded"
 BEGINNING = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
 HINT = "To inspect the state where it failed, write breakpoint() there: the debugger's prompt opens in the server's terminal."
 ENDING = '<p class="quiet">{} Only this machine can see this page.</p>'
@@ -107,19 +107,19 @@ class ErrorPage:
         code = code_of(self.application) if isinstance(error, ApplicationError) else None
         if code is not None and file_owner(code.co_filename) == YOURS:
             info.frames.append(definition(code))  # it has returned: no frame of it is on the traceback
-        kind = wanted(environ)
+        kind = preferred_type(environ)
         if kind == PLAIN:
-            return answer(kind, as_text(info, number))
+            return make_answer(kind, as_text(info, number))
         if kind != HTML:
-            return answer(kind, json.dumps(as_problem(info, number)))
+            return make_answer(kind, json.dumps(as_problem(info, number)))
         asked = f"{environ.get('REQUEST_METHOD')} {environ.get('REQUEST_URI', '')}"
         parts = [
             f'<h1>{escape(info.kind)}</h1><p class="quiet">{escape(asked)}, {number} in the log</p>',
-            TELL,
-            self.told(info),
+            RELOAD_NOTICE,
+            self.exception_html(info),
             "<h2>The request</h2>",
             f"<details><summary>As a curl command</summary><pre>{escape(as_curl(environ))}</pre></details>",
-            *(f"<h3>{origin}</h3>{table(values)}" for origin, values in request_of(environ)),
+            *(f"<h3>{origin}</h3>{table_html(values)}" for origin, values in environ_by_origin(environ)),
             f"<h2>From the socket to here: {escape(render.summary(full_stack(error)))}</h2>",
             render.html(full_stack(error)),
             "<h2>As text</h2>",
@@ -130,21 +130,23 @@ class ErrorPage:
 
     def at_start(self, error: BaseException, text: str, environ: Environ) -> Answer:
         """Describe an application that can't be loaded; `text` is the message of the terminal. The page reloads by itself."""
-        kind = wanted(environ)
+        kind = preferred_type(environ)
         if kind == PLAIN:
-            headers, body = answer(kind, f"{text}\n\nThis page reloads by itself when a file is saved that fixes it.\n")
+            headers, body = make_answer(
+                kind, f"{text}\n\nThis page reloads by itself when a file is saved that fixes it.\n"
+            )
             return [*headers, ("Refresh", "1")], body
         if kind != HTML:
-            return answer(kind, json.dumps({"title": UNLOADED, "status": 500, "detail": text}))
+            return make_answer(kind, json.dumps({"title": LOAD_ERROR, "status": 500, "detail": text}))
         yours = [each for each in exception_info(error).frames if each.frame.owner == YOURS]
         parts = [
             '<noscript><meta http-equiv="refresh" content="1"></noscript>',
-            f'<h1>{UNLOADED}</h1><p class="quiet">This page reloads by itself when a file is saved that fixes it.</p>',
+            f'<h1>{LOAD_ERROR}</h1><p class="quiet">This page reloads by itself when a file is saved that fixes it.</p>',
             f"<pre>{escape(text)}</pre>",
-            *(self.frame(each, opened=each is yours[-1]) for each in reversed(yours)),
+            *(self.frame_html(each, opened=each is yours[-1]) for each in reversed(yours)),
             ENDING.format(""),
         ]
-        return self.page(UNLOADED, parts, self.script(AGAIN, lost=SOON))
+        return self.page(LOAD_ERROR, parts, self.script(AGAIN, lost=SOON))
 
     def script(self, lit: str, *, lost: str = "") -> tuple[str, int]:
         """Return the script that runs `lit` when new code serves, or `lost` if it can't connect, and the port to connect to."""
@@ -165,49 +167,49 @@ class ErrorPage:
             policy += f"; script-src 'sha256-{digest}'; connect-src http://127.0.0.1:{port}"
             parts = [*parts, f"<script>{code}</script>"]
         head = f"{BEGINNING}<title>{escape(title)}</title><style>{STYLE}{render.STYLE}</style>"
-        headers, body = answer(HTML, "\n".join([head, *parts, "</html>\n"]))
+        headers, body = make_answer(HTML, "\n".join([head, *parts, "</html>\n"]))
         return [*headers, ("Content-Security-Policy", policy)], body
 
-    def told(self, info: ExceptionInfo) -> str:
+    def exception_html(self, info: ExceptionInfo) -> str:
         """Return an exception as HTML, followed by its causes."""
         main = main_frame(info)
         parts = [f'<p class="said">{escape(info.text)}</p>']
         if main is not None:
-            parts.append(self.frame(main, opened=True))
+            parts.append(self.frame_html(main, opened=True))
         # The innermost frame of the user's code comes first: what it called, mostly a library, follows in a group.
         for owned, group in groupby(reversed(info.frames), key=lambda each: each.frame.owner == YOURS):
             frames = [each for each in group if each is not main]
             notes = [f'<p class="quiet">... {escape(each.note)}</p>' if each.note else "" for each in frames]
-            drawn = [self.frame(each, opened=False) + note for each, note in zip(frames, notes, strict=True)]
+            drawn = [self.frame_html(each, opened=False) + note for each, note in zip(frames, notes, strict=True)]
             if owned or not frames:
                 parts += drawn
             else:
                 title = f"{counted_frames(frames)}"
                 parts.append(f'<details class="others"><summary>{escape(title)}</summary>{"".join(drawn)}</details>')
         for member in info.members:
-            parts.append(f'<div class="group">{self.told(member)}</div>')
+            parts.append(f'<div class="group">{self.exception_html(member)}</div>')
         for before, how in info.before:
-            parts.append(f"<h2>{how} it: {escape(before.kind)}</h2>{self.told(before)}")
+            parts.append(f"<h2>{how} it: {escape(before.kind)}</h2>{self.exception_html(before)}")
         return "\n".join(parts)
 
-    def frame(self, frame: FrameInfo, *, opened: bool) -> str:
+    def frame_html(self, frame: FrameInfo, *, opened: bool) -> str:
         """Return a frame as HTML, with its source and its local values."""
         where = escape(render.location(frame.frame))
         if self.editor and not frame.frame.file.startswith("<"):
             link = self.editor.format(file=quote(frame.frame.file), line=frame.frame.line)
             where = f'<a href="{escape(link)}">{where}</a>'
         source = "".join(
-            f'<div class="{"here" if line.number == frame.frame.line else ""}"><i>{line.number}</i>{marked(line)}</div>'
+            f'<div class="{"here" if line.number == frame.frame.line else ""}"><i>{line.number}</i>{line_html(line)}</div>'
             for line in frame.lines
         )
         return (
             f"<details{' open' if opened else ''}><summary><b>{escape(render.name(frame.frame))}</b> "
             f'<span class="place">{where} {escape(render.owner_name(frame.frame))}</span></summary>'
-            f'<div class="source"><code>{source}</code></div>{table(frame.values)}</details>'
+            f'<div class="source"><code>{source}</code></div>{table_html(frame.values)}</details>'
         )
 
 
-def marked(line: tuple[int, str, int, int]) -> str:
+def line_html(line: tuple[int, str, int, int]) -> str:
     """Return a source line as HTML."""
     _, text, start, end = line
     if not start < end:
@@ -215,7 +217,7 @@ def marked(line: tuple[int, str, int, int]) -> str:
     return f"{escape(text[:start])}<mark>{escape(text[start:end])}</mark>{escape(text[end:])}"
 
 
-def table(values: Mapping[str, str]) -> str:
+def table_html(values: Mapping[str, str]) -> str:
     """Return names and values as HTML."""
     return f"<table>{''.join(f'<tr><td>{escape(name)}<td>{escape(text)}' for name, text in values.items())}</table>"
 
@@ -223,13 +225,13 @@ def table(values: Mapping[str, str]) -> str:
 # --- What is asked for, and what is answered ------------------------------------------------------------------------------
 
 
-def wanted(environ: Environ) -> str:
+def preferred_type(environ: Environ) -> str:
     """Return the media type that the client prefers (RFC 9110 12.5.1); text if it has no preference."""
     accept = create_accept_header(str(environ.get("HTTP_ACCEPT", "*/*")))
     return next((offer for offer, _ in accept.acceptable_offers([PLAIN, HTML, PROBLEM, JSON])), PLAIN)
 
 
-def answer(kind: str, text: str) -> Answer:
+def make_answer(kind: str, text: str) -> Answer:
     """Return a response that must not be cached."""
     kind = PROBLEM if kind == JSON else f"{kind}; charset=utf-8" if kind in {PLAIN, HTML} else kind
     headers = [
@@ -290,7 +292,7 @@ def as_problem(info: ExceptionInfo, number: str) -> dict[str, object]:
     return {"title": info.kind, "status": 500, "detail": info.text, "number": number, "frames": where}
 
 
-def request_of(environ: Environ) -> Iterator[tuple[str, dict[str, str]]]:
+def environ_by_origin(environ: Environ) -> Iterator[tuple[str, dict[str, str]]]:
     """Return the environ by the origin of its keys, without secrets."""
     left = dict(environ)
     for origin, begins in ORIGINS:

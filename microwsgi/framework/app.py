@@ -6,7 +6,7 @@
     find            find the route                                    microwsgi.framework.routing
     view            call the view with a Request and path parameters  microwsgi.framework.request
     response_of     convert the return value to a Response            microwsgi.framework.views
-    failed          convert an exception to a Response                microwsgi.framework.problems
+    handle_exception  convert an exception to a Response                microwsgi.framework.problems
     after hooks     called with the response of anything but a mounted application; may replace it
 """
 
@@ -32,11 +32,11 @@ from webob.exc import (
 )
 
 from microwsgi.errors import ClientError, Disconnected, RouteError
-from microwsgi.framework.problems import answer
+from microwsgi.framework.problems import error_response
 from microwsgi.framework.request import Request
 from microwsgi.framework.routing import ANY, BELOW, CONVERTERS, PCHAR, Converter, Match, Pattern, Route, Router
 from microwsgi.framework.static import Folder
-from microwsgi.framework.views import check, name_of, redirect, response_of
+from microwsgi.framework.views import check_signature, name_of, redirect, response_of
 from microwsgi.source import source_location
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -82,7 +82,7 @@ class App:
                 result = view(request, **values)
             response = response_of(result, view)
         except Exception as error:
-            if (handled := self.failed(error, request)) is None:
+            if (handled := self.handle_exception(error, request)) is None:
                 raise
             response = handled
         try:
@@ -90,7 +90,7 @@ class App:
                 if (result := hook(request, response)) is not None:
                     response = response_of(result, hook)
         except Exception as error:
-            if (handled := self.failed(error, request)) is None:
+            if (handled := self.handle_exception(error, request)) is None:
                 raise
             response = handled
         return response(environ, start_response)
@@ -104,8 +104,8 @@ class App:
 
         def define(view: Function) -> Function:
             parsed = Pattern(pattern, self.converters)
-            check(view, parsed)
-            self.router.add(Route(checked(methods), parsed, name or name_of(view), view, source_location(view)))
+            check_signature(view, parsed)
+            self.router.add(Route(checked_methods(methods), parsed, name or name_of(view), view, source_location(view)))
             return view
 
         return define
@@ -192,7 +192,7 @@ class App:
     @property
     def routes(self) -> list[Route]:
         """All routes in the order of their definition, including those of mounted Apps."""
-        return list(flattened(self, ""))
+        return list(all_routes(self, ""))
 
     def url_for(self, name: str, /, **values: object) -> str:
         """Return the quoted path of a route. Values without a parameter in the pattern become the query. Raises RouteError."""
@@ -214,9 +214,9 @@ class App:
         path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
         if not path.isascii():
             try:
-                path = decoded(path)
+                path = decode_path(path)
             except HTTPBadRequest:
-                found = self.router.find(decoded(path, "surrogateescape"), method, set())
+                found = self.router.find(decode_path(path, "surrogateescape"), method, set())
                 if found is None or not found.route.mounted:
                     raise
                 return found  # a mounted application gets the path as it came, and may know its encoding
@@ -234,14 +234,14 @@ class App:
         other = path.removesuffix("/") if path.endswith("/") else path + "/"
         if other and (found := self.router.find(other, method, set())) is not None:
             if not found.route.mounted:
-                raise HTTPException("", moved(environ, other))
+                raise HTTPException("", redirect_to(environ, other))
             return found  # other is "": this App is mounted, and an application mounted at its root takes all paths
         nothing = HTTPNotFound(f"There is nothing at {path[:200]}.")
         if environ.get(THROW):  # for developers
             vars(nothing)["routes"] = similar_routes(self, path)
         raise nothing
 
-    def failed(self, error: Exception, request: Request) -> Response | None:
+    def handle_exception(self, error: Exception, request: Request) -> Response | None:
         """Return the response to an exception of a view, a hook or `find`; None if it is to be raised."""
         if isinstance(error, SERVERS):
             return None
@@ -259,7 +259,7 @@ class App:
                 raise
             return answered
         if response.status_int >= SERVER_ERROR and not is_http:
-            note(error, request)
+            log_exception(error, request)
         return response
 
 
@@ -269,16 +269,16 @@ def unhandled(error: Exception, request: Request) -> Response | None:
     The server's own exceptions are raised, and all others if the caller asks for them, since it shows errors itself.
     """
     if isinstance(error, HTTPException):
-        return answer(error, request)
+        return error_response(error, request)
     if isinstance(error, SERVERS) or request.environ.get(THROW):
         return None
-    number = note(error, request)
+    number = log_exception(error, request)
     failure = HTTPInternalServerError(f"The application failed; its log has the reason under {number}.")
     vars(failure)["members"] = {"id": number}
-    return answer(failure, request)
+    return error_response(failure, request)
 
 
-def note(error: Exception, request: Request) -> str:
+def log_exception(error: Exception, request: Request) -> str:
     """Write an exception to the server's log. Return the id under which it is found there."""
     number = token_hex(4)
     path = repr(request.environ.get("PATH_INFO", ""))  # it may not be UTF-8
@@ -287,7 +287,7 @@ def note(error: Exception, request: Request) -> str:
     return number
 
 
-def checked(methods: Iterable[str]) -> tuple[str, ...]:
+def checked_methods(methods: Iterable[str]) -> tuple[str, ...]:
     """Return methods in capitals. Raises RouteError for an invalid one."""
     names = tuple(dict.fromkeys(method.upper() for method in methods)) if not isinstance(methods, str) else ()
     if not names or not all(map(TOKEN.fullmatch, names)):
@@ -295,7 +295,7 @@ def checked(methods: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def decoded(path: str, errors: str = "strict") -> str:
+def decode_path(path: str, errors: str = "strict") -> str:
     """Decode the path of an environ, in which each character is a byte (PEP 3333). Raises HTTPBadRequest."""
     try:
         return path.encode("latin-1").decode(errors=errors)
@@ -310,7 +310,7 @@ def shift_path_info(environ: WSGIEnvironment, length: int) -> None:
     environ["PATH_INFO"] = f"/{pieces[length]}" if len(pieces) > length else ""
 
 
-def moved(environ: WSGIEnvironment, path: str) -> Response:
+def redirect_to(environ: WSGIEnvironment, path: str) -> Response:
     """Return a permanent redirect to another path, with the same query, method and body (RFC 9110 15.4.9)."""
     prefix = quote(environ.get("SCRIPT_NAME", "").encode("latin-1"), safe=PCHAR + "/")
     query = f"?{environ['QUERY_STRING']}" if environ.get("QUERY_STRING") else ""
@@ -324,7 +324,7 @@ def similar_routes(app: App, path: str) -> list[tuple[str, str]]:
     return sorted(rows, key=lambda row: -SequenceMatcher(None, path, row[1]).ratio())
 
 
-def flattened(app: App, prefix: str) -> Iterator[Route]:
+def all_routes(app: App, prefix: str) -> Iterator[Route]:
     """Return the routes of an App, including those of Apps mounted in it."""
     for route in app.router.routes:
         text = prefix + route.pattern.text
@@ -332,6 +332,6 @@ def flattened(app: App, prefix: str) -> Iterator[Route]:
             yield route._replace(pattern=Pattern(text, app.converters))
         elif BELOW in route.pattern.converters.values():  # the other pattern of the pair is the prefix without a slash
             if isinstance(route.view, App):
-                yield from flattened(route.view, text.removesuffix("/{path:below}"))
+                yield from all_routes(route.view, text.removesuffix("/{path:below}"))
             else:
                 yield route._replace(pattern=Pattern(text, {"below": BELOW}))

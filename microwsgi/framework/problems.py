@@ -44,7 +44,7 @@ def link(request: Request, methods: str, pattern: str) -> str:
     return f'<a href="{escape(quote(request.script_name + pattern))}">{escape(pattern)}</a>'
 
 
-def answer(error: exc.HTTPException, request: Request) -> Response:
+def error_response(error: exc.HTTPException, request: Request) -> Response:
     """Return the response to an error in the type that the client prefers; an error with a body of its own as it is."""
     if not isinstance(error, exc.HTTPError) or error.has_body:
         return error.wsgi_response

@@ -62,11 +62,11 @@ class Request(webob.Request):
 
     def query(self, name: str, kind: Callable[[str], Any] = str, default: Any = ...) -> Any:
         """Return a value of the query. Raises HTTPBadRequest."""
-        return converted(self.GET.get(name, ...), kind, default, f"{name} in the query")
+        return convert(self.GET.get(name, ...), kind, default, f"{name} in the query")
 
     def form_value(self, name: str, kind: Callable[[str], Any] = str, default: Any = ...) -> Any:
         """Return a value of the form. Raises HTTPBadRequest."""
-        return converted(self.form.get(name, ...), kind, default, f"{name} in the form")
+        return convert(self.form.get(name, ...), kind, default, f"{name} in the form")
 
     def form_file(self, name: str, default: Any = ...) -> Any:
         """Return a file of the form as an Upload. Raises HTTPBadRequest."""
@@ -82,7 +82,7 @@ class Request(webob.Request):
         if value is None and default is None:
             return None
         if value is ... or (isinstance(value, str) and kind not in JSON_TYPES):
-            return converted(value, kind, default, what)
+            return convert(value, kind, default, what)
         if kind is float and type(value) is int:  # JSON has one type of numbers
             try:
                 return float(value)
@@ -171,7 +171,7 @@ def json_type(value: object) -> str:
     return JSON_TYPES.get(type(value), "null")
 
 
-def converted(value: Any, kind: Callable[[str], Any], default: Any, what: str) -> Any:
+def convert(value: Any, kind: Callable[[str], Any], default: Any, what: str) -> Any:
     """Convert a value to the type that the view asks for. Raises HTTPBadRequest."""
     if value is ...:
         if default is ...:
@@ -183,5 +183,5 @@ def converted(value: Any, kind: Callable[[str], Any], default: Any, what: str) -
         return READERS.get(kind, kind)(value)
     except (ValueError, LookupError) as error:
         name = getattr(kind, "__name__", "value")
-        reason = f"no {name}" if isinstance(kind, type) else f"not understood: {error}"
-        raise HTTPBadRequest(f"{what} is {value!r:.80}: {reason}.") from error
+        reason = f"which is not a valid {name}" if isinstance(kind, type) else f"which is invalid: {error}"
+        raise HTTPBadRequest(f"{what} is {value!r:.80}, {reason}.") from error

@@ -196,7 +196,7 @@ class Node:
             return self.literals.setdefault(step, Node())
         siblings = self.tails if step.spans else self.segments
         for other, node in siblings:
-            if order(step, other) == SAME:
+            if compare_steps(step, other) == SAME:
                 return node
         siblings.append((step, made := Node()))
         siblings.sort(key=lambda sibling: sibling[0].rank)
@@ -260,14 +260,14 @@ class Router:
 def conflicts(one: Pattern, other: Pattern) -> bool:
     """Return whether a path may match both patterns, and neither is more specific in all segments in which they differ."""
     if not (
-        alike(one.begin, other.begin) and alike(one.end, other.end)
+        may_overlap(one.begin, other.begin) and may_overlap(one.end, other.end)
     ):  # most pairs differ here, and this test is the fastest
         return False
     seen: set[str] = set()
     for mine, its in zip_longest(one.steps, other.steps):
         if mine is None or its is None:  # one has more segments: no path matches both
             return False
-        found = order(mine, its)
+        found = compare_steps(mine, its)
         if found == APART:
             return False
         whole = spans(mine) or spans(its)
@@ -278,10 +278,10 @@ def conflicts(one: Pattern, other: Pattern) -> bool:
     return UNDECIDED in seen or (NARROWER in seen) == (WIDER in seen)
 
 
-def order(one: Step, other: Step) -> str:  # noqa: PLR0911 - a table of cases
+def compare_steps(one: Step, other: Step) -> str:  # noqa: PLR0911 - a table of cases
     """Compare two steps of patterns."""
     if spans(one) != spans(other):  # they may match the same text if their literal beginnings do
-        return (WIDER if spans(one) else NARROWER) if alike(begin(one), begin(other)) else APART
+        return (WIDER if spans(one) else NARROWER) if may_overlap(literal_start(one), literal_start(other)) else APART
     if isinstance(one, str):
         if isinstance(other, str):
             return SAME if one == other else APART
@@ -290,7 +290,7 @@ def order(one: Step, other: Step) -> str:  # noqa: PLR0911 - a table of cases
         return WIDER if one.match(other) is not None else APART
     if one.expression == other.expression and one.converters == other.converters:
         return SAME
-    if not (alike(one.begin, other.begin) and alike(one.end, other.end)):
+    if not (may_overlap(one.begin, other.begin) and may_overlap(one.end, other.end)):
         return APART
     return UNDECIDED if one.rank == other.rank else NARROWER if one.rank < other.rank else WIDER
 
@@ -300,11 +300,11 @@ def spans(step: Step) -> bool:
     return isinstance(step, Segment) and step.spans
 
 
-def begin(step: Step) -> str:
+def literal_start(step: Step) -> str:
     """Return the literal text at the beginning of a step."""
     return step if isinstance(step, str) else step.begin
 
 
-def alike(one: str, other: str) -> bool:
+def may_overlap(one: str, other: str) -> bool:
     """Return whether a text may begin with both."""
     return one.startswith(other) or other.startswith(one)

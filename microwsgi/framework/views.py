@@ -33,7 +33,7 @@ def describe(view: Callable[..., Any]) -> str:
     return f"the view {name_of(view)} ({source_location(view)})"
 
 
-def check(view: Callable[..., Any], pattern: Pattern) -> None:
+def check_signature(view: Callable[..., Any], pattern: Pattern) -> None:
     """Raise RouteError for a view that can't be called with a request and the parameters of the pattern."""
     if inspect.iscoroutinefunction(view):
         raise RouteError(f"{describe(view)} is async; WSGI calls functions.")
@@ -73,7 +73,7 @@ def response_of(result: object, view: Callable[..., Any], status: str | int | No
     elif isinstance(result, str):
         response = complete(encoded(result, view), HTML)
     elif isinstance(result, (dict, list)):
-        response = complete(dumped(result, view), JSON)
+        response = complete(json_bytes(result, view), JSON)
     elif isinstance(result, bytes):
         response = complete(result, OCTETS)
     elif isinstance(result, Iterator):
@@ -112,7 +112,7 @@ def set_status(response: Response, status: str | int, view: Callable[..., Any]) 
         response.headers.pop("Content-Length", None)
 
 
-def dumped(value: object, view: Callable[..., Any]) -> bytes:
+def json_bytes(value: object, view: Callable[..., Any]) -> bytes:
     """Serialize to JSON. Raises ViewError for values that JSON does not have."""
     try:
         return dump_json(value)

@@ -46,9 +46,9 @@ def test_a_value_has_the_type_that_is_asked_for(query: str, kind: Any, expected:
     ("query", "kind", "said"),
     [
         ("b=1", str, "a in the query is missing"),
-        ("a=x", int, "a in the query is 'x': no int"),
-        ("a=maybe", bool, "a in the query is 'maybe': no bool"),
-        ("a=c", lambda text: {"b": 1}[text], "a in the query is 'c': not understood: 'c'"),
+        ("a=x", int, "a in the query is 'x', which is not a valid int"),
+        ("a=maybe", bool, "a in the query is 'maybe', which is not a valid bool"),
+        ("a=c", lambda text: {"b": 1}[text], "a in the query is 'c', which is invalid: 'c'"),
     ],
 )
 def test_a_wrong_value_is_a_400_that_names_it(query: str, kind: Any, said: str) -> None:
@@ -129,7 +129,7 @@ def test_a_member_of_a_json_body(body: str, kind: Any, expected: object) -> None
         (b'{"a": "7"}', int, "a in the body is a string; it must be a whole number"),
         (b'{"a": 1}', bool, "a in the body is a whole number; it must be true or false"),
         (b'{"a": true}', int, "a in the body is true or false; it must be a whole number"),
-        (b'{"a": "x"}', UUID, "a in the body is 'x': no UUID"),
+        (b'{"a": "x"}', UUID, "a in the body is 'x', which is not a valid UUID"),
         (b"[]", str, "The body is an array; it must be an object"),
         (b'{"a": 1,\n}', str, "The body is not JSON: "),
         (b'{"a": NaN}', str, "NaN is not JSON"),
@@ -137,7 +137,7 @@ def test_a_member_of_a_json_body(body: str, kind: Any, expected: object) -> None
         (b'{"a": "\\ud800"}', str, "The body is not valid JSON: 'utf-8' codec can't encode"),
         (b'{"a": ' + b"9" * 400 + b"}", float, "a in the body is too large for a float"),
         (b'{"a": ' + b"9" * 5000 + b"}", int, "The body is not valid JSON: Exceeds the limit"),
-        (b'{"a": "{12345678-1234-5678-1234-567812345678}"}', UUID, "no UUID"),
+        (b'{"a": "{12345678-1234-5678-1234-567812345678}"}', UUID, "not a valid UUID"),
         (b"\xff", str, "The body is not UTF-8: invalid start byte at byte 0"),
         (b"", str, "The body is not JSON: Expecting value, line 1 column 1"),
         (b"[" * 100_000, str, "The body is not valid JSON"),
