@@ -164,9 +164,10 @@ def become(*command: str) -> None:
 
 
 def serve(*arguments: str) -> None:
-    """Serve the echo application on http://127.0.0.1:8000."""
-    prepare()
-    become(os.path.join(VENV, "bin", "microwsgi"), "serve", "apps.echo:app", *arguments)
+    """Serve an example on http://127.0.0.1:8000: `make serve APP=apps.probe:app`; without APP the echo application."""
+    application = os.environ.get("APP", "apps.echo:app")
+    prepare(*(["apps"] if application != "apps.echo:app" else []))
+    become(os.path.join(VENV, "bin", "microwsgi"), "serve", application, *arguments)
 
 
 def prepare_tests() -> None:

@@ -42,6 +42,7 @@ from apps.probing.smoke import picture
 from apps.probing.trace import METHODS
 from microwsgi import App, Request, Response, abort
 
+MINUTE = 60
 WIDTH = 200
 """Of the picture of a hop."""
 LINKS = {"Routes": "/"}
@@ -175,7 +176,7 @@ def condition(rounds: Sequence[Traced], ways: Sequence[Branch], now: float) -> t
         return "unknown", f"No new round for {duration(now - last.at)}: the tracer does not run."
     if last.trouble:
         return "failing", f"Not traced: {last.trouble}."
-    recent = [each for each in rounds if now - each.at <= 60]  # noqa: PLR2004 - a minute
+    recent = [each for each in rounds if now - each.at <= MINUTE]
     answered = [each for each in recent if each.reached]
     if len(rounds) > 1 and not any(each.reached for each in rounds[-2:]):
         good = [each for each in rounds if each.reached]
@@ -185,14 +186,12 @@ def condition(rounds: Sequence[Traced], ways: Sequence[Branch], now: float) -> t
     branched = f", {len(ways)} branches" if len(ways) > 1 else ""
     lost = 1 - len(answered) / len(recent) if recent else 0.0
     state = "degraded" if lost else "ok"
-    since = ""
-    if lost:
-        first = next(each.at for each in recent if not each.reached)
-        since = f" since {clock_time(first)}" if first > rounds[0].at + 60 else ""
-    return (
-        state,
-        f"{last.address} answers, {hops} hops away{branched}. Packet loss in the last minute: {lost:.0%}{since}.",
-    )
+    began = now
+    for at in [each.at for each in reversed(rounds) if not each.reached]:
+        began = at if began - at <= MINUTE else began
+    since = f", since {clock_time(began)}" if lost else ""
+    count = "1 hop" if hops == "1" else f"{hops} hops"
+    return state, f"{last.address} answers, {count} away{branched}. Packet loss in the last minute: {lost:.0%}{since}."
 
 
 def last_hop(rounds: Sequence[Traced]) -> str:
@@ -223,11 +222,15 @@ def branch_table(number: int, branch: Branch, widest: float, count: int) -> str:
         "jitter",
         f"0 to {milliseconds(widest)}",
     )
-    return table(caption, names, [row(place, hop, widest) for place, hop in enumerate(hops, 1)])
+    return table(
+        caption,
+        names,
+        [row(place, hop, widest, min(each.loss for each in hops[place - 1 :])) for place, hop in enumerate(hops, 1)],
+    )
 
 
-def row(number: int, hop: Hop, widest: float) -> list[object]:
-    """A hop in the table."""
+def row(number: int, hop: Hop, widest: float, real: float) -> list[object]:
+    """A hop in the table. A loss that the hops behind it do not have is no packet loss: routers limit their ICMP messages."""
     addresses = ", ".join(address for address, _ in hop.addresses.most_common(3)) or "no answer"
     reason = f"; {hop.reason}" if hop.reason else ""
     best, middle, worst = (hop.quantile(share) for share in (0.0, 0.5, 1.0))
@@ -239,8 +242,10 @@ def row(number: int, hop: Hop, widest: float) -> list[object]:
             f'<rect class="smoke" fill-opacity="0.4" x="{left}" y="2" width="{max(right - left, 1):.1f}" height="8"/>'
             f'<rect class="median ok" x="{tick - 1}" y="1" width="2" height="10"/></svg>'
         )
-    state = "failing" if not hop.received else "degraded" if hop.loss else "ok"
-    loss = Cell(f'<span class="state {state}">{hop.loss:.0%}</span>')
+    state = "failing" if real == 1 else "degraded" if real else "ok"
+    loss = Cell(f'<span class="state {state}">{real:.0%}</span>')
+    if hop.loss > real:
+        loss = Cell(f'{loss} <span class="quiet">({hop.loss:.0%} not answered: ICMP rate limit)</span>')
     return [
         number,
         addresses + reason,
