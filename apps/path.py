@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Sequence
 from html import escape
+from itertools import takewhile
 from typing import Any
 from urllib.parse import urlencode
 
@@ -43,6 +44,8 @@ from apps.probing.trace import METHODS
 from microwsgi import App, Request, Response, abort
 
 MINUTE = 60
+SILENT_ROUNDS = 15
+"""Rounds without an answer of the target that tell where packets get lost."""
 WIDTH = 200
 """Of the picture of a hop."""
 LINKS = {"Routes": "/"}
@@ -195,14 +198,15 @@ def condition(rounds: Sequence[Traced], ways: Sequence[Branch], now: float) -> t
 
 
 def last_hop(rounds: Sequence[Traced]) -> str:
-    """Where the packets of the last round get lost."""
-    hops = [(number, hop) for number, hop in enumerate(rounds[-1].hops, 1) if hop]
+    """Where the packets get lost: routers limit their ICMP messages, so of several rounds the hop that is farthest."""
+    silent = list(takewhile(lambda each: not each.reached, reversed(rounds)))[:SILENT_ROUNDS]
+    hops = [(number, hop) for each in silent for number, hop in enumerate(each.hops, 1) if hop]
+    if reports := [hop for _, hop in hops if hop.reason]:
+        return f"{reports[0].address} reports: {reports[0].reason}."
     if not hops:
         return "No hop answers."
-    number, hop = hops[-1]
-    if hop.reason:
-        return f"{hop.address} reports: {hop.reason}."
-    return f"The last hop that answers is {number}, {hop.address}."
+    number, farthest = max(hops, key=lambda each: each[0])
+    return f"The last hop that answers is {number}, {farthest.address}."
 
 
 def branch_table(number: int, branch: Branch, widest: float, count: int) -> str:
