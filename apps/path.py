@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Sequence
 from html import escape
+from itertools import takewhile
 from typing import Any
 from urllib.parse import urlencode
 
@@ -42,6 +43,9 @@ from apps.probing.smoke import picture
 from apps.probing.trace import METHODS
 from microwsgi import App, Request, Response, abort
 
+MINUTE = 60
+SILENT_ROUNDS = 15
+"""Rounds without an answer of the target that tell where packets get lost."""
 WIDTH = 200
 """Of the picture of a hop."""
 LINKS = {"Routes": "/"}
@@ -175,7 +179,7 @@ def condition(rounds: Sequence[Traced], ways: Sequence[Branch], now: float) -> t
         return "unknown", f"No new round for {duration(now - last.at)}: the tracer does not run."
     if last.trouble:
         return "failing", f"Not traced: {last.trouble}."
-    recent = [each for each in rounds if now - each.at <= 60]  # noqa: PLR2004 - a minute
+    recent = [each for each in rounds if now - each.at <= MINUTE]
     answered = [each for each in recent if each.reached]
     if len(rounds) > 1 and not any(each.reached for each in rounds[-2:]):
         good = [each for each in rounds if each.reached]
@@ -185,25 +189,24 @@ def condition(rounds: Sequence[Traced], ways: Sequence[Branch], now: float) -> t
     branched = f", {len(ways)} branches" if len(ways) > 1 else ""
     lost = 1 - len(answered) / len(recent) if recent else 0.0
     state = "degraded" if lost else "ok"
-    since = ""
-    if lost:
-        first = next(each.at for each in recent if not each.reached)
-        since = f" since {clock_time(first)}" if first > rounds[0].at + 60 else ""
-    return (
-        state,
-        f"{last.address} answers, {hops} hops away{branched}. Packet loss in the last minute: {lost:.0%}{since}.",
-    )
+    began = now
+    for at in [each.at for each in reversed(rounds) if not each.reached]:
+        began = at if began - at <= MINUTE else began
+    since = f", since {clock_time(began)}" if lost else ""
+    count = "1 hop" if hops == "1" else f"{hops} hops"
+    return state, f"{last.address} answers, {count} away{branched}. Packet loss in the last minute: {lost:.0%}{since}."
 
 
 def last_hop(rounds: Sequence[Traced]) -> str:
-    """Where the packets of the last round get lost."""
-    hops = [(number, hop) for number, hop in enumerate(rounds[-1].hops, 1) if hop]
+    """Where the packets get lost: routers limit their ICMP messages, so of several rounds the hop that is farthest."""
+    silent = list(takewhile(lambda each: not each.reached, reversed(rounds)))[:SILENT_ROUNDS]
+    hops = [(number, hop) for each in silent for number, hop in enumerate(each.hops, 1) if hop]
+    if reports := [hop for _, hop in hops if hop.reason]:
+        return f"{reports[0].address} reports: {reports[0].reason}."
     if not hops:
         return "No hop answers."
-    number, hop = hops[-1]
-    if hop.reason:
-        return f"{hop.address} reports: {hop.reason}."
-    return f"The last hop that answers is {number}, {hop.address}."
+    number, farthest = max(hops, key=lambda each: each[0])
+    return f"The last hop that answers is {number}, {farthest.address}."
 
 
 def branch_table(number: int, branch: Branch, widest: float, count: int) -> str:
@@ -223,11 +226,15 @@ def branch_table(number: int, branch: Branch, widest: float, count: int) -> str:
         "jitter",
         f"0 to {milliseconds(widest)}",
     )
-    return table(caption, names, [row(place, hop, widest) for place, hop in enumerate(hops, 1)])
+    return table(
+        caption,
+        names,
+        [row(place, hop, widest, min(each.loss for each in hops[place - 1 :])) for place, hop in enumerate(hops, 1)],
+    )
 
 
-def row(number: int, hop: Hop, widest: float) -> list[object]:
-    """A hop in the table."""
+def row(number: int, hop: Hop, widest: float, real: float) -> list[object]:
+    """A hop in the table. A loss that the hops behind it do not have is no packet loss: routers limit their ICMP messages."""
     addresses = ", ".join(address for address, _ in hop.addresses.most_common(3)) or "no answer"
     reason = f"; {hop.reason}" if hop.reason else ""
     best, middle, worst = (hop.quantile(share) for share in (0.0, 0.5, 1.0))
@@ -239,8 +246,10 @@ def row(number: int, hop: Hop, widest: float) -> list[object]:
             f'<rect class="smoke" fill-opacity="0.4" x="{left}" y="2" width="{max(right - left, 1):.1f}" height="8"/>'
             f'<rect class="median ok" x="{tick - 1}" y="1" width="2" height="10"/></svg>'
         )
-    state = "failing" if not hop.received else "degraded" if hop.loss else "ok"
-    loss = Cell(f'<span class="state {state}">{hop.loss:.0%}</span>')
+    state = "failing" if real == 1 else "degraded" if real else "ok"
+    loss = Cell(f'<span class="state {state}">{real:.0%}</span>')
+    if hop.loss > real:
+        loss = Cell(f'{loss} <span class="quiet">({hop.loss:.0%} not answered: ICMP rate limit)</span>')
     return [
         number,
         addresses + reason,

@@ -17,13 +17,14 @@ import time
 from collections.abc import Callable, Iterator
 from html import escape
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from apps.history import DAY, HOUR, MERGED
 from apps.look.chart import milliseconds
 from apps.look.metrics import Metric, exposition
 from apps.look.page import (
     FILES,
+    SIBLINGS,
     Cell,
     Drawn,
     clock_time,
@@ -105,7 +106,9 @@ def part(request: Request, name: str) -> str:
     chosen = watched.get(name.removeprefix("target/"))
     if chosen is None:
         abort(404, f"There is no {name}.")
-    return drawn.get(request, name, version(), lambda: details(chosen, period))
+    return drawn.get(
+        request, name, version(), lambda: details(chosen, period, request.environ.get(SIBLINGS, {}).get("Routes"))
+    )
 
 
 @app.get("/events")
@@ -168,16 +171,15 @@ def row(name: str, state: State, now: float, *, small_chart: bool) -> list[objec
         Cell(f'<span class="state {state.name}">{state.name}</span>'),
         Cell(link),
         f"{check.module} {check.target}",
-        "-" if together is None or together.loss is None else f"{together.loss:.0%} loss",
+        "-" if together is None or together.loss is None else f"{together.loss:.0%}",
         milliseconds(together.quantile(0.5) if together else None),
         f"for {duration(now - state.since)}" if state.since else "",
         state.text,
         Cell(drawn_times),
-        Cell(moment(recent[-1].at) if recent else "none"),
     ]
 
 
-COLUMNS = ("state", "target", "probe", "packet loss", "median", "since", "reason", "last 10 minutes", "last round")
+COLUMNS = ("state", "target", "probe", "packet loss", "median", "since", "reason", "last 10 minutes")
 KEYS: dict[str, Callable[[str, State], Any]] = {
     "state": lambda _, state: ORDER[state.name],
     "target": lambda name, _: name.lower(),
@@ -190,8 +192,8 @@ KEYS: dict[str, Callable[[str, State], Any]] = {
 """Columns by which the table can be sorted."""
 
 
-def details(chosen: Watched, period: float) -> str:
-    """A target: its state, its chart, and the figures of the period."""
+def details(chosen: Watched, period: float, routes: str | None) -> str:
+    """A target: its state, its chart, and the figures of the period. `routes` is where apps.path is."""
     now, condition = time.time(), prober.conditions[chosen.name]
     state = condition.shown(prober.stale_after)
     rounds = prober.rounds(chosen.name, now - period, now)
@@ -218,6 +220,10 @@ def details(chosen: Watched, period: float) -> str:
         check = f"{chosen.check.module} {chosen.check.target}"
         facts = {"probe": check, "address": last.address or "-", **phases, **shown_facts(last.facts)}
         parts.append(f"<h2>The last probe</h2><p>{moment(last.at)}</p>{listed(facts)}")
+    if routes:
+        parts.append(
+            f'<p><a href="{escape(routes)}to?{escape(urlencode({"target": chosen.name}))}">The route to it</a></p>'
+        )
     return "".join(parts)
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 720, 170
-LEFT, BOTTOM, TOP = 56, 20, 10
+LEFT, BOTTOM, TOP = 64, 20, 10
 """Room for the axes' labels."""
 STEPS = (1, 2, 5)
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))

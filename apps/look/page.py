@@ -32,6 +32,8 @@ PAGE = """<!DOCTYPE html>
 </main></body></html>
 """
 SCRIPT = '<script src="{base}/look/look.js" defer></script>'
+SIBLINGS = "apps.network"
+"""Key of the environ: names and paths of applications that are mounted beside this one (apps/network.py)."""
 TICK = 1.0
 """Seconds between two ticks."""
 RANGES = {"10m": (600.0, "10 minutes"), "1h": (3600.0, "1 hour"), "24h": (86400.0, "24 hours")}
@@ -42,7 +44,9 @@ def page(
 ) -> Response:
     """A whole page; a live one has the script. `content` is HTML; `links` are texts and paths below the application."""
     root = request.script_name + base
-    nav = "".join(f'<a href="{escape(root + path)}">{escape(text)}</a>' for text, path in links.items())
+    others: Mapping[str, str] = request.environ.get(SIBLINGS, {})
+    paths = {**others, **{text: root + path for text, path in links.items()}}
+    nav = "".join(f'<a href="{escape(path)}">{escape(text)}</a>' for text, path in paths.items())
     clock = f'as of <time datetime="{time.time():.3f}">{clock_time(time.time())}</time>'
     script = SCRIPT.format(base=root) if live else ""
     text = PAGE.format(title=escape(title), content=content, base=root, script=script, nav=nav, clock=clock)

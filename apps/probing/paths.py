@@ -27,7 +27,7 @@ from apps.probing.trace import METHODS, Flow, Reply, path_mtu, trace
 INTERVAL = 2.0
 """Seconds between two rounds: routers answer once a second, and there may be two viewers with two methods."""
 FLOWS = 4
-"""Flows that take turns: with as many, seven of eight pairs of equal ways are both seen."""
+"""Flows that take turns: of two equal ways, both are seen in seven of eight cases."""
 EXPLORE = 10
 """Rounds between two looks beyond the known length while the target does not answer."""
 UNSEEN = 15.0
@@ -149,7 +149,13 @@ class Tracer:
                 except (Refused, OSError) as error:
                     trouble = str(getattr(error, "strerror", None) or error)
                     close(flows)  # they are opened anew
-                data = {"flow": turn, "address": address, "hops": hops, "mtu": mtu, "trouble": trouble}
+                data = {
+                    "flow": flows[turn].identifier if flows else 0,
+                    "address": address,
+                    "hops": hops,
+                    "mtu": mtu,
+                    "trouble": trouble,
+                }
                 self.history.add(f"{method} {text}", at, data)
                 await asyncio.to_thread(self.history.flush, time.time())
                 number += 1

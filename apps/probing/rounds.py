@@ -98,8 +98,9 @@ class Round(NamedTuple):
 
     @property
     def why(self) -> str:
-        """The most frequent reason, and the packet loss."""
-        worst = max(self.reasons, key=self.reasons.__getitem__, default="")
+        """The most frequent reason, and the packet loss. An ICMP message, which routers limit, says more than much silence."""
+        said = {reason: count for reason, count in self.reasons.items() if reason != Reason.NO_ANSWER} or self.reasons
+        worst = max(said, key=said.__getitem__, default="")
         if self.loss and self.passed:
             return f"{self.loss:.0%} packet loss" + (f", {worst}" if worst not in {"", Reason.NO_ANSWER} else "")
         return worst

@@ -57,6 +57,8 @@ class Flow:
     def __init__(self, target: Target, method: str, number: int) -> None:
         self.target, self.method, self.number = target, method, number
         self.connection: socket.socket | None = None
+        self.identifier = 0
+        """The source port, or the ICMP identifier: flows of another session are others."""
         self.length = 0
         """Hops to the target; 0 while it is not known."""
         self.round = 0
@@ -69,6 +71,7 @@ class Flow:
         if self.connection is None:
             udp = self.target._replace(port=PORT + self.number)
             self.connection = icmp.ping_socket(self.target) if self.method == "icmp" else udp_socket(udp)
+            self.identifier = self.connection.getsockname()[1]
         return self.connection
 
     def close(self) -> None:

@@ -145,7 +145,7 @@ def test_branches_of_unlike_lengths_are_told_apart(method: str, lab: Lab, pages:
         assert [hop["lost"] for hop in branch["hops"]] == [0] * len(branch["hops"])
     assert found["changes"] == []
     assert 1 <= len(found["branches"]) <= 2, "in one of eight cases all four flows take the same way"
-    assert sorted(flow for branch in found["branches"] for flow in branch["flows"]) == [0, 1, 2, 3]
+    assert len({flow for branch in found["branches"] for flow in branch["flows"]}) == 4
 
 
 def test_an_outage_keeps_the_rows_and_says_where_and_since_when(lab: Lab, pages: Pages) -> None:

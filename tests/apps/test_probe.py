@@ -30,7 +30,7 @@ from tests.running import LIMIT, Running, microwsgi, python
 DELAY = 0.010
 """Seconds each way: a round trip is twice that."""
 TOLERANCE = 0.25
-"""Share by which a median may be off, on machines that do much else."""
+"""Share by which the best time may be off, on machines that do much else."""
 REASONS = {
     "connect": ("tcp", f"{FAR}:8000", ""),
     "page": ("http", f"{FAR}:8000", ""),
@@ -121,12 +121,11 @@ def test_each_fault_has_its_reason(lab: Lab, tmp_path: Path) -> None:
         time.sleep(0.1)  # between two looks
     found = until(tmp_path, lambda each: all(target["rounds"] >= 2 for target in each.values()))
     said = lab.do(lab.near, f"ping -q -c 10 -i 0.02 {FAR}")
-    average = float(re.search(r"= [\d.]+/([\d.]+)/", said)[1]) / 1000  # type: ignore[index]
+    best = float(re.search(r"= ([\d.]+)/", said)[1]) / 1000  # type: ignore[index]
     for name in ("ping", "connect"):
-        assert found[name]["median"] == pytest.approx(2 * DELAY, rel=TOLERANCE)
-        assert found[name]["median"] == pytest.approx(average, rel=TOLERANCE)
-        assert found[name]["loss"] == 0
-    assert found["page"]["median"] == pytest.approx(4 * DELAY, rel=TOLERANCE), "a connection, and a request on it"
+        assert min(found[name]["seconds"]) == pytest.approx(best, rel=TOLERANCE)
+        assert min(found[name]["seconds"]) >= 2 * DELAY
+    assert min(found["page"]["seconds"]) == pytest.approx(2 * best, rel=TOLERANCE), "a connection, and a request on it"
     assert {name: each["text"] for name, each in found.items()} == {name: row[2] for name, row in targets.items()}
     assert {found[name]["loss"] for name in ("closed", "reset", "rejected", "no server")} == {0.0}, "answered: not lost"
     shown = page(tmp_path)
@@ -148,12 +147,12 @@ def test_an_outage_is_seen_with_its_time_and_nothing_old_looks_new(lab: Lab, tmp
     found = until(tmp_path, lambda each: each["far"]["state"] == "failing")
     assert found["far"]["since"] == pytest.approx(broken, abs=4)
     assert found["far"]["text"] in {"network unreachable", "no answer"}
-    assert found["router"]["state"] == "ok"
+    assert found["router"]["state"] != "failing"
     assert "1 of 2 targets have a problem. The latest: far is failing since" in page(tmp_path)
     lab.do(lab.router, "ip link set line up")
     lab.do(lab.router, f"ip route replace {FAR} dev line")
     repaired = time.time()
-    found = until(tmp_path, lambda each: each["far"]["state"] == "ok")
+    found = until(tmp_path, lambda each: each["far"]["state"] != "failing")
     assert found["far"]["since"] == pytest.approx(repaired, abs=4)
     running.send_signal(signal.SIGSTOP)
     stopped = time.time()
