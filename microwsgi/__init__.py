@@ -16,7 +16,7 @@ HOMES = {
     "Request": "microwsgi.framework.request",
     "Response": "webob",
     "WSGIRequestHandler": "microwsgi.server.handler",
-    "WSGIServer": "microwsgi.server.server",
+    "WSGIServer": "microwsgi.embedding",
     "html": "microwsgi.framework.markup",
     "abort": "microwsgi.framework.problems",
     "make_server": "microwsgi.assembly",

@@ -19,7 +19,7 @@ from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
 
 from microwsgi.errors import ClientError, Disconnected, MisdirectedRequest, RequestTimeout
-from microwsgi.server.context import Application, ServerContext, multithreaded
+from microwsgi.server.context import Application, ServerContext, escape_controls, multithreaded
 from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.exchange import CALL, DONE, Exchange, Phase
 from microwsgi.server.hosts import Hosts, host_name
@@ -179,8 +179,12 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
         """Write a line to the server's error log."""
-        text = (format % args).translate(self._control_char_table)
-        self.context.write_error(f"{self.address_string()} - - [{self.log_date_time_string()}] {text}")
+        text = escape_controls(format % args)
+        self.write_error(f"{self.address_string()} - - [{self.log_date_time_string()}] {text}")
+
+    def write_error(self, text: str) -> None:
+        """Write a line to the server's error log."""
+        self.context.log_error(text)
 
     def get_environ(self) -> Environ:
         """Return the environ of the request, as wsgiref's handler does. Only called if a subclass overrides it."""

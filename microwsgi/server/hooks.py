@@ -63,8 +63,8 @@ REFUSED_HANDLER_METHODS = {
 }
 """Methods and attributes of a WSGIRequestHandler that are not called, and what to do instead."""
 ONE_REQUEST = (
-    "requests of all connections share Options(threads=N) threads. Override verify_request to choose connections, or get_environ "
-    "of the handler class to do something before each request"
+    "requests of all connections share Options(threads=N) threads. Override verify_request to choose connections, or "
+    "get_environ of the handler class to do something before each request"
 )
 REFUSED_SERVER_METHODS = {
     "process_request": ONE_REQUEST,
@@ -130,11 +130,17 @@ class HookedMethods(WSGIRequestHandler):
 
     hooks: Hooks
     refused: ClientError | None
+    server_context: ServerContext
 
     def open(self, transport: Transport, context: ServerContext, base: Environ) -> None:
         """Begin to wait for the first request."""
         self.refused = None
+        self.server_context = context
         super().open(transport, HookedContext(context, self), base)  # type: ignore[arg-type]  # it passes all on
+
+    def write_error(self, text: str) -> None:
+        """Write a line to the server's error log, past the class's own log_error."""
+        self.server_context.log_error(text)
 
     def handle_one_request(self) -> None:
         """Run the request, send the response, and call the methods for the log."""
@@ -148,7 +154,7 @@ class HookedMethods(WSGIRequestHandler):
         else:
             self.state = RUNNING
         if exchange.answer is not None:
-            self.send_answer()
+            exchange.send_answer()
         if self.is_over(exchange):
             exchange.finish()
 
@@ -296,9 +302,6 @@ class UnverifiedConnection:
     def finish_turn(self) -> State:
         """Go on as the connection that speaks HTTP, or end."""
         return State.REPLACED if self.successor is not None else State.CLOSED
-
-    def send_answer(self) -> None:
-        """There is none."""
 
     def enter(self, state: State) -> None:
         """Set the state."""
