@@ -15,7 +15,7 @@ HOMES = {
     "FileResponse": "microwsgi.framework.files",
     "Request": "microwsgi.framework.request",
     "Response": "webob",
-    "WSGIRequestHandler": "microwsgi.server.handler",
+    "WSGIRequestHandler": "microwsgi.embedding",
     "WSGIServer": "microwsgi.embedding",
     "html": "microwsgi.framework.markup",
     "abort": "microwsgi.framework.problems",

@@ -1,4 +1,4 @@
-"""WSGIServer for programs that embed it: the one of `microwsgi.server.server`, which learns here where TLS is.
+"""WSGIServer and WSGIRequestHandler for programs that embed them: they learn here of the modules above their own.
 
 The server's layer is below that of TLS (docs/architecture.md). What TLS needs is imported when a socket comes with TLS.
 """
@@ -9,6 +9,8 @@ from importlib import import_module
 
 from microwsgi.options import Options
 from microwsgi.server.connections import Security
+from microwsgi.server.handler import WSGIRequestHandler
+from microwsgi.server.hooks import hooked_class
 from microwsgi.server.server import WSGIServer
 
 
@@ -19,5 +21,6 @@ def tls_of_context(context: object, options: Options) -> Security:
 
 
 WSGIServer.tls_of_context = staticmethod(tls_of_context)
+WSGIRequestHandler.hooked = staticmethod(hooked_class)
 
-__all__ = ["WSGIServer"]
+__all__ = ["WSGIRequestHandler", "WSGIServer"]

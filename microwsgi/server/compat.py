@@ -143,6 +143,7 @@ class PlainConnection:
     """
 
     __slots__ = (
+        "aborted",  # the response can't be completed: the client is to see that
         "base",
         "close_connection",
         "context",
@@ -169,7 +170,7 @@ class PlainConnection:
         self.output: CountedFile | None = None
         self.requests = 0
         self.started = 0.0
-        self.close_connection = self.ending = False
+        self.aborted = self.close_connection = self.ending = False
         self.state = State.IDLE
         transport.expect(READ, context.options.idle_time)
 
@@ -223,6 +224,7 @@ class PlainConnection:
         if self.ending:
             self.end()
             return
+        self.requests += 1
         self.started = self.context.clock.now()
         self.transport.socket.settimeout(self.context.options.idle_time)
         failure: BaseException | None = None
@@ -244,7 +246,6 @@ class PlainConnection:
     def make_handler(self) -> None:
         """Make the class's instance; one with a `handle` of its own serves the whole connection meanwhile."""
         if self.factory.whole:
-            self.requests += 1
             self.close_connection = True
         self.handler = self.factory.make(self.transport.socket, self.client_address(), self.factory.server)
         if not self.factory.whole:
@@ -268,8 +269,8 @@ class PlainConnection:
                 self.report(error)
             return
         if not getattr(handler, "raw_requestline", b"") and not output.count:
-            return  # the client has closed the connection, or sent nothing
-        self.requests += 1
+            self.requests -= 1  # the client has closed the connection, or sent nothing
+            return
         exchange = Exchange(self.context, self.transport, self.base, head_of(handler), self.started)
         exchange.take_result(output.status, output.size() if output.body else 0, sent=bool(output.count))
         if isinstance(error, ConnectionError):
@@ -285,6 +286,7 @@ class PlainConnection:
             self.transport.wait_until_sent()
         except Disconnected as gone:
             exchange.abort(str(gone))
+        self.aborted = exchange.aborted
         if self.factory.logs:
             exchange.finish()
         elif exchange.status >= SERVER_ERROR and not exchange.reason:
@@ -319,7 +321,8 @@ class PlainConnection:
         try:
             if self.handler is not None and not self.factory.whole:
                 self.factory.finish(self.handler)
-            self.transport.half_close()
+            if not self.aborted:  # a reset says that something is missing; our end would come before it
+                self.transport.half_close()
         except OSError:
             pass
 

@@ -15,6 +15,7 @@ which thread does.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
 
@@ -66,6 +67,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = SERVER, ""
     successor = None
+    hooked: Callable[[type[WSGIRequestHandler]], type[WSGIRequestHandler]] | None = None
+    """`microwsgi.server.hooks.hooked_class`, which `microwsgi.embedding` sets: it stands above this module."""
     context: ServerContext
     shared: ServerContext  # of the classes that `of` makes
     exchange: Exchange | None
@@ -75,7 +78,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     @classmethod
     def of(cls, application: Application) -> type[WSGIRequestHandler]:
         """Return a handler class for http.server's servers: `ThreadingHTTPServer(("", 8000), WSGIRequestHandler.of(app))`."""
-        return type(cls.__name__, (cls,), {"shared": ServerContext(application)})
+        made = type(cls.__name__, (cls,), {"shared": ServerContext(application)})
+        return made if cls.hooked is None else cls.hooked(made)
 
     @classmethod
     def connect(cls, context: ServerContext, transport: Transport, base: Environ) -> WSGIRequestHandler:

@@ -118,8 +118,11 @@ def refusal(owner: type, name: str, instead: str) -> TypeError:
     return TypeError(f"{owner.__qualname__}.{name} would never be called: {instead}.")
 
 
-def hooked_class(given: type[WSGIRequestHandler], hooks: Hooks, **attributes: object) -> type[WSGIRequestHandler]:
+def hooked_class(
+    given: type[WSGIRequestHandler], hooks: Hooks | None = None, **attributes: object
+) -> type[WSGIRequestHandler]:
     """Return a handler class that calls the methods that this one overrides; the same class if it overrides none."""
+    hooks = hooks or Hooks(given)
     if not hooks:
         return given
     return type(given.__name__, (HookedMethods, given), {"hooks": hooks, **attributes})
@@ -147,12 +150,12 @@ class HookedMethods(WSGIRequestHandler):
         exchange: Exchange = self.exchange  # type: ignore[assignment]  # the state is QUEUED
         refused, self.refused = self.refused, None
         if refused is not None:
-            self.state = RUNNING
+            self.enter(RUNNING)
             self.answer_refusal(refused)
         elif exchange.phase is not DONE or self.transport.out_buffer is not None:
             super().handle_one_request()
         else:
-            self.state = RUNNING
+            self.enter(RUNNING)
         if exchange.answer is not None:
             exchange.send_answer()
         if self.is_over(exchange):
@@ -368,7 +371,7 @@ class AcceptThread(threading.Thread):
     def accept(self, listener: object, base: Environ) -> None:
         """Call get_request, and give the connection to the leader."""
         if len(self.listeners) > 1:
-            self.server.socket = listener  # type: ignore[attr-defined]  # get_request has no argument
+            self.server.accept_from(listener)  # type: ignore[attr-defined]  # get_request has no argument
         try:
             connection, address = self.server.get_request()  # type: ignore[attr-defined]  # socketserver's
         except (BlockingIOError, ConnectionError):

@@ -172,6 +172,10 @@ class WSGIServer(HTTPServer):
         self.server_address = address = listener.getsockname()
         self.server_name, self.server_port = address[:2] if isinstance(address, tuple) else ("localhost", 80)
 
+    def accept_from(self, listener: socket.socket) -> None:
+        """Have `get_request` accept from one of several sockets."""
+        self.socket = listener
+
     def server_activate(self) -> None:
         """Listen, if that is still to be done. Raises TypeError for overridden methods that would not be called."""
         check_hooks(self, WSGIServer, self.RequestHandlerClass)
