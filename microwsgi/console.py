@@ -84,12 +84,18 @@ class Console:
             if text[PIECE:]:
                 self.queue.appendleft(text[PIECE:])
 
-    def takes_more(self) -> bool:
+    def write_rest(self) -> None:
+        """At the end: write what waits, if somebody reads it soon."""
+        while self.queue and self.takes_more(PATIENT):
+            self.write_queued()
+        self.queue = None
+
+    def takes_more(self, milliseconds: int = 0) -> bool:
         """Whether a write would not block. A stream that is broken takes everything: nobody reads it."""
         try:
             poll = select.poll()
             poll.register(self.errors.fileno(), select.POLLOUT)  # type: ignore[union-attr]  # OwnCopy
-            return bool(poll.poll(0))
+            return bool(poll.poll(milliseconds))
         except (OSError, ValueError, AttributeError):
             return True
 

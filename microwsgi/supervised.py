@@ -91,11 +91,11 @@ def run(
         outside.attend(supervisor)
         start = time.monotonic()
         supervisor.run()
-        console.block_again()
         if supervisor.stops > 1:
             outside.say("Stopped at once.")
         else:
             outside.say(farewell(supervisor.requests, supervisor.errors, time.monotonic() - start))
+        console.write_rest()
 
 
 # --- A child ------------------------------------------------------------------------------------------------------------

@@ -575,6 +575,8 @@ class Supervisor:
     def stop(self) -> None:
         """Have all finish what they run, and end; the second time, at once."""
         self.stops += 1
+        for listener in self.listeners:
+            listener.close()  # the system refuses connections as soon as the children have closed theirs, too
         for child in self.children:
             self.attempt(self.advance, child, Event.STOP if self.stops == 1 else Event.STOP_NOW)
 
