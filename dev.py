@@ -42,6 +42,8 @@ BASE = getattr(sys, "_base_executable", sys.executable)
 INSTALL = ("install", "--quiet", "--no-input", "--disable-pip-version-check")
 SETTINGS = {"PIP_USER": "0", "PIP_RETRIES": "1"}
 """One retry: without a network, pip's five retries take 8 s. As variables, these reach the pip that pip runs for builds."""
+NETWORK = {"apps.inspect", "apps.netmon", "apps.path", "apps.probe"}
+"""Examples that import packages of the extra `apps`."""
 GENERATED = (
     ".venv",
     "dist",
@@ -57,8 +59,8 @@ GENERATED = (
 
 PARALLEL = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
 """Options of pytest-xdist: one process per core; each takes a block of the tests, then some of the slower processes' blocks."""
-ALL = ("-m", "not soak")
-"""Options of pytest that run the tests marked slow too."""
+QUICK = ("-m", "not slow and not soak")
+"""Options of pytest for the tests of `make test`. Without them, pytest runs all but those marked soak (pyproject.toml)."""
 
 WHOLE = (
     "microwsgi/wire/*",
@@ -88,10 +90,14 @@ def installed(wanted: str) -> list[str] | None:
 
 
 def group(name: str) -> list[str]:
-    """Return the requirements of a dependency group."""
+    """Return the requirements of an extra and of the dependency group of the same name; one of them exists."""
     with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
-        requirements: list[str] = tomllib.load(file)["dependency-groups"][name]
-    return requirements
+        project = tomllib.load(file)
+    tables = (project.get("project", {}).get("optional-dependencies", {}), project["dependency-groups"])
+    found: list[list[str]] = [table[name] for table in tables if name in table]
+    if not found:
+        raise LookupError(name)
+    return [line for lines in found for line in lines]
 
 
 def pip(requirements: Sequence[str], python: str = PYTHON) -> str:
@@ -174,9 +180,12 @@ def become(*command: str) -> None:
 
 
 def serve(*arguments: str) -> None:
-    """Serve the echo application on http://127.0.0.1:8000."""
-    prepare()
-    become(os.path.join(VENV, "bin", "microwsgi"), "serve", "apps.echo:app", *arguments)
+    """Serve apps.echo:app on http://127.0.0.1:8000, or APP=apps.netmon:app and what that imports."""
+    application = os.environ.get("APP") or "apps.echo:app"
+    if arguments and not arguments[0].startswith("-"):
+        application, arguments = arguments[0], arguments[1:]
+    prepare(*(["apps"] if application.partition(":")[0] in NETWORK else []))
+    become(os.path.join(VENV, "bin", "microwsgi"), "serve", application, *arguments)
 
 
 def prepare_tests() -> None:
@@ -188,20 +197,20 @@ def prepare_tests() -> None:
 def test(*arguments: str) -> None:
     """Run the tests, without those marked slow or soak."""
     prepare_tests()
-    become(PYTHON, "-m", "pytest", *PARALLEL, *arguments)
+    become(PYTHON, "-m", "pytest", *PARALLEL, *QUICK, *arguments)
 
 
 def test_all(*arguments: str) -> None:
     """Run all tests but those marked soak."""
     prepare_tests()
-    become(PYTHON, "-m", "pytest", *PARALLEL, *ALL, *arguments)
+    become(PYTHON, "-m", "pytest", *PARALLEL, *arguments)
 
 
 def coverage(*arguments: str) -> None:
     """Run the tests of wire, server, tls and framework; fail if they leave out a line or branch of certain files."""
     prepare_tests()
     subprocess.check_call([PYTHON, "-m", "coverage", "erase"])
-    tests = ["run", "-m", "pytest", *PARALLEL, *ALL, *arguments, *COVERING]
+    tests = ["run", "-m", "pytest", *PARALLEL, *arguments, *COVERING]
     for line in (tests, ["combine", "--quiet"], ["report", "--fail-under=100", f"--include={','.join(WHOLE)}"]):
         status = subprocess.call([PYTHON, "-m", "coverage", *line])
         if status:

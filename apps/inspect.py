@@ -17,9 +17,8 @@ from http import HTTPStatus
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from apps.inspecting import Seen, seen_of
-from apps.look.page import FILES, listed, page, table
+from apps.look.page import FILES, Cell, listed, page, section, table, ticks
 from microwsgi import App, Request, Response, abort, redirect
-from microwsgi.events import Stream
 
 MOST_SECONDS, MOST_BYTES, MOST_LINES, MOST_REDIRECTS = 10.0, 1 << 27, 100, 20
 BLOCK = bytes(1 << 16)
@@ -107,7 +106,7 @@ def answer(request: Request) -> Response:
     """What was seen: a page for a browser, JSON for all others."""
     found: Seen = request.environ[MARK]
     if request.accept.acceptable_offers(["application/json", "text/html"])[:1] == [("text/html", 1.0)]:
-        return page(request, found.line, shown(found), base=request.script_name + OWN)
+        return page(request, found.line, shown(found), base=OWN)
     return Response(json=found.as_values())
 
 
@@ -140,32 +139,26 @@ pages.static("/look", FILES)
 @pages.get("/")
 def overview(request: Request) -> Response:
     """The last requests."""
-    return page(request, "Requests", f'<section id="list">{part(request)}</section>', live=True)
+    return page(request, "Requests", section(request, "list", part(request), "Requests"), live=True)
 
 
 @pages.get("/part/list")
 def part(request: Request) -> str:
     """What changes on that page."""
     rows = [
-        f'<tr><td><a href="{request.script_name}/requests/{each.number}">{each.number}</a><td>{each.time:%H:%M:%S}'
-        f"<td>{escape(each.line[:200])}<td>{escape(each.client)}<td>{escape(each.agent[:100])}<td>{each.body_length}"
+        [
+            Cell(f'<a href="{request.script_name}/requests/{each.number}">{each.number}</a>'),
+            f"{each.time:%H:%M:%S}", each.line[:200], each.client, each.agent[:100], each.body_length,
+        ]
         for each in reversed(list(seen.values()))
-    ]
-    names = "".join(f"<th>{name}" for name in ("", "UTC", "request", "from", "by", "body"))
-    return f'<div class="table wrap"><table><thead><tr>{names}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+    ]  # fmt: skip
+    return table("The last requests, the latest first", ("number", "UTC", "request", "from", "by", "body"), rows)
 
 
 @pages.get("/events")
 def events(request: Request) -> Response:
-    """That the list has changed, twice a second at most, however many requests there are."""
-    last = -1  # at once: there may have been requests since the page was drawn
-
-    def changed() -> str | None:
-        nonlocal last
-        before, last = last, max(seen, default=0)
-        return "list" if last != before else None
-
-    return Stream(request, ask=changed, every=0.5).response
+    """A tick a second, with the number of the last request."""
+    return ticks(request, lambda: {"list": max(seen, default=0)})
 
 
 @pages.get("/requests/{number:int}")
@@ -191,12 +184,12 @@ def shown(found: Seen) -> str:
             "The request",
             listed({"received": f"{found.time:%F %T} UTC", "from": found.client, "version": found.version}),
         ),
-        ("Fields, in the order in which they came", table(("field", "value"), found.fields)),
-        ("Query and form", table(("where", "name", "value"), found.values)),
+        ("Fields, in the order in which they came", table("Fields", ("field", "value"), found.fields)),
+        ("Query and form", table("Query and form", ("where", "name", "value"), found.values)),
         ("Body", f"<pre>{escape(found.body_text)}</pre>" + listed({"bytes": found.body_length})),
         ("TLS", listed(found.tls)),
         (CONNECTION, listed(readable(found.connection))),
-        ("The environ, and where each key is from", table(("key", "value", "from"), found.environ)),
+        ("The environ, and where each key is from", table("The environ", ("key", "value", "from"), found.environ)),
     ]
     empty = {"Query and form": found.values, "Body": found.body_length, "TLS": found.tls, CONNECTION: found.connection}
     return "".join(

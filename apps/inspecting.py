@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
+from wsgiref.types import InputStream
+
+from webob.exc import HTTPException
 
 from apps.kernel import tcpinfo
 from microwsgi import Request
 
+FORMS = {"application/x-www-form-urlencoded", "multipart/form-data"}
 BODY = 1 << 16
 """Bytes of a body that are kept."""
 TEXT = 4096
 """Characters of any other value: a request's head has some 64 KiB, but of a hundred of them all is kept in memory."""
+LONGEST = 1 << 30
+"""Bytes of a body that are counted."""
+PARAMETER = re.compile(r"(^|[?&])([^=&?]+)=([^&\s]*)")
 PAIRS = 200
 """Names and values of a query or a form."""
-SECRETS = {"Authorization", "Cookie", "Proxy-Authorization"}
-"""Fields of which only the length is kept: the pages are everybody's who reaches them. INSPECT_SECRETS=1 keeps them."""
+SECRET = re.compile(r"authorization|cookie|token|secret|passw|api-?_?key|session|signature", re.IGNORECASE)
+"""Names of fields and parameters of which only the length is kept: everybody who reaches the pages sees all requests.
+INSPECT_SECRETS=1 keeps them."""
 SHOW_SECRETS = os.environ.get("INSPECT_SECRETS") == "1"
 UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
 """Fields that CGI gives no HTTP_ (RFC 3875 4.1)."""
@@ -71,17 +81,19 @@ class Seen(NamedTuple):
 
 
 def seen_of(request: Request) -> Seen:
-    """What there is to see. The body is read up to the length that is kept: the server reads away the rest."""
+    """What there is to see. The whole body is read, and its beginning kept."""
     environ = request.environ
-    body = environ["wsgi.input"].read(BODY + 1)
-    rows = [(key, secret(field_name(key), text_of(value)), origin(key)) for key, value in environ.items()]
-    values = list(pairs("query", environ.get("QUERY_STRING", "")))
+    body, length = read_body(environ["wsgi.input"])
+    rows = [(key, secret(field_name(key), hidden(text_of(value))), origin(key)) for key, value in environ.items()]
+    query = parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=None)
+    values = [("query", name, value) for name, value in query[:PAIRS]]
+    values += [("form", name, value) for name, value in form_values(environ, body)] if length <= BODY else []
     if request.content_type == "application/x-www-form-urlencoded":
-        values += pairs("form", body[:BODY].decode("latin-1"))
+        body = hidden(body.decode("latin-1")).encode("latin-1")
     return Seen(
         number=next(numbers),
         time=datetime.now(UTC),
-        line=f"{request.method} {environ.get('REQUEST_URI') or environ.get('PATH_INFO', '')}"[:TEXT],
+        line=f"{request.method} {hidden(environ.get('REQUEST_URI') or environ.get('PATH_INFO', ''))}"[:TEXT],
         version=environ["SERVER_PROTOCOL"],
         client=f"{environ.get('REMOTE_ADDR') or 'a Unix socket'} {environ.get('REMOTE_PORT') or ''}".strip(),
         agent=environ.get("HTTP_USER_AGENT", "")[:TEXT],
@@ -90,19 +102,32 @@ def seen_of(request: Request) -> Seen:
             for key, value, _ in rows
             if key.startswith("HTTP_") or (key in UNPREFIXED and value)
         ],
-        values=values,
-        body=body[:BODY],
-        body_length=max(len(body), request.content_length or 0),
+        values=[(where, name[:TEXT], secret(name, value[:TEXT])) for where, name, value in values],
+        body=body,
+        body_length=length,
         tls={key: value for key, value, where in rows if where == "TLS"},
         connection=connection_of(environ),
         environ=rows,
     )
 
 
-def pairs(where: str, text: str) -> Iterator[tuple[str, str, str]]:
-    """The names and values of a query, or of a urlencoded form."""
-    for name, value in itertools.islice(parse_qsl(text, keep_blank_values=True), PAIRS):
-        yield where, name[:TEXT], value[:TEXT]
+def read_body(stream: InputStream) -> tuple[bytes, int]:
+    """The beginning of a body, and how long it is."""
+    kept, length = b"", 0
+    while length < LONGEST and (block := stream.read(BODY)):
+        kept, length = (kept + block)[:BODY], length + len(block)
+    return kept, length
+
+
+def form_values(environ: dict[str, Any], body: bytes) -> Iterator[tuple[str, str]]:
+    """The names and values of a form; of a file, its name and size. Nothing if the body is no form, or a broken one."""
+    copy = Request({**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))})
+    try:
+        found = list(copy.form.items()) if copy.content_type in FORMS else []
+    except HTTPException:
+        return
+    for name, value in found[:PAIRS]:
+        yield name, value if isinstance(value, str) else f"file {value.filename!r}, {len(value.file.read())} bytes"
 
 
 def connection_of(environ: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +146,12 @@ def field_name(key: str) -> str:
 
 def secret(name: str, value: str) -> str:
     """What is kept of a field's value."""
-    return value if name not in SECRETS or SHOW_SECRETS else f"({len(value)} characters)"
+    return f"({len(value)} characters)" if SECRET.search(name) and not SHOW_SECRETS else value
+
+
+def hidden(text: str) -> str:
+    """A query, a target or a urlencoded form without the values of its secrets."""
+    return PARAMETER.sub(lambda match: f"{match[1]}{match[2]}={secret(match[2], match[3])}", text)
 
 
 def text_of(value: object) -> str:

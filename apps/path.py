@@ -1,152 +1,260 @@
-"""The way to a host, hop by hop, again and again: `PROBE_CONFIG=probe.toml microwsgi serve apps.path:app`.
+"""The route to a host, hop by hop, again and again: `PROBE_CONFIG=probe.toml microwsgi serve apps.path:app`.
 
-Who answers on the way, after how long, how much is lost there, and the largest packet that gets through. It needs no
-privileges: apps/probing/trace.py says how. It goes to the targets of the configuration and into the networks that it allows,
-and nowhere else; it is traced while somebody looks.
+The hops, their round-trip times and packet loss, the branches where routers balance their load, the changes of the route, and
+the path's MTU. It needs no privileges: apps/probing/trace.py says how. Targets are those of the configuration and the networks
+that it allows; a target is traced while somebody looks.
+
+    tracer      rounds in an event loop, in one process     apps/probing/paths.py
+    pages       made of the rounds of the last minutes
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections import OrderedDict
+import time
+from collections.abc import Sequence
 from html import escape
+from itertools import takewhile
 from typing import Any
+from urllib.parse import urlencode
 
-from apps.look.chart import ceiling
-from apps.look.page import FILES, of_this_site, page
+from apps.look.chart import ceiling, milliseconds
+from apps.look.page import (
+    FILES,
+    Cell,
+    clock_time,
+    duration,
+    listed,
+    moment,
+    of_this_site,
+    page,
+    range_links,
+    range_of,
+    section,
+    table,
+    ticks,
+)
 from apps.probing.config import load
-from apps.probing.paths import HopFigures, Way
-from apps.probing.policy import Budget, Refused, Target
-from apps.probing.smoke import text_of
+from apps.probing.names import LookupFailed
+from apps.probing.paths import INTERVAL, Branch, Hop, Traced, Tracer, as_rounds, as_values, branches, changes
+from apps.probing.policy import Budget, Refused
+from apps.probing.smoke import picture
+from apps.probing.trace import METHODS
 from microwsgi import App, Request, Response, abort
-from microwsgi.events import Broadcaster
 
-WAYS = 20
-"""Ways that are remembered; the one that was looked at least lately is forgotten."""
+MINUTE = 60
+SILENT_ROUNDS = 15
+"""Rounds without an answer of the target that tell where packets get lost."""
 WIDTH = 200
 """Of the picture of a hop."""
+LINKS = {"Routes": "/"}
+STALE = 3 * INTERVAL + 2
+"""Seconds without a round after which there is something wrong here."""
 
 config = load(os.environ.get("PROBE_CONFIG", ""))
-watched = {each.name: each for each in config.targets}
-told = Broadcaster()
-budget = Budget()
-ways: OrderedDict[str, Way] = OrderedDict()
+tracer = Tracer(config)
+budget = Budget(config.per_minute)
+allowed: dict[str, float] = {}
+"""Targets that were looked up and may be probed, and until when."""
 
 app = App()
 app.static("/look", FILES)
+tracer.background.start()
+
+
+@app.before
+def begin(request: Request) -> None:
+    """A server may fork after the import, and threads do not survive that."""
+    tracer.background.start()
 
 
 @app.get("/")
 def overview(request: Request) -> Response:
-    """The targets, and a form for others."""
-    links = "".join(f'<a href="to?target={escape(name)}">{escape(name)}</a> ' for name in watched)
-    form = '<form action="to"><label>to <input name="target" placeholder="host" required></label><button>Trace</button></form>'
-    return page(request, "Paths", f"<nav>{links}</nav><section>{form}</section>")
+    """The configured targets, and a form for others."""
+    rows = [
+        (Cell(f'<a href="to?{escape(urlencode({"target": each.name}))}">{escape(each.name)}</a>'), each.check.target)
+        for each in config.targets
+    ]
+    options = "".join(f"<option>{method}</option>" for method in METHODS)
+    form = (
+        '<h2>Another target</h2><form action="to"><label>Target <input name="target" placeholder="host" required></label>'
+        f'<label>Method <select name="method">{options}</select></label><button>Trace</button></form>'
+    )
+    return page(request, "Routes", table("Configured targets", ("target", "address or name"), rows) + form, links=LINKS)
 
 
 @app.get("/to")
 def show(request: Request) -> Response | dict[str, Any]:
-    """The way to a target: a page that goes on, or JSON."""
+    """The route to a target: a live page, or JSON."""
     of_this_site(request)
-    name = request.query("target")
-    way = way_to(name, request.remote_addr or "")
-    way.look()
+    name, method = wanted(request)
+    permit(name, request.remote_addr or "")
+    tracer.look(name, method)
     if request.accept.acceptable_offers(["text/html", "application/json"])[:1] == [("application/json", 1.0)]:
-        return as_values(way)
-    return page(request, f"To {name}", f'<div id="{escape(name)}">{table(way)}</div>', live=True)
+        _, period = range_of(request)
+        return as_values(tracer.rounds(name, method, time.time() - period, time.time()))
+    others = []
+    for each in METHODS:
+        current = ' aria-current="true"' if each == method else ""
+        others.append(f'<a href="?{escape(urlencode({**request.GET, "method": each}))}"{current}>by {each}</a>')
+    content = f'<nav class="ranges" aria-label="Method">{" ".join(others)}</nav>{range_links(request)}'
+    return page(
+        request, f"Route to {name}", content + section(request, "route", part(request), "Route"), links=LINKS, live=True
+    )
 
 
-@app.get("/part/{name:path}")
-def part(request: Request, name: str) -> str:
-    """The table, as it is; who fetches it looks."""
-    if name not in ways:
+def wanted(request: Request) -> tuple[str, str]:
+    """Target and method of a request. Raises 400."""
+    name, method = request.query("target"), request.query("method", default=METHODS[0])
+    if method not in METHODS:
+        abort(400, f"There is no method {method}; there are {', '.join(METHODS)}.")
+    return name, method
+
+
+def permit(name: str, viewer: str) -> None:
+    """Raise 403 and 429 for what may not be traced. A name that can't be looked up is traced: it may be back in a moment."""
+    now = time.monotonic()
+    if name in tracer.targets or allowed.get(name, 0.0) > now:
+        return
+    if not budget.take(viewer):
+        abort(429, f"{budget.per_minute} new targets a minute are enough (per_minute in the configuration).")
+    try:
+        asyncio.run(tracer.resolve(name))
+    except Refused as error:
+        abort(403, str(error))
+    except LookupFailed as error:
+        abort(404, f"{name}: {error.reason}.")
+    for other in [other for other, until in allowed.items() if until <= now]:
+        allowed.pop(other, None)
+    allowed[name] = now + 60
+
+
+@app.get("/part/route")
+def part(request: Request) -> str:
+    """What changes on the page; a page that fetches it is one that somebody looks at."""
+    name, method = wanted(request)
+    if name not in tracer.targets and name not in allowed:
         abort(404)
-    ways[name].look()
-    return table(ways[name])
+    tracer.look(name, method)
+    _, period = range_of(request)
+    now = time.time()
+    return draw(tracer.rounds(name, method, now - period, now), now, period)
 
 
 @app.get("/events")
 def events(request: Request) -> Response:
-    """The name of each way that was traced once more."""
-    return told.listen(request)
+    """A tick a second; each is a reason to fetch the route again."""
+    return ticks(request, lambda: {"route": time.time() // 1})
 
 
-def way_to(name: str, viewer: str) -> Way:
-    """The way to a target that may be probed. Raises 403 and 429."""
-    if name in ways:
-        ways.move_to_end(name)
-        return ways[name]
-    if not budget.take(viewer):
-        abort(429, f"{budget.each_minute} new targets a minute are enough.")
-    try:
-        target = resolved(name)
-    except Refused as error:
-        abort(403, str(error))
-    way = ways[name] = Way(target, lambda _: told.send(name))
-    while len(ways) > WAYS:
-        ways.popitem(last=False)
-    return way
+def draw(rounds: list[Traced], now: float, period: float) -> str:
+    """The route as HTML."""
+    if not rounds:
+        return '<p class="summary" role="status">No round in this period yet.</p>'
+    last = rounds[-1]
+    current = [each for each in rounds if each.address == last.address]
+    ways = branches(current)
+    state, text = condition(rounds, ways, now)
+    parts = [f'<p class="summary {state}" role="status">{escape(text)}</p>']
+    facts = {
+        "address": last.address or "-",
+        "path MTU": f"{last.mtu} bytes" if last.mtu else "not known",
+        "rounds": len(current),
+    }
+    parts.append(listed(facts).replace("</dl>", f"<div><dt>last round</dt><dd>{moment(last.at)}</dd></div></dl>"))
+    widest = ceiling(max((hop.quantile(1.0) or 0.0 for way in ways for hop in way.hops), default=0.0) or 0.001)
+    parts += [branch_table(number, way, widest, len(ways)) for number, way in enumerate(ways, 1)]
+    parts.append(picture(as_rounds(rounds), now - period, now, INTERVAL, "Round trips of the target"))
+    if latest := changes(rounds)[-5:]:
+        rows = [(clock_time(at), text) for at, text in reversed(latest)]
+        parts.append(table("Changes, the latest first", ("time", "change"), rows))
+    return "".join(parts)
 
 
-def resolved(name: str) -> Target:
-    """The address of a target of the configuration, or of one that it allows; without a port, as each datagram has its own."""
-    if name in watched:
-        return watched[name].resolve(config.policy)._replace(port=0)
-    return config.policy.resolve(name)
+def condition(rounds: Sequence[Traced], ways: Sequence[Branch], now: float) -> tuple[str, str]:
+    """What is wrong with the route and since when, in a sentence."""
+    last = rounds[-1]
+    if now - last.at > STALE:
+        return "unknown", f"No new round for {duration(now - last.at)}: the tracer does not run."
+    if last.trouble:
+        return "failing", f"Not traced: {last.trouble}."
+    recent = [each for each in rounds if now - each.at <= MINUTE]
+    answered = [each for each in recent if each.reached]
+    if len(rounds) > 1 and not any(each.reached for each in rounds[-2:]):
+        good = [each for each in rounds if each.reached]
+        since = f"since {clock_time(good[-1].at)} (for {duration(now - good[-1].at)})" if good else "in this period"
+        return "failing", f"{last.address} does not answer {since}. {last_hop(rounds)}"
+    hops = " or ".join(str(count) for count in sorted({len(way.hops) for way in ways}))
+    branched = f", {len(ways)} branches" if len(ways) > 1 else ""
+    lost = 1 - len(answered) / len(recent) if recent else 0.0
+    state = "degraded" if lost else "ok"
+    began = now
+    for at in [each.at for each in reversed(rounds) if not each.reached]:
+        began = at if began - at <= MINUTE else began
+    since = f", since {clock_time(began)}" if lost else ""
+    count = "1 hop" if hops == "1" else f"{hops} hops"
+    return state, f"{last.address} answers, {count} away{branched}. Packet loss in the last minute: {lost:.0%}{since}."
 
 
-def table(way: Way) -> str:
-    """A way as HTML."""
-    hops = list(way.hops)
-    widest = ceiling(max((hop.percentile(1.0) or 0.0 for hop in hops), default=0.001) or 0.001)
-    rows = "".join(row(number, hop, widest) for number, hop in enumerate(hops, 1))
-    mtu = f"{way.mtu} bytes" if way.mtu else "not found out"
-    trouble = f' <strong class="bad">{escape(way.trouble)}</strong>' if way.trouble else ""
-    return (
-        f"<p>{escape(way.target.address)}, path MTU {mtu}, {way.rounds} rounds{trouble}</p>"
-        '<div class="table"><table><thead><tr><th>hop<th>address<th>lost<th>best<th>median<th>worst<th>jitter'
-        f"<th>0 to {text_of(widest)}</thead><tbody>{rows}</tbody></table></div>"
+def last_hop(rounds: Sequence[Traced]) -> str:
+    """Where the packets get lost: routers limit their ICMP messages, so of several rounds the hop that is farthest."""
+    silent = list(takewhile(lambda each: not each.reached, reversed(rounds)))[:SILENT_ROUNDS]
+    hops = [(number, hop) for each in silent for number, hop in enumerate(each.hops, 1) if hop]
+    if reports := [hop for _, hop in hops if hop.reason]:
+        return f"{reports[0].address} reports: {reports[0].reason}."
+    if not hops:
+        return "No hop answers."
+    number, farthest = max(hops, key=lambda each: each[0])
+    return f"The last hop that answers is {number}, {farthest.address}."
+
+
+def branch_table(number: int, branch: Branch, widest: float, count: int) -> str:
+    """A branch as HTML; silent hops at its end are one row."""
+    caption = f"Hops of branch {number} of {count}" if count > 1 else "Hops"
+    hops = list(branch.hops)
+    while len(hops) > 1 and not hops[-1].received and not hops[-2].received and not hops[-1].reason:
+        hops.pop()
+    names = (
+        "hop",
+        "address",
+        "packet loss",
+        "sent",
+        "best",
+        "median",
+        "worst",
+        "jitter",
+        f"0 to {milliseconds(widest)}",
+    )
+    return table(
+        caption,
+        names,
+        [row(place, hop, widest, min(each.loss for each in hops[place - 1 :])) for place, hop in enumerate(hops, 1)],
     )
 
 
-def row(number: int, hop: HopFigures, widest: float) -> str:
-    """A hop as HTML."""
-    addresses = ", ".join(address for address, _ in hop.addresses.most_common(3)) or "*"
-    best, middle, worst = (hop.percentile(share) for share in (0.0, 0.5, 1.0))
-    trouble = f" <small>{escape(hop.trouble)}</small>" if hop.trouble else ""
-    cells = [
-        escape(addresses) + trouble,
-        f"{hop.lost / max(hop.sent, 1):.0%}",
-        *map(text_of, (best, middle, worst, hop.jitter)),
-    ]
+def row(number: int, hop: Hop, widest: float, real: float) -> list[object]:
+    """A hop in the table. A loss that the hops behind it do not have is no packet loss: routers limit their ICMP messages."""
+    addresses = ", ".join(address for address, _ in hop.addresses.most_common(3)) or "no answer"
+    reason = f"; {hop.reason}" if hop.reason else ""
+    best, middle, worst = (hop.quantile(share) for share in (0.0, 0.5, 1.0))
     bar = ""
     if best is not None and middle is not None and worst is not None:
         left, tick, right = (round(WIDTH * value / widest, 1) for value in (best, middle, worst))
         bar = (
-            f'<svg viewBox="0 0 {WIDTH} 12" role="img" aria-label="from {text_of(best)} to {text_of(worst)}">'
+            f'<svg class="bar" viewBox="0 0 {WIDTH} 12" role="img" aria-label="{milliseconds(best)} to {milliseconds(worst)}">'
             f'<rect class="smoke" fill-opacity="0.4" x="{left}" y="2" width="{max(right - left, 1):.1f}" height="8"/>'
-            f'<rect class="median none" x="{tick - 1}" y="1" width="2" height="10"/></svg>'
+            f'<rect class="median ok" x="{tick - 1}" y="1" width="2" height="10"/></svg>'
         )
-    return f"<tr><td>{number}{''.join(f'<td>{cell}' for cell in cells)}<td class='bar'>{bar}"
-
-
-def as_values(way: Way) -> dict[str, Any]:
-    """A way as JSON; times in seconds."""
-    return {
-        "address": way.target.address,
-        "mtu": way.mtu,
-        "rounds": way.rounds,
-        "hops": [
-            {
-                "addresses": dict(hop.addresses),
-                "sent": hop.sent,
-                "lost": hop.lost,
-                "best": hop.percentile(0.0),
-                "median": hop.percentile(0.5),
-                "worst": hop.percentile(1.0),
-                "jitter": hop.jitter,
-                "trouble": hop.trouble,
-            }
-            for hop in list(way.hops)
-        ],
-    }
+    state = "failing" if real == 1 else "degraded" if real else "ok"
+    loss = Cell(f'<span class="state {state}">{real:.0%}</span>')
+    if hop.loss > real:
+        loss = Cell(f'{loss} <span class="quiet">({hop.loss:.0%} not answered: ICMP rate limit)</span>')
+    return [
+        number,
+        addresses + reason,
+        loss,
+        hop.sent,
+        *map(milliseconds, (best, middle, worst, hop.jitter)),
+        Cell(bar),
+    ]

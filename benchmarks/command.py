@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"Rows of the throughput part: {', '.join(throughput.ROWS)}. Workloads: {', '.join(plan.ALL_WORKLOADS)}.",
     )
     made.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(plan.PARTS)}; all when none is named")
-    made.add_argument("--fast", action="store_true", help="less of everything: under a minute")
+    made.add_argument("--fast", action="store_true", help="fewer and shorter measurements")
     made.add_argument(
         "--full",
         action="store_true",
@@ -90,7 +90,10 @@ def main() -> int:
     else:
         report = Report(machine.facts(options.python))
         subjects = options.subjects.split(",") if options.subjects else None
-        plan.measure(parts, sized(options, parts), options.python, report, Console(stderr=True), subjects=subjects)
+        size, progress = sized(options, parts), Console(stderr=True)
+        estimate = plan.duration(sum(plan.estimate(parts, size).values()))
+        progress.print(f"{', '.join(parts)}: {estimate}", highlight=False)
+        plan.measure(parts, size, options.python, report, progress, subjects=subjects)
     terminal.show(console, report)
     if old:
         console.print(terminal.comparison(old, report))

@@ -17,6 +17,7 @@ HOMES = {
     "Response": "webob",
     "WSGIRequestHandler": "microwsgi.server.handler",
     "WSGIServer": "microwsgi.server.server",
+    "html": "microwsgi.framework.markup",
     "abort": "microwsgi.framework.problems",
     "make_server": "microwsgi.server.server",
     "redirect": "microwsgi.framework.views",

@@ -2,6 +2,7 @@ from webob import Response
 
 from microwsgi.framework.app import App
 from microwsgi.framework.files import FileResponse
+from microwsgi.framework.markup import html
 from microwsgi.framework.problems import abort
 from microwsgi.framework.request import Request
 from microwsgi.framework.views import redirect
@@ -19,6 +20,7 @@ __all__ = [
     "WSGIServer",
     "__version__",
     "abort",
+    "html",
     "make_server",
     "redirect",
     "serve",

@@ -122,17 +122,22 @@ def make(
     listeners: list[socket.socket],
     log: AccessLog | None,
     tls: Security | None = None,
-    beacon: object = None,
+    livereload: object = None,
     console: Console | None = None,
 ) -> WSGIServer:
-    """The server for an application, or for a handler class; a page for an exception listens to the beacon."""
+    """Return the server for an application, or for a handler class. Error pages reload by `livereload`."""
     handler: type = WSGIRequestHandler
+    page_about = application
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
         handler, application = application, None
     error_page = timing = None
     if options.debug and ERROR_PAGE in sys.modules:
-        error_page = import_module(ERROR_PAGE).ErrorPage(options.editor, beacon)
+        error_page = import_module(ERROR_PAGE).ErrorPage(options.editor, livereload, page_about)
         timing = import_module(TIMING).server_timing
+    # The names are for the framework's guard against cross-site requests: only the server knows them.
+    environ: dict[str, object] = {"microwsgi.allow_host": options.allow_host}
+    if options.debug:
+        environ["x-wsgiorg.throw_errors"] = True
     some_hosts = "*" not in options.allow_host and (options.allow_host or loopback_only(listeners))
     return WSGIServer(
         options.addresses[0],
@@ -146,7 +151,7 @@ def make(
         hosts=Hosts(options.allow_host) if some_hosts else None,
         error_page=error_page,
         timing=timing,
-        more_environ={"x-wsgiorg.throw_errors": True} if options.debug else None,
+        more_environ=environ,
     )
 
 

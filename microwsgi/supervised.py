@@ -28,8 +28,7 @@ from microwsgi.assembly import (
     release,
 )
 from microwsgi.console import RETRY, Console, banner, colored, farewell
-from microwsgi.devtools.beacon import Beacon
-from microwsgi.diagnosis import shown
+from microwsgi.devtools.livereload import LiveReload
 from microwsgi.errors import LoadError, ServiceError, UsageError
 from microwsgi.imports import Codes, Imports
 from microwsgi.operating import look_at_certificates, show_running, still_running, waited_for
@@ -52,6 +51,7 @@ from microwsgi.server.inflight import slow_requests
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import urls
 from microwsgi.service import Service, service
+from microwsgi.source import relative
 
 ELSEWHERE = b"The application can't be loaded; the server's terminal says why.\n"
 NAMED = 3
@@ -109,7 +109,7 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
     worker.guard.add(lambda: release(listeners))
     terminal.service.leave()
     imports = Imports(terminal.codes)
-    beacon = Beacon()
+    livereload = LiveReload()
     pid = os.getpid()
     if options.reload or worker.is_reload:
         # A compiled file counts as fresh for a second after its source was changed: see microwsgi.imports.
@@ -126,18 +126,20 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
         worker.tell(failed=str(error), unusable=isinstance(error, GreenThreadsError), **imports.report())
         if worker.wait_for_word() != "show":
             return
-        name, application = "", unloaded(error.__cause__ or error, str(error), options, beacon)
+        name, application = "", unloaded(error.__cause__ or error, str(error), options, livereload)
     exit_if_forked(pid)
     worker.hear_signals()
     with open_log(options, console) as log:
-        server = make(application, options, listeners, log, terminal.tls, beacon if options.reload else None, console)
+        server = make(
+            application, options, listeners, log, terminal.tls, livereload if options.reload else None, console
+        )
         worker.guard.add(getattr(server, "release_descriptors", bool))
         worker.tell(ready=name, **imports.report())
         if worker.wait_for_word() != "serve":
             return
         worker.on_stop = partial(still_running, console=console)
         worker.on_reminder = lambda server: still_retiring(server, worker.say)
-        worker.on_accept_stopped = beacon.light
+        worker.on_accept_stopped = livereload.notify
         worker.orders["running"] = partial(show_running, say=console.say)
         worker.orders["certificates"] = look_at_certificates
         worker.orders["reopen"] = terminal.service.reopen_in_child
@@ -170,11 +172,11 @@ def live_spawned(worker: Worker, listeners: list[socket], values: list[object]) 
     live(spec, options, listeners, terminal, worker)  # type: ignore[arg-type]  # of `run`, too
 
 
-def unloaded(error: BaseException, text: str, options: Options, beacon: Beacon) -> Application:
-    """What is served instead of an application that can't be loaded, until it can: here what the terminal says."""
+def unloaded(error: BaseException, text: str, options: Options, livereload: LiveReload) -> Application:
+    """Return the application that is served instead of one that can't be loaded: its page has the text of the terminal."""
     hosts = Hosts(options.allow_host)
     try:
-        page = import_module(ERROR_PAGE).ErrorPage(options.editor, beacon)
+        page = import_module(ERROR_PAGE).ErrorPage(options.editor, livereload)
     except Exception:  # noqa: BLE001 - WebOb can't be imported, which may be the very reason
         page = None
 
@@ -323,4 +325,4 @@ class Terminal(Observer):
 def named(paths: list[str]) -> str:
     """Files as a person would type them."""
     more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    return ", ".join(shown(path) for path in paths[:NAMED]) + more
+    return ", ".join(relative(path) for path in paths[:NAMED]) + more

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import effort
 from tests.programs import REQUIRED
 from tests.running import Running, microwsgi
 
@@ -18,6 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     A worker of pytest-xdist gets the required names from the controller: `tests.programs` takes the variable away there.
     """
+    effort.quick = "not slow" in config.option.markexpr
     if hasattr(config, "workerinput"):
         REQUIRED[:] = config.workerinput["required"]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -27,6 +27,7 @@ from tests.programs import absent, need
 from tests.running import LIMIT, ROOT, Running, python
 
 NEAR, ROUTER, ROUTER_FAR, FAR = "10.97.1.1", "10.97.1.2", "10.97.2.1", "10.97.2.2"
+BRANCHED = "10.98.9.9"
 NOBODY = 65534
 numbers = itertools.count()
 
@@ -111,6 +112,46 @@ class Lab:
         self.started.append(Running(self.command(space, *command, user=user), ROOT, **settings))
         return self.started[-1]
 
+    def space(self, name: str) -> str:
+        """One more namespace, with the loopback interface up; it forwards packets."""
+        made = f"{self.near.removesuffix('near')}{name}"
+        self.spaces.append(made)
+        subprocess.run([self.ip, "netns", "add", made], check=True)
+        self.do(made, "ip link set lo up")
+        self.do(made, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+        return made
+
+    def link(self, one: str, one_address: str, other: str, other_address: str) -> tuple[str, str]:
+        """A veth pair between two namespaces, and the names of its ends."""
+        number = next(numbers)
+        names = (f"a{number}", f"b{number}")
+        self.do(one, f"ip link add {names[0]} type veth peer name {names[1]} netns {other}")
+        for space, name, address in ((one, names[0], one_address), (other, names[1], other_address)):
+            self.do(space, f"ip addr add {address} dev {name} {'nodad' if ':' in address else ''}")
+            self.do(space, f"ip link set {name} up")
+        return names
+
+    def branch(self) -> None:
+        """Make two ways of unlike lengths from router to 10.98.9.9, balanced by flow.
+
+        router -- left 10.98.1.2 -------------------------- end
+        router -- right 10.98.2.2 -- beyond 10.98.3.2 ----- end
+        """
+        left, right, beyond, end = (self.space(name) for name in ("left", "right", "beyond", "end"))
+        self.link(self.router, "10.98.1.1/24", left, "10.98.1.2/24")
+        self.link(self.router, "10.98.2.1/24", right, "10.98.2.2/24")
+        self.link(right, "10.98.3.1/24", beyond, "10.98.3.2/24")
+        self.link(left, "10.98.4.1/24", end, "10.98.4.2/24")
+        self.link(beyond, "10.98.5.1/24", end, "10.98.5.2/24")
+        self.do(end, f"ip addr add {BRANCHED}/32 dev lo")
+        self.do(self.router, "sysctl -qw net.ipv4.fib_multipath_hash_policy=1")
+        self.do(self.router, f"ip route add {BRANCHED} nexthop via 10.98.1.2 nexthop via 10.98.2.2")
+        self.do(left, f"ip route add {BRANCHED} via 10.98.4.2")
+        self.do(right, f"ip route add {BRANCHED} via 10.98.3.2")
+        self.do(beyond, f"ip route add {BRANCHED} via 10.98.5.2")
+        for space, gateway in ((left, "10.98.1.1"), (right, "10.98.2.1"), (beyond, "10.98.3.1"), (end, "10.98.4.1")):
+            self.do(space, f"ip route add default via {gateway}")
+
     def lose(self, share: int) -> None:
         """Drop every so manieth packet that goes from near to far: exactly, not by chance."""
         need("nft")
@@ -123,12 +164,12 @@ class Lab:
         for space in (self.router, self.far):
             self.do(space, f"tc qdisc add dev line root tbf rate {rate} burst 32kbit latency 400ms")
 
-    def filter(self, verdict: str, port: int) -> None:
-        """What far does with TCP to a port: drop, reject with tcp reset, reject with icmp type host-unreachable."""
+    def filter(self, verdict: str, port: int | str, protocol: str = "tcp") -> None:
+        """What far does with a port, or with ports as nft spells them: drop, reject with tcp reset, with icmp type ..."""
         need("nft")
         self.do(self.far, "nft add table ip lab")
         self.do(self.far, "nft add chain ip lab here { type filter hook input priority 0 ; }")
-        self.do(self.far, f"nft add rule ip lab here tcp dport {port} {verdict}")
+        self.do(self.far, f"nft add rule ip lab here {protocol} dport {port} {verdict}")
 
 
 def socket_path(folder: Path) -> str:

@@ -2,10 +2,11 @@
 
 It uses the standard library only, so it runs before anything is installed. The commands are
 
-1. the lines of the blocks marked `sh`, in their order; a line that begins with `. ` stays in effect for those below it,
+1. the lines of the blocks marked `sh`, in their order; a line or code within a sentence that begins with `. ` stays in effect
+   for those below it,
 2. the dialogues in blocks marked `console`, whose output is compared,
-3. code within sentences that is a command: `make TARGET ...`, or `microwsgi` or `python` with at least two words after it.
-   `microwsgi COMMAND` alone is a name: its --help must exist. A word in capital letters stands for something else: not run.
+3. code within sentences that begins with `make`, `microwsgi` or `python`. `microwsgi COMMAND` and `python -m MODULE` without
+   arguments are names: their --help must work. Code with a word in capital letters has a placeholder: it is not run.
 
 A command that ends must end with exit code 0. One that says where it serves is asked for that page and interrupted; if it
 has gone to the background by then, `microwsgi stop` ends it.
@@ -67,25 +68,30 @@ def without_comment(line: str) -> str:
 
 def commands(text: str) -> Commands:
     """Extract the commands of a page."""
-    blocks, dialogues = [], []
-    for kind, content in re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+    found = Commands([], [], [])
+    parts = re.split(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    for sentences, kind, content in zip(parts[::3], [*parts[1::3], ""], [*parts[2::3], ""], strict=True):
+        for span in [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", sentences)]:
+            if span.startswith(". "):
+                found.blocks.append(span)
+            elif (command := inline_command(span)) and command not in found.inline:
+                found.inline.append(command)
         if kind == "sh":
-            blocks += [line for line in map(without_comment, content.splitlines()) if line]
+            found.blocks.extend(line for line in map(without_comment, content.splitlines()) if line)
         elif kind == "console":
-            parts = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", content, re.MULTILINE)
-            dialogues.append([Dialogue(*part) for part in parts])
-    sentences = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", sentences)]
-    inline = []
-    for span in dict.fromkeys(spans):
-        words = span.split()
-        if PLACEHOLDER.search(span) or len(words) < len(("make", "TARGET")):
-            continue
-        if words[0] == "make" or (words[0] in {"microwsgi", "python", "python3"} and len(words) > len(("", ""))):
-            inline.append(span)
-        elif words[0] == "microwsgi":
-            inline.append(f"{span} --help")
-    return Commands(blocks, dialogues, inline)
+            steps = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", content, re.MULTILINE)
+            found.dialogues.append([Dialogue(*step) for step in steps])
+    return found
+
+
+def inline_command(span: str) -> str:
+    """Return the command to run for code within a sentence; "" for other code."""
+    words = span.split()
+    if PLACEHOLDER.search(span):
+        return ""
+    if re.fullmatch(r"microwsgi [a-z]+|python3? -m \S+", span):
+        return f"{span} --help"
+    return span if len(words) > 1 and words[0] in {"make", "microwsgi", "python", "python3"} else ""
 
 
 class Failed(Exception):

@@ -25,6 +25,8 @@ from tests.background import Machine, ended, eventually, fetch, free_port, gone
 from tests.programs import need
 from tests.running import LIMIT, Running, environment, microwsgi
 
+pytestmark = pytest.mark.slow  # real processes, started and stopped one after another
+
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 

@@ -11,12 +11,17 @@ from tests.readme_commands import Commands, Dialogue, Runner, commands
 from tests.running import ROOT, environment
 
 PAGE = """\
-`make this` and `microwsgi check`, `microwsgi stack hello:app`, `make`, `pip install PATH`, `make it ARGS=x`
+`make this` and `microwsgi check`, `microwsgi stack hello:app`, `make`, `pip install PATH`, `make it ARGS=x`,
+`python -m module`, `python -m module x`, `make NAME`
 ```sh
 make one    # a comment
 . .venv/bin/activate
 
 microwsgi serve 'a#b'  # another
+```
+Then `. here` and `make this`.
+```sh
+last
 ```
 ```python
 `make nothing`
@@ -48,9 +53,16 @@ except KeyboardInterrupt:
 
 def test_the_commands_are_those_of_the_page() -> None:
     assert commands(PAGE) == Commands(
-        ["make one", ". .venv/bin/activate", "microwsgi serve 'a#b'"],
+        ["make one", ". .venv/bin/activate", "microwsgi serve 'a#b'", ". here", "last"],
         [[Dialogue("microwsgi serve hello:app", ""), Dialogue("curl http://127.0.0.1:8000/", "Hello!\n")]],
-        ["make this", "microwsgi check --help", "microwsgi stack hello:app", "make it ARGS=x"],
+        [
+            "make this",
+            "microwsgi check --help",
+            "microwsgi stack hello:app",
+            "make it ARGS=x",
+            "python -m module --help",
+            "python -m module x",
+        ],
     )
 
 

@@ -16,6 +16,8 @@ import pytest
 from tests.running import LIMIT, Running, python
 from tests.test_supervised import eventually, fetch
 
+pytestmark = pytest.mark.slow  # real processes, started and stopped one after another
+
 Command = Callable[..., Running]
 
 APPLICATION = """\

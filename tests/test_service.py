@@ -23,6 +23,8 @@ from tests.background import APPLICATION, Machine, ended, eventually, fetch, fre
 from tests.programs import absent, need
 from tests.running import LIMIT, ROOT, Running, environment, microwsgi
 
+pytestmark = pytest.mark.slow  # real processes, started and stopped one after another
+
 Command = Callable[..., Running]
 
 

@@ -1,36 +1,70 @@
-"""/proc/net/snmp and /proc/net/netstat: the counters of RFC 1213, RFC 4022 and RFC 4113, and what Linux adds to them."""
+"""/proc/net/snmp, snmp6 and netstat: the counters of RFC 4293, RFC 4022 and RFC 4113, and those that Linux adds: `nstat`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 
-FILES = ("/proc/net/snmp", "/proc/net/netstat")
 SHOWN = {
     "Tcp.ActiveOpens": "connections opened",
     "Tcp.PassiveOpens": "connections accepted",
-    "Tcp.AttemptFails": "attempts failed",
+    "Tcp.AttemptFails": "failed connection attempts",
     "Tcp.EstabResets": "connections reset",
-    "Tcp.InSegs": "segments in",
-    "Tcp.OutSegs": "segments out",
-    "Tcp.RetransSegs": "segments sent again",
+    "Tcp.InSegs": "segments received",
+    "Tcp.OutSegs": "segments sent",
+    "Tcp.RetransSegs": "retransmitted segments",
     "Tcp.OutRsts": "resets sent",
     "TcpExt.ListenOverflows": "listen queue overflows",
-    "TcpExt.TCPTimeouts": "timeouts",
-    "Udp.InDatagrams": "datagrams in",
-    "Udp.OutDatagrams": "datagrams out",
-    "Udp.NoPorts": "datagrams to no port",
-    "Udp.RcvbufErrors": "datagrams without room",
+    "TcpExt.TCPTimeouts": "retransmission timeouts",
+    "Udp.InDatagrams": "datagrams received",
+    "Udp.OutDatagrams": "datagrams sent",
+    "Udp.NoPorts": "datagrams to a closed port",
+    "Udp.RcvbufErrors": "datagrams dropped, receive buffer full",
+    "Udp6.InDatagrams": "datagrams received, IPv6",
+    "Udp6.OutDatagrams": "datagrams sent, IPv6",
+    "Udp6.NoPorts": "datagrams to a closed port, IPv6",
+    "Udp6.RcvbufErrors": "datagrams dropped, receive buffer full, IPv6",
+    "Icmp.InMsgs": "ICMP messages received",
+    "Icmp.OutMsgs": "ICMP messages sent",
+    "Icmp.InDestUnreachs": "ICMP destination unreachable received",
+    "Icmp.OutDestUnreachs": "ICMP destination unreachable sent",
 }
-"""Those that netmon shows, and what it calls them."""
+"""The counters that netmon shows, and their names there. TCP's are of both versions of IP."""
 
 
-def counters() -> dict[str, int]:
-    """Those that are shown, as far as this kernel has them. Raises OSError where there is no /proc."""
-    found: dict[str, int] = {}
-    for name in FILES:
-        with open(name, encoding="ascii") as lines:
-            found.update(parse(lines))
-    return {name: found[name] for name in SHOWN if name in found}
+class Counters:
+    """The files, which stay open: a lack of descriptors is no matter then. Raises OSError where there is no /proc/net."""
+
+    def __init__(self) -> None:
+        self.files = [os.open(f"/proc/net/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("snmp", "netstat")]
+        try:
+            self.files.append(os.open("/proc/net/snmp6", os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            pass  # a kernel without IPv6
+
+    def close(self) -> None:
+        for file in self.files:
+            os.close(file)
+
+    def read(self) -> dict[str, int]:
+        """The counters that are shown, as far as this kernel has them."""
+        found: dict[str, int] = {}
+        for number, file in enumerate(self.files):
+            lines = text(file).splitlines()
+            found.update(parse(lines) if number < 2 else parse_ipv6(lines))  # noqa: PLR2004 - snmp and netstat
+        return {name: found[name] for name in SHOWN if name in found}
+
+
+def text(file: int) -> str:
+    """The whole of a file of /proc, from its beginning."""
+    return b"".join(iter_pieces(file)).decode("ascii", "replace")
+
+
+def iter_pieces(file: int) -> Iterator[bytes]:
+    at = 0
+    while piece := os.pread(file, 65536, at):
+        yield piece
+        at += len(piece)
 
 
 def parse(lines: Iterable[str]) -> dict[str, int]:
@@ -39,7 +73,12 @@ def parse(lines: Iterable[str]) -> dict[str, int]:
     pairs = iter(lines)
     for names, values in zip(pairs, pairs, strict=True):
         group, *keys = names.split()
-        found.update(
-            {f"{group}{key}".replace(":", "."): int(value) for key, value in zip(keys, values.split()[1:], strict=True)}
-        )
+        for key, value in zip(keys, values.split()[1:], strict=True):
+            found[f"{group}{key}".replace(":", ".")] = int(value)
     return found
+
+
+def parse_ipv6(lines: Iterable[str]) -> dict[str, int]:
+    """`Udp6InDatagrams 12`."""
+    words = (line.split() for line in lines)
+    return {name.replace("6", "6.", 1): int(value) for name, value in words}

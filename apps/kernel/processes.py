@@ -1,4 +1,4 @@
-"""Whose a socket is: /proc/PID/fd names sockets by inode. A user sees those of the own processes, root sees all."""
+"""The owner of a socket: /proc/PID/fd names sockets by inode. A user sees those of the own processes, root those of all."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def owners() -> dict[int, str]:
                 if match := SOCKET.fullmatch(os.readlink(f"/proc/{pid}/fd/{descriptor}")):
                     found[int(match[1])] = name
         except OSError:
-            continue  # another user's, or gone meanwhile
+            continue  # another user's process, or one that has ended
     return found

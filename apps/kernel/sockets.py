@@ -1,29 +1,25 @@
-"""sock_diag(7): every socket of this network namespace with its state, its queues, and what TCP knows of the way; for any user.
-
-What `ss -tin` shows is this.
-"""
+"""sock_diag(7): every socket of this network namespace with state, queues and TCP's figures, for any user: `ss -tin`."""
 
 from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from apps.kernel.netlink import attributes, dump
+from apps.kernel.netlink import Netlink, attributes
 from apps.kernel.tcpinfo import TCPInfo, parse
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
 INET_DIAG_INFO = 2
 REQUEST = struct.Struct("=BBBxI48x")
-"""inet_diag_req_v2: family, protocol, which attributes, which states; the identity is for a single socket."""
+"""inet_diag_req_v2: family, protocol, attributes, states; the rest names a single socket."""
 ANSWER = struct.Struct("=4B2s2s16s16s12x5I")
 """inet_diag_msg: family, state, timer, retransmits; both ports, both addresses; expires, queues, user, inode."""
 TIME_WAIT = 6
-ALIVE = 0xFFFFFFFF & ~(1 << TIME_WAIT)
-"""A busy machine has ten thousands of sockets that only wait for time to pass: they are counted, not listed."""
-SOCKSTAT = "/proc/net/sockstat"
+ALL = 0xFFFFFFFF
 STATES = {
     1: "established", 2: "syn sent", 3: "syn received", 4: "fin wait 1", 5: "fin wait 2", 6: "time wait", 7: "closed",
     8: "close wait", 9: "last ack", 10: "listen", 11: "closing", 12: "syn received",
@@ -46,24 +42,24 @@ class Socket(NamedTuple):
     info: TCPInfo | None
 
 
-def sockets(protocol: str) -> Iterator[Socket]:
-    """All of `tcp` or `udp`, IPv4 and IPv6, but for those that wait for time to pass."""
+def sockets(diag: Netlink, protocol: str) -> Iterator[Socket]:
+    """All sockets of `tcp` or `udp`, IPv4 and IPv6, but those in time wait, of which a busy machine has ten thousands."""
     for family in (socket.AF_INET, socket.AF_INET6):
-        question = REQUEST.pack(family, PROTOCOLS[protocol], 1 << (INET_DIAG_INFO - 1), ALIVE)
-        for message in dump(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, question):
+        request = REQUEST.pack(family, PROTOCOLS[protocol], 1 << (INET_DIAG_INFO - 1), ALL & ~(1 << TIME_WAIT))
+        for message in diag.dump(SOCK_DIAG_BY_FAMILY, request):
             yield parse_socket(protocol, message)
 
 
-def waiting() -> int:
-    """How many TCP sockets are in time wait, as the kernel counts them."""
-    with open(SOCKSTAT, encoding="ascii") as lines:
-        return waiting_of(lines)
-
-
-def waiting_of(lines: Iterable[str]) -> int:
-    """`TCP: inuse 5 orphan 0 tw 18 alloc 6 mem 1`: names and numbers by turns."""
-    words = next((line.split() for line in lines if line.startswith("TCP:")), [])
-    return int(words[words.index("tw") + 1]) if "tw" in words else 0
+def states(diag: Netlink) -> Counter[str]:
+    """How many TCP sockets are in each state. Only one byte of each message is read."""
+    found: Counter[int] = Counter()
+    for family in (socket.AF_INET, socket.AF_INET6):
+        request = REQUEST.pack(family, socket.IPPROTO_TCP, 0, ALL)
+        found.update(message[1] for message in diag.dump(SOCK_DIAG_BY_FAMILY, request))
+    by_name: Counter[str] = Counter()
+    for state, count in found.items():
+        by_name[STATES.get(state, str(state))] += count
+    return by_name
 
 
 def parse_socket(protocol: str, message: bytes) -> Socket:

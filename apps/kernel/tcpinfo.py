@@ -1,4 +1,4 @@
-"""struct tcp_info (linux/tcp.h): what the kernel knows of a TCP connection, its own or, by sock_diag, any."""
+"""struct tcp_info (linux/tcp.h): the kernel's figures of a TCP connection, one's own or, by sock_diag, any."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import NamedTuple
 STRUCTURE = struct.Struct("=8B24I4Q6I4Q2I2Q")
 """Up to tcpi_bytes_retrans, of Linux 4.19; an older kernel's is shorter, and what is missing is 0."""
 MICRO = 1e-6
+UNMEASURED = 0xFFFFFFFF
+"""tcpi_min_rtt before the first measurement."""
 
 
 class TCPInfo(NamedTuple):
     """Times in seconds, rates in bytes a second."""
 
     rtt: float
-    """The smoothed round-trip time (RFC 6298)."""
+    """The smoothed round-trip time (RFC 6298); 0 before the first measurement."""
     rttvar: float
     min_rtt: float
     rto: float
@@ -24,10 +26,10 @@ class TCPInfo(NamedTuple):
     mss: int
     pmtu: int
     retransmitted: int
-    """Segments sent again, ever."""
+    """Segments that were retransmitted, ever."""
     lost: int
     sent: int
-    """Bytes that the other side has acknowledged."""
+    """Bytes that the peer has acknowledged."""
     received: int
     delivery_rate: int
 
@@ -36,11 +38,10 @@ def parse(data: bytes) -> TCPInfo:
     """The structure as getsockopt and sock_diag give it."""
     values = STRUCTURE.unpack(data[: STRUCTURE.size].ljust(STRUCTURE.size, b"\0"))
     ints, longs, later = values[8:32], values[32:36], values[36:42]
-    no_minimum = 0xFFFFFFFF  # what the kernel has before it has measured
     return TCPInfo(
         rtt=ints[15] * MICRO,
         rttvar=ints[16] * MICRO,
-        min_rtt=0.0 if later[3] == no_minimum else later[3] * MICRO,
+        min_rtt=0.0 if later[3] == UNMEASURED else later[3] * MICRO,
         rto=ints[0] * MICRO,
         cwnd=ints[18],
         mss=ints[2],
@@ -54,7 +55,7 @@ def parse(data: bytes) -> TCPInfo:
 
 
 def of(connection: socket.socket) -> TCPInfo | None:
-    """Of a connection of one's own; None if it is none of TCP, or the system is not Linux."""
+    """Of one's own connection; None if it is not TCP, or the system is not Linux."""
     try:
         return parse(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, STRUCTURE.size))
     except (OSError, AttributeError):

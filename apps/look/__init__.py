@@ -1,5 +1,5 @@
-"""What the pages of the network examples look like: a frame, a stylesheet, a script of ten lines, charts.
+"""The pages of the network examples: a frame, a stylesheet, a script, charts, and the format of Prometheus.
 
-The charts are SVG that the server draws: a package of charts would be larger than all of the examples, and its pages empty
-without their script.
+The charts are SVG that the server draws: a chart package would be larger than all of the examples together, and its pages would
+be empty without their script.
 """

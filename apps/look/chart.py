@@ -1,15 +1,74 @@
-"""Figures over time as an SVG element: drawn by the server, and drawn anew when there is a new one."""
+"""Figures over time as SVG that the server draws: a time axis with labels, values on hover (SVG titles), gaps left empty."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
+from itertools import pairwise
+from typing import NamedTuple
 
-WIDTH, HEIGHT = 420, 110
-LEFT, BOTTOM, TOP = 52, 6, 10
-"""Room for what the grid's lines are called."""
+WIDTH, HEIGHT = 720, 170
+LEFT, BOTTOM, TOP = 64, 20, 10
+"""Room for the axes' labels."""
 STEPS = (1, 2, 5)
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+TICKS = ((600, 120), (3600, 600), (86400, 14400))
+"""Of a period up to so many seconds, the seconds between two labels of the time axis."""
+
+
+class Axes(NamedTuple):
+    """The plot's area: times from `begin` to `end`, values from 0 to `top`."""
+
+    begin: float
+    end: float
+    top: float
+    height: int = HEIGHT
+
+    def x(self, at: float) -> float:
+        return round(LEFT + (WIDTH - LEFT) * (at - self.begin) / (self.end - self.begin), 1)
+
+    def y(self, value: float) -> float:
+        return round(TOP + (self.height - TOP - BOTTOM) * (1 - min(value / self.top, 1.0)), 1)
+
+    def grid(self, text: Callable[[float], str]) -> Iterator[str]:
+        """Lines and labels of both axes."""
+        for value in (0.0, self.top / 2, self.top):
+            y = self.y(value)
+            yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y}" y2="{y}"/>'
+            yield f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{escape(text(value))}</text>'
+        step = next((step for period, step in TICKS if self.end - self.begin <= period), TICKS[-1][1])
+        offset = time.localtime(self.end).tm_gmtoff
+        at = ((self.begin + offset) // step + 1) * step - offset
+        while at <= self.end:
+            x = self.x(at)
+            yield f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP}" y2="{self.y(0)}"/>'
+            anchor = "end" if x > WIDTH - 20 else "middle"
+            label = time.strftime("%H:%M", time.localtime(at))
+            yield f'<text x="{x}" y="{self.height - 5}" text-anchor="{anchor}">{label}</text>'
+            at += step
+
+    def gaps(self, times: Sequence[float], step: float) -> Iterator[str]:
+        """The periods without values between the first value and now, marked."""
+        edges = [*times, self.end]
+        for before, after in pairwise(edges):
+            if after - before > 2.5 * step + (step if after == self.end else 0):
+                x, wide = self.x(before + step), max(self.x(after) - self.x(before + step), 1)
+                edge_times = (time.strftime("%T", time.localtime(edge)) for edge in (before + step, after))
+                text = f"no data {' to '.join(edge_times)}"
+                y, height = TOP, self.y(0) - TOP
+                yield f'<rect class="gap" x="{x}" y="{y}" width="{wide:.1f}" height="{height}"><title>{text}</title></rect>'
+
+    def hover(self, at: float, wide: float, text: str) -> str:
+        """A column without a colour that shows a text."""
+        x, height = self.x(at), self.y(0) - TOP
+        title = f"<title>{escape(text)}</title>"
+        return f'<rect class="hover" x="{x}" y="{TOP}" width="{wide:.1f}" height="{height}">{title}</rect>'
+
+    def svg(self, label: str, marks: Sequence[str]) -> str:
+        return (
+            f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" aria-label="{escape(label)}">{"".join(marks)}</svg>'
+        )
 
 
 def ceiling(value: float) -> float:
@@ -23,34 +82,54 @@ def ceiling(value: float) -> float:
 
 
 def amount(value: float, unit: str = "") -> str:
-    """9.83 Mbit/s, 12 packets/s, 0."""
+    """9.83 Mbit/s, 12 /s, 0."""
     size, prefix = next(((size, prefix) for size, prefix in UNITS if value >= size), (1.0, ""))
     return f"{value / size:.3g} {prefix}{unit}".rstrip()
 
 
-def chart(lines: Sequence[tuple[str, Sequence[float]]], length: int, unit: str, label: str) -> str:
-    """Lines of `length` places, the newest value at the right; of each the name, which is its class too, and its values."""
-    top = ceiling(max((max(values) for _, values in lines if values), default=0.0) or 1.0)
-    across, up = (WIDTH - LEFT) / max(length - 1, 1), HEIGHT - TOP - BOTTOM
+def milliseconds(seconds: float | None) -> str:
+    """850 µs, 20.3 ms, 1.03 s; a dash for none."""
+    if seconds is None:
+        return "-"
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= size or unit == "µs":
+            value = seconds / size
+            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"  # noqa: PLR2004
+    raise AssertionError
 
-    def y(value: float) -> float:
-        return round(TOP + up * (1 - value / top), 1)
 
-    marks = [
-        f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y(at)}" y2="{y(at)}"/>'
-        f'<text x="{LEFT - 6}" y="{y(at) + 4}" text-anchor="end">{amount(at)}</text>'
-        for at in (0.0, top / 2, top)
-    ]
-    for name, values in lines:
-        places = enumerate(values, length - len(values))
-        points = " ".join(f"{LEFT + place * across:.1f},{y(value)}" for place, value in places)
-        marks.append(f'<polyline class="line {escape(name)}" points="{points}"/>')
-    now = ", ".join(f"{name} {amount(values[-1] if values else 0.0, unit)}" for name, values in lines)
-    keys = "".join(
-        f'<span class="key {escape(name)}">{escape(name)} <b>{amount(values[-1] if values else 0.0, unit)}</b></span>'
-        for name, values in lines
+Line = tuple[str, Sequence[tuple[float, float]]]
+
+
+def lines(begin: float, end: float, step: float, series: Sequence[Line], unit: str, label: str) -> str:
+    """A line for each series of (time, value); its name is its class as well."""
+    values = [value for _, points in series for _, value in points]
+    axes = Axes(begin, end, ceiling(max(values, default=0.0) or 1.0))
+    times = [at for at, _ in series[0][1]] if series else []
+    marks = [*axes.grid(amount), *axes.gaps(times, step)]
+    for name, points in series:
+        for run in runs(points, step):
+            drawn = " ".join(f"{axes.x(at)},{axes.y(value)}" for at, value in run)
+            marks.append(f'<polyline class="line {escape(name)}" points="{drawn}"/>')
+    wide = max(axes.x(begin + step) - LEFT, 1.0)
+    for place, at in enumerate(times):
+        texts = [f"{name} {amount(points[place][1], unit)}" for name, points in series]
+        marks.append(axes.hover(at, wide, f"{time.strftime('%T', time.localtime(at))}: {', '.join(texts)}"))
+    now = {name: amount(points[-1][1] if points else 0.0, unit) for name, points in series}
+    keys = " ".join(
+        f'<span class="key {escape(name)}">{escape(name)} <b>{text}</b></span>' for name, text in now.items()
     )
-    return (
-        f'<figure><figcaption>{escape(label)} {keys}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
-        f' aria-label="{escape(f"{label}: {now}")}">{"".join(marks)}</svg></figure>'
-    )
+    spoken = f"{label}: {', '.join(f'{name} {text}' for name, text in now.items())}"
+    return f"<figure><figcaption>{escape(label)} {keys}</figcaption>{axes.svg(spoken, marks)}</figure>"
+
+
+def runs(points: Sequence[tuple[float, float]], step: float) -> Iterator[list[tuple[float, float]]]:
+    """The points in pieces without a gap."""
+    run: list[tuple[float, float]] = []
+    for point in points:
+        if run and point[0] - run[-1][0] > 2.5 * step:
+            yield run
+            run = []
+        run.append(point)
+    if run:
+        yield run

@@ -1,33 +1,107 @@
-"""The pages' frame: one stylesheet, one script of a few lines, and a policy that lets a browser load nothing else."""
+"""The pages' frame: a stylesheet, a script of some sixty lines, and a policy that lets a browser load nothing else.
+
+A page is whole without the script. A section with `data-part` is fetched again when the server's tick, one a second, has
+another version for it; a page that gets no tick for 2.5 seconds says so, since its figures are old then.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from urllib.parse import urlencode
 
 from microwsgi import Request, Response, abort
+from microwsgi.events import Stream
+from microwsgi.framework.crosssite import require_same_site
 
 FILES = str(Path(__file__).parent / "files")
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; form-action 'self'"
 )
 PAGE = """<!DOCTYPE html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
-<link rel="icon" href="data:,"><link rel="stylesheet" href="{base}/look/look.css">{script}
-<h1>{title}</h1>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><link rel="icon" href="data:,"><link rel="stylesheet" href="{base}/look/look.css">{script}</head>
+<body data-base="{base}"><header class="top"><nav aria-label="Pages">{nav}</nav><p class="clock">{clock}</p></header>
+<p id="lost" role="alert" hidden></p>
+<main><h1>{title}</h1>
 {content}
+</main></body></html>
 """
 SCRIPT = '<script src="{base}/look/look.js" defer></script>'
+SIBLINGS = "apps.network"
+"""Key of the environ: names and paths of applications that are mounted beside this one (apps/network.py)."""
+TICK = 1.0
+"""Seconds between two ticks."""
+RANGES = {"10m": (600.0, "10 minutes"), "1h": (3600.0, "1 hour"), "24h": (86400.0, "24 hours")}
 
 
-def page(request: Request, title: str, content: str, *, live: bool = False, base: str | None = None) -> Response:
-    """A whole page; a live one has the script. `content` is HTML; `base` is where the look is mounted."""
-    base = request.script_name if base is None else base
-    text = PAGE.format(title=escape(title), content=content, base=base, script=SCRIPT.format(base=base) if live else "")
+def page(
+    request: Request, title: str, content: str, *, links: Mapping[str, str] = {}, live: bool = False, base: str = ""
+) -> Response:
+    """A whole page; a live one has the script. `content` is HTML; `links` are texts and paths below the application."""
+    root = request.script_name + base
+    others: Mapping[str, str] = request.environ.get(SIBLINGS, {})
+    paths = {**others, **{text: root + path for text, path in links.items()}}
+    nav = "".join(f'<a href="{escape(path)}">{escape(text)}</a>' for text, path in paths.items())
+    clock = f'as of <time datetime="{time.time():.3f}">{clock_time(time.time())}</time>'
+    script = SCRIPT.format(base=root) if live else ""
+    text = PAGE.format(title=escape(title), content=content, base=root, script=script, nav=nav, clock=clock)
     response = Response(text, content_type="text/html", charset="utf-8")
     response.headers["Content-Security-Policy"] = POLICY
     return response
+
+
+def section(request: Request, name: str, content: str, label: str) -> str:
+    """A part of a page that `part/NAME` answers as well, with the same query."""
+    query = f"?{request.query_string}" if request.query_string else ""
+    return f'<section data-part="{escape(name + query)}" aria-label="{escape(label)}">{content}</section>'
+
+
+def ticks(request: Request, versions: Callable[[], object]) -> Response:
+    """A stream of events, one a second: the server's time, and the version of each part."""
+    return Stream(request, poll=lambda: {"now": time.time(), "versions": versions()}, every=TICK).response
+
+
+class Drawn:
+    """The parts that were drawn, until their data have another version: a hundred viewers are one drawing."""
+
+    def __init__(self, most: int = 100) -> None:
+        self.most = most
+        self.known: OrderedDict[str, tuple[object, str]] = OrderedDict()
+        self.lock = threading.Lock()  # protects `known`; held while a part is drawn, so that one thread draws
+
+    def get(self, request: Request, name: str, version: object, draw: Callable[[], str]) -> str:
+        """The part with the query of this request."""
+        key = f"{request.script_name} {name} {request.query_string}"
+        with self.lock:
+            if key not in self.known or self.known[key][0] != version:
+                self.known[key] = version, draw()
+                self.known.move_to_end(key)
+            while len(self.known) > self.most:
+                self.known.popitem(last=False)
+            return self.known[key][1]
+
+
+def clock_time(at: float, *, day: bool = False) -> str:
+    """The time of day, as this machine's time zone has it."""
+    return time.strftime("%F %T" if day else "%T", time.localtime(at))
+
+
+def moment(at: float) -> str:
+    """A time as HTML, with its age, which the script keeps right."""
+    return f'<time datetime="{at:.3f}" data-age>{clock_time(at)}, {duration(time.time() - at)} ago</time>'
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min, 2 h, 5 d."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
 
 
 def listed(facts: Mapping[str, object]) -> str:
@@ -36,14 +110,73 @@ def listed(facts: Mapping[str, object]) -> str:
     return f"<dl>{''.join(rows)}</dl>"
 
 
-def table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Rows as HTML, in a box of their own that scrolls where the window is narrow."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(str(value))}</td>' for value in row)}</tr>" for row in rows)
-    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+class Cell(str):
+    """HTML of a table's cell, as it is; any other value is text."""
+
+    __slots__ = ()
+
+
+def table(
+    caption: str, names: Sequence[str], rows: Iterable[Sequence[object]], head: Callable[[str], str] = escape
+) -> str:
+    """Rows as HTML, in a box that scrolls where the window is narrow; the first cell of a row is its header."""
+    heads = "".join(f'<th scope="col">{head(name)}</th>' for name in names)
+    body = "".join(
+        f'<tr><th scope="row">{html(row[0])}</th>{"".join(f"<td>{html(value)}</td>" for value in row[1:])}</tr>'
+        for row in rows
+    )
+    return (
+        f'<div class="table" tabindex="0" role="region" aria-label="{escape(caption)}"><table><caption>{escape(caption)}'
+        f"</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def html(value: object) -> str:
+    return value if isinstance(value, Cell) else escape(str(value))
+
+
+def sort_links(request: Request, columns: Container[str]) -> Callable[[str], str]:
+    """The heads of a table whose rows the server sorts: links to the same page, sorted by that column."""
+    chosen = request.GET.get("sort", "")
+
+    def head(name: str) -> str:
+        if name not in columns:
+            return escape(name)
+        query = urlencode({**request.GET, "sort": f"-{name}" if chosen == name else name})
+        arrow = " ▲" if chosen == name else " ▼" if chosen == f"-{name}" else ""
+        return f'<a href="?{escape(query)}">{escape(name)}{arrow}</a>'
+
+    return head
+
+
+def filter_form(request: Request, label: str) -> str:
+    """A field whose text a table's rows must have."""
+    others = {key: value for key, value in request.GET.items() if key != "filter"}
+    hidden = "".join(f'<input type="hidden" name="{escape(k)}" value="{escape(v)}">' for k, v in others.items())
+    value = escape(request.GET.get("filter", ""))
+    field = f'<label>{escape(label)} <input type="search" name="filter" value="{value}"></label>'
+    return f'<form role="search">{hidden}{field}<button>Filter</button></form>'
+
+
+def range_of(request: Request) -> tuple[str, float]:
+    """The period that a page shows: its name and its seconds. Raises 400."""
+    name = request.GET.get("range", "10m")
+    if name not in RANGES:
+        abort(400, f"There is no range {name}; there are {', '.join(RANGES)}.")
+    return name, RANGES[name][0]
+
+
+def range_links(request: Request) -> str:
+    """The periods as links to the same page."""
+    chosen, _ = range_of(request)
+    parts = []
+    for name, (_, text) in RANGES.items():
+        query = escape(urlencode({**request.GET, "range": name}))
+        current = ' aria-current="true"' if name == chosen else ""
+        parts.append(f'<a href="?{query}"{current}>{text}</a>')
+    return f'<nav class="ranges" aria-label="Period">{"".join(parts)}</nav>'
 
 
 def of_this_site(request: Request) -> None:
-    """Refuse what a page of another site has a browser ask for: it must not probe in its visitors' names. Raises 403."""
-    if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
-        abort(403, "Another site's page asked for this.")
+    """Raise 403 for what a page of another site has a browser ask for: it must not probe in its visitors' names."""
+    require_same_site(request)

@@ -1,1 +1,1 @@
-"""What apps/probe.py and apps/path.py are made of: whom they may ask, how they ask, and what they remember."""
+"""What apps/probe.py and apps/path.py are made of: whom they may probe, how, and what is kept of it."""

@@ -1,54 +1,50 @@
-"""What the operator says, in a TOML file: whom to probe, how often, and whom others may have probed.
+"""The configuration of apps/probe.py and apps/path.py: a TOML file.
 
 interval = 10                 # seconds between the rounds
 probes = 10                   # in a round
-allow = ["10.1.0.0/16"]       # networks that whoever sees the pages may ask for; none without this line
+timeout = 2                   # seconds for a whole probe
+allow = ["10.1.0.0/16"]       # networks that visitors may ask for; none without this line
 ports = [22, 80, 443]         # and the ports
+per_minute = 600              # probes that a visitor, or a Prometheus, may ask for in a minute
+history = "probe.db"          # "" keeps the history in memory; without this line it is beside this file
 
 [[target]]
 name = "web"
 module = "https"              # icmp, tcp, tls, http, https, dns
 target = "www.example.test"
-path = "/health"              # http and https; `query` and `type` are dns's
+path = "/health"              # http and https: path, and status, which are the expected ones;
+status = [200, 301]           # dns: query and type
 """
 
 from __future__ import annotations
 
+import math
 import tomllib
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from apps.probing.outcome import Outcome
-from apps.probing.policy import WELL_KNOWN, Policy, Refused, Target, parse
-from apps.probing.probes import MODULES, TIMEOUT, dns_query, http_get
+from apps.probing.policy import WELL_KNOWN, Policy, Refused, parse
+from apps.probing.probes import MODULES, TIMEOUT, Check
 
-KEYS = {"interval": float, "probes": int, "timeout": float, "allow": list, "ports": list, "target": list}
-OWN = {"http": {"path"}, "https": {"path"}, "dns": {"query", "type"}}
-"""What a target of a module may say beside name, module and target."""
-SHORTEST, MOST = 1.0, 100
-"""Seconds of an interval, and probes in a round: this is no load generator."""
+NUMBERS = {
+    "interval": (1.0, 3600.0, 10.0),
+    "probes": (1, 100, 10),
+    "timeout": (0.05, 30.0, TIMEOUT),
+    "per_minute": (1, 10**6, 600),
+}
+"""Numbers: the smallest and the largest that make sense, and the one without a line. This is no load generator."""
+KEYS = {"allow": list, "ports": list, "history": str, "target": list}
 
 
 class ConfigError(ValueError):
-    """The file says something that it can't mean; the text is one sentence with the place."""
+    """The file says something that has no sense; the text is one sentence with the place."""
 
 
-class Watched:
-    """One target of the file: its name, how it is probed, and where it is; looked up anew for each round, and judged anew."""
+class Watched(NamedTuple):
+    """A configured target: its name and what to probe."""
 
-    def __init__(self, name: str, module: str, target: str, **own: str) -> None:
-        self.name, self.module, self.target = name, module, target
-        self.send: Callable[[Target, float], Outcome] = MODULES[module].send
-        if module in {"http", "https"} and "path" in own:
-            self.send = partial(http_get, secure=module == "https", path=own["path"])
-        elif module == "dns":
-            self.send = partial(dns_query, name=own.get("query", "localhost"), kind=own.get("type", "A"))
-
-    def resolve(self, policy: Policy) -> Target:
-        """Raises Refused."""
-        return policy.resolve(self.target, MODULES[self.module].port, configured=True)
+    name: str
+    check: Check
 
 
 class Config:
@@ -57,49 +53,65 @@ class Config:
     def __init__(self, values: dict[str, Any], source: str = "the configuration") -> None:
         self.source = source
         for key, value in values.items():
-            if key not in KEYS:
-                raise ConfigError(f"{source}: there is no {key}; there are {', '.join(KEYS)}.")
-            if not isinstance(value, (int, float) if KEYS[key] is float else KEYS[key]) or isinstance(value, bool):
+            if key not in KEYS and key not in NUMBERS:
+                raise ConfigError(f"{source}: there is no {key}; there are {', '.join((*NUMBERS, *KEYS))}.")
+            if key in KEYS and not isinstance(value, KEYS[key]):
                 raise ConfigError(f"{source}: {key} is {value!r}, and should be of type {KEYS[key].__name__}.")
-        self.interval = max(float(values.get("interval", 10.0)), SHORTEST)
-        self.probes = min(max(int(values.get("probes", 10)), 1), MOST)
-        self.timeout = float(values.get("timeout", TIMEOUT))
+        self.interval = float(self.number(values, "interval"))
+        self.probes = int(self.number(values, "probes"))
+        self.timeout = float(self.number(values, "timeout"))
+        self.per_minute = int(self.number(values, "per_minute"))
         try:
             self.policy = Policy(values.get("allow", ()), map(int, values.get("ports", WELL_KNOWN)))
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{source}: {error}.") from None
         self.targets = [self.watched(each) for each in values.get("target", ())]
         names = [each.name for each in self.targets]
-        if len(set(names)) < len(names):
-            raise ConfigError(f"{source}: two targets have one name.")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"{source}: more than one target has the name {', '.join(twice)}.")
+        beside = str(Path(source).with_suffix(".db")) if Path(source).exists() else ""
+        self.history: str = values.get("history", beside)
+
+    def number(self, values: dict[str, Any], key: str) -> float:
+        smallest, largest, default = NUMBERS[key]
+        value = values.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+            raise ConfigError(f"{self.source}: {key} is {value!r}, and should be a number.")
+        if not smallest <= value <= largest:
+            raise ConfigError(f"{self.source}: {key} is {value}, and should be from {smallest:g} to {largest:g}.")
+        return float(value)
 
     def watched(self, entry: Any) -> Watched:  # noqa: ANN401 - of a file
         """One [[target]]."""
-        if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
-            raise ConfigError(f"{self.source}: a [[target]] has name, module and target, all text.")
-        missing = {"name", "module", "target"} - entry.keys()
-        if missing:
-            raise ConfigError(f"{self.source}: the target {entry.get('name', '')} has no {', '.join(sorted(missing))}.")
-        module = entry["module"]
+        place = f"{self.source}: the target {entry.get('name', '')!r}" if isinstance(entry, dict) else self.source
+        if not isinstance(entry, dict) or not all(isinstance(v, str) for k, v in entry.items() if k != "status"):
+            raise ConfigError(f"{place}: a [[target]] has name, module and target, all text.")
+        if missing := {"name", "module", "target"} - entry.keys():
+            raise ConfigError(f"{place} has no {', '.join(sorted(missing))}.")
+        name, module, target = entry["name"], entry["module"], entry["target"]
         if module not in MODULES:
-            raise ConfigError(f"{self.source}: there is no module {module}; there are {', '.join(MODULES)}.")
-        strange = entry.keys() - {"name", "module", "target"} - OWN.get(module, set())
-        if strange:
-            raise ConfigError(f"{self.source}: a target of {module} has no {', '.join(sorted(strange))}.")
+            raise ConfigError(f"{place}: there is no module {module}; there are {', '.join(MODULES)}.")
+        own = {key: value for key, value in entry.items() if key not in {"name", "module", "target"}}
+        if strange := own.keys() - MODULES[module].keys:
+            raise ConfigError(f"{place}: a target of {module} has no {', '.join(sorted(strange))}.")
+        path = own.get("path", "/")
+        if not path.startswith("/") or not all("!" <= character <= "~" for character in path):
+            raise ConfigError(f"{place}: the path {path!r} is not an absolute path in ASCII; percent-encode the rest.")
         try:
-            parse(entry["target"])
-        except Refused as error:
-            raise ConfigError(f"{self.source}: {entry['target']!r}: {error}") from None
-        return Watched(**entry)
+            parse(target)
+            own |= {"status": frozenset(map(int, own["status"]))} if "status" in own else {}
+        except (Refused, ValueError, TypeError) as error:
+            raise ConfigError(f"{place}: {error}") from None
+        return Watched(name, Check(module, target, **own))
 
 
 def load(path: str) -> Config:
-    """The configuration in a file; of "", one that watches this machine's own port 8000. Raises ConfigError."""
+    """The configuration in a file; without one, port 8000 of this machine is probed. Raises ConfigError."""
     if not path:
-        return Config({"target": [{"name": "here", "module": "tcp", "target": "localhost:8000"}]})
+        return Config({"target": [{"name": "port 8000", "module": "tcp", "target": "localhost:8000"}]})
     try:
         return Config(tomllib.loads(Path(path).read_text(encoding="utf-8")), path)
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}.") from None
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None

@@ -1,64 +1,155 @@
-"""A ping of one's own: ICMP echo (RFC 792, RFC 4443), without privileges where the system allows that.
+"""ICMP without privileges: echo requests by ping sockets, and the ICMP errors that concern a socket, from its error queue.
 
-A datagram socket of IPPROTO_ICMP may send echo requests and nothing else; the kernel fills in the identifier and the checksum,
-and gives back only our own answers. Linux asks net.ipv4.ping_group_range who may. Root has raw sockets, too.
+A datagram socket of IPPROTO_ICMP sends echo requests and nothing else; the kernel fills in the identifier and the checksum, and
+passes on the replies to this socket only. net.ipv4.ping_group_range says which groups may open one. With IP_RECVERR (ip(7)) the
+kernel keeps each ICMP error in the error queue of the socket whose packet caused it: which error, from which router, and the
+beginning of that packet. This holds for TCP while it connects, for UDP, and for ping sockets.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import struct
-import time
+from typing import NamedTuple
 
-from apps.probing.outcome import ANSWERED, NOT_ALLOWED, Outcome, failed
+from apps.probing.outcome import Reason
 from apps.probing.policy import Target
 
 ECHO = {socket.AF_INET: (8, 0), socket.AF_INET6: (128, 129)}
-"""Types of request and reply."""
+"""Types of request and reply (RFC 792, RFC 4443)."""
 SIZE = 56
 """Bytes behind the ICMP header, as ping sends them."""
-CURE = 'sysctl -w net.ipv4.ping_group_range="0 2147483647" allows it to all users'
+HINT = 'Try: sysctl -w net.ipv4.ping_group_range="0 2147483647"'
+IP_RECVERR, IPV6_RECVERR = 11, 25
+LOCAL, ICMP, ICMP6 = 1, 2, 3
+"""Where an error is from (linux/errqueue.h): this machine, or an ICMP message."""
+EXTENDED = struct.Struct("=IBBBBII")
+"""struct sock_extended_err: errno, origin, type, code, pad, info, data; the sender's address follows."""
+TIME_EXCEEDED = {ICMP: 11, ICMP6: 3}
+PORT_UNREACHABLE = {(ICMP, 3, 3), (ICMP6, 1, 4)}
+REASONS = {
+    **dict.fromkeys([(ICMP, 3, 0), (ICMP, 3, 6), (ICMP6, 1, 0)], Reason.NET_UNREACHABLE),
+    **dict.fromkeys([(ICMP, 3, 1), (ICMP, 3, 7), (ICMP6, 1, 3)], Reason.HOST_UNREACHABLE),
+    **dict.fromkeys(PORT_UNREACHABLE, Reason.PORT_UNREACHABLE),
+    **dict.fromkeys([(ICMP, 3, 9), (ICMP, 3, 10), (ICMP, 3, 13)], Reason.PROHIBITED),
+    **dict.fromkeys([(ICMP6, 1, 1), (ICMP6, 1, 5), (ICMP6, 1, 6)], Reason.PROHIBITED),
+}
 
 
-def checksum(data: bytes) -> int:
-    """RFC 1071's; the kernel computes it itself but for IPv4's raw sockets."""
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    total = (total >> 16) + (total & 0xFFFF)
-    return ~(total + (total >> 16)) & 0xFFFF
+class IcmpError(NamedTuple):
+    """An entry of the error queue; `data` is the beginning of the packet that caused it: its payload, of ICMP its header."""
+
+    number: int
+    origin: int
+    kind: int
+    code: int
+    info: int
+    sender: str
+    data: bytes = b""
+
+    @property
+    def is_hop(self) -> bool:
+        """Whether the time to live was over at a router."""
+        return TIME_EXCEEDED.get(self.origin) == self.kind
+
+    @property
+    def reason(self) -> Reason:
+        return REASONS.get((self.origin, self.kind, self.code), Reason.HOST_UNREACHABLE)
 
 
-def open_socket(target: Target) -> socket.socket:
-    """Raises PermissionError."""
+def report_errors(connection: socket.socket) -> None:
+    """Have ICMP errors kept in the socket's error queue, where the system has one."""
+    if connection.family == socket.AF_INET:
+        connection.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+    else:
+        connection.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+
+
+def next_error(connection: socket.socket) -> IcmpError | None:
+    """The next entry of the error queue; None if there is none."""
+    try:
+        data, ancillary, _, _ = connection.recvmsg(512, 512, socket.MSG_ERRQUEUE)
+    except OSError:
+        return None
+    for level, kind, extended in ancillary:
+        if (level, kind) in {(socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)}:
+            return parse_error(extended, data)
+    return None
+
+
+def parse_error(extended: bytes, data: bytes = b"") -> IcmpError:
+    """A struct sock_extended_err and the address behind it."""
+    number, origin, kind, code, _, info, _ = EXTENDED.unpack_from(extended)
+    sender, at = "", EXTENDED.size
+    if len(extended) >= at + 8:
+        family = struct.unpack_from("=H", extended, at)[0]
+        if family == socket.AF_INET:
+            sender = socket.inet_ntop(family, extended[at + 4 : at + 8])
+        elif family == socket.AF_INET6:
+            sender = socket.inet_ntop(family, extended[at + 8 : at + 24])
+    return IcmpError(number, origin, kind, code, info, sender, data)
+
+
+async def readable(connection: socket.socket) -> None:
+    """Wait until the socket has data or an error."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(connection, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(connection)
+
+
+def ping_socket(target: Target) -> socket.socket:
+    """A socket for echo requests to this address only. Raises OSError; PermissionError if this user may not ping."""
     protocol = socket.IPPROTO_ICMP if target.family == socket.AF_INET else socket.IPPROTO_ICMPV6
     try:
-        return socket.socket(target.family, socket.SOCK_DGRAM, protocol)
+        connection = socket.socket(target.family, socket.SOCK_DGRAM, protocol)
     except PermissionError:
-        return socket.socket(target.family, socket.SOCK_RAW, protocol)
-
-
-def echo(target: Target, timeout: float, sequence: int = 1) -> Outcome:
-    """One echo request; seconds until its reply."""
+        connection = socket.socket(target.family, socket.SOCK_RAW, protocol)
     try:
-        connection = open_socket(target)
-    except PermissionError:
-        return Outcome(NOT_ALLOWED, facts={"reason": f"ICMP sockets are not for this user; {CURE}"})
-    request, reply = ECHO[target.family]
-    token = os.urandom(SIZE)
-    packet = struct.pack("!BBHHH", request, 0, 0, os.getpid() & 0xFFFF, sequence) + token
-    packet = packet[:2] + struct.pack("!H", checksum(packet)) + packet[4:]
-    with connection:
-        start = time.perf_counter()
-        try:
-            connection.connect(target.sockaddr)  # so that the kernel tells of ICMP errors
-            connection.send(packet)
-            while (left := start + timeout - time.perf_counter()) > 0:
-                connection.settimeout(left)
-                data = connection.recv(2048)
-                if connection.type == socket.SOCK_RAW and target.family == socket.AF_INET:
-                    data = data[4 * (data[0] & 15) :]  # raw sockets of IPv4 receive its header as well
-                if data[:1] == bytes([reply]) and data[8:] == token:
-                    return Outcome(ANSWERED, time.perf_counter() - start)
-            raise TimeoutError
-        except OSError as error:
-            return failed(error, target.address)
+        connection.setblocking(False)
+        report_errors(connection)
+        connection.connect(target._replace(port=0).sockaddr)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def echo_request(target: Target, sequence: int, payload: bytes) -> bytes:
+    """The packet, with a checksum (RFC 1071): the kernel computes it, but not for IPv4's raw sockets."""
+    head = struct.pack("!BBHHH", ECHO[target.family][0], 0, 0, os.getpid() & 0xFFFF, sequence)
+    total = sum(struct.unpack(f"!{(len(head) + len(payload)) // 2}H", head + payload))
+    total = (total >> 16) + (total & 0xFFFF)
+    return head[:2] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + head[4:] + payload
+
+
+def echo_reply(connection: socket.socket, target: Target) -> tuple[int, bytes] | None:
+    """Sequence number and payload of the next reply; None if what came is none. Raises OSError."""
+    data = connection.recv(2048)
+    if connection.type == socket.SOCK_RAW and target.family == socket.AF_INET:
+        data = data[4 * (data[0] & 15) :]  # raw sockets of IPv4 receive its header as well
+    if len(data) < 8 or data[0] != ECHO[target.family][1]:  # noqa: PLR2004 - the header
+        return None
+    return int.from_bytes(data[6:8]), data[8:]
+
+
+async def echo(target: Target, sequence: int = 1) -> IcmpError | None:
+    """Send one echo request and wait for the reply (None) or an ICMP error. Raises OSError."""
+    payload = os.urandom(SIZE)
+    with ping_socket(target) as connection:
+        connection.send(echo_request(target, sequence, payload))
+        while True:
+            await readable(connection)
+            if (error := next_error(connection)) is not None:
+                return error
+            try:
+                reply = echo_reply(connection, target)
+            except BlockingIOError:
+                continue
+            if reply is not None and reply[1] == payload:
+                return None

@@ -1,123 +1,317 @@
-"""Ways that are looked at: traced again and again while somebody looks, like mtr, and left alone when nobody does."""
+"""Routes that are traced again and again while somebody looks, as mtr does, and what the rounds of the last minutes come to.
+
+Tracer.look     a viewer wants a target traced                any process
+Tracer.work     traces what is wanted, and keeps the rounds   the process with the lock
+summary         the branches, hops and changes                any process
+"""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, NamedTuple
 
-from apps.probing.history import percentile
-from apps.probing.policy import Target
-from apps.probing.trace import HOPS, Hop, path_mtu, probe
+from apps.background import Background
+from apps.history import History
+from apps.probing.config import Config
+from apps.probing.names import LookupFailed, Resolver
+from apps.probing.outcome import Outcome, Reason
+from apps.probing.policy import Refused, Target, parse
+from apps.probing.rounds import Round, quantile
+from apps.probing.trace import METHODS, Flow, Reply, path_mtu, trace
 
-PAUSE = 1.0
-"""Seconds between two rounds."""
-KEPT = 100
-"""Round trips of a hop that its figures are made of."""
+INTERVAL = 2.0
+"""Seconds between two rounds: routers answer once a second, and there may be two viewers with two methods."""
+FLOWS = 4
+"""Flows that take turns: of two equal ways, both are seen in seven of eight cases."""
+EXPLORE = 10
+"""Rounds between two looks beyond the known length while the target does not answer."""
 UNSEEN = 15.0
 """Seconds after the last look at which the tracing ends."""
+MOST = 20
+"""Targets at the same time; the one that was looked at the longest time ago is dropped."""
 MTU_EVERY = 60.0
-"""Seconds between two looks for the path's MTU."""
-STEP = 2
-"""Hops that are looked for at the same time where nothing is known yet. Hosts and routers answer only so many a second, so
-that what is sent beyond the target would cost answers that count."""
-SILENT = 5
-"""Hops after each other that say nothing, behind which nothing is looked for."""
+LOOK, LOOK_EVERY = "look", 3.0
+"""The series of the wishes, and the seconds between two of one viewer's page."""
 
 
-class HopFigures:
-    """What is known of one hop."""
+class Traced(NamedTuple):
+    """One round. `hops` are the answers of hop 1, 2 and so on."""
+
+    at: float
+    flow: int
+    address: str
+    hops: list[Reply | None]
+    mtu: int | None
+    trouble: str
+
+    @property
+    def reached(self) -> Reply | None:
+        return next((each for each in self.hops if each and each.reached), None)
+
+    @property
+    def way(self) -> tuple[str, ...]:
+        """The address of each hop; "" for one that was silent."""
+        return tuple(each.address if each and not each.reason else "" for each in self.hops)
+
+
+class Tracer:
+    """The traces of a configuration's targets, and of those that visitors may ask for."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.targets = {each.name: each.check.target for each in config.targets}
+        # Beside the history of apps.probe, not in it: both may run, and each has a lock on its own.
+        path = config.history and f"{config.history}.path"
+        self.history = History(path, lambda data: data[-1])
+        self.background = Background("tracer", self.work, path and f"{path}.lock")
+        self.resolver = Resolver()
+        self.looked: OrderedDict[str, float] = OrderedDict()
+        self.lock = threading.Lock()  # protects `looked`
+
+    def look(self, target: str, method: str) -> None:
+        """Have a target traced for a while."""
+        key, now = f"{method} {target}", time.time()
+        with self.lock:
+            if now - self.looked.get(key, 0.0) < LOOK_EVERY:
+                return
+            self.looked[key] = now
+            self.looked.move_to_end(key)
+            while len(self.looked) > 10 * MOST:
+                self.looked.popitem(last=False)
+        self.history.add(LOOK, now, {"target": target, "method": method})
+        self.history.flush(now)
+
+    async def resolve(self, text: str) -> list[Target]:
+        """The addresses of a target that may be probed. Raises Refused, LookupFailed."""
+        host, _ = parse(self.targets.get(text, text))
+        found = await self.resolver.lookup(host, asyncio.get_running_loop().time() + self.config.timeout)
+        return self.config.policy.targets(host, 0, found, configured=text in self.targets)
+
+    async def work(self) -> None:
+        """Start a trace for each wish, and end those that nobody looks at."""
+        newest, wanted = 0, OrderedDict[tuple[str, str], float]()
+        tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        try:
+            while True:
+                now = time.time()
+                for sample in await asyncio.to_thread(self.history.after, newest, now - UNSEEN):
+                    newest = sample.id
+                    if sample.series == LOOK and sample.data["method"] in METHODS:
+                        key = (sample.data["target"], sample.data["method"])
+                        wanted[key] = sample.at
+                        wanted.move_to_end(key)
+                for key in list(wanted):
+                    if now - wanted[key] > UNSEEN or len(wanted) > MOST:
+                        del wanted[key]
+                for key in tasks.keys() - wanted.keys():
+                    tasks.pop(key).cancel()
+                for key in wanted:
+                    if key not in tasks or tasks[key].done():
+                        tasks[key] = asyncio.create_task(self.follow(*key))
+                await asyncio.sleep(0.25)
+        finally:
+            for task in tasks.values():
+                task.cancel()
+
+    async def follow(self, text: str, method: str) -> None:
+        """Rounds of a target, until it is cancelled; the flows take turns."""
+        flows: list[Flow] = []
+        mtu, mtu_until, number = None, 0.0, 0
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        try:
+            while True:
+                at, trouble, hops, address, turn = time.time(), "", [], "", number % FLOWS
+                try:
+                    target = (await self.resolve(text))[0]
+                    address = target.address
+                    if not flows or flows[0].target.address != address:
+                        close(flows)
+                        flows, number, turn, mtu_until = (
+                            [Flow(target, method, each) for each in range(FLOWS)],
+                            0,
+                            0,
+                            0.0,
+                        )
+                    flows[turn].length = flows[turn].length or flows[0].length
+                    hops = await trace(flows[turn], explore=number % (FLOWS * EXPLORE) == 0)
+                    if loop.time() > mtu_until and number >= FLOWS:  # not among the first packets, which find the route
+                        mtu, mtu_until = await path_mtu(target), loop.time() + MTU_EVERY
+                except PermissionError:
+                    trouble = "this user may not send ICMP; UDP needs no privilege"
+                except LookupFailed as error:
+                    trouble = str(error.reason)
+                except (Refused, OSError) as error:
+                    trouble = str(getattr(error, "strerror", None) or error)
+                    close(flows)  # they are opened anew
+                data = {
+                    "flow": flows[turn].identifier if flows else 0,
+                    "address": address,
+                    "hops": hops,
+                    "mtu": mtu,
+                    "trouble": trouble,
+                }
+                self.history.add(f"{method} {text}", at, data)
+                await asyncio.to_thread(self.history.flush, time.time())
+                number += 1
+                # The first rounds follow each other: a page shows something soon, and routers allow a burst of six.
+                due = max(due + (0.3 if number < FLOWS else INTERVAL), loop.time())
+                await asyncio.sleep(due - loop.time())
+        finally:
+            close(flows)
+
+    def rounds(self, text: str, method: str, begin: float, end: float) -> list[Traced]:
+        """The rounds of a period."""
+        found = []
+        for each in self.history.between(f"{method} {text}", begin, end):
+            hops = [hop and Reply(*hop) for hop in each.data["hops"]]
+            found.append(Traced(each.at, **{**each.data, "hops": hops}))
+        return found
+
+
+def close(flows: Sequence[Flow]) -> None:
+    for flow in flows:
+        flow.close()
+
+
+class Hop:
+    """One hop of a branch, over the rounds of a period."""
 
     def __init__(self) -> None:
-        self.sent = self.lost = 0
+        self.sent = self.received = 0
         self.addresses: Counter[str] = Counter()
-        self.seconds: deque[float] = deque(maxlen=KEPT)
-        self.trouble = ""
+        self.seconds: list[float] = []
+        self.reason = ""
+        """What the last packet for this hop met instead of an answer."""
 
-    def add(self, hop: Hop) -> None:
+    def add(self, reply: Reply | None) -> None:
         self.sent += 1
-        self.trouble = hop.trouble
-        if hop.seconds is None:
-            self.lost += 1
-        else:
-            self.addresses[hop.address] += 1
-            self.seconds.append(hop.seconds)
+        self.reason = f"{reply.reason} (from {reply.address})" if reply and reply.reason else ""
+        if reply and not reply.reason:
+            self.received += 1
+            self.addresses[reply.address] += 1
+            self.seconds.append(reply.seconds)
 
-    def percentile(self, share: float) -> float | None:
-        return percentile(sorted(self.seconds), share)
+    @property
+    def loss(self) -> float:
+        return 1 - self.received / self.sent if self.sent else 0.0
+
+    def quantile(self, share: float) -> float | None:
+        return quantile(sorted(self.seconds), share)
 
     @property
     def jitter(self) -> float | None:
-        """The mean difference between two round trips that follow each other."""
-        steps = [abs(b - a) for a, b in pairwise(list(self.seconds))]
+        steps = [abs(after - before) for before, after in pairwise(self.seconds)]
         return sum(steps) / len(steps) if steps else None
 
 
-class Way:
-    """The way to one target. `tell` is called after each round."""
+class Branch(NamedTuple):
+    """The flows that take one way, and its hops."""
 
-    def __init__(self, target: Target, tell: Callable[[Way], object]) -> None:
-        self.target, self.tell = target, tell
-        self.hops: list[HopFigures] = []
-        self.mtu: int | None = None
-        self.mtu_known_until = 0.0
-        self.rounds = 0
-        self.trouble = ""
-        self.seen = time.monotonic()
-        self.guard = threading.Lock()
-        self.thread: threading.Thread | None = None
+    flows: list[int]
+    hops: list[Hop]
 
-    def look(self) -> None:
-        """Somebody looks: see to it that it is traced."""
-        with self.guard:
-            self.seen = time.monotonic()
-            if self.thread is None:
-                self.thread = threading.Thread(target=self.run, name=f"path to {self.target}", daemon=True)
-                self.thread.start()
 
-    def run(self) -> None:
-        """Round after round, until nobody has looked for a while."""
-        with ThreadPoolExecutor(HOPS, thread_name_prefix="hop") as pool:
-            while True:
-                self.round(pool)
-                self.tell(self)
-                time.sleep(PAUSE)
-                with self.guard:
-                    if time.monotonic() - self.seen > UNSEEN:
-                        self.thread = None
-                        return
+def branches(rounds: Sequence[Traced]) -> list[Branch]:
+    """The ways that the flows take, each from all of its rounds.
 
-    def round(self, pool: ThreadPoolExecutor) -> None:
-        """One datagram for each hop, as many hops as there are."""
-        try:
-            if time.monotonic() > self.mtu_known_until:
-                self.mtu = path_mtu(self.target)
-                self.mtu_known_until = time.monotonic() + MTU_EVERY
-            found = self.hops_of(pool)
-            self.trouble = ""
-        except OSError as error:
-            self.trouble = error.strerror or str(error)
-            return
-        with self.guard:
-            while len(self.hops) < len(found):
-                self.hops.append(HopFigures())
-            for figures, hop in zip(self.hops, found, strict=False):
-                figures.add(hop)
-            del self.hops[len(found) :]
-            self.rounds += 1
+    A flow's way is that of its most frequent addresses: a lost answer, or an outage, makes no other branch.
+    """
+    by_flow: dict[int, list[Hop]] = {}
+    for each in rounds:
+        hops = by_flow.setdefault(each.flow, [])
+        while len(hops) < len(each.hops):
+            hops.append(Hop())
+        for hop, reply in zip(hops, each.hops, strict=False):
+            hop.add(reply)
+    found: list[tuple[tuple[str, ...], list[int]]] = []
+    for flow, hops in sorted(by_flow.items()):
+        way = tuple(max(hop.addresses, key=hop.addresses.__getitem__, default="") for hop in hops)
+        for other, flows in found:
+            if len(way) == len(other) and all(a == b or not a or not b for a, b in zip(way, other, strict=True)):
+                flows.append(flow)
+                break
+        else:
+            found.append((way, [flow]))
+    joined = []
+    for _, flows in found:
+        hops = [Hop() for _ in range(max(len(by_flow[flow]) for flow in flows))]
+        for each in rounds:
+            if each.flow in flows:
+                for hop, reply in zip(hops, each.hops, strict=False):
+                    hop.add(reply)
+        joined.append(Branch(flows, hops))
+    return joined
 
-    def hops_of(self, pool: ThreadPoolExecutor) -> list[Hop]:
-        """The hops up to the target, or up to where nobody says anything any more."""
-        hops: list[Hop] = []
-        while len(hops) < HOPS:
-            ahead = range(len(hops) + 1, min(max(len(self.hops), len(hops) + STEP), HOPS) + 1)
-            for hop in pool.map(lambda ttl: probe(self.target, ttl, self.rounds), ahead):
-                hops.append(hop)
-                if hop.arrived or hop.trouble:
-                    return hops
-                if len(hops) >= SILENT and not any(each.address for each in hops[-SILENT:]):
-                    return hops
-        return hops
+
+def changes(rounds: Sequence[Traced]) -> list[tuple[float, str]]:
+    """The times at which a flow took another way, or the name another address; a silent hop is no change."""
+    found: list[tuple[float, str]] = []
+    known: dict[int, list[str]] = {}
+    address = ""
+    for each in rounds:
+        if address and each.address and each.address != address:
+            found.append((each.at, f"the address changed from {address} to {each.address}"))
+            known.clear()
+        address = each.address or address
+        before = known.setdefault(each.flow, [])
+        for number, hop in enumerate(each.way):
+            if number == len(before):
+                before.append(hop)
+            elif hop:
+                if before[number] not in {"", hop}:
+                    found.append((each.at, f"hop {number + 1} changed from {before[number]} to {hop}"))
+                before[number] = hop
+    return found
+
+
+def as_rounds(rounds: Sequence[Traced]) -> list[Round]:
+    """The answers of the target, as the chart of the probes draws them."""
+    found = []
+    for each in rounds:
+        reply = each.reached
+        reason = (
+            next((hop.reason for hop in each.hops if hop and hop.reason), "") or each.trouble or str(Reason.NO_ANSWER)
+        )
+        outcome = Outcome(Reason.OK, reply.seconds, received=True) if reply else Outcome(Reason.NO_ANSWER)
+        one = Round.of(each.at, [outcome])
+        found.append(one if reply else one._replace(reasons={reason: 1}))
+    return found
+
+
+def as_values(rounds: Sequence[Traced]) -> dict[str, Any]:
+    """For JSON; times in seconds."""
+    last = rounds[-1] if rounds else None
+    current = [each for each in rounds if last and each.address == last.address]
+    return {
+        "address": last.address if last else "",
+        "rounds": len(rounds),
+        "age": time.time() - last.at if last else None,
+        "mtu": last.mtu if last else None,
+        "trouble": last.trouble if last else "",
+        "changes": changes(rounds),
+        "branches": [
+            {
+                "flows": branch.flows,
+                "hops": [
+                    {
+                        "addresses": dict(hop.addresses),
+                        "sent": hop.sent,
+                        "lost": hop.sent - hop.received,
+                        "best": hop.quantile(0.0),
+                        "median": hop.quantile(0.5),
+                        "worst": hop.quantile(1.0),
+                        "jitter": hop.jitter,
+                        "reason": hop.reason,
+                    }
+                    for hop in branch.hops
+                ],
+            }
+            for branch in branches(current)
+        ],
+    }

@@ -1,8 +1,9 @@
-"""Whom a probe may be sent to. A page that probes for whoever asks is a tool for attacks on what only this machine can reach.
+"""Which addresses may be probed.
 
-So the operator says who may be probed, in the configuration file: targets by name, and networks for whoever asks for more.
-What is judged is the address that a packet would go to, never the text it was asked by: `127.1`, `0x7f000001`, a name that
-somebody's DNS server has an answer for, and `::ffff:127.0.0.1` are all one address. It is looked up once, and then pinned.
+A page that probes whatever a visitor asks for is a tool for attacks on hosts that only this machine can reach. So the operator
+allows targets by name, and networks for visitors, in the configuration file. The address that packets go to is checked, never
+the text: `127.1`, `0x7f000001`, `::ffff:127.0.0.1` and a name with such an address are all the same. A name is looked up once;
+packets go to the addresses that were checked.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ import re
 import socket
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Found = tuple[socket.AddressFamily, str, int]
+"""Family, address and scope, as apps.probing.names finds them."""
 
-HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})))(?::([0-9]{1,5}))?")
-"""A name or an IPv4 address, or an IPv6 address in brackets, and a port: no scheme, no user, no path, ASCII only."""
+HOST = re.compile(
+    r"(?:\[([0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9_.-]{1,15})?)\]|([A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})))(?::([0-9]{1,5}))?"
+)
+"""A name or an IPv4 address, or an IPv6 address in brackets, perhaps with its link, and a port: no scheme, user or path."""
 LAST_PORT = 65535
 NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 """RFC 6052, and RFC 8215's: the last four octets are an IPv4 address."""
@@ -31,18 +36,18 @@ NEVER = tuple(
     ipaddress.ip_network(network)
     for network in ("0.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/128", "fe80::/10", "fec0::/10", "ff00::/8")
 )
-"""Whoever asks: unspecified, link-local (where clouds answer for a machine's secrets), multicast, reserved, broadcast."""
+"""For everybody: unspecified, link-local (where clouds answer for a machine's secrets), multicast, reserved, broadcast."""
 LOOPBACK = tuple(ipaddress.ip_network(network) for network in ("127.0.0.0/8", "::1/128"))
 WELL_KNOWN = frozenset((22, 25, 53, 80, 110, 143, 443, 465, 587, 853, 993, 995, 8000, 8080, 8443))
-"""Ports that may be asked for, unless the configuration says others."""
+"""Ports that visitors may ask for, unless the configuration names others."""
 
 
 class Refused(Exception):
-    """The target is none, or nobody may probe it; the text says why, and nothing that the one who asks does not know."""
+    """The target is invalid or may not be probed; the text says why, and nothing that a visitor does not know."""
 
 
 class Target(NamedTuple):
-    """An address to send to, and the name that it was found by."""
+    """An address to probe, and the host that it is of."""
 
     host: str
     port: int
@@ -52,7 +57,7 @@ class Target(NamedTuple):
 
     @property
     def sockaddr(self) -> tuple[str, int] | tuple[str, int, int, int]:
-        """For `connect`: the address itself, so that nothing is looked up again."""
+        """For `connect`: the address, so that nothing is looked up again."""
         if self.family == socket.AF_INET6:
             return self.address, self.port, 0, self.scope
         return self.address, self.port
@@ -63,18 +68,34 @@ class Target(NamedTuple):
 
 
 def parse(text: str, default_port: int = 0) -> tuple[str, int]:
-    """Host and port of `host`, `host:port` or `[v6]:port`. Raises Refused."""
-    match = HOST.fullmatch(text)
+    """Host and port of `host`, `host:port`, `[v6]:port` or `v6`. Raises Refused."""
+    if not text.isascii():
+        try:
+            text = text.encode("idna").decode()
+        except UnicodeError:
+            raise Refused(f"{text} is no valid name.") from None
+    match = HOST.fullmatch(f"[{text}]" if text.count(":") > 1 and "[" not in text else text)
     if match is None:
-        raise Refused("A target is a name or an address, with a port if need be: host, host:443, [2001:db8::1]:443.")
+        raise Refused("A target is a name or an address, and perhaps a port: host, host:443, [2001:db8::1]:443.")
+    if match[1] and not is_address(match[1]):
+        raise Refused(f"{match[1]} is no address.")
     port = int(match[3]) if match[3] else default_port
     if port > LAST_PORT:
         raise Refused(f"There is no port {port}.")
     return match[1] or match[2], port
 
 
+def is_address(text: str) -> bool:
+    """Whether this is an IPv6 address, with a link if it is a link-local one only."""
+    try:
+        address = ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return "%" not in text or address.is_link_local
+
+
 def faces(address: Address) -> Iterator[Address]:
-    """The address, and those that it may lead to: what is allowed must be allowed by each of its names."""
+    """The address, and those that it may lead to: each of them must be allowed."""
     if isinstance(address, ipaddress.IPv4Address):
         yield address
         return
@@ -99,14 +120,14 @@ def inside(address: Address, networks: Iterable[Network]) -> bool:
 
 
 class Policy:
-    """The operator's word. `allow` are networks that whoever sees the page may probe, `ports` those that they may ask for."""
+    """What the operator allows. Visitors may probe `allow`, which are networks, and `ports`."""
 
     def __init__(self, allow: Iterable[str] = (), ports: Iterable[int] = WELL_KNOWN) -> None:
         self.allow = tuple(ipaddress.ip_network(network) for network in allow)
         self.ports = frozenset(ports)
 
     def permits(self, address: Address, *, configured: bool) -> bool:
-        """Whether a packet may go there. What the operator has named may be anywhere but here and where nobody may."""
+        """Whether packets may go there. A configured target may be anywhere but on this machine and in NEVER."""
         for face in faces(address):
             if inside(face, NEVER):
                 return False
@@ -116,51 +137,53 @@ class Policy:
                 return False
         return True
 
-    def resolve(self, text: str, default_port: int = 0, *, configured: bool = False) -> Target:
-        """The target of a text, looked up once; each address that the name has must be permitted. Raises Refused."""
-        host, port = parse(text, default_port)
-        if not configured and port and port not in self.ports:
+    def check_port(self, port: int) -> None:
+        """Raise Refused if visitors may not ask for this port; 0 is a probe without one."""
+        if port and port not in self.ports:
             raise Refused(f"Port {port} is none of those that may be probed (ports in the configuration).")
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (socket.gaierror, UnicodeError):
-            raise Refused(f"{host} has no address.") from None
+
+    def targets(self, host: str, port: int, found: Iterable[Found], *, configured: bool = False) -> list[Target]:
+        """The addresses of a host as targets; each of them must be permitted. Raises Refused."""
         targets = []
-        for family, _, _, _, sockaddr in found:
-            address = ipaddress.ip_address(str(sockaddr[0]).partition("%")[0])
+        for family, text, scope in found:
+            address = ipaddress.ip_address(text)
             literal = configured and is_literal(host, address)
             if not (literal or self.permits(address, configured=configured)):
                 raise Refused(f"{host} is not in a network that may be probed (allow in the configuration).")
-            scope = sockaddr[3] if family == socket.AF_INET6 else 0  # type: ignore[misc]
-            targets.append(Target(host, port, socket.AddressFamily(family), str(address), int(scope)))
-        return targets[0]
+            targets.append(Target(host, port, family, text, scope))
+        return targets
 
 
 def is_literal(host: str, address: Address) -> bool:
-    """Whether the operator wrote this very address: then it is meant, loopback or not."""
+    """Whether the operator wrote this very address: then it is meant, be it loopback, or link-local with its link."""
     try:
-        return ipaddress.ip_address(host) == address and not inside(address, NEVER)
+        written = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return host == "localhost" and inside(address, LOOPBACK)
+    return written == address and (not inside(address, NEVER) or (address.is_link_local and "%" in host))
 
 
 class Budget:
-    """So many probes a minute for each viewer, and so many at once for all."""
+    """So many probes a minute for each viewer, and so many at the same time for all."""
 
-    def __init__(self, each_minute: int = 10, at_once: int = 4, viewers: int = 1000) -> None:
-        self.each_minute = each_minute
+    def __init__(self, per_minute: int, at_once: int = 32, viewers: int = 1000) -> None:
+        self.per_minute = per_minute
         self.slots = threading.BoundedSemaphore(at_once)
         self.viewers = viewers
-        self.spent: OrderedDict[str, list[float]] = OrderedDict()
-        self.guard = threading.Lock()
+        self.spent: OrderedDict[str, deque[float]] = OrderedDict()
+        self.lock = threading.Lock()  # protects `spent`
 
     def take(self, viewer: str) -> bool:
         """Whether this viewer has a probe left in this minute; takes it."""
         now = time.monotonic()
-        with self.guard:
-            times = [spent for spent in self.spent.pop(viewer, []) if now - spent < 60]  # noqa: PLR2004 - a minute
-            granted = len(times) < self.each_minute
-            self.spent[viewer] = [*times, now] if granted else times
-            while len(self.spent) > self.viewers:  # the longest silent one is forgotten
+        with self.lock:
+            times = self.spent.setdefault(viewer, deque())
+            self.spent.move_to_end(viewer)
+            while times and now - times[0] >= 60:  # noqa: PLR2004 - a minute
+                times.popleft()
+            granted = len(times) < self.per_minute
+            if granted:
+                times.append(now)
+            while len(self.spent) > self.viewers:  # forget the one that has been silent for the longest time
                 self.spent.popitem(last=False)
         return granted

@@ -1,30 +1,34 @@
-"""The probes: ICMP, TCP, TLS, HTTP and DNS, each to an address that the policy has judged, and to no other.
+"""The probes: ICMP, TCP, TLS, HTTP and DNS.
 
-A redirect is an answer and is not followed, and nobody sees a body: what is shown is whether, how, and how quickly something
-answered. `MODULES` has them by the names that blackbox_exporter gives such things.
+A whole probe, with name lookup, every address of the name and every byte of the answer, ends within its timeout. No exception
+and no slow peer reaches another probe.
+
+    run             lookup, policy, then one address after the other
+    attempt         one address: what is raised becomes an Outcome
+    MODULES         what is sent: tcp, tls, http_get, dns_query, icmp
+
+A redirect is not followed, and no body is shown. The names are those of blackbox_exporter.
 """
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import http.client
+import io
 import socket
 import ssl
-import struct
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-from apps.probing.icmp import echo
-from apps.probing.outcome import ANSWERED, FAULTY, Outcome, failed
-from apps.probing.policy import Target
+from apps.kernel import links, tcpinfo
+from apps.probing import icmp
+from apps.probing.names import Address, LookupFailed, Resolver, ask, server_socket
+from apps.probing.outcome import Outcome, Reason, reason_of
+from apps.probing.policy import Policy, Refused, Target, parse
 
-try:
-    import dns.exception
-    import dns.message
-    import dns.query
-    import dns.rcode
-except ImportError:
-    dns = None  # type: ignore[assignment]
 try:
     from cryptography import x509
 except ImportError:
@@ -32,196 +36,376 @@ except ImportError:
 
 TIMEOUT = 2.0
 """Seconds for a whole probe."""
-BODY = 1 << 20
-"""Bytes of a response's body that are received, and thrown away."""
-TCP_INFO_RETRANSMITS = 100
-"""Offset of tcpi_total_retrans in Linux's struct tcp_info, an unsigned int."""
-DAY = 86400.0
+MOST_ADDRESSES = 4
+"""Addresses of a name that are tried."""
+BODY, HEAD = 1 << 20, 1 << 16
+"""Bytes of a response's body, and of its head, that are received."""
+INFORMATIONAL = 8
+"""Responses with 1xx before the final one (RFC 9110 15.2)."""
+SUCCESSFUL = frozenset(range(200, 300))
+LOCAL_ROUTES = {
+    errno.EACCES: "a prohibit route or a filter of this machine",
+    errno.EINVAL: "a blackhole route of this machine",
+}
 
 
-class Phases:
-    """The seconds since the phase before."""
+class Check(NamedTuple):
+    """What to probe and how."""
+
+    module: str
+    target: str
+    path: str = "/"
+    status: frozenset[int] = SUCCESSFUL
+    query: str = "localhost"
+    type: str = "A"
+
+
+class Failed(Exception):
+    """A probe failed for this reason; `received` if the target answered."""
+
+    def __init__(self, reason: Reason, text: str = "", *, received: bool = False) -> None:
+        super().__init__(text)
+        self.reason, self.received = reason, received
+
+
+class Timer:
+    """The seconds of each phase of a probe, by blackbox_exporter's names for them."""
 
     def __init__(self) -> None:
         self.start = self.last = time.perf_counter()
         self.seconds: dict[str, float] = {}
+        self.received = False
+        """Whether the target has answered."""
+        self.lost = 0
+        """Packets that had to be sent again until it did."""
 
-    def end(self, name: str) -> None:
+    def end(self, phase: str) -> None:
         now = time.perf_counter()
-        self.seconds[name], self.last = now - self.last, now
+        self.seconds[phase], self.last = now - self.last, now
 
     @property
     def total(self) -> float:
-        return self.last - self.start
+        """All phases but the lookup of the name."""
+        return self.last - self.start - self.seconds.get("resolve", 0.0)
 
 
-def connect(target: Target, deadline: float) -> socket.socket:
-    """A connection to this address, and nothing looked up. Raises OSError."""
+async def run(
+    check: Check, policy: Policy, resolver: Resolver, seconds: float, *, configured: bool = True, cached: bool = True
+) -> Outcome:
+    """One probe. `configured`: the operator has named the target; `cached`: an address that is known is not looked up again."""
+    timer, deadline = Timer(), asyncio.get_running_loop().time() + seconds
+    try:
+        async with asyncio.timeout_at(deadline):
+            host, port = parse(check.target, MODULES[check.module].port)
+            if not configured:
+                policy.check_port(port)
+            found = await resolver.lookup(host, deadline, cached=cached)
+        targets = policy.targets(host, port, found, configured=configured)
+        timer.end("resolve")
+        return await first_answer(check, targets[:MOST_ADDRESSES], timer, deadline, found)
+    except TimeoutError:
+        return Outcome(Reason.NAME_TIMEOUT, phases=timer.seconds)
+    except LookupFailed as error:
+        return Outcome(error.reason, phases=timer.seconds, facts={"error": str(error)})
+    except Refused as error:
+        return Outcome(Reason.NOT_ALLOWED, facts={"error": str(error)})
+    except Exception as error:  # noqa: BLE001 - a fault of one probe must not cost another
+        return Outcome(Reason.LOCAL, facts={"error": f"{type(error).__name__}: {error}"})
+
+
+async def first_answer(
+    check: Check, targets: list[Target], timer: Timer, deadline: float, found: list[Address]
+) -> Outcome:
+    """The outcome of the first address that answers, or of the last one; each has its share of the time."""
+    loop, tried = asyncio.get_running_loop(), {}
+    for number, target in enumerate(targets):
+        timer.start = timer.last = time.perf_counter()
+        timer.start -= timer.seconds.get("resolve", 0.0)
+        timer.received = False
+        end = loop.time() + (deadline - loop.time()) / (len(targets) - number)
+        outcome = await attempt(check, target, timer, end)
+        if outcome.passed or (timer.received and outcome.reason is not Reason.REFUSED):
+            break
+        tried[target.address] = str(outcome.reason)
+    if outcome.passed and tried:  # the next probe of the name begins with this address
+        found.sort(key=lambda each: each.address != target.address)
+    others = {address: reason for address, reason in tried.items() if address != target.address}
+    facts = outcome.facts | ({"other addresses": ", ".join(f"{a}: {r}" for a, r in others.items())} if others else {})
+    return outcome._replace(address=target.address, facts=facts, phases=timer.seconds)
+
+
+async def attempt(check: Check, target: Target, timer: Timer, end: float) -> Outcome:
+    """A probe of one address, until `end`. Raises no OSError."""
+    seconds: float | None = None
+    facts: dict[str, object] = {}
+    try:
+        async with asyncio.timeout_at(end):
+            reason, facts = await MODULES[check.module].send(target, check, timer)
+            seconds = timer.total
+    except Failed as error:
+        reason, facts = error.reason, {"error": str(error)} if str(error) else {}
+        if error.received:
+            timer.received, seconds = True, time.perf_counter() - timer.last
+    except TimeoutError as error:
+        if timer.received:
+            reason, facts = Reason.TIMEOUT, {"error": f"after {', '.join(timer.seconds)}"}
+        elif is_no_neighbour(target):
+            reason = Reason.NO_NEIGHBOUR
+        else:
+            reason = reason_of(error)[0]
+    except (OSError, ssl.CertificateError) as error:
+        reason, text = reason_of(error)
+        facts = {"error": text} if text else {}
+    return Outcome(reason, seconds, timer.received and not timer.lost, target.address, timer.seconds, facts)
+
+
+def explain(error: OSError, connection: socket.socket, target: Target) -> Failed:
+    """The failure that an error of a connection stands for, by its ICMP message if there is one."""
+    icmp_error = icmp.next_error(connection)
+    if icmp_error is not None and icmp_error.origin != icmp.LOCAL:
+        return icmp_failure(icmp_error, target)
+    if error.errno in LOCAL_ROUTES:
+        return Failed(Reason.NO_ROUTE, LOCAL_ROUTES[error.errno])
+    if error.errno == errno.EHOSTUNREACH:  # without an ICMP message: an unreachable route, or nobody on the link
+        return Failed(Reason.NO_NEIGHBOUR if is_no_neighbour(target) else Reason.NO_ROUTE)
+    reason, text = reason_of(error)
+    return Failed(reason, text, received=reason is Reason.REFUSED)
+
+
+def icmp_failure(error: icmp.IcmpError, target: Target) -> Failed:
+    """The failure that an ICMP message stands for; one of this machine itself says that nobody answers on the link."""
+    if error.is_hop:
+        return Failed(Reason.HOST_UNREACHABLE, f"time to live exceeded at {error.sender}")
+    if error.reason is Reason.HOST_UNREACHABLE and error.sender == local_address(target):
+        return Failed(Reason.NO_NEIGHBOUR)
+    return Failed(error.reason, f"from {error.sender}", received=error.sender == target.address)
+
+
+def local_address(target: Target) -> str:
+    """The local address on the route to a target; "" without one. No packet is sent."""
+    with socket.socket(target.family, socket.SOCK_DGRAM) as connection:
+        try:
+            connection.connect(target._replace(port=target.port or 9).sockaddr)
+        except OSError:
+            return ""
+        return str(connection.getsockname()[0])
+
+
+def is_no_neighbour(target: Target) -> bool:
+    """Whether the kernel has asked the link for this address without an answer."""
+    try:
+        return any(
+            each.address == target.address and each.state in {"incomplete", "failed"} for each in links.neighbours()
+        )
+    except (OSError, AttributeError, ValueError):
+        return False
+
+
+async def connect(target: Target, timer: Timer) -> socket.socket:
+    """A TCP connection. Raises Failed."""
     connection = socket.socket(target.family, socket.SOCK_STREAM)
     try:
-        connection.settimeout(max(deadline - time.perf_counter(), 0.001))
-        connection.connect(target.sockaddr)
+        connection.setblocking(False)
+        icmp.report_errors(connection)
+        try:
+            await asyncio.get_running_loop().sock_connect(connection, target.sockaddr)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise explain(error, connection, target) from None
     except BaseException:
         connection.close()
         raise
+    timer.end("connect")
+    timer.received = True
+    info = tcpinfo.of(connection)
+    timer.lost = info.retransmitted if info else 0  # of a new connection: its SYN
     return connection
 
 
-def retransmitted(connection: socket.socket) -> int:
-    """How many segments were sent again, of which a new connection has one, its SYN: a second of waiting is no distance."""
-    if not hasattr(socket, "TCP_INFO"):
-        return 0
-    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_RETRANSMITS + 4)
-    count: int = struct.unpack_from("=I", info, TCP_INFO_RETRANSMITS)[0]
-    return count
+async def tcp(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[str, object]]:
+    """A connection."""
+    (await connect(target, timer)).close()
+    return Reason.OK, retransmitted(timer)
 
 
-def tcp(target: Target, timeout: float = TIMEOUT) -> Outcome:
-    """How long a connection takes."""
-    phases = Phases()
+def retransmitted(timer: Timer) -> dict[str, object]:
+    return {"retransmitted SYN": timer.lost} if timer.lost else {}
+
+
+class Stream:
+    """A connection with TLS or without, as asyncio's streams. Used with `async with`."""
+
+    def __init__(self, target: Target, timer: Timer, context: ssl.SSLContext | None) -> None:
+        self.target, self.timer, self.context = target, timer, context
+
+    async def __aenter__(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        connection = await connect(self.target, self.timer)
+        name = self.target.host if self.context else None
+        try:
+            reader, self.writer = await asyncio.open_connection(
+                sock=connection, ssl=self.context, server_hostname=name, limit=HEAD
+            )
+        except BaseException:
+            connection.close()
+            raise
+        if self.context:
+            self.timer.end("tls")
+        return reader, self.writer
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.transport.abort()  # the peer may never say that it has closed, too
+
+
+async def tls(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[str, object]]:
+    """A handshake, and the certificate; one that can't be verified is shown all the same, by a second handshake."""
     try:
-        with connect(target, phases.start + timeout) as connection:
-            phases.end("connect")
-            return Outcome(ANSWERED, phases.total, phases.seconds, {"retransmitted": retransmitted(connection)})
-    except OSError as error:
-        return failed(error, target.address)
-
-
-def handshake(target: Target, phases: Phases, timeout: float, *, verify: bool) -> ssl.SSLSocket:
-    """A TLS connection. Raises OSError, of which SSLError is one."""
-    context = ssl.create_default_context()
-    if not verify:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    connection = connect(target, phases.start + timeout)
-    try:
-        phases.end("connect")
-        connection.settimeout(max(phases.start + timeout - time.perf_counter(), 0.001))
-        wrapped = context.wrap_socket(connection, server_hostname=target.host)
-        phases.end("tls")
-    except BaseException:
-        connection.close()
-        raise
-    return wrapped
-
-
-def tls(target: Target, timeout: float = TIMEOUT) -> Outcome:
-    """The handshake, and the certificate: one that can't be verified is an outcome of its own, and shown all the same."""
-    phases = Phases()
-    try:
-        with handshake(target, phases, timeout, verify=True) as connection:
-            return Outcome(ANSWERED, phases.total, phases.seconds, certificate(connection))
+        async with Stream(target, timer, ssl.create_default_context()) as (_, writer):
+            return Reason.OK, certificate(writer) | retransmitted(timer)
     except ssl.SSLCertVerificationError as error:
-        reason = error.verify_message
-    except OSError as error:
-        return failed(error, target.address)
-    phases = Phases()
-    try:
-        with handshake(target, phases, timeout, verify=False) as connection:
-            return Outcome(FAULTY, phases.total, phases.seconds, {"reason": reason, **certificate(connection)})
-    except OSError as error:
-        return failed(error, target.address)
+        reason, text = reason_of(error)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with Stream(target, timer, context) as (_, writer):
+        return reason, {"error": text} | certificate(writer)
 
 
-def certificate(connection: ssl.SSLSocket) -> dict[str, object]:
-    """What a connection says of itself; the certificate's names and days, if `cryptography` is there to read it."""
-    cipher = connection.cipher()
-    facts: dict[str, object] = {"protocol": connection.version(), "cipher": cipher[0] if cipher else None}
+def certificate(writer: asyncio.StreamWriter) -> dict[str, object]:
+    """Facts of a TLS connection, and of the certificate if `cryptography` is there to read it."""
+    connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
+    facts: dict[str, object] = {"protocol": connection.version(), "cipher": (connection.cipher() or ("",))[0]}
     data = connection.getpeercert(binary_form=True)
     if x509 is None or data is None:
         return facts
-    leaf = x509.load_der_x509_certificate(data)
-    facts["subject"], facts["issuer"] = leaf.subject.rfc4514_string(), leaf.issuer.rfc4514_string()
     try:
+        leaf = x509.load_der_x509_certificate(data)
+        left = (leaf.not_valid_after_utc - datetime.now(UTC)).total_seconds() / 86400
+        facts |= {"expires": leaf.not_valid_after_utc.timestamp(), "days left": round(left, 1)}
+        facts |= {"subject": leaf.subject.rfc4514_string(), "issuer": leaf.issuer.rfc4514_string()}
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        facts["names"] = [str(name.value) for name in names]
+        facts["names"] = ", ".join(str(name.value) for name in names)
     except x509.ExtensionNotFound:
-        facts["names"] = []
-    facts["days_left"] = (leaf.not_valid_after_utc - datetime.now(UTC)).total_seconds() / DAY
-    facts["expires"] = leaf.not_valid_after_utc.timestamp()
-    if hasattr(connection, "get_unverified_chain"):  # Python 3.13
-        chain = [x509.load_der_x509_certificate(each) for each in connection.get_unverified_chain()]
-        facts["chain"] = [each.subject.rfc4514_string() for each in chain]
+        facts["names"] = "none"
+    except Exception as error:  # noqa: BLE001 - whatever a peer puts into its certificate
+        facts["certificate"] = f"malformed: {error}"
     return facts
 
 
-def http_get(target: Target, timeout: float = TIMEOUT, *, secure: bool = False, path: str = "/") -> Outcome:
-    """The status of one GET, and where its time went. A 5xx is faulty; all other statuses are answers."""
-    phases = Phases()
-    try:
-        if secure:
-            connection: socket.socket = handshake(target, phases, timeout, verify=True)
-        else:
-            connection = connect(target, phases.start + timeout)
-            phases.end("connect")
-        with connection:
-            connection.settimeout(max(phases.start + timeout - time.perf_counter(), 0.001))
-            host = str(target._replace(port=0 if target.port in {80, 443} else target.port))
-            head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: microwsgi-probe\r\nConnection: close\r\n\r\n"
-            connection.sendall(head.encode("ascii"))
-            response = http.client.HTTPResponse(connection, method="GET")
-            response.begin()
-            phases.end("processing")
-            size = receive_body(response, phases.start + timeout)
-            phases.end("transfer")
-    except http.client.HTTPException as error:
-        return Outcome(FAULTY, facts={"reason": f"no HTTP came: {type(error).__name__}"})
-    except OSError as error:
-        return failed(error, target.address)
-    facts: dict[str, object] = {"status": response.status, "bytes": size}
-    return Outcome(
-        ANSWERED if response.status < 500 else FAULTY,  # noqa: PLR2004
-        phases.total,
-        phases.seconds,
-        facts,
-    )
+async def http_get(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[str, object]]:
+    """One GET. Raises Failed."""
+    secure = check.module == "https"
+    async with Stream(target, timer, ssl.create_default_context() if secure else None) as (reader, writer):
+        facts = certificate(writer) if secure else {}
+        host = str(target._replace(port=0 if target.port == MODULES[check.module].port else target.port))
+        head = f"GET {check.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: microwsgi-probe\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode("ascii"))
+        try:
+            version, status, fields = await response_head(reader)
+            timer.end("processing")
+            size = await body_size(reader, status, fields)
+        except (asyncio.LimitOverrunError, ValueError, http.client.HTTPException) as error:
+            raise Failed(Reason.INVALID, str(error) or type(error).__name__) from None
+        except asyncio.IncompleteReadError as error:
+            raise Failed(Reason.CUT, f"after {len(error.partial)} bytes of what was expected next") from None
+        timer.end("transfer")
+    facts |= {"status": status, "HTTP version": version, "bytes": size} | retransmitted(timer)
+    if location := fields.get("Location"):
+        facts["location"] = location[:200]
+    return Reason.OK if status in check.status else Reason.STATUS, facts
 
 
-def receive_body(response: http.client.HTTPResponse, deadline: float) -> int:
-    """How long the body is, as far as it is received. Raises TimeoutError."""
+async def response_head(reader: asyncio.StreamReader) -> tuple[str, int, http.client.HTTPMessage]:
+    """Version, status and fields of the final response (RFC 9112 4). Raises ValueError."""
+    for _ in range(INFORMATIONAL):
+        head = io.BytesIO(await reader.readuntil(b"\r\n\r\n"))
+        version, _, rest = head.readline().decode("latin-1").strip().partition(" ")
+        code = rest.split(" ")[0]
+        if not version.startswith("HTTP/1.") or not (code.isascii() and code.isdigit() and len(code) == 3):  # noqa: PLR2004
+            raise ValueError("no status line of HTTP/1")
+        if int(code) >= 200 or int(code) == 101:  # noqa: PLR2004
+            return version.removeprefix("HTTP/"), int(code), http.client.parse_headers(head)
+    raise ValueError(f"{INFORMATIONAL} informational responses, and no final one")
+
+
+async def body_size(reader: asyncio.StreamReader, status: int, fields: http.client.HTTPMessage) -> int:
+    """How many bytes the body has, up to BODY (RFC 9112 6.3). Raises IncompleteReadError, ValueError."""
+    if status in {204, 304} or status == 101:  # noqa: PLR2004
+        return 0
     size = 0
-    while size < BODY and (piece := response.read1(65536)):
-        size += len(piece)
-        if time.perf_counter() > deadline:
-            raise TimeoutError
+    if fields.get("Transfer-Encoding", "").lower().endswith("chunked"):
+        while size < BODY and (length := int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16)):
+            size += await skip(reader, min(length, BODY))
+            await reader.readexactly(2)
+        return size
+    if (stated := fields.get("Content-Length")) is not None:
+        return await skip(reader, min(int(stated), BODY))
+    while size < BODY and (data := await reader.read(HEAD)):
+        size += len(data)
     return size
 
 
-def dns_query(target: Target, timeout: float = TIMEOUT, *, name: str = "localhost", kind: str = "A") -> Outcome:
-    """One query, by UDP; that a name does not exist is an answer, and SERVFAIL and REFUSED are not."""
-    if dns is None:
-        return Outcome(FAULTY, facts={"reason": "dnspython is missing: pip install dnspython"})
-    phases = Phases()
+async def skip(reader: asyncio.StreamReader, count: int) -> int:
+    """Receive so many bytes and forget them."""
+    left = count
+    while left:
+        left -= len(await reader.readexactly(min(left, HEAD)))
+    return count
+
+
+async def dns_query(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[str, object]]:
+    """One query; that a name does not exist is an answer, but it does not pass."""
+    with server_socket(Address(target.family, target.address, target.scope), target.port) as connection:
+        icmp.report_errors(connection)
+        try:
+            answer = await ask(connection, check.query, check.type)
+        except ValueError as error:
+            timer.received = True
+            raise Failed(Reason.INVALID, str(error)) from None
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise explain(error, connection, target) from None
+    timer.end("request")
+    timer.received = True
+    facts: dict[str, object] = {"code": answer.code, "records": ", ".join(each.text for each in answer.records[:20])}
+    facts["answers"] = len(answer.records)
+    failure = Reason.NXDOMAIN if answer.code == "NXDOMAIN" else Reason.SERVFAIL
+    return Reason.OK if answer.code == "NOERROR" else failure, facts
+
+
+async def ping(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[str, object]]:
+    """One echo request. Raises Failed."""
     try:
-        query = dns.message.make_query(name, kind)
-        answer = dns.query.udp(query, target.address, timeout=timeout, port=target.port or 53)
-    except dns.exception.Timeout:
-        return failed(TimeoutError(), target.address)
-    except dns.exception.DNSException as error:
-        return Outcome(FAULTY, facts={"reason": str(error) or type(error).__name__})
-    except OSError as error:
-        return failed(error, target.address)
-    phases.end("query")
-    code = dns.rcode.to_text(answer.rcode())
-    records = [str(record) for each in answer.answer for record in each]
-    good = code in {"NOERROR", "NXDOMAIN"}
-    return Outcome(ANSWERED if good else FAULTY, phases.total, phases.seconds, {"code": code, "records": records[:20]})
+        error = await icmp.echo(target)
+    except PermissionError:
+        raise Failed(Reason.LOCAL, f"This user may not send ICMP. {icmp.HINT}") from None
+    except TimeoutError:
+        raise
+    except OSError as failure:
+        if failure.errno in LOCAL_ROUTES:
+            raise Failed(Reason.NO_ROUTE, LOCAL_ROUTES[failure.errno]) from None
+        raise
+    if error is not None:
+        raise icmp_failure(error, target)
+    timer.received = True
+    timer.end("rtt")
+    return Reason.OK, {}
 
 
-class Module:
-    """A kind of probe, as blackbox_exporter calls it: the port that it asks when the target has none, and what sends it."""
+class Module(NamedTuple):
+    """A kind of probe: the port if the target has none, what sends it, and the keys that a target of it may have."""
 
-    def __init__(self, name: str, port: int, send: Callable[[Target, float], Outcome], about: str) -> None:
-        self.name, self.port, self.send, self.about = name, port, send, about
+    port: int
+    send: Callable[[Target, Check, Timer], Awaitable[tuple[Reason, dict[str, object]]]]
+    keys: frozenset[str] = frozenset()
 
 
+WEB = frozenset({"path", "status"})
 MODULES = {
-    module.name: module
-    for module in (
-        Module("icmp", 0, echo, "ICMP echo"),
-        Module("tcp", 80, tcp, "TCP connect"),
-        Module("tls", 443, tls, "TLS handshake and certificate"),
-        Module("http", 80, http_get, "HTTP GET"),
-        Module("https", 443, lambda target, timeout: http_get(target, timeout, secure=True), "HTTPS GET"),
-        Module("dns", 53, dns_query, "DNS query"),
-    )
+    "icmp": Module(0, ping),
+    "tcp": Module(80, tcp),
+    "tls": Module(443, tls),
+    "http": Module(80, http_get, WEB),
+    "https": Module(443, http_get, WEB),
+    "dns": Module(53, dns_query, frozenset({"query", "type"})),
 }

@@ -1,74 +1,258 @@
-"""Probing all the time: a round for each target, again and again, and who listens is told of each."""
+"""Rounds of probes: when they are due, what they come to, and the condition of a target since when.
+
+Prober.work     a task for each target, at even times            in the event loop
+Prober.round    its probes, spread over the interval
+Prober.flush    what is over goes to the history, once a second
+Prober.update   new samples become conditions                    any process, also one that does not probe
+"""
 
 from __future__ import annotations
 
+import asyncio
+import resource
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
 
+from apps.background import Background
+from apps.history import HOUR, Data, History
 from apps.probing.config import Config, Watched
-from apps.probing.history import History, Round
-from apps.probing.outcome import FAULTY, Outcome
-from apps.probing.policy import Refused
+from apps.probing.names import Resolver
+from apps.probing.outcome import Outcome, Reason
+from apps.probing.probes import run
 
-AT_ONCE = 8
-"""Targets that are probed at the same time."""
-SPREAD = 0.8
-"""Share of the interval over which the probes of a round are spread: in a burst they would measure each other."""
+SPREAD, LONGEST_SPREAD = 0.8, 60.0
+"""Over which share of the interval, and how many seconds at most, the probes of a round are spread: a burst measures itself."""
+KEPT = 64
+"""Times of a merged round that are kept: quantiles."""
+RECOVERED = 60.0
+"""Seconds without a failed probe after which a problem is over: a loss of a few per cent leaves many rounds untouched."""
+
+
+class State(NamedTuple):
+    """The condition of a target: `name` is ok, degraded, failing, or unknown while it is not known."""
+
+    name: str
+    since: float
+    text: str
+    """What is wrong."""
+
+
+class Round(NamedTuple):
+    """Probes that were due in a period."""
+
+    at: float
+    probes: int
+    sent: int
+    """Probes of which a packet left for the target."""
+    received: int
+    """Those whose first packet was answered."""
+    passed: int
+    seconds: tuple[float, ...]
+    """The times of the answers, in the order of the probes."""
+    reasons: dict[str, int]
+    """How many probes failed for which reason."""
+    address: str
+    facts: dict[str, Any]
+    """Of the last probe."""
+    phases: dict[str, float]
+
+    @classmethod
+    def of(cls, at: float, outcomes: Sequence[Outcome]) -> Round:
+        last = outcomes[-1]
+        return cls(
+            at,
+            len(outcomes),
+            sum(each.sent for each in outcomes),
+            sum(each.received for each in outcomes),
+            sum(each.passed for each in outcomes),
+            tuple(round(each.seconds, 6) for each in outcomes if each.seconds is not None),
+            dict(Counter(str(each.reason) for each in outcomes if not each.passed)),
+            last.address,
+            last.facts,
+            {name: round(value, 6) for name, value in last.phases.items()},
+        )
+
+    @classmethod
+    def from_data(cls, at: float, data: Data) -> Round:
+        return cls(**{**data, "at": at, "seconds": tuple(data["seconds"])})
+
+    def as_data(self) -> Data:
+        data = self._asdict()
+        del data["at"]
+        return data
+
+    @property
+    def loss(self) -> float | None:
+        """Packet loss; None if nothing was sent."""
+        return 1 - self.received / self.sent if self.sent else None
+
+    @property
+    def condition(self) -> str:
+        if self.passed == self.probes and not self.loss:
+            return "ok"
+        return "degraded" if self.passed else "failing"
+
+    @property
+    def why(self) -> str:
+        """The most frequent reason, and the packet loss. An ICMP message, which routers limit, says more than much silence."""
+        said = {reason: count for reason, count in self.reasons.items() if reason != Reason.NO_ANSWER} or self.reasons
+        worst = max(said, key=said.__getitem__, default="")
+        if self.loss and self.passed:
+            return f"{self.loss:.0%} packet loss" + (f", {worst}" if worst not in {"", Reason.NO_ANSWER} else "")
+        return worst
+
+    def quantile(self, share: float) -> float | None:
+        return quantile(sorted(self.seconds), share)
+
+    @property
+    def jitter(self) -> float | None:
+        """The mean difference of two answers that follow each other (as RFC 3550 6.4.1, without its smoothing)."""
+        steps = [abs(after - before) for before, after in pairwise(self.seconds)]
+        return sum(steps) / len(steps) if steps else None
+
+
+def quantile(ordered: Sequence[float], share: float) -> float | None:
+    """The nearest rank; None of nothing."""
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else None
+
+
+def merged(rounds: Sequence[Round]) -> Round:
+    """Several rounds as one; of many times, quantiles are kept."""
+    seconds = [value for each in rounds for value in each.seconds]
+    if len(seconds) > KEPT:
+        ordered = sorted(seconds)
+        seconds = [ordered[place * (len(ordered) - 1) // (KEPT - 1)] for place in range(KEPT)]
+    reasons: Counter[str] = Counter()
+    for each in rounds:
+        reasons.update(each.reasons)
+    probes, sent, received, passed = (sum(column) for column in zip(*(each[1:5] for each in rounds), strict=True))
+    last = rounds[-1]
+    return Round(last.at, probes, sent, received, passed, tuple(seconds), dict(reasons), last.address, last.facts, {})
+
+
+def merge_data(data: Sequence[Data]) -> Data:
+    """For the history."""
+    found = merged([Round.from_data(0.0, each) for each in data]).as_data()
+    return {**found, "facts": {}}
+
+
+class Condition:
+    """The condition of a target, from its rounds one after the other.
+
+    A round without a success is a failing target, at once. A failed probe or a lost packet is a degraded target for a minute: a
+    loss of a few per cent leaves many rounds untouched.
+    """
+
+    def __init__(self) -> None:
+        self.recent: deque[Round] = deque()
+        """The rounds of the last minute, or since the target was failing."""
+        self.state = State("unknown", 0.0, "not probed yet")
+
+    def add(self, found: Round) -> None:
+        """The next round."""
+        name = found.condition
+        if self.state.name == "failing" and name != "failing":
+            self.recent.clear()
+        self.recent.append(found)
+        while found.at - self.recent[0].at > RECOVERED:
+            self.recent.popleft()
+        together = merged(self.recent)
+        if name == "ok":
+            name = together.condition
+        if name != self.state.name:
+            self.state = State(name, found.at, "")
+        self.state = self.state._replace(text=found.why if name == "failing" else together.why)
+
+    def shown(self, stale_after: float) -> State:
+        """The state now: without a round for so many seconds it is unknown, whatever it was."""
+        if not self.recent or time.time() - self.recent[-1].at <= stale_after:
+            return self.state
+        return State("unknown", self.recent[-1].at, "no data: the prober does not run")
 
 
 class Prober:
-    """The histories of a configuration's targets, and the thread that goes on with them once it is started."""
+    """Probes the targets of a configuration, in the one process that has the lock, and knows their conditions in all."""
 
-    def __init__(self, config: Config, tell: Callable[[Watched, Round], object]) -> None:
-        self.config, self.tell = config, tell
-        self.histories = {watched.name: History() for watched in config.targets}
-        self.guard = threading.Lock()
-        self.stopped = threading.Event()
-        self.thread: threading.Thread | None = None
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.history = History(config.history, merge_data)
+        self.resolver = Resolver()
+        self.background = Background("prober", self.work, config.history and f"{config.history}.lock")
+        self.under_way = 0
+        """Probes that have not ended; only the event loop's thread uses it."""
+        self.most = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2, 16)
+        self.conditions = {each.name: Condition() for each in config.targets}
+        self.newest = 0
+        self.lock = threading.Lock()  # protects `conditions` and `newest`
+
+    @property
+    def stale_after(self) -> float:
+        """Seconds without a round after which there is something wrong here."""
+        return 2 * self.config.interval + self.config.timeout + 2
 
     def start(self) -> None:
-        """Begin, unless it has. Not with the import: a thread that runs before a fork is not there after it."""
-        with self.guard:
-            if self.thread is None and self.config.targets:
-                self.thread = threading.Thread(target=self.run, name="prober", daemon=True)
-                self.thread.start()
+        self.background.start()
 
     def stop(self) -> None:
-        """End, after the probes that are under way."""
-        self.stopped.set()
-        if self.thread is not None:
-            self.thread.join()
+        self.background.stop()
 
-    def run(self) -> None:
-        """Round after round, at even times."""
-        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="probe") as pool:
-            due = time.monotonic()
-            while not self.stopped.is_set():
-                list(pool.map(self.round, self.config.targets))
-                due = max(due + self.config.interval, time.monotonic())
-                self.stopped.wait(due - time.monotonic())
+    async def work(self) -> None:
+        """Probe, until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.flush())
+            for number, watched in enumerate(self.config.targets):
+                group.create_task(self.watch(watched, self.config.interval * number / len(self.config.targets)))
 
-    def round(self, watched: Watched) -> None:
-        """One round of a target."""
-        at, outcomes = time.time(), []
-        pause = self.config.interval * SPREAD / self.config.probes
-        start = time.monotonic()
-        for number in range(self.config.probes):
-            if self.stopped.wait(max(start + number * pause - time.monotonic(), 0)):
-                return
-            outcomes.append(self.probe(watched))
-            if time.monotonic() - start > self.config.interval:  # where nothing answers each probe takes its whole time
-                break
-        found = Round.of(at, outcomes)
-        self.histories[watched.name].add(found)
-        self.tell(watched, found)
+    async def watch(self, watched: Watched, offset: float) -> None:
+        """A round of a target at each even time. Rounds that were due while this process did not run are left out."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + offset
+        rounds: set[asyncio.Task[None]] = set()
+        while True:
+            await asyncio.sleep(due - loop.time())
+            task = loop.create_task(self.round(watched))
+            rounds.add(task)  # the loop keeps weak references only
+            task.add_done_callback(rounds.discard)
+            late = max(loop.time() - due, 0.0)
+            due += self.config.interval * (1 + late // self.config.interval)
 
-    def probe(self, watched: Watched) -> Outcome:
-        """One probe; looked up anew, since names move, and judged anew, since they move to wherever somebody likes."""
+    async def round(self, watched: Watched) -> None:
+        """One round of a target: each probe starts at its time, whatever became of the one before."""
+        at, count = time.time(), self.config.probes
+        pause = min(self.config.interval * SPREAD, LONGEST_SPREAD) / count
+        probes = [self.probe(watched, number * pause) for number in range(count)]
+        found = Round.of(at, await asyncio.gather(*probes))
+        self.history.add(watched.name, at, found.as_data())
+
+    async def probe(self, watched: Watched, after: float) -> Outcome:
+        await asyncio.sleep(after)
+        if self.under_way >= self.most:
+            return Outcome(Reason.LOCAL, facts={"error": f"{self.most} probes are under way"})
+        self.under_way += 1
         try:
-            target = watched.resolve(self.config.policy)
-        except Refused as error:
-            return Outcome(FAULTY, facts={"reason": str(error)})
-        return watched.send(target, self.config.timeout)
+            return await run(watched.check, self.config.policy, self.resolver, self.config.timeout)
+        finally:
+            self.under_way -= 1
+
+    async def flush(self) -> None:
+        """Write to the history what is over, in another thread: a disk may be slow."""
+        while True:
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(self.history.flush, time.time())
+
+    def update(self) -> int:
+        """Learn what is new in the history; the id of the newest round."""
+        with self.lock:
+            for sample in self.history.after(self.newest, time.time() - HOUR):
+                self.newest = sample.id
+                if sample.series in self.conditions:
+                    self.conditions[sample.series].add(Round.from_data(sample.at, sample.data))
+            return self.newest
+
+    def rounds(self, name: str, begin: float, end: float) -> list[Round]:
+        """The rounds of a target in a period."""
+        return [Round.from_data(each.at, each.data) for each in self.history.between(name, begin, end)]

@@ -1,60 +1,73 @@
-"""Rounds as a picture, in the way of SmokePing: the median as a line whose colour is the loss, in the smoke of the others."""
+"""Rounds as SmokePing shows them: the median as a line whose colour is the condition, in the smoke of the other times."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from apps.look.chart import ceiling
-from apps.probing.history import Round
+from apps.look.chart import WIDTH, Axes, ceiling, milliseconds
+from apps.look.page import clock_time
+from apps.probing.rounds import Round
 
-WIDTH, HEIGHT = 720, 160
-LEFT, BOTTOM, TOP = 46, 18, 8
-"""Room for the axes."""
-BANDS = ((0.0, 1.0, 0.16), (0.1, 0.9, 0.22), (0.25, 0.75, 0.30))
-"""From which percentile to which, and how dense."""
-LOSSES = ((0.0, "none"), (0.1, "some"), (0.3, "much"), (1.01, "most"))
-"""Up to which share lost, and the class of the line (the stylesheet has its colour)."""
+BANDS = ((0.0, 1.0, 0.25), (0.1, 0.9, 0.3), (0.25, 0.75, 0.35))
+"""From which quantile to which, and how dense."""
+SPARK = 22
+"""Height of the small chart in a table."""
 
 
-def text_of(seconds: float | None) -> str:
-    """850 µs, 20.3 ms, 1.03 s; a dash for nothing."""
-    if seconds is None:
-        return "-"
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size or unit == "µs":
-            value = seconds / size
-            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"  # noqa: PLR2004
-    raise AssertionError
+def picture(rounds: Sequence[Round], begin: float, end: float, step: float, label: str) -> str:
+    """A chart of a period; `step` is the seconds from one round to the next. A round without an answer is a red column."""
+    worst = max((value for each in rounds for value in each.seconds), default=0.0)
+    axes = Axes(begin, end, ceiling(worst or 0.001))
+    marks = [*axes.grid(lambda value: milliseconds(value) if value and worst else "0" if worst else "")]
+    marks += axes.gaps([each.at for each in rounds], step)
+    wide = max(axes.x(begin + step) - axes.x(begin) + 0.1, 1.0)
+    for each in rounds:
+        marks += columns(each, axes, wide)
+        marks.append(axes.hover(each.at, wide, words(each)))
+    return axes.svg(label, marks)
 
 
-def picture(rounds: Sequence[Round], length: int, label: str) -> str:
-    """An SVG element; the newest round is at the right, and one without an answer is a red mark on the ground."""
-    worst = max((value for each in rounds for value in each.seconds), default=0.001)
-    top = ceiling(worst)
-    plot_width, plot_height = WIDTH - LEFT, HEIGHT - TOP - BOTTOM
-    step = plot_width / length
+def columns(found: Round, axes: Axes, wide: float) -> Iterator[str]:
+    """The smoke, the median, and a red column from the ground whose height is the share of failed probes."""
+    x, ground, height = axes.x(found.at), axes.y(0), axes.y(0) - axes.y(axes.top)
+    for low, high, density in BANDS if found.seconds else ():
+        upper, lower = axes.y(found.quantile(high) or 0), axes.y(found.quantile(low) or 0)
+        tall = max(lower - upper, 0.5)
+        yield f'<rect class="smoke" x="{x}" y="{upper}" width="{wide:.1f}" height="{tall:.1f}" fill-opacity="{density}"/>'
+    failed = max(1 - found.passed / found.probes, found.loss or 0.0)
+    if failed:
+        tall = max(height * failed, 3.0)
+        y, opacity = ground - tall, 0.55 if found.passed else 0.75
+        yield f'<rect class="lost" x="{x}" y="{y:.1f}" width="{wide:.1f}" height="{tall:.1f}" fill-opacity="{opacity}"/>'
+    if (middle := found.quantile(0.5)) is not None:
+        y = axes.y(middle) - 1
+        yield f'<rect class="median {found.condition}" x="{x}" y="{y:.1f}" width="{wide:.1f}" height="2.5"/>'
 
-    def y(seconds: float) -> float:
-        return round(TOP + plot_height * (1 - seconds / top), 1)
 
-    marks = [
-        f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y(at)}" y2="{y(at)}"/>'
-        f'<text x="{LEFT - 6}" y="{y(at) + 4}" text-anchor="end">{text_of(at) if at else "0"}</text>'
-        for at in (0.0, top / 2, top)
-    ]
-    for place, each in enumerate(rounds, length - len(rounds)):
-        x = round(LEFT + place * step, 1)
-        wide = round(max(step, 1.0) + 0.1, 1)
-        if not each.seconds:
-            marks.append(f'<rect class="lost" x="{x}" y="{y(0) - 4}" width="{wide}" height="4"/>')
-            continue
-        for low, high, density in BANDS:
-            upper, lower = y(each.percentile(high) or 0), y(each.percentile(low) or 0)
+def words(found: Round) -> str:
+    """A round for people."""
+    median = f"median {milliseconds(found.quantile(0.5))}" if found.seconds else "no answer"
+    loss = f", packet loss {found.loss:.0%}" if found.loss is not None else ""
+    reasons = "".join(f", {count} probes {reason}" for reason, count in found.reasons.items())
+    return f"{clock_time(found.at)}: {median}{loss}{reasons}"
+
+
+def spark(rounds: Sequence[Round], begin: float, end: float, step: float) -> str:
+    """The last minutes in a table's cell."""
+    worst = max((value for each in rounds for value in each.seconds), default=0.0)
+    top, scale = ceiling(worst or 0.001), WIDTH / (end - begin)
+    wide, marks = max(step * scale, 2.0), []
+    for each in rounds:
+        x, middle = (each.at - begin) * scale, each.quantile(0.5)
+        failed = max(1 - each.passed / each.probes, each.loss or 0.0)
+        if failed:
+            tall = max(SPARK * failed, 5.0)
+            kind = "partly" if each.passed else "lost"
             marks.append(
-                f'<rect class="smoke" x="{x}" y="{upper}" width="{wide}" height="{max(lower - upper, 0.5):.1f}"'
-                f' fill-opacity="{density}"/>'
+                f'<rect class="{kind}" x="{x:.0f}" y="{SPARK - tall:.0f}" width="{wide:.0f}" height="{tall:.0f}"/>'
             )
-        kind = next(name for limit, name in LOSSES if each.loss <= limit)
-        middle = y(each.percentile(0.5) or 0)
-        marks.append(f'<rect class="median {kind}" x="{x}" y="{middle - 1}" width="{wide}" height="2"/>')
-    return f'<svg class="smoke-picture" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(marks)}</svg>'
+        if middle is not None:
+            y = (SPARK - 4) * (1 - middle / top)
+            marks.append(f'<rect class="smoke" x="{x:.0f}" y="{y:.0f}" width="{wide:.0f}" height="4"/>')
+    box = f'viewBox="0 0 {WIDTH} {SPARK}" preserveAspectRatio="none" aria-hidden="true"'
+    return f'<svg class="spark" {box}>{"".join(marks)}</svg>'

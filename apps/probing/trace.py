@@ -1,157 +1,214 @@
-"""The way to a host, without privileges: UDP datagrams that die on the way, and what the routers say of it.
+"""The route to a host, without privileges: packets whose time to live ends on the way, and the routers' ICMP messages.
 
-A datagram with a time to live of n is dropped by the n-th router, which says so by ICMP. A raw socket would be needed to
-receive that, but Linux keeps it for the socket that sent the datagram, in its error queue (IP_RECVERR, ip(7)): who said it,
-and why. The same queue has what a router says of a datagram that is too large for the next link: the path's MTU (RFC 1191).
+A round sends one packet for each hop, all of one flow (the same addresses, protocol and ports, or ICMP identifier and
+checksum): a router that balances its load by flow sends them all the same way (Paris traceroute, Augustin et al., IMC 2006).
+Another round may use another flow, and then shows another way. The kernel keeps the answers in the error queue of the socket
+(icmp.py), with the beginning of the packet that they are about; a number in there tells which hop it was for.
+
+Routers send few ICMP messages: Linux one a second for each destination. So a round sends one packet for each hop, and none
+beyond the target.
+
+    trace           a round
+    path_mtu        the largest packet that reaches the target whole
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
-import select
 import socket
 import struct
 import time
 from typing import NamedTuple
 
+from apps.probing import icmp
 from apps.probing.policy import Target
 
 PORT = 33434
-"""The first of the ports that traceroute has always used: nobody listens there."""
+"""The first of the ports that traceroute has always used: nothing listens there."""
 HOPS = 30
-TRIES = 3
 TIMEOUT = 1.0
-"""Seconds for each answer."""
-SMALLEST = {socket.AF_INET: 576, socket.AF_INET6: 1280}
+"""Seconds for the answers of a round, and while the route is not known for each of them."""
+PAUSE = 0.02
+"""Seconds between two packets of a round."""
+SILENT = 5
+"""Hops after each other without an answer, behind which nothing is looked for."""
+SMALLEST = {socket.AF_INET: 68, socket.AF_INET6: 1280}
 HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}
 """IP's and UDP's."""
-IP_MTU_DISCOVER, IP_PMTUDISC_PROBE, IP_RECVERR, IP_MTU = 10, 3, 11, 14
-IPV6_MTU_DISCOVER, IPV6_RECVERR, IPV6_MTU = 23, 25, 24
-LOCAL, ICMP, ICMP6 = 1, 2, 3
-"""Who found an error (linux/errqueue.h): this machine, or somebody by ICMP."""
-EXTENDED = struct.Struct("=IBBBBII")
-"""struct sock_extended_err: errno, origin, type, code, pad, info, data; the offender's address follows."""
-TIME_EXCEEDED = {ICMP: 11, ICMP6: 3}
-PORT_UNREACHABLE = {ICMP: (3, 3), ICMP6: (1, 4)}
-WORDS = {
-    (ICMP, 3, 0): "network unreachable",
-    (ICMP, 3, 1): "host unreachable",
-    (ICMP, 3, 9): "forbidden",
-    (ICMP, 3, 10): "forbidden",
-    (ICMP, 3, 13): "forbidden",
-    (ICMP6, 1, 0): "no route",
-    (ICMP6, 1, 1): "forbidden",
-    (ICMP6, 1, 3): "host unreachable",
-}
+IP_MTU_DISCOVER, IP_PMTUDISC_PROBE, IP_MTU = 10, 3, 14
+IPV6_MTU_DISCOVER, IPV6_MTU = 23, 24
+METHODS = ("icmp", "udp")
 
 
-class Error(NamedTuple):
-    """What the error queue had of one datagram."""
+class Reply(NamedTuple):
+    """The answer to one packet; `reason` is what a router had against passing it on."""
 
-    number: int
-    origin: int
-    kind: int
-    code: int
-    info: int
-    offender: str
+    address: str
+    seconds: float
+    reached: bool
+    reason: str
 
 
-class Hop(NamedTuple):
-    """One probe's answer: who, after how many seconds, whether it is the host itself, and what it had against going on."""
+class Flow:
+    """The packets of one flow to a target. The socket stays open: with it the ports, or the ICMP identifier, stay the same."""
 
-    address: str = ""
-    seconds: float | None = None
-    arrived: bool = False
-    trouble: str = ""
+    def __init__(self, target: Target, method: str, number: int) -> None:
+        self.target, self.method, self.number = target, method, number
+        self.connection: socket.socket | None = None
+        self.identifier = 0
+        """The source port, or the ICMP identifier: flows of another session are others."""
+        self.length = 0
+        """Hops to the target; 0 while it is not known."""
+        self.round = 0
+        self.replies: dict[int, Reply] = {}
+        self.sent_at: dict[int, float] = {}
+        self.arrived = asyncio.Event()
+
+    def open(self) -> socket.socket:
+        """The socket. Raises OSError."""
+        if self.connection is None:
+            udp = self.target._replace(port=PORT + self.number)
+            self.connection = icmp.ping_socket(self.target) if self.method == "icmp" else udp_socket(udp)
+            self.identifier = self.connection.getsockname()[1]
+        return self.connection
+
+    def close(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def send(self, connection: socket.socket, ttl: int) -> None:
+        """Raises OSError if this machine itself can't send it."""
+        if self.target.family == socket.AF_INET:
+            connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+        else:
+            connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, ttl)
+        # The number and its complement: the checksum is the same for each packet.
+        number = self.round % 256 << 8 | ttl
+        payload = struct.pack("!HH", number, 0xFFFF - number) + bytes(28)
+        if self.method == "icmp":
+            payload = icmp.echo_request(self.target, number, struct.pack("!H", 0xFFFF - number) + bytes(30))
+        self.sent_at[ttl] = time.perf_counter()
+        with contextlib.suppress(ConnectionRefusedError):  # an earlier packet's: it is in the error queue
+            connection.send(payload)
+
+    def receive(self, connection: socket.socket) -> None:
+        """Take all that has come."""
+        while (error := icmp.next_error(connection)) is not None:
+            ttl = self.ttl_of(error.data)
+            if error.origin == icmp.LOCAL or ttl not in self.sent_at:
+                continue
+            reached = (
+                error.origin,
+                error.kind,
+                error.code,
+            ) in icmp.PORT_UNREACHABLE and error.sender == self.target.address
+            self.add(ttl, error.sender, reached=reached, reason="" if error.is_hop or reached else str(error.reason))
+        with contextlib.suppress(OSError):
+            if self.method == "icmp":
+                while True:
+                    if (reply := icmp.echo_reply(connection, self.target)) is not None:
+                        self.add(self.ttl_of_number(reply[0]), self.target.address, reached=True, reason="")
+            else:
+                connection.recv(2048)  # something listens on that port
+                self.add(max(self.sent_at, default=0), self.target.address, reached=True, reason="")
+        self.arrived.set()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the target has answered, or a router has said that it is not to be reached."""
+        return any(reply.reached or reply.reason for reply in self.replies.values())
+
+    def ttl_of(self, data: bytes) -> int:
+        """The hop that an answer is for.
+
+        A router need not quote more than eight bytes, of UDP only its header: then it is the first packet without an answer.
+        """
+        if self.method == "icmp" and len(data) >= 8:  # noqa: PLR2004 - the ICMP header
+            return self.ttl_of_number(int.from_bytes(data[6:8]))
+        if self.method == "udp" and len(data) >= 4:  # noqa: PLR2004
+            number, complement = struct.unpack_from("!HH", data)
+            if number + complement == 0xFFFF:  # noqa: PLR2004 - as `send` has it
+                return self.ttl_of_number(number)
+        return min(self.sent_at.keys() - self.replies.keys(), default=0)
+
+    def ttl_of_number(self, number: int) -> int:
+        """The hop of a packet of this round; 0 for one of another round, whose answer is late."""
+        return number & 0xFF if number >> 8 == self.round % 256 else 0
+
+    def add(self, ttl: int, address: str, *, reached: bool, reason: str) -> None:
+        if ttl in self.sent_at and ttl not in self.replies:
+            self.replies[ttl] = Reply(address, time.perf_counter() - self.sent_at[ttl], reached, reason)
 
 
-def open_socket(target: Target) -> socket.socket:
-    """A UDP socket that is told of errors, and whose datagrams are never cut in pieces."""
+def udp_socket(target: Target) -> socket.socket:
+    """A UDP socket that reports errors and whose packets are never fragmented. Raises OSError."""
     connection = socket.socket(target.family, socket.SOCK_DGRAM)
     try:
+        connection.setblocking(False)
+        icmp.report_errors(connection)
         if target.family == socket.AF_INET:
-            connection.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
             connection.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
         else:
-            connection.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
             connection.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
-        connection.setblocking(False)
+        connection.connect(target.sockaddr)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def next_error(connection: socket.socket, deadline: float) -> Error | None:
-    """What comes next in the error queue; None when nothing does in time. Raises ConnectionRefusedError for an answer."""
-    poller = select.poll()
-    poller.register(connection, select.POLLIN)  # errors are told of without being asked for
-    while (left := deadline - time.perf_counter()) > 0:
-        for _, events in poller.poll(left * 1000):
-            if events & select.POLLERR:
-                try:
-                    _, ancillary, _, _ = connection.recvmsg(512, 512, socket.MSG_ERRQUEUE)
-                except BlockingIOError:
-                    # An error of the socket's own, without an entry in the queue: reading it clears it.
-                    connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                    continue
-                for level, kind, data in ancillary:
-                    if (level, kind) in {(socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)}:
-                        return parse_error(data)
-            if events & select.POLLIN:
-                connection.recv(2048)  # somebody listens there, after all, and has answered
-                raise ConnectionRefusedError
-    return None
+async def trace(flow: Flow, *, explore: bool) -> list[Reply | None]:
+    """One round: the answers for the first hop, the second and so on. Raises OSError.
+
+    `explore`: look beyond the known length also where hops are silent.
+    """
+    loop, connection = asyncio.get_running_loop(), flow.open()
+    flow.receive(connection)  # answers to the last round that were late
+    flow.replies, flow.sent_at = {}, {}
+    flow.round += 1
+    loop.add_reader(connection, flow.receive, connection)
+    try:
+        for ttl in range(1, flow.length + 1):
+            flow.send(connection, ttl)
+            await asyncio.sleep(PAUSE)
+            if flow.has_ended:
+                break
+        ttl = len(flow.sent_at)
+        await answers(flow, ttl)
+        while ttl < HOPS and not flow.has_ended and ttl - max(flow.replies, default=0) < (SILENT if explore else 1):
+            ttl += 1
+            flow.send(connection, ttl)
+            await answers(flow, ttl)
+    finally:
+        loop.remove_reader(connection)
+    reached = [ttl for ttl, reply in flow.replies.items() if reply.reached]
+    if reached:
+        flow.length = min(reached)
+    elif len(flow.replies) > flow.length:
+        flow.length = max(flow.replies)
+    return [flow.replies.get(ttl) for ttl in range(1, max(flow.length, 1) + 1)]
 
 
-def parse_error(data: bytes) -> Error:
-    """A struct sock_extended_err and the address of who told it."""
-    number, origin, kind, code, _, info, _ = EXTENDED.unpack_from(data)
-    offender = ""
-    if len(data) >= EXTENDED.size + 8:
-        family = struct.unpack_from("=H", data, EXTENDED.size)[0]
-        if family == socket.AF_INET:
-            offender = socket.inet_ntop(family, data[EXTENDED.size + 4 : EXTENDED.size + 8])
-        elif family == socket.AF_INET6:
-            offender = socket.inet_ntop(family, data[EXTENDED.size + 8 : EXTENDED.size + 24])
-    return Error(number, origin, kind, code, info, offender)
+async def answers(flow: Flow, ttl: int) -> None:
+    """Wait until all packets up to this hop are answered, or one by the target, or the time is over."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(TIMEOUT):
+            while len(flow.replies) < ttl and not flow.has_ended:
+                flow.arrived.clear()
+                await flow.arrived.wait()
 
 
-def probe(target: Target, hops: int, number: int = 0, timeout: float = TIMEOUT) -> Hop:
-    """One datagram that lives for so many hops. Raises OSError when this machine itself can't send it."""
-    with open_socket(target) as connection:
-        if target.family == socket.AF_INET:
-            connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
-        else:
-            connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
-        connection.connect(target._replace(port=PORT + number % 100).sockaddr)
-        start = time.perf_counter()
-        connection.send(bytes(32))
-        try:
-            error = next_error(connection, start + timeout)
-        except ConnectionRefusedError:
-            return Hop(target.address, time.perf_counter() - start, arrived=True)
-        seconds = time.perf_counter() - start
-    if error is None:
-        return Hop()
-    if error.origin == LOCAL:
-        return Hop(trouble=f"this machine: {errno.errorcode.get(error.number, error.number)}")
-    if error.kind == TIME_EXCEEDED[error.origin]:
-        return Hop(error.offender, seconds)
-    if (error.kind, error.code) == PORT_UNREACHABLE[error.origin]:
-        return Hop(error.offender, seconds, arrived=True)
-    return Hop(error.offender, seconds, trouble=WORDS.get((error.origin, error.kind, error.code), "unreachable"))
+async def path_mtu(target: Target) -> int | None:
+    """The size of the largest packet that reaches the target whole; None if that can't be found out.
 
-
-def path_mtu(target: Target, timeout: float = TIMEOUT) -> int | None:
-    """The largest datagram, with its headers, that gets there whole; None if that can't be found out.
-
-    A router that drops what is too large must say what would fit (RFC 1191, RFC 8201), so few tries are enough; one that says
-    nothing is a black hole, and shows by the silence.
+    A router that drops a packet that is too large says what would fit (RFC 1191, RFC 8201), so few tries are enough. One that
+    says nothing is a black hole.
     """
     ipv4 = target.family == socket.AF_INET
-    with open_socket(target) as connection:
-        connection.connect(target._replace(port=PORT).sockaddr)
+    with udp_socket(target._replace(port=PORT)) as connection:
         level, option = (socket.IPPROTO_IP, IP_MTU) if ipv4 else (socket.IPPROTO_IPV6, IPV6_MTU)
         size = connection.getsockopt(level, option)
         for _ in range(10):
@@ -160,20 +217,19 @@ def path_mtu(target: Target, timeout: float = TIMEOUT) -> int | None:
             except OSError as error:
                 if error.errno != errno.EMSGSIZE:
                     raise
-                # The link's own limit: the error queue says which.
+                # The limit of the first link: the error queue says which.
             try:
-                found = next_error(connection, time.perf_counter() + timeout)
-            except ConnectionRefusedError:
-                return size
-            if found is None:
+                async with asyncio.timeout(TIMEOUT):
+                    while (found := icmp.next_error(connection)) is None:
+                        await icmp.readable(connection)
+                        with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+                            connection.recv(2048)
+                            return size  # something listens on that port, and has answered
+            except TimeoutError:
                 return None
-            if found.number != errno.EMSGSIZE:
-                return (
-                    size
-                    if found.origin != LOCAL and (found.kind, found.code) == PORT_UNREACHABLE[found.origin]
-                    else None
-                )
-            if not SMALLEST[target.family] // 8 <= found.info < size:
+            if (found.origin, found.kind, found.code) in icmp.PORT_UNREACHABLE:
+                return size
+            if found.number != errno.EMSGSIZE or not SMALLEST[target.family] <= found.info < size:
                 return None
             size = found.info
     return None

@@ -408,7 +408,8 @@ class Supervisor:
         text = str(message["failed"])
         unusable = bool(message.get("unusable"))  # the application has done something to the interpreter itself
         known = bool(child.generation.trouble)
-        if self.watch is not None and not self.useful() and not unusable:
+        shows_page = self.options.load_error_page or not self.useful()
+        if self.watch is not None and shows_page and not unusable:
             child.broken = True
             child.order("show")
         else:
@@ -428,7 +429,7 @@ class Supervisor:
             self.stop()
             return
         generation.failed = True
-        self.observer.failed(generation, text, serving=bool(self.useful()))
+        self.observer.failed(generation, text, serving=bool(self.useful()) and not self.options.load_error_page)
         if self.watch is None and len(self.serving()) < self.wanted:
             self.try_again()
 

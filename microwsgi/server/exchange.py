@@ -141,7 +141,7 @@ class Exchange:
             environ["wsgi.input"] = self.body.open()
             environ["wsgi.trailers"] = self.body.decoder.trailers
         if "HTTP_UPGRADE" in fields and head.version == "HTTP/1.1":  # RFC 9110 7.8: ignored in HTTP/1.0
-            taken = DetachableSocket(self.detach)
+            taken = DetachableSocket(self.detach, self.transport.close)
             environ["microwsgi.socket"] = environ["werkzeug.socket"] = environ["gunicorn.socket"] = taken
         return environ
 
@@ -504,8 +504,9 @@ class DetachableSocket:
     read ahead come first.
     """
 
-    def __init__(self, detach: Callable[[], tuple[socket.socket, bytes]]) -> None:
+    def __init__(self, detach: Callable[[], tuple[socket.socket, bytes]], close: Callable[[], object]) -> None:
         self._detach = detach
+        self._close = close
         self._socket: socket.socket | None = None
         self._ahead = b""
 
@@ -520,6 +521,11 @@ class DetachableSocket:
             return taken.recv(size, flags)
         data, self._ahead = self._ahead[:size], self._ahead[size:]
         return data
+
+    def close(self) -> None:
+        """Close the connection, over TLS with the closure alert."""
+        self._taken()
+        self._close()
 
     def _taken(self) -> socket.socket:
         if self._socket is None:

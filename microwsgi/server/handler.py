@@ -19,7 +19,7 @@ from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
 
 from microwsgi.errors import ClientError, Disconnected, MisdirectedRequest, RequestTimeout
-from microwsgi.server.context import Application, ServerContext
+from microwsgi.server.context import Application, ServerContext, multithreaded
 from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.exchange import CALL, DONE, Exchange, Phase
 from microwsgi.server.hosts import Hosts, host_name
@@ -99,9 +99,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         context = own.copy_alone() if own is not None else self.shared  # type: ignore[attr-defined]  # `of` makes it
         if isinstance(self.client_address, tuple):  # five sends with Nagle's algorithm cost http.server 40 ms a request
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        # ThreadingMixIn has process_request_thread; our own server has threads, too.
-        threads = context.options.threads > 1 if own is not None else hasattr(self.server, "process_request_thread")
-        base = base_environ(self.request.getsockname(), context.error_stream(), multithread=threads)
+        base = base_environ(self.request.getsockname(), context.error_stream(), multithread=multithreaded(self.server))
         tls = getattr(self.server, "tls", None)
         if tls is None:
             transport = Transport(self.request, self.client_address, context.options, context.clock)
@@ -225,8 +223,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             state = State.QUEUED
         self.state = state
         if state not in OWNED:
-            row = self.table[state]
-            self.transport.expect(row.interest, self.time_limit(state))
+            interest = self.table[state].interest
+            if state is State.SUSPENDED and len(self.transport.read_ahead) >= RECEIVE:
+                interest = 0  # enough was received for the next request
+            self.transport.expect(interest, self.time_limit(state))
 
     def time_limit(self, state: State) -> float:
         """Return the seconds that a state may last."""
@@ -370,6 +370,11 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def received(self) -> bytes:
         """Return the bytes that have arrived of a request: another process goes on with them."""
         return bytes(self.partial.buffer) if self.partial is not None else self.transport.read_ahead
+
+    def go_on(self, received: bytes) -> None:
+        """Begin with the bytes that another process has received."""
+        self.transport.unread(received)
+        self.enter(self.next_request())
 
     def send_answer(self) -> None:
         """Send a whole response, if there is one."""
@@ -538,8 +543,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return self.abort("The client read more slowly than write_time and write_rate allow.")
 
     def end_suspended(self) -> State:
-        """A suspended response ends with the server."""
-        return self.abort("the server stops")
+        """A suspended response ends with the server. The loop logs how many there were."""
+        return self.abort("")
 
     def close(self) -> State:
         """Close the connection."""

@@ -74,8 +74,8 @@ class Loop:
         if self.answered:
             # All responses that this thread has made, together: the kernel's part of sending evicts ours from the processor's
             # caches.
-            for connection in self.answered:
-                connection.send_answer()
+            for answered in self.answered:
+                answered.send_answer()
             while self.answered:
                 self.finish(self.answered.popleft(), True)
             if self.ready:
@@ -184,7 +184,8 @@ class Loop:
         """A connection has been accepted. Its first request has often arrived, too."""
         self.connections[connection.transport.descriptor] = connection
         try:
-            connection.on_ready()
+            if connection.state not in OWNED:
+                connection.on_ready()
         except BaseException as error:  # noqa: BLE001 - a fault of ours must not end the leader
             self.fail(connection, error)
         self.update(connection)
@@ -228,12 +229,16 @@ class Loop:
         with self.lock:  # see enter_idle
             self.draining = True
         self.on_idle = on_idle
+        suspended = 0
         for connection in self.snapshot():
             if connection.state in OWNED:
                 continue  # it ends with its response
+            suspended += connection.state is State.SUSPENDED
             if connection.state >= State.BODY:
                 connection.on_drain()
             self.update(connection)
+        if suspended:
+            self.context.log_error(f"{suspended} suspended responses end with the server.")
         if not self.connections:
             self.on_empty()
 
@@ -255,6 +260,13 @@ class Loop:
                 self.remove(connection)
         for source in list(self.sources):
             self.remove_source(source)
+        self.poller.close()
+        self.wakeup.close()
+
+    def release(self) -> None:
+        """Close all descriptors without a word to the clients: they are served by the parent process."""
+        for connection in self.snapshot():
+            connection.transport.release()
         self.poller.close()
         self.wakeup.close()
 

@@ -92,7 +92,7 @@ class WSGIServer(HTTPServer):
         self.more_environ = more_environ or {}
         self.tls = tls
         self.new_poller = poller
-        self.new_connection = connection_factory(RequestHandlerClass, self.context)
+        self.new_connection = connection_factory(RequestHandlerClass, self.context, self)
         self.handoff: Handoff | None = None
         self.loop: Loop | None = None
         self.pool: LeaderFollowers | None = None
@@ -177,6 +177,10 @@ class WSGIServer(HTTPServer):
         loop, pool = self.start()
         try:
             pool.start()
+        except RuntimeError:
+            self.end(loop, pool)
+            raise
+        try:
             while self.stop is Stop.NO:
                 pool.watch()
         finally:
@@ -211,6 +215,11 @@ class WSGIServer(HTTPServer):
         """Give the requests that run so many seconds from now on, when the server ends."""
         self.drain_deadline = self.context.clock.now() + seconds
         self.notify()
+
+    def release_descriptors(self) -> None:
+        """Close the descriptors of this server, in a child process that the application has forked."""
+        if self.loop is not None:
+            self.loop.release()
 
     def notify(self) -> None:
         """Make the thread of `serve_forever` look at what was asked for. For all threads and signal handlers."""
@@ -265,10 +274,10 @@ class WSGIServer(HTTPServer):
     def adopt(self, connection: socket.socket, address: object, listener: int, received: bytes) -> None:
         """Go on with a connection that a predecessor has accepted on one of the listeners. Leader only."""
         base = self.bases[listener]
-        transport = Transport(connection, address, self.options, self.context.clock)
         if received:
-            transport.unread(received)
+            transport = Transport(connection, address, self.options, self.context.clock)
             adopted = self.new_connection(transport, base)
+            adopted.go_on(received)
         else:
             adopted = self.connect(connection, address, base)
         if self.loop is not None:
@@ -395,12 +404,12 @@ class WSGIServer(HTTPServer):
 
 
 def connection_factory(
-    given: Callable[..., BaseHTTPRequestHandler], context: ServerContext
+    given: Callable[..., BaseHTTPRequestHandler], context: ServerContext, server: object
 ) -> Callable[[Transport, Environ], Connection]:
     """Return the function that makes a connection over a transport, for a handler class or a partial of one."""
     if isinstance(given, type) and issubclass(given, WSGIRequestHandler):
         return partial(given.connect, context)
-    return HandlerFactory(given, context).connect  # type: ignore[arg-type]  # `isinstance` makes it a type[object]
+    return HandlerFactory(given, context, server).connect  # type: ignore[arg-type]  # `isinstance` makes it a type[object]
 
 
 def make_server(

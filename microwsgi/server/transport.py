@@ -354,6 +354,11 @@ class Transport:
         """Close the socket."""
         self.socket.close()
 
+    def release(self) -> None:
+        """Close the descriptor, and leave the connection as it is: another process has it, too."""
+        with suppress(OSError):
+            os.close(self.socket.detach())
+
     def detach(self) -> socket.socket:
         """Give the socket away: blocking, as the application knows sockets."""
         self.socket.settimeout(None)

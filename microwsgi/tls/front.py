@@ -124,7 +124,11 @@ class TLS:
     def handshake(self, connection: socket.socket) -> socket.socket:
         """Do the whole handshake on a socket with a timeout: for servers without a loop. Raises OSError."""
         secure = self.wrap_socket(connection)
-        secure.do_handshake()
+        try:
+            secure.do_handshake()
+        except OSError:
+            secure.close()
+            raise
         return secure
 
     def transport(self, connection: socket.socket, address: object, context: ServerContext) -> Transport:

@@ -139,6 +139,9 @@ class HandshakeConnection:
         """Return the bytes that were received: none, they are left in the kernel."""
         return b""
 
+    def go_on(self, received: bytes) -> None:
+        """Begin with the bytes that another process has received: there are none, see above."""
+
     # --- By the leader ------------------------------------------------------------------------------------------------------
 
     def on_ready(self) -> None:
@@ -220,9 +223,7 @@ class HandshakeConnection:
             self.outcome = self.work()
         except OSError as error:
             self.log_failure(self.front.reason(error))
-            if self.secure is not None:
-                # The client would not see the alert that tells it why if the data that it still sends caused a reset.
-                self.transport.replace_socket(self.secure.detach_plain())
+            # The client would not see the alert that tells it why if the data that it still sends caused a reset.
             self.outcome = self.half_close()
         except BaseException as error:  # noqa: BLE001 - the handshakes of others must go on
             self.context.log_exception(f"{self.address_string()}: a TLS handshake failed:", error)
@@ -232,6 +233,7 @@ class HandshakeConnection:
         """Go on with the handshake. Raises OSError."""
         if self.secure is None:
             self.secure = self.front.wrap(self.transport)
+            self.transport.replace_socket(self.secure.socket)
         event = self.secure.handshake()
         if event:
             self.transport.expect_event(event)

@@ -126,6 +126,7 @@ class TLSTransport(Transport):
         """Tell the client that it has all of the data. Raises BlockingIOError if there is no room for that yet."""
         if self.encrypted and not self.truncated:
             try:
+                self.socket.setblocking(False)  # an application may have had it
                 self.socket.unwrap()
             except ssl.SSLWantWriteError:
                 raise would_block() from None
@@ -150,7 +151,3 @@ class TLSTransport(Transport):
         except (BlockingIOError, ValueError):
             pass
         self.socket.close()
-
-    def detach_plain(self) -> PlainSocket:
-        """Return the plain socket of a connection whose handshake failed."""
-        return PlainSocket(fileno=self.socket.detach())

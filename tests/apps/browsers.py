@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.programs import need
 
@@ -19,6 +19,33 @@ SWITCHES = (
     "--disable-sync",
     "--no-first-run",
 )
+FAULTS = """() => {
+  const found = [], all = selector => [...document.querySelectorAll(selector)];
+  const check = (rule, wrong) => wrong.forEach(each => found.push(rule + ": " + each.outerHTML.slice(0, 90)));
+  if (!document.documentElement.lang || !document.title) found.push("html: lang and title");
+  for (const landmark of ["main", "header", "nav"]) if (all(landmark).length < 1) found.push("landmark: " + landmark);
+  if (all("h1").length !== 1) found.push("h1: one");
+  check("scrollable-region-focusable", all("*").filter(each => each.scrollWidth > each.clientWidth + 1 && each.tabIndex < 0
+    && ["auto", "scroll"].includes(getComputedStyle(each).overflowX)));
+  check("th: scope", all("th").filter(each => !each.scope));
+  check("table: caption", all("table").filter(each => !each.caption || !each.caption.textContent));
+  check("label", all("input:not([type=hidden]), select").filter(each => !each.labels.length));
+  check("name", all("a, button").filter(each => !each.textContent.trim() && !each.ariaLabel));
+  check("svg: role and name", all("svg").filter(each => !each.ariaHidden && !(each.getAttribute("role") && each.ariaLabel)));
+  check("region: name", all("section, [role=region], nav").filter(each => !each.ariaLabel));
+  check("id: unique", all("[id]").filter(each => all("#" + CSS.escape(each.id)).length > 1));
+  const parse = text => text.match(/[\\d.]+/g).map(Number), light = c => {
+    const [r, g, b] = c.slice(0, 3).map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b; };
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches, back = dark ? [18, 18, 18] : [255, 255, 255];
+  check("contrast", all(".state, .summary, dt, caption, th, td").filter(each => {
+    const style = getComputedStyle(each), alpha = Number(style.opacity);
+    const front = parse(style.color).slice(0, 3).map((v, i) => v * alpha + back[i] * (1 - alpha));
+    const [a, b] = [light(front), light(back)].sort((x, y) => y - x);
+    return (a + .05) / (b + .05) < 4.5; }));
+  return found;
+}"""
+"""The rules of WCAG 2 that a page of ours could break, as axe-core names them."""
 
 
 @contextmanager
@@ -29,3 +56,9 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=list(SWITCHES))
         yield browser
         browser.close()
+
+
+def faults(tab: Page) -> list[str]:
+    """What a keyboard or a screen reader stumbles over."""
+    found: list[str] = tab.evaluate(FAULTS)
+    return found

@@ -70,6 +70,7 @@ class Difference(NamedTuple):
     name: str
     old: str
     new: str
+    sent: str = ""
 
 
 class Side:
@@ -210,7 +211,8 @@ def run(
         if first.end == second.end and first.end in {"limit", NOT_RUN.end}:
             differences.append(Difference("limit", name, first.end, second.end))
         if differences:
-            found[number] = differences
+            sent = b"".join(step.data for step in each.steps if step.do != "wait").decode("latin-1")
+            found[number] = [each._replace(sent=sent) for each in differences]
     # Where a conversation differs, the counts may follow.
     figures = [side.counts() if not found else side.rest() for side in sides]
     of_sides = [
@@ -258,7 +260,7 @@ def report(differences: list[Difference], unstable: list[Difference], entire: bo
     explained: dict[int, list[Difference]] = defaultdict(list)
     unexplained: list[Difference] = []
     for each in differences:
-        fits = [n for n, entry in enumerate(EXPLANATIONS) if entry.fits(each.aspect, each.name, each.old, each.new)]
+        fits = [n for n, entry in enumerate(EXPLANATIONS) if entry.fits(*each)]
         for number in fits:
             explained[number].append(each)
         if not fits:

@@ -104,9 +104,6 @@ def test_children_of_an_application_end_when_they_are_told_and_keep_no_port(tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=False, reason="WSGIServer.release_descriptors, which closes its connections after a fork, is to come"
-)
 @pytest.mark.parametrize("mode", ["serve", "workers"])
 def test_a_client_does_not_wait_for_a_child_that_has_its_connection(tmp_path: Path, mode: str) -> None:
     (tmp_path / "main.py").write_text(APPLICATION)

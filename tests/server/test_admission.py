@@ -7,7 +7,6 @@ import os
 import resource
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from microwsgi.errors import ApplicationError, ClientError, Disconnected
 from microwsgi.options import Options
+from tests.effort import examples
 from tests.wire.cases import cases
 from tests.wire.exchange import read
 from tests.wire.subject import CHUNKED, Decoder, decoder, early_hints, raw_input, refusal, response
@@ -82,7 +83,7 @@ places = strategies.lists(strategies.integers(0, 10_000), max_size=8)
 
 
 @given(stream=strategies.lists(messages(), min_size=1, max_size=4), places=places)
-@settings(WIRE, max_examples=150)
+@settings(WIRE, max_examples=examples(150))
 def test_legal_requests_are_read_as_they_were_written(
     stream: list[tuple[bytes, dict[str, Any]]], places: list[int]
 ) -> None:
@@ -116,7 +117,7 @@ SMALL = Options(line_length=60, head_size=150, field_count=3, body_size=20)
 @given(
     data=damaged() | strategies.binary(max_size=200), places=places, limits=strategies.sampled_from([Options(), SMALL])
 )
-@settings(WIRE, max_examples=1500)
+@settings(WIRE, max_examples=examples(1500))
 @example(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2, [1], SMALL)
 def test_the_outcome_of_any_bytes_does_not_depend_on_how_they_were_cut(
     data: bytes, places: list[int], limits: Options
@@ -127,7 +128,7 @@ def test_the_outcome_of_any_bytes_does_not_depend_on_how_they_were_cut(
 
 
 @given(data=damaged())
-@settings(WIRE, max_examples=500)
+@settings(WIRE, max_examples=examples(500))
 def test_no_refused_bytes_are_accepted_when_more_follows(data: bytes) -> None:
     outcome = read([data])
     if outcome.status is not None:
@@ -219,11 +220,11 @@ class BodyReads(RuleBasedStateMachine):
 
 
 TestBodyReads = BodyReads.TestCase
-TestBodyReads.settings = settings(WIRE, max_examples=150, stateful_step_count=12)
+TestBodyReads.settings = settings(WIRE, max_examples=examples(150), stateful_step_count=12)
 
 
 @given(content=strategies.binary(max_size=300), kept=strategies.integers(0, 400), chunked=strategies.booleans())
-@settings(WIRE, max_examples=200)
+@settings(WIRE, max_examples=examples(200))
 def test_a_body_cut_short_is_never_taken_for_a_whole_one(content: bytes, kept: int, chunked: bool) -> None:
     if chunked:
         wire = (
@@ -250,7 +251,7 @@ headers = strategies.lists(
     status=strategies.from_regex(r"[2-5][0-9]{2} [ -~]*", fullmatch=True) | strategies.text(max_size=12),
     headers=headers,
 )
-@settings(WIRE, max_examples=800)
+@settings(WIRE, max_examples=examples(800))
 @example("200 OK", [("X", "a\r\nY: b")])
 @example("200 OK\r\nX: y", [])
 @example("200 OK", [("X", "a\nb")])
@@ -276,7 +277,7 @@ def test_what_passes_the_check_of_a_response_is_one_head_with_these_fields(
 
 
 @given(text=strategies.text())
-@settings(WIRE, max_examples=200)
+@settings(WIRE, max_examples=examples(200))
 def test_a_refusal_is_one_message_whatever_it_quotes(text: str) -> None:
     raw = refusal(ClientError(text), "Date: now\r\n")
     head, _, content = raw.partition(b"\r\n\r\n")
@@ -287,7 +288,7 @@ def test_a_refusal_is_one_message_whatever_it_quotes(text: str) -> None:
 
 
 @given(headers=headers)
-@settings(WIRE, max_examples=200)
+@settings(WIRE, max_examples=examples(200))
 def test_early_hints_are_one_interim_response(headers: list[tuple[str, str]]) -> None:
     try:
         raw = early_hints(headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -10,8 +11,8 @@ import sys
 
 import pytest
 
-from apps.kernel import counters, interfaces, netlink, processes, routes, sockets, tcpinfo
-from tests.programs import absent
+from apps.kernel import counters, links, netlink, processes, sockets, tcpinfo
+from apps.kernel.netlink import Netlink
 
 CONNECTION = bytes.fromhex(
     "02010000eb10b24b7f0000010000000000000000000000007f000001000000000000000000000000000000001e50000000000000"
@@ -29,13 +30,6 @@ NEIGHBOUR = bytes.fromhex(
     "140003002313000015130000080a000000000000"
 )
 ROUTE = bytes.fromhex("02000000fe0300010000000008000f00fe00000008000500c00002010800040001000000")
-DEV = """\
-Inter-|   Receive                                                |  Transmit
- face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
-    lo:    1000      10    0    1    0     0          0         0     1000      10    0    0    0     0       0          0
-eth0:1: 3479569420  106591    2    3    4     5          6         7  6227986   63772    8    9    0     0       0          0
-"""
-
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the interfaces of Linux")
 
 
@@ -63,26 +57,54 @@ def test_an_older_kernel_says_less() -> None:
     assert (short.sent, short.delivery_rate, short.min_rtt) == (0, 0, 0.0)
 
 
+NAME_1 = socket.if_indextoname(1)
+
+
 def test_a_neighbour_and_a_route() -> None:
-    neighbour = routes.parse_neighbour(NEIGHBOUR)
+    neighbour = links.parse_neighbour(NEIGHBOUR)
     assert neighbour is not None
     assert (neighbour.address, neighbour.link_address, neighbour.state) == ("192.0.2.1", "02:fc:00:00:00:05", "stale")
-    (route,) = routes.main_routes(iter([ROUTE]))
-    assert (route.network, route.gateway, route.metric) == ("0.0.0.0/0", "192.0.2.1", 0)
+    (route,) = links.main_routes(iter([ROUTE]))
+    assert (route.network, route.kind, route.hops, route.metric) == ("0.0.0.0/0", "", f"via 192.0.2.1 dev {NAME_1}", 0)
     local = ROUTE[:4] + b"\xff" + ROUTE[5:]
-    assert list(routes.main_routes(iter([local]))) == []
+    assert list(links.main_routes(iter([local]))) == []
 
 
-def test_interfaces() -> None:
-    found = interfaces.parse(DEV.splitlines())
-    assert found["lo"] == interfaces.Traffic(1000, 10, 0, 1, 1000, 10, 0, 0)
-    assert found["eth0:1"] == interfaces.Traffic(3479569420, 106591, 2, 3, 6227986, 63772, 8, 9)
+def attribute(kind: int, value: bytes) -> bytes:
+    return netlink.ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+LINKS = [
+    (links.IS_UP | links.LOWER_UP, 6, "up"), (links.IS_UP | links.LOWER_UP, 0, "up"), (links.IS_UP, 2, "no carrier"),
+    (0, 2, "administratively down"), (links.IS_UP | links.LOWER_UP, 5, "dormant"),
+]  # fmt: skip
+
+
+def test_links() -> None:
+    """A name in UTF-8; and the states that a link may be in."""
+    stats = links.COUNTERS.pack(*range(1, 25))
+    for flags, operstate, state in LINKS:
+        message = links.LINK.pack(0, 0, 7, flags, 0) + b"".join(
+            [
+                attribute(links.NAME, "aü1".encode() + b"\0"), attribute(links.MTU, struct.pack("=I", 1300)),
+                attribute(links.OPERSTATE, bytes([operstate])), attribute(links.STATS64, stats),
+                attribute(links.LINK_ADDRESS, bytes.fromhex("02fc00000005")),
+            ]
+        )  # fmt: skip
+        found = links.parse_link(message)
+        assert found[:5] == (7, "aü1", state, 1300, "02:fc:00:00:00:05")
+    assert found.traffic == links.Traffic(3, 1, 5, 7 + 16, 4, 2, 6, 8), "what the device missed is dropped, too"
+
+
+def test_a_wrong_next_hop_is_no_endless_loop() -> None:
+    with pytest.raises(ValueError, match="has a length of"):
+        list(links.next_hops(socket.AF_INET, links.NEXT_HOP.pack(0, 0, 0, 1)))
 
 
 def test_counters() -> None:
     text = "Tcp: InSegs MaxConn\nTcp: 12 -1\nTcpExt: TCPTimeouts\nTcpExt: 3\n"
     assert counters.parse(text.splitlines()) == {"Tcp.InSegs": 12, "Tcp.MaxConn": -1, "TcpExt.TCPTimeouts": 3}
-    assert sockets.waiting_of(["sockets: used 7\n", "TCP: inuse 5 orphan 0 tw 18 alloc 6 mem 1\n"]) == 18
+    assert counters.parse_ipv6(["Ip6InReceives 3", "Udp6NoPorts\t50"]) == {"Ip6.InReceives": 3, "Udp6.NoPorts": 50}
 
 
 @pytest.mark.parametrize("length", [0, 15, 1000])
@@ -95,7 +117,7 @@ def test_a_wrong_length_is_no_endless_loop(length: int) -> None:
 
 def test_messages_and_attributes_begin_at_multiples_of_four() -> None:
     data = netlink.HEADER.pack(21, 9, 0, 0, 0) + b"abcde\0\0\0" + netlink.HEADER.pack(16, netlink.DONE, 0, 0, 0)
-    assert list(netlink.messages(data)) == [(9, b"abcde"), (netlink.DONE, b"")]
+    assert list(netlink.messages(data)) == [(9, 0, b"abcde"), (netlink.DONE, 0, b"")]
     assert netlink.attributes(struct.pack("=HH5s3xHH", 9, 1, b"abcde", 4, 2)) == {1: b"abcde", 2: b""}
 
 
@@ -103,10 +125,11 @@ def test_messages_and_attributes_begin_at_multiples_of_four() -> None:
 def test_the_kernel_tells_of_our_own_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as near:
         far, _ = server.accept()
-        with far:
+        with far, contextlib.ExitStack() as stack:
             near.sendall(b"x" * 500)
             assert far.recv(500, socket.MSG_WAITALL)
-            found = {(each.local, each.remote): each for each in sockets.sockets("tcp")}
+            diag = stack.enter_context(Netlink(sockets.NETLINK_SOCK_DIAG))
+            found = {(each.local, each.remote): each for each in sockets.sockets(diag, "tcp")}
             ours, theirs = found[near.getsockname(), near.getpeername()], found[far.getsockname(), far.getpeername()]
             assert ours.state == theirs.state == "established"
             assert theirs.info is not None
@@ -116,26 +139,28 @@ def test_the_kernel_tells_of_our_own_connection() -> None:
             own = tcpinfo.of(near)
             assert own is not None
             assert own.sent == 501
-            assert (server.getsockname(), "listen") in {(each.local, each.state) for each in sockets.sockets("tcp")}
+            listed = list(sockets.sockets(diag, "tcp"))
+            assert (server.getsockname(), "listen") in {(each.local, each.state) for each in listed}
+            assert sockets.states(diag)["listen"] >= 1
 
 
 @linux
 def test_the_kernel_refuses_with_its_reason() -> None:
-    with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is asked for below
-        list(netlink.dump(sockets.NETLINK_SOCK_DIAG, sockets.SOCK_DIAG_BY_FAMILY, b""))
-    assert caught.value.errno == errno.EINVAL
+    with Netlink(sockets.NETLINK_SOCK_DIAG) as diag:
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is asked for below
+            list(diag.dump(sockets.SOCK_DIAG_BY_FAMILY, b""))
+        assert caught.value.errno == errno.EINVAL
+        next(sockets.sockets(diag, "tcp"), None)  # a dump that is not read to its end is not mixed up with the next one
+        assert sockets.states(diag) is not None
 
 
-def test_psutil_tells_the_same() -> None:
-    elsewhere = pytest.importorskip("apps.kernel.elsewhere", reason="psutil is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        found = {each.local: each for each in elsewhere.sockets("tcp")}
-        assert found[server.getsockname()].state == "listen"
-    try:
-        own = interfaces.interfaces()
-    except OSError:
-        absent("/proc/net", "there is no /proc/net/dev here to compare with")
-    assert elsewhere.interfaces().keys() == own.keys()
+@linux
+def test_the_kernel_tells_of_the_loopback_interface() -> None:
+    with Netlink(links.NETLINK_ROUTE) as route:
+        (lo,) = [each for each in links.interfaces(route) if each.name == "lo"]
+        assert lo.state == "up"
+        assert "127.0.0.1/8" in links.addresses(route)[lo.number]
+        assert links.speed("lo") is None
 
 
 def test_a_socket_of_another_kind_has_no_tcp_info() -> None:

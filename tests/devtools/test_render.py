@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from microwsgi.devtools import picture
-from microwsgi.devtools.stack import FRAMEWORK, OWNERS, SERVER, STDLIB, YOURS, Frame, capture, whole
+from microwsgi.devtools import render
+from microwsgi.devtools.stack import FRAMEWORK, OWNERS, SERVER, STDLIB, YOURS, Frame, capture, full_stack
 
 ESCAPES = re.compile(r"\033\[[0-9;]*m")
 LONG = "WSGIRequestHandler.a_method_with_a_name_that_goes_on_and_on_beyond_all_terminals"
@@ -31,9 +31,9 @@ def program(tmp_path: Path) -> Path:
 
 def test_each_frame_says_whose_what_and_where_it_is_and_how_it_calls_the_next() -> None:
     frames = capture()[-2:]
-    first, call, second, standing = picture.text(frames).splitlines()
-    assert first.split() == [picture.whose(frames[0]), frames[0].function, picture.place(frames[0])]
-    assert call.strip() == picture.source(frames[0])
+    first, call, second, standing = render.text(frames).splitlines()
+    assert first.split() == [render.owner_name(frames[0]), frames[0].function, render.location(frames[0])]
+    assert call.strip() == render.source_line(frames[0])
     assert second.split()[:2] == [
         "yours",
         frames[1].function[:59] if len(frames[1].function) < 50 else second.split()[1],
@@ -44,30 +44,30 @@ def test_each_frame_says_whose_what_and_where_it_is_and_how_it_calls_the_next() 
 @pytest.mark.parametrize("count", [0, 1, 5, 29, 90])
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_no_line_is_longer_than_the_terminal_is_wide(count: int, width: int) -> None:
-    lines = picture.text(stack(count), width=width).splitlines()
+    lines = render.text(stack(count), width=width).splitlines()
     assert len(lines) == count  # no source: one line for each
     assert all(len(line) == width for line in lines)
     assert all(line.endswith(f"{n}.py:{n}") for n, line in enumerate(lines))
 
 
 def test_a_deeper_frame_never_stands_further_left() -> None:
-    starts = [line.index("WSGI") for line in picture.text(stack(29)).splitlines()]
+    starts = [line.index("WSGI") for line in render.text(stack(29)).splitlines()]
     assert starts == sorted(starts)
     assert starts[-1] - starts[0] == 15
 
 
 def test_colours_add_nothing_but_colours() -> None:
     frames = stack(8)
-    assert "\033" not in picture.text(frames)
-    assert ESCAPES.sub("", picture.text(frames, color=True)) == picture.text(frames)
-    assert len(set(ESCAPES.findall(picture.text(frames, color=True)))) == len(OWNERS) + 1
+    assert "\033" not in render.text(frames)
+    assert ESCAPES.sub("", render.text(frames, color=True)) == render.text(frames)
+    assert len(set(ESCAPES.findall(render.text(frames, color=True)))) == len(OWNERS) + 1
     stacks = {"one": frames, "another": frames[:3]}
-    assert ESCAPES.sub("", picture.comparison(stacks, color=True)) == picture.comparison(stacks)
+    assert ESCAPES.sub("", render.comparison(stacks, color=True)) == render.comparison(stacks)
 
 
 def test_whose_it_is_can_be_read_without_colour() -> None:
     assert [
-        (picture.kind(frame), picture.whose(frame))
+        (render.kind(frame), render.owner_name(frame))
         for frame in (
             Frame("threading", "f", "threading.py", 1, STDLIB),
             Frame("microwsgi.framework.app", "f", "app.py", 1, FRAMEWORK),
@@ -81,16 +81,16 @@ def test_whose_it_is_can_be_read_without_colour() -> None:
         (STDLIB, "library"),
         (SERVER, "microwsgi"),
         (SERVER, "werkzeug"),
-        (picture.WEBOB, "webob"),
+        (render.WEBOB, "webob"),
         (FRAMEWORK, "flask"),
         (SERVER, "waitress-serve"),
         (YOURS, "yours"),
     ]
-    assert picture.summary(stack(5)) == "5 frames: 2 library, 2 a, 1 yours"
+    assert render.summary(stack(5)) == "5 frames: 2 library, 2 a, 1 yours"
 
 
 def test_one_line_for_each_stack_that_is_compared() -> None:
-    assert picture.comparison({"ours": stack(4), "another": stack(2)}).splitlines() == [
+    assert render.comparison({"ours": stack(4), "another": stack(2)}).splitlines() == [
         "ours       4  lsfY",
         "another    2  ls",
         "              l library, s server, f framework, Y yours",
@@ -98,14 +98,14 @@ def test_one_line_for_each_stack_that_is_compared() -> None:
 
 
 def test_a_function_that_was_just_called_shows_its_def(program: Path) -> None:
-    assert picture.source(Frame("program", "view", str(program), 1, YOURS)) == "def view(request):"
+    assert render.source_line(Frame("program", "view", str(program), 1, YOURS)) == "def view(request):"
 
 
 def test_source_is_shown_without_remarks_for_tools_and_without_control_characters(program: Path) -> None:
-    assert picture.source(Frame("program", "view", str(program), 4, YOURS)) == "call("
-    assert picture.source(Frame("program", "view", str(program), 5, YOURS)) == 'x [31m="<b>")'
-    assert picture.source(Frame("program", "view", str(program), 99, YOURS)) == ""
-    assert picture.source(Frame("nothing", "view", "<string>", 1, YOURS)) == ""
+    assert render.source_line(Frame("program", "view", str(program), 4, YOURS)) == "call("
+    assert render.source_line(Frame("program", "view", str(program), 5, YOURS)) == 'x [31m="<b>")'
+    assert render.source_line(Frame("program", "view", str(program), 99, YOURS)) == ""
+    assert render.source_line(Frame("nothing", "view", "<string>", 1, YOURS)) == ""
 
 
 class Reader(HTMLParser):
@@ -127,24 +127,24 @@ class Reader(HTMLParser):
 @pytest.mark.parametrize("count", [0, 1, 29])
 def test_the_html_is_a_list_with_an_item_for_each_frame(count: int) -> None:
     reader, frames = Reader(), stack(count)
-    reader.feed(picture.html(frames))
+    reader.feed(render.html(frames))
     assert reader.open == []
-    assert [name for tag, name in reader.seen if tag == "li"] == [picture.kind(frame) for frame in frames]
-    reader.feed(picture.html_comparison({"<ours>": frames}))
+    assert [name for tag, name in reader.seen if tag == "li"] == [render.kind(frame) for frame in frames]
+    reader.feed(render.html_comparison({"<ours>": frames}))
     assert reader.open == []
     assert sum(tag == "rect" for tag, _ in reader.seen) == count
 
 
 def test_nothing_of_a_frame_is_taken_for_html(program: Path) -> None:
     frames = [Frame("<i>", "<lambda>", str(program), 5, FRAMEWORK), Frame("x", "<i>", "/<i>.py", 1, YOURS)]
-    for text in (picture.html(frames), picture.html_comparison({"<i>": frames})):
+    for text in (render.html(frames), render.html_comparison({"<i>": frames})):
         assert not re.search(r"<(lambda|i>\.|b>\")", text.replace("<i class", ""))
         assert "&lt;i&gt;" in text
 
 
 def test_the_style_touches_nothing_else_on_the_page() -> None:
     selectors = re.findall(
-        r"([^{}]+)\{[^{}]*\}", re.sub(r"@media [^{]*\{((?:[^{}]*\{[^{}]*\})*)\s*\}", r"\1", picture.STYLE)
+        r"([^{}]+)\{[^{}]*\}", re.sub(r"@media [^{]*\{((?:[^{}]*\{[^{}]*\})*)\s*\}", r"\1", render.STYLE)
     )
     assert len(selectors) > 10
     assert all(each.strip().startswith((".stack", ".stacks")) for group in selectors for each in group.split(","))
@@ -157,7 +157,7 @@ def test_the_whole_stack_of_a_failure_goes_from_the_threads_first_frame_to_the_r
     try:
         raiser()
     except ValueError as error:
-        frames = whole(error)
+        frames = full_stack(error)
     here = capture()
     assert [frame[:3] for frame in frames[:-1]] == [frame[:3] for frame in here]
     assert frames[-1].function == raiser.__qualname__

@@ -1,9 +1,9 @@
-"""Drawings of a stack: lines for a terminal, and HTML for a page, of the frames that `microwsgi.devtools.stack` returns.
+"""Render a stack, that is the frames of `microwsgi.devtools.stack`, as text for a terminal or as HTML for a page.
 
     print(text(capture()))                   80 columns, without colour
-    f"<style>{STYLE}</style>{html(frames)}"  a list for the page of somebody else: light and dark, no script
+    f"<style>{STYLE}</style>{html(frames)}"  a list for any page: light and dark, no script
 
-Both say of each frame whose it is, what it is called, where it stands, and the source line that calls the next one.
+For each frame both show its owner, its function, its location, and the source line that calls the next frame.
 """
 
 from __future__ import annotations
@@ -14,64 +14,70 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from microwsgi.devtools.stack import FRAMEWORK, SERVER, STDLIB, YOURS, Frame, shortened
+from microwsgi.devtools.stack import FRAMEWORK, SERVER, STDLIB, YOURS, Frame, fold, short_path
 
 WEBOB = "webob"
-"""What a frame of WebOb is drawn as; it is a framework's otherwise."""
-PAINTS = {STDLIB: "2", SERVER: "34", WEBOB: "35", FRAMEWORK: "33", YOURS: "1;32"}
-"""The styles of ANSI terminals: dim, blue, magenta, yellow, bold green."""
+"""The kind of a frame of WebOb, which is a framework's otherwise."""
+STYLES = {STDLIB: "2", SERVER: "34", WEBOB: "35", FRAMEWORK: "33", YOURS: "1;32"}
+"""ANSI styles: dim, blue, magenta, yellow, bold green."""
 LETTERS = {STDLIB: "l", SERVER: "s", WEBOB: "w", FRAMEWORK: "f", YOURS: "Y"}
 MEANINGS = {STDLIB: "library", SERVER: "server", WEBOB: "WebOb", FRAMEWORK: "framework", YOURS: "yours"}
 STAIR = 16
-"""Columns by which the last frame of a stack stands further right than its first, at most."""
+"""The largest indent of the last frame, in columns."""
 STEP = 2
-"""Columns from one frame to the next, at most."""
+"""The indent from one frame to the next, in columns, at most."""
 NARROW = 60
-"""Columns that a drawing has at least."""
+"""The smallest width of a drawing, in columns."""
 
 
 def kind(frame: Frame) -> str:
-    """What it is drawn as: a key of PAINTS. All of microwsgi is one thing here, the server and the framework."""
+    """Return the key of STYLES for a frame. The server and the framework of microwsgi have the same."""
     package = frame.module.partition(".")[0]
     return {"microwsgi": SERVER, "webob": WEBOB}.get(package, frame.owner)
 
 
-def whose(frame: Frame) -> str:
-    """Library, yours, or the name of the package that it is from."""
+def owner_name(frame: Frame) -> str:
+    """Return "library", "yours", or the name of the package."""
     if frame.owner in {STDLIB, YOURS}:
         return MEANINGS[frame.owner]
     package = frame.module.partition(".")[0]
-    return os.path.basename(frame.file) if package == "__main__" else package  # an installer's script
+    return os.path.basename(frame.file) if package == "__main__" else package  # a console script
+
+
+def package(frame: Frame) -> str:
+    """Return the top-level package of a frame; of a script its file."""
+    top = frame.module.partition(".")[0]
+    return os.path.basename(frame.file) if top in {"", "__main__"} else top
 
 
 def name(frame: Frame) -> str:
-    """What it is called, as a person would say it."""
+    """Return the name of the function, without `<locals>`."""
     return frame.function.replace(".<locals>", "")
 
 
-def place(frame: Frame) -> str:
-    """File and line, the file as short as it is clear in the folder that we are in; of packages from the package on."""
-    file = shortened(frame.file, os.getcwd())
+def location(frame: Frame) -> str:
+    """Return file and line, with the file relative to the current folder; of a package from the package on."""
+    file = short_path(frame.file, os.getcwd())
     module = f"{frame.module.replace('.', os.sep)}.py"
     if frame.owner != YOURS and file.endswith(f"{os.sep}{module}"):
-        file = module  # a checkout, which is installed nowhere
+        file = module  # a checkout that is not installed
     return f"{file}:{frame.line}"
 
 
-def source(frame: Frame) -> str:
-    """The line that it stands at; the `def` of a function that has just been called; nothing where there is no source."""
+def source_line(frame: Frame) -> str:
+    """Return the source line of a frame; for a function that has just been called its `def`; "" without source."""
     lines = linecache.getlines(frame.file)[frame.line - 1 :]
     if lines and lines[0].lstrip().startswith("@"):
         lines = [line for line in lines if line.lstrip().startswith(("def ", "async def "))] or lines
     line = lines[0].strip() if lines else ""
-    for remark in ("  # type: ", "  # noqa"):  # for machines
+    for remark in ("  # type: ", "  # noqa"):  # comments for tools
         line = line.partition(remark)[0]
     return "".join(each if each.isprintable() else " " for each in line)
 
 
 def summary(frames: Sequence[Frame]) -> str:
-    """How many there are, and whose: `5 frames: 2 library, 2 microwsgi, 1 yours`."""
-    counts = ", ".join(f"{count} {owner}" for owner, count in Counter(map(whose, frames)).items())
+    """Return the number of frames by owner: `5 frames: 2 library, 2 microwsgi, 1 yours`."""
+    counts = ", ".join(f"{count} {owner}" for owner, count in Counter(map(owner_name, frames)).items())
     return f"{len(frames)} frame{'' if len(frames) == 1 else 's'}: {counts}"
 
 
@@ -79,51 +85,54 @@ def summary(frames: Sequence[Frame]) -> str:
 
 
 def text(frames: Sequence[Frame], *, width: int = 80, color: bool = False) -> str:
-    """Two lines for each frame, none longer than `width`: whose, what and where it is, and how it calls the next."""
+    """Return two lines for each frame, at most `width` long: owner, function and location, and the source line."""
     width = max(width, NARROW)
-    owners = max((len(whose(frame)) for frame in frames), default=0)
+    owners = max((len(owner_name(frame)) for frame in frames), default=0)
     lines = []
-    for number, frame in enumerate(frames):
+    for number, note in fold(frames):
+        frame = frames[number]
+        if note:
+            lines.append(f"{'':<{owners}}  ... {note}")
         indent = min(number * STEP, number * STAIR // len(frames))
         room = width - owners - 2 - indent
-        where = end_of(place(frame), max(room - len(name(frame)) - 2, room // 3))
-        what = start_of(name(frame), room - len(where) - 2)
-        left = f"{whose(frame):<{owners}}  {' ' * indent}"
-        lines.append(painted(f"{left}{what}{where:>{room - len(what)}}", PAINTS[kind(frame)], color=color))
-        if line := source(frame):
-            lines.append(f"{' ' * len(left)}  {start_of(line, room - 2)}")
+        where = truncate_start(location(frame), max(room - len(name(frame)) - 2, room // 3))
+        what = truncate_end(name(frame), room - len(where) - 2)
+        left = f"{owner_name(frame):<{owners}}  {' ' * indent}"
+        lines.append(colored(f"{left}{what}{where:>{room - len(what)}}", STYLES[kind(frame)], color=color))
+        if line := source_line(frame):
+            lines.append(f"{' ' * len(left)}  {truncate_end(line, room - 2)}")
     return "\n".join(lines)
 
 
 def comparison(stacks: Mapping[str, Sequence[Frame]], *, color: bool = False) -> str:
-    """One line for each stack: its name, its depth, and a letter for each frame."""
+    """Return a line for each stack: its name, its depth, and a letter for each frame."""
     names = max(map(len, stacks), default=0)
     lines = []
     for title, frames in stacks.items():
-        letters = "".join(painted(LETTERS[kind(frame)], PAINTS[kind(frame)], color=color) for frame in frames)
+        letters = "".join(colored(LETTERS[kind(frame)], STYLES[kind(frame)], color=color) for frame in frames)
         lines.append(f"{title:<{names}}  {len(frames):>3}  {letters}")
-    key = (painted(f"{LETTERS[each]} {MEANINGS[each]}", PAINTS[each], color=color) for each in drawn(stacks))
+    key = (colored(f"{LETTERS[each]} {MEANINGS[each]}", STYLES[each], color=color) for each in drawn(stacks))
     return "\n".join([*lines, f"{'':<{names}}       {', '.join(key)}"])
 
 
 def drawn(stacks: Mapping[str, Sequence[Frame]]) -> list[str]:
-    """The kinds that there are."""
+    """Return the kinds of frames that occur."""
     found = {kind(frame) for frames in stacks.values() for frame in frames}
-    return [each for each in PAINTS if each in found]
+    return [each for each in STYLES if each in found]
 
 
-def painted(line: str, style: str, *, color: bool) -> str:
-    """In a style of ANSI terminals."""
+def colored(line: str, style: str, *, color: bool) -> str:
+    """Return a line in an ANSI style."""
     return f"\033[{style}m{line}\033[0m" if color else line
 
 
-def start_of(line: str, room: int) -> str:
-    """As much of its beginning as there is room for."""
+def truncate_end(line: str, room: int) -> str:
+    """Return a line shortened at its end."""
     return line if len(line) <= room else f"{line[: room - 3]}..."
 
 
-def end_of(line: str, room: int) -> str:
-    """As much of its end as there is room for."""
+def truncate_start(line: str, room: int) -> str:
+    """Return a line shortened at its beginning."""
     return line if len(line) <= room else f"...{line[3 - room :]}"
 
 
@@ -157,18 +166,21 @@ STYLE = """\
 .stacks td span { white-space: nowrap; margin-right: .6em }
 .stacks .key { display: inline-block; width: .8em; height: .8em; background: var(--paint) }
 """
-"""What `html` and `html_comparison` need; it styles nothing outside of .stack and .stacks."""
+"""The style sheet for `html` and `html_comparison`. It applies within .stack and .stacks only."""
 
 
 def html(frames: Sequence[Frame]) -> str:
-    """A list of the frames, `<ol class="stack">`, the thread's first frame first; escaped, and for use with STYLE."""
+    """Return the frames as `<ol class="stack">`, the thread's first frame first, for use with STYLE."""
     items = []
-    for number, frame in enumerate(frames):
+    for number, note in fold(frames):
+        frame = frames[number]
+        if note:
+            items.append(f'<li class="stdlib"><span class="whose">... {escape(note)}</span></li>')
         step = min(number, number * STAIR // STEP // len(frames))
         items.append(
             f'<li class="{kind(frame)}" style="--step:{step}"><b>{escape(name(frame))}</b>'
-            f'<span class="whose">{escape(whose(frame))}</span><span class="place">{escape(place(frame))}</span>'
-            f"<code>{escape(source(frame))}</code></li>"
+            f'<span class="whose">{escape(owner_name(frame))}</span><span class="place">{escape(location(frame))}</span>'
+            f"<code>{escape(source_line(frame))}</code></li>"
         )
     return "\n".join(['<ol class="stack">', *items, "</ol>"])
 
@@ -181,7 +193,7 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 
 
 def page(title: str, note: str, stacks: Mapping[str, Sequence[Frame]]) -> str:
-    """A whole page in one file: the stacks side by side if there are several, then each with its frames."""
+    """Return a whole page: a comparison if there are several stacks, then each stack."""
     parts = [
         '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
         f"<title>{escape(title)}</title><style>{PAGE_STYLE}{STYLE}</style><h1>{escape(title)}</h1><p>{escape(note)}</p>",
@@ -193,13 +205,13 @@ def page(title: str, note: str, stacks: Mapping[str, Sequence[Frame]]) -> str:
 
 
 def html_comparison(stacks: Mapping[str, Sequence[Frame]]) -> str:
-    """A table with a line for each stack: its name, its depth, and a bar with a box for each frame."""
+    """Return a table with a row for each stack: its name, its depth, and a bar with a box for each frame."""
     longest = max(map(len, stacks.values()), default=0)
     rows = []
     for title, frames in stacks.items():
         boxes = "".join(
             f'<rect class="{kind(frame)}" x="{number}.05" y="0" width=".9" height="1">'
-            f"<title>{escape(f'{name(frame)}, {whose(frame)}, {place(frame)}')}</title></rect>"
+            f"<title>{escape(f'{name(frame)}, {owner_name(frame)}, {location(frame)}')}</title></rect>"
             for number, frame in enumerate(frames)
         )
         bar = f'<svg viewBox="0 0 {longest} 1" preserveAspectRatio="none" role="img">{boxes}</svg>'

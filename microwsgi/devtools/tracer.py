@@ -1,17 +1,17 @@
-"""Where a request enters your code: each call into it, seen from outside, and which of them made the response.
+"""Record the calls into the user's code during a request, and find the function that made the response.
 
-A profile function (sys.setprofile, which every Python has had) is told of each call that a thread begins or ends. It adds no
-frame, wants nothing of the application, and no knowledge of its framework:
+A profile function (sys.setprofile) is called for each call and return of a thread. It adds no frame, and needs nothing of the
+application and no knowledge of its framework:
 
-    with Calls() as calls, a server that starts its threads in here:
+    with Tracer() as tracer, a server that starts its threads in here:
         one request
-    calls.frames()      the stack from the socket to your function
+    tracer.frames()      the stack from the socket to the user's function
 
-*Your function* is the one that made the response. That is the last one that was called by code which isn't yours, before
-start_response was called, and that returned something: not None, as hooks and listeners do, nor what it was given, as filters
-of a finished response do; or, if there is no such, the one that raised. What it calls in turn (a template's filters, a decoder
-of JSON) is not looked at, unless the request is passed on there: a frame between has an environ too (middleware around a
-framework), or the same object is returned (a framework's own kind of middleware), or it is what a decorator of yours wraps.
+The function that made the response is the last one that was called by other code before start_response was called, and that
+returned a new value: not None, as hooks do, and not one of its arguments, as filters of a response do. If there is none, it is
+the one that raised. Functions that it calls through other code (a template's filter, a JSON decoder) do not count, unless the
+request is passed on to them: a frame in between has an environ (middleware around a framework), or the same object is returned
+(a framework's own kind of middleware), or it is the function that a decorator wraps.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from typing import Self
 from microwsgi.devtools.stack import YOURS, Frame, capture, owner
 
 RETURNS = {dis.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST", "YIELD_VALUE") if name in dis.opmap}
-"""The instructions at which a function ends that does not raise: for those that do, too, a profile function gets None."""
+"""The instructions that return. For a function that raises, a profile function gets None as well."""
 
 
 class Call:
-    """A call into your code: the stack when it began, and what became of it."""
+    """A call into the user's code: the stack at its beginning, and its result."""
 
     def __init__(self, frame: FrameType, outer: Call | None, *, passed_on: bool) -> None:
         self.frames = capture(frame)
-        self.outer = outer  # your call in which this one was made, perhaps by a framework between
-        self.passed_on = passed_on  # it is for the request that `outer` was called for
+        self.outer = outer  # the user's call during which this one was made
+        self.passed_on = passed_on  # whether the request of `outer` was passed on to it
         self.frame: FrameType | None = frame
         self.given = list(frame.f_locals.values())
         self.returned: object = None
-        self.raised = 0  # the line at which it ended, if it raised
+        self.raised = 0  # the line that raised, if it did
 
     @property
     def function(self) -> Frame:
-        """Its own frame."""
+        """The frame of the function itself."""
         return self.frames[-1]
 
     def end(self, frame: FrameType, returned: object) -> None:
-        """Note what it returned, and let go of what it was given."""
+        """Record the return value, and release the arguments."""
         if frame.f_code.co_code[frame.f_lasti] not in RETURNS:
             self.raised = frame.f_lineno
         if not any(returned is value for value in self.given):
@@ -55,18 +55,18 @@ class Call:
         self.frame, self.given = None, []
 
     def continues(self, outer: Call) -> bool:
-        """Whether it did for the request what `outer` was called for."""
+        """Return whether it continues the work of `outer` for the request."""
         return self.outer is outer and (self.passed_on or self.returned is outer.returned)
 
 
-class Calls:
-    """All calls into your code by threads that begin while this is on."""
+class Tracer:
+    """Records the calls into the user's code by threads that begin while it is active."""
 
     def __init__(self) -> None:
         self.by_thread: dict[int, list[Call]] = {}
         self.responses: dict[
             int, tuple[int, list[Frame]]
-        ] = {}  # of a thread: calls by then, and the stack, at its first
+        ] = {}  # by thread: the number of calls before start_response was first called, and the stack there
         self.mine: dict[CodeType, bool] = {}
         self.on = False
 
@@ -98,7 +98,7 @@ class Calls:
                     call.end(frame, value)
 
     def yours(self, frame: FrameType) -> bool:
-        """Whether its function is in a file of yours; a module that is being imported is not called."""
+        """Return whether a frame's function is in a file of the user's. The code of a module itself is not a call."""
         code = frame.f_code
         if code not in self.mine:
             named = not code.co_filename.startswith("<") and code.co_name != "<module>"
@@ -106,7 +106,7 @@ class Calls:
         return self.mine[code]
 
     def begin(self, frame: FrameType) -> None:
-        """One of your functions was called: note it, if it was not by another one of yours."""
+        """Record a call, unless the caller is a function of the user's too."""
         caller = frame.f_back
         if caller and self.yours(caller) and not wraps(caller, frame.f_code):
             return
@@ -116,7 +116,7 @@ class Calls:
         calls.append(Call(frame, outer, passed_on=passed_on))
 
     def forget(self) -> None:
-        """Begin anew on this thread, for the next request."""
+        """Discard the calls of this thread, before the next request."""
         self.by_thread.pop(threading.get_ident(), None)
         self.responses.pop(threading.get_ident(), None)
 
@@ -124,22 +124,22 @@ class Calls:
 
     @property
     def thread(self) -> int | None:
-        """The one that called start_response, or at least you."""
+        """The thread that called start_response, or else one that called into the user's code."""
         return next(iter([*self.responses, *self.by_thread]), None)
 
     def all(self, thread: int | None = None) -> list[Call]:
-        """Every call into your code on a thread, the request's if none is named, in their order."""
+        """Return all calls into the user's code on a thread, by default that of the request."""
         thread = thread or self.thread
         return self.by_thread.get(thread, []) if thread else []
 
     def maker(self, thread: int | None = None) -> Call | None:
-        """The call that made the response; None if none of yours did."""
+        """Return the call that made the response; None if it was not the user's code."""
         thread = thread or self.thread
         calls = self.all(thread)
         if thread in self.responses:
             calls = calls[: self.responses[thread][0]]
             made = [call for call in calls if call.returned is not None] or [call for call in calls if call.raised]
-        else:  # a handler class of http.server, or nothing but a failure
+        else:  # a handler class of http.server, or an exception
             made = [call for call in calls if call.returned is not None] or calls
         found = next((call for call in reversed(made) if not within(call, made)), None)
         while inner := next((call for call in reversed(made) if found and call.continues(found)), None):
@@ -147,9 +147,9 @@ class Calls:
         return found
 
     def frames(self, name: str = "") -> list[Frame]:
-        """The stack from the socket to your function, or to the last one of yours that is called `name`.
+        """Return the stack from the socket to the function that made the response, or to the last call of `name`.
 
-        Where nothing of yours ran, to who called start_response. Raises LookupError for a name that was not called.
+        If no code of the user's ran, it ends at the caller of start_response. Raises LookupError if `name` was not called.
         """
         if name:
             for call in reversed(self.all()):
@@ -161,7 +161,7 @@ class Calls:
 
 
 def starts_response(frame: FrameType) -> bool:
-    """Whether it is start_response, a server's or that of middleware: a function that is given a status and fields."""
+    """Return whether it is a start_response of a server or of middleware: its arguments are a status and headers."""
     code = frame.f_code
     given = [frame.f_locals.get(name) for name in code.co_varnames[: code.co_argcount]]
     return any(
@@ -171,7 +171,7 @@ def starts_response(frame: FrameType) -> bool:
 
 
 def within(call: Call, others: list[Call]) -> bool:
-    """Whether it was made in the course of one of the others."""
+    """Return whether a call was made during one of the others."""
     outer = call.outer
     while outer is not None and outer not in others:
         outer = outer.outer
@@ -179,13 +179,13 @@ def within(call: Call, others: list[Call]) -> bool:
 
 
 def wraps(caller: FrameType, code: CodeType) -> bool:
-    """Whether the caller is a decorator's function around this code: it has it from where it was defined."""
+    """Return whether the caller is a decorator's function that wraps this code."""
     closure = (caller.f_locals.get(name) for name in caller.f_code.co_freevars)
     return any(getattr(value, "__code__", None) is code for value in closure)
 
 
 def has_environ(frame: FrameType | None, end: FrameType | None) -> bool:
-    """Whether a frame from this one outwards, before `end`, has an environ among its variables."""
+    """Return whether a frame from this one outwards, before `end`, has an environ among its variables."""
     while frame is not None and frame is not end:
         if any(isinstance(value, dict) and "wsgi.input" in value for value in frame.f_locals.values()):
             return True

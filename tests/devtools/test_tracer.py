@@ -10,7 +10,7 @@ from textwrap import dedent
 
 import pytest
 
-from microwsgi.devtools.calls import Calls
+from microwsgi.devtools.tracer import Tracer
 from microwsgi.loader import load
 from microwsgi.testing import live
 
@@ -199,14 +199,14 @@ BOTTLE = """
     """
 
 
-def called(application: object, path: str = "/") -> Calls:
+def called(application: object, path: str = "/") -> Tracer:
     """The calls of one request on a real socket."""
-    with Calls() as calls, live(application, errors=io.StringIO()) as running:  # type: ignore[arg-type]
+    with Tracer() as tracer, live(application, errors=io.StringIO()) as running:  # type: ignore[arg-type]
         client = HTTPConnection("127.0.0.1", running.port, timeout=10)
         client.request("GET", path)
         client.getresponse().read()
         client.close()
-    return calls
+    return tracer
 
 
 def maker(tmp_path: Path, name: str, source: str, attribute: str, path: str) -> str:
@@ -268,30 +268,30 @@ def test_bottle(tmp_path: Path) -> None:
 def test_the_frames_end_with_the_function_and_a_name_picks_another(tmp_path: Path) -> None:
     pytest.importorskip("flask")
     (tmp_path / "flask_named.py").write_text(dedent(FLASK))
-    calls = called(load("flask_named:app", str(tmp_path)), "/users")
-    assert [frame.function for frame in calls.frames()][-2:] == ["only_for_users.<locals>.check", "users"]
-    assert calls.frames("load_user")[-1].function == "load_user"
-    assert calls.frames("check")[-1].function == "only_for_users.<locals>.check"
-    assert calls.frames()[0].function == "Thread._bootstrap"
+    tracer = called(load("flask_named:app", str(tmp_path)), "/users")
+    assert [frame.function for frame in tracer.frames()][-2:] == ["only_for_users.<locals>.check", "users"]
+    assert tracer.frames("load_user")[-1].function == "load_user"
+    assert tracer.frames("check")[-1].function == "only_for_users.<locals>.check"
+    assert tracer.frames()[0].function == "Thread._bootstrap"
     with pytest.raises(LookupError):
-        calls.frames("page")  # called by a function of yours, and not seen from outside
+        tracer.frames("page")  # called by a function of yours, and not seen from outside
 
 
 def test_where_nothing_of_yours_ran_the_frames_lead_to_who_called_start_response() -> None:
     from wsgiref.simple_server import demo_app  # noqa: PLC0415
 
-    calls = called(demo_app)
-    assert calls.maker() is None
-    assert calls.frames()[-1].function == "demo_app"
-    assert Calls().frames() == []
+    tracer = called(demo_app)
+    assert tracer.maker() is None
+    assert tracer.frames()[-1].function == "demo_app"
+    assert Tracer().frames() == []
 
 
 def test_threads_from_before_and_after_are_not_watched() -> None:
     before = threading.getprofile()
-    with Calls() as calls:
-        assert threading.getprofile() == calls.note
+    with Tracer() as tracer:
+        assert threading.getprofile() == tracer.note
     assert threading.getprofile() == before
     thread = threading.Thread(target=dedent, args=("x",))
     thread.start()
     thread.join()
-    assert calls.all() == []
+    assert tracer.all() == []

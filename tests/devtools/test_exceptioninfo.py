@@ -1,4 +1,4 @@
-"""microwsgi/devtools/fault.py: an exception as values."""
+"""microwsgi/devtools/exceptioninfo.py: an exception as values."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from microwsgi.devtools.fault import CAUSED, DURING, HIDDEN, Fault, fault_of
+from microwsgi.devtools.exceptioninfo import CAUSED, DURING, HIDDEN, ExceptionInfo, exception_info
+from microwsgi.devtools.stack import fold
 
 
-def caught(function: Callable[[], object]) -> Fault:
+def caught(function: Callable[[], object]) -> ExceptionInfo:
     try:
         function()
     except BaseException as error:  # noqa: BLE001
-        return fault_of(error)
+        return exception_info(error)
     raise AssertionError
 
 
@@ -35,7 +36,7 @@ def values(**local: Any) -> dict[str, str]:
         password = local  # noqa: F841
         raise ValueError
 
-    return caught(fail).places[-1].values
+    return caught(fail).frames[-1].values
 
 
 def test_what_failed_is_marked() -> None:
@@ -43,7 +44,7 @@ def test_what_failed_is_marked() -> None:
         item = {"ä": 1}
         return item["ä"] + item["b"]
 
-    place = caught(fail).places[-1]
+    place = caught(fail).frames[-1]
     (line,) = [each for each in place.lines if each.number == place.frame.line]
     assert line.text[line.start : line.end] == 'item["b"]'
     assert place.frame.function.endswith("fail")
@@ -56,7 +57,7 @@ def test_what_failed_over_several_lines_is_marked_in_each() -> None:
             sum(range(1, 20)) + sum(range(1, 30)) + sum(range(1, 40)) + sum(range(1, 50)) + sum(range(1, 60)) + 1234567
         ]
 
-    lines = [line for line in caught(fail).places[-1].lines if line.start < line.end]
+    lines = [line for line in caught(fail).frames[-1].lines if line.start < line.end]
     marked = [line.text[line.start : line.end] for line in lines]
     assert (marked[0], marked[1][:3], marked[2]) == ("[][", "sum", "]")
 
@@ -168,10 +169,10 @@ def test_of_very_many_exceptions_the_first_are_shown() -> None:
     assert found.text == "ExceptionGroup: all (10000 sub-exceptions)"
 
 
-def everyone(fault: Fault) -> Iterator[Fault]:
-    """A fault, and those within it."""
-    yield fault
-    for each in [*fault.members, *(before for before, _ in fault.before)]:
+def everyone(info: ExceptionInfo) -> Iterator[ExceptionInfo]:
+    """A info, and those within it."""
+    yield info
+    for each in [*info.members, *(before for before, _ in info.before)]:
         yield from everyone(each)
 
 
@@ -201,11 +202,51 @@ def test_notes_are_part_of_what_it_says() -> None:
     assert caught(fail).text == "ValueError: a\na note"
 
 
-def test_a_recursion_is_shown_by_its_ends() -> None:
-    def fail() -> None:
-        fail()
+def test_a_recursion_is_shown_by_its_first_and_its_last_round() -> None:
+    def alone() -> None:
+        alone()
 
-    assert len(caught(fail).places) == 60
+    def first() -> None:
+        second()
+
+    def second() -> None:
+        first()
+
+    def deep() -> None:  # no recursion: a thousand functions would be as deep
+        left = 100
+        source = "def call0():\n  raise ValueError\n"
+        for number in range(left):
+            source += f"def call{number + 1}():\n  call{number}()\n"
+        names: dict[str, Any] = {}
+        exec(source, names)  # noqa: S102 - ours
+        names[f"call{left}"]()
+
+    for function, most, note in (
+        (alone, 4, "the last call repeated"),
+        (first, 7, "the last 2 calls repeated"),
+        (deep, 60, "43 more calls"),
+    ):
+        frames = caught(function).frames
+        assert len(frames) <= most, function
+        assert [each.note for each in frames if note in each.note], (function, [each.note for each in frames])
+
+
+def test_folded_calls_are_counted() -> None:
+    for keys, expected in (
+        ("", []),
+        ("abc", [(0, ""), (1, ""), (2, "")]),
+        ("aaa", [(0, ""), (1, ""), (2, "")]),
+        ("xaaaaay", [(0, ""), (1, ""), (5, "the last call repeated 3 more times"), (6, "")]),
+        ("ababababa", [(0, ""), (1, ""), (6, "the last 2 calls repeated 2 more times"), (7, ""), (8, "")]),
+    ):
+        assert fold(keys) == expected, keys
+
+
+def test_the_names_of_a_module_are_its_own() -> None:
+    def fail() -> None:
+        exec(compile("value = 1\nraise ValueError", "module.py", "exec"), {"__name__": "module"})  # noqa: S102 - ours
+
+    assert caught(fail).frames[-1].values == {"value": "1"}
 
 
 def test_an_exception_whose_str_fails_is_told() -> None:

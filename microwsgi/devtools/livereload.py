@@ -1,7 +1,7 @@
-"""How an open error page learns that other code serves by now: a port of its own, on which nothing comes until then.
+"""Tell open error pages that new code serves: server-sent events on a port of their own.
 
-The page's script listens there for an event (server-sent events), so that no URL is taken from the application, and no request
-has to pass anything on its way to it. Whoever else connects, learns when there was a reload, and nothing more.
+The page's script connects to that port, so that no URL is taken from the application. Another client that connects learns only
+that there was a reload.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections import deque
 from contextlib import suppress
 
 MOST = 64
-"""Pages that are told; more than that nobody has open."""
-PATIENCE = 1.0
-"""Seconds for a page to ask."""
+"""The number of pages that can be connected."""
+TIMEOUT = 1.0
+"""Seconds within which a page must send its request."""
 HEAD = b"""\
 HTTP/1.1 200 OK\r
 Content-Type: text/event-stream\r
@@ -25,8 +25,8 @@ Connection: close\r
 """
 
 
-class Beacon:
-    """Lit once, in the process that serves no longer. One that is never asked for its port has none, and no thread."""
+class LiveReload:
+    """Accepts connections of pages, in the process with the old code. Until `port` is read it has no port and no thread."""
 
     def __init__(self) -> None:
         self.listener: socket.socket | None = None
@@ -34,25 +34,27 @@ class Beacon:
 
     @property
     def port(self) -> int:
-        """Where pages listen, on 127.0.0.1. Raises OSError."""
+        """The port on 127.0.0.1 to which pages connect. Raises OSError."""
         if self.listener is None:
             self.listener = socket.create_server(("127.0.0.1", 0))
-            threading.Thread(target=self.attend, args=(self.listener,), name="microwsgi-beacon", daemon=True).start()
+            threading.Thread(
+                target=self.attend, args=(self.listener,), name="microwsgi-livereload", daemon=True
+            ).start()
         port: int = self.listener.getsockname()[1]
         return port
 
     def attend(self, listener: socket.socket) -> None:
-        """The thread's whole life: let pages listen."""
+        """Accept connections of pages, for the life of the thread."""
         while True:
             page, _ = listener.accept()
             with suppress(OSError):
-                page.settimeout(PATIENCE)
+                page.settimeout(TIMEOUT)
                 if page.recv(65536):
                     page.sendall(HEAD)
                     self.pages.append(page)
 
-    def light(self) -> None:
-        """Other code serves: tell all that listen."""
+    def notify(self) -> None:
+        """Send the event: new code serves."""
         while self.pages:
             with self.pages.popleft() as page, suppress(OSError):
                 page.sendall(b"data: reload\n\n")

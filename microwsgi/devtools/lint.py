@@ -1,9 +1,9 @@
-"""What an application does with its side of PEP 3333, seen by wsgiref.validate and by some rules that it does not have.
+"""Check an application against PEP 3333, with wsgiref.validate and some rules that it lacks.
 
-A `Witness` is a WSGI application around another. Each rule that is broken becomes a `Finding` with the place in your code,
-filed under the field X-Check of the request. `microwsgi.commands.check` sends the requests.
+A `Lint` is WSGI middleware. Each broken rule becomes a `Finding` with the location in the application's code, listed under the
+value of the request's X-Check field. `microwsgi.commands.check` sends the requests.
 
-    server -> Witness -> wsgiref.validate -> Witness.inside -> the application
+    server -> Lint -> wsgiref.validate -> Lint.inside -> the application
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from types import CodeType
 from typing import Any, NamedTuple
 from wsgiref.validate import validator
 
-from microwsgi.devtools.calls import Calls
-from microwsgi.devtools.stack import STDLIB, YOURS, Frame, capture, shortened, trail
+from microwsgi.devtools.stack import STDLIB, YOURS, Frame, capture, short_path, traceback_frames
+from microwsgi.devtools.tracer import Tracer
 from microwsgi.errors import ApplicationError, ClientError
 
 FAULT, NOTE = "fault", "note"
@@ -26,7 +25,7 @@ Environ = dict[str, Any]
 
 
 class Finding(NamedTuple):
-    """A rule and how it is broken; `where` is file:line, if that can be told. A note breaks no MUST."""
+    """A broken rule; `where` is file:line if it is known. A note is about a SHOULD, a fault about a MUST."""
 
     level: str
     rule: str
@@ -34,78 +33,78 @@ class Finding(NamedTuple):
     where: str
 
 
-class Witness:
-    """A WSGI application that sees how another one keeps the rules; `findings` has a list for each X-Check.
+class Lint:
+    """Middleware that checks an application. `findings` has a list for each value of X-Check.
 
-    For each X-Check, too: `makers` has the place of the function that made the response, `raisers` of the last that raised.
+    `makers` has, for each X-Check, the location of the function that made the response; `raisers` that of the last that raised.
     """
 
-    def __init__(self, application: Callable[..., Any], calls: Calls) -> None:
+    def __init__(self, application: Callable[..., Any], tracer: Tracer) -> None:
         self.application = application
-        self.calls = calls
+        self.tracer = tracer
         self.makers: dict[str, str] = {}
         self.raisers: dict[str, str] = {}
         self.validated = validator(self.inside)
         self.findings: dict[str, list[Finding]] = {}
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """What the server calls."""
+        """Called by the server."""
         number = environ.get("HTTP_X_CHECK", "")
         try:
             iterable = self.validated(environ, start_response)
         except BaseException as error:
-            self.failed(number, error)
+            self.record_exception(number, error)
             raise
-        return Body(iterable, lambda error: self.failed(number, error))
+        return CheckedBody(iterable, lambda error: self.record_exception(number, error))
 
     def inside(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """What the validator calls."""
+        """Called by the validator."""
         number = environ.get("HTTP_X_CHECK", "")
-        response = Response(environ["REQUEST_METHOD"], lambda *finding: self.note(number, Finding(*finding)))
+        response = ResponseCheck(environ["REQUEST_METHOD"], lambda *finding: self.note(number, Finding(*finding)))
         body = environ["wsgi.input"].input
         if "HTTP_TRANSFER_ENCODING" in environ:
-            environ["wsgi.input"] = body  # to be read to its end, as there is no length
+            environ["wsgi.input"] = body  # there is no length: it is read to its end
         else:
-            environ.pop("wsgi.input_terminated", None)  # most servers can't promise that
-            environ["wsgi.input"] = Input(body, int(environ.get("CONTENT_LENGTH") or 0), response.note)
+            environ.pop("wsgi.input_terminated", None)  # most servers can't guarantee it
+            environ["wsgi.input"] = CheckedInput(body, int(environ.get("CONTENT_LENGTH") or 0), response.note)
 
         def begin(status: str, headers: list[tuple[str, str]], *more: object) -> Callable[[bytes], object]:
             try:
                 write = start_response(status, response.typed(status, headers), *more)
             except (AssertionError, ApplicationError, IndexError, ValueError) as error:
-                self.failed(number, error, place_of(capture()))
+                self.record_exception(number, error, innermost_location(capture()))
                 raise
             response.begin(status, headers)
             return response.counting(write)
 
-        self.calls.forget()
+        self.tracer.forget()
         try:
             iterable = self.application(environ, begin)
         finally:
-            self.look_back(number)
+            self.record_calls(number)
         if iterable is None or isinstance(iterable, (str, bytes)) or not hasattr(iterable, "__iter__"):
             return iterable  # type: ignore[no-any-return]  # the validator has something to say
-        return Body(iterable, lambda error: self.failed(number, error), response)
+        return CheckedBody(iterable, lambda error: self.record_exception(number, error), response)
 
-    def look_back(self, number: str) -> None:
-        """Keep what this thread's calls say of the request that it has just run."""
+    def record_calls(self, number: str) -> None:
+        """Record the calls of this thread during the request that has just run."""
         thread = threading.get_ident()
-        if maker := self.calls.maker(thread):
-            self.makers[number] = place_of([maker.function])
-        for call in self.calls.all(thread):
+        if maker := self.tracer.maker(thread):
+            self.makers[number] = innermost_location([maker.function])
+        for call in self.tracer.all(thread):
             if call.raised:
-                self.raisers[number] = place_of([call.function._replace(line=call.raised)])
+                self.raisers[number] = innermost_location([call.function._replace(line=call.raised)])
 
     def note(self, number: str, finding: Finding) -> None:
-        """File a finding, once."""
+        """Add a finding, unless it is known."""
         known = self.findings.setdefault(number, [])
         if not any(finding[:3] == each[:3] for each in known):
             known.append(finding)
 
-    def failed(self, number: str, error: BaseException, where: str = "") -> None:
-        """File what was raised: by the validator, or by the application."""
-        frames = trail(error.__traceback__)
-        where = where or place_of(frames)
+    def record_exception(self, number: str, error: BaseException, where: str = "") -> None:
+        """Add an exception of the validator or of the application."""
+        frames = traceback_frames(error.__traceback__)
+        where = where or innermost_location(frames)
         text = str(error).replace("\n", " ")
         if frames[-1:] and frames[-1].module == "wsgiref.validate":
             rule = next(frame.function for frame in reversed(frames) if frame.function != "assert_")
@@ -114,12 +113,12 @@ class Witness:
             self.note(number, Finding(FAULT, "PEP 3333", text.replace(" (PEP 3333).", ""), where))
         elif not isinstance(
             error, (ClientError, ConnectionError)
-        ):  # these are the client's, who leaves in some requests
+        ):  # these are the client's fault: it disconnects during some requests
             self.note(number, Finding(FAULT, "an exception", f"{type(error).__name__}: {text}".rstrip(": "), where))
 
 
-class Response:
-    """What is said by start_response, against what is sent."""
+class ResponseCheck:
+    """Compares the status and headers of start_response with the body."""
 
     def __init__(self, method: str, note: Callable[..., None]) -> None:
         self.method = method
@@ -129,29 +128,32 @@ class Response:
         self.sent = 0
 
     def typed(self, status: str, headers: Any) -> Any:  # noqa: ANN401 - the validator will say what it should have been
-        """The fields as the validator wants them, whose word on Content-Type is its own: PEP 3333 has none."""
+        """Return headers that the validator accepts: its rules about Content-Type are not those of PEP 3333."""
         if type(headers) is not list or not all(type(each) is tuple and len(each) == PAIR for each in headers):
             return headers
         bodiless = str(status)[:3] in BODILESS
         others = [(name, value) for name, value in headers if str(name).lower() != "content-type"]
         if bodiless and len(others) < len(headers):
             self.note(
-                NOTE, "RFC 9110 8.3", f"Content-Type in a {status[:3]}, which has no content", place_of(capture())
+                NOTE,
+                "RFC 9110 8.3",
+                f"Content-Type in a {status[:3]}, which has no content",
+                innermost_location(capture()),
             )
             return others
         if not bodiless and len(others) == len(headers):
-            self.note(NOTE, "RFC 9110 8.3", "no Content-Type: the browser has to guess", place_of(capture()))
+            self.note(NOTE, "RFC 9110 8.3", "no Content-Type: the browser has to guess", innermost_location(capture()))
             return [*headers, ("Content-Type", "application/octet-stream")]
         return headers
 
     def begin(self, status: str, headers: list[tuple[str, str]]) -> None:
-        """Status and fields, which the validator has found well-formed."""
+        """Record status and headers, which the validator has accepted."""
         self.status = status
         lengths = [value for name, value in headers if name.lower() == "content-length"]
-        self.promised = int(lengths[0]) if lengths else None  # the server has seen to it that it is a number
+        self.promised = int(lengths[0]) if lengths else None  # the server has checked that it is a number
 
     def counting(self, write: Callable[[bytes], object]) -> Callable[[bytes], object]:
-        """The same `write`, with an eye on what goes through it."""
+        """Return a `write` that counts what it passes on."""
 
         def counted(chunk: bytes) -> object:
             self.count(chunk)
@@ -160,7 +162,7 @@ class Response:
         return counted
 
     def count(self, chunk: object) -> None:
-        """A piece of the body."""
+        """Count a chunk of the body."""
         self.sent += len(chunk) if isinstance(chunk, bytes) else 0
         if chunk and self.status[:3] in BODILESS:
             self.note(FAULT, "RFC 9110 6.4.1", f"{self.status[:3]} has no body, and one was returned", "")
@@ -169,20 +171,23 @@ class Response:
             self.note(FAULT, "PEP 3333", f"Content-Length is {self.promised}, and the body is longer", "")
 
     def end(self) -> None:
-        """All of it is there."""
+        """Check the length of the complete body."""
         whole = self.promised is None or self.sent >= self.promised
         if not whole and self.method != "HEAD" and self.status[:3] not in BODILESS:
             self.note(FAULT, "PEP 3333", f"Content-Length is {self.promised}, and the body has {self.sent} bytes", "")
 
 
-class Body:
-    """An iterable that tells of what it raises, and, with a response, of what it yields."""
+class CheckedBody:
+    """An iterable that records exceptions, and, with a response, counts what it yields."""
 
     def __init__(
-        self, iterable: Iterable[bytes], failed: Callable[[BaseException], object], response: Response | None = None
+        self,
+        iterable: Iterable[bytes],
+        failed: Callable[[BaseException], object],
+        response: ResponseCheck | None = None,
     ) -> None:
         self.iterable = iterable
-        self.failed = failed
+        self.record_exception = failed
         self.response = response
 
     def __iter__(self) -> Iterator[bytes]:
@@ -194,23 +199,23 @@ class Body:
         except GeneratorExit:
             raise
         except BaseException as error:
-            self.failed(error)
+            self.record_exception(error)
             raise
         if self.response:
             self.response.end()
 
     def close(self) -> None:
-        """As PEP 3333 has it."""
+        """Close the application's iterable (PEP 3333)."""
         try:
             if hasattr(self.iterable, "close"):
                 self.iterable.close()
         except BaseException as error:
-            self.failed(error)
+            self.record_exception(error)
             raise
 
 
-class Input:
-    """A `wsgi.input` that tells of reads beyond the body, after which most servers would wait for ever."""
+class CheckedInput:
+    """A `wsgi.input` that records reads beyond the body: on most servers they would block."""
 
     def __init__(self, stream: Any, length: int, note: Callable[..., None]) -> None:  # noqa: ANN401 - any file will do
         self.stream = stream
@@ -218,19 +223,19 @@ class Input:
         self.note = note
 
     def asked(self, size: int | None) -> None:
-        """Before each read; None or less is to the end."""
+        """Check a read; None or a negative size reads to the end."""
         if size is None or size < 0:
             self.beyond("to the end")
         elif size > self.left:
             self.beyond(f"{size} bytes with {self.left} left")
 
     def beyond(self, what: str) -> None:
-        """Say so."""
+        """Record a read beyond the body."""
         text = f"wsgi.input is read {what}; a server may wait for ever there (read up to CONTENT_LENGTH)"
-        self.note(FAULT, "PEP 3333", text, place_of(capture()))
+        self.note(FAULT, "PEP 3333", text, innermost_location(capture()))
 
     def took(self, data: bytes) -> bytes:
-        """After each read."""
+        """Count the bytes of a read."""
         self.left -= len(data)
         return data
 
@@ -252,15 +257,9 @@ class Input:
             yield line
 
 
-def place_of(frames: list[Frame]) -> str:
-    """The innermost frame of yours, as file:line."""
+def innermost_location(frames: list[Frame]) -> str:
+    """Return the location of the innermost frame of the user's code, as file:line."""
     mine = [frame for frame in frames if frame.owner == YOURS]
     others = [frame for frame in frames if frame.owner != STDLIB and not frame.module.startswith("microwsgi.")]
     frame = next(reversed(mine or others), None)
-    return f"{shortened(frame.file, os.getcwd())}:{frame.line}" if frame else ""
-
-
-def definition(application: Any) -> str:  # noqa: ANN401 - an application can be anything
-    """Where an application is defined, as file:line; nothing for what isn't a function and has none."""
-    code = getattr(application, "__code__", None) or getattr(type(application).__call__, "__code__", None)
-    return f"{shortened(code.co_filename, os.getcwd())}:{code.co_firstlineno}" if isinstance(code, CodeType) else ""
+    return f"{short_path(frame.file, os.getcwd())}:{frame.line}" if frame else ""

@@ -1,0 +1,211 @@
+"""rtnetlink(7): interfaces with counters and addresses, neighbours, routes; `ip -s link`, `ip addr`, `ip neigh`, `ip route`."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from apps.kernel.netlink import Netlink, attributes
+
+NETLINK_ROUTE = 0
+GET_LINK, GET_ADDRESS, GET_ROUTE, GET_NEIGHBOUR = 18, 22, 26, 30
+LINK = struct.Struct("=BxHiII")
+"""ifinfomsg: family, type, index, flags, change."""
+ADDRESS = struct.Struct("=4BI")
+"""ifaddrmsg: family, prefix length, flags, scope, index."""
+ROUTE = struct.Struct("=8BI")
+"""rtmsg: family, lengths of destination and source, tos, table, protocol, scope, type; flags."""
+NEXT_HOP = struct.Struct("=HBBi")
+"""rtnexthop: length, flags, weight - 1, interface."""
+NEIGHBOUR = struct.Struct("=BxxxiHBB")
+"""ndmsg: family, interface, state, flags, type."""
+COUNTERS = struct.Struct("=24Q")
+"""rtnl_link_stats64."""
+LINK_ADDRESS, NAME, MTU, OPERSTATE, STATS64 = 1, 3, 4, 16, 23  # attributes of a link
+NEIGHBOUR_ADDRESS, NEIGHBOUR_LINK = 1, 2
+PREFIX_ADDRESS, LOCAL_ADDRESS = 1, 2
+ROUTE_TO, OUT, GATEWAY, PRIORITY, MULTIPATH, VIA = 1, 4, 5, 6, 9, 18
+IS_UP, LOOPBACK, LOWER_UP = 0x1, 0x8, 0x10000
+MAIN = 254
+"""The table that `ip route` shows; the local one has this machine's own addresses."""
+TYPES = {1: "", 2: "local", 3: "broadcast", 6: "blackhole", 7: "unreachable", 8: "prohibit", 9: "throw"}
+OPERSTATES = ("unknown", "not present", "down", "lower layer down", "testing", "dormant", "up")
+NEIGHBOUR_STATES = {
+    0x01: "incomplete", 0x02: "reachable", 0x04: "stale", 0x08: "delay", 0x10: "probe", 0x20: "failed", 0x80: "permanent",
+}  # fmt: skip
+FAMILIES = {socket.AF_INET, socket.AF_INET6}
+SIOCETHTOOL, ETHTOOL_GSET = 0x8946, 0x1
+
+
+class Traffic(NamedTuple):
+    """Counters of an interface, which only grow."""
+
+    receive_bytes: int
+    receive_packets: int
+    receive_errs: int
+    receive_drop: int
+    transmit_bytes: int
+    transmit_packets: int
+    transmit_errs: int
+    transmit_drop: int
+
+
+class Interface(NamedTuple):
+    """An interface; `state` is "up", or why it carries nothing."""
+
+    number: int
+    name: str
+    state: str
+    mtu: int
+    link_address: str
+    traffic: Traffic
+
+
+class Neighbour(NamedTuple):
+    """A host on a link; `state` is that of neighbour unreachability detection (RFC 4861 7.3.2)."""
+
+    address: str
+    link_address: str
+    interface: str
+    state: str
+
+
+class Route(NamedTuple):
+    """A route of the main table; `kind` is "" for a common one, `hops` are its gateways and interfaces."""
+
+    network: str
+    kind: str
+    hops: str
+    metric: int
+
+
+def interfaces(route: Netlink) -> list[Interface]:
+    """All interfaces of this namespace. Raises OSError."""
+    return [parse_link(each) for each in route.dump(GET_LINK, LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0))]
+
+
+def parse_link(message: bytes) -> Interface:
+    _, _, index, flags, _ = LINK.unpack_from(message)
+    more = attributes(message[LINK.size :])
+    rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped, tx_dropped, *rest = COUNTERS.unpack(
+        more.get(STATS64, b"")[: COUNTERS.size].ljust(COUNTERS.size, b"\0")
+    )
+    missed = rest[7]  # no room in the device: /proc/net/dev counts these as dropped
+    traffic = Traffic(rx_bytes, rx_packets, rx_errors, rx_dropped + missed, tx_bytes, tx_packets, tx_errors, tx_dropped)
+    state = OPERSTATES[more[OPERSTATE][0]] if more.get(OPERSTATE, b"\xff")[0] < len(OPERSTATES) else "unknown"
+    if not flags & IS_UP:
+        state = "administratively down"
+    elif not flags & LOWER_UP:
+        state = "no carrier"
+    elif state == "unknown":  # of a device that does not report it, as the loopback interface
+        state = "up"
+    name = more[NAME].rstrip(b"\0").decode("utf-8", "backslashreplace")
+    return Interface(index, name, state, number_of(more.get(MTU)), more.get(LINK_ADDRESS, b"").hex(":"), traffic)
+
+
+def addresses(route: Netlink) -> dict[int, list[str]]:
+    """From an interface's index to its addresses with their prefix lengths."""
+    found: dict[int, list[str]] = {}
+    for message in route.dump(GET_ADDRESS, ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+        family, length, _, _, index = ADDRESS.unpack_from(message)
+        more = attributes(message[ADDRESS.size :])
+        if family in FAMILIES and (value := more.get(LOCAL_ADDRESS, more.get(PREFIX_ADDRESS))):
+            found.setdefault(index, []).append(f"{socket.inet_ntop(family, value)}/{length}")
+    return found
+
+
+def speed(name: str) -> int | None:
+    """Bits a second that a link is made for, as `ethtool` says; None for a device that has none."""
+    command = bytearray(struct.pack("=I40x", ETHTOOL_GSET))  # struct ethtool_cmd
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            fcntl.ioctl(control, SIOCETHTOOL, struct.pack("16sP16x", name.encode(), address_of(command)))
+    except OSError:
+        return None
+    (low,), (high,) = struct.unpack_from("=H", command, 12), struct.unpack_from("=H", command, 28)
+    megabits = high << 16 | low
+    return megabits * 10**6 if megabits not in {0, 0xFFFF, 0xFFFFFFFF} else None
+
+
+def address_of(buffer: bytearray) -> int:
+    """Where a buffer is in memory: the kernel writes there."""
+    import ctypes  # noqa: PLC0415 - for this only
+
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+def neighbours(route: Netlink | None = None) -> list[Neighbour]:
+    """The hosts that this machine has heard of or asked for, but for those that need no asking. Raises OSError."""
+    if route is None:
+        with Netlink(NETLINK_ROUTE) as opened:
+            return neighbours(opened)
+    found = route.dump(GET_NEIGHBOUR, NEIGHBOUR.pack(socket.AF_UNSPEC, 0, 0, 0, 0))
+    return [each for each in map(parse_neighbour, found) if each]
+
+
+def parse_neighbour(message: bytes) -> Neighbour | None:
+    family, index, state, *_ = NEIGHBOUR.unpack_from(message)
+    if family not in FAMILIES or state not in NEIGHBOUR_STATES:
+        return None
+    more = attributes(message[NEIGHBOUR.size :])
+    link = more.get(NEIGHBOUR_LINK, b"").hex(":")
+    address = socket.inet_ntop(family, more[NEIGHBOUR_ADDRESS])
+    return Neighbour(address, link, interface_name(index), NEIGHBOUR_STATES[state])
+
+
+def routes(route: Netlink) -> list[Route]:
+    """The routes of the main table. Raises OSError."""
+    return list(main_routes(route.dump(GET_ROUTE, ROUTE.pack(*[0] * 9))))
+
+
+def main_routes(found: Iterator[bytes]) -> Iterator[Route]:
+    for message in found:
+        family, length, _, _, number, _, _, kind, _ = ROUTE.unpack_from(message)
+        if family not in FAMILIES or number != MAIN:
+            continue
+        more = attributes(message[ROUTE.size :])
+        zero = "0.0.0.0" if family == socket.AF_INET else "::"  # noqa: S104 - a network
+        network = f"{socket.inet_ntop(family, more[ROUTE_TO]) if ROUTE_TO in more else zero}/{length}"
+        hops = (
+            list(next_hops(family, more[MULTIPATH]))
+            if MULTIPATH in more
+            else [next_hop(family, more, number_of(more.get(OUT)))]
+        )
+        yield Route(network, TYPES.get(kind, str(kind)), ", ".join(filter(None, hops)), number_of(more.get(PRIORITY)))
+
+
+def next_hops(family: int, data: bytes) -> Iterator[str]:
+    """The ways of a multipath route."""
+    while len(data) >= NEXT_HOP.size:
+        length, _, weight, index = NEXT_HOP.unpack_from(data)
+        if not NEXT_HOP.size <= length <= len(data):
+            raise ValueError(f"a next hop has a length of {length} where {len(data)} bytes are left")
+        yield f"{next_hop(family, attributes(data[NEXT_HOP.size : length]), index)} weight {weight + 1}"
+        data = data[-(-length // 4) * 4 :]
+
+
+def next_hop(family: int, more: dict[int, bytes], index: int) -> str:
+    """`via 10.0.0.1 dev eth0`, as `ip route` has it; the gateway may be of the other family (RFC 8950)."""
+    gateway = ""
+    if GATEWAY in more:
+        gateway = f"via {socket.inet_ntop(family, more[GATEWAY])} "
+    elif VIA in more:
+        (other,) = struct.unpack_from("=H", more[VIA])
+        gateway = f"via {socket.inet_ntop(other, more[VIA][2:])} "
+    return f"{gateway}dev {interface_name(index)}" if index else gateway.strip()
+
+
+def number_of(value: bytes | None) -> int:
+    """An attribute of four bytes; 0 if there is none."""
+    return int(struct.unpack("=I", value)[0]) if value else 0
+
+
+def interface_name(index: int) -> str:
+    """The name of an interface, while there is one."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return str(index)

@@ -1,0 +1,31 @@
+"""The network examples as one site: `PROBE_CONFIG=probe.toml microwsgi serve apps.network:app`.
+
+Each is an application of its own, mounted under a path; their pages link to each other.
+"""
+
+from __future__ import annotations
+
+from apps import inspect, netmon, path, probe
+from apps.look.page import SIBLINGS
+from microwsgi import App, Request, Response, redirect
+
+MOUNTED = {"Probes": ("/probe", probe.app), "Routes": ("/path", path.app), "This machine": ("/netmon", netmon.app)}
+INSPECT = "/inspect"
+
+app = App()
+for prefix, application in MOUNTED.values():
+    app.mount(prefix, application)
+app.mount(INSPECT, inspect.app)
+
+
+@app.before
+def tell_siblings(request: Request) -> None:
+    """Tell the mounted applications of each other."""
+    places = {name: f"{request.script_name}{prefix}/" for name, (prefix, _) in MOUNTED.items()}
+    request.environ[SIBLINGS] = places | {"Requests": f"{request.script_name}{INSPECT}/-/"}
+
+
+@app.get("/")
+def start(request: Request) -> Response:
+    """The targets, and what is wrong with them."""
+    return redirect(f"{request.script_name}/probe/", 302)

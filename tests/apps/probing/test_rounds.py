@@ -1,0 +1,255 @@
+"""apps/probing/rounds.py and apps/history.py: rounds keep their times, conditions are true, and nothing old looks new."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from apps.history import DAY, HOUR, LATE, MERGED, History
+from apps.probing.config import Config
+from apps.probing.outcome import Outcome, Reason
+from apps.probing.rounds import Condition, Prober, Round, merge_data, merged
+from tests.apps.probing.peers import Peer, drips, says
+from tests.running import LIMIT
+
+OK = Outcome(Reason.OK, 0.02, received=True, address="192.0.2.1")
+LOST = Outcome(Reason.NO_ANSWER, address="192.0.2.1")
+REFUSED = Outcome(Reason.REFUSED, 0.01, received=True)
+NO_NAME = Outcome(Reason.NXDOMAIN)
+LATE_PAGE = Outcome(Reason.TIMEOUT, received=True)
+CONDITIONS = [
+    ("well", [OK] * 10, "ok", 0.0, ""),
+    ("one lost", [OK] * 9 + [LOST], "degraded", 0.1, "10% packet loss"),
+    ("most lost", [OK] * 2 + [LOST] * 8, "degraded", 0.8, "80% packet loss"),
+    ("all lost", [LOST] * 10, "failing", 1.0, "no answer"),
+    ("refused", [REFUSED] * 10, "failing", 0.0, "connection refused"),
+    ("no name", [NO_NAME] * 10, "failing", None, "name does not exist"),
+    ("slow pages", [OK] * 5 + [LATE_PAGE] * 5, "degraded", 0.0, "timeout"),
+    ("lost and refused", [OK] * 5 + [REFUSED] * 3 + [LOST] * 2, "degraded", 0.2, "20% packet loss, connection refused"),
+]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "condition", "loss", "why"), [r[1:] for r in CONDITIONS], ids=[r[0] for r in CONDITIONS]
+)
+def test_packet_loss_and_failure_are_two_things(
+    outcomes: list[Outcome], condition: str, loss: float | None, why: str
+) -> None:
+    found = Round.of(0.0, outcomes)
+    assert found.condition == condition
+    assert found.loss == (pytest.approx(loss) if loss is not None else None)
+    assert found.why == why
+    assert Round.from_data(0.0, json.loads(json.dumps(found.as_data()))) == found
+
+
+def test_a_problem_has_a_beginning_and_an_end() -> None:
+    condition = Condition()
+    seen = []
+    good, lossy, dead = [OK] * 10, [OK] * 9 + [LOST], [LOST] * 10
+    for at, outcomes in enumerate([good, lossy, good, good, dead, dead, good, *[good] * 8]):
+        condition.add(Round.of(at * 10.0, outcomes))
+        seen.append((condition.state.name, condition.state.since))
+    assert seen[0] == ("ok", 0.0)
+    assert seen[1:4] == [("degraded", 10.0)] * 3, "a loss is not over with one good round"
+    assert seen[4:6] == [("failing", 40.0)] * 2
+    assert seen[6:] == [("ok", 60.0)] * 9, "an outage is over with the first good round"
+    condition.add(Round.of(150.0, lossy))
+    for at in range(160, 240, 10):
+        condition.add(Round.of(float(at), good))
+    assert condition.state[:2] == ("ok", 220.0), "after a minute without a loss"
+
+
+def test_a_condition_without_new_rounds_is_unknown() -> None:
+    condition = Condition()
+    assert condition.shown(10).name == "unknown"
+    condition.add(Round.of(time.time(), [OK]))
+    assert condition.shown(10).name == "ok"
+    condition = Condition()
+    condition.add(Round.of(time.time() - 11, [OK]))
+    assert condition.shown(10).name == "unknown"
+
+
+def test_merged_rounds_keep_quantiles() -> None:
+    rounds = [
+        Round.of(at, [OK._replace(seconds=0.001 * (at * 10 + n)) for n in range(10)] + [LOST]) for at in range(100)
+    ]
+    found = merged(rounds)
+    assert (found.probes, found.received) == (1100, 1000)
+    assert found.loss == pytest.approx(1 / 11)
+    assert found.quantile(0.5) == pytest.approx(0.5, rel=0.03)
+    assert found.quantile(0.0) == 0
+    assert found.quantile(1.0) == pytest.approx(0.999)
+
+
+# --- The history ------------------------------------------------------------------------------------------------------
+
+
+def filled(history: History, now: float, seconds: float, step: float = 10.0) -> None:
+    """A round each `step` seconds, with one flush in five minutes."""
+    at = now - seconds
+    while at < now:
+        history.add("a", at, Round.of(at, [OK] * 9 + [LOST]).as_data())
+        at += step
+        if at % MERGED < step:
+            history.flush(at)
+    history.flush(now)
+
+
+def test_a_day_is_kept_and_its_size_is_bounded() -> None:
+    history, now = History("", merge_data), 1_700_000_000.0
+    filled(history, now, DAY + 2 * HOUR, 20.0)
+    (count,) = history.connection.execute("SELECT count(*) FROM sample").fetchone()
+    assert count < (HOUR + MERGED + 2 * LATE) / 20 + DAY / MERGED + 5
+    hour, day = history.between("a", now - HOUR, now), history.between("a", now - DAY, now)
+    assert len(hour) == HOUR / 20
+    assert len(day) == pytest.approx(DAY / MERGED, abs=2)
+    assert {round(1 - each.data["received"] / each.data["sent"], 3) for each in day} == {0.1}
+    assert max(b.at - a.at for a, b in pairwise(day)) == MERGED, "without a gap up to now"
+    history.close()
+
+
+def test_nothing_is_lost_by_a_restart_and_another_process_sees_it(tmp_path: Path) -> None:
+    first, now = History(str(tmp_path / "a.db"), merge_data), time.time()
+    second = History(str(tmp_path / "a.db"), merge_data)
+    filled(first, now, 100)
+    assert len(second.after(0)) == 10
+    last = second.after(0)[-1].id
+    first.add("b", now, {})
+    first.flush(now)
+    assert [(each.series, each.data) for each in second.after(last)] == [("b", {})]
+    first.close()
+    second.close()
+    third = History(str(tmp_path / "a.db"), merge_data)
+    assert len(third.between("a", now - 200, now)) == 10
+    third.close()
+
+
+def test_a_history_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "b.db").write_bytes(b"this is no database, and is left alone" * 100)
+    for path in (tmp_path / "none" / "a.db", tmp_path, tmp_path / "b.db"):
+        history = History(str(path), merge_data)
+        assert "in memory only" in history.trouble
+        history.add("a", time.time(), {})
+        history.flush(time.time())
+        assert len(history.after(0)) == 1
+        history.close()
+
+
+def test_a_full_disk_loses_nothing_that_fits_in_memory(tmp_path: Path) -> None:
+    full = History(str(tmp_path / "c.db"), merge_data)
+    full.connection.execute("PRAGMA max_page_count = 8")
+    for number in range(3000):
+        full.add("a", float(number), {"x": "y" * 50})
+    full.flush(0.0)
+    assert "can't be written" in full.trouble
+    assert len(full.pending) == 3000, "kept for the next try"
+    full.connection.execute("PRAGMA max_page_count = 100000")
+    full.flush(0.0)
+    assert (full.trouble, len(full.pending)) == ("", 0)
+    full.close()
+
+
+# --- The scheduler ----------------------------------------------------------------------------------------------------
+
+
+def rounds_of(prober: Prober, enough: dict[str, int]) -> dict[str, list[Round]]:
+    """The rounds of each target, when there are so many."""
+    end = time.monotonic() + 3 * LIMIT
+    while True:
+        found = {name: prober.rounds(name, time.time() - HOUR, time.time()) for name in enough}
+        if all(len(found[name]) >= count for name, count in enough.items()):
+            return found
+        assert time.monotonic() < end, {name: len(each) for name, each in found.items()}
+        time.sleep(0.05)  # between two looks
+
+
+def config(targets: dict[str, str], **values: object) -> Config:
+    entries = [
+        {"name": name, "module": target.split()[0], "target": target.split()[1]} for name, target in targets.items()
+    ]
+    return Config({"interval": 1, "probes": 2, "timeout": 0.5, "history": "", "target": entries, **values})
+
+
+def test_one_slow_or_broken_target_costs_no_other_a_round() -> None:
+    with (
+        Peer(drips(b"H", 0.1)) as slow,
+        Peer(drips(b"HTTP/1.1 100 C\r\n\r\n", 0.01)) as endless,
+        Peer(says(b"")) as quick,
+    ):
+        targets = {
+            "slow": f"http 127.0.0.1:{slow.port}",
+            "endless": f"http 127.0.0.1:{endless.port}",
+            "faulty": f"http 127.0.0.1:{quick.port}",
+            "well": f"tcp 127.0.0.1:{quick.port}",
+        }
+        checked = config(targets)
+        faulty = checked.targets[2]
+        checked.targets[2] = faulty._replace(check=faulty.check._replace(path="/ü"))
+        prober = Prober(checked)
+        prober.start()
+        found = rounds_of(prober, dict.fromkeys(targets, 4))
+        prober.stop()
+        prober.history.close()
+    assert {name: each[-1].condition for name, each in found.items()} == {
+        "slow": "failing", "endless": "failing", "faulty": "failing", "well": "ok",
+    }  # fmt: skip
+    times = [each.at for each in found["well"]]
+    assert [round(b - a) for a, b in pairwise(times)] == [1] * (len(times) - 1), "each second, not later"
+
+
+def test_three_hundred_targets_keep_their_interval() -> None:
+    """150 do not answer at all: each of their probes takes its whole time, longer than the interval."""
+    with Peer(drips(b"", 9)) as peer:
+        targets = {f"well {n}": f"tcp 127.0.0.1:{peer.port}" for n in range(150)}
+        targets |= {f"dead {n}": f"http 127.0.0.1:{peer.port}" for n in range(150)}
+        prober = Prober(config(targets, interval=2, probes=1, timeout=3))
+        prober.start()
+        found = rounds_of(prober, {"well 0": 4, "dead 0": 3})
+        now = time.time()
+        counts = [len(prober.rounds(name, now - HOUR, now)) for name in targets]
+        prober.stop()
+        prober.history.close()
+    times = [each.at for each in found["well 0"]]
+    assert times[-1] - times[0] == pytest.approx(2 * (len(times) - 1), abs=1.5)
+    assert min(counts) >= 2, "nobody is left behind"
+
+
+def test_with_two_processes_one_probes(tmp_path: Path) -> None:
+    """As with --workers 2: both see the rounds; when the one ends the other goes on."""
+    path = str(tmp_path / "a.db")
+    first, second = (Prober(config({"a": "tcp 127.0.0.1:1"}, history=path, probes=1)) for _ in range(2))
+    first.start()
+    rounds_of(first, {"a": 1})
+    second.start()
+    found = rounds_of(second, {"a": 3})["a"]
+    assert not second.background.working
+    assert all(b.at - a.at > 0.5 for a, b in pairwise(found)), "once a second, not twice"
+    first.stop()
+    rounds_of(second, {"a": len(found) + 2})
+    assert second.background.working
+    second.stop()
+    assert second.update() == second.history.after(0)[-1].id
+    assert second.conditions["a"].state.name == "failing"
+    first.history.close()
+    second.history.close()
+
+
+def test_work_that_fails_starts_again(capfd: pytest.CaptureFixture[str]) -> None:
+    prober = Prober(config({"a": "tcp 127.0.0.1:1"}, probes=1))
+    broken = iter([True])
+
+    def flush(now: float) -> None:
+        if next(broken, False):
+            raise RuntimeError("broken")
+        History.flush(prober.history, now)
+
+    prober.history.flush = flush  # type: ignore[method-assign]
+    prober.start()
+    assert rounds_of(prober, {"a": 1})
+    prober.stop()
+    prober.history.close()
+    assert "RuntimeError: broken" in capfd.readouterr().err

@@ -1,0 +1,95 @@
+"""apps/network.py and apps/ping.py: the four examples as one site, and a monitor in a hundred lines."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from microwsgi.testing import Client
+from tests.lab import FAR, NOBODY, Lab, fetch, socket_path
+from tests.running import LIMIT, ROOT, microwsgi
+
+CONFIG = 'history = ""\ntarget = [{name = "a/b", module = "tcp", target = "127.0.0.1:1"}]\n'
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    (tmp_path / "probe.toml").write_text(CONFIG, encoding="utf-8")
+    monkeypatch.setenv("PROBE_CONFIG", str(tmp_path / "probe.toml"))
+    names = ("apps.network", "apps.probe", "apps.path", "apps.netmon", "apps.inspect")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    network: Any = import_module("apps.network")
+    yield network.app
+    network.probe.prober.stop()
+    network.path.tracer.background.stop()
+    network.netmon.sampler.stop()
+    for each in (network.probe.prober, network.path.tracer):
+        each.history.close()
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def test_all_links_lead_somewhere(app: Any) -> None:
+    """From the start page to every page, with all that a page names."""
+    client = Client(app)
+    waiting, seen = ["/"], set[str]()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        response = client.get(path, follow=True).expect()
+        if "html" not in (response.content_type or ""):
+            continue
+        base = re.sub(r"[^/]*$", "", response.url.removeprefix("http://localhost").split("?")[0])
+        for link in re.findall(r'(?:href|src)="([^"#]+)"', response.text):
+            target = link.replace("&amp;", "&")
+            target = target if target.startswith(("/", "data:")) else base + target
+            if not target.startswith("data:") and "?" not in target and target not in seen:
+                waiting.append(target)
+    assert {"/probe/", "/path/", "/netmon/", "/inspect/-/", "/netmon/interface/lo", "/probe/target/a%2Fb"} <= seen
+    assert "/path/to?target=a%2Fb" in client.get("/probe/target/a%2Fb").text
+
+
+def test_a_whole_monitor_in_a_hundred_lines(tmp_path: Path) -> None:
+    """A host that answers, one that does not, a name that does not exist; by user nobody."""
+    assert len((ROOT / "apps" / "ping.py").read_text().splitlines()) <= 100
+    tmp_path.chmod(0o777)
+    with Lab(0.005) as lab:
+        lab.do(lab.near, "sysctl -qw 'net.ipv4.ping_group_range=0 65534'")
+        command = microwsgi("serve", "apps.ping:app", "--bind", socket_path(tmp_path), "--access-log", "off")
+        lab.start(lab.near, command, user=NOBODY, PING=f"{FAR},10.97.1.99,no.invalid.").line("unix:")
+        end = time.monotonic() + 3 * LIMIT
+        while (text := fetch(socket_path(tmp_path), "/")[1].decode()).count("!") < 4:
+            assert time.monotonic() < end, text
+            time.sleep(0.1)  # between two looks
+    rows = {each[0]: each[1:] for each in re.findall(r"<tr><td>(.*?)<td>(.*?)<td>(.*?)<td><code>(.*?)</code>", text)}
+    assert float(rows[FAR][1].removesuffix(" ms")) >= 10
+    assert "." in rows[FAR][2]
+    assert rows["10.97.1.99"][:2] == rows["no.invalid."][:2] == ("100%", "-")
+
+
+def test_with_two_workers_one_probes(command: Callable[..., Any], tmp_path: Path) -> None:
+    """From the start on, without a visitor; each worker shows the same."""
+    config = 'interval = 1\nprobes = 1\ntarget = [{name = "a", module = "tcp", target = "127.0.0.1:1"}]\n'
+    (tmp_path / "probe.toml").write_text(config, encoding="utf-8")
+    path = f"unix:{tmp_path / 'app.sock'}"
+    running = command(
+        "serve", "apps.probe:app", "--bind", path, "--workers", "2", PROBE_CONFIG=str(tmp_path / "probe.toml")
+    )
+    running.line("unix:")
+    began = time.monotonic()
+    end, found = began + 3 * LIMIT, {"a": {"rounds": 0}}
+    while found["a"]["rounds"] < 5:
+        assert time.monotonic() < end
+        time.sleep(0.2)  # between two looks
+        found = json.loads(fetch(path, "/api")[1])
+    assert found["a"]["rounds"] <= time.monotonic() - began + 3, "one round a second, not two"
+    assert {json.loads(fetch(path, "/api")[1])["a"]["rounds"] >= 5 for _ in range(10)} == {True}
