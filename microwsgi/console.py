@@ -20,6 +20,7 @@ from microwsgi.server.connections import Security
 from microwsgi.server.log import escaped
 from microwsgi.server.sockets import loopback_only, urls
 
+_poll = getattr(select, "poll", None)  # before an application can replace it; Windows has none
 ONLY_HERE = "(only this machine)"
 EVERYONE = "(every machine on your network can reach this)"
 DIM, BOLD = "2", "1"
@@ -93,7 +94,7 @@ class Console:
     def takes_more(self, milliseconds: int = 0) -> bool:
         """Whether a write would not block. A stream that is broken takes everything: nobody reads it."""
         try:
-            poll = select.poll()
+            poll = _poll()  # type: ignore[misc]
             poll.register(self.errors.fileno(), select.POLLOUT)  # type: ignore[union-attr]  # OwnCopy
             return bool(poll.poll(milliseconds))
         except (OSError, ValueError, AttributeError):
@@ -146,7 +147,7 @@ class OwnCopy(io.TextIOBase):
             try:
                 data = data[os.write(self.descriptor, data) :]
             except BlockingIOError:  # another process has made the file non-blocking for all that share it
-                poll = select.poll()
+                poll = _poll()  # type: ignore[misc]
                 poll.register(self.descriptor, select.POLLOUT)
                 if not poll.poll(PATIENT):
                     raise
