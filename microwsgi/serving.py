@@ -136,7 +136,7 @@ def run(
         tls = https(options, ssl_context)
         with stop.on_signals(), listening(options) as listeners, ForkGuard(lambda: [stop.heard, leave]) as guard:
             guard.add(lambda: release(listeners))
-            make_absolute(options)
+            options = make_absolute(options)
             import_error_page(options)
             name, application = load_application(application, options)
             if os.getpid() != pid:

@@ -70,7 +70,8 @@ def run(
         raise UsageError("for a server with a parent process, serve() wants the application's name, as a text.")
     console = console or Console()
     system = system or System()
-    with service(options, console, system) as outside, listening(options) as listeners:
+    with service(options, console, system) as outside, listening(outside.options) as listeners:
+        options = outside.options
         tls = https(options, ssl_context)  # made before the fork: a session of one child can be resumed with another
         outside.take_sockets(listeners, tls)
         console.never_block()

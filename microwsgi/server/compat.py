@@ -158,9 +158,6 @@ class PlainConnection:
         host, port = self.transport.client
         return (host, int(port)) if host else ""
 
-    def send_answer(self) -> None:
-        """The class has sent its answer."""
-
     def finish_turn(self) -> State:
         """Return the state after a request: the next one may be in the buffer of the class already."""
         if self.close_connection or self.ending:

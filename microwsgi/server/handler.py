@@ -65,6 +65,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     successor = None
     context: ServerContext
+    shared: ServerContext  # of the classes that `of` makes
     exchange: Exchange | None
 
     # --- http.server's interface ------------------------------------------------------------------------------------------
@@ -96,7 +97,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         """Begin under one of http.server's servers, which calls this, `handle` and `finish`."""
         own: ServerContext | None = getattr(self.server, "context", None)
-        context = own.copy_alone() if own is not None else self.shared  # type: ignore[attr-defined]  # `of` makes it
+        context = own.copy_alone() if own is not None else self.shared
         if isinstance(self.client_address, tuple):  # five sends with Nagle's algorithm cost http.server 40 ms a request
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         base = base_environ(self.request.getsockname(), context.error_stream(), multithread=multithreaded(self.server))
@@ -289,8 +290,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         exchange = self.exchange = Exchange(context, self.transport, self.base, head, context.clock.now())
         if context.hosts is not None:
             self.check_host(context.hosts, fields)
-        if "HTTP_CONNECTION" in fields or head.version == "HTTP/1.0":
-            exchange.close = not is_persistent(head)
+        if ("HTTP_CONNECTION" in fields or head.version == "HTTP/1.0") and not is_persistent(head):
+            exchange.end_connection()
         if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields or "HTTP_EXPECT" in fields:
             return self.take_body(exchange)
         return QUEUED
@@ -314,7 +315,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         length = body_length(head, options.body_size)
         if not length:
             return State.QUEUED
-        body = exchange.body = RequestBody(self.transport, length, options, expects=expects)
+        body = RequestBody(self.transport, length, options, expects=expects)
+        exchange.set_body(body)
         self.transport.allow(options.body_time)
         body.feed(self.transport.take_read_ahead())
         if body.done or (length <= SMALL_BODY and not expects):
@@ -376,21 +378,11 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         self.transport.unread(received)
         self.enter(self.next_request())
 
-    def send_answer(self) -> None:
-        """Send a whole response, if there is one."""
-        exchange: Exchange = self.exchange  # type: ignore[assignment]  # it is not over
-        answer, exchange.answer = exchange.answer, None
-        if answer is not None:
-            try:
-                self.transport.write(answer)
-            except Disconnected as gone:
-                exchange.abort(str(gone))
-
     def finish_turn(self) -> State:
         """Do what a run has left to do, and return the next state."""
         exchange: Exchange = self.exchange  # type: ignore[assignment]  # it is not over
         if exchange.answer is not None:
-            self.send_answer()
+            exchange.send_answer()
         phase = exchange.phase
         if exchange.aborted:
             if phase is not DONE:

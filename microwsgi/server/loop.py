@@ -75,7 +75,7 @@ class Loop:
             # All responses that this thread has made, together: the kernel's part of sending evicts ours from the processor's
             # caches.
             for answered in self.answered:
-                answered.send_answer()
+                answered.exchange.send_answer()  # type: ignore[union-attr]  # the pool has looked: there is an answer
             while self.answered:
                 self.finish(self.answered.popleft(), True)
             if self.ready:

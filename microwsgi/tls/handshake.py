@@ -241,9 +241,6 @@ class HandshakeConnection:
         self.successor = self.front.secure_successor(self.secure, self.base)
         return State.REPLACED
 
-    def send_answer(self) -> None:
-        """There is no answer."""
-
     def finish_turn(self) -> State:
         """Return the next state."""
         return self.outcome
