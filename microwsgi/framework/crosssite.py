@@ -4,8 +4,8 @@
     require_same_site(request)           any request, in a view that does something on GET
 
 A form of another site can post to this one, and a script of another site can have it probe a network. Browsers say where a
-request comes from: in Sec-Fetch-Site if this site is trustworthy to them (https, localhost), else in Origin or Referer. Other
-clients, like curl, send none of these fields, and are let through: they act for nobody but their user.
+request comes from: in Sec-Fetch-Site if this site is trustworthy to them (https, localhost), else in Origin or Referer. A browser
+that sends none of these fields is refused. Other clients send none either, and are let through: they act only for their user.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def is_cross_site(request: Request) -> bool:
         return site not in {"same-origin", "none"}
     origin = request.headers.get("Origin", request.headers.get("Referer"))
     if origin is None:
-        # A page can keep its browser from sending Referer, and a GET for an image has no Origin.
-        return (request.user_agent or "").startswith("Mozilla")
+        # A page can leave the Referer out, and an image has no Origin. All browsers call themselves Mozilla.
+        return (request.user_agent or "").startswith("Mozilla/")
     try:
         url = urlsplit(origin)
         theirs = url.hostname, url.port or PORTS.get(url.scheme)
