@@ -4,8 +4,9 @@
     require_same_site(request)           any request, in a view that does something on GET
 
 A form of another site can post to this one, and a script of another site can have it probe a network. Browsers say where a
-request comes from: in Sec-Fetch-Site if this site is trustworthy to them (https, localhost), else in Origin or Referer. A browser
-that sends none of these fields is refused. Other clients send none either, and are let through: they act only for their user.
+request comes from: in Sec-Fetch-Site if this site is trustworthy to them (https, localhost), else in Origin or Referer. A
+browser that sends none of these fields is refused. Other clients send none either, and are let through: they act only for
+their user.
 """
 
 from __future__ import annotations
