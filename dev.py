@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""One command from a fresh clone: makes .venv, installs what the command needs, and becomes the command.
+"""Run a development command from a fresh clone: make .venv, install the packages that the command needs, and exec it.
 
-The standard library is all that it uses. It becomes the command by exec, so that Ctrl-C and TERM reach that directly.
+This script uses the standard library only. With exec, Ctrl-C and TERM reach the command directly. To add a command, write a
+function, list it in COMMANDS and add its name to the Makefile.
 """
 
-# No `from __future__ import annotations`, and no syntax beyond Python 3.6: an old Python must get as far as the next `if`.
+# No `from __future__ import annotations`, no syntax newer than Python 3.6: an old Python must reach the version check below.
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ STAMP = os.path.join(VENV, "microwsgi-stamp")
 
 
 def newer_python() -> str:
-    """The newest Python on PATH that will do, or ""; tried, since a version manager's shims are there for all versions."""
+    """Return the newest sufficient Python on PATH, or "". Each is run: a version manager has shims for versions it lacks."""
     for minor in range(40, OLDEST[1] - 1, -1):
         name = f"python3.{minor}"
         if shutil.which(name) and subprocess.call([name, "-c", ""], stderr=subprocess.DEVNULL) == 0:
@@ -37,11 +38,13 @@ import tomllib
 from collections.abc import Sequence
 
 BASE = getattr(sys, "_base_executable", sys.executable)
-"""The Python that .venv is made of: this one, or the one behind it when .venv is active already."""
+"""The Python that .venv is made with: this one, or its base if this one is in an active .venv."""
 INSTALL = ("install", "--quiet", "--no-input", "--disable-pip-version-check")
 SETTINGS = {"PIP_USER": "0", "PIP_RETRIES": "1"}
-"""One retry: without a network, pip's five take 8 s to say so. As variables these reach the pip that it runs for builds."""
-RUBBISH = (
+"""One retry: without a network, pip's five retries take 8 s. As variables, these reach the pip that pip runs for builds."""
+NETWORK = {"apps.inspect", "apps.netmon", "apps.path", "apps.probe"}
+"""Examples that import packages of the extra `apps`."""
+GENERATED = (
     ".venv",
     "dist",
     "build",
@@ -54,22 +57,30 @@ RUBBISH = (
     ".ruff_cache",
 )
 
+PARALLEL = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
+"""Options of pytest-xdist: one process per core; each takes a block of the tests, then some of the slower processes' blocks."""
+QUICK = ("-m", "not slow and not soak")
+"""Options of pytest for the tests of `make test`. Without them, pytest runs all but those marked soak (pyproject.toml)."""
+
 WHOLE = (
     "microwsgi/wire/*",
     *(f"microwsgi/server/{name}.py" for name in ("connection", "recipient", "sender", "handler")),
     *(f"microwsgi/framework/{name}.py" for name in ("files", "static", "events")),
 )
-"""What must be covered by its tests to the last branch: the way of every byte from and to a client, and of every file."""
+"""Files of which the tests must cover every line and branch: every byte from and to a client and every file passes them."""
+
+COVERING = ("tests/wire", "tests/server", "tests/tls", "tests/framework")
+"""The tests that cover them. Coverage slows tests down and changes what is imported: the other tests run without."""
 
 
 def stamp() -> str:
-    """What .venv depends on: if one of these changes (an edited pyproject, an upgraded Python, a moved clone) it is remade."""
+    """Return a hash of pyproject.toml, the Python version and the folder. If it changes, .venv is made anew."""
     with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
         return hashlib.sha256(f"{sys.version}\n{ROOT}\n".encode() + file.read()).hexdigest()
 
 
 def installed(wanted: str) -> list[str] | None:
-    """The groups that .venv has; None if it isn't ours, is out of date or was never finished."""
+    """Return the groups installed in .venv; None if it is not from this script, out of date or incomplete."""
     try:
         with open(STAMP, encoding="utf-8") as file:
             first, *groups = file.read().split()
@@ -79,16 +90,21 @@ def installed(wanted: str) -> list[str] | None:
 
 
 def group(name: str) -> list[str]:
-    """The requirements of a dependency group."""
+    """Return the requirements of an extra and of the dependency group of the same name; one of them exists."""
     with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
-        requirements: list[str] = tomllib.load(file)["dependency-groups"][name]
-    return requirements
+        project = tomllib.load(file)
+    tables = (project.get("project", {}).get("optional-dependencies", {}), project["dependency-groups"])
+    found: list[list[str]] = [table[name] for table in tables if name in table]
+    if not found:
+        raise LookupError(name)
+    return [line for lines in found for line in lines]
 
 
 def pip(requirements: Sequence[str], python: str = PYTHON) -> str:
-    """Install into .venv; what pip said when it could not, else "".
+    """Install into .venv. Return pip's messages if that failed, else "".
 
-    This Python's own pip does it: to give .venv one takes three seconds. That is for a Python that has none, or an old one.
+    The pip of the base Python is used: to install pip into .venv takes three seconds. That is done only if the base Python has
+    no pip, or one that is too old.
     """
     environment = {**os.environ, **SETTINGS}
     for attempt in ([BASE, "-m", "pip", "--python", python], [python, "-m", "pip"]):
@@ -106,21 +122,21 @@ def pip(requirements: Sequence[str], python: str = PYTHON) -> str:
 
 
 def reasons(complaint: str) -> list[str]:
-    """The lines that say why, of the many that pip writes around them."""
+    """Return the lines of pip's output that give the reason."""
     lines = [line.strip() for line in complaint.splitlines()]
     return [line for line in lines if "error: " in line.lower() and "subprocess-exited" not in line] or lines[-5:]
 
 
 def make_venv() -> None:
-    """Make .venv; anew if it is one of ours, while what somebody else has made is added to and never emptied."""
+    """Make .venv. One that this script made is emptied first; packages are added to any other."""
     print("Making .venv ...", flush=True)
     clear = ["--clear"] if os.path.exists(STAMP) else []
     if subprocess.call([BASE, "-m", "venv", "--without-pip", *clear, VENV]):
-        sys.exit(f"{BASE} -m venv has failed; its reason is above.")
+        sys.exit(f"{BASE} -m venv has failed; the reason is above.")
 
 
 def install(groups: Sequence[str]) -> None:
-    """Install microwsgi as it stands here, and these groups."""
+    """Install microwsgi in editable mode, and these groups."""
     print(f"Installing {', '.join(['microwsgi', 'WebOb', *groups])} ...", flush=True)
     complaint = pip(["--editable", ".", *(line for name in groups for line in group(name))])
     if complaint:
@@ -131,8 +147,8 @@ def install(groups: Sequence[str]) -> None:
         )
 
 
-def install_what_can_be(name: str) -> None:
-    """Install the requirements of a group one by one, and say which are left out, and why."""
+def install_optional(name: str) -> None:
+    """Install the requirements of a group one by one; print which cannot be installed, and why."""
     for line in group(name):
         print(f"Installing {line} ...", flush=True)
         complaint = pip([line])
@@ -141,7 +157,7 @@ def install_what_can_be(name: str) -> None:
 
 
 def prepare(*groups: str, optional: Sequence[str] = ()) -> None:
-    """See to it that .venv has microwsgi and these groups; of the optional ones, what can be installed here."""
+    """Make sure that .venv has microwsgi and these groups, and the packages of the optional groups that can be installed."""
     wanted = stamp()
     have = installed(wanted)
     missing = [name for name in (*groups, *optional) if name not in (have or [])]
@@ -152,58 +168,63 @@ def prepare(*groups: str, optional: Sequence[str] = ()) -> None:
     install([name for name in missing if name not in optional])
     for name in missing:
         if name in optional:
-            install_what_can_be(name)
+            install_optional(name)
     with open(STAMP, "w", encoding="utf-8") as file:
         file.write("\n".join([wanted, *(have or []), *missing]))
 
 
 def become(*command: str) -> None:
-    """Go on as this program of .venv."""
+    """Replace this process by a program of .venv."""
     sys.stdout.flush()
     os.execv(command[0], command)
 
 
 def serve(*arguments: str) -> None:
-    """Serve an example on http://127.0.0.1:8000: `make serve APP=apps.probe:app`; without APP the echo application."""
-    application = os.environ.get("APP", "apps.echo:app")
-    prepare(*(["apps"] if application != "apps.echo:app" else []))
+    """Serve apps.echo:app on http://127.0.0.1:8000, or APP=apps.netmon:app and what that imports."""
+    application = os.environ.get("APP") or "apps.echo:app"
+    if arguments and not arguments[0].startswith("-"):
+        application, arguments = arguments[0], arguments[1:]
+    prepare(*(["apps"] if application.partition(":")[0] in NETWORK else []))
     become(os.path.join(VENV, "bin", "microwsgi"), "serve", application, *arguments)
 
 
 def prepare_tests() -> None:
-    """What the tests use; where everything is required, other servers and frameworks too."""
+    """Install the packages that the tests use; where everything is required, the other servers and frameworks too."""
     everything = os.environ.get("MICROWSGI_TEST_REQUIRE") == "all"
     prepare("dev", optional=["bench"] if everything else [])
 
 
 def test(*arguments: str) -> None:
-    """Run all tests but the soak."""
+    """Run the tests, without those marked slow or soak."""
     prepare_tests()
-    become(PYTHON, "-m", "pytest", *arguments)
+    become(PYTHON, "-m", "pytest", *PARALLEL, *QUICK, *arguments)
 
 
-def coverage() -> None:
-    """Run the tests of what touches the wire, and of files; each line and branch of these must have been taken."""
+def test_all(*arguments: str) -> None:
+    """Run all tests but those marked soak."""
     prepare_tests()
-    for line in (
-        "erase",
-        "run -m pytest --quiet tests/wire tests/server tests/tls tests/framework",
-        "combine --quiet",
-        f"report --fail-under=100 --include={','.join(WHOLE)}",
-    ):
-        status = subprocess.call([PYTHON, "-m", "coverage", *line.split()])
+    become(PYTHON, "-m", "pytest", *PARALLEL, *arguments)
+
+
+def coverage(*arguments: str) -> None:
+    """Run the tests of wire, server, tls and framework; fail if they leave out a line or branch of certain files."""
+    prepare_tests()
+    subprocess.check_call([PYTHON, "-m", "coverage", "erase"])
+    tests = ["run", "-m", "pytest", *PARALLEL, *arguments, *COVERING]
+    for line in (tests, ["combine", "--quiet"], ["report", "--fail-under=100", f"--include={','.join(WHOLE)}"]):
+        status = subprocess.call([PYTHON, "-m", "coverage", *line])
         if status:
             sys.exit(status)
 
 
 def soak(*arguments: str) -> None:
-    """Run the tests that take long."""
+    """Run the tests marked soak, which take minutes each."""
     prepare("dev")
     become(PYTHON, "-m", "pytest", "-m", "soak", *arguments)
 
 
 def check() -> None:
-    """Check lint, format, types, and which module imports which."""
+    """Check lint rules, format, types, and the direction of imports."""
     prepare("dev")
     commands = ("ruff check", "ruff format --check", "mypy", "pytest --quiet tests/test_floors.py")
     failed = [line for line in commands if subprocess.call([PYTHON, "-m", *line.split()])]
@@ -217,32 +238,32 @@ def compare(*arguments: str) -> None:
 
 
 def bench(*arguments: str) -> None:
-    """Measure, beside every other server that can be installed here."""
+    """Run the benchmarks, with every other server that can be installed here."""
     prepare(optional=["bench"])
     become(PYTHON, "-m", "benchmarks", *arguments)
 
 
 def fuzz(*arguments: str) -> None:
-    """Fuzz head, chunks and handler, for a minute each or ARGS=SECONDS."""
+    """Fuzz the request head, chunks and the handler, for a minute each or ARGS=SECONDS."""
     prepare("fuzz")
     become(PYTHON, "-m", "tests.fuzz", *arguments)
 
 
 def tls_scan() -> None:
-    """Have sslyze look at a server with TLS, by Mozilla's recommendations."""
+    """Scan a server with TLS with sslyze, against Mozilla's recommendations."""
     prepare("scan")
     become(PYTHON, "-m", "tests.tls_scan")
 
 
 def build() -> None:
-    """Make a wheel and an sdist in dist."""
+    """Build a wheel and an sdist in dist."""
     prepare("dev")
     become(PYTHON, "-c", "from flit_core.buildapi import *; print(build_wheel('dist'), build_sdist('dist'), sep='\\n')")
 
 
 def clean() -> None:
-    """Remove what these commands have made, .venv too."""
-    for name in RUBBISH:
+    """Remove the files that these commands have made, .venv too."""
+    for name in GENERATED:
         path = os.path.join(ROOT, name)
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path)
@@ -252,18 +273,18 @@ def clean() -> None:
 
 COMMANDS = {
     function.__name__.replace("_", "-"): function
-    for function in (serve, test, coverage, soak, check, compare, bench, fuzz, tls_scan, build, clean)
+    for function in (serve, test, test_all, coverage, soak, check, compare, bench, fuzz, tls_scan, build, clean)
 }
 
 
 def usage() -> str:
-    """What there is."""
-    lines = [f"  make {name:8} {function.__doc__}" for name, function in COMMANDS.items()]
+    """Return the list of commands."""
+    lines = [f"  make {name:9} {function.__doc__}" for name, function in COMMANDS.items()]
     return "\n".join([*lines, "Options go in ARGS: make test ARGS='-x -k chunked'; another Python in PYTHON."])
 
 
 def main() -> None:
-    """Run the command that was asked for."""
+    """Run the command given as the first argument."""
     name, *arguments = sys.argv[1:] or ["help"]
     if name == "help":
         print(usage())

@@ -1,13 +1,13 @@
-"""The server's clock, live: an event each second, for any number of people, and a thread for none of them.
+"""The server's clock: an event each second for any number of clients, without a thread for each.
 
-`microwsgi serve apps.clock:app`, and then a browser, or `curl -N localhost:8000/ticks`.
+`microwsgi serve apps.clock:app`, then a browser, or `curl -N localhost:8000/ticks`.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from microwsgi import App, Request, Response
+from microwsgi import App, Request, Response, html
 from microwsgi.events import Stream
 
 PAGE = """<!DOCTYPE html>
@@ -43,7 +43,7 @@ app = App()
 
 
 def reading() -> dict[str, str | float]:
-    """The time, and the angle of each hand."""
+    """Return the time, and the angle of each hand."""
     now = datetime.now(UTC)
     minutes = now.minute * 6 + now.second / 10
     return {"time": f"{now:%T}", "hours": now.hour * 30 + minutes / 12, "minutes": minutes, "seconds": now.second * 6}
@@ -51,9 +51,9 @@ def reading() -> dict[str, str | float]:
 
 @app.get("/")
 def page(request: Request) -> str:
-    return PAGE.format(ticks=request.url_for("ticks"), **reading())
+    return html(PAGE, ticks=request.url_for("ticks"), **reading())
 
 
 @app.get("/ticks")
 def ticks(request: Request) -> Response:
-    return Stream(request, ask=reading, every=1.0).response
+    return Stream(request, poll=reading, every=1.0).response

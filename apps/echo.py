@@ -1,6 +1,6 @@
-"""The article's application: GET shows a form, POST shows what was submitted.
+"""The application of the article: GET shows a form, POST shows what was submitted.
 
-`microwsgi serve apps.echo:app`, and then a browser, or `wget -qO- localhost:8000 --post-data=test=hello`.
+`microwsgi serve apps.echo:app`, then a browser, or `wget -qO- localhost:8000 --post-data=test=hello`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from webob import Request, Response
 from webob.compat import cgi_FieldStorage
 
 LONGEST = 1024 * 1024
-"""Bytes of a body that is shown; files in a form may be longer."""
+"""The limit for a body that is shown; files of a form may be longer."""
 PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>
@@ -39,7 +39,7 @@ pre + form, div + form {{ border-top: 1px solid #8886; padding-top: 1rem }}
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """One function from the socket to here, and one response back."""
+    """Answer a request: the whole application is this function."""
     request, response = Request(environ), Response()
     title, content = "Echo", ""
     if request.method == "POST":
@@ -54,7 +54,7 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
 
 
 def received(request: Request) -> Iterator[str]:
-    """What was submitted, as HTML. Raises ValueError for a body that is not what it says that it is."""
+    """Return what was submitted, as HTML. Raises ValueError for an invalid body."""
     kind = request.content_type
     if kind == "multipart/form-data" and request.is_body_readable:
         yield from map(field, multipart(request))
@@ -68,12 +68,12 @@ def received(request: Request) -> Iterator[str]:
     elif kind == "application/json" or kind.endswith("+json"):
         yield block(json.dumps(json.loads(body), indent=2, ensure_ascii=False))
     else:
-        text = body.decode(errors="backslashreplace")  # what is not UTF-8 in hexadecimal
+        text = body.decode(errors="backslashreplace")  # bytes that are not UTF-8 in hexadecimal
         yield f"{escape(kind or 'no type')}, {len(body)} bytes{block(text)}"
 
 
 def multipart(request: Request) -> list[tuple[str, str | cgi_FieldStorage]]:
-    """The fields of a form with files; what is too long for memory is in a temporary file."""
+    """Return the fields of a form with files. WebOb writes long ones to a temporary file."""
     file = request.body_file_seekable
     fields = list(request.POST.items())
     file.seek(max(file.seek(0, 2) - 256, 0))
@@ -85,16 +85,16 @@ def multipart(request: Request) -> list[tuple[str, str | cgi_FieldStorage]]:
 
 
 def field(item: tuple[str, str | cgi_FieldStorage]) -> str:
-    """A field of a form: its name and value, or a file's name, size and digest."""
+    """Return a field as HTML: its name and value, or the name, size and digest of a file."""
     name, value = item
     if isinstance(value, cgi_FieldStorage):
         size = value.file.seek(0, 2)
         value.file.seek(0)
         digest = file_digest(value.file, "sha256")  # type: ignore[arg-type]  # every file of theirs has readinto
         value = f"{value.filename}, {size} bytes\nsha256 {digest.hexdigest()}"
-    return f"<div>{escape(name)}{block(value or '')}</div>"  # b"" is a browser's file where none was chosen
+    return f"<div>{escape(name)}{block(value or '')}</div>"  # b"" is the file of a browser whose user chose none
 
 
 def block(text: str) -> str:
-    """Text as it came, whatever is in it."""
+    """Return text as an escaped block."""
     return f"<pre>{escape(text)}</pre>"

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from html import escape
-
-from microwsgi import App, Request
+from microwsgi import App, Request, html
 
 app = App()
 
 
+PAGE = """<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Hello</title>
+<style>:root {{ color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }}</style>
+{content}
+"""
+
+
 @app.get("/")
 def index(request: Request) -> str:
-    """A link to the other view, wherever this App is mounted."""
-    return f'<a href="{request.url_for("hello", name="world")}">Say hello</a>'
+    """Return a link to the other view, wherever this App is mounted."""
+    return html(PAGE, content=html('<a href="{url}">Say hello</a>', url=request.url_for("hello", name="world")))
 
 
 @app.get("/hello/{name}")
 def hello(request: Request, name: str) -> str:
-    """What a view returns as str is HTML: what came from outside is escaped."""
-    return f"<h1>Hello, {escape(name)}!</h1>"
+    """Return HTML. `html` escapes the name, which comes from outside."""
+    return html(PAGE, content=html("<h1>Hello, {name}!</h1>", name=name))

@@ -1,6 +1,6 @@
-"""A site of files: pages, a style sheet, a picture, a folder to look into, and a page for what is not there.
+"""A site of static files: pages, a style sheet, a picture, a listing, and a 404 page.
 
-`microwsgi serve apps.site:app`, and then a browser.
+`microwsgi serve apps.site:app`, then a browser.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A list of things to do, in SQLite: pages with forms, and the same as a JSON API.
+"""A to-do list in SQLite: pages with forms, and a JSON API.
 
 `microwsgi serve apps.todo:app`, then http://127.0.0.1:8000/ or `curl localhost:8000/api/items`. TODO_DATABASE names the file.
 """
@@ -9,10 +9,10 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from html import escape
 from typing import Any
 
-from microwsgi import App, Request, Response, abort, redirect
+from microwsgi import App, Request, Response, abort, html, redirect
+from microwsgi.framework.crosssite import same_site_only
 
 FILE = os.environ.get("TODO_DATABASE", "todo.sqlite")
 LONGEST = 200
@@ -32,11 +32,12 @@ span, input {{ flex: 1; overflow-wrap: anywhere }} input, button {{ font: inheri
 ITEM = '<li><span>{what}</span><form method="post" action="{done}"><button>Done</button></form></li>'
 
 app = App()
+app.before(same_site_only)
 
 
 @contextmanager
 def database() -> Iterator[sqlite3.Connection]:
-    """A connection for one request: SQLite's are not for several threads. What a view does is done whole or not at all."""
+    """Return a connection for one request: SQLite connections belong to a thread. A view's changes are one transaction."""
     connection = sqlite3.connect(FILE)
     connection.row_factory = sqlite3.Row
     try:
@@ -47,15 +48,8 @@ def database() -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-@app.before
-def from_here(request: Request) -> None:
-    """A page of another site can have a browser post a form to us: browsers say so, and others than browsers say nothing."""
-    if request.method != "GET" and request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
-        abort(403, "This came from another site's page.")
-
-
 def add(what: str) -> dict[str, Any]:
-    """Keep one more. Raises 400."""
+    """Add an item. Raises 400."""
     if not 0 < len(what) <= LONGEST:
         abort(400, f"What to do has 1 to {LONGEST} characters.")
     with database() as connection:
@@ -64,7 +58,7 @@ def add(what: str) -> dict[str, Any]:
 
 
 def remove(number: int) -> None:
-    """Forget one. Raises 404."""
+    """Remove an item. Raises 404."""
     with database() as connection:
         if not connection.execute("DELETE FROM items WHERE id = ?", (number,)).rowcount:
             abort(404, f"There is no item {number}.")
@@ -77,13 +71,13 @@ def items() -> list[dict[str, Any]]:
 
 @app.get("/")
 def page(request: Request) -> str:
-    rows = [ITEM.format(what=escape(row["what"]), done=request.url_for("done", number=row["id"])) for row in items()]
-    return PAGE.format(items="".join(rows))
+    rows = [html(ITEM, what=row["what"], done=request.url_for("done", number=row["id"])) for row in items()]
+    return html(PAGE, items=rows)
 
 
 @app.post("/")
 def submitted(request: Request) -> Response:
-    add(request.field("what"))
+    add(request.form_value("what"))
     return redirect(request.url_for("page"))
 
 
@@ -100,7 +94,7 @@ def listed(request: Request) -> list[dict[str, Any]]:
 
 @app.post("/api/items")
 def created(request: Request) -> tuple[dict[str, Any], int, dict[str, str]]:
-    item = add(request.member("what"))
+    item = add(request.json_value("what"))
     return item, 201, {"Location": request.url_for("removed", number=item["id"])}
 
 

@@ -1,20 +1,20 @@
-"""Take files, show what there is, and give them back: `microwsgi serve apps.upload:app`.
+"""Receive files, list them, and serve them: `microwsgi serve apps.upload:app`.
 
-Files go to disk while they arrive, into UPLOAD_FOLDER, and are there when they are whole. With curl:
+Files are written to UPLOAD_FOLDER while they arrive, and appear there once they are complete. With curl:
 `curl -T big.iso localhost:8000/files/` or `curl -F file=@big.iso localhost:8000/`.
 """
 
 from __future__ import annotations
 
 import os
-from html import escape
 from pathlib import Path
 
-from microwsgi import App, Request, Response, abort, redirect
+from microwsgi import App, Request, Response, abort, html, redirect
+from microwsgi.framework.crosssite import same_site_only
 
 FOLDER = Path(os.environ.get("UPLOAD_FOLDER", "uploads")).resolve()
 LIMIT = 1 << 30
-"""Bytes of a file."""
+"""The limit for a file, in bytes."""
 PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Files</title>
 <link rel="icon" href="data:,">
@@ -32,11 +32,12 @@ ROW = '<tr><td><a href="{url}" download>{name}</a><td>{size:,} bytes'
 
 FOLDER.mkdir(parents=True, exist_ok=True)
 app = App()
+app.before(same_site_only)
 app.static("/files", str(FOLDER), name="files")
 
 
 def place(name: str | None) -> str:
-    """Where a file of this name goes: never outside, never over another, never hidden. Raises 400 and 409."""
+    """Return the path for a new file: in the folder, not hidden, and not existing. Raises 400 and 409."""
     if not name or name.startswith(".") or Path(name).name != name or not name.isprintable():
         abort(400, f"{name!r:.100} is no name for a file.")
     if (FOLDER / name).exists():
@@ -44,16 +45,9 @@ def place(name: str | None) -> str:
     return str(FOLDER / name)
 
 
-@app.before
-def from_here(request: Request) -> None:
-    """A page of another site can have a browser post a form to us: browsers say so, and others than browsers say nothing."""
-    if request.method != "GET" and request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
-        abort(403, "This came from another site's page.")
-
-
 @app.after
 def apart(request: Request, response: Response) -> None:
-    """What somebody has sent is no page of ours: its scripts don't run, whatever it calls itself."""
+    """Forbid scripts in uploaded files, whatever type they claim."""
     if request.path_info.startswith("/files/"):
         response.headers["Content-Security-Policy"] = "sandbox"
         response.headers["X-Content-Type-Options"] = "nosniff"
@@ -61,12 +55,17 @@ def apart(request: Request, response: Response) -> None:
 
 @app.get("/")
 def page(request: Request) -> str:
-    files = sorted(entry for entry in FOLDER.iterdir() if entry.is_file() and entry.suffix != ".part")
+    files = sorted(entry for entry in FOLDER.iterdir() if entry.is_file() and served(entry.name))
     rows = [
-        ROW.format(url=request.url_for("files", path=file.name), name=escape(file.name), size=file.stat().st_size)
+        html(ROW, url=request.url_for("files", path=file.name), name=file.name, size=file.stat().st_size)
         for file in files
     ]
-    return PAGE.format(rows="".join(rows))
+    return html(PAGE, rows=rows)
+
+
+def served(name: str) -> bool:
+    """Return whether a file is listed: not one that is being received, nor one whose name is not UTF-8."""
+    return not name.endswith(".part") and name.isprintable()
 
 
 @app.post("/")

@@ -90,16 +90,20 @@ class Meter:
         self.progress.stop()
 
 
-def shares(parts: tuple[str, ...], size: Size) -> dict[str, float]:
-    """Each part's share of the time, as far as it can be told beforehand."""
+def estimate(parts: tuple[str, ...], size: Size) -> dict[str, float]:
+    """Return the seconds that each part takes, if all subjects are installed."""
     measurements = len(size.workloads) * (len(size.latency_subjects) + 1)
     seconds = {
-        "stacks": len(stacks.ALL) * 0.4,
+        "stacks": len(stacks.ALL) * 1.2,
         "latency": size.latency_rounds * (measurements * (size.latency_seconds + 0.25) + 4),
         "throughput": size.rounds * sum(len(throughput.ROWS[row].peers) for row in size.rows) * (size.seconds + 1.0),
     }
-    total = sum(seconds[part] for part in parts)
-    return {part: seconds[part] / total for part in parts}
+    return {part: seconds[part] for part in parts}
+
+
+def duration(seconds: float) -> str:
+    """Return an estimate as people say it."""
+    return f"about {seconds:.0f} seconds" if seconds < 90 else f"about {seconds / 60:.0f} minutes"
 
 
 def measure(
@@ -112,7 +116,8 @@ def measure(
     subjects: list[str] | None = None,
 ) -> None:
     """Fill the report. Ctrl-C ends the measuring, and leaves what there is."""
-    begin, share = 0.0, shares(parts, size)
+    seconds = estimate(parts, size)
+    begin, share = 0.0, {part: seconds[part] / sum(seconds.values()) for part in parts}
     with Meter(console) as meter, here(CLIENT_CORES):
         try:
             for part in parts:

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.processes import ROOT, Server, Unavailable
 from benchmarks.servers import KINDS, versions
-from microwsgi.devtools.stack import OWNERS, Frame, shortened
+from microwsgi.devtools.stack import OWNERS, Frame, short_path
 
 WSGI, WEBOB = "benchmarks.subjects.probe_wsgi:app", "benchmarks.subjects.probe_webob:app"
 SUBJECTS = "benchmarks/subjects"
@@ -149,12 +149,12 @@ def frames_of(answer: tuple[int, str], server: Server) -> list[Frame]:
 
 def without_machine(frame: Frame) -> Frame:
     """The frame with its file named from the tree, the packages or the library on; no directory of this machine."""
-    file = shortened(frame.file, str(ROOT))
+    file = short_path(frame.file, str(ROOT))
     return frame._replace(file=Path(file).name if file.startswith(os.sep) else file)
 
 
 def lines_of(server: Server) -> dict[str, Any] | None:
-    """The lines from the socket to the view, the middle of some tries; None where Python is older than 3.12."""
+    """The lines from the socket to the view, the middle of some tries; None if the view can't count them."""
     tries = []
     for _ in range(TRIES):
         status, _ = ask(server.port, "/arm")

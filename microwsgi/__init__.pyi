@@ -1,13 +1,15 @@
 from webob import Response
 
+from microwsgi.assembly import make_server
 from microwsgi.framework.app import App
 from microwsgi.framework.files import FileResponse
+from microwsgi.framework.markup import html
 from microwsgi.framework.problems import abort
 from microwsgi.framework.request import Request
 from microwsgi.framework.views import redirect
 from microwsgi.server.compat import wsgi
 from microwsgi.server.handler import WSGIRequestHandler
-from microwsgi.server.server import WSGIServer, make_server
+from microwsgi.server.server import WSGIServer
 from microwsgi.serving import serve
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "WSGIServer",
     "__version__",
     "abort",
+    "html",
     "make_server",
     "redirect",
     "serve",

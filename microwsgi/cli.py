@@ -1,46 +1,51 @@
-"""The command line: a table of commands, whose options are those of `microwsgi.options`.
+"""The command line: a table of commands. Their options are declared in `microwsgi.options`.
 
     main
-      Command.parse   argparse reads; what it does not know is answered with what was probably meant
-      Command.run     one function for each command, imported when it is asked for; its number is the exit code
+      Command.parse   parse the arguments with argparse; suggest the nearest name for an unknown one
+      Command.run     import the function of the command and call it; it returns the exit code
 
-0 is a clean stop, 2 wrong usage, 3 an application that can't be loaded, 4 an address that can't be had, 1 anything else.
+Exit codes: 0 a clean stop, 2 wrong usage, 3 the application can't be loaded, 4 the address can't be bound, 1 any other error.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 from argparse import SUPPRESS, ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from types import MappingProxyType
 
 from microwsgi import __version__
 from microwsgi.config import from_file, shown
+from microwsgi.diagnosis import WITH_APP
 from microwsgi.errors import UsageError
 from microwsgi.options import BY_NAME, OPTIONS, Option, count, from_environment, merged, seconds, switch, unknown
 
 LEFT = 22
-"""Columns of the help's left side."""
+"""The width of the left column of the help."""
 RIGHT = 68
 """The column where the defaults begin."""
+HINT = re.compile(r"^( +(?:Try:  )?microwsgi) serve(?= )", re.MULTILINE)
+"""The beginning of a command in a message."""
 
 
 class Parser(ArgumentParser):
-    """argparse with errors that are raised."""
+    """An ArgumentParser whose errors are raised."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        """Raises UsageError, where argparse would print its usage and end the process."""
+        """Raise UsageError, where argparse would print its usage and exit."""
         raise UsageError(f"{message.replace('argument ', '', 1)}.\n  Try:  {self.prog} --help")
 
 
 class Command:
-    """One command: where its function is, as module:function, and what it takes.
+    """One command: its function, as module:function, and its arguments.
 
-    The function is called with the words that are no options, and the options: those typed over those of the environment,
-    and for a command that takes `--config` those over the file's.
-    Options that only this command has are checked, have no variable, and are all there.
+    The function is called with the positional arguments and the options. An option of the command line takes precedence over
+    the environment, that over the file of `--config`, and that over `defaults`. Options that only this command has are not
+    read from the environment; they are validated and always present.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Command:
         words: str = "",
         about: Sequence[str] = (),
         options: tuple[Option, ...] = (),
+        defaults: Mapping[str, object] = MappingProxyType({}),
         examples: Sequence[str] = (),
     ) -> None:
         self.name = name
@@ -60,10 +66,11 @@ class Command:
         self.words = words
         self.about = about
         self.options = options
+        self.defaults = defaults
         self.examples = examples
 
     def run(self, arguments: Sequence[str]) -> int:
-        """Do it, or show the help. Raises UsageError."""
+        """Run the command, or print its help. Raises UsageError."""
         words, typed = self.parse(arguments)
         if typed.pop("help", False):
             print(self.help())  # noqa: T201 - what was asked for
@@ -75,11 +82,29 @@ class Command:
             typed.pop("show_config", None)
             print(shown(file, variables, typed, os.environ))  # noqa: T201 - what was asked for
             return 0
-        code: int = self.load()(words, {**merged(file, variables, typed), **own})
+        code: int = self.load()(words, {**self.defaults, **merged(file, variables, typed), **own})
         return code
 
+    def like_http_server(self, words: Sequence[str], typed: dict[str, object], strange: Sequence[str]) -> None:
+        """Understand the arguments of `python -m http.server`, or raise UsageError with the right command."""
+        if BY_NAME["bind"] not in self.options:
+            return
+        program = f"microwsgi {self.name}"
+        if strange[:1] in (["-d"], ["--directory"]):
+            rest = " ".join(words) or "FOLDER"
+            raise UsageError(f"a folder is given without {strange[0]}.\n  Try:  {program} {rest}")
+        port = next((word for word in words if word.isascii() and word.isdigit()), "")
+        if port and not strange and not os.path.exists(port):
+            rest = " ".join(word for word in words if word != port)
+            files = "" if rest else f"\n        {program} . -p {port}   (the files of this folder)"
+            raise UsageError(f"a port is given with -p.\n  Try:  {' '.join([program, *rest.split()])} -p {port}{files}")
+        addresses = typed.get("bind")
+        if isinstance(addresses, list) and len(addresses) == 1 and ":" not in addresses[0]:
+            typed["host"] = addresses[0]  # there -b has no port
+            del typed["bind"]
+
     def load(self) -> Callable[[list[str], dict[str, object]], int]:
-        """The function. Here the collector that `main` has stopped goes on, and leaves alone what there is by now."""
+        """Import the function. Enable garbage collection, which `main` has disabled, of new objects only."""
         module, _, name = self.function.partition(":")
         function: Callable[[list[str], dict[str, object]], int] = getattr(import_module(module), name)
         if not gc.isenabled():
@@ -88,7 +113,7 @@ class Command:
         return function
 
     def parse(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, object]]:
-        """The words, and the options as they were typed. Raises UsageError."""
+        """Parse the positional arguments and the options. Raises UsageError."""
         parser = Parser(prog=f"microwsgi {self.name}", add_help=False, allow_abbrev=False, argument_default=SUPPRESS)
         parser.add_argument("words", nargs="*")
         parser.add_argument("-h", "--help", action="store_true")
@@ -96,13 +121,14 @@ class Command:
         for option in self.options:
             flags = [option.short, option.flag] if option.short else [option.flag]
             if not option.short and option.flag not in words and f"--no-{option.flag[2:]}" not in words:
-                continue  # argparse takes 3 ms for all of them
+                continue  # adding all of them takes argparse 3 ms
             if option.convert is switch:
                 parser.add_argument(*flags, dest=option.name, action="store_const", const=True)
                 parser.add_argument("--no-" + option.flag[2:], dest=option.name, action="store_const", const=False)
             else:
                 parser.add_argument(*flags, dest=option.name, action="append" if option.repeatable else "store")
         known, strange = parser.parse_known_intermixed_args(list(arguments))
+        self.like_http_server(vars(known).get("words", []), vars(known), strange)
         if strange:
             name = strange[0].partition("=")[0]
             raise UsageError(f"{unknown('option', name, self.flags)}\n  Try:  {parser.prog} --help")
@@ -111,12 +137,12 @@ class Command:
 
     @property
     def flags(self) -> list[str]:
-        """All that begin with two dashes."""
+        """All long options."""
         switches = [option for option in self.options if option.convert is switch]
         return ["--help", *(option.flag for option in self.options), *(f"--no-{each.flag[2:]}" for each in switches)]
 
     def help(self) -> str:
-        """A line for each option, with its default and its variable."""
+        """Return the help: a line for each option, with its default and its variable."""
         lines = [f"Usage: microwsgi {self.name} {self.words}".rstrip(), self.summary, *self.about]
         group = ""
         for option in self.options:
@@ -125,11 +151,14 @@ class Command:
                 lines.append(f"{group}:")
             left = ", ".join(filter(None, [option.short, f"{option.flag} {option.metavar}".rstrip()]))
             variable = option.variables[-1] if option in OPTIONS else ""
-            line = f"  {left:<{LEFT}}{option.help:<{RIGHT - LEFT}} {option.shown_default:<9} {variable}"
+            default = option.shown(self.defaults.get(option.name, option.default))
+            line = f"  {left:<{LEFT}}{option.help:<{RIGHT - LEFT}} {default:<9} {variable}"
             lines.append(line.rstrip())
         return "\n".join([*lines, "Examples:", *(f"  {example}" for example in self.examples)])
 
 
+DEMO = "wsgiref.simple_server:demo_app"
+"""The application of the examples: every Python has it."""
 SHOW_CONFIG = Option("Help", "show_config", False, switch, "", "print what holds, and where it is from")
 
 COMMANDS = (
@@ -139,20 +168,21 @@ COMMANDS = (
         "Serve an application.",
         words="[APP] [options]",
         about=(
-            "APP is module:attribute, module, path/to/file.py[:attribute] or module:factory();",
-            "without it app in [tool.microwsgi] of pyproject.toml, or the one of app.py, wsgi.py or main.py.",
+            "APP is module:attribute, module, path/to/file.py[:attribute], 'module:factory(\"literal\")' or a folder",
+            "of files; without it app in [tool.microwsgi] of pyproject.toml, or the one of app.py, wsgi.py or main.py.",
         ),
         options=(*OPTIONS, SHOW_CONFIG),
-        examples=("microwsgi serve apps.echo:app", "microwsgi serve hello.py --host 0.0.0.0 --port 0"),
+        examples=(f"microwsgi serve {DEMO}", "microwsgi serve . --host 0.0.0.0 --port 0"),
     ),
     Command(
         "dev",
-        "microwsgi.commands.dev:dev_command",
+        "microwsgi.serving:serve_command",
         "Serve an application that is being written: with --reload and --debug.",
         words="[APP] [options]",
         about=("APP and the options are those of microwsgi serve.",),
         options=OPTIONS,
-        examples=("microwsgi dev apps.echo:app", "microwsgi dev --reload-include 'templates/*.html'"),
+        defaults={"reload": True, "debug": True, "slow": 5.0},
+        examples=(f"microwsgi dev {DEMO}", f"microwsgi dev {DEMO} --reload-include 'templates/*.html'"),
     ),
     Command(
         "stack",
@@ -170,7 +200,7 @@ COMMANDS = (
             BY_NAME["color"],
             BY_NAME["app_dir"],
         ),
-        examples=("microwsgi stack apps.echo:app -d test=hello", "microwsgi stack hello:app /hello/you --compare"),
+        examples=(f"microwsgi stack {DEMO} / -d test=hello", f"microwsgi stack {DEMO} --compare"),
     ),
     Command(
         "certs",
@@ -195,7 +225,7 @@ COMMANDS = (
             Option("Script", "force", False, switch, "", "over a file that is there already"),
             BY_NAME["app_dir"],
         ),
-        examples=("microwsgi eject apps.echo:app -o httpsrv.py", "microwsgi eject hello:app -o - | less"),
+        examples=(f"microwsgi eject {DEMO} -o httpsrv.py --force", f"microwsgi eject {DEMO} -o - | less"),
     ),
     Command(
         "check",
@@ -207,16 +237,16 @@ COMMANDS = (
             "PEP 3333 is watched over by wsgiref.validate and by rules that it lacks; RFC 9110 by comparing.",
         ),
         options=(Option("Report", "json", False, switch, "", "print the values"), BY_NAME["app_dir"]),
-        examples=("microwsgi check apps.echo:app", "microwsgi check hello:app / /hello/you"),
+        examples=(f"microwsgi check {DEMO}", f"microwsgi check {DEMO} / /path"),
     ),
     Command(
         "routes",
         "microwsgi.commands.routes:routes_command",
         "List what an App answers to.",
         words="[APP] [options]",
-        about=("APP is a microwsgi.App, given as for microwsgi serve.",),
+        about=("APP is a microwsgi.App, named as for microwsgi serve.",),
         options=(Option("List", "json", False, switch, "", "print the values"), BY_NAME["app_dir"]),
-        examples=("microwsgi routes apps.todo:app", "microwsgi routes --json"),
+        examples=("microwsgi routes .", "microwsgi routes . --json"),
     ),
     Command(
         "status",
@@ -241,6 +271,22 @@ COMMANDS = (
             BY_NAME["pid_file"],
         ),
         examples=("microwsgi stop", "microwsgi stop 8000 --force"),
+    ),
+    Command(
+        "restart",
+        "microwsgi.commands.control:restart_command",
+        "Stop a server that runs in the background, and start it again in the same way.",
+        words="[ADDRESS] [options]",
+        about=(
+            "ADDRESS is 127.0.0.1:8000, or its port; it may be left out where only one runs.",
+            "The exit code is that of microwsgi serve; 7: nothing runs. New code needs no restart: microwsgi reload.",
+        ),
+        options=(
+            Option("Stop", "force", False, switch, "", "wait for no request, and kill it if need be"),
+            Option("Stop", "wait", 30.0, seconds, "SECONDS", "for it to end"),
+            BY_NAME["pid_file"],
+        ),
+        examples=("microwsgi restart", "microwsgi restart 8000"),
     ),
     Command(
         "reload",
@@ -277,40 +323,45 @@ COMMANDS = (
             Option("Unit", "socket", False, switch, "", "the socket, by which systemd starts the service"),
             *OPTIONS,
         ),
-        examples=("microwsgi unit hello:app --workers 2", "microwsgi unit hello:app -b 0.0.0.0:80 --socket"),
+        examples=(f"microwsgi unit {DEMO} --workers 2", f"microwsgi unit {DEMO} -b 0.0.0.0:80 --socket"),
     ),
 )
-"""What `microwsgi` can do."""
+"""The commands."""
 
 
 def overview() -> str:
-    """The help of `microwsgi` itself."""
+    """Return the help of `microwsgi` itself."""
     lines = ["Usage: microwsgi COMMAND ...", "A development server for WSGI applications.", "Commands:"]
     lines += [f"  {command.name:<10}{command.summary}" for command in COMMANDS]
     lines += ["microwsgi COMMAND --help tells more; microwsgi --version tells the version.", "Examples:"]
-    return "\n".join([*lines, "  microwsgi serve apps.echo:app", "  microwsgi serve --help"])
+    return "\n".join([*lines, f"  microwsgi serve {DEMO}", "  microwsgi serve --help"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command, and answer the exit code."""
-    if arguments is None:  # it is the whole process
+    """Run a command, and return the exit code."""
+    if arguments is None:  # this is the whole process
         arguments = sys.argv[1:]
-        gc.disable()  # what is imported stays: to look for garbage in it, again and again, takes 3 ms
+        gc.disable()  # imported modules stay: collecting garbage among them takes 3 ms
     try:
         code = dispatch(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
     except UsageError as error:
-        print(f"microwsgi: {error}", file=sys.stderr)  # noqa: T201 - what went wrong
+        text = str(error)
+        if arguments[0] in WITH_APP:  # its hints name `microwsgi serve`
+            text = HINT.sub(rf"\1 {arguments[0]}", text)
+        print(f"microwsgi: {text}", file=sys.stderr)  # noqa: T201 - the error
         return error.exit_code
-    except BrokenPipeError:  # `microwsgi --help | head -1`; the interpreter would complain when it flushes at the end
+    except (
+        BrokenPipeError
+    ):  # `microwsgi --help | head -1`: the interpreter would print an error when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
 
 
 def dispatch(arguments: Sequence[str]) -> int:
-    """Find the command, and run it. Raises UsageError."""
+    """Find the command and run it. Raises UsageError."""
     first = arguments[0] if arguments else ""
     if first == "help" and arguments[1:]:
         arguments = [arguments[1], "--help"]
@@ -323,12 +374,12 @@ def dispatch(arguments: Sequence[str]) -> int:
         return 0
     command = next((each for each in COMMANDS if each.name == first), None)
     if command is None:
-        raise UsageError(what_command(first, arguments[1:]))
+        raise UsageError(unknown_command(first, arguments[1:]))
     return command.run(arguments[1:])
 
 
-def what_command(first: str, others: Sequence[str]) -> str:
-    """What to say of a command that there isn't."""
+def unknown_command(first: str, others: Sequence[str]) -> str:
+    """Return the message for an unknown command."""
     if first in {"-v", "version"}:
         return f"there is no command {first}.\n  Try:  microwsgi --version"
     if ":" in first or "." in first or first.startswith("-"):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from microwsgi import later
 from microwsgi.errors import UsageError
-from microwsgi.options import BY_NAME, OPTIONS, Option, Options, merged, names, switch, unknown
+from microwsgi.options import BY_NAME, OPTIONS, Option, Options, host, merged, names, switch, unknown
 
 PROJECT = "pyproject.toml"
 OURS = rb"tool.*microwsgi|\[\s*.?tool.?\s*\]"
@@ -58,7 +58,7 @@ def from_file(given: Mapping[str, object]) -> dict[str, object]:
         if name not in known:
             raise UsageError(f"{path}: {unknown('option', key, known)}")
         if name != "app":
-            found[name] = taken(BY_NAME[name], value, f"{path}: {key} = {later.json.dumps(value, default=str)}")
+            found[name] = taken(BY_NAME[name], value, f"{key} = {later.json.dumps(value, default=str)} in {path}")
     if "bind" in found and not found.keys().isdisjoint({"host", "port"}):
         raise UsageError(f"{path}: bind has host and port in it: leave out host and port, or bind.")
     return found
@@ -66,8 +66,8 @@ def from_file(given: Mapping[str, object]) -> dict[str, object]:
 
 def taken(option: Option, value: object, spelled: str) -> object:
     """A value of TOML for an option. Raises UsageError."""
-    if option.convert is str and not isinstance(value, str):
-        raise UsageError(f"{spelled} is not possible: give a text.")
+    if option.convert in {str, host} and not isinstance(value, str):
+        raise UsageError(f"Invalid {spelled}: expected a text.")
     return option.take(value, spelled)
 
 

@@ -1,41 +1,47 @@
-"""pdb for a request: its session begins with the prompt and ends with `continue`, `quit` or the end of the view.
+"""pdb for a request: a session begins at the prompt and ends with `continue`, `quit` or the return of the view.
 
-`microwsgi.prompt` imports this when the first breakpoint is reached.
+`microwsgi.prompt` imports this module when the first breakpoint is reached, since pdb takes 40 ms to import.
 """
 
 from __future__ import annotations
 
 import bdb
-import pdb  # noqa: T100 - the one place where it is meant
+import pdb  # noqa: T100 - this module is the debugger
+from collections.abc import Callable
 from itertools import takewhile
 from types import FrameType
 
 from microwsgi.errors import Abandoned
-from microwsgi.prompt import Prompt
 
 SERVER = ("microwsgi.server.", "threading")
-"""Modules of the frames from the thread's first to the application."""
+"""Modules of the frames between the start of the thread and the application."""
 
 
 class Debugger(pdb.Pdb):
-    """A thread's pdb; quitting it ends the request, and nothing else."""
+    """pdb for one thread. Quitting ends the request, not the process.
 
-    def __init__(self, prompt: Prompt) -> None:
-        super().__init__(nosigint=True)  # Ctrl-C is the server's: only the main thread could have it
-        self.one_prompt = prompt
+    `acquire` is called before each prompt and `release` at the end of the session.
+    """
+
+    def __init__(self, acquire: Callable[[], object], release: Callable[[], object]) -> None:
+        super().__init__(
+            nosigint=True
+        )  # SIGINT stops the server; a signal handler could be set by the main thread only
+        self.acquire = acquire
+        self.release = release
         self.outside: list[FrameType] = []
 
     def interaction(self, frame: FrameType | None, *rest: object) -> None:
-        """Ask for commands; but not in the frames that called the application: with the view the session ends."""
+        """Read commands; end the session instead if the frame is one that called the application."""
         if frame in self.outside:
             self.set_continue()
             return
-        self.one_prompt.take()
+        self.acquire()
         self.outside = list(server_frames(frame))
         super().interaction(frame, *rest)  # type: ignore[arg-type]  # it differs between versions of Python
 
     def set_continue(self) -> None:
-        """`continue`: the prompt is the next one's."""
+        """`continue`."""
         super().set_continue()
         self.end()
 
@@ -45,12 +51,12 @@ class Debugger(pdb.Pdb):
         self.end()
 
     def end(self) -> None:
-        """The session is over, though not the tracing if breakpoints were set."""
+        """End the session. Tracing continues if breakpoints are set."""
         self.outside = []
-        self.one_prompt.leave()
+        self.release()
 
     def trace_dispatch(self, frame: FrameType, event: str, arg: object) -> object:  # type: ignore[override]
-        """bdb's; with its BdbQuit in a request, the server could only tell of a failure."""
+        """Trace as bdb does, but raise Abandoned for BdbQuit in a request, which would be logged as an error."""
         try:
             return super().trace_dispatch(frame, event, arg)
         except bdb.BdbQuit:
@@ -60,7 +66,7 @@ class Debugger(pdb.Pdb):
 
 
 def server_frames(frame: FrameType | None) -> takewhile[FrameType]:
-    """The frames between the thread's beginning and the application's first, outermost first."""
+    """Return the frames from the start of the thread to the caller of the application, outermost first."""
     chain = []
     while frame is not None:
         chain.append(frame)

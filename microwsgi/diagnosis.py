@@ -1,60 +1,109 @@
-"""What to say of an application that can't be had: what is wrong, where, and what was probably meant.
+"""The messages of `microwsgi.loader` for an application that can't be loaded: the reason, the line, and a command to try.
 
-`microwsgi.loader` asks. A message has a few lines: the user's own frames only, the nearest match for a misspelt name.
+A message has a few lines: the user's own frames only, and the nearest match for a misspelt name.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from types import FunctionType, ModuleType, TracebackType
 
 from microwsgi import later
+from microwsgi.source import relative
 
+COMMAND = re.compile(r"microwsgi serve (.+?)(?=   \(|$)", re.MULTILINE)
+"""A command in a message, without the remark behind it."""
+WITH_APP = {"serve", "dev", "stack", "check", "routes", "eject", "unit"}
+"""Commands that take an application."""
 SHOWN = 8
-"""Names that a message lists."""
+"""The number of names that a message lists."""
 LENGTH = 60
-"""Characters of a value that a message shows."""
+"""The length of a value in a message."""
 STANDARD = os.path.dirname(os.__file__) + os.sep
 MACHINERY = (
     "<frozen ",
     os.path.join(STANDARD, "importlib", ""),
     os.path.join(os.path.dirname(os.path.abspath(__file__)), ""),
 )
-"""Files of frames that tell nobody anything: those of import, and ours."""
+"""Files of frames that are never shown: the import machinery's and ours."""
 LIBRARIES = (*MACHINERY, STANDARD)
 SITES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
-def why_not_imported(error: BaseException, name: str, attribute: str, folder: str) -> str:
-    """What a person needs to know of an import that failed."""
+def describe_import_error(error: BaseException, name: str, attribute: str, folder: str) -> str:
+    """Describe an import that failed."""
     frames = users_frames(error.__traceback__)
     if isinstance(error, SyntaxError) and error.filename and not library(error.filename):
         return syntax_error(error)
     if isinstance(error, ModuleNotFoundError):
         if not frames and f"{name}.".startswith(f"{error.name}."):
-            return no_module(name, attribute, folder)
-        where = f"\n  {shown(frames[-1].filename)}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
-        return f"'{name}' needs '{error.name}', which is not installed.{where}\n  {interpreter()}"
-    if isinstance(error, (ValueError, TypeError)) and not frames:  # an empty name, a relative one
-        return no_module(name, attribute, folder)
-    return failure(error, f"'{name}' failed while it was imported:")
+            return describe_missing_module(name, attribute, folder)
+        where = f"\n  {relative(frames[-1].filename)}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
+        files = [frame.filename for frame in frames]
+        reason, hint = module_beside(str(error.name), files, attribute) if files else ("which is not installed.", "")
+        return f"'{name}' needs '{error.name}', {reason}{where}{hint or f'{chr(10)}  {interpreter()}'}"
+    if isinstance(error, (ValueError, TypeError)) and not frames:  # an empty or a relative name
+        return describe_missing_module(name, attribute, folder)
+    return format_failure(error, f"'{name}' failed while it was imported:")
 
 
-def no_module(name: str, attribute: str, folder: str) -> str:
-    """Where it was looked for, and what it may have been."""
-    return f"there is no module '{name}' (looked in {folder} and the installed packages).{nearest(name, attribute, folder)}"
+def describe_missing_module(name: str, attribute: str, folder: str) -> str:
+    """Describe a missing module, with a similar name if there is one."""
+    similar = similar_module(name, attribute, folder)
+    return f"there is no module '{name}' (looked in {folder} and the installed packages).{similar}"
+
+
+def module_beside(missing: str, files: Sequence[str], attribute: str) -> tuple[str, str]:
+    """Return where a missing module is, if it lies beside the file that imports it, and the command that finds it there.
+
+    `files` are those of the user's frames: the application's first, the one with the import last.
+    """
+    folder = os.path.dirname(os.path.abspath(files[-1]))
+    path = os.path.join(folder, missing.partition(".")[0])
+    found = next((file for file in (f"{path}.py", os.path.join(path, "__init__.py")) if os.path.isfile(file)), "")
+    application = os.path.relpath(files[0], folder).removesuffix(".py")
+    if not found or application.startswith(os.pardir):
+        return "which is not installed.", ""
+    spec = application.replace(os.sep, ".") + (f":{attribute}" if attribute else "")
+    hint = f"\n  Try:  microwsgi serve --app-dir {later.shlex.quote(relative(folder))} {later.shlex.quote(spec)}"
+    return f"which is {relative(found)}: its folder is not on sys.path.", hint
+
+
+def as_typed(message: str, spec: str, arguments: Sequence[str] | None = None) -> str:
+    """Replace `microwsgi serve APP` in a message by the command that was typed, with its options and that APP.
+
+    In a program that calls serve() nothing was typed: the message stays as it is.
+    """
+    program, *words = sys.argv if arguments is None else arguments
+    base = os.path.basename(program)
+    if base == "__main__.py" and os.path.dirname(os.path.abspath(program)) == os.path.dirname(
+        os.path.abspath(__file__)
+    ):
+        base = "python -m microwsgi"
+    if base not in {"microwsgi", "python -m microwsgi"} or not words or words[0] not in WITH_APP:
+        return message
+    command, *others = words
+    position = others.index(spec) if spec in others else 0
+    before = later.shlex.join(others[:position])
+    after = later.shlex.join(others[position + (spec in others) :])
+
+    def typed(found: re.Match[str]) -> str:
+        return " ".join(filter(None, [base, command, before, found[1], after]))
+
+    return COMMAND.sub(typed, message)
 
 
 def interpreter() -> str:
-    """Whose packages are the installed ones. How to install one is not said: import names are not names of packages."""
+    """Return which Python it is, whose packages are searched. A module's name need not be the name of a package to install."""
     virtual = "" if sys.prefix != sys.base_prefix else ", not in a virtual environment"
     return f"This is Python {'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}{virtual}."
 
 
-def failure(error: BaseException, what: str) -> str:
-    """An exception with the user's own frames; those of libraries between them are only counted."""
+def format_failure(error: BaseException, what: str) -> str:
+    """Return an exception with the user's frames; the frames of libraries between them are counted."""
     lines, folded = [what], 0
     for frame in [*later.traceback.extract_tb(error.__traceback__), None]:
         if frame is not None and library(frame.filename):
@@ -69,18 +118,18 @@ def failure(error: BaseException, what: str) -> str:
 
 
 def users_frames(tracebacks: TracebackType | None) -> list[later.traceback.FrameSummary]:
-    """The frames of neither a library nor the import machinery nor ours."""
+    """Return the frames of the user's code."""
     return [frame for frame in later.traceback.extract_tb(tracebacks) if not library(frame.filename)]
 
 
 def library(filename: str) -> bool:
-    """Whether a file is a library's: not the user's to mend."""
+    """Return whether a file is a library's."""
     return filename.startswith(LIBRARIES) or any(site in filename for site in SITES)
 
 
 def syntax_error(error: SyntaxError) -> str:
-    """The line, and where in it, as Python shows it but for the frames."""
-    text = f"{shown(str(error.filename))} has a syntax error on line {error.lineno}: {error.msg}"
+    """Describe a syntax error as Python shows it, without frames."""
+    text = f"{relative(str(error.filename))} has a syntax error on line {error.lineno}: {error.msg}"
     if not error.text or not error.offset:
         return text
     line = error.text.rstrip()
@@ -91,32 +140,32 @@ def syntax_error(error: SyntaxError) -> str:
     return f"{text}\n{error.lineno:6} | {line[indent:]}\n       | {caret}"
 
 
-def nearest(name: str, attribute: str, folder: str) -> str:
-    """What may have been meant by the name of a module that there isn't: each part compared with what is in its folder."""
+def similar_module(name: str, attribute: str, folder: str) -> str:
+    """Return the module that was probably meant: each part of the name is compared with the files of its folder."""
     found: list[str] = []
     parts = name.split(".")
     for position, part in enumerate(parts):
         here = os.path.join(folder, *found)
         match = later.difflib.get_close_matches(part, modules(here), 1)
         if not match:
-            return listing(f"  (in {shown(here)} there are: ", modules(here)) if not found else ""
+            return listing(f"  (in {relative(here)} there are: ", modules(here)) if not found else ""
         found += match
         rest = parts[position + 1 :]
         if rest and not os.path.isdir(os.path.join(here, match[0])):
-            # hello.app where hello is a file: a dot too many.
+            # hello.app where hello is a file: the last part is the attribute
             attribute = ".".join([*rest, *filter(None, [attribute])])
             break
-    return f"\n{attempt('.'.join(found), attribute)}"
+    return f"\n{suggestion('.'.join(found), attribute)}"
 
 
 def as_module(spec: str) -> str:
-    """A path without .py, as a module."""
+    """Return a path without .py as a module name."""
     place, colon, attribute = spec.partition(":")
     return place.strip(f".{os.sep}").replace(os.sep, ".") + colon + attribute
 
 
 def suggest_file(file: str, folder: str, attribute: str) -> str:
-    """The file that may have been meant."""
+    """Return the file that was probably meant."""
     beside, name = os.path.split(file)
     try:
         names = [each.removesuffix(".py") for each in os.listdir(beside) if each.endswith(".py")]
@@ -126,17 +175,17 @@ def suggest_file(file: str, folder: str, attribute: str) -> str:
     if not nearest:
         return "."
     path = os.path.relpath(os.path.join(beside, f"{nearest[0]}.py"), folder)
-    return f".\n{attempt(path, attribute)}"
+    return f".\n{suggestion(path, attribute)}"
 
 
-def attempt(place: str, attribute: str) -> str:
-    """The command to type instead."""
+def suggestion(place: str, attribute: str) -> str:
+    """Return the command to type instead."""
     spec = f"{place}:{attribute}" if attribute else place
-    return f"  Try:  microwsgi serve {spec if '(' not in spec else repr(spec)}"
+    return f"  Try:  microwsgi serve {later.shlex.quote(spec) if '(' in spec else spec}"
 
 
 def modules(folder: str) -> list[str]:
-    """The modules and packages of a folder."""
+    """Return the modules and packages of a folder."""
     try:
         entries = sorted(os.listdir(folder))
     except OSError:
@@ -149,9 +198,11 @@ def modules(folder: str) -> list[str]:
     return [name for name in names if name.isidentifier()]
 
 
-def no_attribute(module: ModuleType, owner: object, part: str, done: str, attribute: str, usual: Sequence[str]) -> str:
-    """What to say of a name that a module, or an object in it, does not have."""
-    names = defined(module) if owner is module else [name for name in dir(owner) if not name.startswith("_")]
+def describe_missing_attribute(
+    module: ModuleType, owner: object, part: str, done: str, attribute: str, usual: Sequence[str]
+) -> str:
+    """Describe an attribute that a module, or an object in it, does not have."""
+    names = public_callables(module) if owner is module else [name for name in dir(owner) if not name.startswith("_")]
     match = later.difflib.get_close_matches(part, names, 1) or [each for each in usual if each in names][:1]
     what = f"'{module.__name__}'" if owner is module else done.removesuffix(".")
     text = f"{what} has no '{part}'.{definitions(module) if owner is module else ''}"
@@ -159,23 +210,25 @@ def no_attribute(module: ModuleType, owner: object, part: str, done: str, attrib
         return text
     rest = f"{module.__name__}:{attribute}".removeprefix(done + part)
     place, _, start = done.partition(":")
-    return f"{text}\n{attempt(place, start + match[0] + rest)}"
+    return f"{text}\n{suggestion(place, start + match[0] + rest)}"
 
 
 def definitions(module: ModuleType) -> str:
-    """The line that says what could have been asked for."""
-    file = shown(getattr(module, "__file__", None) or module.__name__)
-    return listing(f"  ({file} defines: ", defined(module)) or f"\n  ({file} defines nothing that can be called)"
+    """Return a line with the callables that a module defines."""
+    file = relative(getattr(module, "__file__", None) or module.__name__)
+    return (
+        listing(f"  ({file} defines: ", public_callables(module)) or f"\n  ({file} defines nothing that can be called)"
+    )
 
 
 def listing(opening: str, names: list[str]) -> str:
-    """A line with some names, if there are any."""
+    """Return a line with some names; "" if there are none."""
     more = ", ..." if len(names) > SHOWN else ""
     return f"\n{opening}{', '.join(names[:SHOWN])}{more})" if names else ""
 
 
-def defined(module: ModuleType) -> list[str]:
-    """Public names of a module that can be called and are its own: not imported classes and functions."""
+def public_callables(module: ModuleType) -> list[str]:
+    """Return the public callables that a module defines itself, without imported classes and functions."""
     return [
         name
         for name, value in vars(module).items()
@@ -185,13 +238,7 @@ def defined(module: ModuleType) -> list[str]:
     ]
 
 
-def described(value: object) -> str:
-    """A value with its type, short."""
+def short_repr(value: object) -> str:
+    """Return a value with its type, shortened."""
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) < LENGTH else text[: LENGTH - 3] + '...'}"
-
-
-def shown(path: str) -> str:
-    """A path as short as it can be typed here."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative

@@ -6,6 +6,8 @@ terminal; a `RouteError` ends the application's import.
 
 from __future__ import annotations
 
+from types import CodeType
+
 
 class MicrowsgiError(Exception):
     """The root: catch this to catch all of ours and nothing else."""
@@ -92,7 +94,14 @@ class RouteError(MicrowsgiError, ValueError):
 
 
 class ViewError(MicrowsgiError, TypeError):
-    """A view returned what can't be made a response; the text names the view and its place."""
+    """A view returned a value that can't be made a response; the message names the view and its location.
+
+    `code` is the view's code object: no frame of it is on the traceback, since it has returned.
+    """
+
+    def __init__(self, message: str, code: CodeType | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class UsageError(MicrowsgiError):

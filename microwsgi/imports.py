@@ -58,6 +58,10 @@ class Imports:
         self.read: dict[str, bytes] = {}  # files, and the digests of what was read
         self.told: Callable[[dict[str, bytes]], object] | None = None
         self.before = set(sys.modules)
+        self.libraries = Libraries()
+        self.place = os.path.abspath(
+            "."
+        )  # where relative entries of sys.path lead to: an application may change the folder
 
     def install(self, told: Callable[[dict[str, bytes]], object]) -> None:
         """Have imports go through here, for the rest of the process's life.
@@ -65,11 +69,13 @@ class Imports:
         `told` is called with each file that is read, and its digest, unless its code is known already.
         """
         self.told = told
+        # Processes that the application starts must not write .pyc files either: these could be stale after the next save.
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         as_ever = SourceFileLoader.get_code
 
         def get_code(loader: SourceFileLoader, fullname: str) -> CodeType | None:
             path = loader.get_filename(fullname)
-            return as_ever(loader, fullname) if library(path) else self.code(loader, path)
+            return as_ever(loader, fullname) if self.libraries.has(path) else self.code(loader, path)
 
         # The class itself, and no finder of ours: editable installs, plug-ins and others' import hooks make such loaders, too.
         SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]  # where its parent class has it
@@ -97,14 +103,19 @@ class Imports:
     def files(self) -> dict[str, bytes]:
         """The user's files that have been imported, or could not be, with their digests."""
         paths = {file_of(sys.modules[name]) for name in self.names()}
-        loaded = {path for path in paths if isinstance(path, str) and os.path.isabs(path) and not library(path)}
-        return {path: self.read.get(path) or digest_of(path) for path in loaded | self.read.keys()}
+        texts = {os.path.join(self.place, path) for path in paths if isinstance(path, str) and os.path.basename(path)}
+        loaded = {path for path in texts if not self.libraries.has(path) and "<" not in path}
+        return {path: self.read.get(path) or content(path) for path in loaded | self.read.keys()}
 
     def folders(self) -> list[str]:
         """Where modules of the user's may come to be."""
         packages = [path for name in self.names() for path in folders_of(name)]
-        places = [os.path.abspath(path) for path in sys.path]
-        return [path for path in {*places, *packages} if os.path.isdir(path) and not library(os.path.join(path, ""))]
+        places = [os.path.join(self.place, path) for path in sys.path]
+        return [
+            path
+            for path in {*map(os.path.normpath, places), *packages}
+            if os.path.isdir(path) and not self.libraries.has(os.path.join(path, ""))
+        ]
 
     def modules(self) -> list[str]:
         """Modules that a parent may import for its children, in their order."""
@@ -115,6 +126,36 @@ class Imports:
         if self.told is None:
             return {"modules": self.modules()}
         return {"files": self.files(), "folders": self.folders(), "modules": self.modules()}
+
+
+class Libraries:
+    """Files that are a library's: not the user's to edit.
+
+    A package that is linked into site-packages (`flit install --symlink`, hupper's issue 60) is the user's: its real path
+    counts. Of a folder that is asked of the system once.
+    """
+
+    def __init__(self) -> None:
+        self.folders: dict[str, bool] = {}
+
+    def has(self, path: str) -> bool:
+        """Whether a file is a library's."""
+        if not library(path):
+            return False
+        folder, name = os.path.split(path)
+        if folder not in self.folders:
+            self.folders[folder] = library(os.path.join(os.path.realpath(folder), ""))
+        if self.folders[folder] and name and os.path.islink(path):
+            return library(os.path.realpath(path))
+        return self.folders[folder]
+
+
+def content(path: str) -> bytes:
+    """The digest of a file; GONE if it can't be read."""
+    try:
+        return digest_of(path)
+    except OSError:
+        return GONE
 
 
 def file_of(module: ModuleType) -> object:

@@ -1,4 +1,7 @@
+import ast as ast
 import difflib as difflib
 import json as json
+import linecache as linecache
+import shlex as shlex
 import tomllib as tomllib
 import traceback as traceback

@@ -1,55 +1,66 @@
-"""From what a person types to an application: `module:attribute` and its kin, and what to say when it can't be had.
+"""Load the application that the command line names: `module:attribute`, a file, a factory, or a folder of files.
 
     load
-      locate       the module's name and the attribute, and the folder that makes the module importable
-      import_user  the module; whatever goes wrong in it is the user's, and is shown without our frames
-      pick         the attribute, or what the factory returns
-      check        whether it can be called as PEP 3333 wants
+      locate       return the name of the module, the attribute, and the folder to put on sys.path
+      import_user  import the module; an exception in it is the user's, and is shown without our frames
+      resolve      return the attribute, or the return value of the factory
+      check        check that it can be called as PEP 3333 requires
 
-Every failure is a LoadError of a few lines whose `__cause__` has the whole story, for `--traceback`.
+Every failure is a LoadError of a few lines; its `__cause__` is the exception, for `--traceback`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from importlib import import_module
-from types import FunctionType, MethodType, ModuleType
+from types import FrameType, FunctionType, MethodType, ModuleType
 
+from microwsgi import later
 from microwsgi.config import read_table
 from microwsgi.diagnosis import (
     as_module,
-    defined,
+    as_typed,
     definitions,
-    described,
-    failure,
-    no_attribute,
-    shown,
+    describe_import_error,
+    describe_missing_attribute,
+    format_failure,
+    library,
+    public_callables,
+    short_repr,
     suggest_file,
-    why_not_imported,
 )
 from microwsgi.errors import LoadError, UsageError
+from microwsgi.source import code_of, relative
 
 FILES = ("app.py", "wsgi.py", "main.py")
-"""Where the application is looked for when nothing says where."""
+"""The files that are tried if none is named."""
 NAMES = ("app", "application")
-"""What it is looked for as when nothing says as what."""
+"""The attributes that are tried if none is named."""
+FACTORIES = {"app_factory", "build_app", "create_app", "create_application", "factory", "get_app", "make_app"}
+"""Names of functions that are factories, even if they could be called with two arguments."""
+SLOW = 2.0
+"""Seconds after which the line that the import is at is printed."""
 VARARGS, COROUTINE = 0x04, 0x80
 """Flags of code objects; `inspect`, which names them, takes 10 ms to import."""
 
 
 def load(spec: str | None = None, app_dir: str = ".") -> object:
-    """A WSGI application, or a class of http.server's handlers. Raises LoadError.
+    """Return a WSGI application, or a handler class of http.server. Raises LoadError.
 
-    `module:attribute`, `module`, `path/to/file.py[:attribute]`, `module:factory()`, also with dotted attributes; with
-    nothing what pyproject.toml says, or the application of app.py, wsgi.py or main.py.
+    `spec` is `module:attribute`, `module`, `path/to/file.py[:attribute]`, `module:factory("literal", key=1)` or a folder of
+    files; attributes may be dotted. Without it pyproject.toml names the application, or it is that of app.py, wsgi.py or
+    main.py.
     """
     return load_named(spec, app_dir)[1]
 
 
 def load_named(spec: str | None, app_dir: str = ".", config: str = "") -> tuple[str, object]:
-    """The same, and its full name: module:attribute. With nothing, `config` is the file that says what it is."""
+    """Return the full name, module:attribute, and the application. `config` replaces pyproject.toml if `spec` is empty."""
     folder = os.path.abspath(app_dir)
     if not os.path.isdir(folder):
         raise LoadError(f"there is no folder {app_dir} to import the application from (--app-dir).")
@@ -65,31 +76,56 @@ def load_named(spec: str | None, app_dir: str = ".", config: str = "") -> tuple[
 
 
 def find(spec: str, folder: str) -> tuple[str, object]:
-    """The full name and the application."""
+    """Return the full name and the application. The commands in the text of a LoadError are variants of the one typed."""
+    try:
+        path = os.path.join(folder, spec)
+        return file_server(spec, path) if spec and is_folder(spec, path) else find_application(spec, folder)
+    except LoadError as error:
+        raise LoadError(as_typed(str(error), spec)) from error.__cause__
+
+
+def is_folder(spec: str, path: str) -> bool:
+    """Return whether it is a folder of files to serve, and not a package to import."""
+    if not os.path.isdir(path):
+        return False
+    is_path = os.sep in spec or spec in {".", ".."}
+    return is_path or not (os.path.isfile(path + ".py") or os.path.isfile(os.path.join(path, "__init__.py")))
+
+
+def file_server(spec: str, path: str) -> tuple[str, object]:
+    """Return a name and an application that serves the files of a folder."""
+    name = os.path.join(spec, "")
+    if file := next((file for file in FILES if os.path.isfile(os.path.join(path, file))), ""):
+        option = "" if os.path.samefile(path, os.curdir) else f" --app-dir {later.shlex.quote(spec)}"
+        name += f" (files; its {file} runs with: microwsgi serve{option})"
+    # Imported here: a bare WSGI application is served without the framework.
+    return name, import_module("microwsgi.framework.fileserver").file_server(path)
+
+
+def find_application(spec: str, folder: str) -> tuple[str, object]:
+    """Return the full name and the application of a module or a file."""
     name, attribute, file = locate(spec, folder)
     module = import_user(name, attribute, sys.path[0])
     if file and not same_file(file, module):
         other = getattr(module, "__file__", None) or "a built-in module"
-        raise LoadError(f"{shown(file)} can't be imported: the name {name} is that of {other} already. Rename it.")
+        raise LoadError(f"{relative(file)} can't be imported: the name {name} is that of {other} already. Rename it.")
     attribute = attribute or next((each for each in NAMES if hasattr(module, each)), "")
-    application = pick(module, attribute)
+    application = resolve(module, attribute)
     check(application, f"{name}:{attribute}")
     return f"{name}:{attribute}", application
 
 
 def locate(spec: str, folder: str) -> tuple[str, str, str]:
-    """The module's name, the attribute and, if it was given as such, the file. Makes the module importable."""
+    """Return the module's name, the attribute and, if a file was named, its path. Put its folder on sys.path."""
     spec = spec or next((file for file in FILES if os.path.isfile(os.path.join(folder, file))), "")
     if not spec:
-        raise LoadError(f"there is no {' or '.join(FILES)} in {folder}.\n  Try:  microwsgi serve module:attribute")
+        raise LoadError(
+            f"there is no {' or '.join(FILES)} in {folder}.\n  Try:  microwsgi serve module:attribute"
+            "\n        microwsgi serve .   (the files of this folder)"
+        )
     place, _, attribute = spec.partition(":")
     if not place.endswith(".py"):
         importable(folder)
-        inner = os.path.join(folder, place)
-        if os.path.isdir(inner) and (os.sep in place or place in {".", ".."}):
-            raise LoadError(
-                f"{place} is a folder.\n  Try:  microwsgi serve --app-dir {shown(inner)}   (its {' or '.join(FILES)})"
-            )
         if os.sep in place:
             raise LoadError(
                 f"{place} is neither a module nor a Python file.\n  Try:  microwsgi serve {as_module(spec)}"
@@ -109,86 +145,136 @@ def locate(spec: str, folder: str) -> tuple[str, str, str]:
 
 
 def configured(config: str, folder: str) -> tuple[str, str]:
-    """The application that the configuration names, and the file that does; empty texts if none does."""
+    """Return the application that the configuration names, and the name of the file; "" if it names none."""
     try:
         table, file = read_table(config, folder)
     except UsageError as error:
         raise LoadError(str(error)) from error
     app = table.get("app", "")
     if not isinstance(app, str):
-        raise LoadError(f'app in {file} is not possible: give a text, like app = "module:attribute".')
+        raise LoadError(f'Invalid app in {file}: expected a text, like app = "module:attribute".')
     return app, file
 
 
 def importable(folder: str) -> None:
-    """Have modules of a folder found, before any others."""
+    """Put a folder first on sys.path."""
     if sys.path[:1] != [folder]:
         sys.path.insert(0, folder)
 
 
 def same_file(file: str, module: ModuleType) -> bool:
-    """Whether a module was imported from a file, and not from another of its name."""
+    """Return whether a module was imported from a file, and not from another one of its name."""
     origin = getattr(module, "__file__", None)
     return origin is not None and os.path.realpath(origin) == os.path.realpath(file)
 
 
 def import_user(name: str, attribute: str, folder: str) -> ModuleType:
-    """A module of the user's. Raises LoadError, whatever goes wrong in it."""
+    """Import the user's module. Raises LoadError for any exception in it."""
     try:
-        return import_module(name)
+        with slow_import_told(name):
+            return import_module(name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise LoadError(why_not_imported(error, name, attribute, folder)) from error
+        raise LoadError(describe_import_error(error, name, attribute, folder)) from error
 
 
-def pick(module: ModuleType, attribute: str) -> object:
-    """An attribute, through dots, or what calling it returns where it ends in (). Raises LoadError."""
+@contextmanager
+def slow_import_told(name: str) -> Iterator[None]:
+    """Print the line of an import that takes longer than SLOW: a server that starts at module level never returns."""
+    thread = threading.get_ident()
+    timer = threading.Timer(SLOW, lambda: tell_slow_import(name, sys._current_frames().get(thread)))  # noqa: SLF001 - documented
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def tell_slow_import(name: str, frame: FrameType | None) -> None:
+    """Print the line of the user's code that the import is at."""
+    serves, where = False, ""
+    while frame is not None and not where:
+        serves = serves or frame.f_code.co_name == "serve_forever"
+        if not library(frame.f_code.co_filename):
+            line = later.linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+            where = f"\n  {relative(frame.f_code.co_filename)}:{frame.f_lineno}: {line}"
+        frame = frame.f_back
+    text = f"'{name}' is still being imported after {SLOW:g} s.{where}"
+    if serves:
+        text += '\n  It starts a server of its own. Put that line under:  if __name__ == "__main__":'
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - for the person who waits
+    except (OSError, ValueError, AttributeError):
+        pass  # the standard error is closed
+
+
+def resolve(module: ModuleType, attribute: str) -> object:
+    """Return an attribute, through dots, or what calling it returns if it has parentheses. Raises LoadError."""
     if not attribute:
-        names = defined(module)
+        names = public_callables(module)
         raise LoadError(
             f"'{module.__name__}' has neither 'app' nor 'application'.{definitions(module)}"
             f"\n  Try:  microwsgi serve {module.__name__}:{names[0] if len(names) == 1 else 'NAME'}"
         )
-    path, call, arguments = attribute.partition("(")
-    if call and arguments != ")":
-        raise LoadError(f"{attribute} is not possible: a factory is called without arguments, as {path}().")
+    path, call, _ = attribute.partition("(")
     value: object = module
     done = module.__name__ + ":"
     for part in path.split("."):
         if not hasattr(value, part):
-            raise LoadError(no_attribute(module, value, part, done, attribute, NAMES))
+            raise LoadError(describe_missing_attribute(module, value, part, done, attribute, NAMES))
         value = getattr(value, part)
         done += part + "."
-    return run_factory(value, f"{module.__name__}:{path}") if call else value
+    return run_factory(value, f"{module.__name__}:{path}", attribute) if call else value
 
 
-def run_factory(factory: object, name: str) -> object:
-    """What a factory returns."""
-    if not callable(factory):
-        raise LoadError(f"{name} is {described(factory)}, which can't be called.")
+def literal_arguments(call: str) -> tuple[list[object], dict[str, object]]:
+    """Return the arguments of a call, all literals: 'create_app("prod", debug=True)'. Raises LoadError."""
+    ast = later.ast
     try:
-        return factory()
+        node = ast.parse(call, mode="eval").body
+        if isinstance(node, ast.Call) and all(each.arg for each in node.keywords):
+            keywords = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
+            return [ast.literal_eval(each) for each in node.args], keywords
+    except (SyntaxError, ValueError):
+        pass
+    name = call.partition("(")[0]
+    raise LoadError(f'{call}: the arguments of a factory must be literals, as in {name}("prod", debug=True).')
+
+
+def run_factory(factory: object, name: str, call: str) -> object:
+    """Return what a factory returns."""
+    if not callable(factory):
+        raise LoadError(f"{name} is {short_repr(factory)}, which can't be called.")
+    arguments, keywords = ([], {}) if call.endswith("()") else literal_arguments(call)
+    try:
+        return factory(*arguments, **keywords)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        text = failure(error, f"{name}() failed:")
-        if isinstance(error, TypeError) and error.__traceback__ is not None and error.__traceback__.tb_next is None:
-            text += f"\n  Is it the application itself?  Try:  microwsgi serve {name}"  # it was not even entered
+        text = format_failure(error, f"{name.partition(':')[0]}:{call} failed:")
+        not_entered = error.__traceback__ is not None and error.__traceback__.tb_next is None
+        if isinstance(error, TypeError) and not_entered and not arguments and not keywords:
+            code = code_of(factory)
+            if code is not None and code.co_argcount == 1:
+                text += f"\n  Try:  microwsgi serve '{name}(\"...\")'"
+            else:
+                text += f"\n  Is it the application itself?  Try:  microwsgi serve {name}"
         raise LoadError(text) from error
 
 
 def check(application: object, name: str) -> None:
-    """Raises LoadError for what can't be a WSGI application, nor a handler class of http.server."""
+    """Raise LoadError for an object that is neither a WSGI application nor a handler class of http.server."""
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
         return
     if not callable(application):
         raise LoadError(
-            f"{name} is {described(application)}, not a WSGI app."
+            f"{name} is {short_repr(application)}, not a WSGI app."
             "\n  A WSGI app is a callable: def app(environ, start_response): ..."
         )
     called = application if isinstance(application, (FunctionType, MethodType, type)) else type(application).__call__
-    code = getattr(called, "__code__", None)  # of anything but Python's own functions there is nothing to tell
+    code = getattr(called, "__code__", None)  # only Python functions can be inspected
     if code is not None and code.co_flags & COROUTINE:
         raise LoadError(f"{name} is an ASGI app (async); microwsgi serves WSGI apps.\n  Try:  uvicorn {name}")
     if isinstance(application, (FunctionType, MethodType)):
@@ -196,14 +282,17 @@ def check(application: object, name: str) -> None:
 
 
 def check_arguments(function: FunctionType | MethodType, name: str) -> None:
-    """Raises LoadError for a function that can't take environ and start_response."""
+    """Raise LoadError for a function that can't be called with environ and start_response."""
     code = function.__code__
     most = code.co_argcount - isinstance(function, MethodType)
     least = most - len(function.__defaults__ or ())
-    if least <= 2 <= most or code.co_flags & VARARGS:  # noqa: PLR2004 - environ and start_response
+    is_factory = function.__name__ in FACTORIES and least < 2  # noqa: PLR2004 - environ and start_response
+    if not is_factory and (least <= 2 <= most or code.co_flags & VARARGS):  # noqa: PLR2004
         return
-    if not most:
-        raise LoadError(f"{name} takes no arguments: is it a factory?\n  Try:  microwsgi serve '{name}()'")
+    if not least:
+        raise LoadError(f"{name} can be called without arguments: is it a factory?\n  Try:  microwsgi serve '{name}()'")
+    if is_factory:
+        raise LoadError(f"{name} is a factory with an argument.\n  Try:  microwsgi serve '{name}(\"...\")'")
     raise LoadError(
         f"{name} takes {most} argument{'s' if most > 1 else ''}, and a WSGI app takes two."
         "\n  A WSGI app is a callable: def app(environ, start_response): ..."

@@ -67,15 +67,24 @@ def port(text: str | int) -> int:
     if not (digits.isascii() and digits.isdigit()):
         raise ValueError(f"a port from 0 to {LAST_PORT}")
     if int(text) < 0 or int(text) > LAST_PORT:
-        raise ListenError(f"port {text} is not possible: ports go from 0 to {LAST_PORT} (0 picks a free one).")
+        raise ListenError(f"Invalid port {text}: expected 0 to {LAST_PORT} (0 picks a free one).")
     return int(text)
+
+
+def host(text: str) -> str:
+    """A host without a port. Raises ValueError with the option that takes both."""
+    text = str(text)
+    name, colon, number = text.rpartition(":")
+    if colon and number.isdecimal() and (":" not in name or name.endswith("]")):
+        raise ValueError(f"a host without a port: --host {name} --port {number}, or --bind {text}")
+    return text
 
 
 def names(text: str | Iterable[str]) -> tuple[str, ...]:
     """Names: several in a list, or one text with commas between."""
     parts = [part.strip() for part in (text.split(",") if isinstance(text, str) else text)]
     if not isinstance(text, str) and "" in parts:
-        raise ValueError("something, or leave it out")
+        raise ValueError("a value that is not empty")
     return tuple(filter(None, parts))
 
 
@@ -162,24 +171,25 @@ class Option:
         except (ValueError, TypeError) as error:
             wanted = error if isinstance(error, ValueError) else "a text, or a list of texts"
             typed = "''" if value == [""] else value
-            raise UsageError(f"{spelled or f'{self.flag} {typed}'} is not possible: give {wanted}.") from None
+            raise UsageError(f"Invalid {spelled or f'{self.flag} {typed}'}: expected {wanted}.") from None
 
 
 OPTIONS = (
-    Option("Where", "host", "127.0.0.1", str, "HOST", "the address; 0.0.0.0 is every interface"),
+    Option("Where", "host", "127.0.0.1", host, "HOST", "the address; 0.0.0.0 is every interface"),
     Option("Where", "port", 8000, port, "PORT", "the port; 0 picks a free one", short="-p", variables=("PORT",)),
     Option("Where", "bind", (), names, "ADDRESS", "HOST:PORT, unix:PATH, fd://N; repeatable", short="-b"),
-    Option("Where", "allow_host", (), names, "NAME", "answer for this name, too; '*' is all"),
+    Option("Where", "allow_host", (), names, "NAME", "answer requests for this name; '*' is any"),
     Option("Where", "app_dir", ".", str, "DIR", "the folder to import the application from"),
-    Option("Where", "config", "", str, "FILE", "options in TOML, not those in pyproject.toml"),
-    Option("Where", "backlog", 1024, count, "N", "connections that wait to be accepted"),
-    Option("Processes", "workers", 0, processes, "N", "processes that serve; auto is one a processor"),
+    Option("Where", "config", "", str, "FILE", "read options from this file, not pyproject.toml"),
+    Option("Where", "backlog", 1024, count, "N", "length of the queue of new connections"),
+    Option("Processes", "workers", 0, processes, "N", "worker processes; auto is one per processor"),
     Option("Processes", "reload", False, switch, "", "serve new code as soon as it is saved"),
-    Option("Processes", "reload_include", (), names, "GLOB", "files to watch beside imported ones"),
-    Option("Processes", "reload_exclude", (), names, "GLOB", "files and folders not to watch"),
-    Option("Processes", "reload_poll", False, switch, "", "look at files, for folders of a network"),
-    Option("Development", "debug", False, switch, "", "show exceptions to browsers on this machine"),
-    Option("Development", "slow", 0.0, seconds, "SECONDS", "say where requests are that take longer"),
+    Option("Processes", "reload_include", (), names, "GLOB", "watch these files beside imported ones"),
+    Option("Processes", "reload_exclude", (), names, "GLOB", "do not watch these files and folders"),
+    Option("Processes", "reload_poll", False, switch, "", "poll files, for network file systems"),
+    Option("Development", "debug", False, switch, "", "show exceptions to clients on this machine"),
+    Option("Development", "load_error_page", False, switch, "", "serve the error of a bad save, not the old code"),
+    Option("Development", "slow", 0.0, seconds, "SECONDS", "log a stack trace of requests that take longer"),
     Option("Development", "editor", "", str, "NAME", "link to vscode, pycharm, ... or x://{file}:{line}"),
     Option("Log", "access_log", "-", str, "FILE", "off, a file, or - for the terminal"),
     Option(
@@ -193,46 +203,52 @@ OPTIONS = (
     Option(
         "Log", "color", "auto", one_of("auto", "always", "never"), "WHEN", "auto, always or never; NO_COLOR is honoured"
     ),
-    Option("Log", "traceback", False, switch, "", "all frames when the application can't load"),
-    Option("Stop", "grace_time", 5.0, seconds, "SECONDS", "for running requests to end at a stop"),
-    Option("TLS", "tls", False, switch, "", "https with a certificate of your own development CA"),
+    Option("Log", "traceback", False, switch, "", "print all frames if the application can't load"),
+    Option("Stop", "grace_time", 5.0, seconds, "SECONDS", "time for running requests to end at a stop"),
+    Option("TLS", "tls", False, switch, "", "https with a certificate of a development CA"),
     Option("TLS", "tls_cert", (), names, "FILE", "https with this certificate (PEM); repeatable"),
     Option("TLS", "tls_key", (), names, "FILE", "its key, if in another file; repeatable"),
     Option("TLS", "tls_password_file", "", str, "F", "file with the password of an encrypted key"),
-    Option("TLS", "tls_min", "1.2", one_of("1.2", "1.3"), "VERSION", "the oldest TLS: 1.2 or 1.3"),
-    Option("TLS", "tls_client_ca", "", str, "FILE", "clients show a certificate of these CAs"),
+    Option("TLS", "tls_min", "1.2", one_of("1.2", "1.3"), "VERSION", "the oldest version of TLS: 1.2 or 1.3"),
+    Option("TLS", "tls_client_ca", "", str, "FILE", "verify client certificates with these CAs"),
     Option(
         "TLS",
         "tls_client",
         "required",
         one_of("required", "optional"),
         "WHEN",
-        "their certificate is required, or optional",
+        "client certificates: required or optional",
     ),
     Option(
-        "TLS", "tls_keylog", "", str, "FILE", "session keys: Wireshark can read along", variables=("SSLKEYLOGFILE",)
+        "TLS",
+        "tls_keylog",
+        "",
+        str,
+        "FILE",
+        "write session keys to this file for Wireshark",
+        variables=("SSLKEYLOGFILE",),
     ),
-    Option("TLS", "http_too", False, switch, "", "plain HTTP is served, too, not redirected"),
-    Option("TLS", "handshake_time", 10.0, seconds, "S", "seconds for a whole TLS handshake"),
+    Option("TLS", "http_too", False, switch, "", "serve plain HTTP as well, do not redirect it"),
+    Option("TLS", "handshake_time", 10.0, seconds, "S", "time for a whole TLS handshake"),
     Option("Service", "daemon", False, switch, "", "serve in the background; see microwsgi status"),
-    Option("Service", "pid_file", "", str, "FILE", "have it, locked, while it serves"),
-    Option("Service", "log_file", "", str, "FILE", "write all that is said to it"),
-    Option("Service", "user", "", str, "NAME", "be this user once the sockets are there"),
-    Option("Service", "group", "", str, "NAME", "be this group"),
-    Option("Service", "umask", "", octal, "OCTAL", "permissions that new files don't get"),
-    Option("Service", "chdir", "", str, "DIR", "the folder to work in"),
-    Option("Limits", "threads", 64, count, "N", "application calls at once"),
-    Option("Limits", "max_connections", 0, limit, "N", "at once; 0 is what descriptors allow"),
-    Option("Limits", "head_size", 64 * 1024, size, "BYTES", "of a request's line and fields together (431)"),
-    Option("Limits", "line_length", 8190, size, "BYTES", "of the request line (414), of a field (431)"),
-    Option("Limits", "field_count", 100, count, "N", "fields in a request (431)"),
-    Option("Limits", "body_size", 1024**3, size, "BYTES", "of a request's body (413)"),
-    Option("Limits", "head_time", 10.0, seconds, "SECONDS", "for a whole head (408)"),
-    Option("Limits", "idle_time", 60.0, seconds, "SECONDS", "between two requests on a connection"),
-    Option("Limits", "body_time", 20.0, seconds, "SECONDS", "for a body slower than body-rate (408)"),
-    Option("Limits", "body_rate", 500, count, "BYTES", "a second that a body must come with"),
-    Option("Limits", "write_time", 20.0, seconds, "SECONDS", "for a client slower than write-rate"),
-    Option("Limits", "write_rate", 500, count, "BYTES", "a second that a client must read"),
+    Option("Service", "pid_file", "", str, "FILE", "write and lock a pid file"),
+    Option("Service", "log_file", "", str, "FILE", "write all output to this file"),
+    Option("Service", "user", "", str, "NAME", "drop privileges to this user after binding"),
+    Option("Service", "group", "", str, "NAME", "drop privileges to this group"),
+    Option("Service", "umask", "", octal, "OCTAL", "mask of permissions for new files"),
+    Option("Service", "chdir", "", str, "DIR", "change to this folder"),
+    Option("Limits", "threads", 64, count, "N", "concurrent calls of the application"),
+    Option("Limits", "max_connections", 0, limit, "N", "concurrent connections; 0 is as many as possible"),
+    Option("Limits", "head_size", 64 * 1024, size, "BYTES", "request line and fields together (431)"),
+    Option("Limits", "line_length", 8190, size, "BYTES", "request line (414), or a field (431)"),
+    Option("Limits", "field_count", 100, count, "N", "number of fields of a request (431)"),
+    Option("Limits", "body_size", 1024**3, size, "BYTES", "request body (413)"),
+    Option("Limits", "head_time", 10.0, seconds, "SECONDS", "time to receive a request's head (408)"),
+    Option("Limits", "idle_time", 60.0, seconds, "SECONDS", "idle time of a keep-alive connection"),
+    Option("Limits", "body_time", 20.0, seconds, "SECONDS", "time for a body slower than body-rate (408)"),
+    Option("Limits", "body_rate", 500, count, "BYTES", "lowest rate of a body, per second"),
+    Option("Limits", "write_time", 20.0, seconds, "SECONDS", "time for a client slower than write-rate"),
+    Option("Limits", "write_rate", 500, count, "BYTES", "lowest rate of a client, per second"),
 )
 """The declaration."""
 
@@ -287,6 +303,7 @@ class Options:
     log_format: str
     color: str
     debug: bool
+    load_error_page: bool
     slow: float
     editor: str
     traceback: bool
@@ -299,7 +316,19 @@ class Options:
         if given.get("bind") and not given.keys().isdisjoint({"host", "port"}):
             raise UsageError("--bind has host and port in it: leave out --host and --port, or --bind.")
         for option in OPTIONS:
-            setattr(self, option.name, option.take(given[option.name]) if option.name in given else option.default)
+            value = option.take(given[option.name]) if option.name in given else option.default
+            object.__setattr__(self, option.name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"Options are frozen: {name} can't be set. `replaced` makes other options.")
+
+    def replaced(self, **changes: object) -> Options:
+        """Return a copy with other values. Raises UsageError."""
+        copy = Options.__new__(Options)
+        for option in OPTIONS:
+            value = option.take(changes[option.name]) if option.name in changes else getattr(self, option.name)
+            object.__setattr__(copy, option.name, value)
+        return copy
 
     @property
     def is_service(self) -> bool:

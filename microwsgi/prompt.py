@@ -1,7 +1,7 @@
-"""`breakpoint()` while a server runs: one prompt at a time, and nobody's time runs out while a person thinks.
+"""`breakpoint()` while a server runs: one debugger prompt at a time, and no timeout expires while a prompt is open.
 
-Python calls `Prompt` for each breakpoint. A request that finds the prompt taken waits for its turn; the server's time limits
-stand still until the last prompt is left. `microwsgi.debugger` is pdb itself, with a beginning and an end.
+`sys.breakpointhook` is a `Prompt`. A thread that reaches a breakpoint while another one has the prompt waits for it. The
+server's timeouts are suspended until the last prompt is closed. `microwsgi.debugger` has the pdb subclass.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from microwsgi.server.server import WSGIServer
 def one_prompt(
     server: WSGIServer, take: Callable[[], object] = bool, leave: Callable[[], object] = bool
 ) -> Iterator[None]:
-    """Have breakpoints ask here while the server runs, unless somebody has chosen another debugger (PEP 553).
+    """Install a `Prompt` as breakpoint hook while the server runs, unless another debugger was chosen (PEP 553).
 
-    Of several processes at one terminal, each calls `take` before it uses that, which waits for its turn, and `leave` after.
+    Where several processes share a terminal, `take` waits until this process may use it, and `leave` gives it up.
     """
     chosen = os.environ.get("PYTHONBREAKPOINT", "") not in {"", "pdb.set_trace"}
     if chosen or sys.breakpointhook is not sys.__breakpointhook__:
@@ -34,64 +34,64 @@ def one_prompt(
         yield
     finally:
         sys.breakpointhook = sys.__breakpointhook__
-        prompt.abandon()
+        prompt.restore_terminal()
 
 
 class Prompt:
-    """The debugger's prompt of a server: who has it, and who waits for it."""
+    """The breakpoint hook: a lock that the thread at the debugger prompt holds, and the terminal settings to restore."""
 
     def __init__(
         self, server: WSGIServer, take: Callable[[], object] = bool, leave: Callable[[], object] = bool
     ) -> None:
         self.server = server
-        self.take_terminal = take
-        self.leave_terminal = leave
-        self.turn = threading.Lock()
-        self.owner = 0  # the thread that has the prompt
+        self.acquire_terminal = take
+        self.release_terminal = leave
+        self.lock = threading.Lock()
+        self.owner = 0  # the identifier of the thread that holds the lock
         self.pause: AbstractContextManager[None] | None = None
         self.terminal: list[object] | None = None
-        self.own = threading.local()  # a debugger for each thread: where it steps is its own business
+        self.local = threading.local()  # a debugger for each thread, since each has its own stepping state
 
     def __call__(self, *, header: str = "") -> None:
-        """`breakpoint()`: wait for the prompt, and have the caller's frame traced. Tracing begins with the last call."""
+        """Handle `breakpoint()`: wait for the prompt, then trace the caller's frame. `set_trace` must be the last call."""
         try:
-            debugger = self.own.debugger
+            debugger = self.local.debugger
         except AttributeError:
             # pdb takes 40 ms to import, and most servers never need it.
-            debugger = self.own.debugger = import_module("microwsgi.debugger").Debugger(self)
-        self.take()
+            debugger = self.local.debugger = import_module("microwsgi.debugger").Debugger(self.acquire, self.release)
+        self.acquire()
         if header:
             debugger.message(header)
         debugger.set_trace(sys._getframe(1))  # noqa: SLF001 - what pdb itself does
 
-    def take(self) -> None:
-        """Get the prompt, unless this thread has it, and stop the clocks."""
+    def acquire(self) -> None:
+        """Acquire the prompt, unless this thread has it already, and suspend the server's timeouts."""
         if self.owner == threading.get_ident():
             return
-        self.turn.acquire()
-        self.take_terminal()
+        self.lock.acquire()
+        self.acquire_terminal()
         self.owner = threading.get_ident()
         self.pause = self.server.limits_paused()
         self.pause.__enter__()
         self.terminal = terminal_attributes()
 
-    def leave(self) -> None:
-        """Let the next have the prompt, and the clocks run again."""
+    def release(self) -> None:
+        """Release the prompt, if this thread has it, and resume the timeouts."""
         if self.owner == threading.get_ident() and self.pause is not None:
             self.owner = 0
             self.terminal = None
             self.pause.__exit__(None, None, None)
-            self.leave_terminal()
-            self.turn.release()
+            self.release_terminal()
+            self.lock.release()
 
-    def abandon(self) -> None:
-        """The server has ended: if somebody is still at the prompt, give the terminal back as it was, with its echo."""
+    def restore_terminal(self) -> None:
+        """Restore the terminal settings if the server stops while a prompt is open; the line editor has disabled echo."""
         if self.terminal is not None:
             set_terminal_attributes(self.terminal)
 
 
 def terminal_attributes() -> list[object] | None:
-    """What the terminal was set to before the line editor sets it for itself; None without a terminal."""
+    """Return the terminal's settings before the line editor changes them; None if stdin is no terminal."""
     try:
         termios = import_module("termios")  # which Windows lacks
         return termios.tcgetattr(sys.stdin.fileno())  # type: ignore[no-any-return]
@@ -100,6 +100,6 @@ def terminal_attributes() -> list[object] | None:
 
 
 def set_terminal_attributes(attributes: list[object]) -> None:
-    """Set the terminal to what it was."""
+    """Restore the terminal's settings."""
     termios = import_module("termios")
     termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, attributes)

@@ -1,13 +1,14 @@
 """What a parent process is to those outside: a pid file, a log, a socket to ask it, a service manager to tell.
 
 `microwsgi.supervised.run` has a `Service` around all that it does. What may fail does so in this order, before anything of the
-application is imported: whom to become, the log, the folder, the pid file, the sockets, the privileges.
+application is imported: the user to become, the log, the folder, the pid file, the sockets, the privileges.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
 import socket
 import sys
@@ -17,29 +18,32 @@ from contextlib import chdir, contextmanager
 from functools import partial
 
 from microwsgi import __version__
+from microwsgi.assembly import make_absolute
+from microwsgi.console import Console
 from microwsgi.daemon.background import UMASK, Readiness, address_of, log_path, pid_path, redirect
-from microwsgi.daemon.notify import Notifier
+from microwsgi.daemon.control_socket import Client, ControlSocket
 from microwsgi.daemon.pidfile import PidFile
 from microwsgi.daemon.privileges import Identity
+from microwsgi.daemon.systemd import SystemdNotifier, unit_name
 from microwsgi.errors import ListenError, UsageError
-from microwsgi.options import Options
-from microwsgi.prefork.children import LEAVING, SERVING, Child
+from microwsgi.operating import reopen_log
+from microwsgi.options import OPTIONS, Options
+from microwsgi.prefork.children import Child
+from microwsgi.prefork.life import LISTENING, State
 from microwsgi.prefork.supervisor import Supervisor
+from microwsgi.process.system import System
 from microwsgi.server.connections import Security
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, unlink, url, urls
-from microwsgi.serving import is_terminal, reopen_log, say
 
-ASKED = 64
-"""Bytes that a question on the socket may have."""
-PATIENCE = 1.0
-"""Seconds for who asks to say what."""
+HEALTHY = frozenset({State.SERVING})
+"""States of the children whose answers are the service's health: what is retired, or still loads, does not count."""
 
 
 @contextmanager
-def service(options: Options) -> Iterator[Service]:
-    """A service that has begun; who waits for it is told why, if it can't serve. Raises UsageError."""
-    begun = Service(options)
+def service(options: Options, console: Console, system: System) -> Iterator[Service]:
+    """A service that has begun; if it can't serve, the launcher that waits for it is told why. Raises UsageError."""
+    begun = Service(options, console, system)
     try:
         begun.begin()
         yield begun
@@ -56,19 +60,30 @@ class Service:
     supervisor: Supervisor
     at_terminal: bool
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, console: Console, system: System) -> None:
         self.options = options
+        self.console = console
+        self.system = system
         self.began = time.time()
-        self.notifier = Notifier(os.environ)
+        self.given = given_options(options)
+        self.notifier = SystemdNotifier(os.environ)
         self.readiness = Readiness(os.environ)
+        self.runtime_folder = ""
+        """The folder that systemd has made for this service (RuntimeDirectory=)."""
+        if self.notifier.socket is not None:
+            self.runtime_folder = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
         self.pid_file: PidFile | None = None
         self.control: socket.socket | None = None
+        self.clients: ControlSocket | None = None
         self.listeners: list[socket.socket] = []
         self.urls: list[str] = []
         self.tls: Security | None = None
         self.identity: Identity | None = None
         self.application = ""
-        self.waiting: list[socket.socket] = []  # who asked for a reload, and wants to hear how it went
+        self.folder = ""
+        self.started_in = working_folder()
+        self.next_tick = 0.0  # when to tell the watchdog of systemd
+        self.waiting: list[Client] = []  # for the end of a reload
 
     # --- Begin and end ------------------------------------------------------------------------------------------------
 
@@ -78,14 +93,14 @@ class Service:
         if options.user or options.group:
             self.identity = Identity(options.user, options.group)
         if options.daemon or options.log_file:
-            options.log_file = log_path(options)
+            options = self.options = options.replaced(log_file=log_path(options))
             try:
-                redirect(options.log_file)
+                self.redirect()
             except OSError as error:
                 raise UsageError(f"--log-file {options.log_file} can't be written: {error.strerror}.") from None
             if sys.stdout is not None:
                 sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what is printed is seen in the log
-        self.make_absolute()
+        options = self.options = make_absolute(options)
         if options.umask or options.daemon:
             os.umask(int(options.umask, 8) if options.umask else UMASK)
         if options.chdir:
@@ -93,37 +108,19 @@ class Service:
                 os.chdir(options.chdir)
             except OSError as error:
                 raise UsageError(f"--chdir {options.chdir} is not possible: {error.strerror}.") from None
+        self.folder = working_folder()
         self.lock(options.addresses[0])
 
-    def make_absolute(self) -> None:
-        """Files are those that were meant where the command was typed."""
-        options = self.options
-        options.app_dir = os.path.abspath(options.app_dir)
-        options.config = options.config and os.path.abspath(options.config)
-        options.pid_file = options.pid_file and os.path.abspath(options.pid_file)
-        if options.access_log not in {"-", "off"}:
-            options.access_log = os.path.abspath(options.access_log)
-        for name in ("tls_password_file", "tls_client_ca", "tls_keylog"):
-            setattr(options, name, getattr(options, name) and os.path.abspath(getattr(options, name)))
-        options.tls_cert = tuple(map(os.path.abspath, options.tls_cert))
-        options.tls_key = tuple(map(os.path.abspath, options.tls_key))
-        options.bind = tuple(
-            f"unix:{os.path.abspath(address[5:])}"
-            if address.startswith("unix:") and address[5:6] not in {"@", ""}
-            else address
-            for address in options.bind
-        )
-
     def lock(self, address: str) -> None:
-        """Have the pid file, once its name is known. Raises UsageError."""
-        if self.pid_file is None and (self.options.daemon or self.options.pid_file):
-            path = pid_path(self.options, address)
+        """Write and lock the pid file, once its name is known. Raises UsageError."""
+        if self.pid_file is None and (self.options.daemon or self.options.pid_file or self.runtime_folder):
+            path = pid_path(self.options, address, self.runtime_folder)
             if path:
                 self.pid_file = PidFile(path)
                 self.pid_file.lock()
 
     def take_sockets(self, listeners: list[socket.socket], tls: Security | None) -> None:
-        """The sockets are there: what root has opened may be given up, and root's privileges, too. Raises UsageError."""
+        """The sockets are bound: files may be given to another user, and root's privileges dropped. Raises UsageError."""
         self.listeners = listeners
         self.tls = tls
         self.urls = urls(listeners, "http" if tls is None else "https")
@@ -134,15 +131,15 @@ class Service:
                 with chdir(folder):  # a socket's path may have 107 bytes, and a folder's more
                     (self.control,) = listen(f"unix:./{name.removesuffix('.pid')}.sock")
             except ListenError as error:
-                say(f"microwsgi status will have no figures: {error}")
+                self.say(f"microwsgi status will have no counts: {error}")
         if self.identity is not None:
             for path in (self.options.log_file, self.options.access_log, *sockets_of(listeners)):
                 if os.path.isabs(path) and os.path.exists(path):
-                    self.identity.own(path)
-            self.identity.become()
+                    self.identity.chown(path)
+            self.identity.drop_privileges()
 
     def end(self) -> None:
-        """Remove what is there only while it serves, and tell who waits that it does not."""
+        """Remove what is there only while it serves; a launcher and clients that wait are told that it does not."""
         self.readiness.close()
         self.loaded("the server stops")
         if self.control is not None:
@@ -159,28 +156,26 @@ class Service:
         """In a child: none of this is its own."""
         self.readiness.close()
         self.notifier.close()
-        if self.control is not None:
-            self.control.close()
+        if self.clients is not None:
+            self.clients.close()
         if self.pid_file is not None:
             os.close(self.pid_file.descriptor)
-        for connection in self.waiting:
-            connection.close()
 
-    # --- Signals, and who asks ----------------------------------------------------------------------------------------
+    # --- Signals, and clients of the control socket -------------------------------------------------------------------
 
     def attend(self, supervisor: Supervisor) -> None:
-        """Listen to signals and to the socket, and give signs of life."""
+        """Handle signals, answer on the control socket, and tell the watchdog of systemd that the service is healthy."""
         self.supervisor = supervisor
-        self.at_terminal = is_terminal(sys.stderr)
+        self.at_terminal = self.console.is_terminal
         stop = self.stop
         supervisor.on_signal |= {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: self.reload}
         supervisor.on_signal |= {signal.SIGUSR1: self.reopen, signal.SIGUSR2: self.write_state}
         supervisor.on_signal[signal.SIGQUIT] = partial(self.order, "running")
         if self.control is not None:
-            supervisor.attend(self.control, partial(self.hear, self.control))
+            self.clients = ControlSocket(self.control, supervisor.inputs, self.hear, self.system)
+            supervisor.timers.append((self.clients.next_timeout, self.clients.expire))
         if self.notifier.interval:
-            supervisor.tick_at = time.monotonic()
-            supervisor.on_tick = self.tick
+            supervisor.timers.append((lambda: self.next_tick, self.tick))
 
     def stop(self) -> None:
         """INT and TERM."""
@@ -188,15 +183,16 @@ class Service:
         self.supervisor.stop()
 
     def reload(self) -> None:
-        """HUP: new code; unless the terminal that this was started at is closed, whose shell says so with HUP, too."""
-        if self.at_terminal and not is_terminal(sys.stderr):
-            self.stop()
-        else:
+        """HUP: new code; but a stop if the terminal was closed, for which the kernel sends HUP, and the shell does again."""
+        if self.at_terminal and not self.console.is_terminal:
+            if not self.supervisor.stops:
+                self.stop()
+        elif not self.supervisor.stops:
             self.notifier.reloading()
             if self.tls is not None:
                 self.tls.look(asked=True)  # here for the children to come, so that they resume each other's sessions
                 self.order("certificates")
-            self.supervisor.replace()
+            self.supervisor.reload()
 
     def reopen(self) -> None:
         """USR1: the log files have been moved, and new ones are to be written."""
@@ -204,67 +200,60 @@ class Service:
         self.order("reopen")
 
     def order(self, word: str) -> None:
-        """Tell all children something that they obey."""
+        """Give an order to all children that serve, or finish what they run."""
         for child in self.supervisor.children:
-            if child.state in {SERVING, LEAVING}:
+            if child.state in LISTENING:
                 child.order(word)
 
     def reopen_in_child(self, server: WSGIServer) -> None:
         """The same in a child, for its own access log, too."""
         self.reopen_log()
-        reopen_log(server)
+        reopen_log(server, self.say)
+
+    def redirect(self) -> None:
+        """Write to the log file from here on. Raises OSError."""
+        redirect(self.options.log_file, self.system, self.console.descriptors)
 
     def reopen_log(self) -> None:
         """Write to a new file; if there can be none, to the old one, and say so."""
         try:
             if self.options.log_file:
-                redirect(self.options.log_file)
+                self.redirect()
         except OSError as error:
             self.say(f"{self.options.log_file} can't be opened anew: {error.strerror}; the old file is written on.")
 
     def say(self, text: str) -> None:
         """Tell the person at the terminal, or the log, and that the time, too."""
-        say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}" if self.options.log_file else text)
+        self.console.say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}" if self.options.log_file else text)
 
     def write_state(self) -> None:
-        """USR2: the state, as a line of JSON in the log."""
-        self.supervisor.ask(lambda _: say(json.dumps(self.state())))
+        """USR2: the state, as a line of JSON in the log, and what is watched for changes."""
+        watch = self.supervisor.watch
+        watched = {"watched": watch.describe()} if watch is not None else {}
+        self.supervisor.ask(lambda _: self.console.say(json.dumps({**self.state(), **watched})))
 
-    def tick(self) -> float:
-        """The watchdog's: a sign of life, if all children that serve give one."""
-        self.supervisor.ask(lambda alive: self.notifier.tell("WATCHDOG=1") if alive else None)
-        return time.monotonic() + self.notifier.interval
+    def tick(self) -> None:
+        """Tell systemd's watchdog that the service is healthy, if all children that serve report."""
+        self.next_tick = self.system.monotonic() + self.notifier.interval
+        self.supervisor.ask(lambda healthy: self.notifier.tell("WATCHDOG=1") if healthy else None, HEALTHY)
 
-    def hear(self, control: socket.socket) -> None:
-        """Somebody has a question: `state` or `reload`."""
-        try:
-            connection, _ = control.accept()
-        except OSError:
-            return
-        connection.settimeout(PATIENCE)
-        try:
-            question = connection.recv(ASKED)
-        except OSError:
-            question = b""
+    def hear(self, question: bytes, client: Client) -> None:
+        """A client asks: `state` or `reload`."""
         if question == b"state\n":
-            self.supervisor.ask(lambda _: answer(connection, self.state()))
+            self.supervisor.ask(lambda _: client.answer(self.state()))
         elif question == b"reload\n":
-            self.waiting.append(connection)
+            self.waiting.append(client)
             self.reload()
         else:
-            connection.close()
+            client.close()
 
-    # --- What becomes of the children -----------------------------------------------------------------------------------
+    # --- What becomes of the children ---------------------------------------------------------------------------------
 
     def serving(self, child: Child) -> None:
-        """A generation serves: tell whoever waits for that."""
+        """A generation serves: tell systemd, the launcher, and clients that wait for a reload."""
         self.application = child.name
         where = ", ".join(self.urls)
-        self.supervisor.ask(lambda _: self.ready())
         self.notifier.tell("READY=1", f"STATUS=serving {child.name} at {where}")
-
-    def ready(self) -> None:
-        """The children answer: so they serve."""
         path = self.pid_file.path if self.pid_file else ""
         target = self.options.pid_file or address_of(os.path.basename(path).removesuffix(".pid"))
         self.readiness.tell(
@@ -282,23 +271,24 @@ class Service:
 
     def loaded(self, trouble: str) -> None:
         """A reload has ended."""
-        for connection in self.waiting:
-            answer(connection, {"trouble": trouble})
+        for client in self.waiting:
+            client.answer({"trouble": trouble})
         self.waiting.clear()
 
     def state(self) -> dict[str, object]:
         """What `microwsgi status` shows."""
         supervisor = self.supervisor
+        now = self.system.monotonic()
         workers = [
             {
                 "pid": child.pid,
-                "state": child.state,
-                "uptime": round(time.monotonic() - child.began, 1),
-                **child.figures,
+                "state": child.state.value,
+                "uptime": round(now - child.began, 1),
+                **child.stats,
             }
             for child in supervisor.children
         ]
-        totals = {name: sum(int(worker.get(name, 0)) for worker in workers) for name in FIGURES}  # type: ignore[call-overload]
+        totals = {name: sum(int(worker.get(name, 0)) for worker in workers) for name in COUNTS}  # type: ignore[call-overload]
         totals["requests"] += supervisor.requests
         totals["errors"] += supervisor.errors
         return {
@@ -312,21 +302,45 @@ class Service:
             "workers": workers,
             "tls": [] if self.tls is None else self.tls.notes(),
             "log": self.options.log_file,
+            "folder": self.folder,
+            "started_in": self.started_in,
+            "options": self.given,
+            "user": user_name(),
+            "python": f"{sys.version.split()[0]} ({sys.executable})",
+            "command": [sys.executable, *sys.orig_argv[1:]] if self.options.daemon else [],
+            "unit": unit_name() if self.runtime_folder else "",
             "version": __version__,
         }
 
 
-FIGURES = ("requests", "errors", "connections", "running")
-"""What children tell, and the sums of it."""
+COUNTS = ("requests", "errors", "connections", "running")
+"""What children report, and the sums of it."""
 
 
-def answer(connection: socket.socket, message: dict[str, object]) -> None:
-    """Send JSON to who asked, and hang up."""
+def working_folder() -> str:
+    """The folder of this process; "" if it has been removed."""
     try:
-        with connection:
-            connection.sendall(json.dumps(message).encode() + b"\n")
+        return os.getcwd()
     except OSError:
-        pass  # it has gone
+        return ""
+
+
+def given_options(options: Options) -> dict[str, str]:
+    """The options that are not at their defaults, each with its value as one would type it; a switch has none."""
+    found = {}
+    for option in OPTIONS:
+        value = getattr(options, option.name)
+        if value != option.default:
+            found[option.flag] = "" if value is True else option.shown(value)
+    return found
+
+
+def user_name() -> str:
+    """The user of this process; the number of one that has no name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def address(listener: socket.socket) -> str:

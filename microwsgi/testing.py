@@ -21,8 +21,8 @@ from wsgiref.types import WSGIApplication
 
 import webob
 
-from microwsgi.devtools import picture
-from microwsgi.devtools.calls import Calls
+from microwsgi.devtools import render
+from microwsgi.devtools.tracer import Tracer
 from microwsgi.options import Options
 from microwsgi.server.server import WSGIServer
 
@@ -223,21 +223,21 @@ def assert_stack_depth(
 ) -> None:
     """AssertionError, with a picture, if more than `max` frames are between the socket and your function, both included.
 
-    The application is served and asked once. Your function is the one that made the response (`microwsgi.devtools.calls`
+    The application is served and asked once. Your function is the one that made the response (`microwsgi.devtools.tracer`
     says how that is found out), or the last one called that is named `to`. Frames below Python's are not counted.
     """
-    with Calls() as calls, live(application) as running:
+    with Tracer() as tracer, live(application) as running:
         connection = HTTPConnection("127.0.0.1", running.port)
         connection.request(method, path)
         connection.getresponse().read()
         connection.close()
     try:
-        frames = calls.frames(to)
+        frames = tracer.frames(to)
     except LookupError:
         frames = []
-    if not frames or (calls.maker() is None and not to):
+    if not frames or (tracer.maker() is None and not to):
         raise AssertionError(f"{method} {path} did not call {to or 'any function of yours that made the response'}")
     if len(frames) > max:
         raise AssertionError(
-            f"at most {max} frames were expected; there are {picture.summary(frames)}\n\n{picture.text(frames)}"
+            f"at most {max} frames were expected; there are {render.summary(frames)}\n\n{render.text(frames)}"
         )

@@ -5,17 +5,31 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 import pytest
 
+from tests import effort
 from tests.programs import REQUIRED
 from tests.running import Running, microwsgi
 
 
-def pytest_configure() -> None:
-    """What tests start may be interrupted, also where a script has started these in its background, with INT ignored."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Let processes that tests start be interrupted, even if a script runs the tests in its background, with INT ignored.
+
+    A worker of pytest-xdist gets the required names from the controller: `tests.programs` takes the variable away there.
+    """
+    effort.quick = "not slow" in config.option.markexpr
+    if hasattr(config, "workerinput"):
+        REQUIRED[:] = config.workerinput["required"]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give a worker of pytest-xdist the required names."""
+    node.workerinput["required"] = REQUIRED
 
 
 @pytest.hookimpl(wrapper=True)

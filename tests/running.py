@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 LIMIT = 10.0
 """Seconds for whatever is waited for."""
 URL = re.compile(r"https?://\S+")
-OURS = re.compile(r"MICROWSGI_.*|PORT|HOST|NO_COLOR|FORCE_COLOR|LISTEN_.*|NOTIFY_SOCKET|SSLKEYLOGFILE")
-"""Variables that would change what the command does."""
+OURS = re.compile(r"MICROWSGI_.*|PORT|HOST|NO_COLOR|FORCE_COLOR|LISTEN_.*|NOTIFY_SOCKET|SSLKEYLOGFILE|PYTHON.*")
+"""Variables that change what the command does. PYTHONUNBUFFERED and PYTHONDONTWRITEBYTECODE would hide faults."""
 
 
 def environment(**more: str) -> dict[str, str]:

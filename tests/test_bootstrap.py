@@ -63,6 +63,27 @@ def python_that(folder: Path, name: str, script: str) -> str:
     return str(path)
 
 
+def test_an_example_is_served_with_what_it_imports(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make serve APP=apps.netmon:app`: make passes its variables on as environment."""
+    (bare / "pyproject.toml").write_text(
+        '[project.optional-dependencies]\napps = ["psutil"]\n[dependency-groups]\ndev = []\n'
+    )
+    done = record(monkeypatch)
+    monkeypatch.setenv("APP", "apps.netmon:app")
+    dev.serve("--port", "0")
+    assert done[-2] == ["--editable", ".", "psutil"]
+    assert done[-1][1:] == ["serve", "apps.netmon:app", "--port", "0"]  # type: ignore[index]
+
+
+def test_extras_and_groups_of_one_name_are_joined(bare: Path) -> None:
+    (bare / "pyproject.toml").write_text(
+        '[project.optional-dependencies]\nbench = ["bottle"]\n[dependency-groups]\nbench = ["bjoern"]\n'
+    )
+    assert dev.group("bench") == ["bottle", "bjoern"]
+    with pytest.raises(LookupError):
+        dev.group("nothing")
+
+
 @pytest.mark.parametrize("changed", ["pyproject.toml", "python", "folder"])
 def test_the_stamp_changes_with_what_the_environment_depends_on(
     bare: Path, monkeypatch: pytest.MonkeyPatch, changed: str
@@ -192,7 +213,9 @@ def test_an_old_python_can_read_the_file() -> None:
     ("command", "became"),
     [
         (["serve", "--port", "0"], ["bin/microwsgi", "serve", "apps.echo:app", "--port", "0"]),
-        (["test", "-k", "a or b"], ["python", "-m", "pytest", "-k", "a or b"]),
+        (["serve", "hello:app", "--port", "0"], ["bin/microwsgi", "serve", "hello:app", "--port", "0"]),
+        (["test", "-k", "a or b"], ["python", "-m", "pytest", *dev.PARALLEL, *dev.QUICK, "-k", "a or b"]),
+        (["test-all", "-x"], ["python", "-m", "pytest", *dev.PARALLEL, "-x"]),
         (["soak"], ["python", "-m", "pytest", "-m", "soak"]),
         (["bench", "stack"], ["python", "-m", "benchmarks", "stack"]),
     ],
@@ -269,6 +292,7 @@ def first_url(server: Running) -> str:
         raise
 
 
+@pytest.mark.slow
 def test_make_serve_in_a_clean_copy(clone: Path) -> None:
     """Installs, serves, and stops by Ctrl-C with exit code 0; the second time it only serves."""
     server = started(clone, need("make"), "--no-print-directory", f"PYTHON={dev.BASE}", "serve", "ARGS=--port 0")

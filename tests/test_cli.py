@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -18,11 +19,13 @@ from textwrap import dedent
 
 import pytest
 
-from microwsgi import __version__, serving
-from microwsgi.cli import COMMANDS, main
+from microwsgi import __version__, assembly, serving
+from microwsgi.cli import COMMANDS, DEMO, main
+from microwsgi.console import colored, counted, duration
+from microwsgi.diagnosis import WITH_APP
 from microwsgi.errors import UsageError
+from microwsgi.loader import load
 from microwsgi.options import OPTIONS
-from microwsgi.serving import colored, counted, duration
 from tests.running import Running, environment, microwsgi
 
 Command = Callable[..., Running]
@@ -81,7 +84,7 @@ def test_the_help_of_serve_has_each_option_on_one_line_with_default_and_variable
         assert option.help in line
         assert line.endswith(option.variables[-1])
         assert f" {option.shown_default} " in line
-    assert max(map(len, text.splitlines())) <= 108
+    assert max(map(len, text.splitlines())) <= 110
 
 
 def test_help_is_quick_and_imports_no_server() -> None:
@@ -156,7 +159,39 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
         ("serve a:b --port", "-p/--port: expected one argument.\n  Try:  microwsgi serve --help"),
         ("serve --traceback=1", "--traceback: ignored explicit argument '1'.\n  Try:  microwsgi serve --help"),
         ("serve a b", "one application at a time can be served, not 2: a b."),
-        ("serve --threads 0", "--threads 0 is not possible: give a whole number from 1 on."),
+        (
+            "serve 8080",
+            (
+                "a port is given with -p.\n  Try:  microwsgi serve -p 8080\n"
+                "        microwsgi serve . -p 8080   (the files of this folder)"
+            ),
+        ),
+        ("dev hello:app 8080", "a port is given with -p.\n  Try:  microwsgi dev hello:app -p 8080"),
+        ("serve -d docs", "a folder is given without -d.\n  Try:  microwsgi serve docs"),
+        ("serve --directory docs -p 0", "a folder is given without --directory.\n  Try:  microwsgi serve docs"),
+        (
+            "serve --host 127.0.0.1:5000",
+            (
+                "Invalid --host 127.0.0.1:5000: expected a host without a port: "
+                "--host 127.0.0.1 --port 5000, or --bind 127.0.0.1:5000."
+            ),
+        ),
+        (
+            "serve --host [::1]:5000",
+            (
+                "Invalid --host [::1]:5000: expected a host without a port: "
+                "--host [::1] --port 5000, or --bind [::1]:5000."
+            ),
+        ),
+        (
+            "dev --host 192.0.2.1 -p 0",
+            (
+                "192.0.2.1 is not an address of this machine.\n"
+                "  Try:  microwsgi dev --host 127.0.0.1   (only this machine)\n"
+                "        microwsgi dev --host 0.0.0.0     (every interface)"
+            ),
+        ),
+        ("serve --threads 0", "Invalid --threads 0: expected a whole number from 1 on."),
         ("serve -b a:1 -p 1", "--bind has host and port in it: leave out --host and --port, or --bind."),
         (
             "serve hello --access-log /nowhere/log -p 0",
@@ -167,8 +202,67 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
 def test_a_mistake_is_a_sentence_with_the_cure_and_exit_code_2(
     folder: Path, arguments: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*arguments.split(), "--app-dir", str(folder)] if "hello " in arguments else arguments.split()) == 2
+    code = main([*arguments.split(), "--app-dir", str(folder)] if "hello " in arguments else arguments.split())
+    assert code == (4 if "192.0.2.1" in arguments else 2)
     assert capsys.readouterr().err == f"microwsgi: {said}\n"
+
+
+EXAMPLES = [example for command in COMMANDS for example in command.examples]
+
+
+def test_the_examples_name_what_every_folder_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The standard library's demo_app, or the current folder: no file of the clone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    applications = set()
+    for example in EXAMPLES:
+        _, name, *words = shlex.split(example.partition(" | ")[0])
+        command = next(command for command in COMMANDS if command.name == name)
+        found, typed = command.parse(words)
+        for option in command.options:
+            if option.name in typed:
+                option.take(typed[option.name])
+        if name in WITH_APP:
+            applications.add(found[0])
+    assert applications == {DEMO, "."}
+    assert [callable(load(each)) for each in applications] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "example", [each for each in EXAMPLES if each.split()[1] in {"stack", "check", "eject", "routes", "unit"}]
+)
+def test_an_example_runs_in_an_empty_folder(example: str, tmp_path: Path) -> None:
+    words = shlex.split(example.removeprefix("microwsgi ").removesuffix(" | less"))
+    done = subprocess.run(
+        microwsgi(*words), cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode in ({0, 1} if words[0] == "stack" else {0}), done.stdout + done.stderr
+
+
+def test_a_folder_is_served_as_http_server_does(command: Command, tmp_path: Path) -> None:
+    """With a bare address for -b, too."""
+    (tmp_path / "hello.txt").write_text("hello")
+    for typed in (["."], [".", "-b", "127.0.0.1"], [str(tmp_path), "--host", "127.0.0.1"]):
+        running = command("serve", *typed, "-p", "0", cwd=tmp_path)
+        url = running.url()
+        assert b'<a href="./hello.txt">' in fetch(url)
+        running.stop()
+
+
+def test_the_hint_of_a_load_error_repeats_what_was_typed(command: Command, folder: Path) -> None:
+    """Also where the application is loaded in a child process."""
+    running = command("dev", "helo:app", "-p", "0", "--slow", "3", cwd=folder)
+    running.line("Try:  microwsgi dev hello:app -p 0 --slow 3$|Try:  python -m microwsgi dev hello:app -p 0 --slow 3$")
+    running.stop()
+    checked = command("check", "helo:app", "/path", cwd=folder)
+    assert checked.wait() == 3
+    assert re.search(r"microwsgi check hello:app /path\n", checked.output + "\n")
+
+
+def test_the_help_of_dev_has_its_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["dev", "--help"])
+    found = re.findall(r"  --(reload|debug|slow) .* (\S+) +MICROWSGI", capsys.readouterr().out)
+    assert found == [("reload", "on"), ("debug", "on"), ("slow", "5")]
 
 
 def test_a_prefix_is_not_taken_for_an_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -331,7 +425,7 @@ def test_serve_works_in_a_thread_where_no_signal_can_be_listened_to(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     servers = []
-    made = serving.make
+    made = assembly.make
 
     def make(*arguments: object) -> object:
         servers.append(made(*arguments))  # type: ignore[arg-type]

@@ -6,8 +6,7 @@ import re
 from fnmatch import fnmatch
 from pathlib import Path
 
-import pytest
-
+from tests.tables import Rows
 from tests.wire.cases import cases
 
 ROOT = Path(__file__).parents[1]
@@ -17,9 +16,11 @@ NAMED = sorted(set(re.findall(r"`((?:accepted|refused)/[^`]+)`", TEXT)) - {"acce
 TESTS = sorted(set(re.findall(r"`(tests/[^`:]+\.py)::(\w+)`", TEXT)))
 
 
-@pytest.mark.parametrize("name", NAMED)
-def test_each_case_that_is_named_is_there(name: str) -> None:
-    assert any(fnmatch(case, name) for case in CASES)
+def test_each_case_that_is_named_is_there() -> None:
+    with Rows() as rows:
+        for name in NAMED:
+            with rows(name):
+                assert any(fnmatch(case, name) for case in CASES), "there is no such case"
 
 
 def test_each_case_is_named() -> None:
@@ -27,14 +28,18 @@ def test_each_case_is_named() -> None:
     assert not unnamed
 
 
-@pytest.mark.parametrize(("file", "name"), TESTS)
-def test_each_test_that_is_named_is_there(file: str, name: str) -> None:
-    assert re.search(rf"^ *def {name}\(", (ROOT / file).read_text(), re.MULTILINE)
+def test_each_test_that_is_named_is_there() -> None:
+    with Rows() as rows:
+        for file, name in TESTS:
+            with rows(file, name):
+                assert re.search(rf"^ *def {name}\(", (ROOT / file).read_text(), re.MULTILINE), "there is no such test"
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:tests|docs|microwsgi)/[^`:*]+)`", TEXT))))
-def test_each_file_that_is_named_is_there(path: str) -> None:
-    assert (ROOT / path).exists()
+def test_each_file_that_is_named_is_there() -> None:
+    with Rows() as rows:
+        for path in sorted(set(re.findall(r"`((?:tests|docs|microwsgi)/[^`:*]+)`", TEXT))):
+            with rows(path):
+                assert (ROOT / path).exists(), "there is no such file"
 
 
 def test_each_row_of_the_comparison_has_its_test() -> None:

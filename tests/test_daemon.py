@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from microwsgi.daemon.pidfile import holder
 from microwsgi.errors import ServiceError
 from tests.background import Machine, ended, eventually, fetch, free_port, gone
 from tests.programs import need
-from tests.running import LIMIT, environment, microwsgi
+from tests.running import LIMIT, Running, environment, microwsgi
+
+pytestmark = pytest.mark.slow  # real processes, started and stopped one after another
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -161,11 +163,11 @@ def test_a_second_start_is_refused_with_the_pid(machine: Machine) -> None:
     assert machine.pids() == [pid]
 
 
-@pytest.mark.parametrize("left", ["", "999999\n", f"{os.getpid()}\n", "nonsense"])
+@pytest.mark.parametrize("left", ["", "999999\n", pytest.param(f"{os.getpid()}\n", id="the tests' pid"), "nonsense"])
 def test_a_stale_pid_file_is_no_obstacle_and_no_stranger_is_signalled(machine: Machine, left: str) -> None:
     """What a killed server leaves; a number that is another program's by now: here that of the tests themselves."""
     (machine.folder / "x.pid").write_text(left)
-    assert "Nothing runs" in machine("stop", "x.pid")
+    assert "x.pid does not run." in machine("stop", "x.pid", code=7)
     machine("reload", "x.pid", code=7)
     machine("status", "x.pid", code=1 if left else 3)
     machine.start("--pid-file", "x.pid")
@@ -342,6 +344,69 @@ def test_without_pidfds_a_stop_waits_too(machine: Machine, monkeypatch: pytest.M
     assert server.ends(LIMIT)
 
 
+def test_a_stop_of_what_does_not_run_fails_and_says_what_does(machine: Machine) -> None:
+    assert machine("stop") == "Nothing runs in the background.\n"
+    port = machine.start()
+    for command in ("stop", "restart", "reload"):
+        said = machine(command, "127.0.0.1:1", code=7)
+        assert said == f"127.0.0.1:1 does not run.\n  127.0.0.1:{port} runs as process {machine.pids()[0]}.\n"
+
+
+def test_localhost_and_its_numbers_are_one_address(machine: Machine) -> None:
+    port = machine.start()
+    for name in (f"localhost:{port}", f"http://[::1]:{port}/", f"https://localhost:{port}", str(port)):
+        machine("status", name)
+    machine("status", f"127.0.0.2:{port}", code=3)
+    assert machine("stop", f"localhost:{port}") == f"127.0.0.1:{port} has stopped.\n"
+
+
+def test_restart_starts_it_in_the_same_way(machine: Machine) -> None:
+    (machine.folder / "elsewhere").mkdir()
+    port = free_port()
+    machine.start("-p", str(port), "--workers", "2", "--umask", "022", "--chdir", "elsewhere")
+    before, (pid,) = fetch(port).split()[1:], machine.pids()
+    said = machine("restart", f"localhost:{port}")
+    assert said.startswith("microwsgi serves site_a:app in the background")
+    assert fetch(port).split()[1:] == before
+    assert machine.pids() != [pid]
+    assert len(machine.states()[0]["workers"]) == 2  # type: ignore[arg-type]
+
+
+def test_what_was_not_started_with_daemon_is_not_restarted(command: Callable[..., Running], machine: Machine) -> None:
+    running = command("serve", "site_a:app", "-p", "0", "--pid-file", "x.pid", cwd=machine.folder)
+    running.url()
+    assert "was not started with --daemon" in machine("restart", "x.pid", code=1)
+    assert machine("status", "x.pid")
+    assert running.stop() == 0
+
+
+def test_status_tells_folder_options_user_and_python(machine: Machine) -> None:
+    port = machine.start("--workers", "2", "--traceback")
+    said = machine("status", str(port))
+    assert f"  Folder:   {machine.folder}\n" in said
+    assert "--workers 2 --traceback --daemon\n" in said
+    assert re.search(rf"^  User:     \S+, Python \d\.\d+\.\d+\S* \({sys.executable}\)$", said, re.MULTILINE)
+
+
+@LINUX
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_start_with_closed_standard_streams_returns(machine: Machine, closed: str) -> None:
+    """With all three closed, the pipe to the background process would be descriptor 0, 1 or 2."""
+    port = free_port()
+    line = f'"$@" {closed}'
+    command = microwsgi("serve", "site_a:app", "--daemon", "-p", str(port))
+    done = subprocess.run(
+        [need("sh"), "-c", line, "sh", *command],
+        cwd=machine.folder,
+        env=environment(**machine.variables),
+        timeout=60,
+        check=False,
+        capture_output=True,
+    )
+    assert done.returncode == 0
+    assert fetch(port)
+
+
 def test_several_are_told_apart(machine: Machine) -> None:
     first, second = machine.start(), machine.start()
     assert "several run: say which" in machine("stop", code=2)
@@ -379,6 +444,7 @@ def test_reload_serves_new_code_or_says_why_not(machine: Machine) -> None:
     assert fetch(port)
 
 
+@pytest.mark.slow
 def test_reload_under_load_fails_no_request(machine: Machine) -> None:
     port = machine.start("--workers", "2")
     failures: list[object] = []

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from microwsgi.console import Console
 from microwsgi.options import Options
+from microwsgi.prefork.life import table
 from microwsgi.prefork.supervisor import Supervisor
+from microwsgi.process.system import System
 from microwsgi.service import Service
 from microwsgi.serving import Stop
 from tests.background import Machine, free_port
@@ -27,7 +30,8 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 
 def shape(text: str) -> str:
-    """Without what is another one each time: numbers, and the folder of the log."""
+    """Without what is another one each time: numbers, folders, the user, the options that the test adds."""
+    text = re.sub(r"(?m)^(  (?:Folder|Options|User): ).*", r"\1", text)
     text = re.sub(r"/\S+/microwsgi/", "FOLDER/", text)
     return re.sub(r" \d+ (MB|ms|s)\b", r" N \1", re.sub(r"\d[\d.]*", "N", text))
 
@@ -45,14 +49,18 @@ def test_the_signals_are_those_that_are_listened_to() -> None:
     (table,) = re.findall(r"\| signal \|.*?\n\n", DOCUMENT, re.DOTALL)
     rows = re.findall(r"^\| ([A-Z0-9, ]+) (?:\(Ctrl-.*?\) )?\|", table, re.MULTILINE)
     documented = {name for row in rows for name in row.split(", ")}
-    stop = Stop()
+    stop = Stop(Console())
     alone = {"INT", "TERM", *(number.name[3:] for number in stop.others)}  # type: ignore[attr-defined]  # signal.Signals
-    service, supervisor = Service(Options()), Supervisor(Options(), [], lambda *_: None)  # type: ignore[arg-type]
+    service, supervisor = Service(Options(), Console(), System()), Supervisor(Options(), [], lambda *_: None)  # type: ignore[arg-type]
     try:
         service.attend(supervisor)
         parent = {number.name[3:] for number in supervisor.on_signal} - {"CHLD"}  # type: ignore[attr-defined]
     finally:
         supervisor.close()
-        assert supervisor.handover is not None
-        supervisor.handover.close()
+        assert supervisor.handoff is not None
+        supervisor.handoff.close()
     assert documented == alone == parent
+
+
+def test_the_table_of_states_is_the_one_of_the_code() -> None:
+    assert f"\n{table()}\n" in DOCUMENT

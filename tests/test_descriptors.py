@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.programs import absent
 from tests.running import LIMIT, Running
 
@@ -33,6 +35,7 @@ def processor_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+@pytest.mark.slow
 def test_those_who_are_there_are_served_and_the_others_as_soon_as_there_is_room(
     command: Callable[..., Running], tmp_path: Path
 ) -> None:

@@ -15,14 +15,17 @@ PACKAGE = Path(__file__).parent.parent / "microwsgi"
 EDGE = {
     "microwsgi",
     "__main__",
+    "assembly",
     "cli",
     "commands",
     "config",
+    "console",
     "debugger",
     "diagnosis",
     "events",
     "imports",
     "loader",
+    "operating",
     "prompt",
     "pytest_plugin",
     "service",
@@ -34,14 +37,16 @@ EDGE = {
 BELOW = {
     "errors": set[str](),
     "later": set[str](),
+    "source": {"later"},
     "options": {"errors", "later"},
     "wire": {"errors", "options"},
-    "server": {"errors", "later", "options", "wire"},
+    "server": {"errors", "later", "options", "source", "wire"},
     "tls": {"errors", "options", "wire", "server"},
-    "prefork": {"errors", "options", "server"},
-    "daemon": {"errors", "options"},
-    "framework": {"errors"},
-    "devtools": {"errors", "framework"},
+    "process": set[str](),
+    "prefork": {"errors", "options", "process", "server"},
+    "daemon": {"errors", "options", "process"},
+    "framework": {"errors", "source"},
+    "devtools": {"errors", "framework", "source"},
 }
 BELOW |= {name: {*BELOW, *EDGE} for name in EDGE}
 """Each floor, and those that it may import; it may import itself too."""
@@ -60,14 +65,19 @@ OPTIONAL = {
     ("microwsgi.commands.stack", "werkzeug.serving"),
     *(("microwsgi.tls.signers", name) for name in CRYPTOGRAPHY),  # the extra [tls], where there is no openssl command
     ("microwsgi.tls.authority", "fcntl"),  # Windows has none
-    ("microwsgi.server.lead", "resource"),  # Windows has none, and macOS does not count a thread's use
+    ("microwsgi.server.pool", "resource"),  # Windows has none, and macOS does not count a thread's use
 }
 """Imports inside functions and blocks: (module, what it imports there); only what a system may lack."""
+LAZY_CIRCLES = {
+    ("microwsgi.server.server", "microwsgi.tls.front"),  # make_server(ssl_context=...)
+    ("microwsgi.serving", "microwsgi.supervised"),  # which uses what `serving` prints
+}
+"""Lazy imports that close a circle. There must be no more of them."""
 PYTEST = {"microwsgi.pytest_plugin"}
 """Modules that pytest itself imports, and nobody else."""
 SLOW = {"dataclasses", "inspect", "logging", "typing"}
 """Modules of the standard library that `microwsgi serve` is to start without, 3 to 20 ms each."""
-QUICK = {"errors", "options", "wire", "server", "tls", "prefork", "daemon", *EDGE} - {"commands"}
+QUICK = {"errors", "options", "wire", "server", "tls", "process", "prefork", "daemon", *EDGE} - {"commands"}
 OUTSIDE = {"asyncio", "http", "select", "selectors", "socket", "socketserver", "ssl", "subprocess", "threading"}
 """What wire/ has nothing to do with: bytes go in, and values come out."""
 
@@ -141,9 +151,20 @@ def faults(module: str, tree: ast.Module, known: set[str]) -> list[str]:
     return found
 
 
+def lazy_imports(tree: ast.Module) -> Iterator[str]:
+    """The modules that `import_module("...")` imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "import_module":
+            yield from (str(each.value) for each in node.args if isinstance(each, ast.Constant))
+
+
 def circle(known: dict[str, ast.Module]) -> list[str]:
-    """A circle of modules that import each other, if there is one."""
-    graph = {module: {name for name, _ in imports(tree, set(known)) if name in known} for module, tree in known.items()}
+    """A circle of modules that import each other, by a statement or by `import_module`, if there is one."""
+    graph = {
+        module: {name for name, _ in imports(tree, set(known)) if name in known}
+        | {name for name in lazy_imports(tree) if name in known and (module, name) not in LAZY_CIRCLES}
+        for module, tree in known.items()
+    }
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -189,7 +210,10 @@ def test_a_missing_future_import_is_found() -> None:
     assert faults("microwsgi.errors", ast.parse('"""A module."""\nimport os\n'), set())
 
 
-@pytest.mark.parametrize("line", ["import microwsgi.a", "from microwsgi import a", "from microwsgi.a import name"])
+@pytest.mark.parametrize(
+    "line",
+    ["import microwsgi.a", "from microwsgi import a", "from microwsgi.a import name", "import_module('microwsgi.a')"],
+)
 def test_a_circle_is_found(line: str) -> None:
     known = {"microwsgi.a": ast.parse("from microwsgi.b import name"), "microwsgi.b": ast.parse(line)}
     assert circle(known)

@@ -41,11 +41,30 @@ def test_framework_table_of_routes(tmp_path: Path) -> None:
     assert done.stdout in (ROOT / "docs" / "framework.md").read_text()
 
 
+def test_framework_html(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(application("framework.md", 1))
+    page = client.get("/%3Cb%3E?item=1&item=%3Ci%3E").expect().text
+    assert page == "<title>&lt;b&gt;</title><h1>&lt;b&gt;</h1><ul><li>1<li>&lt;i&gt;</ul>"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "hello.html").write_text(
+        "<a href=\"{{ url_for('hello', name='x') }}\">Hello, {{ name }}!</a>"
+    )
+    response = Client(application("framework.md", 2)).get("/hello/%3Cscript%3E").expect()
+    assert (response.content_type, response.text) == ("text/html", '<a href="/hello/x">Hello, &lt;script&gt;!</a>')
+
+
+def test_framework_guard() -> None:
+    client = Client(application("framework.md", 3))
+    client.post("/").expect(204)
+    client.post("/", headers={"Origin": "http://evil.example"}).expect(403)
+
+
 def test_framework_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    client = Client(application("framework.md", 1))
+    client = Client(application("framework.md", 4))
     client.get("/search?q=a&exact=yes").expect(json=["a", 10, True])
-    assert "limit in the query is 'x': no int." in client.get("/search?q=a&limit=x").expect(400).text
+    assert "limit in the query is 'x', which is not a valid int." in client.get("/search?q=a&limit=x").expect(400).text
     client.post("/form", form={"age": "7", "photo": ("a.png", b"12345")}).expect(json={"age": 7, "photo": 5})
     client.post("/api", json={"tags": ["a"]}).expect(json=[["a"], "00000000-0000-0000-0000-000000000000"])
     client.put("/big/a", body=b"12345").expect(201, text="5 bytes")
@@ -53,13 +72,13 @@ def test_framework_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_framework_errors() -> None:
-    client = Client(application("framework.md", 2))
+    client = Client(application("framework.md", 5))
     client.get("/colour/red").expect(text="#f00")
     client.get("/colour/blue").expect(404, json={"unknown": "'blue'"})
 
 
 def test_framework_behind_a_proxy() -> None:
-    client = Client(application("framework.md", 3))
+    client = Client(application("framework.md", 6))
     fields = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "example.test"}
     for proxy, said in (("127.0.0.1", "192.0.2.1 https://example.test"), ("192.0.2.9", "192.0.2.9 http://localhost")):
         assert client.get("/", headers=fields, environ={"REMOTE_ADDR": proxy}).expect().text == said

@@ -212,3 +212,24 @@ def test_tracebacks_and_inspect_show_the_source_that_runs(tmp_path: Path) -> Non
     assert "# first" in first
     assert "# second" in second
     assert 'part.py", line 4, in view\n    return 1 / 0  # second' in shown
+
+
+def test_a_package_that_is_linked_into_site_packages_is_the_users(tmp_path: Path) -> None:
+    """As `flit install --symlink` and some editable installs do it."""
+    stale(tmp_path / "real" / "linked" / "__init__.py")
+    stale(tmp_path / "real" / "alone.py")
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    (site / "linked").symlink_to(tmp_path / "real" / "linked")
+    (site / "alone.py").symlink_to(tmp_path / "real" / "alone.py")
+    answer = run(tmp_path, "sys.path.append('site-packages'); import linked, alone; value = linked.VALUE + alone.VALUE")
+    assert answer["value"] == "newnew"
+    names = [os.path.relpath(path, tmp_path) for path in cast("list[str]", answer["files"])]
+    assert names == ["site-packages/alone.py", "site-packages/linked/__init__.py"]
+
+
+def test_a_zip_file_on_a_relative_entry_of_the_path_is_watched(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "parts.zip", "w") as archive:
+        archive.writestr("part.py", "VALUE = 1\n")
+    answer = run(tmp_path, "sys.path.append('parts.zip'); import part, os; os.chdir('/'); value = part.VALUE")
+    assert answer == {"value": 1, "files": [str(tmp_path / "parts.zip")], "told": 0}

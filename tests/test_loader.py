@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -12,8 +13,12 @@ from types import FunctionType
 
 import pytest
 
+import microwsgi
+from microwsgi import loader
+from microwsgi.diagnosis import as_typed
 from microwsgi.errors import LoadError
 from microwsgi.loader import load, load_named
+from microwsgi.testing import Client
 
 HELLO = "def app(environ, start_response): ...\n"
 Write = Callable[..., None]
@@ -121,7 +126,7 @@ def test_what_is_wrong_with_a_pyproject_is_said_with_its_name(write: Write, tmp_
     write("pyproject.toml", "tool.microwsgi = 1\n")
     assert failure("") == ["pyproject.toml can't be read: microwsgi in it is no table."]
     write("pyproject.toml", "[tool.microwsgi]\napp = 1\n")
-    assert failure("") == ['app in pyproject.toml is not possible: give a text, like app = "module:attribute".']
+    assert failure("") == ['Invalid app in pyproject.toml: expected a text, like app = "module:attribute".']
     write("pyproject.toml", '[tool.microwsgi]\napp = "nothing:app"\n')
     assert failure("")[-1] == '  That is app = "nothing:app" in pyproject.toml.'
 
@@ -230,6 +235,7 @@ def test_nothing_said_and_nothing_there(write: Write, tmp_path: Path) -> None:
     assert failure(None) == [
         f"there is no app.py or wsgi.py or main.py in {tmp_path}.",
         "  Try:  microwsgi serve module:attribute",
+        "        microwsgi serve .   (the files of this folder)",
     ]
 
 
@@ -365,19 +371,133 @@ def test_a_factory_that_fails_or_would_want_arguments(write: Write) -> None:
     assert lines[-1] == "ValueError: no database"
     write("hi.py", "def app(environ, start_response): ...\n")
     assert failure("hi:app()")[-1] == "  Is it the application itself?  Try:  microwsgi serve hi:app"
-    assert failure("hello:create(1)") == [
-        "create(1) is not possible: a factory is called without arguments, as create()."
-    ]
 
 
-@pytest.mark.parametrize("spec", [".", "./", "sub/folder"])
-def test_a_folder_is_no_application_but_may_have_one(write: Write, spec: str) -> None:
-    write("sub/folder/app.py")
-    path = os.path.normpath(spec)
-    assert failure(spec) == [
-        f"{spec} is a folder.",
-        f"  Try:  microwsgi serve --app-dir {path}   (its app.py or wsgi.py or main.py)",
+def test_a_factory_is_called_with_literals(write: Write) -> None:
+    write(
+        "hello.py",
+        """
+        class Site:
+            def make(self, *arguments, **keywords):
+                def app(environ, start_response): ...
+                app.called = arguments, keywords
+                return app
+        site, create_app = Site(), Site().make
+        """,
+    )
+    for call, called in {
+        "create_app()": ((), {}),
+        "create_app('prod')": (("prod",), {}),
+        'create_app("a:b(c)", debug=True, sizes=[1, -2.5])': (("a:b(c)",), {"debug": True, "sizes": [1, -2.5]}),
+        "site.make({'x': None},)": (({"x": None},), {}),
+    }.items():
+        assert getattr(load(f"hello:{call}"), "called", None) == called, call
+    for call in (
+        "create_app(os)",
+        "create_app(open('x'))",
+        "create_app(*[1])",
+        "create_app(**{'a': 1})",
+        "create_app(",
+        "create_app(1)(2",
+    ):
+        assert "must be literals" in failure(f"hello:{call}")[0], call
+    write("hi.py", "def create_app(name): ...\n")
+    assert failure("hi:create_app()")[-1] == """  Try:  microwsgi serve 'hi:create_app("...")'"""
+    assert failure("hi:create_app(1, 2)")[-1].startswith("TypeError: create_app() takes 1 positional")
+
+
+def test_a_factory_with_defaults_leads_to_its_call(write: Write) -> None:
+    write(
+        "hello.py",
+        """
+        def create_app(config=None, debug=False): ...
+        def make_app(config): ...
+        def setup(config=None): ...
+        """,
+    )
+    assert failure("hello:create_app")[-1] == "  Try:  microwsgi serve 'hello:create_app()'"
+    assert failure("hello:setup")[-1] == "  Try:  microwsgi serve 'hello:setup()'"
+    assert failure("hello:make_app")[-1] == """  Try:  microwsgi serve 'hello:make_app("...")'"""
+
+
+@pytest.mark.parametrize("spec", [".", "./", "sub/folder", "sub", "sub/"])
+def test_a_folder_is_served_as_files(write: Write, spec: str) -> None:
+    write("sub/folder/hello.txt", "hello")
+    name, app = load_named(spec, ".")
+    assert name == f"{spec.rstrip('/')}/"
+    path = "hello.txt" if "folder" in spec else "folder/hello.txt" if "sub" in spec else "sub/folder/hello.txt"
+    assert Client(app).get(f"/{path}", headers={"Range": "bytes=1-2"}).body == b"el"  # type: ignore[arg-type]
+    folder = path.rpartition("/")[0]
+    assert "hello.txt</a>" in Client(app).get(f"/{folder}/".replace("//", "/")).text  # type: ignore[arg-type]
+
+
+def test_a_package_and_a_module_are_no_folders_of_files(write: Write) -> None:
+    write("pkg/__init__.py")
+    write("web/index.html", "")
+    write("web.py")
+    assert load_named("pkg", ".")[0] == "pkg:app"
+    assert load_named("web", ".")[0] == "web:app"
+    assert load_named("pkg/", ".")[0] == "pkg/"
+
+
+def test_a_folder_with_an_application_says_how_that_is_run(write: Write, tmp_path: Path) -> None:
+    write("site/wsgi.py")
+    assert load_named("site", ".")[0] == "site/ (files; its wsgi.py runs with: microwsgi serve --app-dir site)"
+    assert load_named(".", "site")[0] == "./ (files; its wsgi.py runs with: microwsgi serve --app-dir .)"
+
+
+def test_a_module_that_lies_beside_the_application(write: Write) -> None:
+    write("sub/helper.py", "")
+    write("sub/web.py", "import helper\n" + HELLO)
+    write("sub/deep/inner.py", "import helper\n" + HELLO)
+    write("pkg/__init__.py", "import web2\n")
+    write("pkg/web2.py", "import helper\n" + HELLO)
+    assert failure("sub.web:app") == [
+        "'sub.web' needs 'helper', which is sub/helper.py: its folder is not on sys.path.",
+        "  sub/web.py:1: import helper",
+        "  Try:  microwsgi serve --app-dir sub web:app",
     ]
+    assert failure("sub.deep.inner:app")[0] == "'sub.deep.inner' needs 'helper', which is not installed."
+    assert load("web:app", "sub")
+
+
+def test_the_command_to_try_is_the_one_that_was_typed() -> None:
+    hint = "no.\n  Try:  microwsgi serve 'a:b()'   (remark)"
+    rows = [
+        (["/venv/bin/microwsgi", "dev", "x:y", "-p", "9000"], "x:y", "microwsgi dev 'a:b()' -p 9000   (remark)"),
+        (["microwsgi", "dev", "-p", "9000", "x:y"], "x:y", "microwsgi dev -p 9000 'a:b()'   (remark)"),
+        (
+            ["microwsgi", "stack", "-d", "a b", "x:y", "/path"],
+            "x:y",
+            "microwsgi stack -d 'a b' 'a:b()' /path   (remark)",
+        ),
+        (["microwsgi", "check"], "", "microwsgi check 'a:b()'   (remark)"),
+        (["program.py", "dev", "x:y"], "x:y", "microwsgi serve 'a:b()'   (remark)"),
+        (["/usr/lib/pip/__main__.py", "check"], "", "microwsgi serve 'a:b()'   (remark)"),
+        (
+            [str(Path(microwsgi.__file__).with_name("__main__.py")), "dev", "x:y"],
+            "x:y",
+            "python -m microwsgi dev 'a:b()'   (remark)",
+        ),
+    ]
+    found = [(as_typed(hint, spec, arguments), f"no.\n  Try:  {expected}") for arguments, spec, expected in rows]
+    assert [pair for pair in found if pair[0] != pair[1]] == []
+
+
+def test_an_import_that_takes_long_tells_where_it_is(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
+    monkeypatch.setattr(loader, "SLOW", 0.01)
+    wait = "while 'still' not in sys.stderr.getvalue() and time.monotonic() < end: time.sleep(0.001)\n"
+    start = "import sys, time\nend = time.monotonic() + 10\n"
+    write("slow.py", start + wait + HELLO)
+    load("slow:app")
+    assert said.getvalue() == f"'slow' is still being imported after 0.01 s.\n  slow.py:3: {wait}"
+    said.truncate(0)
+    server = "class Server:\n    def serve_forever(self):\n        " + wait + "Server().serve_forever()\n"
+    write("httpsrv.py", start + server + HELLO)
+    load("httpsrv:app")
+    assert "It starts a server of its own." in said.getvalue()
 
 
 def test_a_file_whose_name_is_taken_by_another_module(write: Write) -> None:

@@ -45,21 +45,21 @@ def test_sizes(text: str | int, value: int) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"head_size": "4X"}, "--head-size 4X is not possible: give a number of bytes, like 65536, 64K or 1G."),
-        ({"head_size": -1}, "--head-size -1 is not possible: give a number of bytes, like 65536, 64K or 1G."),
-        ({"head_size": "K"}, "--head-size K is not possible: give a number of bytes, like 65536, 64K or 1G."),
-        ({"head_size": "٣"}, "--head-size ٣ is not possible: give a number of bytes, like 65536, 64K or 1G."),
-        ({"head_time": "soon"}, "--head-time soon is not possible: give a number of seconds, like 10 or 0.5."),
-        ({"head_time": "nan"}, "--head-time nan is not possible: give a number of seconds, like 10 or 0.5."),
-        ({"head_time": "inf"}, "--head-time inf is not possible: give a number of seconds, like 10 or 0.5."),
-        ({"head_time": None}, "--head-time None is not possible: give a number of seconds, like 10 or 0.5."),
-        ({"threads": 0}, "--threads 0 is not possible: give a whole number from 1 on."),
-        ({"threads": "1.5"}, "--threads 1.5 is not possible: give a whole number from 1 on."),
-        ({"port": "http"}, "--port http is not possible: give a port from 0 to 65535."),
-        ({"color": "red"}, "--color red is not possible: give one of auto, always, never."),
-        ({"traceback": "perhaps"}, "--traceback perhaps is not possible: give on or off."),
-        ({"bind": 8000}, "--bind 8000 is not possible: give a text, or a list of texts."),
-        ({"bind": [""]}, "--bind '' is not possible: give something, or leave it out."),
+        ({"head_size": "4X"}, "Invalid --head-size 4X: expected a number of bytes, like 65536, 64K or 1G."),
+        ({"head_size": -1}, "Invalid --head-size -1: expected a number of bytes, like 65536, 64K or 1G."),
+        ({"head_size": "K"}, "Invalid --head-size K: expected a number of bytes, like 65536, 64K or 1G."),
+        ({"head_size": "٣"}, "Invalid --head-size ٣: expected a number of bytes, like 65536, 64K or 1G."),
+        ({"head_time": "soon"}, "Invalid --head-time soon: expected a number of seconds, like 10 or 0.5."),
+        ({"head_time": "nan"}, "Invalid --head-time nan: expected a number of seconds, like 10 or 0.5."),
+        ({"head_time": "inf"}, "Invalid --head-time inf: expected a number of seconds, like 10 or 0.5."),
+        ({"head_time": None}, "Invalid --head-time None: expected a number of seconds, like 10 or 0.5."),
+        ({"threads": 0}, "Invalid --threads 0: expected a whole number from 1 on."),
+        ({"threads": "1.5"}, "Invalid --threads 1.5: expected a whole number from 1 on."),
+        ({"port": "http"}, "Invalid --port http: expected a port from 0 to 65535."),
+        ({"color": "red"}, "Invalid --color red: expected one of auto, always, never."),
+        ({"traceback": "perhaps"}, "Invalid --traceback perhaps: expected on or off."),
+        ({"bind": 8000}, "Invalid --bind 8000: expected a text, or a list of texts."),
+        ({"bind": [""]}, "Invalid --bind '': expected a value that is not empty."),
         ({"prot": 1}, "there is no option prot; did you mean port?"),
         ({"zzz": 1}, "there is no option zzz."),
         ({"bind": "a:1", "port": 1}, "--bind has host and port in it: leave out --host and --port, or --bind."),
@@ -73,7 +73,7 @@ def test_what_can_not_be_is_one_sentence_with_the_cure(given: dict[str, object],
 def test_a_port_out_of_range_cannot_be_listened_on(port: object) -> None:
     with pytest.raises(ListenError) as caught:
         Options(port=port)
-    assert str(caught.value) == f"port {port} is not possible: ports go from 0 to 65535 (0 picks a free one)."
+    assert str(caught.value) == f"Invalid port {port}: expected 0 to 65535 (0 picks a free one)."
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_port_has_two_variables_and_ours_comes_first() -> None:
 @pytest.mark.parametrize(
     ("variable", "message"),
     [
-        ("MICROWSGI_THREADS", "MICROWSGI_THREADS=x is not possible: give a whole number from 1 on."),
-        ("PORT", "PORT=x is not possible: give a port from 0 to 65535."),
+        ("MICROWSGI_THREADS", "Invalid MICROWSGI_THREADS=x: expected a whole number from 1 on."),
+        ("PORT", "Invalid PORT=x: expected a port from 0 to 65535."),
         ("MICROWSGI_THREAD", f"there is no variable MICROWSGI_THREAD; did you mean MICROWSGI_THREADS?{UNSET}"),
     ],
 )

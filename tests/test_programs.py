@@ -40,13 +40,20 @@ def test_without_it_a_test_is_skipped_or_fails(
 
 
 @pytest.mark.parametrize(
-    ("required", "outcome"), [("", "3 skipped, 1 xfailed"), ("all", "2 failed, 1 skipped, 1 xfailed")]
+    ("required", "options", "outcome"),
+    [
+        ("", [], "3 skipped, 1 xfailed"),
+        ("all", [], "2 failed, 1 skipped, 1 xfailed"),
+        ("all", ["-n1"], "2 failed, 1 skipped, 1 xfailed"),
+    ],
 )
-def test_where_all_is_required_no_test_skips_itself(tmp_path: Path, required: str, outcome: str) -> None:
+def test_where_all_is_required_no_test_skips_itself(
+    tmp_path: Path, required: str, options: list[str], outcome: str
+) -> None:
     """A mark may still skip one: that depends on the Python or the system, not on what is installed."""
     (tmp_path / "test_cases.py").write_text(CASES)
     command = python(
-        "-m", "pytest", "-q", "-c", "/dev/null", "-p", "tests.conftest", "-p", "no:cacheprovider", str(tmp_path)
+        "-m", "pytest", "-q", "-c/dev/null", "-p", "tests.conftest", "-p", "no:cacheprovider", *options, str(tmp_path)
     )
     env = environment(MICROWSGI_TEST_REQUIRE=required)
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)

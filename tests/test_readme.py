@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -12,11 +13,13 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.background import free_port
 from tests.running import LIMIT, ROOT, Running, python
+from tests.tables import Rows
 
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-HELLO, APP, SERVER, ADAPTER = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+HELLO, APP, SERVE, SERVER, ADAPTER = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture
@@ -58,8 +61,13 @@ def test_the_frames_are_those_of_a_running_request(folder: Path, command: Callab
     assert all(file.endswith(end) for (_, file), (_, end) in zip(found, shown, strict=True))
 
 
-def test_the_application_has_eight_lines() -> None:
-    assert len(HELLO.splitlines()) == 8
+def test_the_application_has_seven_lines() -> None:
+    assert len(HELLO.splitlines()) == 7
+
+
+def test_the_application_passes_check(folder: Path, command: Callable[..., Running]) -> None:
+    running = command("check", "hello:app", cwd=folder)
+    assert running.wait(60) == 0, running.output
 
 
 def test_the_application_answers_as_it_says(command: Callable[..., Running], folder: Path) -> None:
@@ -68,33 +76,40 @@ def test_the_application_answers_as_it_says(command: Callable[..., Running], fol
     assert get(command("serve", "hello:app", "--port", "0", cwd=folder).url() + shown[1]) == shown[2].encode()
 
 
-def test_the_app_answers_in_json(command: Callable[..., Running], tmp_path: Path) -> None:
+def test_the_app_escapes(command: Callable[..., Running], tmp_path: Path) -> None:
     (tmp_path / "hello.py").write_text(APP)
     url = command("serve", "hello:app", "--port", "0", cwd=tmp_path).url()
-    assert get(f"{url}/hello/you") == b'{"hello":"you"}'
+    assert get(f"{url}/hello/%3Cb%3E") == b"<p>Hello, &lt;b&gt;!"
 
 
-@pytest.mark.parametrize("program", [SERVER, ADAPTER], ids=["server", "adapter"])
+@pytest.mark.parametrize("program", [SERVE, SERVER, ADAPTER], ids=["serve", "server", "adapter"])
 def test_the_programs_serve_it(program: str, folder: Path) -> None:
-    """As they are, but on another port: the one that a socket was given and has left."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    """As they are, but on another port."""
+    port = free_port()
     assert program.count("8000") == 1
     (folder / "program.py").write_text(program.replace("8000", str(port)))
     server = Running(python("program.py"), cwd=folder)
     try:
         wait_until_open(port, server)
-        assert get(f"http://127.0.0.1:{port}/hello/you") == b"Hello, you!\n"
+        assert get(f"http://127.0.0.1:{port}/") == b"Hello, 127.0.0.1!\n"
+        if program != ADAPTER:
+            assert server.stop(signal.SIGINT) == 0
+            assert str(port) in server.output, "the address is printed"
+            assert "Traceback" not in server.output
     finally:
         server.end()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
-    assert [link for link in links if not (page.parent / link).exists()] == []
+def test_links_lead_somewhere() -> None:
+    with Rows() as rows:
+        for page in PAGES:
+            with rows(page.name):
+                links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+                assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_no_text_names_the_machine_it_was_written_on(page: Path) -> None:
-    assert not re.search(r"/(root|work)/", page.read_text())
+def test_no_text_names_the_machine_it_was_written_on() -> None:
+    with Rows() as rows:
+        for page in PAGES:
+            with rows(page.name):
+                assert not re.search(r"/(root|work)/", page.read_text())

@@ -197,6 +197,7 @@ def edit_under_load(command: Command, folder: Path, steps: int, seed: int, *opti
     assert len(load.answers) > steps / 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "options"),
     [(200, ()), (50, ("--workers", "2")), (15, ("--reload-poll",))],
@@ -244,3 +245,32 @@ def test_no_request_fails_while_workers_are_replaced(command: Command, tmp_path:
 @pytest.mark.soak
 def test_no_request_fails_while_workers_are_replaced_a_hundred_times(command: Command, tmp_path: Path) -> None:
     assert replace_under_load(command, tmp_path, 100, "--workers", "2") > 200, "requests a second"
+
+
+@pytest.mark.parametrize("option", [True, False])
+def test_a_load_error_is_served_if_that_is_asked_for(option: bool, command: Command, tmp_path: Path) -> None:
+    """With --load-error-page, as Flask does; without it the last good version goes on."""
+
+    def get(accept: str = "text/plain") -> tuple[int, str]:
+        client = HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+        client.request("GET", "/", headers={"Accept": accept})
+        response = client.getresponse()
+        with closing(client):
+            return response.status, response.read().decode()
+
+    good = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'{}']\n"
+    (tmp_path / "app.py").write_text(good.format("first"))
+    running = command("dev", *(["--load-error-page"] if option else []), "-p", "0", cwd=tmp_path)
+    port = int(running.url().rpartition(":")[2])
+    running.line("Ctrl-C")
+    assert get() == (200, "first")
+    (tmp_path / "app.py").write_text("def app(environ, start_response)\n")
+    running.line("shows this until it is mended" if option else "The last version that worked goes on serving")
+    end = time.monotonic() + LIMIT
+    while option and get()[0] == 200 and time.monotonic() < end:
+        pass  # a request that came before the old process was stopped
+    status, text = get()
+    assert (status, "syntax error on line 1" in text) == ((500, True) if option else (200, False))
+    (tmp_path / "app.py").write_text(good.format("second"))
+    running.line("serving app:app")
+    assert get() == (200, "second")

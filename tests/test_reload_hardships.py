@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,8 @@ import pytest
 
 from tests.running import LIMIT, Running, python
 from tests.test_supervised import eventually, fetch
+
+pytestmark = pytest.mark.slow  # real processes, started and stopped one after another
 
 Command = Callable[..., Running]
 
@@ -294,13 +297,37 @@ def test_a_parent_is_one_thread_that_sleeps_while_nothing_changes(serve: Serve) 
     assert len(list((process / "task").iterdir())) == 1, "a fork beside a thread is not safe"
 
 
+def test_a_release_that_a_link_leads_to_is_served(command: Command, tmp_path: Path) -> None:
+    """As Capistrano and many scripts deploy."""
+    for number in (1, 2):
+        (tmp_path / "releases" / str(number)).mkdir(parents=True)
+        (tmp_path / "releases" / str(number) / "main.py").write_text(APPLICATION)
+        (tmp_path / "releases" / str(number) / "helper.py").write_text(f"VALUE = {number}\n")
+    (tmp_path / "current").symlink_to("releases/1")
+    running = command("serve", "main", "-p", "0", "--reload", "--app-dir", "current", cwd=tmp_path)
+    url = running.url()
+    running.line("Ctrl-C stops")
+    assert fetch(url)[1] == "1"
+    for name in ("2", "1"):
+        (tmp_path / "next").symlink_to(f"releases/{name}")
+        (tmp_path / "next").rename(tmp_path / "current")
+        eventually(name, lambda: fetch(url)[1])
+
+
+def test_usr2_says_what_is_watched_and_why(serve: Serve) -> None:
+    served = serve()
+    served.running.send_signal(signal.SIGUSR2)
+    watched = json.loads(served.running.line('"watched"'))["watched"]
+    assert watched["files"] == {str(served.folder / name): "imported" for name in ("main.py", "helper.py")}
+
+
 def test_where_inotify_is_short_there_is_a_word_and_changes_are_served(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(APPLICATION)
     (tmp_path / "helper.py").write_text("VALUE = 1\n")
     (tmp_path / "program.py").write_text(
         "import errno\n"
         "from microwsgi import serve\n"
-        "from microwsgi.prefork.notifier import Inotify\n"
+        "from microwsgi.prefork.file_events import Inotify\n"
         "def call(*words):\n    raise OSError(errno.EMFILE, 'Too many open files')\n"
         "Inotify.call = call\n"
         "serve('main:app', port=0, reload=True)\n"

@@ -17,11 +17,13 @@ from textwrap import dedent
 
 import pytest
 
-from microwsgi.daemon.notify import Notifier, passed_sockets
-from microwsgi.prefork.children import ANSWER
+from microwsgi.daemon.systemd import SystemdNotifier, passed_sockets
+from microwsgi.prefork.children import REPORT_TIME
 from tests.background import APPLICATION, Machine, ended, eventually, fetch, free_port
 from tests.programs import absent, need
 from tests.running import LIMIT, ROOT, Running, environment, microwsgi
+
+pytestmark = pytest.mark.slow  # real processes, started and stopped one after another
 
 Command = Callable[..., Running]
 
@@ -93,7 +95,7 @@ def test_the_watchdog_gets_signs_of_life_until_a_worker_hangs(command: Command, 
     for _ in range(3):
         systemd.hear("WATCHDOG=1")
     os.kill(worker, signal.SIGSTOP)
-    systemd.socket.settimeout(2 * ANSWER)  # for so long its parent waits for an answer, and gives up
+    systemd.socket.settimeout(2 * REPORT_TIME)  # for so long its parent waits for an answer, and gives up
     signs = 0
     with suppress(TimeoutError):
         while signs < 20:
@@ -106,10 +108,49 @@ def test_the_watchdog_gets_signs_of_life_until_a_worker_hangs(command: Command, 
     systemd.socket.close()
 
 
+def test_a_worker_that_is_retired_is_not_the_services_health(command: Command, folder: Path) -> None:
+    """It hangs, and has a long request: systemd hears READY=1 after the reload, and WATCHDOG=1."""
+    systemd = Manager(str(folder / "notify"))
+    interval = {"WATCHDOG_USEC": "200000", "NOTIFY_SOCKET": str(folder / "notify")}
+    running = command("serve", "site_a:app", "-p", "0", cwd=folder, **interval)
+    systemd.hear("READY=1")
+    worker = int(fetch(int(running.url().rpartition(":")[2])).split()[0])
+    os.kill(worker, signal.SIGSTOP)
+    running.send_signal(signal.SIGHUP)
+    systemd.hear("RELOADING=1")
+    for _ in range(10):
+        systemd.hear("WATCHDOG=1")
+    systemd.hear("READY=1")
+    os.kill(worker, signal.SIGKILL)
+    assert running.stop() == 0
+    systemd.socket.close()
+
+
+def test_a_service_of_systemd_is_asked_stopped_and_reloaded_by_the_commands(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    systemd = Manager(str(tmp_path / "notify"))
+    made = tmp_path / "run" / "microwsgi" / "hello"
+    made.mkdir(parents=True)
+    made.parent.chmod(0o700)
+    variables = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "RUNTIME_DIRECTORY": str(made), **machine.variables}
+    running = Running(microwsgi("serve", "site_a:app", "-p", "0"), cwd=tmp_path, **variables)
+    try:
+        systemd.hear("READY=1")
+        port = running.url().rpartition(":")[2]
+        (state,) = machine.states()
+        assert (state["pid"], state["name"]) == (running.pid, f"127.0.0.1:{port}")
+        assert "serves the new code" in machine("reload", port)
+        assert machine("stop", f"localhost:{port}") == f"127.0.0.1:{port} has stopped.\n"
+        assert running.wait() == 0
+    finally:
+        running.end()
+        systemd.socket.close()
+
+
 def test_what_is_meant_for_another_process_is_not_taken() -> None:
     environ = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1", "NOTIFY_SOCKET": "@x"}
     assert passed_sockets(environ) == []
-    assert Notifier(environ).interval == 0
+    assert SystemdNotifier(environ).interval == 0
     assert "NOTIFY_SOCKET" not in environ
 
 
@@ -290,7 +331,7 @@ def test_a_python_that_only_root_may_read_is_named(roots: Machine) -> None:
         from microwsgi.daemon.privileges import Identity
         identity = Identity("nobody", "")
         os.__file__ = "{roots.folder}/secret/os.py"
-        identity.become()
+        identity.drop_privileges()
         """
     command = [roots.python[0], "-c", dedent(source)] if roots.python else []
     done = subprocess.run(

@@ -137,6 +137,20 @@ def test_hup_replaces_the_workers_and_a_killed_one_is_replaced(command: Command,
     assert running.stop(signal.SIGTERM) == 0
 
 
+def test_hup_takes_no_compiled_file_for_new_code(command: Command, folder: Path) -> None:
+    """Python takes one for fresh that has the size of the source, and the second in which it was changed."""
+    status = (folder / "helper.py").stat()
+    running = command("serve", "main", "-p", "0", "--workers", "1", cwd=folder, PYTHONDONTWRITEBYTECODE="")
+    url = running.url()
+    assert value(url) == "1"
+    assert list(folder.glob("__pycache__/helper.*"))
+    (folder / "helper.py").write_text("VALUE = 2\n")
+    os.utime(folder / "helper.py", ns=(status.st_atime_ns, status.st_mtime_ns))
+    running.send_signal(signal.SIGHUP)
+    running.line("loaded anew; serving main:app")
+    assert value(url) == "2"
+
+
 def test_without_reload_a_broken_application_is_the_end_of_the_start(command: Command, folder: Path) -> None:
     (folder / "helper.py").write_text("1 / 0\n")
     running = command("serve", "main", "-p", "0", "--workers", "2", cwd=folder)
@@ -179,6 +193,7 @@ def test_a_request_that_runs_is_finished_by_the_old_code(command: Command, folde
     assert running.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["kill", "Ctrl-C"])
 def test_a_request_without_end_is_told_of_and_ended_by_who_wants_that(command: Command, folder: Path, end: str) -> None:
     running = command("serve", "main", "-p", "0", "--reload", "--grace-time", "0.1", cwd=folder)

@@ -12,10 +12,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from microwsgi import Request, Response, abort
 from microwsgi.events import Stream
+from microwsgi.framework.crosssite import require_same_site
 
 FILES = str(Path(__file__).parent / "files")
 POLICY = (
@@ -62,7 +63,7 @@ def section(request: Request, name: str, content: str, label: str) -> str:
 
 def ticks(request: Request, versions: Callable[[], object]) -> Response:
     """A stream of events, one a second: the server's time, and the version of each part."""
-    return Stream(request, ask=lambda: {"now": time.time(), "versions": versions()}, every=TICK).response
+    return Stream(request, poll=lambda: {"now": time.time(), "versions": versions()}, every=TICK).response
 
 
 class Drawn:
@@ -177,18 +178,5 @@ def range_links(request: Request) -> str:
 
 
 def of_this_site(request: Request) -> None:
-    """Raise 403 for what a page of another site has a browser ask for.
-
-    Browsers send Sec-Fetch-Site to https and to this machine, but not over plain http to a LAN address: there Origin or Referer
-    says which page has asked. A browser, whose User-Agent begins with Mozilla, that sends none of the three is refused too: the
-    other page can have the Referer left out.
-    """
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        allowed = site in {"none", "same-origin"}
-    elif (page := request.headers.get("Origin") or request.referer) is not None:
-        allowed = urlsplit(page).netloc == urlsplit(request.host_url).netloc  # without a default port
-    else:
-        allowed = not (request.user_agent or "").startswith("Mozilla")
-    if not allowed:
-        abort(403, "Another site's page asked for this. Use the form on this site.")
+    """Raise 403 for what a page of another site has a browser ask for: it must not probe in its visitors' names."""
+    require_same_site(request)

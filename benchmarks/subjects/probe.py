@@ -13,7 +13,7 @@ import time
 from types import CodeType, FrameType
 from typing import Any
 
-from microwsgi.devtools.stack import OWNERS, capture, owner, trail
+from microwsgi.devtools.stack import OWNERS, capture, owner, traceback_frames
 
 ASLEEP = 1.5  # seconds: time enough for py-spy to look
 TOOL = 0  # sys.monitoring.DEBUGGER_ID: the events are those that a debugger's steps stop at
@@ -24,29 +24,51 @@ class Failure(Exception):
 
 
 class Watch:
-    """Every line that any thread runs while it is armed, with the time; Python 3.12 and later."""
+    """Every line that any thread runs while it is armed, with the time."""
 
     def __init__(self) -> None:
         self.events: list[tuple[int, CodeType, int, int]] = []  # nanoseconds, code, line or 0 for a call, thread
         self.failure: Failure | None = None
         self.monitoring: Any = getattr(sys, "monitoring", None)
+        self.armed = False
+        if self.monitoring is None:
+            # Python 3.11 can set a trace function for threads that begin, and for this one, but not for those that run.
+            threading.settrace(self.trace)
+            sys.settrace(self.trace)
 
     def arm(self) -> None:
-        monitoring = self.monitoring
-        if monitoring is None:
-            raise NotImplementedError("counting lines needs sys.monitoring, which is there from Python 3.12 on")
-        if monitoring.get_tool(TOOL) is None:
-            monitoring.use_tool_id(TOOL, "benchmarks")
         now, thread, note = time.monotonic_ns, threading.get_ident, self.events.append
         self.events.clear()
+        monitoring = self.monitoring
+        if monitoring is None:
+            self.armed = True
+            frames: list[FrameType | None] = [*sys._current_frames().values()]
+            while frames:  # frames that were entered before have no trace function of their own
+                if (frame := frames.pop()) is not None:
+                    frame.f_trace = self.trace
+                    frames.append(frame.f_back)
+            return
+        if monitoring.get_tool(TOOL) is None:
+            monitoring.use_tool_id(TOOL, "benchmarks")
         events = monitoring.events
         monitoring.register_callback(TOOL, events.LINE, lambda code, line: note((now(), code, line, thread())))
         monitoring.register_callback(TOOL, events.PY_START, lambda code, offset: note((now(), code, 0, thread())))
         monitoring.set_events(TOOL, events.LINE | events.PY_START)
 
+    def trace(self, frame: FrameType, event: str, argument: object) -> Any:
+        """Note a call or a line: the trace function where there is no sys.monitoring."""
+        if not self.armed:
+            return None
+        if event in {"call", "line"}:
+            line = frame.f_lineno if event == "line" else 0
+            self.events.append((time.monotonic_ns(), frame.f_code, line, threading.get_ident()))
+        return self.trace
+
     def told(self, since: int, view: CodeType) -> dict[str, Any]:
         """Stop, and count what ran from `since` to the view's first line."""
-        self.monitoring.set_events(TOOL, 0)
+        self.armed = False
+        if self.monitoring is not None:
+            self.monitoring.set_events(TOOL, 0)
         path = [event for event in self.events if event[0] >= since]
         begun = max(
             (index for index, event in enumerate(path) if event[1] is view and event[2] == 0), default=len(path)
@@ -84,7 +106,7 @@ def answer(path: str, query: str, view: FrameType) -> str:
             watch.failure = Failure("as asked")
             raise watch.failure
         case "/trail":
-            frames = trail(watch.failure.__traceback__ if watch.failure else None)
+            frames = traceback_frames(watch.failure.__traceback__ if watch.failure else None)
             return json.dumps([frame._asdict() for frame in frames if frame.module != __name__])
         case "/arm":
             watch.arm()

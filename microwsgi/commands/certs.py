@@ -1,4 +1,4 @@
-"""`microwsgi certs`: the development CA of `microwsgi serve --tls`, and who trusts it.
+"""`microwsgi certs`: the development CA of `microwsgi serve --tls`, and the stores that trust it.
 
 certs_command
   show, path, renew, client   microwsgi.tls.authority
@@ -18,7 +18,7 @@ from microwsgi.tls.modssl import Certificate
 
 
 def certs_command(words: list[str], given: dict[str, object]) -> int:
-    """Do one of the things; show, if none is named. Raises UsageError."""
+    """`microwsgi certs`. Without a verb, show. Raises UsageError."""
     authority = Authority()
     verb, *rest = words or ["show"]
     if verb not in VERBS:
@@ -36,7 +36,7 @@ def certs_command(words: list[str], given: dict[str, object]) -> int:
 
 
 def show(authority: Authority, system: bool) -> int:  # noqa: ARG001, FBT001 - as all verbs
-    """The CA and the certificate, with who trusts it."""
+    """Print the CA, the certificate, and the stores."""
     ca = authority.read()
     if ca is None:
         say("There is no development CA yet: `microwsgi serve --tls` and `microwsgi certs trust` make one.")
@@ -54,7 +54,7 @@ def show(authority: Authority, system: bool) -> int:  # noqa: ARG001, FBT001 - a
 
 
 def path(authority: Authority, system: bool) -> int:  # noqa: ARG001, FBT001 - as all verbs
-    """The CA's file, made if there is none."""
+    """Print the file of the CA. Create the CA if there is none."""
     with authority.locked():
         authority.ensure()
     say(authority.certificate)
@@ -62,14 +62,14 @@ def path(authority: Authority, system: bool) -> int:  # noqa: ARG001, FBT001 - a
 
 
 def renew(authority: Authority, system: bool) -> int:  # noqa: ARG001, FBT001 - as all verbs
-    """A new certificate; a server that runs uses it at once."""
+    """Issue a new certificate. A running server uses it at once."""
     made = authority.renew_now()
     say(f"Renewed: {made.days_left} days left. A server that runs uses it for new connections.")
     return 0
 
 
 def trust(authority: Authority, system: bool) -> int:  # noqa: FBT001 - as all verbs
-    """Put the CA into the stores; 1 if one of them failed."""
+    """Add the CA to the stores. Return 1 if one of them failed."""
     with authority.locked():
         authority.ensure()
     code = 0
@@ -88,7 +88,7 @@ def trust(authority: Authority, system: bool) -> int:  # noqa: FBT001 - as all v
 
 
 def untrust(authority: Authority, system: bool) -> int:  # noqa: FBT001 - as all verbs
-    """Take the CA out of the stores again; 1 if one of them failed."""
+    """Remove the CA from the stores. Return 1 if one of them failed."""
     code = 0
     for store in stores(system=system):
         problem = store.remove(authority)
@@ -100,12 +100,12 @@ def untrust(authority: Authority, system: bool) -> int:  # noqa: FBT001 - as all
 
 
 def name_of(certificate: Certificate) -> str:
-    """As a person calls it."""
+    """Return the name of a certificate's subject."""
     return " ".join(value for several in certificate.subject for _, value in several)
 
 
 def say(text: str) -> None:
-    """To the standard output: it is what was asked for."""
+    """Write to the standard output."""
     sys.stdout.write(f"{text}\n")
 
 

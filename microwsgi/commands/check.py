@@ -1,9 +1,9 @@
-"""`microwsgi check`: requests of many kinds over real sockets, and what in the answers breaks which rule.
+"""`microwsgi check`: send an application requests of many kinds over real sockets, and report the rules that it breaks.
 
 check_command
-  requests     what is sent: a list to read
-  Checker      sends them, to a server whose application is watched by microwsgi.devtools.witness
-  told         a line or two for each kind of finding
+  requests     the list of requests
+  Checker      sends them to a server whose application is wrapped by microwsgi.devtools.lint
+  report       a few lines for each finding
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from typing import Any, NamedTuple
 from wsgiref.validate import WSGIWarning
 
 from microwsgi.commands.stack import LIMIT, ours, running, say
-from microwsgi.devtools.calls import Calls
-from microwsgi.devtools.witness import FAULT, NOTE, Finding, Witness, definition
+from microwsgi.console import counted
+from microwsgi.devtools.lint import FAULT, NOTE, Finding, Lint
+from microwsgi.devtools.tracer import Tracer
 from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import BY_NAME, Options
-from microwsgi.serving import counted
+from microwsgi.source import source_location
 
 WIDTH = 80
-"""Columns of the report."""
-SAME = 24
-"""Characters in which texts that say the same agree."""
+"""The width of the report, in columns."""
+PREFIX = 24
+"""The number of characters in which the texts of one finding agree."""
 LARGE = 40_000
-"""Bytes of a body that the server does not collect before it calls the application."""
+"""The length of a body that is not buffered before the application is called."""
 ALIKE = ("content-type", "content-length", "content-encoding", "etag", "last-modified", "location", "allow")
 """Fields that HEAD should have as GET has them (RFC 9110 9.3.2)."""
 NO_FAILURES = {HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.SERVICE_UNAVAILABLE}
@@ -72,23 +73,23 @@ BODIES = {
 }
 
 
-class Asked(NamedTuple):
-    """One request: how it is called in the report, its bytes, and after how many bytes of the answer the client leaves."""
+class SentRequest(NamedTuple):
+    """A request: its name in the report, its bytes, and the number of response bytes after which the client disconnects."""
 
     name: str
     data: bytes
     leave: int | None = None
 
 
-def request(name: str, method: str, path: str, fields: dict[str, str], body: bytes = b"", **more: Any) -> Asked:  # noqa: ANN401
-    """With the fields that all have."""
+def request(name: str, method: str, path: str, fields: dict[str, str], body: bytes = b"", **more: Any) -> SentRequest:  # noqa: ANN401
+    """Return a request with the fields that all requests have."""
     lines = [f"{method} {path} {more.pop('version', 'HTTP/1.1')}", "Host: localhost", "Connection: close"]
     lines += [f"{field}: {value}" for field, value in fields.items()]
-    return Asked(name, "\r\n".join([*lines, "", ""]).encode("latin-1") + body, **more)
+    return SentRequest(name, "\r\n".join([*lines, "", ""]).encode("latin-1") + body, **more)
 
 
-def odd_targets() -> Iterator[Asked]:
-    """What is sent once."""
+def odd_targets() -> Iterator[SentRequest]:
+    """Return the requests that are sent once."""
     yield request("GET http://localhost/", "GET", "http://localhost/", {})
     yield request("OPTIONS *", "OPTIONS", "*", {})
     for path in PATHS:
@@ -96,8 +97,8 @@ def odd_targets() -> Iterator[Asked]:
     yield request("GET with bytes that are not ASCII", "GET", "/caf\u00e9?\u00e9", {})
 
 
-def requests(path: str) -> Iterator[Asked]:
-    """All that is sent for a path."""
+def requests(path: str) -> Iterator[SentRequest]:
+    """Return the requests that are sent for each path."""
     for method in METHODS:
         yield request(f"{method} {path}", method, path, {})
     yield request(f"GET {path} in HTTP/1.0", "GET", path, {}, version="HTTP/1.0")
@@ -118,24 +119,24 @@ def requests(path: str) -> Iterator[Asked]:
     yield request(f"GET {path}, the client leaves in the answer", "GET", path, {}, leave=1)
 
 
-class Answer(NamedTuple):
-    """A response's head; status 0 if there was none."""
+class ResponseHead(NamedTuple):
+    """The head of a response; status 0 if there was none."""
 
     status: int
     fields: dict[str, str]
 
 
 class Checker:
-    """A server, and what is found when it is asked."""
+    """Sends requests to a server, and records findings."""
 
-    def __init__(self, port: int, witness: Witness, errors: io.StringIO) -> None:
+    def __init__(self, port: int, lint: Lint, errors: io.StringIO) -> None:
         self.port = port
-        self.witness = witness
+        self.lint = lint
         self.errors = errors
-        self.sent: list[Asked] = []
+        self.sent: list[SentRequest] = []
 
-    def send(self, asked: Asked) -> Answer:
-        """Send a request, and look at what comes back."""
+    def send(self, asked: SentRequest) -> ResponseHead:
+        """Send a request, and check the response."""
         number = str(len(self.sent))
         self.sent.append(asked)
         self.errors.seek(0)
@@ -144,51 +145,51 @@ class Checker:
         data = exchange(self.port, line + f"\r\nX-Check: {number}\r\n".encode() + rest, asked.leave)
         answer = parsed(data)
         if asked.leave is None:
-            for finding in self.judged(answer, self.witness.makers.get(number, "")):
-                self.witness.note(number, finding)
-            if number not in self.witness.findings and failed(answer):
-                self.witness.note(number, self.failure(answer, number))
+            for finding in self.check_fields(answer, self.lint.makers.get(number, "")):
+                self.lint.note(number, finding)
+            if number not in self.lint.findings and is_failure(answer):
+                self.lint.note(number, self.failure(answer, number))
         return answer
 
-    def judged(self, answer: Answer, where: str) -> Iterator[Finding]:
-        """What a response says by itself."""
+    def check_fields(self, answer: ResponseHead, where: str) -> Iterator[Finding]:
+        """Return what is wrong with a response by itself."""
         if answer.status == HTTPStatus.METHOD_NOT_ALLOWED and "allow" not in answer.fields:
             yield Finding(FAULT, "RFC 9110 15.5.6", "a 405 without Allow", where)
         if answer.status == HTTPStatus.UNAUTHORIZED and "www-authenticate" not in answer.fields:
             yield Finding(FAULT, "RFC 9110 15.5.2", "a 401 without WWW-Authenticate", where)
 
-    def failure(self, answer: Answer, number: str) -> Finding:
-        """What to say of a response that failed without anything being raised: a framework has made it of an exception."""
+    def failure(self, answer: ResponseHead, number: str) -> Finding:
+        """Return the finding for a 500 without an exception: a framework has caught it."""
         said = self.errors.getvalue().strip().splitlines()[-1:] or ["the framework's log may say why"]
         what = f"a {answer.status}" if answer.status else "no whole response"
-        where = self.witness.raisers.get(number) or self.witness.makers.get(number, "")
+        where = self.lint.raisers.get(number) or self.lint.makers.get(number, "")
         return Finding(FAULT, "an exception", f"{what}; {said[0]}", where)
 
     def compare_head(self, path: str) -> None:
-        """HEAD is GET without a body (RFC 9110 9.3.2); what differs from one GET to the next is not compared."""
+        """Compare HEAD with GET (RFC 9110 9.3.2), except where two responses to GET differ."""
         get, head, again = (self.send(request(f"{m} {path}", m, path, {})) for m in ("GET", "HEAD", "GET"))
         number = str(len(self.sent) - 2)
-        rule, where = "RFC 9110 9.3.2", self.witness.makers.get(number, "")
+        rule, where = "RFC 9110 9.3.2", self.lint.makers.get(number, "")
         if head.status != get.status == again.status:
             text = f"HEAD is answered with {head.status}, GET with {get.status}"
-            self.witness.note(number, Finding(FAULT, rule, text, where))
+            self.lint.note(number, Finding(FAULT, rule, text, where))
             return
         for field in ALIKE:
             if field in get.fields and get.fields[field] == again.fields.get(field) and field in head.fields:
                 if head.fields[field] != get.fields[field]:
                     text = f"{field} is {head.fields[field]} for HEAD, and {get.fields[field]} for GET"
-                    self.witness.note(number, Finding(FAULT, rule, text, where))
+                    self.lint.note(number, Finding(FAULT, rule, text, where))
             elif field in get.fields and field not in head.fields and field != "content-length":
-                self.witness.note(number, Finding(NOTE, rule, f"HEAD lacks {field}, which GET has", where))
+                self.lint.note(number, Finding(NOTE, rule, f"HEAD lacks {field}, which GET has", where))
 
 
-def failed(answer: Answer) -> bool:
-    """Whether it is a failure of the application's: a 500, or no response at all."""
+def is_failure(answer: ResponseHead) -> bool:
+    """Return whether the application failed: a 500, or no response at all."""
     return answer.status not in NO_FAILURES and not 0 < answer.status < HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def exchange(port: int, data: bytes, leave: int | None) -> bytes:
-    """What comes back until the server closes, or until so many bytes have come; then the client is gone, with a reset."""
+    """Return the response. After `leave` bytes the client resets the connection."""
     received = b""
     with socket.create_connection(("127.0.0.1", port), LIMIT) as connection:
         try:
@@ -199,28 +200,28 @@ def exchange(port: int, data: bytes, leave: int | None) -> bytes:
                     break
                 received += piece
         except OSError:
-            pass  # what came is what there is
+            pass  # what was received before is the response
         if leave is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     return received
 
 
-def parsed(data: bytes) -> Answer:
-    """The head of the final response."""
+def parsed(data: bytes) -> ResponseHead:
+    """Return the head of the final response."""
     while data.startswith(b"HTTP/1.1 1"):
         data = data.partition(b"\r\n\r\n")[2]
     lines = data.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
     if not lines[0].startswith("HTTP/"):
-        return Answer(0, {})
+        return ResponseHead(0, {})
     fields = dict(line.split(": ", 1) for line in lines[1:])
-    return Answer(int(lines[0][9:12]), {name.lower(): value for name, value in fields.items()})
+    return ResponseHead(int(lines[0][9:12]), {name.lower(): value for name, value in fields.items()})
 
 
 # --- The command --------------------------------------------------------------------------------------------------------
 
 
 def check_command(words: list[str], given: dict[str, Any]) -> int:
-    """Report; 1 if there are faults. Raises UsageError."""
+    """`microwsgi check`. Return 1 if there are faults. Raises UsageError."""
     options = Options(**{name: value for name, value in given.items() if name in BY_NAME})
     paths = [word for word in words if word.startswith("/")] or ["/"]
     specs = [word for word in words if not word.startswith("/")]
@@ -239,32 +240,32 @@ def check_command(words: list[str], given: dict[str, Any]) -> int:
 
 
 def checked(application: Any, paths: list[str]) -> tuple[dict[Finding, list[str]], int]:  # noqa: ANN401 - from the loader
-    """What was found, and in which requests; and how many were sent."""
-    calls, errors = Calls(), io.StringIO()
-    witness = Witness(application, calls)
-    with calls, running(lambda each: ours(each, errors), witness) as port, warnings.catch_warnings():
-        warnings.simplefilter("ignore", WSGIWarning)  # that it does not know a method
-        checker = Checker(port, witness, errors)
+    """Return the findings with their requests, and the number of requests."""
+    tracer, errors = Tracer(), io.StringIO()
+    lint = Lint(application, tracer)
+    with tracer, running(lambda each: ours(each, errors), lint) as port, warnings.catch_warnings():
+        warnings.simplefilter("ignore", WSGIWarning)  # about methods that the validator does not know
+        checker = Checker(port, lint, errors)
         for path in paths:
             checker.compare_head(path)
         for asked in chain(*map(requests, paths), odd_targets()):
             checker.send(asked)
     found: dict[Finding, list[str]] = {}
-    for number, findings in sorted(witness.findings.items(), key=lambda each: int(each[0] or 0)):
+    for number, findings in sorted(lint.findings.items(), key=lambda each: int(each[0] or 0)):
         for finding in findings:
-            placed = finding._replace(where=finding.where or definition(application))
-            first = next((each for each in found if alike(each, placed)), placed)
+            placed = finding._replace(where=finding.where or source_location(application))
+            first = next((each for each in found if same_finding(each, placed)), placed)
             found.setdefault(first, []).append(checker.sent[int(number or 0)].name)
     return found, len(checker.sent)
 
 
-def alike(one: Finding, other: Finding) -> bool:
-    """Whether two findings are told as one: those of a place that differ only in a value."""
-    return one._replace(text=one.text[:SAME]) == other._replace(text=other.text[:SAME])
+def same_finding(one: Finding, other: Finding) -> bool:
+    """Return whether two findings are reported as one: same location, and texts that differ in a value only."""
+    return one._replace(text=one.text[:PREFIX]) == other._replace(text=other.text[:PREFIX])
 
 
 def report(name: str, found: dict[Finding, list[str]], count: int) -> str:
-    """For people: the faults first."""
+    """Return the report, faults first."""
     lines = [f"{name}: {count} requests"]
     for finding, asked in sorted(found.items(), key=lambda each: each[0].level):
         more = f", and {len(asked) - 1} more" if len(asked) > 1 else ""

@@ -1,4 +1,6 @@
-"""`microwsgi status`, `stop`, `reload` and `logs`: background servers, by their address or their pid file.
+"""`microwsgi status`, `stop`, `restart`, `reload` and `logs`: servers in the background, by their address or their pid file.
+
+Services that systemd has started have a pid file, too, in a folder that systemd makes for them.
 
 What the lock of a pid file says is believed, and nothing else: a number in a file may be another program's by now. A signal is
 sent to a process that had the lock after we had a hold of that very process, so that no other can be in its place.
@@ -11,31 +13,34 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir
 
-from microwsgi.daemon.background import address_of, file_name, log_folder, run_folder
+from microwsgi.console import counted, duration
+from microwsgi.daemon.background import address_of, file_name, log_folder, run_folders
 from microwsgi.daemon.pidfile import holder
 from microwsgi.errors import ServiceError, UsageError
 from microwsgi.server.log import bytes_text
-from microwsgi.serving import counted, duration
 
 RUNNING, DEAD, STOPPED, UNKNOWN = 0, 1, 3, 4
 """The exit codes of LSB for `status`: it runs; it is dead, and has left its pid file; it does not run; nobody knows."""
 NOT_RUNNING = 7
-"""That of LSB for a `reload` of what does not run."""
-PATIENCE = 3.0
-"""Seconds for a server to say how it is; its children have one of them."""
-FORCED = 2.0
+"""That of LSB for `reload`, and ours for `stop` and `restart`, of a server that does not run."""
+ANSWER_TIME = 3.0
+"""Seconds for a server to answer a question; its workers have one of them."""
+FORCED_TIME = 2.0
 """Seconds for a server to end that was told to wait for nothing."""
-LOOK = 0.2
-"""Seconds between two looks for new lines of a log."""
+LOG_PAUSE = 0.2
+"""Seconds between two attempts to read new lines of a log."""
+LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
+"""Names of one address, for people."""
 
 
 class Server:
-    """A pid file, and the process that has locked it, if there is one."""
+    """A pid file, and the process that has locked it, if there is one. Raises ServiceError if the file can't be read."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -47,15 +52,15 @@ class Server:
             raise ServiceError(f"{path} can't be read: {error.strerror}.") from None
 
     @property
-    def left(self) -> bool:
+    def was_killed(self) -> bool:
         """Whether it is dead, and has left its pid file: one that ends by itself removes or empties it."""
         return not self.pid and os.path.exists(self.path) and os.path.getsize(self.path) > 0
 
-    def ask(self, question: str, patience: float) -> dict[str, object]:
-        """What it answers; nothing if it does not."""
+    def ask(self, question: str, seconds: float) -> dict[str, object]:
+        """Its answer; nothing if there is none in time."""
         folder, name = os.path.split(os.path.abspath(self.path))
         with chdir(folder), socket.socket(socket.AF_UNIX) as connection:  # a socket's path may have 107 bytes
-            connection.settimeout(patience)
+            connection.settimeout(seconds)
             received = b""
             try:
                 connection.connect(f"{name.removesuffix('.pid')}.sock")
@@ -94,7 +99,7 @@ class Server:
             if left <= 0:
                 return False
             if self.descriptor < 0:
-                time.sleep(min(left, LOOK))
+                time.sleep(min(left, LOG_PAUSE))
             else:
                 poll = select.poll()
                 poll.register(self.descriptor, select.POLLIN)
@@ -102,8 +107,11 @@ class Server:
         return True
 
 
+# --- Which server -------------------------------------------------------------------------------------------------------
+
+
 def servers(words: list[str], options: Mapping[str, object]) -> list[Server]:
-    """Those that are meant: by pid file, by address, by port, or all. Raises UsageError."""
+    """The servers that are meant: by pid file, by address, by port, or all. Raises UsageError."""
     if len(words) > 1:
         raise UsageError(f"one server at a time, not {len(words)}: {' '.join(words)}.")
     path = str(options.get("pid_file") or "")
@@ -111,21 +119,58 @@ def servers(words: list[str], options: Mapping[str, object]) -> list[Server]:
         path = words[0]
     if path:
         return [Server(path)]
-    folder = run_folder()
-    found = [Server(os.path.join(folder, name)) for name in sorted(os.listdir(folder)) if name.endswith(".pid")]
-    if words:
-        wanted = words[0].removeprefix("http://").rstrip("/")
-        return [each for each in found if each.name == wanted or each.name.rpartition(":")[2] == wanted]
+    found = known_servers()
+    if not words:
+        return found
+    exact = [each for each in found if each.name == words[0]]
+    return exact or [each for each in found if matches(words[0], each.name)]
+
+
+def known_servers() -> list[Server]:
+    """All servers that have a pid file in one of the run folders. Raises UsageError."""
+    own, *others = run_folders()
+    found = [Server(os.path.join(own, name)) for name in pid_files(own)]
+    for folder in others:
+        for name in pid_files(folder):
+            try:
+                found.append(Server(os.path.join(folder, name)))
+            except ServiceError:
+                continue  # a service that is none of this user's business
     return found
 
 
-def one(words: list[str], options: Mapping[str, object]) -> Server | None:
+def pid_files(folder: str) -> list[str]:
+    """The names of the pid files in a folder."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(".pid"))
+    except OSError:
+        return []
+
+
+def matches(wanted: str, name: str) -> bool:
+    """Whether a server's name is the address that a person has typed, or has the port."""
+    wanted = wanted.removeprefix("http://").removeprefix("https://").rstrip("/")
+    host, _, port = wanted.rpartition(":")
+    its_host, _, its_port = name.rpartition(":")
+    if not host:
+        return wanted in {name, its_port}
+    return port == its_port and (host == its_host or {host, its_host} <= LOOPBACK)
+
+
+def find_running(words: list[str], options: Mapping[str, object]) -> Server | None:
     """The one that runs and is meant; None if none does. Raises UsageError if it is not clear which."""
     running = [each for each in servers(words, options) if each.pid]
     if len(running) > 1:
-        names = ", ".join(each.name for each in running)
-        raise UsageError(f"several run: say which ({names}).")
+        raise UsageError(f"several run: say which ({', '.join(each.name for each in running)}).")
     return running[0] if running else None
+
+
+def say_not_running(words: list[str], options: Mapping[str, object]) -> None:
+    """Say that a server does not run, and which servers do."""
+    meant = str(options.get("pid_file") or "") or "".join(words)
+    lines = [f"{meant} does not run." if meant else "Nothing runs in the background."]
+    lines += [f"  {each.name} runs as process {each.pid}." for each in known_servers() if each.pid and meant]
+    print("\n".join(lines), file=sys.stderr)  # noqa: T201 - what went wrong
 
 
 # --- Commands -----------------------------------------------------------------------------------------------------------
@@ -139,47 +184,71 @@ def status_command(words: list[str], options: dict[str, object]) -> int:
         print(f"microwsgi: {error}", file=sys.stderr)  # noqa: T201 - what went wrong
         return UNKNOWN
     states = [
-        {"name": each.name, "pid": each.pid, **(each.ask("state", PATIENCE) if each.pid else {})} for each in found
+        {"name": each.name, "pid": each.pid, **(each.ask("state", ANSWER_TIME) if each.pid else {})} for each in found
     ]
     if options["json"]:
         print(json.dumps(states))  # noqa: T201 - what was asked for
     else:
         for server, state in zip(found, states, strict=True):
-            print(shown(server, state))  # noqa: T201 - what was asked for
+            print(describe(server, state))  # noqa: T201 - what was asked for
         if not found:
             print(f"{words[0]} does not run." if words else "Nothing runs in the background.")  # noqa: T201 - what was asked for
     if found and all(each.pid for each in found):
         return RUNNING
-    return DEAD if any(each.left for each in found) else STOPPED
+    return DEAD if any(each.was_killed for each in found) else STOPPED
 
 
 def stop_command(words: list[str], options: dict[str, object]) -> int:
     """`microwsgi stop`. Raises UsageError."""
-    server = one(words, options)
+    server = find_running(words, options)
     if server is None:
-        print("Nothing runs that could be stopped.")  # noqa: T201 - and that is no failure (LSB)
-        return 0
+        say_not_running(words, options)
+        return NOT_RUNNING if words or options.get("pid_file") else 0
+    stop(server, options)
+    print(f"{server.name} has stopped.")  # noqa: T201 - what was done
+    return 0
+
+
+def stop(server: Server, options: Mapping[str, object]) -> None:
+    """Stop a server, and wait until it has ended. Raises ServiceError."""
     wait = float(str(options["wait"]))
     server.signal(signal.SIGTERM)
     if options["force"]:
-        for number in (signal.SIGTERM, signal.SIGKILL):  # the second TERM is: wait for nothing
+        for number in (signal.SIGTERM, signal.SIGKILL):  # the second TERM means: wait for nothing
             server.signal(number)
-            if server.ends(FORCED):
+            if server.ends(FORCED_TIME):
                 break
     elif not server.ends(wait):
         raise ServiceError(
             f"{server.name} has not ended within {wait:g} s; it still finishes what runs.\n"
             f"  Try:  microwsgi stop --force {server.name}"
         )
-    print(f"{server.name} has stopped.")  # noqa: T201 - what was done
-    return 0
+
+
+def restart_command(words: list[str], options: dict[str, object]) -> int:
+    """`microwsgi restart`: stop a server, and start it with the command and in the folder that it was started with."""
+    server = find_running(words, options)
+    if server is None:
+        say_not_running(words, options)
+        return NOT_RUNNING
+    state = server.ask("state", ANSWER_TIME)
+    command: list[str] = state.get("command", [])  # type: ignore[assignment]  # as Service.state makes it
+    if unit := state.get("unit"):
+        raise ServiceError(f"systemd has started {server.name}.\n  Try:  systemctl restart {unit}")
+    if not command:
+        why = "was not started with --daemon" if state else "does not answer"
+        raise ServiceError(
+            f"{server.name} {why}, so nobody can say how to start it again: stop it, and start it yourself."
+        )
+    stop(server, options)
+    return subprocess.run(command, cwd=str(state["started_in"]), check=False).returncode  # noqa: S603 - its own command
 
 
 def reload_command(words: list[str], options: dict[str, object]) -> int:
     """`microwsgi reload`: 0 when the new code serves. Raises UsageError."""
-    server = one(words, options)
+    server = find_running(words, options)
     if server is None:
-        print("Nothing runs that could be reloaded.", file=sys.stderr)  # noqa: T201 - what went wrong
+        say_not_running(words, options)
         return NOT_RUNNING
     answer = server.ask("reload", float(str(options["wait"])))
     if not answer:
@@ -192,8 +261,11 @@ def reload_command(words: list[str], options: dict[str, object]) -> int:
 
 def logs_command(words: list[str], options: dict[str, object]) -> int:
     """`microwsgi logs`: the end of a log, and with --follow what comes, also after it was rotated. Raises UsageError."""
-    server = one(words, options)
-    path = str(server.ask("state", PATIENCE).get("log", "")) if server else last_log(words)
+    server = find_running(words, options)
+    state = server.ask("state", ANSWER_TIME) if server else {}
+    if server and state.get("unit") and not state["log"]:
+        return journal(server, str(state["unit"]), options)
+    path = str(state.get("log", "")) if server else last_log(words)
     if not path:
         raise ServiceError("there is no log of such a server: see microwsgi status.")
     try:
@@ -205,6 +277,19 @@ def logs_command(words: list[str], options: dict[str, object]) -> int:
     except OSError as error:
         raise ServiceError(f"{path} can't be read: {error.strerror}.") from None
     return 0
+
+
+# --- What they need -----------------------------------------------------------------------------------------------------
+
+
+def journal(server: Server, unit: str, options: Mapping[str, object]) -> int:
+    """Show what systemd's journal has of a unit. Raises ServiceError."""
+    own = [] if server.path.startswith("/run/microwsgi/") else ["--user"]
+    command = ["journalctl", *own, "--unit", unit, "--lines", str(options["lines"])]
+    try:
+        return subprocess.run([*command, *(["--follow"] if options["follow"] else [])], check=False).returncode  # noqa: S603
+    except OSError as error:
+        raise ServiceError(f"{' '.join(command)} can't be run: {error.strerror}.") from None
 
 
 def last_log(words: list[str]) -> str:
@@ -220,31 +305,37 @@ def last_log(words: list[str]) -> str:
     return max(found, key=os.path.getmtime, default="")
 
 
-# --- What they need -----------------------------------------------------------------------------------------------------
-
-
-def shown(server: Server, state: Mapping[str, object]) -> str:
+def describe(server: Server, state: Mapping[str, object]) -> str:
     """A server's state for people."""
     if not server.pid:
-        return f"{server.name} does not run{'; it was killed, and has left its pid file' if server.left else ''}."
+        killed = "; it was killed, and has left its pid file" if server.was_killed else ""
+        return f"{server.name} does not run{killed}."
     lines = [f"{server.name} runs as process {server.pid}"]
     if "uptime" not in state:
         return f"{lines[0]}, and does not answer."
     workers: list[dict[str, object]] = state["workers"]  # type: ignore[assignment]  # as Service.state makes it
     urls: list[str] = state["urls"]  # type: ignore[assignment]
+    given: dict[str, str] = state["options"]  # type: ignore[assignment]
     number: Callable[[str], int] = lambda name: int(str(state[name]))  # noqa: E731 - a cast of five values
     lines[0] += f", up {duration(float(str(state['uptime'])))}: {state['application']}"
     lines += [f"  {each}" for each in urls]
     counts = [counted(number("requests"), "request"), counted(number("errors"), "error")]
     counts += [f"{number('running')} running", counted(number("connections"), "connection")]
     lines.append(f"  {', '.join(counts)}")
-    pids = ", ".join(str(worker["pid"]) for worker in workers)
+    pids = ", ".join(
+        f"{worker['pid']}{'' if worker['state'] == 'serving' else ' ' + str(worker['state'])}" for worker in workers
+    )
     size = f", {bytes_text(number('memory'))} of memory" if state["memory"] else ""
     lines.append(f"  {counted(len(workers), 'worker')} ({pids}){size}")
     notes: list[str] = state["tls"]  # type: ignore[assignment]
     lines += [f"  {note}" for note in notes]
+    lines.append(f"  Folder:   {state['folder']}")
+    lines.append(f"  Options:  {' '.join(f'{flag} {value}'.rstrip() for flag, value in given.items())}")
+    lines.append(f"  User:     {state['user']}, Python {state['python']}")
+    if state["unit"]:
+        lines.append(f"  Unit:     {state['unit']}")
     if state["log"]:
-        lines.append(f"  Log:  {state['log']}")
+        lines.append(f"  Log:      {state['log']}")
     return "\n".join(lines)
 
 
@@ -256,7 +347,7 @@ def lines(path: str, last: int, *, follow: bool) -> Iterator[str]:
         if text := log.read():
             yield text
             continue
-        time.sleep(LOOK)  # nothing tells of a file's growth that every system has
+        time.sleep(LOG_PAUSE)  # nothing tells of a file's growth that every system has
         try:
             moved = not os.path.samestat(os.stat(path), os.fstat(log.fileno()))
         except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""`microwsgi eject`: an application on the standard library's http.server, as one script that needs no microwsgi.
+"""`microwsgi eject`: write a script that serves an application on http.server, without microwsgi.
 
-The script is httpsrv.template, beside this file, with the application's name filled in.
+The script is httpsrv.template, beside this file, with the name of the application filled in.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from string import Template
 from types import ModuleType
 from typing import Any
 
+from microwsgi.console import say
 from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import BY_NAME, Options
-from microwsgi.serving import say
 
 
 def eject_command(words: list[str], given: dict[str, Any]) -> int:
-    """Write the script. Raises UsageError."""
+    """`microwsgi eject`. Raises UsageError."""
     if len(words) > 1:
         raise UsageError(f"one application at a time can be ejected, not {len(words)}: {' '.join(words)}.")
     options = Options(**{name: value for name, value in given.items() if name in BY_NAME})
@@ -47,7 +47,7 @@ def eject_command(words: list[str], given: dict[str, Any]) -> int:
 
 
 def rendered(name: str, output: str) -> str:
-    """The script."""
+    """Return the script."""
     module, _, attribute = name.partition(":")
     first = attribute.partition(".")[0].removesuffix("()")
     lines = [f"from {module} import {first}"]
@@ -67,7 +67,7 @@ def rendered(name: str, output: str) -> str:
 
 
 def way_to(module: str, script: str) -> str:
-    """From the script's folder, where Python looks, to the one that has the module; nothing if it will be found."""
+    """Return the path from the script's folder to the folder of the module; "" if Python finds the module without it."""
     file = getattr(sys.modules[module], "__file__", None)
     if file is None or "site-packages" in file:
         return ""
@@ -79,7 +79,7 @@ def way_to(module: str, script: str) -> str:
 
 
 def uses_us(module: ModuleType) -> bool:
-    """Whether a module has anything of ours among its names."""
+    """Return whether a module has imported something of microwsgi."""
     for value in vars(module).values():
         owner = getattr(value, "__name__", "") if isinstance(value, ModuleType) else type(value).__module__
         owners = (str(owner), str(getattr(value, "__module__", "")))

@@ -1,4 +1,4 @@
-"""`microwsgi routes`: what an App answers to, a line for each route."""
+"""`microwsgi routes`: list the routes of an App."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from microwsgi.loader import load_named
 
 
 def routes_command(words: list[str], given: dict[str, Any]) -> int:
-    """Print the table. Raises UsageError, also for an application that is no App."""
+    """`microwsgi routes`. Raises UsageError, also for an application that is no App."""
     if len(words) > 1:
         raise UsageError(f"one application at a time, not {len(words)}: {' '.join(words)}.")
     name, application = load_named(words[0] if words else None, given.get("app_dir", "."))
@@ -23,17 +23,17 @@ def routes_command(words: list[str], given: dict[str, Any]) -> int:
 
 
 def as_lines(app: App) -> str:
-    """A line for each route, by their paths."""
-    rows = [(" ".join(each.methods), each.pattern.text, each.name, each.place) for each in app.routes]
-    rows = [("METHOD", "PATH", "VIEW", "PLACE"), *sorted(rows, key=lambda row: (row[1], row[0]))]
+    """Return a line for each route, sorted by path."""
+    rows = [(" ".join(each.methods), each.pattern.text, each.name, each.location) for each in app.routes]
+    rows = [("METHOD", "PATH", "VIEW", "LOCATION"), *sorted(rows, key=lambda row: (row[1], row[0]))]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def as_json(app: App) -> str:
-    """The table as values."""
+    """Return the routes as JSON."""
     rows = [
-        {"methods": route.methods, "path": route.pattern.text, "name": route.name, "place": route.place}
+        {"methods": route.methods, "path": route.pattern.text, "name": route.name, "location": route.location}
         for route in app.routes
     ]
     return json.dumps(rows, indent=2)

@@ -1,9 +1,9 @@
-"""`microwsgi stack`: serve an application on a real socket in this process, send it one request, and draw the frames.
+"""`microwsgi stack`: serve an application on a real socket in this process, send one request, and draw the stack.
 
 stack_command
-  visit           one server, one request, and which calls into your code there were: microwsgi.devtools.calls
-    running         the server, in a thread
-  told            as lines, a page, or JSON: microwsgi.devtools.picture
+  visit           one request on one server; the calls are recorded by microwsgi.devtools.tracer
+    running       run the server in a thread
+  tell            print text or JSON, or write a page: microwsgi.devtools.render
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from typing import Any
 from urllib.parse import quote
 from wsgiref.simple_server import make_server
 
-from microwsgi.devtools import picture
-from microwsgi.devtools.calls import Calls
+from microwsgi.console import colored, is_terminal
+from microwsgi.devtools import render
 from microwsgi.devtools.stack import Frame
+from microwsgi.devtools.tracer import Tracer
 from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import BY_NAME, Options
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.server import WSGIServer
-from microwsgi.serving import colored, is_terminal
 
 LIMIT = 10.0
-"""Seconds for the application to answer."""
+"""Seconds within which the application must respond."""
 SCRIPT = "<your script>"
-"""The file of the frame that a server is started in: what is outside of it is this command, not the server's way."""
+"""The file of the frame that starts a server. Frames outside of it belong to this command."""
 FORM = "application/x-www-form-urlencoded"
 Serving = tuple[int, Callable[[], object], Callable[[], object]]
-"""A server that listens already: its port, what serves until it is stopped, and what stops it."""
+"""A listening server: its port, the function that serves, and the function that stops it."""
 
 
 def stack_command(words: list[str], given: dict[str, Any]) -> int:
-    """Draw; 1 if no function of the application ran. Raises UsageError."""
+    """`microwsgi stack`. Return 1 if no function of the application ran. Raises UsageError."""
     options = Options(**{name: value for name, value in given.items() if name in BY_NAME})
     path = words.pop() if words and words[-1].startswith("/") else "/"
     if len(words) > 1:
@@ -55,25 +55,25 @@ def stack_command(words: list[str], given: dict[str, Any]) -> int:
     for server, make in servers.items():
         try:
             visits.append(visit(server, make, application, request, given["to"]))
-        except ImportError:  # of the others those that are installed
+        except ImportError:  # only servers that are installed are compared
             continue
     tell(name, request, visits, given, options)
     return 0 if visits[0].yours else 1
 
 
 class Request:
-    """What is sent. Raises UsageError."""
+    """The request to send. Raises UsageError."""
 
     def __init__(self, method: str, path: str, data: str) -> None:
         self.method = method or ("POST" if data else "GET")
         if not self.method.replace("-", "").isalnum():
-            raise UsageError(f"-X {self.method} is not possible: a method is one word, like GET.")
+            raise UsageError(f"Invalid -X {self.method}: expected one word, like GET.")
         self.path = quote(path, safe="/?&=%:@!$'()*+,;~#[]").partition("#")[0]
         self.body = data.encode() if data else None
         self.fields = {"Content-Type": FORM} if data and self.method == "POST" else {}
 
     def send(self, port: int) -> tuple[int, str]:
-        """The status and its reason; 0, and what was in its place, if there is no response."""
+        """Return status and reason; 0 and the error if there is no response."""
         client = HTTPConnection("127.0.0.1", port, timeout=LIMIT)
         try:
             client.request(self.method, self.path, self.body, self.fields)
@@ -89,35 +89,35 @@ class Request:
 
 
 class Visit:
-    """One request on one server: the response's status, the frames to the function, and all functions that were called."""
+    """A request on one server: the status, the frames up to the function, and the other functions that were called."""
 
-    def __init__(self, server: str, status: tuple[int, str], calls: Calls, to: str) -> None:
+    def __init__(self, server: str, status: tuple[int, str], tracer: Tracer, to: str) -> None:
         self.server = server
         self.status, self.reason = status
         try:
-            frames = calls.frames(to)
+            frames = tracer.frames(to)
         except LookupError:
-            entered = ", ".join(dict.fromkeys(call.function.function for call in calls.all()))
+            entered = ", ".join(dict.fromkeys(call.function.function for call in tracer.all()))
             raise UsageError(f"{to} was not called; of yours these were: {entered or 'none'}.") from None
         begun = [number for number, frame in enumerate(frames) if frame.file == SCRIPT]
         self.frames: list[Frame] = frames[begun[0] :] if begun else frames
-        self.yours = bool(to) or calls.maker() is not None
+        self.yours = bool(to) or tracer.maker() is not None
         self.others = list(
-            dict.fromkeys(f.function for f in (call.function for call in calls.all()) if f not in self.frames)
+            dict.fromkeys(f.function for f in (call.function for call in tracer.all()) if f not in self.frames)
         )
 
 
 def visit(server: str, make: Callable[[Any], Serving], application: object, request: Request, to: str) -> Visit:
-    """Send the request. Of other servers nothing is seen but the frames: they print what ours has printed already."""
+    """Send the request. The output of other servers is discarded: ours has printed the same."""
     quiet = nullcontext() if server == "microwsgi" else redirect_stderr(io.StringIO())
-    with quiet, Calls() as calls, running(make, application) as port:
+    with quiet, Tracer() as tracer, running(make, application) as port:
         status = request.send(port)
-    return Visit(server, status, calls, to)
+    return Visit(server, status, tracer, to)
 
 
 @contextmanager
 def running(make: Callable[[Any], Serving], application: object) -> Iterator[int]:
-    """A server in a thread: as if a script of one line had started it there."""
+    """Run a server in a thread, as a script of one line would."""
     port, serve, stop = make(application)
     script = compile("serve()", SCRIPT, "exec")
     thread = threading.Thread(target=exec, args=(script, {"serve": serve, "__name__": "__main__"}), daemon=True)
@@ -133,7 +133,7 @@ def running(make: Callable[[Any], Serving], application: object) -> Iterator[int
 
 
 def ours(application: Any, errors: io.TextIOBase | None = None) -> Serving:
-    """A handler class serves itself."""
+    """Return our server. A handler class is its own application."""
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
         server = WSGIServer(("127.0.0.1", 0), application, errors=errors)
     else:
@@ -142,7 +142,7 @@ def ours(application: Any, errors: io.TextIOBase | None = None) -> Serving:
 
 
 def of_socketserver(server: Any) -> Serving:
-    """Whatever has the standard library's interface."""
+    """Return a server with the interface of the standard library's."""
 
     def stop() -> None:
         server.shutdown()
@@ -152,31 +152,31 @@ def of_socketserver(server: Any) -> Serving:
 
 
 def wsgiref(application: Any) -> Serving:
-    """The standard library's."""
+    """Return the server of wsgiref."""
     return of_socketserver(make_server("127.0.0.1", 0, application))
 
 
 def werkzeug(application: Any) -> Serving:
-    """What `flask run` serves with. Raises ImportError."""
+    """Return the server of `flask run`. Raises ImportError."""
     from werkzeug.serving import make_server as make
 
     return of_socketserver(make("127.0.0.1", 0, application, threaded=True))
 
 
 def waitress(application: Any) -> Serving:
-    """Raises ImportError."""
+    """Return the server of waitress. Raises ImportError."""
     from waitress.server import create_server
 
     server = create_server(application, host="127.0.0.1", port=0)
 
     def stop() -> None:
-        server.trigger.pull_trigger(server.close)  # in its own loop, which ends when nothing is left in it
+        server.trigger.pull_trigger(server.close)  # its loop ends when nothing is left in it
 
     return server.effective_port, server.run, stop
 
 
 def cheroot(application: Any) -> Serving:
-    """Raises ImportError."""
+    """Return the server of cheroot. Raises ImportError."""
     from cheroot.wsgi import Server
 
     server = Server(("127.0.0.1", 0), application)
@@ -191,20 +191,20 @@ SERVERS: dict[str, Callable[[Any], Serving]] = {
     "wsgiref": wsgiref,
     "Werkzeug": werkzeug,
 }
-"""Those that run in this process. Others fork, or have their loop in C: `python -m benchmarks stacks` counts those."""
+"""Servers that run in this process. `python -m benchmarks stacks` counts the frames of others, which fork."""
 
 
 # --- What is told -------------------------------------------------------------------------------------------------------
 
 
 def tell(name: str, request: Request, visits: list[Visit], given: dict[str, Any], options: Options) -> None:
-    """Print, and write the page. Raises UsageError."""
+    """Print the result, and write the page. Raises UsageError."""
     first, stacks = visits[0], {each.server: each.frames for each in visits}
     asked = f"{request.method} {request.path} of {name}: {first.status or 'no response:'} {first.reason}"
     if given["html"]:
         try:
             with open(given["html"], "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(picture.page(asked, note(first), stacks))
+                file.write(render.page(asked, note(first), stacks))
         except OSError as error:
             raise UsageError(f"--html {given['html']} can't be written: {error.strerror}.") from None
     if given["json"]:
@@ -214,22 +214,22 @@ def tell(name: str, request: Request, visits: list[Visit], given: dict[str, Any]
         return
     color = colored(options.color, sys.stdout)
     width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 80
-    say(f"{asked}\n{first.server}, {picture.summary(first.frames)}\n")
-    say(picture.text(first.frames, width=width, color=color))
+    say(f"{asked}\n{first.server}, {render.summary(first.frames)}\n")
+    say(render.text(first.frames, width=width, color=color))
     if text := note(first):
         say(f"\n{text}")
     if len(visits) > 1:
-        say(f"\n{picture.comparison(stacks, color=color)}")
+        say(f"\n{render.comparison(stacks, color=color)}")
 
 
 def note(visit: Visit) -> str:
-    """What else there is to know."""
+    """Return a remark on the drawing, or ""."""
     if not visit.yours:
         return "No function of yours made this response; these are the frames to who called start_response."
     return f"Also called, and drawn with --to NAME: {', '.join(visit.others)}" if visit.others else ""
 
 
 def say(text: str) -> None:
-    """Print what the terminal, or the pipe, can't spell with escapes."""
+    """Print a text, with escapes for characters that the standard output can't encode."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding))  # noqa: T201 - what was asked for

@@ -1,7 +1,7 @@
-"""Where browsers and systems keep the CAs that they trust, and the programs that put one there or take it away.
+"""The stores of trusted CAs of browsers and systems, and the programs that change them.
 
-Each store answers "" when it is done, else one sentence with the steps that a person can take. Only the stores of this user are
-touched, unless the system's is asked for.
+The methods of a store return "" on success, else a sentence with the steps to take by hand. Only the stores of this user are
+changed, unless the system's is asked for.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from microwsgi.tls.authority import Authority
 
 NICKNAME = "microwsgi development CA"
 LIMIT = 20.0
-"""Seconds for a program; certutil without a password file would ask for ever."""
+"""Seconds for a program. certutil without a password file would wait for input."""
 NSS = ("~/.pki/nssdb", "~/snap/chromium/current/.pki/nssdb")
-"""Where Chromium and its kin keep theirs."""
+"""The NSS databases of Chromium."""
 FIREFOX = (
     "~/.mozilla/firefox/*",
     "~/snap/firefox/common/.mozilla/firefox/*",
@@ -31,24 +31,24 @@ ANCHORS = (
     ("/etc/ca-certificates/trust-source/anchors", "microwsgi.pem", ("trust", "extract-compat")),
     ("/usr/share/pki/trust/anchors", "microwsgi.pem", ("update-ca-certificates",)),
 )
-"""Of Debian, Fedora, Arch and SUSE: the folder, our file in it, and the program that reads it."""
+"""Of Debian, Fedora, Arch and SUSE: the folder, the name of our file, and the program that reads it."""
 
 
 class Store:
-    """A place where trust is kept."""
+    """A store of trusted CAs."""
 
     name = ""
 
     def has(self, authority: Authority) -> bool:
-        """Whether the CA is in it."""
+        """Return whether the store contains the CA."""
         raise NotImplementedError
 
     def add(self, authority: Authority) -> str:
-        """Put the CA into it; what is wrong, or ""."""
+        """Add the CA. Return "" or what went wrong."""
         raise NotImplementedError
 
     def remove(self, authority: Authority) -> str:
-        """Take the CA out of it; what is wrong, or ""."""
+        """Remove the CA. Return "" or what went wrong."""
         raise NotImplementedError
 
 
@@ -60,7 +60,7 @@ class Database(Store):
         self.name = f"{browser} ({folder})"
 
     def certutil(self, *arguments: str) -> str:
-        """Run certutil on it, with the empty password that these databases have."""
+        """Run certutil, with the empty password that these databases have."""
         program = shutil.which("certutil")
         if program is None:
             return "certutil is not here; on Debian: apt install libnss3-tools; or import the file in the browser's settings"
@@ -121,7 +121,7 @@ class Anchors(Store):
 
 
 class Program(Store):
-    """A store that one program of the system's looks after: macOS and Windows."""
+    """A store that a program of the system manages: macOS and Windows."""
 
     def __init__(self, name: str, add: list[str], remove: list[str], find: list[str]) -> None:
         self.name = name
@@ -137,12 +137,12 @@ class Program(Store):
         return run(self.filled(1, authority)) if self.has(authority) else ""
 
     def filled(self, number: int, authority: Authority) -> list[str]:
-        """A command with what it is about."""
+        """Return a command with its arguments filled in."""
         return [word.format(file=authority.certificate, name=NICKNAME) for word in self.commands[number]]
 
 
 def stores(*, system: bool = False) -> list[Store]:
-    """Those of this user that are here, and the system's if it is asked for."""
+    """Return the existing stores of this user, and the system's if it is asked for."""
     found: list[Store] = []
     if sys.platform == "darwin":
         chain = os.path.expanduser("~/Library/Keychains/login.keychain-db")
@@ -173,7 +173,7 @@ def stores(*, system: bool = False) -> list[Store]:
 
 
 def chromium_uses(folder: str) -> bool:
-    """Whether this database is there, or is the one that a browser on this machine would make."""
+    """Return whether the database exists, or a browser of this machine would create it."""
     if os.path.exists(os.path.join(folder, "cert9.db")):
         return True
     browsers = ("chromium", "chromium-browser", "google-chrome", "brave-browser", "microsoft-edge")
@@ -181,7 +181,7 @@ def chromium_uses(folder: str) -> bool:
 
 
 def run(command: list[str], pass_fd: int | None = None) -> str:
-    """Run a program; the last line that it says if it fails, else ""."""
+    """Run a program. Return "" or the last line of its error output."""
     try:
         done = subprocess.run(  # noqa: S603 - programs of the system, with our own arguments
             command,

@@ -1,4 +1,4 @@
-"""`microwsgi unit`: a systemd service, and with --socket the socket that starts it, for an application and these options."""
+"""`microwsgi unit`: print a systemd service for an application, and with --socket the socket unit that starts it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ Type=notify
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 WorkingDirectory={folder}
+RuntimeDirectory=microwsgi/%N
 WatchdogSec=20
 Restart=on-failure
 TimeoutStopSec=15

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from stat import S_IMODE
 
 from microwsgi.errors import UsageError
 from microwsgi.options import Options
+from microwsgi.process.system import System
 
 VARIABLE = "_MICROWSGI_READY_FD"
 """How the background process knows its end of the pipe. Not one of the variables that people set: those are options."""
+SYSTEM_FOLDER = "/run/microwsgi"
+"""The run folder of root, and of services that systemd has started."""
 UMASK = 0o027
 """Of a background process, unless --umask says otherwise: what it writes is for its group to read, and for no others."""
 
@@ -23,7 +26,7 @@ def run_folder() -> str:
     if base := os.environ.get("XDG_RUNTIME_DIR"):
         folder = os.path.join(base, "microwsgi")
     elif not os.geteuid():
-        folder = "/run/microwsgi"
+        folder = SYSTEM_FOLDER
     else:
         folder = f"/tmp/microwsgi-{os.geteuid()}"  # noqa: S108 - which is checked below to be ours
     try:
@@ -36,13 +39,26 @@ def run_folder() -> str:
     return folder
 
 
-def pid_path(options: Options, address: str) -> str:
-    """The pid file of a server; "" while its port is not known."""
+def run_folders() -> list[str]:
+    """The folders where pid files are looked for: this user's, and those of services that systemd has started."""
+    folders = [run_folder()]
+    for base in dict.fromkeys([folders[0], SYSTEM_FOLDER]):
+        try:
+            with os.scandir(base) as entries:
+                # RuntimeDirectory=microwsgi/NAME, a folder for each service.
+                folders += sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+        except OSError:
+            continue
+    return folders
+
+
+def pid_path(options: Options, address: str, folder: str = "") -> str:
+    """The pid file of a server, in this folder or in the run folder; "" while its port is not known."""
     if options.pid_file:
         return os.path.abspath(options.pid_file)
     if address.endswith(":0"):
         return ""
-    return os.path.join(run_folder(), file_name(address) + ".pid")
+    return os.path.join(folder or run_folder(), file_name(address) + ".pid")
 
 
 def log_path(options: Options) -> str:
@@ -73,22 +89,24 @@ def address_of(name: str) -> str:
     return name.replace("%2F", "/").replace("%25", "%")
 
 
-def redirect(path: str) -> None:
-    """Have what this process writes go to the end of a file; to the same as before if that can't be. Raises OSError."""
-    # O_NOCTTY: a terminal that is given as the log must not become this session's.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
-    descriptor = os.open(path, flags, 0o640)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+def redirect(path: str, system: System, copies: Iterable[int] = ()) -> None:
+    """Have what this process writes go to the end of a file; to the same as before if that can't be. Raises OSError.
+
+    `copies` are descriptors that were made of the standard streams, and are to lead to the file, too.
+    """
+    descriptor = system.open_append(path)
+    for target in (1, 2, *copies):
+        if target != descriptor:
+            system.duplicate(descriptor, target)
     if descriptor > 2:  # noqa: PLR2004 - the standard streams
         os.close(descriptor)
 
 
-# --- The pipe ------------- ----------------------------------------------------------------------------------------------
+# --- The pipe -----------------------------------------------------------------------------------------------------------
 
 
 class Readiness:
-    """The background process's end of the pipe; without one, nobody waits."""
+    """The background process's end of the pipe. Does nothing if there is none."""
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         self.descriptor = int(environ.pop(VARIABLE, "-1"))
@@ -96,17 +114,17 @@ class Readiness:
             os.set_inheritable(self.descriptor, False)
 
     def tell(self, **message: object) -> None:
-        """Say how it went, once; then nobody waits any more."""
+        """Tell the launcher how the start went, once."""
         if self.descriptor < 0:
             return
         try:
             os.write(self.descriptor, json.dumps(message).encode() + b"\n")
         except OSError:
-            pass  # who waited has gone
+            pass  # the launcher has gone
         self.close()
 
     def close(self) -> None:
-        """Give the pipe back, in a child: the launcher must see its end."""
+        """Close the pipe, in a child: the launcher must see its end."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1

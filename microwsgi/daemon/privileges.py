@@ -1,7 +1,7 @@
-"""Root no longer: for good, and verified.
+"""Drop root's privileges for good, and verify that they are gone.
 
-`microwsgi.service` calls this after the sockets are bound and the log is open, and before anything of the application is
-imported: its code never runs as root, not even while it is imported anew.
+`microwsgi.service` does so after the sockets are bound and the log is open, and before anything of the application is
+imported: its code never runs as root, not even when it is imported anew.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from microwsgi.errors import UsageError
 
 
 class Identity:
-    """Whom to become: a user, a group, or both, by name or number. Raises UsageError."""
+    """A user, a group, or both, by name or number. Raises UsageError."""
 
     def __init__(self, user: str, group: str) -> None:
         self.name = user
@@ -30,13 +30,13 @@ class Identity:
         if os.geteuid() and not (self.uid in {-1, os.geteuid()} and self.gid in {-1, os.getegid()}):
             raise UsageError("--user and --group are for root, who has privileges to drop: leave them out.")
 
-    def own(self, path: str) -> None:
-        """Give a file to it: what it must be able to open again."""
+    def chown(self, path: str) -> None:
+        """Make it the owner of a file that it must be able to open again."""
         if not os.geteuid():
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
-    def become(self) -> None:
-        """Be this user and group from here on. Raises UsageError if that can't be, or if there is a way back."""
+    def drop_privileges(self) -> None:
+        """Become this user and group. Raises UsageError if that fails, or if the process could become root again."""
         if os.geteuid():
             return
         try:
@@ -52,7 +52,7 @@ class Identity:
         self.verify()
 
     def verify(self) -> None:
-        """Raises UsageError where something of root is left."""
+        """Raise UsageError where something of root is left."""
         groups = {os.getgid(), os.getegid()}
         users = {os.getuid(), os.geteuid()} if self.uid >= 0 else {self.uid}
         if groups != {self.gid} or users != {self.uid}:

@@ -1,1 +1,1 @@
-"""Seeing what happens, as plain WSGI: the stack, the error page, the timing of a request."""
+"""Tools for development, as plain WSGI: stack, tracer, error page, lint, timing."""

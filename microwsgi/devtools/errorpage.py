@@ -1,9 +1,9 @@
-"""What a failed request is answered with while an application is written: a page, a text, or a problem, by Accept.
+"""The page, text or problem document (RFC 9457) that describes an exception to the developer, chosen by Accept.
 
-`ErrorPage` is called where the exception was caught, so that the stack is whole: from the socket to the line that failed. It
-is for the one who sits at this machine, and whoever calls it sees to that: local values are in it. It is all there without a
-script; the only one looks for a beacon, and shows the page anew when other code serves. There is no console in the page. A
-debugger belongs to the terminal, where nobody else can reach it.
+`ErrorPage` is called where the exception is caught, so that it can show the whole stack: from the socket to the line that
+raised. The page contains local values, so the caller must make sure that only this machine gets it. It works without scripts;
+the only script reloads the page when new code serves. There is no console in the page: the debugger's prompt is in the
+terminal, where no other client can reach it.
 """
 
 from __future__ import annotations
@@ -11,21 +11,32 @@ from __future__ import annotations
 import json
 import shlex
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from html import escape
+from itertools import groupby
 from urllib.parse import quote
 
 from webob.acceptparse import create_accept_header
 
-from microwsgi.devtools import picture
-from microwsgi.devtools.beacon import Beacon
-from microwsgi.devtools.fault import HIDDEN, SECRET, Fault, Place, fault_of, values_of
-from microwsgi.devtools.stack import YOURS, whole
+from microwsgi.devtools import render
+from microwsgi.devtools.exceptioninfo import (
+    HIDDEN,
+    SECRET,
+    ExceptionInfo,
+    FrameInfo,
+    definition,
+    exception_info,
+    values_of,
+)
+from microwsgi.devtools.livereload import LiveReload
+from microwsgi.devtools.stack import YOURS, file_owner, full_stack
+from microwsgi.errors import ApplicationError
+from microwsgi.source import code_of
 
 Environ = Mapping[str, object]
 Answer = tuple[list[tuple[str, str]], bytes]
-"""Headers and a body."""
+"""The headers and the body."""
 
 PLAIN, HTML, PROBLEM, JSON = "text/plain", "text/html", "application/problem+json", "application/json"
 EDITORS = {
@@ -35,14 +46,14 @@ EDITORS = {
     "emacs": "org-protocol://open-file?file={file}&line={line}",
     "zed": "zed://file{file}:{line}",
 }
-"""What --editor knows by name; else it is such a text."""
+"""Templates of links by the names that --editor knows. Any other value of --editor is a template itself."""
 ORIGINS = (
     ("The request line", ("REQUEST_", "PATH_INFO", "QUERY_STRING", "SCRIPT_NAME", "SERVER_PROTOCOL", "RAW_URI")),
-    ("The client's fields", ("HTTP_", "CONTENT_")),
+    ("The header fields", ("HTTP_", "CONTENT_")),
     ("The connection", ("REMOTE_", "SERVER_NAME", "SERVER_PORT", "HTTPS", "SSL_", "wsgi.url_scheme")),
     ("The server", ("",)),
 )
-"""Where keys of the environ are from, by how they begin."""
+"""The origins of the keys of an environ, by the beginning of the key."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
 LISTEN = """const news = new EventSource("http://127.0.0.1:%d");
 news.onmessage = () => { news.close(); %s };
@@ -50,14 +61,13 @@ news.onerror = () => { news.close(); %s };"""
 AGAIN = "location.reload()"
 SAVED = 'document.getElementById("saved").hidden = false'
 SOON = f"setTimeout(() => {AGAIN}, 1000)"
-TELL = (
+RELOAD_NOTICE = (
     '<p id="saved" class="said" hidden>Other code serves by now. What you sent is not sent again by itself: reload.</p>'
 )
-UNLOADED = "The application can't be loaded"
+LOAD_ERROR = "The application can't be loaded"
 BEGINNING = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-ENDING = """\
-<p class="quiet">To look around where it failed, write breakpoint() there: the prompt comes in the server's terminal.
-This page is for this machine alone.</p>"""
+HINT = "To inspect the state where it failed, write breakpoint() there: the debugger's prompt opens in the server's terminal."
+ENDING = '<p class="quiet">{} Only this machine can see this page.</p>'
 STYLE = """\
 :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; --line: #8886; --mark: #e5484d40; --here: #e5484d1c }
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere }
@@ -72,139 +82,157 @@ summary { padding: .4rem .7rem; cursor: pointer } details pre { padding: .4rem .
 .here { background: var(--here) } mark { background: var(--mark); color: inherit; border-radius: .2rem }
 table { border-collapse: collapse; width: 100% }
 td { vertical-align: top; padding: .15rem .7rem; border-top: 1px solid var(--line) }
-td:first-child { width: 12rem; opacity: .8 } .group { margin-left: 1.5rem }
+td:first-child { width: 12rem; opacity: .8 }
+@media (max-width: 32rem) { td, td:first-child { display: block; width: auto } td + td { border: 0; padding-top: 0 } }
+.group { margin-left: 1.5rem }
+.others > summary { opacity: .7 } .others > details { margin: .4rem .7rem }
 h3 { font-size: .9rem; margin: 1rem 0 .2rem; opacity: .8 }
 """
 
 
 class ErrorPage:
-    """Makes the body that stands for an exception, and its headers; `editor` is a name of EDITORS or a template.
+    """Makes the headers and the body that describe an exception; `editor` is a name of EDITORS or a template.
 
-    With a beacon, a page that a browser shows is asked for anew when that is lit.
+    With `livereload`, a page that is open in a browser reloads when new code serves.
     """
 
-    def __init__(self, editor: str = "", beacon: Beacon | None = None) -> None:
+    def __init__(self, editor: str = "", livereload: LiveReload | None = None, application: object = None) -> None:
         self.editor = EDITORS.get(editor, editor)
-        self.beacon = beacon
+        self.livereload = livereload
+        self.application = application
 
     def __call__(self, error: BaseException, environ: Environ, number: str) -> Answer:
-        """The headers and the body; `number` is what the log has the traceback under."""
-        fault = fault_of(error)
-        kind = wanted(environ)
+        """Return the headers and the body. `number` identifies the traceback in the log."""
+        info = exception_info(error)
+        code = code_of(self.application) if isinstance(error, ApplicationError) else None
+        if code is not None and file_owner(code.co_filename) == YOURS:
+            info.frames.append(definition(code))  # it has returned: no frame of it is on the traceback
+        kind = preferred_type(environ)
         if kind == PLAIN:
-            return answer(kind, as_text(fault, number))
+            return make_answer(kind, as_text(info, number))
         if kind != HTML:
-            return answer(kind, json.dumps(as_problem(fault, number)))
+            return make_answer(kind, json.dumps(as_problem(info, number)))
         asked = f"{environ.get('REQUEST_METHOD')} {environ.get('REQUEST_URI', '')}"
         parts = [
-            f'<h1>{escape(fault.kind)}</h1><p class="quiet">{escape(asked)}, {number} in the log</p>',
-            TELL,
-            self.told(fault),
+            f'<h1>{escape(info.kind)}</h1><p class="quiet">{escape(asked)}, {number} in the log</p>',
+            RELOAD_NOTICE,
+            self.exception_html(info),
             "<h2>The request</h2>",
-            f"<details><summary>As a command</summary><pre>{escape(as_curl(environ))}</pre></details>",
-            *(f"<h3>{origin}</h3>{table(values)}" for origin, values in request_of(environ)),
-            f"<h2>From the socket to here: {escape(picture.summary(whole(error)))}</h2>",
-            picture.html(whole(error)),
+            f"<details><summary>As a curl command</summary><pre>{escape(as_curl(environ))}</pre></details>",
+            *(f"<h3>{origin}</h3>{table_html(values)}" for origin, values in environ_by_origin(environ)),
+            f"<h2>From the socket to here: {escape(render.summary(full_stack(error)))}</h2>",
+            render.html(full_stack(error)),
             "<h2>As text</h2>",
-            f"<details><summary>To copy</summary><pre>{escape(as_text(fault, number))}</pre></details>",
-            ENDING,
+            f"<details><summary>To copy</summary><pre>{escape(as_text(info, number))}</pre></details>",
+            ENDING.format("" if isinstance(error, SyntaxError) else HINT),
         ]
-        return self.page(fault.kind, parts, self.script(AGAIN if environ.get("REQUEST_METHOD") == "GET" else SAVED))
+        return self.page(info.kind, parts, self.script(AGAIN if environ.get("REQUEST_METHOD") == "GET" else SAVED))
 
     def at_start(self, error: BaseException, text: str, environ: Environ) -> Answer:
-        """The same for an application that can't be loaded; `text` is what the terminal says. It comes again by itself."""
-        kind = wanted(environ)
+        """Describe an application that can't be loaded; `text` is the message of the terminal. The page reloads by itself."""
+        kind = preferred_type(environ)
         if kind == PLAIN:
-            headers, body = answer(kind, f"{text}\n\nThis page comes again by itself when that is mended.\n")
+            headers, body = make_answer(
+                kind, f"{text}\n\nThis page reloads by itself when a file is saved that fixes it.\n"
+            )
             return [*headers, ("Refresh", "1")], body
         if kind != HTML:
-            return answer(kind, json.dumps({"title": UNLOADED, "status": 500, "detail": text}))
-        yours = [place for place in fault_of(error).places if place.frame.owner == YOURS]
+            return make_answer(kind, json.dumps({"title": LOAD_ERROR, "status": 500, "detail": text}))
+        yours = [each for each in exception_info(error).frames if each.frame.owner == YOURS]
         parts = [
             '<noscript><meta http-equiv="refresh" content="1"></noscript>',
-            f'<h1>{UNLOADED}</h1><p class="quiet">This page comes again by itself when that is mended.</p>',
+            f'<h1>{LOAD_ERROR}</h1><p class="quiet">This page reloads by itself when a file is saved that fixes it.</p>',
             f"<pre>{escape(text)}</pre>",
-            *(self.frame(place, opened=place is yours[-1]) for place in reversed(yours)),
-            ENDING,
+            *(self.frame_html(each, opened=each is yours[-1]) for each in reversed(yours)),
+            ENDING.format(""),
         ]
-        return self.page(UNLOADED, parts, self.script(AGAIN, lost=SOON))
+        return self.page(LOAD_ERROR, parts, self.script(AGAIN, lost=SOON))
 
     def script(self, lit: str, *, lost: str = "") -> tuple[str, int]:
-        """What a page does when it is told that other code serves, or can't be told; and the port where it listens."""
+        """Return the script that runs `lit` when new code serves, or `lost` if it can't connect, and the port to connect to."""
         try:
-            port = self.beacon.port if self.beacon is not None else 0
-        except OSError:  # there is none to be had: one presses F5, then
+            port = self.livereload.port if self.livereload is not None else 0
+        except OSError:  # no port is free: the page has to be reloaded by hand
             port = 0
         return (LISTEN % (port, lit, lost) if port else ""), port
 
     # --- The page -----------------------------------------------------------------------------------------------------
 
     def page(self, title: str, parts: list[str], script: tuple[str, int]) -> Answer:
-        """All of it, and the policy that lets it do nothing else than what it is to do."""
+        """Return the page with a Content-Security-Policy that allows its own script only."""
         code, port = script
         policy = POLICY
         if code:
             digest = b64encode(sha256(code.encode()).digest()).decode()
             policy += f"; script-src 'sha256-{digest}'; connect-src http://127.0.0.1:{port}"
             parts = [*parts, f"<script>{code}</script>"]
-        head = f"{BEGINNING}<title>{escape(title)}</title><style>{STYLE}{picture.STYLE}</style>"
-        headers, body = answer(HTML, "\n".join([head, *parts, "</html>\n"]))
+        head = f"{BEGINNING}<title>{escape(title)}</title><style>{STYLE}{render.STYLE}</style>"
+        headers, body = make_answer(HTML, "\n".join([head, *parts, "</html>\n"]))
         return [*headers, ("Content-Security-Policy", policy)], body
 
-    def told(self, fault: Fault) -> str:
-        """One exception, and those that led to it."""
-        yours = [place for place in fault.places if place.frame.owner == YOURS]
-        innermost = yours[-1] if yours else fault.places[-1] if fault.places else None
-        parts = [f'<p class="said">{escape(fault.text)}</p>']
-        # The user's own innermost frame first: what is below it was called by it, and is mostly a library's.
-        parts += [self.frame(place, opened=place is innermost) for place in reversed(fault.places)]
-        for member in fault.members:
-            parts.append(f'<div class="group">{self.told(member)}</div>')
-        for before, how in fault.before:
-            parts.append(f"<h2>{how} it: {escape(before.kind)}</h2>{self.told(before)}")
+    def exception_html(self, info: ExceptionInfo) -> str:
+        """Return an exception as HTML, followed by its causes."""
+        main = main_frame(info)
+        parts = [f'<p class="said">{escape(info.text)}</p>']
+        if main is not None:
+            parts.append(self.frame_html(main, opened=True))
+        # The innermost frame of the user's code comes first: what it called, mostly a library, follows in a group.
+        for owned, group in groupby(reversed(info.frames), key=lambda each: each.frame.owner == YOURS):
+            frames = [each for each in group if each is not main]
+            notes = [f'<p class="quiet">... {escape(each.note)}</p>' if each.note else "" for each in frames]
+            drawn = [self.frame_html(each, opened=False) + note for each, note in zip(frames, notes, strict=True)]
+            if owned or not frames:
+                parts += drawn
+            else:
+                title = f"{counted_frames(frames)}"
+                parts.append(f'<details class="others"><summary>{escape(title)}</summary>{"".join(drawn)}</details>')
+        for member in info.members:
+            parts.append(f'<div class="group">{self.exception_html(member)}</div>')
+        for before, how in info.before:
+            parts.append(f"<h2>{how} it: {escape(before.kind)}</h2>{self.exception_html(before)}")
         return "\n".join(parts)
 
-    def frame(self, place: Place, *, opened: bool) -> str:
-        """A frame with its source and its values."""
-        where = escape(picture.place(place.frame))
-        if self.editor and not place.frame.file.startswith("<"):
-            link = self.editor.format(file=quote(place.frame.file), line=place.frame.line)
+    def frame_html(self, frame: FrameInfo, *, opened: bool) -> str:
+        """Return a frame as HTML, with its source and its local values."""
+        where = escape(render.location(frame.frame))
+        if self.editor and not frame.frame.file.startswith("<"):
+            link = self.editor.format(file=quote(frame.frame.file), line=frame.frame.line)
             where = f'<a href="{escape(link)}">{where}</a>'
         source = "".join(
-            f'<div class="{"here" if line.number == place.frame.line else ""}"><i>{line.number}</i>{marked(line)}</div>'
-            for line in place.lines
+            f'<div class="{"here" if line.number == frame.frame.line else ""}"><i>{line.number}</i>{line_html(line)}</div>'
+            for line in frame.lines
         )
         return (
-            f"<details{' open' if opened else ''}><summary><b>{escape(picture.name(place.frame))}</b> "
-            f'<span class="place">{where} {escape(picture.whose(place.frame))}</span></summary>'
-            f'<div class="source"><code>{source}</code></div>{table(place.values)}</details>'
+            f"<details{' open' if opened else ''}><summary><b>{escape(render.name(frame.frame))}</b> "
+            f'<span class="place">{where} {escape(render.owner_name(frame.frame))}</span></summary>'
+            f'<div class="source"><code>{source}</code></div>{table_html(frame.values)}</details>'
         )
 
 
-def marked(line: tuple[int, str, int, int]) -> str:
-    """A source line as HTML."""
+def line_html(line: tuple[int, str, int, int]) -> str:
+    """Return a source line as HTML."""
     _, text, start, end = line
     if not start < end:
         return escape(text)
     return f"{escape(text[:start])}<mark>{escape(text[start:end])}</mark>{escape(text[end:])}"
 
 
-def table(values: Mapping[str, str]) -> str:
-    """Names and values as HTML."""
+def table_html(values: Mapping[str, str]) -> str:
+    """Return names and values as HTML."""
     return f"<table>{''.join(f'<tr><td>{escape(name)}<td>{escape(text)}' for name, text in values.items())}</table>"
 
 
 # --- What is asked for, and what is answered ------------------------------------------------------------------------------
 
 
-def wanted(environ: Environ) -> str:
-    """The type that a client likes best (RFC 9110 12.5.1); text for who does not mind."""
+def preferred_type(environ: Environ) -> str:
+    """Return the media type that the client prefers (RFC 9110 12.5.1); text if it has no preference."""
     accept = create_accept_header(str(environ.get("HTTP_ACCEPT", "*/*")))
     return next((offer for offer, _ in accept.acceptable_offers([PLAIN, HTML, PROBLEM, JSON])), PLAIN)
 
 
-def answer(kind: str, text: str) -> Answer:
-    """A body that nobody keeps."""
+def make_answer(kind: str, text: str) -> Answer:
+    """Return a response that must not be cached."""
     kind = PROBLEM if kind == JSON else f"{kind}; charset=utf-8" if kind in {PLAIN, HTML} else kind
     headers = [
         ("Content-Type", kind),
@@ -218,34 +246,54 @@ def answer(kind: str, text: str) -> Answer:
 # --- As text, as a problem, as a command --------------------------------------------------------------------------------
 
 
-def as_text(fault: Fault, number: str) -> str:
-    """For a terminal: the same order as Python's own tracebacks."""
-    parts = [f"500 Internal Server Error ({number} in the log)\n", *text_lines(fault)]
-    return "\n".join(parts) + "\n"
+def as_text(info: ExceptionInfo, number: str) -> str:
+    """Return the exception as text: first the line of the user's code, then a traceback in Python's order."""
+    main = main_frame(info)
+    where = f"{render.location(main.frame)}, in {render.name(main.frame)}: " if main is not None else ""
+    summary = f"{where}{info.text.splitlines()[0] if info.text else info.kind}"
+    return "\n".join([f"500 Internal Server Error ({number} in the log)", summary, "", *text_lines(info), ""])
 
 
-def text_lines(fault: Fault) -> list[str]:
-    """An exception, those that led to it first."""
+def main_frame(info: ExceptionInfo) -> FrameInfo | None:
+    """Return the innermost frame of the user's code, or else the innermost of all; None if there is no frame."""
+    yours = [each for each in info.frames if each.frame.owner == YOURS]
+    return yours[-1] if yours else info.frames[-1] if info.frames else None
+
+
+def counted_frames(frames: Sequence[FrameInfo]) -> str:
+    """Return how many frames there are, and of which packages: "3 frames of json, microwsgi"."""
+    owners = ", ".join(dict.fromkeys(render.package(each.frame) for each in frames))
+    return f"{len(frames)} frame{'' if len(frames) == 1 else 's'} of {owners}"
+
+
+def text_lines(info: ExceptionInfo) -> list[str]:
+    """Return the lines for an exception, after those for its causes."""
     lines: list[str] = []
-    for before, how in fault.before:
+    for before, how in info.before:
         lines += [*text_lines(before), "", f"{how}:", ""]
-    for place in fault.places:
-        lines.append(f"  {picture.place(place.frame)}, in {picture.name(place.frame)}")
-        lines += [f"    {line.text.strip()}" for line in place.lines if line.number == place.frame.line]
-    lines.append(fault.text)
-    for member in fault.members:
+    for owned, group in groupby(info.frames, key=lambda each: each.frame.owner == YOURS):
+        frames = list(group)
+        if not owned:
+            lines.append(f"  ... {counted_frames(frames)}")
+            continue
+        for each in frames:
+            lines += [f"  ... {each.note}"] if each.note else []
+            lines.append(f"  {render.location(each.frame)}, in {render.name(each.frame)}")
+            lines += [f"    {line.text.strip()}" for line in each.lines if line.number == each.frame.line]
+    lines.append(info.text)
+    for member in info.members:
         lines += [f"  | {line}" for line in text_lines(member)]
     return lines
 
 
-def as_problem(fault: Fault, number: str) -> dict[str, object]:
-    """RFC 9457."""
-    where = [f"{picture.place(place.frame)} {picture.name(place.frame)}" for place in fault.places]
-    return {"title": fault.kind, "status": 500, "detail": fault.text, "number": number, "frames": where}
+def as_problem(info: ExceptionInfo, number: str) -> dict[str, object]:
+    """Return a problem document (RFC 9457)."""
+    where = [f"{render.location(each.frame)} {render.name(each.frame)}" for each in info.frames]
+    return {"title": info.kind, "status": 500, "detail": info.text, "number": number, "frames": where}
 
 
-def request_of(environ: Environ) -> Iterator[tuple[str, dict[str, str]]]:
-    """The environ by where its keys are from, secrets hidden."""
+def environ_by_origin(environ: Environ) -> Iterator[tuple[str, dict[str, str]]]:
+    """Return the environ by the origin of its keys, without secrets."""
     left = dict(environ)
     for origin, begins in ORIGINS:
         theirs = {key: left.pop(key) for key in sorted(left) if key.startswith(begins)}
@@ -254,7 +302,7 @@ def request_of(environ: Environ) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def as_curl(environ: Environ) -> str:
-    """A command that asks for the same, but for the body, which has been read, and secrets."""
+    """Return a command that repeats the request, without its body, which has been read, and without secrets."""
     scheme, host = (
         environ.get("wsgi.url_scheme", "http"),
         environ.get("HTTP_HOST", environ.get("SERVER_NAME", "localhost")),

@@ -1,13 +1,13 @@
-"""The application: from an environ to a view, and from what it returned to a response.
+"""The application: from an environ to a view, and from the view's return value to a response.
 
-A request walks through `App.__call__` in this order; each call returns before the next begins, and the view is called directly:
+`App.__call__` runs these steps in order. Each one returns before the next begins, so the view is called directly:
 
-    before hooks    any of them may answer instead of a view
-    find            the route                                          microwsgi.framework.routing
-    the view        with a Request and the pattern's values            microwsgi.framework.request
-    response_of     what it returned becomes a Response                microwsgi.framework.views
-    failed          what it raised, too                                microwsgi.framework.problems
-    after hooks     see, and may replace, every response but a mounted application's
+    before hooks    a return value other than None is the response, and no view is called
+    find            find the route                                    microwsgi.framework.routing
+    view            call the view with a Request and path parameters  microwsgi.framework.request
+    response_of     convert the return value to a Response            microwsgi.framework.views
+    handle_exception  convert an exception to a Response                microwsgi.framework.problems
+    after hooks     called with the response of anything but a mounted application; may replace it
 """
 
 from __future__ import annotations
@@ -32,21 +32,20 @@ from webob.exc import (
 )
 
 from microwsgi.errors import ClientError, Disconnected, RouteError
-from microwsgi.framework.problems import answer
+from microwsgi.framework.problems import error_response
 from microwsgi.framework.request import Request
-from microwsgi.framework.routing import ANY, BELOW, CONVERTERS, PCHAR, Converter, Found, Pattern, Route, Router
+from microwsgi.framework.routing import ANY, BELOW, CONVERTERS, PCHAR, Converter, Match, Pattern, Route, Router
 from microwsgi.framework.static import Folder
-from microwsgi.framework.views import check, name_of, place, redirect, response_of
+from microwsgi.framework.views import check_signature, name_of, redirect, response_of
+from microwsgi.source import source_location
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""RFC 9110 5.6.2: what a method is."""
+"""The syntax of a method (RFC 9110 5.6.2)."""
 SERVER_ERROR = 500
-MOST_ROUTES = 20
-"""Of those that are shown beside a 404."""
 THROW = "x-wsgiorg.throw_errors"
-"""wsgi.org's convention for who wants to see exceptions: a debugger, a test, our server in its dev mode."""
+"""The key of the environ by which a debugger, a test or our server with --debug asks for exceptions (wsgi.org)."""
 SERVERS = (ClientError, Disconnected)
-"""What a server raises while a body is read: it tells the client, or nobody is there to be told."""
+"""Exceptions of the server, raised while a body is read. The server answers the client, or the client is gone."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -54,8 +53,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class App:
     """A WSGI application made of views, for any server.
 
-    An exception for which there is no handler is answered with a 500; its traceback goes to wsgi.errors. Where the environ has
-    `x-wsgiorg.throw_errors` it goes on to whoever asked for it.
+    An exception without a handler is answered with a 500, and its traceback is written to wsgi.errors. If the environ has
+    `x-wsgiorg.throw_errors` it is raised instead.
     """
 
     request_class = Request
@@ -77,13 +76,13 @@ class App:
                 route, values = self.find(environ)
                 view = route.view
                 if route.mounted:
-                    descend(environ, route.mounted)
+                    shift_path_info(environ, route.mounted)
                     mounted: Iterable[bytes] = view(environ, start_response)
                     return mounted
                 result = view(request, **values)
             response = response_of(result, view)
         except Exception as error:
-            if (handled := self.failed(error, request)) is None:
+            if (handled := self.handle_exception(error, request)) is None:
                 raise
             response = handled
         try:
@@ -91,7 +90,7 @@ class App:
                 if (result := hook(request, response)) is not None:
                     response = response_of(result, hook)
         except Exception as error:
-            if (handled := self.failed(error, request)) is None:
+            if (handled := self.handle_exception(error, request)) is None:
                 raise
             response = handled
         return response(environ, start_response)
@@ -101,18 +100,18 @@ class App:
     def route(
         self, pattern: str, *, methods: Iterable[str] = ("GET",), name: str = ""
     ) -> Callable[[Function], Function]:
-        """Have the decorated view answer these methods; `name` is for `url_for`, else the function's. Raises RouteError."""
+        """Register the decorated view for these methods. `name` or the function's name is for `url_for`. Raises RouteError."""
 
         def define(view: Function) -> Function:
             parsed = Pattern(pattern, self.converters)
-            check(view, parsed)
-            self.router.add(Route(checked(methods), parsed, name or name_of(view), view, place(view)))
+            check_signature(view, parsed)
+            self.router.add(Route(checked_methods(methods), parsed, name or name_of(view), view, source_location(view)))
             return view
 
         return define
 
     def get(self, pattern: str, *, name: str = "") -> Callable[[Function], Function]:
-        """A route for GET, and HEAD unless that has a view of its own."""
+        """Register the decorated view for GET, and for HEAD unless HEAD has a view of its own."""
         return self.route(pattern, methods=("GET",), name=name)
 
     def post(self, pattern: str, *, name: str = "") -> Callable[[Function], Function]:
@@ -128,25 +127,27 @@ class App:
         return self.route(pattern, methods=("DELETE",), name=name)
 
     def before(self, hook: Function) -> Function:
-        """Have hook(request) called before anything else; if it returns anything but None, that is the response."""
+        """Call hook(request) before anything else. A return value other than None is the response."""
         self.before_hooks.append(hook)
         return hook
 
     def after(self, hook: Function) -> Function:
-        """Have hook(request, response) called with each response; it may return another."""
+        """Call hook(request, response) with each response. A return value other than None replaces it."""
         self.after_hooks.append(hook)
         return hook
 
     def error(self, kind: int | type[Exception]) -> Callable[[Function], Function]:
-        """Have the decorated handler(request, error) answer for a status, or for a class of exceptions.
+        """Register the decorated handler(request, error) for a status or for a class of exceptions.
 
-        Of several classes the nearest wins; those of WebOb's HTTPExceptions are asked after the status, and `Exception` is
-        none of them.
+        Of several classes the most derived one is used. A WebOb HTTPException is looked up by its status first, then by its
+        classes below `Exception`.
         """
 
         def define(handler: Function) -> Function:
             if kind in self.handlers:
-                raise RouteError(f"{kind} is handled twice, at {place(self.handlers[kind])} and {place(handler)}.")
+                raise RouteError(
+                    f"{kind} is handled twice, at {source_location(self.handlers[kind])} and {source_location(handler)}."
+                )
             self.handlers[kind] = handler
             return handler
 
@@ -162,13 +163,13 @@ class App:
         write: Callable[[Any], str] = str,
         slashes: bool = False,
     ) -> None:
-        """Have {...:name} match a regular expression in patterns that follow; a ValueError of `read` is no match."""
+        """Define {...:name} for later patterns by a regular expression. If `read` raises ValueError there is no match."""
         if re.compile(expression).groups:
             raise RouteError(f"the converter {name} has a group; write (?:...) in {expression!r}.")
         self.converters[name] = Converter(expression, type, read, write, slashes=slashes)
 
     def mount(self, prefix: str, application: WSGIApplication, *, name: str = "") -> None:
-        """Have a WSGI application answer all under a path, where no route does. Raises RouteError."""
+        """Pass requests for a path and all below it, except those with a route, to a WSGI application. Raises RouteError."""
         prefix = prefix.rstrip("/")
         if "{" in prefix:
             raise RouteError(f"an application can't be mounted under a pattern, as {prefix} is.")
@@ -176,11 +177,11 @@ class App:
             pattern = Pattern(text, {"below": BELOW})
             depth = len(prefix.split("/"))
             self.router.add(
-                Route((ANY,), pattern, name or name_of(application), application, place(application), depth)
+                Route((ANY,), pattern, name or name_of(application), application, source_location(application), depth)
             )
 
     def static(self, prefix: str, folder: str | os.PathLike[str], *, name: str = "static", **options: Any) -> None:  # noqa: ANN401 - Folder has their types
-        """Serve a folder's files; the options are those of `microwsgi.framework.static.Folder`."""
+        """Serve the files of a folder. The options are those of `microwsgi.framework.static.Folder`."""
         files = Folder(folder, **options)
         for end in ("/", "/{path:path}"):
             pattern = Pattern(prefix.rstrip("/") + end, self.converters)
@@ -190,11 +191,11 @@ class App:
 
     @property
     def routes(self) -> list[Route]:
-        """All routes as they were defined, those of mounted Apps among them."""
-        return list(flattened(self, ""))
+        """All routes in the order of their definition, including those of mounted Apps."""
+        return list(all_routes(self, ""))
 
     def url_for(self, name: str, /, **values: object) -> str:
-        """A path to a route, quoted; what its pattern has no parameter for becomes the query. Raises RouteError."""
+        """Return the quoted path of a route. Values without a parameter in the pattern become the query. Raises RouteError."""
         routes = self.router.names.get(name, [])
         if len({id(route.view) for route in routes}) != 1:
             what = f"is that of {' and '.join(map(str, routes))}" if routes else "is none"
@@ -208,21 +209,21 @@ class App:
 
     # --- A request ----------------------------------------------------------------------------------------------------
 
-    def find(self, environ: WSGIEnvironment) -> Found:
-        """The route for a request. Raises a HTTPException where there is none."""
+    def find(self, environ: WSGIEnvironment) -> Match:
+        """Return the route for a request. Raises an HTTPException if there is none."""
         path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
         if not path.isascii():
             try:
-                path = decoded(path)
+                path = decode_path(path)
             except HTTPBadRequest:
-                found = self.router.find(decoded(path, "surrogateescape"), method, set())
+                found = self.router.find(decode_path(path, "surrogateescape"), method, set())
                 if found is None or not found.route.mounted:
                     raise
-                return found  # what is mounted gets the path as it came, and may know what its bytes mean
+                return found  # a mounted application gets the path as it came, and may know its encoding
         allowed: set[str] = set()
         if (found := self.router.find(path, method, allowed)) is not None:
             return found
-        if allowed or (method == "OPTIONS" and not path):  # the path of * is empty
+        if allowed or (method == "OPTIONS" and not path):  # the path of `OPTIONS *` is empty
             allowed = (
                 allowed or {each for route in self.router.routes if not route.mounted for each in route.methods}
             ) | {"OPTIONS"}
@@ -233,15 +234,15 @@ class App:
         other = path.removesuffix("/") if path.endswith("/") else path + "/"
         if other and (found := self.router.find(other, method, set())) is not None:
             if not found.route.mounted:
-                raise HTTPException("", moved(environ, other))
-            return found  # "" is the path: this App is mounted, and what is mounted in it has all paths
+                raise HTTPException("", redirect_to(environ, other))
+            return found  # other is "": this App is mounted, and an application mounted at its root takes all paths
         nothing = HTTPNotFound(f"There is nothing at {path[:200]}.")
-        if environ.get(THROW):  # who develops sees what there is instead
-            vars(nothing)["routes"] = nearest(self, path)
+        if environ.get(THROW):  # for developers
+            vars(nothing)["routes"] = similar_routes(self, path)
         raise nothing
 
-    def failed(self, error: Exception, request: Request) -> Response | None:
-        """The response to what a view, a hook or `find` raised; None where that is for the caller to see."""
+    def handle_exception(self, error: Exception, request: Request) -> Response | None:
+        """Return the response to an exception of a view, a hook or `find`; None if it is to be raised."""
         if isinstance(error, SERVERS):
             return None
         is_http = isinstance(error, HTTPException)
@@ -258,80 +259,79 @@ class App:
                 raise
             return answered
         if response.status_int >= SERVER_ERROR and not is_http:
-            note(error, request)
+            log_exception(error, request)
         return response
 
 
 def unhandled(error: Exception, request: Request) -> Response | None:
-    """The response to an exception that has no handler; None where it goes on to the caller.
+    """Return the response to an exception without a handler; None if it is to be raised.
 
-    That is what is the server's, and everything where the caller asks for it, as the wsgi.org convention has it, because it
-    shows errors itself.
+    The server's own exceptions are raised, and all others if the caller asks for them, since it shows errors itself.
     """
     if isinstance(error, HTTPException):
-        return answer(error, request)
+        return error_response(error, request)
     if isinstance(error, SERVERS) or request.environ.get(THROW):
         return None
-    number = note(error, request)
+    number = log_exception(error, request)
     failure = HTTPInternalServerError(f"The application failed; its log has the reason under {number}.")
     vars(failure)["members"] = {"id": number}
-    return answer(failure, request)
+    return error_response(failure, request)
 
 
-def note(error: Exception, request: Request) -> str:
-    """Write an exception to the server's log; the number by which it is found there."""
+def log_exception(error: Exception, request: Request) -> str:
+    """Write an exception to the server's log. Return the id under which it is found there."""
     number = token_hex(4)
-    path = repr(request.environ.get("PATH_INFO", ""))  # which need not be UTF-8
+    path = repr(request.environ.get("PATH_INFO", ""))  # it may not be UTF-8
     lines = traceback.format_exception(error)
     request.environ["wsgi.errors"].write(f"{number}: {request.method} {path:.200} failed:\n{''.join(lines)}")
     return number
 
 
-def checked(methods: Iterable[str]) -> tuple[str, ...]:
-    """Methods, in capitals. Raises RouteError for what is none."""
+def checked_methods(methods: Iterable[str]) -> tuple[str, ...]:
+    """Return methods in capitals. Raises RouteError for an invalid one."""
     names = tuple(dict.fromkeys(method.upper() for method in methods)) if not isinstance(methods, str) else ()
     if not names or not all(map(TOKEN.fullmatch, names)):
         raise RouteError(f"methods={methods!r} is no sequence of methods, as ('GET', 'POST') is one.")
     return names
 
 
-def decoded(path: str, errors: str = "strict") -> str:
-    """The path of an environ, which has a byte as a character (PEP 3333). Raises HTTPBadRequest."""
+def decode_path(path: str, errors: str = "strict") -> str:
+    """Decode the path of an environ, in which each character is a byte (PEP 3333). Raises HTTPBadRequest."""
     try:
         return path.encode("latin-1").decode(errors=errors)
     except UnicodeError:
         raise HTTPBadRequest("The path is not UTF-8.") from None
 
 
-def descend(environ: WSGIEnvironment, length: int) -> None:
-    """Move so many segments of the path to SCRIPT_NAME, as PEP 3333 has it for an application under a prefix."""
+def shift_path_info(environ: WSGIEnvironment, length: int) -> None:
+    """Move the first segments of the path to SCRIPT_NAME, as PEP 3333 requires for an application under a prefix."""
     pieces = environ["PATH_INFO"].split("/", length)
     environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + "/".join(pieces[:length])
     environ["PATH_INFO"] = f"/{pieces[length]}" if len(pieces) > length else ""
 
 
-def moved(environ: WSGIEnvironment, path: str) -> Response:
-    """A redirect to the same with another path: permanent, with the same method and body (RFC 9110 15.4.9)."""
+def redirect_to(environ: WSGIEnvironment, path: str) -> Response:
+    """Return a permanent redirect to another path, with the same query, method and body (RFC 9110 15.4.9)."""
     prefix = quote(environ.get("SCRIPT_NAME", "").encode("latin-1"), safe=PCHAR + "/")
     query = f"?{environ['QUERY_STRING']}" if environ.get("QUERY_STRING") else ""
-    # Two slashes at the beginning would be another host's address (RFC 3986 4.2).
+    # Two slashes at the beginning would start the name of another host (RFC 3986 4.2).
     return redirect(f"/{(prefix + quote(path, safe=PCHAR + '/')).lstrip('/')}{query}", 308)
 
 
-def nearest(app: App, path: str) -> list[tuple[str, str]]:
-    """What an App does answer to, as (methods, pattern), what looks most like this path first."""
+def similar_routes(app: App, path: str) -> list[tuple[str, str]]:
+    """Return the routes of an App as (methods, pattern), the most similar to the path first."""
     rows = [(" ".join(route.methods), route.pattern.text) for route in app.routes]
-    return sorted(rows, key=lambda row: -SequenceMatcher(None, path, row[1]).ratio())[:MOST_ROUTES]
+    return sorted(rows, key=lambda row: -SequenceMatcher(None, path, row[1]).ratio())
 
 
-def flattened(app: App, prefix: str) -> Iterator[Route]:
-    """The routes of an App, with those of the Apps mounted in it."""
+def all_routes(app: App, prefix: str) -> Iterator[Route]:
+    """Return the routes of an App, including those of Apps mounted in it."""
     for route in app.router.routes:
         text = prefix + route.pattern.text
         if not route.mounted:
             yield route._replace(pattern=Pattern(text, app.converters))
-        elif BELOW in route.pattern.converters.values():  # the other one of the two is its path without a slash
+        elif BELOW in route.pattern.converters.values():  # the other pattern of the pair is the prefix without a slash
             if isinstance(route.view, App):
-                yield from flattened(route.view, text.removesuffix("/{path:below}"))
+                yield from all_routes(route.view, text.removesuffix("/{path:below}"))
             else:
                 yield route._replace(pattern=Pattern(text, {"below": BELOW}))

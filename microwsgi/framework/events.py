@@ -1,8 +1,8 @@
-"""Server-sent events (HTML standard 9.2) that hold no thread where the server can do without one.
+"""Server-sent events (HTML standard 9.2), without a thread for each client if the server supports that.
 
-A view returns `Broadcaster.listen(request)`, or the `response` of a Stream of its own; whoever has something to tell, in
-whatever thread, calls `send`. On our server a stream with nothing to send rests in the poller (docs/environ.md,
-`microwsgi.wake`); on any other it waits in the thread that the server gave it.
+A view returns `Broadcaster.listen(request)`, or the `response` of its own Stream. `send` may be called from any thread. On our
+server a stream without events is suspended (docs/environ.md, `microwsgi.wake`); on another server it blocks the thread that
+iterates over it.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from typing import Any
 from webob import Request, Response
 
 HEARTBEAT = 15.0
-"""Seconds of silence after which a comment is sent: a client that has vanished is noticed by what can't be sent to it."""
+"""Seconds of silence after which a comment is sent, so that a client that is gone is noticed."""
 PENDING = 1000
-"""Events that may wait for a slow client. With more its stream ends: it connects anew, and says what it has seen."""
+"""The number of events that may wait for a slow client. Beyond it the stream ends; the client reconnects with its last id."""
 COMMENT = b":\n\n"
 LINE_END = re.compile("\r\n|\r|\n")
 HEADERS = (
     ("Content-Type", "text/event-stream"),
     ("Cache-Control", "no-store"),
-    ("X-Accel-Buffering", "no"),  # nginx would collect events before it passes them on
+    ("X-Accel-Buffering", "no"),  # nginx would buffer events
 )
 
 
 def event_bytes(data: object, *, event: str = "", id: str = "", retry: float | None = None) -> bytes:  # noqa: A002 - its name
-    """An event as it is sent; data that is no str as JSON; `retry` in seconds. Raises ValueError for what would break it up."""
+    """Return an event as bytes; data other than a str as JSON. `retry` is in seconds. Raises ValueError for line ends."""
     for name in (event, id):
         if LINE_END.search(name) or "\0" in name:
             raise ValueError(f"{name!r} can't be an event's name or id: it has a line end or a NUL.")
@@ -47,49 +47,49 @@ def event_bytes(data: object, *, event: str = "", id: str = "", retry: float | N
 class Stream:
     """The events of one client: the iterable of its response.
 
-    With `ask`, that function is called every so many seconds, and what it returns is sent, unless it is None. `heartbeat` is
-    in seconds; `retry`, in seconds too, tells the client how long to wait before it connects anew.
+    With `poll`, that function is called every `every` seconds, and its return value is sent unless it is None. `heartbeat` and
+    `retry`, the time that the client waits before it reconnects, are in seconds.
     """
 
     __slots__ = (
-        "ask", "ask_at", "beat_at", "closed", "ended", "every", "heartbeat", "left", "pending", "there", "wake",
+        "poll", "poll_at", "beat_at", "closed", "ended", "every", "heartbeat", "on_close", "pending", "there", "wake",
     )  # fmt: skip
 
     def __init__(
         self,
         request: Request,
         *,
-        ask: Callable[[], object] | None = None,
+        poll: Callable[[], object] | None = None,
         every: float = 1.0,
         heartbeat: float = HEARTBEAT,
         retry: float | None = None,
-        left: Callable[[Stream], object] | None = None,
+        on_close: Callable[[Stream], object] | None = None,
     ) -> None:
         wake = request.environ.get("microwsgi.wake")
         self.there = None if wake else threading.Event()
         self.wake: Callable[..., object] = wake or self.there.set  # type: ignore[union-attr]
-        """Has somebody call `__next__`."""
-        self.ask, self.every = ask, every
-        self.ask_at = monotonic()
+        """Make the server call `__next__`."""
+        self.poll, self.every = poll, every
+        self.poll_at = monotonic()
         self.heartbeat = heartbeat
-        self.beat_at = self.ask_at + heartbeat
-        self.left = left
-        """Called with this stream when its client has left, or all has been sent."""
+        self.beat_at = self.poll_at + heartbeat
+        self.on_close = on_close
+        """Called with this stream when its client has disconnected, or everything has been sent."""
         self.ended = self.closed = False
-        # Something at once: the response's head leaves with it, and the browser knows that it is connected.
+        # Send something at once: the response's head is sent with it, and the browser knows that it is connected.
         self.pending = deque([COMMENT if retry is None else f"retry: {retry * 1000:.0f}\n\n".encode()])
 
     @property
     def response(self) -> Response:
-        """What the view returns."""
+        """The response for the view to return."""
         return Response(headerlist=list(HEADERS), app_iter=self)
 
     def send(self, data: object, *, event: str = "", id: str = "") -> None:  # noqa: A002 - the standard's word
-        """Send an event; from any thread."""
+        """Send an event. May be called from any thread."""
         self.put(event_bytes(data, event=event, id=id))
 
     def put(self, chunk: bytes) -> None:
-        """Send what `event_bytes` has made."""
+        """Send the bytes of an event."""
         if self.closed or self.ended:
             return
         if len(self.pending) >= PENDING:
@@ -99,7 +99,7 @@ class Stream:
         self.wake()
 
     def end(self) -> None:
-        """Let the response end when all has been sent. Browsers then connect anew, unless they are answered 204."""
+        """End the response after all pending events. Browsers reconnect, unless they are answered with 204."""
         self.ended = True
         self.wake()
 
@@ -109,15 +109,15 @@ class Stream:
         return self
 
     def __next__(self) -> bytes:
-        """What there is to send; b"" when there is nothing, and the server asks on later."""
+        """Return the pending events; b"" if there are none, and the server waits for `wake`."""
         while not self.ended or self.pending:
             now = monotonic()
-            if self.ask is not None and now >= self.ask_at:
-                self.ask_at = max(self.ask_at + self.every, now)
-                if (data := self.ask()) is not None:
+            if self.poll is not None and now >= self.poll_at:
+                self.poll_at = max(self.poll_at + self.every, now)
+                if (data := self.poll()) is not None:
                     self.send(data)
-            wait = min(self.beat_at, self.ask_at if self.ask is not None else self.beat_at) - now
-            # First say that there may be nothing, and then look: what comes in between, be it the end, is not lost.
+            wait = min(self.beat_at, self.poll_at if self.poll is not None else self.beat_at) - now
+            # First declare that there may be nothing, then look: an event that is sent in between, or the end, is not lost.
             if self.there is None:
                 self.wake(after=max(wait, 0.001))
             else:
@@ -137,25 +137,25 @@ class Stream:
         raise StopIteration
 
     def take(self) -> bytes:
-        """All that is pending. Nobody but `__next__` takes, so what is seen is there."""
+        """Return all pending events. Only `__next__` calls this, so they can't be taken by another thread."""
         chunks = []
         while self.pending:
             chunks.append(self.pending.popleft())
         return b"".join(chunks)
 
     def close(self) -> None:
-        """The client has left, or has everything."""
+        """Called by the server when the client has disconnected, or everything has been sent."""
         if not self.closed:
             self.closed = True
             self.pending.clear()
-            if self.left is not None:
-                self.left(self)
+            if self.on_close is not None:
+                self.on_close(self)
 
 
 class Broadcaster:
-    """One sender, any number of listeners.
+    """Sends each event to any number of clients.
 
-    The last `history` events are kept for clients that come back: they have ids, and a client says which was its last.
+    The last `history` events are kept with ids, for clients that reconnect with their Last-Event-ID.
     """
 
     def __init__(self, *, history: int = 0, heartbeat: float = HEARTBEAT, retry: float | None = None) -> None:
@@ -166,15 +166,15 @@ class Broadcaster:
         self.retry = retry
         self.number = 0
         self.series = secrets.token_hex(4)
-        """Of the ids: after a restart, no number is one that a client has seen already."""
+        """The prefix of ids. After a restart no id repeats one that a client has seen."""
 
     def __len__(self) -> int:
-        """How many listen."""
+        """Return the number of clients."""
         return len(self.streams)
 
     def listen(self, request: Request) -> Response:
-        """The response to a client that wants all that will be sent, and what it has missed since its Last-Event-ID."""
-        stream = Stream(request, heartbeat=self.heartbeat, retry=self.retry, left=self.leave)
+        """Return the response to a client: the events after its Last-Event-ID, then all new ones."""
+        stream = Stream(request, heartbeat=self.heartbeat, retry=self.retry, on_close=self.leave)
         last = request.headers.get("Last-Event-ID")
         with self.lock:
             if last is not None:
@@ -183,18 +183,18 @@ class Broadcaster:
         return stream.response
 
     def since(self, last: str) -> list[bytes]:
-        """The events after the one with this id; all, if it is no longer, or not yet, known."""
+        """Return the events after the one with this id; all of them if the id is unknown."""
         ids = [id for id, _ in self.history]  # noqa: A001 - the standard's word
         begin = ids.index(last) + 1 if last in ids else 0
         return [chunk for _, chunk in self.history][begin:]
 
     def leave(self, stream: Stream) -> None:
-        """A stream is over."""
+        """Remove a stream that has ended."""
         with self.lock:
             self.streams.discard(stream)
 
     def send(self, data: Any, *, event: str = "", id: str = "") -> None:  # noqa: A002, ANN401 - the standard's word; JSON
-        """Send an event to all; from any thread. Each client has all events in the same order."""
+        """Send an event to all clients, from any thread. All clients get the events in the same order."""
         with self.lock:
             if self.history.maxlen and not id:
                 self.number += 1
@@ -205,7 +205,7 @@ class Broadcaster:
                 stream.put(chunk)
 
     def end(self) -> None:
-        """Let all streams end."""
+        """End all streams."""
         with self.lock:
             for stream in self.streams:
                 stream.end()

@@ -1,4 +1,4 @@
-"""A file as a response: conditional requests (RFC 9110 13), ranges (14), and the file itself through `wsgi.file_wrapper`."""
+"""A file as a response: conditional requests (RFC 9110 13), ranges (14), and `wsgi.file_wrapper`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from webob import Response
 
 BLOCK = 256 * 1024
-"""Bytes that are read at a time where the server does not send the file by itself."""
+"""Bytes that are read at a time if the server does not use the file descriptor."""
 MOST_RANGES = 64
-"""RFC 9110 17.15: many small ranges cost the server more than the client; then the whole file is sent."""
+"""RFC 9110 17.15: many small ranges cost the server more than the client. Beyond this number the whole file is sent."""
 TYPES = {
     ".js": "text/javascript",
     ".map": "application/json",
@@ -29,11 +29,11 @@ TYPES = {
     ".woff": "font/woff",
     ".woff2": "font/woff2",
 }
-"""Those in which a browser is strict, or that Python 3.11 does not know, whatever this machine's table says."""
+"""Types about which browsers are strict, or that Python 3.11 does not know. The system's table is not used for them."""
 NOT_MODIFIED = dict.fromkeys(
     ("Content-Type", "Content-Length", "Content-Encoding", "Content-Disposition", "Accept-Ranges", "Last-Modified"), ""
 )
-"""Left out where there is no body: they describe one, and beside an ETag Last-Modified is not needed (RFC 9110 15.4.5)."""
+"""Fields of a response with content, left out of a 304 (RFC 9110 15.4.5: an ETag makes Last-Modified unnecessary)."""
 REFUSED = {**NOT_MODIFIED, "Content-Type": "text/plain; charset=utf-8", "Content-Length": "0"}
 
 TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
@@ -44,20 +44,20 @@ DATE = re.compile(
     r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}",
     re.ASCII,
 )
-"""RFC 9110 5.6.7: the form of these days, and the two that are to be understood for ever."""
+"""The date formats of RFC 9110 5.6.7: the preferred one, and two obsolete ones that must be accepted."""
 RANGE = r"(?:\d{1,18}-(?:\d{1,18})?|-\d{1,18})"
 RANGES = re.compile(rf"bytes=[\t ,]*({RANGE}(?:[\t ]*,[\t ,]*{RANGE})*)[\t ,]*", re.ASCII | re.IGNORECASE)
 
 Answer = tuple[str, dict[str, str], Iterable[bytes] | None]
-"""A status, the fields that change, empty ones to be left out, and the body, if there is one."""
+"""A status, the changed fields ("" removes a field), and the body, if any."""
 
 
 class FileResponse(Response):
-    """A file, with what its request's conditions and ranges make of it. Raises OSError when it can't be opened.
+    """A file as a response, with conditional requests and ranges. Raises OSError if the file can't be opened.
 
-    `download` has the browser save it, under its own name or this one. `max_age` is how many seconds it may be used without
-    asking again; without it the browser asks each time, and gets a 304. `coding` is the content coding that it is stored in,
-    `name` then that of the file without; `opener` is open()'s.
+    With `download`, the browser saves the file, under its own name or the given one. `max_age` is the time in seconds for which
+    the browser may use it without asking; without it, the browser asks each time and gets a 304. `coding` is the content coding
+    of the stored file, and `name` then the name without its extension. `opener` is that of open().
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class FileResponse(Response):
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         method, whole = environ["REQUEST_METHOD"], self.app_iter
-        # RFC 9110 13.2.1: conditions are for a 200; and an `after` hook may have made a body of its own.
+        # RFC 9110 13.2.1: conditions apply to a 200. An `after` hook may have replaced the body.
         if method not in {"GET", "HEAD"} or self.status != "200 OK" or not isinstance(whole, Slice):
             return super().__call__(environ, start_response)
         status, changes, body = self.answer(environ, whole)
@@ -102,7 +102,7 @@ class FileResponse(Response):
         if body is None or method == "HEAD":
             self.opened.close()
             return []
-        # uWSGI would send the file from its beginning to its end, where it stands or not.
+        # uWSGI's wrapper would send the whole file, whatever its position.
         if (
             isinstance(body, Slice)
             and "wsgi.file_wrapper" in environ
@@ -112,7 +112,7 @@ class FileResponse(Response):
         return body
 
     def answer(self, environ: WSGIEnvironment, whole: Slice) -> Answer:
-        """What a GET or HEAD gets: the file, parts of it, or the news that there are none."""
+        """Return the response to GET or HEAD: the file, ranges of it, a 304, 412 or 416."""
         if status := precondition(environ, self.tag, self.modified):
             return status, REFUSED if status.startswith("412") else NOT_MODIFIED, None
         wanted = None
@@ -133,7 +133,7 @@ class FileResponse(Response):
 
 
 class Slice:
-    """A part of a file as a file: for servers that send by descriptor, and for those that read."""
+    """A part of a file with the interface of a file, for servers that use the descriptor and for those that read."""
 
     def __init__(self, file: io.FileIO, begin: int, length: int) -> None:
         self.file = file
@@ -184,7 +184,7 @@ class Parts:
 
 
 def precondition(environ: WSGIEnvironment, tag: str, modified: int) -> str:
-    """The status of a GET whose conditions say that the file isn't wanted, in RFC 9110 13.2.2's order; else ""."""
+    """Evaluate the conditions of a GET in the order of RFC 9110 13.2.2. Return the status of a 412 or 304, else ""."""
     if "HTTP_IF_MATCH" in environ:
         if not matches(environ["HTTP_IF_MATCH"], tag, weak=False):
             return "412 Precondition Failed"
@@ -199,7 +199,7 @@ def precondition(environ: WSGIEnvironment, tag: str, modified: int) -> str:
 
 
 def matches(field: str, tag: str, *, weak: bool) -> bool:
-    """Whether a list of entity tags, or *, has the tag: by the weak comparison or the strong one (RFC 9110 8.8.3.2)."""
+    """Return whether a list of entity tags, or *, contains the tag, by weak or strong comparison (RFC 9110 8.8.3.2)."""
     if field.strip(" \t") == "*":
         return True
     tags = re.findall(TAG, field) if TAGS.fullmatch(field) else []
@@ -207,12 +207,12 @@ def matches(field: str, tag: str, *, weak: bool) -> bool:
 
 
 def current(field: str | None, tag: str, modified: int) -> bool:
-    """Whether If-Range allows a range (RFC 9110 13.1.5); a date does only when the file can't have changed within it."""
+    """Return whether If-Range allows a range (RFC 9110 13.1.5). A date allows it if the file can't have changed within it."""
     return field is None or field == tag or (http_date(field) == modified and modified + 1 <= time())
 
 
 def http_date(field: str | None) -> int | None:
-    """Seconds since 1970; None for what is no HTTP-date, which is to be ignored."""
+    """Return seconds since 1970; None for an invalid date, which is to be ignored."""
     parts = parsedate(field) if field is not None and DATE.fullmatch(field) else None
     try:
         return int(datetime(*parts[:6], tzinfo=UTC).timestamp()) if parts else None
@@ -221,7 +221,7 @@ def http_date(field: str | None) -> int | None:
 
 
 def ranges(field: str, size: int) -> list[tuple[int, int]] | None:
-    """Begins and ends of the ranges that are there, maybe none of them; None where all is to be sent (RFC 9110 14.2)."""
+    """Return the satisfiable ranges as (begin, end), possibly none; None if the whole file is to be sent (RFC 9110 14.2)."""
     found = RANGES.fullmatch(field)
     if not found or not size:
         return None
@@ -240,7 +240,7 @@ def ranges(field: str, size: int) -> list[tuple[int, int]] | None:
 
 
 def content_type(name: str) -> str:
-    """By the name's end; of text, which is taken for UTF-8. Compressed files are that, and not what is in them."""
+    """Return the media type by the extension; text is UTF-8. A compressed file has the type of its compression."""
     end = os.path.splitext(name)[1].lower()
     kind, coding = (TYPES[end], None) if end in TYPES else mimetypes.guess_type(name, strict=False)
     if coding is not None or kind is None:
@@ -249,7 +249,7 @@ def content_type(name: str) -> str:
 
 
 def attachment(name: str) -> str:
-    """Content-Disposition for a file to be saved (RFC 6266 4.3), whatever its name has."""
+    """Return Content-Disposition for a file to be saved (RFC 6266 4.3), for any characters in its name."""
     plain = re.sub(r"[^ !#-\[\]-~]", "_", name)
     more = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
     return f'attachment; filename="{plain}"{more}'

@@ -1,7 +1,7 @@
-"""A form's fields and files (RFC 7578), and other bodies, on their way to memory or disk, never longer than allowed.
+"""Parse forms (RFC 7578), and write bodies to memory or disk, with limits.
 
-WebOb's own reader, the standard library's former `cgi`, takes a form that breaks off for a whole one, and writes it to disk
-twice. This one reads blocks, and keeps one of them.
+WebOb's parser, the standard library's former `cgi` module, takes a truncated form for a complete one, and writes it to disk
+twice. This parser reads blocks, and keeps one of them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from webob.exc import HTTPBadRequest, HTTPRequestEntityTooLarge
 from webob.multidict import MultiDict
 
 BLOCK = 64 * 1024
-"""Bytes that are read at a time; a shorter file of a form stays in memory."""
+"""Bytes that are read at a time. A file of a form up to this size stays in memory."""
 HEAD = 8 * 1024
-"""Bytes of the fields at a part's beginning."""
+"""The limit for the fields at the beginning of a part."""
 DISPOSITION = re.compile(r"\r\ncontent-disposition:[ \t]*form-data[ \t]*((?:;[^\r\n]*)?)", re.IGNORECASE)
 TYPE = re.compile(r"\r\ncontent-type:[ \t]*([^\r\n]*)", re.IGNORECASE)
 ENCODED = re.compile(r"\r\ncontent-transfer-encoding:[ \t]*(?!7bit|8bit|binary)", re.IGNORECASE)
@@ -29,13 +29,13 @@ BOUNDARY = re.compile(r";[ \t]*boundary=(?:\"([^\"]{1,70})\"|([^\s;\"]{1,70}))",
 
 
 class Readable(Protocol):
-    """What a body is read from."""
+    """A file to read a body from."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 class Part:
-    """A part of a form on its way: ask for it before the next one."""
+    """A part of a form that is still being received. Read it before the next one."""
 
     def __init__(self, head: str, blocks: Iterator[bytes]) -> None:
         disposition = DISPOSITION.search(head)
@@ -51,22 +51,22 @@ class Part:
         self.name = unquoted(names["name"])
         filename = names.get("filename")
         self.filename = None if filename is None else re.split(r"[/\\]", unquoted(filename))[-1]
-        """What the client calls the file, without its folders; None for a field. Not for use as a path."""
+        """The client's name of the file without folders; None for a field. Never use it as a path."""
         kind = TYPE.search(head)
         self.type = kind[1] if kind else "text/plain"
         self.blocks = blocks
 
     def read(self, limit: int) -> bytes:
-        """All of it. Raises HTTPRequestEntityTooLarge where it is longer than so many bytes."""
+        """Return the content. Raises HTTPRequestEntityTooLarge beyond `limit` bytes."""
         return b"".join(limited(self.blocks, limit, f"{self.name} in the form"))
 
     def save(self, path: str, limit: int) -> int:
-        """Write it to a file, which is there only when all of it is, and answer its size. Raises likewise."""
+        """Write the content to a file, which exists only once it is complete. Return its size. Raises as `read` does."""
         return save(limited(self.blocks, limit, f"{self.name} in the form"), path)
 
 
 class Upload:
-    """A file of a form, received: in memory while it is short, in a temporary file beyond that."""
+    """A received file of a form: in memory if it is short, else in a temporary file."""
 
     def __init__(self, part: Part, limit: int) -> None:
         self.name, self.filename, self.type = part.name, part.filename or "", part.type
@@ -77,17 +77,17 @@ class Upload:
         self.file.seek(0)
 
     def __del__(self) -> None:
-        """The request is over, or the file was too long: nobody else closes it."""
+        """Close the file at the end of the request: nothing else does."""
         self.file.close()
 
     def save(self, path: str) -> int:
-        """Write it to a file, which is there only when all of it is, and answer its size."""
+        """Write the content to a file, which exists only once it is complete. Return its size."""
         self.file.seek(0)
         return save(iter(lambda: self.file.read(BLOCK), b""), path)
 
 
 class Multipart:
-    """The parts of a body, one after the other (RFC 2046 5.1.1)."""
+    """The parts of a multipart body in their order (RFC 2046 5.1.1)."""
 
     def __init__(self, file: Readable, content_type: str) -> None:
         found = BOUNDARY.search(content_type)
@@ -95,12 +95,12 @@ class Multipart:
             raise HTTPBadRequest("The form's Content-Type has no boundary.")
         self.file = file
         self.delimiter = b"\r\n--" + (found[1] or found[2]).encode("latin-1")
-        self.buffer = b"\r\n"  # the first delimiter may be the very beginning
+        self.buffer = b"\r\n"  # the first delimiter may be at the very beginning
 
     def __iter__(self) -> Iterator[Part]:
         blocks = self.until(self.delimiter)
         while True:
-            for _ in blocks:  # the preamble, or what nobody wanted of a part
+            for _ in blocks:  # skip the preamble, or the unread rest of a part
                 pass
             while len(self.buffer) < len("--") and (more := self.file.read(BLOCK)):
                 self.buffer += more
@@ -114,9 +114,9 @@ class Multipart:
             yield Part(text(head, "A part of the form"), blocks)
 
     def until(self, mark: bytes) -> Iterator[bytes]:
-        """What comes before a mark, which is taken too."""
+        """Return the bytes before a mark, and skip the mark."""
         while (end := self.buffer.find(mark)) < 0:
-            whole = len(self.buffer) - len(mark) + 1  # what may be the mark's beginning waits for the rest
+            whole = len(self.buffer) - len(mark) + 1  # the last bytes may be the beginning of the mark
             if whole > 0:
                 block, self.buffer = self.buffer[:whole], self.buffer[whole:]
                 yield block
@@ -129,7 +129,7 @@ class Multipart:
 
 
 def multipart(file: Readable, content_type: str, *, fields: int, text_size: int, file_size: int) -> MultiDict[str, Any]:
-    """A form's fields, all text_size bytes long at most, and its files, each of file_size bytes at most."""
+    """Parse a form. All text fields together have at most `text_size` bytes, each file at most `file_size`."""
     values: MultiDict[str, Any] = MultiDict()
     for part in Multipart(file, content_type):
         if len(values) >= fields:
@@ -138,13 +138,13 @@ def multipart(file: Readable, content_type: str, *, fields: int, text_size: int,
             content = part.read(text_size)
             text_size -= len(content)
             values.add(part.name, text(content, f"{part.name} in the form"))
-        elif part.filename:  # "": no file was chosen
+        elif part.filename:  # "": the user chose no file
             values.add(part.name, Upload(part, file_size))
     return values
 
 
 def urlencoded(body: bytes, *, fields: int) -> MultiDict[str, Any]:
-    """A form's fields."""
+    """Parse an urlencoded form."""
     try:
         pairs = parse_qsl(
             text(body, "The form"), keep_blank_values=True, errors="strict", max_num_fields=fields, separator="&"
@@ -157,7 +157,7 @@ def urlencoded(body: bytes, *, fields: int) -> MultiDict[str, Any]:
 
 
 def limited(blocks: Iterable[bytes], limit: int, what: str) -> Iterator[bytes]:
-    """The blocks. Raises HTTPRequestEntityTooLarge when they are longer than so many bytes together."""
+    """Return the blocks. Raises HTTPRequestEntityTooLarge if they have more than `limit` bytes together."""
     size = 0
     for block in blocks:
         size += len(block)
@@ -167,7 +167,7 @@ def limited(blocks: Iterable[bytes], limit: int, what: str) -> Iterator[bytes]:
 
 
 def save(blocks: Iterable[bytes], path: str) -> int:
-    """Write blocks to a file, which is there only when all of it is, and answer its size."""
+    """Write blocks to a file, which exists only once it is complete. Return its size."""
     unfinished = f"{path}.{secrets.token_hex(4)}.part"
     with open(unfinished, "xb") as file:
         try:
@@ -181,7 +181,7 @@ def save(blocks: Iterable[bytes], path: str) -> int:
 
 
 def text(data: bytes, what: str) -> str:
-    """UTF-8, or a HTTPBadRequest."""
+    """Decode UTF-8. Raises HTTPBadRequest."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -189,5 +189,5 @@ def text(data: bytes, what: str) -> str:
 
 
 def unquoted(name: str) -> str:
-    """A name as browsers write it (HTML, multipart form data): three characters are percent-encoded, and no others."""
+    """Decode a name as browsers encode it (HTML, multipart form data): they percent-encode three characters and no others."""
     return name.replace('\\"', '"').replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")

@@ -1,7 +1,7 @@
-"""Who the client is behind proxies, and how it calls us: forwarded fields, believed from trusted proxies only.
+"""Middleware for an application behind reverse proxies: read X-Forwarded or Forwarded fields of trusted proxies only.
 
-`app = Forwarded(app, trusted=["10.0.0.0/8"])`. Anybody can send these fields. Each proxy adds to their right, so they are read
-from the right, as long as the one that wrote them is trusted; those that are not believed are taken out of the environ.
+`app = Forwarded(app, trusted=["10.0.0.0/8"])`. Any client can send these fields. Each proxy appends to them, so they are read
+from the right as long as the proxy that appended is trusted. Fields that are not trusted are removed from the environ.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 STANDARD = "HTTP_FORWARDED"
 KEYS = {name: f"HTTP_X_FORWARDED_{name.upper()}" for name in ("for", "proto", "host", "port", "prefix")}
 UNIX = "unix"
-"""How `trusted` names who connects to a Unix socket."""
+"""The name in `trusted` for clients of a Unix socket."""
 HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 PREFIX = re.compile(r"(?:/[A-Za-z0-9._~%!$&'()*+,;=:@-]+)+")
 NODE = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::([0-9]{1,5}))?")
 PAIR = re.compile(r'[ \t]*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s",;]+))[ \t]*(;|,|$)')
-"""RFC 7239 4: a pair, and what follows it."""
+"""A pair and the separator after it (RFC 7239 4)."""
 
 
 class Forwarded:
-    """Middleware that sets REMOTE_ADDR, wsgi.url_scheme, HTTP_HOST and SCRIPT_NAME to what the client had.
+    """Middleware that sets REMOTE_ADDR, wsgi.url_scheme, HTTP_HOST and SCRIPT_NAME to the values of the client's connection.
 
-    `trusted` are addresses and networks of proxies, and "unix". `fields` are those that the proxies really set: one that they
-    pass on as it came is the client's word. With `standard` it is the Forwarded field (RFC 7239) that is read, no other.
+    `trusted` are addresses and networks of proxies, and "unix". `fields` are those that the proxies set: other fields may come
+    from the client. With `standard` only the Forwarded field (RFC 7239) is read.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Forwarded:
         return self.application(environ, start_response)
 
     def trusts(self, address: str) -> bool:
-        """Whether an address is a trusted proxy's; "" is a Unix socket's."""
+        """Return whether an address is that of a trusted proxy; "" is a Unix socket."""
         if not address:
             return self.unix
         try:
@@ -67,7 +67,7 @@ class Forwarded:
         return any(ip in network for network in self.networks)
 
     def lists(self, environ: WSGIEnvironment) -> list[dict[str, str]]:
-        """What each proxy said in the X-Forwarded fields, the nearest first."""
+        """Return the X-Forwarded fields by proxy, the nearest first."""
         columns = {
             name: [part.strip() for part in reversed(environ[KEYS[name]].split(","))]
             for name in self.fields
@@ -77,7 +77,7 @@ class Forwarded:
         return [{name: column[row] for name, column in columns.items() if row < len(column)} for row in range(count)]
 
     def elements(self, environ: WSGIEnvironment) -> list[dict[str, str]]:
-        """What each proxy said in the Forwarded field, the nearest first; nothing if it is malformed."""
+        """Return the elements of the Forwarded field, the nearest proxy first; none if it is malformed."""
         text, position = environ.get(STANDARD, ""), 0
         hops: list[dict[str, str]] = [{}]
         while position < len(text):
@@ -93,7 +93,7 @@ class Forwarded:
         return hops[::-1]
 
     def apply(self, environ: WSGIEnvironment, hops: list[dict[str, str]]) -> None:
-        """Go from proxy to proxy, and believe each one that the one before it, which is trusted, has seen."""
+        """Apply the fields of each proxy, from the nearest on, as long as the proxy before it is trusted."""
         told: dict[str, str] = {}
         for hop in hops:
             told |= {name: value for name, value in hop.items() if valid(name, value)}
@@ -116,13 +116,13 @@ class Forwarded:
 
 
 def node(text: str) -> tuple[str, str]:
-    """The address and the port, or "", of an identifier: an IPv6 address without brackets has no port."""
+    """Return the address and the port, or "", of a node identifier. An IPv6 address without brackets has no port."""
     match = None if is_address(text) else NODE.fullmatch(text)
     return (match[1] or match[2], match[3] or "") if match else (text, "")
 
 
 def is_address(text: str) -> bool:
-    """Whether it is an IP address, and not one of RFC 7239's hidden names."""
+    """Return whether a text is an IP address, and not an obfuscated identifier of RFC 7239."""
     try:
         ip_address(text.partition("%")[0])
     except ValueError:
@@ -131,7 +131,7 @@ def is_address(text: str) -> bool:
 
 
 def valid(name: str, value: str) -> bool:
-    """Whether a value is one that links may be made of."""
+    """Return whether a value may be used in links."""
     if name == "proto":
         return value.lower() in {"http", "https"}
     if name == "port":

@@ -1,87 +1,93 @@
-"""WebOb's Request, with values of the type that a view wants, and with a 400 that says what was wrong where."""
+"""WebOb's Request with typed values. A missing or invalid value raises HTTPBadRequest with the reason."""
 
 # ruff: noqa: ANN401
-# A value has the type that the view asks for, or the one of its default.
+# A value has the type that the view asks for, or the type of its default.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any, NoReturn
+from json import JSONDecodeError
+from typing import Any
 from urllib.parse import quote
 
 import webob
 from webob.exc import HTTPBadRequest, HTTPRequestEntityTooLarge, HTTPUnsupportedMediaType
-from webob.multidict import MultiDict
+from webob.multidict import GetDict, MultiDict
 
 from microwsgi.framework import forms
 from microwsgi.framework.routing import PCHAR
+from microwsgi.framework.values import READERS, parse_json
 
 URLENCODED, MULTIPART = FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 FOREIGN = {*FORMS, "text/plain"}
-"""What a page of anybody's can have a browser send to us (the Fetch standard, 2.2.2): a JSON body is none of them."""
-TRUTH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-"""What a bool is in a query or a form; `on` is a browser's checkbox."""
+"""Types of bodies that a form of any other site can send (Fetch standard, 2.2.2). None of them is accepted as JSON."""
 
 
 class Request(webob.Request):
-    """A request, and what an App adds to WebOb's.
+    """WebOb's Request with typed values, limits for bodies, and `url_for`.
 
-    `kind` is a type, or any function that raises ValueError for what it does not understand; a default of `...` means that the
-    value must be there. Sizes are in bytes; set others in a subclass (`app.request_class`), or in a view before it reads.
+    `kind` is a type, or a function that raises ValueError for invalid text. A value without a default (`...`) is required.
+    Limits are in bytes; change them in a subclass (`app.request_class`), or in a view before it reads the body.
     """
 
     body_size = 8 * 1024 * 1024
-    """The longest JSON, and the longest text of a form, since they are in memory."""
+    """The limit for JSON, and for all text fields of a form together, which are kept in memory."""
     file_size = 1024 * 1024 * 1024
-    """The longest file of a form."""
+    """The limit for one file of a form."""
     field_count = 1000
-    """The most fields of a form."""
+    """The limit for the number of fields of a form."""
     app: Any = None
 
     def __init__(self, environ: dict[str, Any], app: Any = None, **values: Any) -> None:
-        own = self.__dict__  # WebOb's __setattr__ costs more than all the rest
+        own = self.__dict__  # WebOb's __setattr__ takes longer than all the rest
         own["environ"], own["app"] = environ, app
         if values:
             super().__init__(environ, **values)
 
     def url_for(self, name: str, /, **values: object) -> str:
-        """A path to a route of the App, under the prefix that the App has in this request. Raises RouteError."""
+        """Return the path of a route of the App, with the prefix under which the App is mounted. Raises RouteError."""
         path: str = self.app.url_for(name, **values)
         return quote(self.script_name, safe=PCHAR + "/") + path
+
+    @property
+    def GET(self) -> GetDict:  # noqa: N802 - WebOb's name
+        """The parameters of the query. Raises HTTPBadRequest if they are not UTF-8."""
+        try:
+            return super().GET
+        except UnicodeDecodeError as error:
+            raise HTTPBadRequest("The query is not UTF-8.") from error
 
     # --- Values -------------------------------------------------------------------------------------------------------
 
     def query(self, name: str, kind: Callable[[str], Any] = str, default: Any = ...) -> Any:
-        """A value of the query. Raises HTTPBadRequest."""
-        try:
-            value = self.GET.get(name, ...)
-        except UnicodeDecodeError:
-            raise HTTPBadRequest("The query is not UTF-8.") from None
-        return converted(value, kind, default, f"{name} in the query")
+        """Return a value of the query. Raises HTTPBadRequest."""
+        return convert(self.GET.get(name, ...), kind, default, f"{name} in the query")
 
-    def field(self, name: str, kind: Callable[[str], Any] = str, default: Any = ...) -> Any:
-        """A value of the form. Raises HTTPBadRequest."""
-        return converted(self.form.get(name, ...), kind, default, f"{name} in the form")
+    def form_value(self, name: str, kind: Callable[[str], Any] = str, default: Any = ...) -> Any:
+        """Return a value of the form. Raises HTTPBadRequest."""
+        return convert(self.form.get(name, ...), kind, default, f"{name} in the form")
 
-    def file(self, name: str, default: Any = ...) -> Any:
-        """A file of the form, as an Upload. Raises HTTPBadRequest."""
+    def form_file(self, name: str, default: Any = ...) -> Any:
+        """Return a file of the form as an Upload. Raises HTTPBadRequest."""
         value = self.form.get(name, default)
         if value is ... or isinstance(value, str):
             raise HTTPBadRequest(f"{name} in the form is {'missing' if value is ... else 'no file'}.")
         return value
 
-    def member(self, name: str, kind: Callable[[Any], Any] = str, default: Any = ...) -> Any:
-        """A value of the JSON object in the body: of this type, or made of a str. Raises HTTPBadRequest."""
+    def json_value(self, name: str, kind: Callable[[Any], Any] = str, default: Any = ...) -> Any:
+        """Return a value of the JSON object in the body. If `kind` is no JSON type, convert a str. Raises HTTPBadRequest."""
         what = f"{name} in the body"
-        value = self.members.get(name, ...)
+        value = self.json_object.get(name, ...)
         if value is None and default is None:
             return None
         if value is ... or (isinstance(value, str) and kind not in JSON_TYPES):
-            return converted(value, kind, default, what)
-        if kind is float and type(value) is int:  # JSON has one sort of numbers
-            return float(value)
+            return convert(value, kind, default, what)
+        if kind is float and type(value) is int:  # JSON has one type of numbers
+            try:
+                return float(value)
+            except OverflowError:
+                raise HTTPBadRequest(f"{what} is too large for a float.") from None
         if type(value) is not kind:
             raise HTTPBadRequest(f"{what} is {json_type(value)}; it must be {JSON_TYPES.get(kind, 'a string')}.")
         return value
@@ -89,8 +95,8 @@ class Request(webob.Request):
     # --- The body -----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def members(self) -> dict[str, Any]:
-        """The JSON object in the body. Raises HTTPBadRequest, also where it is anything else."""
+    def json_object(self) -> dict[str, Any]:
+        """The JSON object in the body. Raises HTTPBadRequest if the body is anything else."""
         value = self.json
         if not isinstance(value, dict):
             raise HTTPBadRequest(f"The body is {json_type(value)}; it must be an object.")
@@ -98,7 +104,7 @@ class Request(webob.Request):
 
     @cached_property
     def form(self) -> MultiDict[str, Any]:
-        """The form's fields, each a str or an Upload; `getall` has all of one name. Raises HTTPBadRequest."""
+        """The fields of the form, each a str or an Upload; `getall` returns all of one name. Raises HTTPBadRequest."""
         if self.content_type == MULTIPART:
             return forms.multipart(
                 self.body_file,
@@ -112,21 +118,21 @@ class Request(webob.Request):
         return forms.urlencoded(self.read_body(), fields=self.field_count)
 
     def parts(self) -> Iterator[forms.Part]:
-        """The form's parts while they arrive; nothing of them is kept. Instead of `form`, not beside it."""
+        """Return the parts of the form while they arrive, without keeping them. Use this or `form`, not both."""
         if self.content_type != MULTIPART:
             raise HTTPUnsupportedMediaType(f"The body is {self.content_type or 'of no type'}; it must be {MULTIPART}.")
         return iter(forms.Multipart(self.body_file, self.environ["CONTENT_TYPE"]))
 
     def save(self, path: str, limit: int) -> int:
-        """Write the body to a file, which is there only when all of it is, and answer its size.
+        """Write the body to a file, which exists only once the body is complete. Return its size.
 
-        Raises HTTPRequestEntityTooLarge when it is longer than so many bytes.
+        Raises HTTPRequestEntityTooLarge if the body is longer than `limit` bytes.
         """
         blocks = iter(lambda: self.body_file.read(forms.BLOCK), b"")
         return forms.save(forms.limited(blocks, limit, "The body"), path)
 
     def read_body(self) -> bytes:
-        """The body, if it is no longer than `body_size`; WebOb's `body` and `text` have it as well."""
+        """Return the body. Raises HTTPRequestEntityTooLarge beyond `body_size`. WebOb's `body` returns it afterwards."""
         if (self.content_length or 0) > self.body_size:
             raise HTTPRequestEntityTooLarge(f"The body has more than {self.body_size} bytes.")
         if not self.is_body_seekable:
@@ -135,17 +141,17 @@ class Request(webob.Request):
         return self.body
 
     def read_json(self) -> Any:
-        """The body as JSON (RFC 8259). Raises HTTPBadRequest, which says where it is wrong."""
+        """Parse the body as JSON (RFC 8259). Raises HTTPBadRequest with the position of the error."""
         if self.content_type in FOREIGN:
             raise HTTPUnsupportedMediaType(f"The body is {self.content_type}; it must be application/json.")
         try:
-            return json.loads(forms.text(self.read_body(), "The body"), parse_constant=no_constant)
-        except json.JSONDecodeError as error:
+            return parse_json(forms.text(self.read_body(), "The body"))
+        except JSONDecodeError as error:
             raise HTTPBadRequest(
                 f"The body is not JSON: {error.msg}, line {error.lineno} column {error.colno}."
             ) from error
         except (ValueError, RecursionError) as error:
-            raise HTTPBadRequest(f"The body is not JSON that can be read: {error}.") from error
+            raise HTTPBadRequest(f"The body is not valid JSON: {error}.") from error
 
     json = json_body = property(read_json, webob.Request.json.fset, webob.Request.json.fdel)
 
@@ -161,12 +167,12 @@ JSON_TYPES: dict[Any, str] = {
 
 
 def json_type(value: object) -> str:
-    """What a value is in JSON's words."""
+    """Return the JSON name of a value's type."""
     return JSON_TYPES.get(type(value), "null")
 
 
-def converted(value: Any, kind: Callable[[str], Any], default: Any, what: str) -> Any:
-    """A value as a view wants it. Raises HTTPBadRequest."""
+def convert(value: Any, kind: Callable[[str], Any], default: Any, what: str) -> Any:
+    """Convert a value to the type that the view asks for. Raises HTTPBadRequest."""
     if value is ...:
         if default is ...:
             raise HTTPBadRequest(f"{what} is missing.")
@@ -174,13 +180,8 @@ def converted(value: Any, kind: Callable[[str], Any], default: Any, what: str) -
     if not isinstance(value, str):
         raise HTTPBadRequest(f"{what} is a file.")
     try:
-        return TRUTH[value.lower()] if kind is bool else kind(value)
+        return READERS.get(kind, kind)(value)
     except (ValueError, LookupError) as error:
         name = getattr(kind, "__name__", "value")
-        reason = f"no {name}" if isinstance(kind, type) else f"not understood: {error}"
-        raise HTTPBadRequest(f"{what} is {value!r:.80}: {reason}.") from error
-
-
-def no_constant(name: str) -> NoReturn:
-    """JSON has no NaN and no Infinity, but Python's reader has."""
-    raise ValueError(f"{name} is no JSON")
+        reason = f"which is not a valid {name}" if isinstance(kind, type) else f"which is invalid: {error}"
+        raise HTTPBadRequest(f"{what} is {value!r:.80}, {reason}.") from error

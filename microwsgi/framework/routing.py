@@ -1,14 +1,14 @@
-"""From a path and a method to a route, and from a route back to a path.
+"""Find the route for a path and a method, and build the path of a route.
 
-    Converter   what may stand in a parameter's place
-    Pattern     "/users/{id:int}", parsed: its segments, and how to build a path
+    Converter   a type of parameter: a regular expression and functions to read and write its value
+    Pattern     a parsed pattern like "/users/{id:int}"; builds paths
     Route       a pattern with its methods and its view
-    Router      the patterns as a tree of segments; `find` walks down, `add` refuses what is ambiguous
+    Router      a tree of path segments: `find` walks down the tree, `add` refuses ambiguous patterns
 
-In each segment the narrower wins: literal text, then what has more of it, then uuid, int, float, one's own converters, str,
-path. Of two routes for one path one must win in every segment where they differ, or they can't both be defined: so the first
-that the tree finds is the right one, whatever the order of the definitions. What takes all the rest of a path, as a folder of
-files does, is decided by what stands before it.
+In each segment the most specific pattern wins: literal text, then the pattern with more literal text, then uuid, int, float,
+custom converters, str, path. Of two patterns that match the same path, one must win in every segment in which they differ;
+otherwise `add` raises RouteError. So the first match in the tree is the right one, whatever the order of the definitions. A
+parameter that matches the rest of a path (files, mounts) is ranked by the part before it.
 """
 
 from __future__ import annotations
@@ -21,43 +21,46 @@ from urllib.parse import quote, urlencode
 from uuid import UUID
 
 from microwsgi.errors import RouteError
+from microwsgi.framework.values import FLOAT, INT, UUID_TEXT, read_float, read_int, read_uuid
 
 PARAMETER = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}", re.ASCII)
+FOREIGN_PARAMETER = re.compile(r"<(?:(\w+):)?(\w+)>|(?<=/):(\w+)", re.ASCII)
+"""A parameter in the syntax of Flask, Django and Bottle, or of Express."""
 PCHAR = "!$&'()*+,;=:@"
-"""RFC 3986 3.3: what a segment may have unquoted, beside the letters, digits and -._~ that `quote` never quotes."""
+"""Characters that may stand in a segment unquoted (RFC 3986 3.3), beside those that `quote` never quotes."""
 ANY = "*"
-"""What a WSGI application that is mounted has for its methods: it gets all."""
+"""The method of a mounted WSGI application: it answers all."""
 NARROWER, SAME, WIDER, UNDECIDED, APART = "<=>?/"
-"""What one step of a pattern is to another; APART: no text matches both."""
+"""How one step of a pattern relates to another. APART: no text matches both."""
 
 
 class Converter(NamedTuple):
-    """What may stand in a parameter's place, and the value that the view gets; a ValueError of `read` is no match."""
+    """A type of parameter. If `read` raises ValueError the text does not match."""
 
     expression: str
     type: type = str
     read: Callable[[str], Any] = str
     write: Callable[[Any], str] = str
     rank: int = 3
-    """The narrower, the lower. Between two of one's own there is no order."""
+    """The most specific converter has the lowest rank. Custom converters have the same rank, and are not ordered."""
     slashes: bool = False
-    """Whether it may span segments."""
+    """Whether the value may contain slashes."""
 
 
 CONVERTERS: Mapping[str, Converter] = {
-    "uuid": Converter("[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", UUID, UUID, rank=0),
-    "int": Converter("-?[0-9]+", int, int, rank=1),
-    "float": Converter(r"-?[0-9]+(?:\.[0-9]+)?", float, float, rank=2),
+    "uuid": Converter(UUID_TEXT, UUID, read_uuid, rank=0),
+    "int": Converter(INT, int, read_int, rank=1),
+    "float": Converter(FLOAT, float, read_float, rank=2),
     "str": Converter("[^/]+", rank=4),
-    # Not with a slash at its beginning: os.path.join would take "//etc/passwd" for a path from the root.
+    # Not with a slash at its beginning: os.path.join would take "//etc/passwd" for an absolute path.
     "path": Converter("[^/](?s:.*)", rank=5, slashes=True),
 }
 BELOW = Converter("(?s:.*)", rank=6, slashes=True)
-"""What is below a mounted application's path."""
+"""The rest of the path for a mounted application."""
 
 
 class Parameter(NamedTuple):
-    """{name:converter} in a pattern."""
+    """A parameter of a pattern: {name:converter}."""
 
     name: str
     converter: Converter
@@ -67,7 +70,7 @@ Part = str | Parameter
 
 
 class Segment:
-    """What is between two slashes, if there are parameters in it; with one that may span segments, all the rest."""
+    """A segment with parameters. If one of them may contain slashes, the segment is the rest of the pattern."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         literals = [part for part in parts if isinstance(part, str)]
@@ -81,7 +84,7 @@ class Segment:
         )
 
     def match(self, text: str) -> list[object] | None:
-        """The parameters' values."""
+        """Return the values of the parameters; None if the text does not match."""
         found = self.expression.fullmatch(text)
         if found is None:
             return None
@@ -102,10 +105,15 @@ class Pattern:
     def __init__(self, text: str, converters: Mapping[str, Converter] = CONVERTERS) -> None:
         if not text.startswith("/"):
             raise RouteError(f"the pattern {text!r} does not begin with a slash.")
+        if found := FOREIGN_PARAMETER.search(text):
+            kind, name = found[1], found[2] or found[3]
+            kind = {"string": "str", "slug": "str"}.get(kind, kind)
+            meant = f"{{{name}:{kind}}}" if kind and kind != "str" else f"{{{name}}}"
+            raise RouteError(f"in the pattern {text!r}, {found[0]} is no parameter; write {meant}.")
         self.text = text
         self.parts = list(parse(text, converters))
         self.begin, self.end = str(self.parts[0]), str(self.parts[-1])[::-1]
-        """The literal text before the first parameter, and that after the last, from its end."""
+        """The literal text before the first parameter, and the reversed text after the last."""
         self.converters = dict(part for part in self.parts if isinstance(part, Parameter))
         if len(self.converters) < sum(isinstance(part, Parameter) for part in self.parts):
             raise RouteError(f"the pattern {text!r} has one name twice.")
@@ -119,14 +127,14 @@ class Pattern:
             self.steps.append(step)
 
     def build(self, values: Mapping[str, object]) -> str:
-        """A path that it matches, quoted; what it has no parameters for becomes the query. Raises RouteError."""
+        """Return a quoted path that matches. Values without a parameter become the query. Raises RouteError."""
         path = ""
         for part in self.parts:
             if isinstance(part, str):
                 path += quote(part, safe=PCHAR + "/")
                 continue
             text = part.converter.write(values[part.name])
-            # Dots are taken out of a path on its way, and then it is another one (RFC 3986 5.2.4).
+            # Clients and proxies remove dot segments, which would make it another path (RFC 3986 5.2.4).
             if not re.fullmatch(part.converter.expression, text) or not {".", ".."}.isdisjoint(text.split("/")):
                 raise RouteError(f"{part.name}={values[part.name]!r} can't stand in {self.text}.")
             path += quote(text, safe=PCHAR + "/" if part.converter.slashes else PCHAR)
@@ -135,7 +143,7 @@ class Pattern:
 
 
 def parse(text: str, converters: Mapping[str, Converter]) -> Iterator[Part]:
-    """Literal text and parameters by turns, with text, be it empty, at both ends. Raises RouteError."""
+    """Return literal text and parameters in turns. Literal text, possibly empty, comes first and last. Raises RouteError."""
     pieces = PARAMETER.split(text)
     for number, literal in enumerate(pieces[0::3]):
         if number:
@@ -149,30 +157,30 @@ def parse(text: str, converters: Mapping[str, Converter]) -> Iterator[Part]:
 
 
 class Route(NamedTuple):
-    """A pattern with its methods, and what is called: a view, or a WSGI application that is mounted."""
+    """A pattern with its methods and its target: a view, or a mounted WSGI application."""
 
     methods: tuple[str, ...]
     pattern: Pattern
     name: str
     view: Callable[..., Any]
-    place: str
-    """The view's file and line."""
+    location: str
+    """The file and the line of the view."""
     mounted: int = 0
-    """Of an application that is mounted, how many segments its path has, the empty one before the first slash counted."""
+    """The number of segments in the prefix of a mounted application, including the empty one before the first slash; else 0."""
 
     def __str__(self) -> str:
-        return f"{' '.join(self.methods)} {self.pattern.text} ({self.name}, {self.place})"
+        return f"{' '.join(self.methods)} {self.pattern.text} ({self.name}, {self.location})"
 
 
-class Found(NamedTuple):
-    """A route, and its parameters' values."""
+class Match(NamedTuple):
+    """A route and the values of its parameters."""
 
     route: Route
     values: dict[str, Any]
 
 
 class Node:
-    """What may follow in a path after some segments."""
+    """A node of the tree: the steps and routes that may follow."""
 
     __slots__ = ("literals", "routes", "segments", "tails")
 
@@ -183,22 +191,22 @@ class Node:
         self.routes: dict[str, Route] = {}
 
     def child(self, step: Step) -> Node:
-        """The node after one more step, made if need be."""
+        """Return the node after one more step. Add it if it does not exist."""
         if isinstance(step, str):
             return self.literals.setdefault(step, Node())
         siblings = self.tails if step.spans else self.segments
         for other, node in siblings:
-            if order(step, other) == SAME:
+            if compare_steps(step, other) == SAME:
                 return node
         siblings.append((step, made := Node()))
         siblings.sort(key=lambda sibling: sibling[0].rank)
         return made
 
-    def find(self, path: list[str], index: int, method: str, values: list[object], allowed: set[str]) -> Found | None:
-        """The narrowest route for what is left of a path."""
+    def find(self, path: list[str], index: int, method: str, values: list[object], allowed: set[str]) -> Match | None:
+        """Return the most specific route for the rest of a path."""
         if index == len(path):
             if (route := self.routes.get(method) or self.routes.get(ANY)) is not None:
-                return Found(route, dict(zip(route.pattern.converters, values, strict=True)))
+                return Match(route, dict(zip(route.pattern.converters, values, strict=True)))
             allowed.update(self.routes)
             return None
         node = self.literals.get(path[index])
@@ -216,7 +224,7 @@ class Node:
 
 
 class Router:
-    """Routes in a tree by what they match; those without parameters in a dict, too, since most requests are for them."""
+    """A tree of routes. Routes without parameters are in a dict as well, since most requests are for them."""
 
     def __init__(self) -> None:
         self.routes: list[Route] = []
@@ -225,53 +233,55 @@ class Router:
         self.root = Node()
 
     def add(self, route: Route) -> None:
-        """Have a route found. Raises RouteError when another is for the same path, and nothing says which is meant."""
+        """Add a route. Raises RouteError if another one matches the same paths and neither is more specific."""
         for other in self.routes:
             shared = ANY in (*route.methods, *other.methods) or not set(route.methods).isdisjoint(other.methods)
-            if shared and rivals(route.pattern, other.pattern):
+            if shared and conflicts(route.pattern, other.pattern):
                 raise RouteError(f"{route} may match the same path as {other}, and nothing says which is meant.")
         node, steps = self.root, route.pattern.steps
         for step in steps:
             node = node.child(step)
         node.routes.update(dict.fromkeys(route.methods, route))
-        if "GET" in route.methods:  # whoever has GET has HEAD (RFC 9110 9.3.2)
+        if "GET" in route.methods:  # a GET route answers HEAD as well (RFC 9110 9.3.2)
             node.routes.setdefault("HEAD", route)
         if not route.pattern.converters:
             self.literals[route.pattern.text] = node.routes
         self.routes.append(route)
         self.names.setdefault(route.name, []).append(route)
 
-    def find(self, path: str, method: str, allowed: set[str]) -> Found | None:
-        """The route for a path and a method; where there is none, `allowed` gets the methods that the path has."""
+    def find(self, path: str, method: str, allowed: set[str]) -> Match | None:
+        """Return the route for a path and a method. If there is none, add the methods of the path to `allowed`."""
         routes = self.literals.get(path)
         if routes is not None and method in routes:
-            return Found(routes[method], {})
+            return Match(routes[method], {})
         return self.root.find(path.split("/"), 1, method, [], allowed)
 
 
-def rivals(one: Pattern, other: Pattern) -> bool:
-    """Whether a path may match both, and neither is the narrower one wherever they differ."""
-    if not (alike(one.begin, other.begin) and alike(one.end, other.end)):  # most pairs, and the quickest to tell
+def conflicts(one: Pattern, other: Pattern) -> bool:
+    """Return whether a path may match both patterns, and neither is more specific in all segments in which they differ."""
+    if not (
+        may_overlap(one.begin, other.begin) and may_overlap(one.end, other.end)
+    ):  # most pairs differ here, and this test is the fastest
         return False
     seen: set[str] = set()
     for mine, its in zip_longest(one.steps, other.steps):
-        if mine is None or its is None:  # one of them has a segment more
+        if mine is None or its is None:  # one has more segments: no path matches both
             return False
-        found = order(mine, its)
+        found = compare_steps(mine, its)
         if found == APART:
             return False
         whole = spans(mine) or spans(its)
-        if not whole or seen <= {SAME}:  # a folder's files, as all below a path, are decided by what stands before them
+        if not whole or seen <= {SAME}:  # the rest of a path is ranked by the part before it
             seen.add(found)
         if whole:
             break
     return UNDECIDED in seen or (NARROWER in seen) == (WIDER in seen)
 
 
-def order(one: Step, other: Step) -> str:  # noqa: PLR0911 - a table of cases
-    """What one step is to another: of two that can match the same text, the narrower is asked first."""
-    if spans(one) != spans(other):  # what begins alike, as far as is seen here
-        return (WIDER if spans(one) else NARROWER) if alike(begin(one), begin(other)) else APART
+def compare_steps(one: Step, other: Step) -> str:  # noqa: PLR0911 - a table of cases
+    """Compare two steps of patterns."""
+    if spans(one) != spans(other):  # they may match the same text if their literal beginnings do
+        return (WIDER if spans(one) else NARROWER) if may_overlap(literal_start(one), literal_start(other)) else APART
     if isinstance(one, str):
         if isinstance(other, str):
             return SAME if one == other else APART
@@ -280,21 +290,21 @@ def order(one: Step, other: Step) -> str:  # noqa: PLR0911 - a table of cases
         return WIDER if one.match(other) is not None else APART
     if one.expression == other.expression and one.converters == other.converters:
         return SAME
-    if not (alike(one.begin, other.begin) and alike(one.end, other.end)):
+    if not (may_overlap(one.begin, other.begin) and may_overlap(one.end, other.end)):
         return APART
     return UNDECIDED if one.rank == other.rank else NARROWER if one.rank < other.rank else WIDER
 
 
 def spans(step: Step) -> bool:
-    """Whether it takes all that is left of a path."""
+    """Return whether a step matches the rest of the path."""
     return isinstance(step, Segment) and step.spans
 
 
-def begin(step: Step) -> str:
-    """The literal text that it begins with."""
+def literal_start(step: Step) -> str:
+    """Return the literal text at the beginning of a step."""
     return step if isinstance(step, str) else step.begin
 
 
-def alike(one: str, other: str) -> bool:
-    """Whether a text may begin with both."""
+def may_overlap(one: str, other: str) -> bool:
+    """Return whether a text may begin with both."""
     return one.startswith(other) or other.startswith(one)

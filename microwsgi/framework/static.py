@@ -1,7 +1,7 @@
-"""A folder's files, and nothing else: safe paths, precompressed siblings, index files, listings.
+"""Serve the files of a folder: safe paths, precompressed files, index files, listings.
 
-No path is put together: each name is opened in the folder that was opened before it, and by default none that is a symbolic
-link. So there is no time between a check and a use, and nothing above the folder can be named.
+No path is joined: each name is opened relative to the descriptor of its folder, and by default without following symbolic
+links. So no time passes between a check and a use, and no name leads out of the folder.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from microwsgi.framework.request import Request
 from microwsgi.framework.views import redirect
 
 CODINGS = {"br": ".br", "zstd": ".zst", "gzip": ".gz", "identity": ""}
-"""Content codings, and what ends the name of the sibling that has it."""
+"""Content codings, and the extension of a file with each."""
 ABSENT = {ENOENT, ENOTDIR, EISDIR, ELOOP, ENAMETOOLONG, ENXIO}
 POSSIBLE = os.open in os.supports_dir_fd
-"""Whether a name can be opened in an open folder: not on Windows, which has none of the flags below either."""
+"""Whether a file can be opened relative to a folder's descriptor. On Windows it can't."""
 DIRECTORY, NOFOLLOW = (os.O_DIRECTORY, os.O_NOFOLLOW) if POSSIBLE else (0, 0)
 READ = (
     os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK if POSSIBLE else 0
-)  # who opens a named pipe must not wait for its other end
+)  # opening a named pipe must not wait for its other end
 PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>
@@ -55,10 +55,11 @@ th + th, td + td {{ padding-left: 1.5rem; text-align: right; white-space: nowrap
 
 
 class Folder:
-    """A view of a folder's files.
+    """A view of the files of a folder.
 
-    `index` is served for a folder that has it, else, with `listing`, a page of its files. `symlinks` are followed only if so
-    asked, then wherever they lead. Names that begin with a dot are `hidden`, but for .well-known. `max_age`: FileResponse's.
+    `index` is served for a folder that contains it; else, with `listing`, a page of its files. With `symlinks` symbolic links
+    are followed, wherever they lead. With `hidden` names that begin with a dot, except .well-known, are not served. For
+    `max_age` see FileResponse.
     """
 
     def __init__(
@@ -94,12 +95,12 @@ class Folder:
             if error.errno in ABSENT:
                 raise HTTPNotFound(f"There is nothing at {request.path[:200]}.") from None
             raise
-        except ValueError:  # a NUL in it, or what the file system has no characters for
+        except ValueError:  # a NUL, or characters that the file system can't encode
             raise HTTPNotFound("No file has such a name.") from None
 
     @contextmanager
     def opened(self, folders: list[str]) -> Iterator[int]:
-        """A descriptor of a folder below ours."""
+        """Open a folder below ours."""
         folder = os.open(self.folder, READ | DIRECTORY)
         try:
             for name in folders:
@@ -112,17 +113,17 @@ class Folder:
             os.close(folder)
 
     def check(self, name: str) -> None:
-        """Raises FileNotFoundError for a name that may lead elsewhere, or is hidden."""
+        """Raise FileNotFoundError for a name that leads out of the folder, or is hidden."""
         if name in {"", ".", ".."} or (self.hidden and name.startswith(".") and name != ".well-known"):
             raise FileNotFoundError(ENOENT, "not served")
 
     def file(self, folder: int, name: str, request: Request) -> Response:
-        """A file, or its sibling with the content coding that suits the client best; of a folder, where that is."""
+        """Return a file, in the content coding that the client prefers; for a folder, a redirect to its path with a slash."""
         self.check(name)
         found = os.stat(name, dir_fd=folder, follow_symlinks=self.symlinks)
         if stat.S_ISDIR(found.st_mode):
             query = f"?{request.query_string}" if request.query_string else ""
-            return redirect(f"./{quote(name)}/{query}", 308)  # relative: what a proxy puts before it stays
+            return redirect(f"./{quote(name)}/{query}", 308)  # relative: the prefix of a proxy is kept
         sizes = dict(self.siblings(folder, name, found.st_mtime))
         if "identity" not in sizes:
             raise FileNotFoundError(ENOENT, "no regular file")
@@ -138,7 +139,7 @@ class Folder:
         return response
 
     def siblings(self, folder: int, name: str, modified: float) -> Iterator[tuple[str, int]]:
-        """The codings in which a file is there, itself included and none older than that, and their sizes."""
+        """Return the codings of a file, identity included, and their sizes, without compressed files older than the file."""
         for coding, end in CODINGS.items():
             try:
                 found = os.stat(name + end, dir_fd=folder, follow_symlinks=self.symlinks)
@@ -148,7 +149,7 @@ class Folder:
                 yield coding, found.st_size
 
     def page(self, folder: int, request: Request, *, below: bool) -> Response:
-        """A folder's index file, or the page of what is in it."""
+        """Return the index file of a folder, or its listing."""
         try:
             return self.file(folder, self.index, request)
         except FileNotFoundError:
@@ -163,20 +164,20 @@ class Folder:
         return Response(PAGE.format(title=title, rows="".join(rows), count=count), cache_control="no-cache")
 
     def entries(self, folder: int) -> Iterator[tuple[bool, str, str, os.stat_result]]:
-        """What may be asked for, to be sorted: folders first, then by name."""
+        """Return the files and folders that are served: folders first, then by name."""
         for name in os.listdir(folder):
             try:
                 self.check(name)
                 name.encode()
                 found = os.stat(name, dir_fd=folder, follow_symlinks=self.symlinks)
-            except (OSError, ValueError):  # not served, gone already, or a name that no URL has
+            except (OSError, ValueError):  # not served, deleted meanwhile, or a name that is not UTF-8
                 continue
             if stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode):
                 yield stat.S_ISREG(found.st_mode), name.casefold(), name, found
 
 
 def row(name: str, found: os.stat_result, *, is_folder: bool) -> str:
-    """A line of the page. `./` before the name, since one may look like a URL's scheme."""
+    """Return a row of the listing. `./` before the name: it may look like the scheme of a URL."""
     end = "/" if is_folder else ""
     return (
         f'<tr><td><a href="./{quote(name)}{end}">{escape(name)}{end}</a>'
@@ -186,14 +187,14 @@ def row(name: str, found: os.stat_result, *, is_folder: bool) -> str:
 
 
 def human(size: float, units: tuple[str, ...] = ("KiB", "MiB", "GiB", "TiB"), unit: str = "B") -> str:
-    """A size as people read it: three digits before the point at most."""
+    """Return a size with three digits before the point at most."""
     if size >= 1000 and units:  # noqa: PLR2004
         return human(size / 1024, units[1:], units[0])
     return f"{size} B" if unit == "B" else f"{size:.1f} {unit}"
 
 
 def preferred(accepted: list[tuple[str, float]], sizes: dict[str, int]) -> str:
-    """The coding that a client likes best, of several the shortest; identity if it likes none (RFC 9110 12.5.3)."""
+    """Return the coding that the client prefers, of equal ones the smallest; identity if it accepts none (RFC 9110 12.5.3)."""
     weights = {name.lower(): weight for name, weight in accepted}
     others = weights.get("*", 0.0)
     weight, _, coding = max((weights.get(coding, others), -size, coding) for coding, size in sizes.items())

@@ -1,79 +1,69 @@
-"""What a view is, checked where it is defined, and what it may return, made a Response."""
+"""Check a view when it is defined, and convert its return value to a Response."""
 
 from __future__ import annotations
 
 import inspect
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_type_hints
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from webob import Response
 
 from microwsgi.errors import RouteError, ViewError
 from microwsgi.framework.routing import Pattern
+from microwsgi.framework.values import dump_json
+from microwsgi.source import code_of, source_location
 
 HTML, OCTETS, JSON = "text/html; charset=UTF-8", "application/octet-stream", "application/json"
 POSSIBLE = "a Response, str, bytes, dict, list, an iterator, or (one of these, status) or (..., status, headers)"
 URL = ":/?#[]@!$&'()*+,;=%"
-"""RFC 3986 2: what a URL may have beside letters, digits and -._~; the rest, as that of an IRI, is quoted."""
+"""RFC 3986 2: characters of a URL beside letters, digits and -._~. All others are percent-encoded."""
 LENGTHS = {2, 3}
-"""Of such tuples."""
+"""The lengths of tuples that a view may return."""
 NO_CONTENT, BODILESS = 204, {204, 304}
-ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def place(view: Callable[..., Any]) -> str:
-    """The file and the line of a function, as they are seen from the current folder."""
-    code = getattr(inspect.unwrap(view), "__code__", None) or getattr(type(view).__call__, "__code__", None)
-    if code is None:
-        return "built in"
-    path = os.path.relpath(code.co_filename) if os.path.isabs(code.co_filename) else code.co_filename
-    return f"{code.co_filename if path.startswith('..') else path}:{code.co_firstlineno}"
 
 
 def name_of(view: Callable[..., Any]) -> str:
-    """A function's own name."""
+    """Return the name of a function, or of an object's class."""
     return getattr(view, "__name__", type(view).__name__)
 
 
-def told(view: Callable[..., Any]) -> str:
-    """A view, in a message."""
-    return f"the view {name_of(view)} ({place(view)})"
+def describe(view: Callable[..., Any]) -> str:
+    """Return the name and the location of a view, for messages."""
+    return f"the view {name_of(view)} ({source_location(view)})"
 
 
-def check(view: Callable[..., Any], pattern: Pattern) -> None:
-    """Raises RouteError for a view that can't be called with a request and the pattern's values."""
+def check_signature(view: Callable[..., Any], pattern: Pattern) -> None:
+    """Raise RouteError for a view that can't be called with a request and the parameters of the pattern."""
     if inspect.iscoroutinefunction(view):
-        raise RouteError(f"{told(view)} is async; WSGI calls functions.")
+        raise RouteError(f"{describe(view)} is async; WSGI calls functions.")
     parameters = list(inspect.signature(view).parameters.values())
     if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
-        raise RouteError(f"{told(view)} takes no request.")
+        raise RouteError(f"{describe(view)} takes no request.")
     takes_all = parameters[-1].kind is inspect.Parameter.VAR_KEYWORD
     by_name = {
         each.name: each for each in parameters[1:] if each.kind in {each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY}
     }
     for name in pattern.converters:
         if name not in by_name and not takes_all:
-            raise RouteError(f"{told(view)} does not take {name}, which {pattern.text} has.")
+            raise RouteError(f"{describe(view)} does not take {name}, which {pattern.text} has.")
     for name, parameter in by_name.items():
         if name not in pattern.converters and parameter.default is parameter.empty:
-            raise RouteError(f"{told(view)} wants {name}, which {pattern.text} does not have.")
+            raise RouteError(f"{describe(view)} wants {name}, which {pattern.text} does not have.")
     try:
         hints = get_type_hints(view)
-    except (NameError, TypeError, AttributeError):  # names for type checkers only
+    except (NameError, TypeError, AttributeError):  # names that exist for type checkers only
         return
     for name, converter in pattern.converters.items():
         hint = hints.get(name, object)
         if isinstance(hint, type) and not issubclass(converter.type, hint):
             raise RouteError(
-                f"{told(view)} wants {name} as {hint.__name__}; in {pattern.text} it is {converter.type.__name__}."
+                f"{describe(view)} wants {name} as {hint.__name__}; in {pattern.text} it is {converter.type.__name__}."
             )
 
 
 def response_of(result: object, view: Callable[..., Any], status: str | int | None = None) -> Response:
-    """What a view returned, as a Response; `status` is what it has unless the view says another. Raises ViewError."""
+    """Convert a view's return value to a Response. `status` is used unless the view returns one. Raises ViewError."""
     headers: Any = ()
     if type(result) is tuple and len(result) in LENGTHS:
         result, status, *more = result
@@ -81,19 +71,19 @@ def response_of(result: object, view: Callable[..., Any], status: str | int | No
     if isinstance(result, Response):
         response = result
     elif isinstance(result, str):
-        response = complete(result.encode(), HTML)
+        response = complete(encoded(result, view), HTML)
     elif isinstance(result, (dict, list)):
-        response = complete(dumped(result, view), JSON)
+        response = complete(json_bytes(result, view), JSON)
     elif isinstance(result, bytes):
         response = complete(result, OCTETS)
     elif isinstance(result, Iterator):
-        stream = Stream(result, view)
+        stream = StreamedBody(result, view)
         response = Response(headerlist=[("Content-Type", stream.type)], app_iter=stream)
     elif result is None and (status is not None or returns_none(view)):
         response = complete(b"", HTML)
         status = status or NO_CONTENT
     else:
-        raise ViewError(fault(result, view))
+        raise ViewError(wrong_result(result, view), code_of(view))
     if status is not None:
         set_status(response, status, view)
     if headers:
@@ -104,38 +94,52 @@ def response_of(result: object, view: Callable[..., Any], status: str | int | No
 
 
 def complete(body: bytes, kind: str) -> Response:
-    """A response all of which is known; WebOb's own way to it takes twice as long."""
+    """Return a Response with a complete body. WebOb's own constructor takes twice as long."""
     return Response(headerlist=[("Content-Type", kind), ("Content-Length", str(len(body)))], app_iter=[body])
 
 
 def set_status(response: Response, status: str | int, view: Callable[..., Any]) -> None:
-    """Raises ViewError for what is no status."""
+    """Set the status. Raises ViewError for an invalid one."""
     try:
         response.status = status
     except (TypeError, ValueError, KeyError):
         raise ViewError(
-            f"{told(view)} returned {status!r:.60} for a status; it is an int, or a str like '200 OK'."
+            f"{describe(view)} returned the status {status!r:.60}; a status is an int, or a str like '200 OK'.",
+            code_of(view),
         ) from None
     if response.status_int in BODILESS:
         response.headers.pop("Content-Type", None)
         response.headers.pop("Content-Length", None)
 
 
-def dumped(value: object, view: Callable[..., Any]) -> bytes:
-    """JSON. Raises ViewError for what JSON does not have."""
+def json_bytes(value: object, view: Callable[..., Any]) -> bytes:
+    """Serialize to JSON. Raises ViewError for values that JSON does not have."""
     try:
-        return ENCODER.encode(value).encode()
+        return dump_json(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ViewError(f"{told(view)} returned a {type(value).__name__} that can't be JSON: {error}.") from error
+        raise ViewError(
+            f"{describe(view)} returned a {type(value).__name__} that JSON can't represent: {error}.", code_of(view)
+        ) from None
 
 
-class Stream:
-    """A view's iterator as a body."""
+def encoded(text: str, view: Callable[..., Any]) -> bytes:
+    """Encode a text as UTF-8. Raises ViewError for lone surrogates, as file names that are not UTF-8 have them."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        wrong = f"{text[error.start]!r} at character {error.start}"
+        raise ViewError(f"{describe(view)} returned text with a lone surrogate, {wrong}.", code_of(view)) from None
+
+
+class StreamedBody:
+    """A view's iterator as the body of a response."""
 
     def __init__(self, chunks: Iterator[object], view: Callable[..., Any]) -> None:
         self.chunks = chunks
         self.view = view
-        first = next(chunks, "")  # the view's code up to its first chunk: it may still abort, or fail, with a response
+        first = next(
+            chunks, ""
+        )  # runs the view up to its first chunk: until then it may abort, or raise, with an ordinary error response
         self.type = HTML if isinstance(first, str) else OCTETS
         self.first: bytes | None = self.encoded(first)
 
@@ -149,43 +153,53 @@ class Stream:
         return first
 
     def encoded(self, chunk: object) -> bytes:
-        """A chunk in bytes. Raises ViewError."""
+        """Return a chunk as bytes. Raises ViewError."""
         if isinstance(chunk, bytes):
             return chunk
         if isinstance(chunk, str):
-            return chunk.encode()
-        raise ViewError(f"{told(self.view)} yielded {type(chunk).__name__} {chunk!r:.60}; a stream is of str or bytes.")
+            return encoded(chunk, self.view)
+        raise ViewError(
+            f"{describe(self.view)} yielded {type(chunk).__name__} {chunk!r:.60}; a stream yields str or bytes.",
+            code_of(self.view),
+        )
 
     def close(self) -> None:
-        """Have the view's `finally` run, as PEP 3333 promises."""
+        """Close the view's generator, so that its `finally` runs (PEP 3333)."""
         if hasattr(self.chunks, "close"):
             self.chunks.close()
 
 
 class Redirect(Response):
-    """WebOb makes Location absolute with the host that the client named; here it stays as it is (RFC 9110 10.2.2)."""
+    """A redirect whose Location stays as it is (RFC 9110 10.2.2). WebOb would make it absolute with the client's Host."""
 
     def _abs_headerlist(self, environ: dict[str, Any]) -> list[tuple[str, str]]:  # noqa: ARG002 - WebOb's signature
         return self.headerlist
 
 
-def redirect(location: str, status: int = 303) -> Response:
-    """Send the client to another URL, or path; 303 is what a form's POST is answered with, and has the client use GET."""
-    location = quote(location, safe=URL)
+def redirect(location: str, status: int = 303, *, external: bool = False) -> Response:
+    """Return a redirect to a path of this site, or with `external` to any http or https URL.
+
+    303 See Other makes the client use GET, as after the POST of a form. Raises ViewError for a location that leads to another
+    site without `external`, like "//evil.example" and "javascript:...": it may come from the request (an open redirect).
+    """
+    location = quote(location, safe=URL, errors="surrogateescape")
+    url = urlsplit(location)
+    if not external and (url.scheme or location.startswith("//")):
+        raise ViewError(f"redirect({location!r:.100}) leads to another site; pass external=True if that is intended.")
+    if external and url.scheme not in {"http", "https", ""}:
+        raise ViewError(f"redirect({location!r:.100}): the scheme must be http or https.")
     response = Redirect(f"See {location}\n", status=status, content_type="text/plain")
     response.headers["Location"] = location
     return response
 
 
 def returns_none(view: Callable[..., Any]) -> bool:
-    """Whether a view says of itself that it returns nothing."""
+    """Return whether a view is annotated with `-> None`."""
     return getattr(inspect.unwrap(view), "__annotations__", {}).get("return", ...) in {None, "None"}
 
 
-def fault(result: object, view: Callable[..., Any]) -> str:
-    """What is wrong with what a view returned."""
+def wrong_result(result: object, view: Callable[..., Any]) -> str:
+    """Describe a return value that can't be made a response."""
     if result is None:
-        return (
-            f"{told(view)} returned None: is a return missing? Where 204 No Content is meant, annotate it with -> None."
-        )
-    return f"{told(view)} returned {type(result).__name__} {result!r:.60}; it may return {POSSIBLE}."
+        return f"{describe(view)} returned None: is a return missing? Where 204 No Content is meant, annotate it with -> None."
+    return f"{describe(view)} returned {type(result).__name__} {result!r:.60}; it may return {POSSIBLE}."

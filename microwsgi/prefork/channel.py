@@ -1,61 +1,178 @@
-"""What a parent and its child say to each other: small dicts over a pair of sockets, each behind its length.
+"""Messages between a parent and its child: small dicts over a pair of sockets, each behind its length.
 
-`microwsgi.prefork.supervisor` has one end, `microwsgi.prefork.worker` the other. marshal makes bytes of them: it is quick,
-takes bytes as they are, and both ends are the same Python.
+The parent's end is a `Channel`, which never blocks: what the system does not take is queued, up to a bound. The child's end
+is a `WorkerChannel`, on which a thread waits. marshal encodes the messages: it is quick, takes bytes as they are, and both ends
+are the same Python.
 """
 
 from __future__ import annotations
 
+import errno
 import marshal
+import os
+import select
 import socket
 import threading
 
+from microwsgi.process.system import READ, WRITE, System
+
 RECEIVE = 65536
 LENGTH = 4
-"""Bytes before each message that say how long it is."""
+"""Bytes before each message that tell its length."""
+MOST_QUEUED = 64 * 1024
+"""Bytes that wait for a child to read. Orders have some twenty bytes: a child that lets so many wait has stopped."""
+LONGEST = 256 * 1024 * 1024
+"""Bytes of a message. A length beyond that is no message, but memory that the child's code has overwritten."""
+
+DEAD = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF}
+"""Errors that mean the end of a channel; others pass."""
 
 Message = dict[str, object]
 
 
-class Channel:
-    """One end. The other end's death is an end of file, whatever it died of."""
+def encode(message: Message) -> bytes:
+    """A message, behind its length."""
+    data = marshal.dumps(message)
+    return len(data).to_bytes(LENGTH, "big") + data
 
-    def __init__(self, connection: socket.socket) -> None:
-        self.socket = connection
-        self.received = b""
-        self.guard = threading.Lock()
 
-    def fileno(self) -> int:
-        """For selectors."""
-        return self.socket.fileno()
+class Decoder:
+    """Bytes in, messages out. Raises ValueError for what is no message."""
 
-    def tell(self, **message: object) -> None:
-        """Send a message, from any thread; who is gone is told nothing."""
-        data = marshal.dumps(message)
-        try:
-            with self.guard:
-                self.socket.sendall(len(data).to_bytes(LENGTH, "big") + data)
-        except OSError:
-            pass
+    def __init__(self) -> None:
+        self.received = bytearray()
 
-    def receive(self) -> list[Message] | None:
-        """Wait for something, and answer the messages that are whole; None when the other end is gone."""
-        try:
-            data = self.socket.recv(RECEIVE)
-        except OSError:
-            data = b""
-        if not data:
-            return None
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages that are complete with these bytes."""
         self.received += data
-        messages = []
-        while len(self.received) >= LENGTH:
-            end = LENGTH + int.from_bytes(self.received[:LENGTH], "big")
+        messages, begin = [], 0
+        while len(self.received) - begin >= LENGTH:
+            length = int.from_bytes(self.received[begin : begin + LENGTH], "big")
+            if length > LONGEST:
+                raise ValueError(f"a message of {length} bytes")
+            end = begin + LENGTH + length
             if len(self.received) < end:
                 break
-            messages.append(marshal.loads(self.received[LENGTH:end]))  # noqa: S302 - of our own process
-            self.received = self.received[end:]
+            try:
+                message = marshal.loads(self.received[begin + LENGTH : end])  # noqa: S302 - of our own process
+            except (EOFError, TypeError) as error:
+                raise ValueError(str(error)) from None
+            messages.append(message)
+            begin = end
+        del self.received[:begin]
         return messages
+
+
+class Channel:
+    """The parent's end. The other end's death is an end of file, whatever it died of."""
+
+    def __init__(self, connection: socket.socket, system: System) -> None:
+        self.socket = connection
+        self.system = system
+        self.decoder = Decoder()
+        self.queue = bytearray()
+        self.empty = False  # of what the child has sent, by the last `receive`
+        connection.setblocking(False)
+
+    def fileno(self) -> int:
+        """The descriptor; -1 after the end."""
+        return self.socket.fileno()
+
+    @property
+    def interest(self) -> int:
+        """The events of poll(2) to wait for."""
+        return READ | (WRITE if self.queue else 0)
+
+    def send(self, **message: object) -> bool:
+        """Send a message, now or when the child reads; False if it has not read for so long that the message is dropped."""
+        data = encode(message)
+        if len(self.queue) + len(data) > MOST_QUEUED:
+            return False
+        self.queue += data
+        try:
+            self.write_queued()
+        except OSError:
+            pass  # the loop tries again
+        return True
+
+    def write_queued(self) -> None:
+        """Send what waits, as far as the system takes it."""
+        try:
+            while self.queue:
+                del self.queue[: self.system.send(self.socket, self.queue)]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno not in DEAD:
+                raise  # the system has no memory just now; the queue is kept
+            self.queue.clear()  # the child is dead, which the end of file tells
+
+    def receive(self) -> list[Message] | None:
+        """The messages that have come; None at the end of file. Raises OSError if the system could not say."""
+        self.empty = False
+        try:
+            data = self.system.receive(self.socket, RECEIVE)
+            return self.decoder.feed(data) if data else None
+        except (BlockingIOError, InterruptedError):
+            self.empty = True
+            return []
+        except ValueError:
+            return None
+        except OSError as error:
+            if error.errno not in DEAD:
+                raise
+            return None
 
     def close(self) -> None:
         """Give the socket back."""
         self.socket.close()
+
+
+class WorkerChannel:
+    """The child's end, and a descriptor by which a signal handler wakes the thread that reads there."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.decoder = Decoder()
+        self.lock = threading.Lock()
+        """Protects the sending side: several threads send."""
+        self.wake_reader, self.wake_writer = socket.socketpair()
+        self.wake_writer.setblocking(False)
+
+    def send(self, **message: object) -> None:
+        """Send a message, from any thread. It blocks only while the parent is stopped, as by Ctrl-Z."""
+        try:
+            with self.lock:
+                self.socket.sendall(encode(message))
+        except OSError:
+            pass  # the parent is dead, which the end of file tells
+
+    def wake(self) -> None:
+        """End the wait of `receive`: the one thing that a signal handler may do here."""
+        try:
+            self.wake_writer.send(b"\0")
+        except OSError:
+            pass  # it is full: the reader will wake
+
+    def receive(self) -> tuple[bool, list[Message] | None]:
+        """Wait. Whether `wake` was called, and the messages that have come; None at the end of file."""
+        poll = select.poll()
+        poll.register(self.socket.fileno(), READ)
+        poll.register(self.wake_reader.fileno(), READ)
+        ready = dict(poll.poll())
+        woken = self.wake_reader.fileno() in ready
+        if woken:
+            self.wake_reader.recv(4096)
+        if self.socket.fileno() not in ready:
+            return woken, []
+        try:
+            data = self.socket.recv(RECEIVE)
+        except OSError:
+            data = b""
+        return woken, self.decoder.feed(data) if data else None
+
+    def release(self) -> None:
+        """In a process that the application has forked: close the descriptors, whoever holds the lock."""
+        self.lock = threading.Lock()
+        for each in (self.socket, self.wake_reader, self.wake_writer):
+            os.close(each.detach())

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 from microwsgi.prefork.channel import Channel, Message
+from microwsgi.prefork.life import State
 from microwsgi.prefork.processes import Started
 
-STARTING, READY, SERVING, LEAVING = "starting", "ready", "serving", "leaving"
-"""What a child is at: it imports the application; it waits for the word to serve; it serves; it ends."""
-
-ANSWER = 1.0
-"""Seconds that children may take to tell their figures."""
+REPORT_TIME = 1.0
+"""Seconds for children to report their counts."""
 NEVER = float("inf")
 
 
 class Generation:
     """What its children have in common: the code, and why there is other code than before."""
 
-    def __init__(self, changed: list[str] | None = None) -> None:
+    def __init__(self, began: float, changed: list[str] | None = None) -> None:
         self.changed = changed or []
-        self.began = time.monotonic()
+        self.began = began
         self.proven = False  # the application can be imported
         self.failed = False  # it can't; nobody tries again before there is a reason
         self.serves = False
@@ -32,35 +29,39 @@ class Generation:
 class Child:
     """A process, its channel, and what is known of it."""
 
-    def __init__(self, process: Started, channel: Channel, generation: Generation) -> None:
+    def __init__(self, process: Started, channel: Channel, generation: Generation, began: float) -> None:
         self.process = process
         self.pid = process.pid
         self.channel = channel
         self.generation = generation
-        self.state = STARTING
-        self.began = time.monotonic()
-        self.broken = False  # it serves what went wrong
+        self.state = State.STARTING
+        self.began = began
+        self.broken = False  # it serves the page that shows what is wrong
+        self.leaving = False  # it was sent TERM; a successor is to take its place
+        self.expected = False  # to end: it was told so
+        self.unanswered = False  # it has not answered a request of its own
         self.name = ""  # of the application
         self.message: Message = {}  # with which it was ready, or failed
-        self.figures: Message = {}  # of its last report
-        self.kill_at = NEVER
+        self.stats: Message = {}  # of its last report
+        self.asked = False  # for a report that has not come yet
+        self.deadline = NEVER
 
     def order(self, word: str) -> None:
         """Tell it to do something: see `microwsgi.prefork.worker`."""
-        self.channel.tell(do=word)
+        self.channel.send(do=word)
 
 
 class Question:
-    """Figures that were asked for: of whom they are missing, until when they are waited for, and what is done then."""
+    """A question about the counts: the children whose reports are missing, how long to wait, and what is done then."""
 
-    def __init__(self, children: list[Child], then: Callable[[bool], object]) -> None:
+    def __init__(self, children: list[Child], then: Callable[[bool], object], until: float) -> None:
         self.children = children
         self.then = then
-        self.until = time.monotonic() + ANSWER
+        self.until = until
 
 
-class Notices:
-    """What a supervisor has to tell, and to whom: to nobody. The edge tells it to a terminal, or to a log."""
+class Observer:
+    """What a supervisor has to tell. `microwsgi.supervised` tells it to a terminal, or to a log; here nobody listens."""
 
     def serving(self, child: Child) -> None:
         """The code of this child's generation is served, and no other."""
@@ -71,11 +72,27 @@ class Notices:
     def died(self, child: Child, how: str, pause: float) -> None:
         """A child ended that should not have; another is started in its place after so many seconds."""
 
+    def leaving(self, child: Child) -> None:
+        """A child was sent TERM: another takes its place, and then it retires."""
+
+    def late(self, child: Child, was: State, text: str) -> None:
+        """The deadline of a child's state is over, or the child has said so itself, in a text."""
+
+    def not_started(self, error: BaseException, pause: float) -> None:
+        """The system had no process for a child; the next attempt is made after so many seconds."""
+
+    def trouble(self, error: BaseException) -> None:
+        """Something went wrong in the parent; it goes on."""
+
     def prompting(self) -> None:
         """A child has the terminal from here on, for its debugger."""
 
     def prompt_lost(self) -> None:
-        """It has died with it."""
+        """A child has died that had the terminal."""
+
+    def write_queued(self) -> float:
+        """Write messages that wait for a terminal; the seconds until the next attempt, NEVER if none waits."""
+        return NEVER
 
     def chores(self, message: Message) -> Iterator[object]:  # noqa: ARG002 - for those who have some
         """What makes the next children quicker, after one has imported the application; done step by step in idle time."""

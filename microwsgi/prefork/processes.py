@@ -20,56 +20,66 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
-from microwsgi.prefork.channel import Channel
-from microwsgi.prefork.worker import Worker
+from microwsgi.prefork.channel import WorkerChannel
+from microwsgi.prefork.worker import Worker, ignored
+from microwsgi.process.after_fork import ForkGuard, forget_guards
+from microwsgi.process.exiting import EXIT_TIME, exit_within, flush
+from microwsgi.process.interpreter import open_standard_descriptors
+from microwsgi.process.system import System
 from microwsgi.server.handoff import Handoff
 
-POOLS = 0.5
+POOL_TIME = 0.5
 """Seconds that pools of threads and processes have to end with their process."""
 PR_SET_PDEATHSIG = 1
 """prctl(2): which signal a process gets when its parent dies."""
+_install, _exit, _set_wakeup = signal.signal, os._exit, signal.set_wakeup_fd
 
 
-class Parent:
-    """What a process must know of its parent to become its child."""
+class Inheritance:
+    """What a child gets from its parent."""
 
-    listeners: list[socket.socket]
-    handoff: Handoff | None
-    on_signal: dict[int, Callable[[], object]]
-
-    @property
-    def trouble(self) -> str:
-        """Why the application can't be imported, if a process has ended in the attempt."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Give back what only a parent has."""
-        raise NotImplementedError
+    def __init__(
+        self,
+        system: System,
+        listeners: list[socket.socket],
+        handoff: Handoff | None,
+        signals: list[int],
+        trouble: str,
+        is_reload: bool,  # noqa: FBT001 - as the others
+        close: Callable[[], object],
+    ) -> None:
+        self.system = system
+        self.listeners = listeners
+        self.handoff = handoff
+        self.signals = signals  # that the parent handles
+        self.trouble = trouble  # why the application can't be imported, if a process has ended in the attempt
+        self.is_reload = is_reload  # there was other code before, of which there may be compiled files
+        self.close = close  # closes what only a parent has
 
 
 class Process:
     """A forked process, with those methods of subprocess.Popen that are needed."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, system: System) -> None:
         self.pid = pid
+        self.system = system
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """How it ended, a signal as a negative number; None while it runs."""
+        """The exit code, a signal as a negative number; None while it runs. Raises OSError."""
         if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+            try:
+                pid, status = self.system.wait(self.pid)
+            except ChildProcessError:
+                self.returncode = 0  # a program that has SIGCHLD ignored: the system tells nobody how a child ends
+            else:
+                self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
-    def terminate(self) -> None:
-        """Ask it to end."""
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it runs. Raises OSError."""
         if self.poll() is None:
-            os.kill(self.pid, signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it."""
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
+            self.system.kill(self.pid, number)
 
 
 Started = Process | subprocess.Popen[bytes]
@@ -79,7 +89,7 @@ def nothing(*_: object) -> None:
     """A signal's handler, where the signal's number is read elsewhere, or the signal means nothing."""
 
 
-def manner(code: int) -> str:
+def describe_exit(code: int) -> str:
     """How a process ended, for people."""
     if code >= 0:
         return f"ended with code {code}"
@@ -90,7 +100,7 @@ def manner(code: int) -> str:
 
 
 def reap(known: dict[int, Started]) -> None:
-    """Forget all processes that have ended, as process 1 must; these, by their pids, keep what they ended with."""
+    """Forget all processes that have ended, as process 1 must; these, by their pids, keep the code that they ended with."""
     while True:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -104,50 +114,60 @@ def reap(known: dict[int, Started]) -> None:
             os.waitpid(ended.si_pid, os.WNOHANG)
 
 
-def fork(parent: Parent, ours: socket.socket, theirs: socket.socket, live: Callable[[Worker], object]) -> Started:
-    """A child that has all that the parent has imported, and whose life is `live`."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()  # else the child would write it, too
-    signal.pthread_sigmask(signal.SIG_BLOCK, parent.on_signal)  # the child must not answer one as its parent would
-    pid = os.fork()
+# --- Fork ---------------------------------------------------------------------------------------------------------------
+
+
+def fork(given: Inheritance, ours: socket.socket, theirs: socket.socket, live: Callable[[Worker], object]) -> Started:
+    """A child that has all that the parent has imported, and whose life is `live`. Raises OSError."""
+    flush()  # else the child would write it, too
+    given.system.block_signals(given.signals)  # the child must not answer one as its parent would
+    pid = -1
+    try:
+        pid = given.system.fork()
+    finally:
+        if pid:
+            given.system.unblock_signals(given.signals)
     if not pid:
         ours.close()
-        run_to_end(partial(be_child, parent, theirs, live))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, parent.on_signal)
-    return Process(pid)
+        run_to_end(partial(be_child, given, theirs), live)
+    return Process(pid, given.system)
 
 
-def be_child(parent: Parent, theirs: socket.socket, live: Callable[[Worker], object]) -> None:
-    """Forget what only a parent has, and live."""
+def be_child(given: Inheritance, theirs: socket.socket) -> Worker:
+    """Forget what only a parent has."""
     atexit._clear()  # noqa: SLF001 - as multiprocessing does: what the parent wants done at its end is not for its child
-    signal.set_wakeup_fd(-1)
-    for number in parent.on_signal:
-        signal.signal(number, signal.SIG_DFL)
-    be_steered()
+    forget_guards()
+    _set_wakeup(-1)
+    for number in given.signals:
+        _install(number, signal.SIG_DFL)
+    ignore_terminal()
     follow_parent()
-    parent.close()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, parent.on_signal)
-    live(Worker(Channel(theirs), parent.handoff, parent.trouble))
+    given.close()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, given.signals)
+    return Worker(WorkerChannel(theirs), given.handoff, given.trouble, is_reload=given.is_reload)
 
 
-def run_to_end(live: Callable[[], object]) -> None:
-    """Call this, and end the process, without waiting for threads that the application has left."""
+def run_to_end(begin: Callable[[], Worker], live: Callable[[Worker], object]) -> None:
+    """Run a child's life, and end the process, without waiting for threads that the application has left."""
     code = 1
     try:
-        live()
-        end_pools()
-        atexit._run_exitfuncs()  # noqa: SLF001 - the interpreter would, but it is not to wait for those threads
+        worker = begin()
+        pid = os.getpid()
+        with ForkGuard(worker.handlers) as guard:
+            guard.add(worker.release)
+            worker.guard = guard
+            live(worker)
+        if os.getpid() == pid:
+            worker.tell(finished=True)
+            exit_within(EXIT_TIME, worker.say)
+            end_pools()
+            atexit._run_exitfuncs()  # noqa: SLF001 - the interpreter would, but it is not to wait for those threads
         code = 0
     except BaseException:  # noqa: BLE001 - nothing of a parent's may run on in its child
         traceback.print_exc()
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except (AttributeError, OSError, ValueError):
-                pass
-        os._exit(code)
+        flush()
+        _exit(code)
 
 
 def end_pools() -> None:
@@ -158,7 +178,7 @@ def end_pools() -> None:
     ends = [*reversed(getattr(threading, "_threading_atexits", ()))]  # there is no public name for them
     ending = threading.Thread(target=lambda: [end() for end in ends], name="microwsgi-pools", daemon=True)
     ending.start()
-    ending.join(POOLS)
+    ending.join(POOL_TIME)
 
 
 def fork_is_safe() -> bool:
@@ -166,13 +186,19 @@ def fork_is_safe() -> bool:
     return hasattr(os, "fork") and sys.platform != "darwin" and threading.active_count() == 1
 
 
-def spawn(parent: Parent, _: socket.socket, theirs: socket.socket, call: str, what: object) -> Started:
-    """A child that begins from nothing: `call`, a function as module:name, gets a Worker, the listeners and `what`, as JSON."""
-    handoff = parent.handoff
-    shared = [theirs, *parent.listeners, *([handoff.receiver, handoff.sender] if handoff else [])]
+# --- Spawn --------------------------------------------------------------------------------------------------------------
+
+
+def spawn(given: Inheritance, _: socket.socket, theirs: socket.socket, call: str, values: object) -> Started:
+    """A child that begins from nothing: `call`, a function as module:name, gets a Worker, the listeners and `values`, as JSON.
+
+    Raises OSError.
+    """
+    handoff = given.handoff
+    shared = [theirs, *given.listeners, *([handoff.receiver, handoff.sender] if handoff else [])]
     numbers = [each.fileno() for each in shared]
-    message = json.dumps([sys.path, sys.argv, call, numbers, len(parent.listeners), parent.trouble, what])
-    return subprocess.Popen([sys.executable, "-c", SPAWNED, message], pass_fds=numbers)  # noqa: S603 - this Python
+    message = [sys.path, sys.argv, call, numbers, len(given.listeners), given.trouble, given.is_reload, values]
+    return given.system.spawn([sys.executable, "-c", SPAWNED, json.dumps(message)], numbers)
 
 
 SPAWNED = """\
@@ -184,25 +210,36 @@ spawned(*rest)
 """
 
 
-def spawned(call: str, numbers: list[int], count: int, trouble: str, what: object) -> None:
+def spawned(call: str, numbers: list[int], count: int, trouble: str, is_reload: bool, values: object) -> None:  # noqa: FBT001
     """The other side of `spawn`."""
-    be_steered()
-    follow_parent()
     theirs, *shared = (socket.socket(fileno=number) for number in numbers)
-    worker = Worker(Channel(theirs), Handoff(*shared[count:]) if shared[count:] else None, trouble)
-    module, _, name = call.partition(":")
-    run_to_end(partial(getattr(import_module(module), name), worker, shared[:count], what))
+
+    def begin() -> Worker:
+        open_standard_descriptors()
+        ignore_terminal()
+        follow_parent()
+        handoff = Handoff(*shared[count:]) if shared[count:] else None
+        return Worker(WorkerChannel(theirs), handoff, trouble, is_reload=is_reload)
+
+    def live(worker: Worker) -> None:
+        module, _, name = call.partition(":")
+        getattr(import_module(module), name)(worker, shared[:count], values)
+
+    run_to_end(begin, live)
 
 
-def be_steered() -> None:
-    """Not mind what a terminal tells all of its processes: the parent says what it means."""
+def ignore_terminal() -> None:
+    """Ignore the signals that a terminal sends to all of its processes: the parent sends orders.
+
+    A handler that does nothing, and not SIG_IGN, which programs that the application starts would inherit.
+    """
     for name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), nothing)
+            _install(getattr(signal, name), ignored)
 
 
 def follow_parent() -> None:
-    """Get TERM when the parent is killed: who imports the application does not listen to the channel.
+    """Get TERM when the parent is killed: a process that imports the application does not listen to the channel.
 
     Linux alone does that; elsewhere an import is finished first. Later TERM has a process finish what it runs, as that end of
     the channel does.

@@ -1,4 +1,4 @@
-"""What changed on disk: the content decides, not the time. `microwsgi.prefork.notifier` says where to look.
+"""What changed on disk: the content decides, not the time. `microwsgi.prefork.file_events` says where to look.
 
 `microwsgi.prefork.supervisor` says which files matter (`want`), and asks when something may have happened (`look`). A file that
 was touched, or written with what it had before, has not changed; one that was replaced by an older one has.
@@ -8,6 +8,7 @@ Folders are watched rather than files: editors save by renaming, and a watch of 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -17,14 +18,24 @@ from glob import glob, has_magic
 from hashlib import blake2b
 from itertools import accumulate
 
-from microwsgi.prefork.notifier import Inotify, Polling
+from microwsgi.prefork.file_events import Inotify, Polling
 
 LARGEST = 16 * 1024 * 1024
 """Bytes up to which a file's content is compared; larger ones have changed when their time or size has."""
 GONE = b""
 """The digest of a file that isn't there."""
+UNKNOWN = b"?"
+"""The digest of a file that could not be read for want of descriptors or memory."""
 SETTLE = 0.05
 """Seconds until a file that isn't there is believed to be gone: many editors move the old one away first."""
+BUSY = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EINTR}
+"""Errors that say nothing of a file: it may be as it was."""
+BUSY_TIME = 0.5
+"""Seconds until the system is asked again."""
+MOST_LINKS = 40
+"""Symbolic links on the way to a file, as the system has it: more are a circle."""
+IGNORED = (".*", "#*", "*~", "flycheck_*", "*_flymake.py", "*___jb_*___", "*.tmp", "*.orig")
+"""Names of files that come and go while people edit. A file that was imported counts, whatever its name."""
 WRITING = 1.0
 """Seconds until what somebody is writing is taken as it is."""
 ABSENT = 0.5
@@ -37,14 +48,39 @@ def digest(data: bytes) -> bytes:
 
 
 def digest_of(path: str) -> bytes:
-    """The digest of a file as it is; GONE if there is none."""
+    """The digest of a file as it is; GONE if there is none. Raises OSError if the system could not say."""
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
             large = status.st_size > LARGEST
             return digest(f"{status.st_size} {status.st_mtime_ns}".encode() if large else file.read())
-    except OSError:
+    except OSError as error:
+        if error.errno in BUSY:
+            raise
         return GONE
+
+
+def links_of(path: str) -> set[str]:
+    """The symbolic links that lead to a file: its own name, folders above it, and those that such links lead over.
+
+    A deployment changes one of them (`current -> releases/2`, Kubernetes' `..data`), and the file's folder tells nothing.
+    """
+    found: set[str] = set()
+    todo = [path]
+    while todo and len(found) < MOST_LINKS:
+        for place in accumulate(todo.pop().split(os.sep), lambda above, name: f"{above}{os.sep}{name}"):
+            if place not in found and os.path.islink(place):
+                found.add(place)
+                try:
+                    todo.append(os.path.normpath(os.path.join(os.path.dirname(place), os.readlink(place))))
+                except OSError:
+                    continue  # it has just gone
+    return found
+
+
+def ignored(name: str) -> bool:
+    """Whether a file of this name is an editor's own, which nobody imports: a lock, a copy, a backup."""
+    return any(fnmatch(name, pattern) for pattern in IGNORED)
 
 
 class Watch:
@@ -70,6 +106,7 @@ class Watch:
         self.known: dict[str, bytes] = {}  # what each file held
         self.included: set[str] = set()  # those of `known` that match `include`
         self.targets: dict[str, str] = {}  # where a file that is a link really is, to the link
+        self.links: dict[str, set[str]] = {}  # each symbolic link that leads to files, and those
         self.listed: dict[str, set[str]] = {}  # each watched folder, and what could be imported from it
         self.absent: set[str] = set()  # folders that were watched, and are not there
         self.unsure: set[str] = set()  # files that may have changed before their folder was watched
@@ -78,7 +115,7 @@ class Watch:
         if sys.platform == "linux" and not polling:
             try:
                 names = ["*.py", *map(os.path.basename, self.include)]
-                self.notifier = Inotify(self.known, self.listed, self.forget, names, tell)
+                self.notifier = Inotify(self.known, self.listed, self.forget, names, tell, self.links)
             except OSError as error:
                 tell(f"inotify is not to be had: {error.strerror}")  # fs.inotify.max_user_instances; some containers
         self.want({}, [self.folder])
@@ -92,6 +129,12 @@ class Watch:
     def close(self) -> None:
         """Give the descriptor back."""
         self.notifier.close()
+
+    def describe(self) -> dict[str, object]:
+        """What is watched, and why."""
+        reasons = {path: "--reload-include" if path in self.included else "imported" for path in self.known}
+        how = "looked at" if isinstance(self.notifier, Polling) else "inotify"
+        return {"how": how, "files": reasons, "folders": sorted(self.listed), "missing folders": sorted(self.absent)}
 
     # --- What matters -----------------------------------------------------------------------------------------------
 
@@ -113,23 +156,37 @@ class Watch:
 
     def add(self, path: str) -> None:
         """Watch a file; its folder is watched already, so that nothing is missed."""
-        real = os.path.realpath(path)
-        if real != path:
-            self.targets[real] = path
-            self.watch_folders({os.path.dirname(real)})
+        self.follow_links(path)
         self.notifier.add_file(path)
-        self.known[path] = digest_of(path)
+        try:
+            self.known[path] = digest_of(path)
+        except OSError:
+            self.known[path] = UNKNOWN
+            self.unsure.add(path)
+
+    def follow_links(self, path: str) -> None:
+        """Watch the folders of the links that lead to a file, and of the file that they lead to."""
+        links = links_of(path)
+        for link in links:
+            self.links.setdefault(link, set()).add(path)
+        if links:
+            real = os.path.realpath(path)
+            self.targets[real] = path
+            self.watch_folders({os.path.dirname(real), *map(os.path.dirname, links)})
 
     def differing(self, files: dict[str, bytes]) -> list[str]:
         """Those of the watched files that do not hold what somebody has read in them."""
-        return [path for path, content in files.items() if self.known.get(path, content) != content]
+        return [path for path, content in files.items() if self.known.get(path, content) not in {content, UNKNOWN}]
 
     def watch_folders(self, folders: Iterable[str]) -> None:
         """Watch folders, those that are there."""
         for folder in folders:
             if folder not in self.listed and not self.excluded(folder):
                 if os.path.isdir(folder) and self.notifier.add(folder):
-                    self.listed[folder] = importable(folder)
+                    try:
+                        self.listed[folder] = importable(folder)
+                    except OSError:
+                        self.listed[folder] = set()
                     self.absent.discard(folder)
                     self.unsure |= {path for path in self.known if os.path.dirname(path) == folder}
                 else:
@@ -168,16 +225,24 @@ class Watch:
             came += self.search()
         self.watch_folders(list(self.absent))
         paths |= {self.targets[path] for path in paths & self.targets.keys()} | self.pending.keys() | self.unsure
+        paths |= {file for link in paths & self.links.keys() for file in self.links[link]}
         self.unsure.clear()
         changed = [path for path in paths & self.known.keys() if self.changed(path, now)]
         waits = [since + self.patience(path, content) for path, (content, since) in self.pending.items()]
         waits += [now + ABSENT] if self.absent else []
+        waits += [now + BUSY_TIME] if self.unsure else []
         self.next_look = min([*waits, self.notifier.next_read(now)])
         return sorted({*came, *changed})
 
     def changed(self, path: str, now: float) -> bool:
         """Whether a file holds something else than it did, and does so long enough."""
-        content = digest_of(path)
+        try:
+            content = digest_of(path)
+        except OSError:
+            self.unsure.add(path)
+            return False
+        if self.known[path] == UNKNOWN:
+            self.known[path] = content  # it could not be read before, and so not by who imports it
         if content == self.known[path]:
             self.pending.pop(path, None)
             return False
@@ -189,6 +254,7 @@ class Watch:
             return False
         self.pending.pop(path, None)
         self.known[path] = content
+        self.follow_links(path)  # which may lead to another file by now
         self.notifier.add_file(path)
         return True
 
@@ -205,12 +271,22 @@ class Watch:
         if not os.path.isdir(folder):
             self.forget(folder)
             return []
-        now = importable(folder)
+        try:
+            now = importable(folder)
+        except OSError:
+            return []  # the system could not say; the next event, or the next look, does
         before, self.listed[folder] = self.listed[folder], now
         came = [os.path.join(folder, name) for name in now - before]
         if any(name.endswith(".py") for name in now):
             came += [path for each in came if os.path.isdir(each) for path in self.enter(each)]
-        return [path for path in came if path.endswith(".py") and path not in self.known and not self.excluded(path)]
+        return [
+            path
+            for path in came
+            if path.endswith(".py")
+            and path not in self.known
+            and not ignored(os.path.basename(path))
+            and not self.excluded(path)
+        ]
 
     def enter(self, folder: str) -> list[str]:
         """Watch a new folder, and say what came with it."""
@@ -228,7 +304,7 @@ class Watch:
 
 
 def importable(folder: str) -> set[str]:
-    """Names of what could be imported from a folder: Python files, and folders that could be packages."""
+    """Names of what could be imported from a folder: Python files and folders that could be packages. Raises OSError."""
     try:
         with os.scandir(folder) as entries:
             return {
@@ -237,5 +313,7 @@ def importable(folder: str) -> set[str]:
                 if entry.name.endswith(".py")
                 or (entry.name.isidentifier() and entry.name != "__pycache__" and entry.is_dir())
             }
-    except OSError:
+    except OSError as error:
+        if error.errno in BUSY:
+            raise
         return set()

@@ -1,43 +1,64 @@
 """A child of `microwsgi.prefork.supervisor`: what it tells its parent, and what it does when it is told.
 
-The parent steers by words on a channel and not by signals, since applications replace signal handlers.
+The parent sends orders on a channel and no signals, since applications replace signal handlers.
 
-    serve, show, leave    the answer to "ready" or "failed": serve; serve what went wrong, as there is nothing else; end
+    serve, show, leave    the answer to "ready" or "failed": serve; serve the page that shows what went wrong; end
     retire                a successor serves: accept nothing more, finish what runs however long it takes, end; tell of what
                           takes long
     stop                  the same within grace_time
     now                   wait for nothing
     prompt                the terminal is yours
-    report                tell what you have done so far
+    report                tell the counts so far
 
-When the channel ends, the parent is dead, and the child stops.
+When the channel ends, the parent is dead, and the child stops. TERM to a child is told to the parent, which starts a successor
+and then has this one retire, within grace_time: there is always a process that serves.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
 
-from microwsgi.prefork.channel import Channel
+from microwsgi.prefork.channel import WorkerChannel
+from microwsgi.process.after_fork import ForkGuard
+from microwsgi.process.exiting import stacks
 from microwsgi.server.handoff import Handoff
 from microwsgi.server.server import WSGIServer
 
-FIRST_REMINDER, LATER = 5.0, 12
+FIRST_REMINDER, FACTOR = 5.0, 12
 """Seconds after which a retired child tells what it still runs; and how many times as long until the next time."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_install, _current = signal.signal, signal.getsignal  # before an application can replace them
 
 
 class Worker:
     """The child's end of the channel; `orders` has what is done for each word while it serves, and may be added to."""
 
-    def __init__(self, channel: Channel, handoff: Handoff | None, trouble: str = "") -> None:
+    guard: ForkGuard
+
+    def __init__(
+        self, channel: WorkerChannel, handoff: Handoff | None, trouble: str = "", *, is_reload: bool = False
+    ) -> None:
         self.trouble = trouble  # why the application can't be imported, if a process has ended in the attempt
-        self.tell = channel.tell
-        self.words = words(channel)
+        self.is_reload = is_reload  # there was other code before, of which there may be compiled files
+        self.channel = channel
+        self.tell = channel.send
+        self.words: deque[str] = deque()
         self.handoff = handoff
+        self.say: Callable[[str], object] = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: T201
         self.on_stop: Callable[[WSGIServer], object] = bool
-        self.on_reminder: Callable[[WSGIServer], object] = bool  # what a retired child does to be remembered
-        self.on_shut_out: Callable[[], object] = bool  # called when a successor has all that comes
+        self.on_reminder: Callable[[WSGIServer], object] = bool  # how a retired child reminds people of itself
+        self.on_accept_stopped: Callable[[], object] = bool  # called when a successor gets all new connections
         self.terminal = threading.Semaphore(0)  # released when the parent has given the terminal to this process
+        self.applications: dict[int, Callable[..., object]] = {}  # handlers of the application for INT and TERM
+        self.leaving = False  # TERM was told to the parent
+        self.retiring = False
+        self.stopping = False
         self.orders: dict[str, Callable[[WSGIServer], object]] = {
             "retire": self.retire,
             "stop": self.stop,
@@ -46,27 +67,99 @@ class Worker:
             "report": lambda server: self.tell(report=server.stats()),
         }
 
-    def wait_for_word(self) -> str:
-        """The parent's next word, before there is a server; "leave" if the parent is dead."""
-        return next(self.words, "leave")
+    # --- Signals, and forks of the application ------------------------------------------------------------------------
 
-    def attend(self, server: WSGIServer) -> None:
-        """Do from here on what the parent says, in a thread that rests otherwise."""
+    def hear_signals(self) -> None:
+        """After the import: TERM is told to the parent; handlers of the application for TERM and INT are called, too."""
+        for number in SIGNALS:
+            handler = _current(number)
+            if callable(handler) and handler not in self.handlers() and handler is not signal.default_int_handler:
+                self.applications[number] = handler
+            _install(number, self.heard)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def heard(self, number: int, frame: FrameType | None) -> None:
+        """In the main thread, between two of its steps."""
+        if number in self.applications:
+            try:
+                self.applications[number](number, frame)
+            except BaseException:  # noqa: BLE001, S110 - many end with sys.exit(); this process ends in its own way
+                pass
+        if number == signal.SIGTERM and not self.stopping:
+            self.channel.wake()
+
+    def handlers(self) -> list[object]:
+        """The handlers that a process that the application forks must not keep."""
+        return [self.heard, ignored]
+
+    def release(self) -> None:
+        """In a process that the application has forked: close the descriptors."""
+        self.channel.release()
+        if self.handoff is not None:
+            for each in (self.handoff.receiver, self.handoff.sender):
+                os.close(each.detach())
+
+    # --- Orders -------------------------------------------------------------------------------------------------------
+
+    def wait_for_word(self) -> str:
+        """The parent's next word, before there is a server; "leave" if the parent is dead, or after TERM."""
+        while not self.words:
+            woken, messages = self.channel.receive()
+            if woken:
+                self.tell(leaving=True)
+            if woken or messages is None:
+                return "leave"
+            self.words += [str(message["do"]) for message in messages]
+        return self.words.popleft()
+
+    def attend(self, server: WSGIServer, check: Callable[[], str]) -> None:
+        """Do from here on what the parent says, in a thread that waits otherwise; tell it once the server answers."""
         self.grace_time = server.options.grace_time
         server.handoff = self.handoff
         threading.Thread(target=self.obey, args=(server,), name="microwsgi-parent", daemon=True).start()
+        threading.Thread(target=self.check, args=(check,), name="microwsgi-check", daemon=True).start()
+
+    def check(self, check: Callable[[], str]) -> None:
+        """Tell the parent whether this process answers requests."""
+        try:
+            trouble = check()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the parent tells it
+            trouble = repr(error)
+        if trouble:
+            self.tell(unanswered=f"{trouble}\n{stacks()}")
+        else:
+            self.tell(answered=True)
 
     def obey(self, server: WSGIServer) -> None:
         """The thread's whole life."""
-        for word in self.words:
-            self.orders[word](server)
+        while True:
+            for word in self.words:
+                self.orders[word](server)
+            self.words.clear()
+            woken, messages = self.channel.receive()
+            if woken:
+                self.terminated(server)
+            if messages is None:
+                break
+            self.words += [str(message["do"]) for message in messages]
         self.stop(server)
 
-    # --- Orders -----------------------------------------------------------------------------------------------------
+    def terminated(self, server: WSGIServer) -> None:
+        """TERM to this process alone: be replaced; a second one, or one to a process that retires, limits the time."""
+        if self.leaving or self.retiring:
+            self.finish(server)
+        else:
+            self.leaving = True
+            self.tell(leaving=True)
 
     def retire(self, server: WSGIServer) -> None:
         """Leave to the successor all that does not run."""
-        server.retire(self.shut_out)
+        self.retiring = True
+        server.retire(self.accept_stopped)
+        if self.leaving:
+            server.limit_drain(self.grace_time)
+        self.call_handler()
         threading.Thread(target=self.remind, args=(server,), name="microwsgi-retired", daemon=True).start()
 
     def remind(self, server: WSGIServer) -> None:
@@ -75,16 +168,17 @@ class Worker:
         while not server.ended.wait(pause):
             if not server.pauses:
                 self.on_reminder(server)
-                pause *= LATER
+                pause *= FACTOR
 
-    def shut_out(self) -> None:
-        """All that comes from here on is the successor's."""
-        self.tell(shut=True)
-        self.on_shut_out()
+    def accept_stopped(self) -> None:
+        """All connections that come from here on are the successor's."""
+        self.tell(accept_stopped=True)
+        self.on_accept_stopped()
 
     def stop(self, server: WSGIServer) -> None:
         """The parent's stop."""
         self.finish(server)
+        self.call_handler()
         self.on_stop(server)
 
     def finish(self, server: WSGIServer) -> None:
@@ -97,7 +191,13 @@ class Worker:
         server.limit_drain(0.0)
         server.request_stop()
 
-    # --- The terminal, of which all children have one ---------------------------------------------------------------
+    def call_handler(self) -> None:
+        """Have the main thread call the application's handler for TERM: servers without a parent get that signal themselves."""
+        if signal.SIGTERM in self.applications and not self.stopping and not self.leaving:
+            self.stopping = True
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    # --- The terminal, of which all children have one -----------------------------------------------------------------
 
     def take_terminal(self) -> None:
         """Wait until the terminal is this process's."""
@@ -109,8 +209,5 @@ class Worker:
         self.tell(prompt=False)
 
 
-def words(channel: Channel) -> Iterator[str]:
-    """What the parent says, until it is dead."""
-    while (messages := channel.receive()) is not None:
-        for message in messages:
-            yield str(message["do"])
+def ignored(*_: object) -> None:
+    """The handler of signals that a terminal sends to all of its processes, and that are the parent's to handle."""

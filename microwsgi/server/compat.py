@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 
-from microwsgi.server.context import Application, ServerContext
+from microwsgi.server.context import Application, ServerContext, multithreaded
 from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.exchange import Exchange
 from microwsgi.server.handler import WSGIRequestHandler
@@ -32,8 +32,9 @@ class Postponed:
 class HandlerFactory:
     """How instances of a handler class are made, and divided into requests."""
 
-    def __init__(self, given: Callable[..., BaseHTTPRequestHandler], context: ServerContext) -> None:
+    def __init__(self, given: Callable[..., BaseHTTPRequestHandler], context: ServerContext, server: object) -> None:
         self.context = context
+        self.server = server
         base: type[BaseHTTPRequestHandler] = given.func if isinstance(given, functools.partial) else given  # type: ignore[assignment]
         self.whole = base.handle is not BaseHTTPRequestHandler.handle
         """The class has its own `handle`, which can't be divided into requests."""
@@ -95,6 +96,9 @@ class PlainConnection:
         """Return the bytes that were received: none between two requests."""
         return b""
 
+    def go_on(self, received: bytes) -> None:
+        """Begin with the bytes that another process has received: there are none, see above."""
+
     # --- By the leader --------------------------------------------------------------------------------------------------------
 
     def on_ready(self) -> None:
@@ -134,7 +138,7 @@ class PlainConnection:
         self.transport.socket.settimeout(self.context.options.idle_time)
         try:
             if self.handler is None:
-                self.handler = self.factory.make(self.transport.socket, self.client_address(), self.context)
+                self.handler = self.factory.make(self.transport.socket, self.client_address(), self.factory.server)
             if self.factory.whole:
                 self.close_connection = True
             else:
@@ -153,9 +157,6 @@ class PlainConnection:
         """Return the address as socketserver passes it."""
         host, port = self.transport.client
         return (host, int(port)) if host else ""
-
-    def send_answer(self) -> None:
-        """The class has sent its answer."""
 
     def finish_turn(self) -> State:
         """Return the state after a request: the next one may be in the buffer of the class already."""
@@ -247,7 +248,10 @@ class HandlerTransport(Transport):
 
 
 def wsgi(application: Application) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Return a method that serves an application, for a plain handler class: as in `do_GET = do_POST = wsgi(application)`.
+    """Return a method for a plain handler class that serves an application.
+
+    In the class body: `do_GET = do_POST = wsgi(application)`.
+
 
     The request that the class has parsed is written down again and parsed strictly, so the application meets the same environ,
     and the client the same refusals, as on our own server.
@@ -259,8 +263,8 @@ def wsgi(application: Application) -> Callable[[BaseHTTPRequestHandler], None]:
         )
         fields = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         head = f"{self.command} {self.path} {self.request_version}\r\n{fields}\r\n".encode("latin-1")
-        threads = hasattr(self.server, "process_request_thread")  # socketserver.ThreadingMixIn's
-        base: Environ = base_environ(self.connection.getsockname(), context.error_stream(), multithread=threads)
+        address, errors = self.connection.getsockname(), context.error_stream()
+        base: Environ = base_environ(address, errors, multithread=multithreaded(self.server))
         transport = HandlerTransport(self, head, context)
         connection = WSGIRequestHandler.connect(context, transport, base)
         transport.attach(connection)

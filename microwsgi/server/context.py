@@ -30,6 +30,14 @@ ErrorPage = Callable[[BaseException, dict[str, object], str], tuple[list[tuple[s
 """Called in the frame that caught an exception, with the environ and the number in the log; returns headers and a body."""
 
 
+def multithreaded(server: object) -> bool:
+    """Return whether a server, one of http.server's or ours, may call an application twice at a time."""
+    context = getattr(server, "context", None)
+    if isinstance(context, ServerContext):
+        return context.options.threads > 1
+    return hasattr(server, "process_request_thread")  # socketserver.ThreadingMixIn's
+
+
 class ServerContext:
     """An application, the options under which it is served, and the destinations of log records.
 

@@ -112,6 +112,10 @@ class Exchange:
         """The request line, with control characters escaped."""
         return self.head.line
 
+    def set_body(self, body: RequestBody) -> None:
+        """The request has a body."""
+        self.body = body
+
     # --- What the application is given ------------------------------------------------------------------------------------
 
     def environ(self) -> Environ:
@@ -141,7 +145,7 @@ class Exchange:
             environ["wsgi.input"] = self.body.open()
             environ["wsgi.trailers"] = self.body.decoder.trailers
         if "HTTP_UPGRADE" in fields and head.version == "HTTP/1.1":  # RFC 9110 7.8: ignored in HTTP/1.0
-            taken = DetachableSocket(self.detach)
+            taken = DetachableSocket(self.detach, self.transport.close)
             environ["microwsgi.socket"] = environ["werkzeug.socket"] = environ["gunicorn.socket"] = taken
         return environ
 
@@ -150,8 +154,8 @@ class Exchange:
     ) -> Callable[[bytes], object]:
         """Check and keep status and headers, which leave with the first bytes of the body (PEP 3333).
 
-        The Exchange itself is the `write` callable that PEP 3333 asks for: hardly any application uses it, and a bound method for
-        each request would be 1 % of its cost.
+        The Exchange itself is the `write` callable that PEP 3333 asks for: hardly any application uses it, and a bound method
+        for each request would be 1 % of its cost.
         """
         if exc_info is not None:
             if self.head_sent and isinstance(exc_info[1], BaseException):
@@ -227,6 +231,15 @@ class Exchange:
             else:
                 self.transport.write(data + body[:ONE_SEND])
                 self.transport.write(memoryview(body)[ONE_SEND:])
+
+    def send_answer(self) -> None:
+        """Send the whole response that `send_whole` has made."""
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            try:
+                self.transport.write(answer)
+            except Disconnected as gone:
+                self.abort(str(gone))
 
     def send_file(self, file: object) -> bool:
         """Send a real file from its position, up to Content-Length, by the kernel; return False if that is impossible."""
@@ -504,8 +517,9 @@ class DetachableSocket:
     read ahead come first.
     """
 
-    def __init__(self, detach: Callable[[], tuple[socket.socket, bytes]]) -> None:
+    def __init__(self, detach: Callable[[], tuple[socket.socket, bytes]], close: Callable[[], object]) -> None:
         self._detach = detach
+        self._close = close
         self._socket: socket.socket | None = None
         self._ahead = b""
 
@@ -520,6 +534,11 @@ class DetachableSocket:
             return taken.recv(size, flags)
         data, self._ahead = self._ahead[:size], self._ahead[size:]
         return data
+
+    def close(self) -> None:
+        """Close the connection, over TLS with the closure alert."""
+        self._taken()
+        self._close()
 
     def _taken(self) -> socket.socket:
         if self._socket is None:

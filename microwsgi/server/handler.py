@@ -19,7 +19,7 @@ from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
 
 from microwsgi.errors import ClientError, Disconnected, MisdirectedRequest, RequestTimeout
-from microwsgi.server.context import Application, ServerContext
+from microwsgi.server.context import Application, ServerContext, multithreaded
 from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.exchange import CALL, DONE, Exchange, Phase
 from microwsgi.server.hosts import Hosts, host_name
@@ -65,6 +65,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     successor = None
     context: ServerContext
+    shared: ServerContext  # of the classes that `of` makes
     exchange: Exchange | None
 
     # --- http.server's interface ------------------------------------------------------------------------------------------
@@ -96,12 +97,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         """Begin under one of http.server's servers, which calls this, `handle` and `finish`."""
         own: ServerContext | None = getattr(self.server, "context", None)
-        context = own.copy_alone() if own is not None else self.shared  # type: ignore[attr-defined]  # `of` makes it
+        context = own.copy_alone() if own is not None else self.shared
         if isinstance(self.client_address, tuple):  # five sends with Nagle's algorithm cost http.server 40 ms a request
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        # ThreadingMixIn has process_request_thread; our own server has threads, too.
-        threads = context.options.threads > 1 if own is not None else hasattr(self.server, "process_request_thread")
-        base = base_environ(self.request.getsockname(), context.error_stream(), multithread=threads)
+        base = base_environ(self.request.getsockname(), context.error_stream(), multithread=multithreaded(self.server))
         tls = getattr(self.server, "tls", None)
         if tls is None:
             transport = Transport(self.request, self.client_address, context.options, context.clock)
@@ -225,8 +224,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             state = State.QUEUED
         self.state = state
         if state not in OWNED:
-            row = self.table[state]
-            self.transport.expect(row.interest, self.time_limit(state))
+            interest = self.table[state].interest
+            if state is State.SUSPENDED and len(self.transport.read_ahead) >= RECEIVE:
+                interest = 0  # enough was received for the next request
+            self.transport.expect(interest, self.time_limit(state))
 
     def time_limit(self, state: State) -> float:
         """Return the seconds that a state may last."""
@@ -289,8 +290,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         exchange = self.exchange = Exchange(context, self.transport, self.base, head, context.clock.now())
         if context.hosts is not None:
             self.check_host(context.hosts, fields)
-        if "HTTP_CONNECTION" in fields or head.version == "HTTP/1.0":
-            exchange.close = not is_persistent(head)
+        if ("HTTP_CONNECTION" in fields or head.version == "HTTP/1.0") and not is_persistent(head):
+            exchange.end_connection()
         if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields or "HTTP_EXPECT" in fields:
             return self.take_body(exchange)
         return QUEUED
@@ -314,7 +315,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         length = body_length(head, options.body_size)
         if not length:
             return State.QUEUED
-        body = exchange.body = RequestBody(self.transport, length, options, expects=expects)
+        body = RequestBody(self.transport, length, options, expects=expects)
+        exchange.set_body(body)
         self.transport.allow(options.body_time)
         body.feed(self.transport.take_read_ahead())
         if body.done or (length <= SMALL_BODY and not expects):
@@ -371,21 +373,16 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Return the bytes that have arrived of a request: another process goes on with them."""
         return bytes(self.partial.buffer) if self.partial is not None else self.transport.read_ahead
 
-    def send_answer(self) -> None:
-        """Send a whole response, if there is one."""
-        exchange: Exchange = self.exchange  # type: ignore[assignment]  # it is not over
-        answer, exchange.answer = exchange.answer, None
-        if answer is not None:
-            try:
-                self.transport.write(answer)
-            except Disconnected as gone:
-                exchange.abort(str(gone))
+    def go_on(self, received: bytes) -> None:
+        """Begin with the bytes that another process has received."""
+        self.transport.unread(received)
+        self.enter(self.next_request())
 
     def finish_turn(self) -> State:
         """Do what a run has left to do, and return the next state."""
         exchange: Exchange = self.exchange  # type: ignore[assignment]  # it is not over
         if exchange.answer is not None:
-            self.send_answer()
+            exchange.send_answer()
         phase = exchange.phase
         if exchange.aborted:
             if phase is not DONE:
@@ -538,8 +535,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return self.abort("The client read more slowly than write_time and write_rate allow.")
 
     def end_suspended(self) -> State:
-        """A suspended response ends with the server."""
-        return self.abort("the server stops")
+        """A suspended response ends with the server. The loop logs how many there were."""
+        return self.abort("")
 
     def close(self) -> State:
         """Close the connection."""

@@ -9,10 +9,10 @@ the timers, `connections`, and a connection whose state is not in OWNED. A conne
 thread that runs it, or will run it. It stays registered with the poller meanwhile, since most runs are over before an event
 comes: no system call is spent. If an event does come, the leader unregisters the connection.
 
-**How a connection comes back.** The thread that ran it may be the leader: then it goes on at once. Otherwise the thread hands it
-over by `returned`. One case is so common that it is spared that: the next state is IDLE, and the connection is still registered.
-`lock` decides between that thread, which enters IDLE, and the leader, which unregisters what is OWNED: whoever is second sees
-what the first has done, so that no connection is left without an event to wait for.
+**How a connection comes back.** The thread that ran it may be the leader: then it goes on at once. Otherwise the thread hands
+it over by `returned`. One case is so common that it is spared that: the next state is IDLE, and the connection is still
+registered. `lock` decides between that thread, which enters IDLE, and the leader, which unregisters what is OWNED: whoever is
+second sees what the first has done, so that no connection is left without an event to wait for.
 
 **While a thread leads, it runs no foreign code**: no application, no `close` of an iterable, no hook, no file, no terminal.
 A connection that needs one of these becomes QUEUED, and runs when the leader lock is free again.
@@ -72,7 +72,12 @@ class Loop:
     def poll_once(self) -> None:
         """Wait for events and act on them; afterwards `ready` has the connections that want a thread."""
         if self.answered:
-            self.send_answers()
+            # All responses that this thread has made, together: the kernel's part of sending evicts ours from the processor's
+            # caches.
+            for answered in self.answered:
+                answered.exchange.send_answer()  # type: ignore[union-attr]  # the pool has looked: there is an answer
+            while self.answered:
+                self.finish(self.answered.popleft(), True)
             if self.ready:
                 return  # to requests that were pipelined behind those
         connections = self.connections
@@ -122,16 +127,6 @@ class Loop:
             if connection.state in OWNED:
                 connection.transport.unregister(self.poller)
         # Else its thread has just finished; the next poll reports the event again.
-
-    def send_answers(self) -> None:
-        """Send all responses that this thread has made, then go on with their connections.
-
-        Together, since the kernel's part of sending evicts ours from the processor's caches.
-        """
-        for connection in self.answered:
-            connection.send_answer()
-        while self.answered:
-            self.finish(self.answered.popleft(), True)
 
     def update(self, connection: Connection) -> None:
         """Act on the state that a connection has entered."""
@@ -189,7 +184,8 @@ class Loop:
         """A connection has been accepted. Its first request has often arrived, too."""
         self.connections[connection.transport.descriptor] = connection
         try:
-            connection.on_ready()
+            if connection.state not in OWNED:
+                connection.on_ready()
         except BaseException as error:  # noqa: BLE001 - a fault of ours must not end the leader
             self.fail(connection, error)
         self.update(connection)
@@ -233,12 +229,16 @@ class Loop:
         with self.lock:  # see enter_idle
             self.draining = True
         self.on_idle = on_idle
+        suspended = 0
         for connection in self.snapshot():
             if connection.state in OWNED:
                 continue  # it ends with its response
+            suspended += connection.state is State.SUSPENDED
             if connection.state >= State.BODY:
                 connection.on_drain()
             self.update(connection)
+        if suspended:
+            self.context.log_error(f"{suspended} suspended responses end with the server.")
         if not self.connections:
             self.on_empty()
 
@@ -260,6 +260,13 @@ class Loop:
                 self.remove(connection)
         for source in list(self.sources):
             self.remove_source(source)
+        self.poller.close()
+        self.wakeup.close()
+
+    def release(self) -> None:
+        """Close all descriptors without a word to the clients: they are served by the parent process."""
+        for connection in self.snapshot():
+            connection.transport.release()
         self.poller.close()
         self.wakeup.close()
 

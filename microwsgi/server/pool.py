@@ -1,7 +1,7 @@
 """Which thread does what: the Leader/Followers pattern (Schmidt and others, Pattern-Oriented Software Architecture, volume 2).
 
-The *leader* polls, receives what has arrived, and runs the requests that are complete by itself, one after the other: in CPython
-two threads that can run cost more than one. When a request blocks, another thread is promoted to leader.
+The *leader* polls, receives what has arrived, and runs the requests that are complete by itself, one after the other: in
+CPython two threads that can run cost more than one. When a request blocks, another thread is promoted to leader.
 
     WorkerThread.run        the whole loop of a thread: this frame, then `handle_one_request`, then the application
       next_task               the next connection that wants a thread; the leader polls for it
@@ -12,16 +12,16 @@ two threads that can run cost more than one. When a request blocks, another thre
 lock. If the request exceeds STALL seconds, the watchdog, in the thread of `serve_forever`, takes the lock and promotes a
 follower. The thread that ran the request finds the lock taken then, and becomes a follower.
 
-**Blocking requests.** When requests were seen to wait rather than to compute, the leader promotes a follower *before* it runs the
-next ones. Waiting is told from computing by the voluntary context switches of the thread: processor time alone would take a busy
-machine for a waiting application.
+**Blocking requests.** When requests were seen to wait rather than to compute, the leader promotes a follower *before* it runs
+the next ones. Waiting is told from computing by the voluntary context switches of the thread: processor time alone would take
+a busy machine for a waiting application.
 
 **Run permits.** A thread needs one of `threads` permits to run requests. There is one thread more than permits, so that one can
 always lead.
 
-**Batches.** The leader receives for all that has arrived, runs all that is complete, then sends all responses, since the kernel's
-part of sending evicts ours from the processor's caches. A response never waits for a request that is known to block, nor, when
-one blocks for the first time, for longer than the watchdog takes.
+**Batches.** The leader receives for all that has arrived, runs all that is complete, then sends all responses, since the
+kernel's part of sending evicts ours from the processor's caches. A response never waits for a request that is known to block,
+nor, when one blocks for the first time, for longer than the watchdog takes.
 
 Deques are the queues: `append` and `popleft` are atomic, and no item is taken twice.
 """
@@ -106,8 +106,8 @@ class WorkerThread(threading.Thread):
 class LeaderFollowers:
     """The threads of a server and their queue of connections.
 
-    The leader calls `poll`, which fills `ready` and returns at `interrupt`. The thread that ran a connection calls `finish` with
-    it, or, if it leads, leaves a response that is complete to the next `poll`, in `answered`.
+    The leader calls `poll`, which fills `ready` and returns at `interrupt`. The thread that ran a connection calls `finish`
+    with it, or, if it leads, leaves a response that is complete to the next `poll`, in `answered`.
     """
 
     def __init__(
@@ -299,7 +299,8 @@ class LeaderFollowers:
                 self.leader_lock.release()
                 self.wake_one()
 
-    # --- The watchdog -----------------------------------------------------------------------------------------------------------
+    # --- The watchdog
+    # -----------------------------------------------------------------------------------------------------------
 
     def watchdog_check(self) -> None:
         """Promote a follower if the leader's request takes long."""

@@ -49,8 +49,7 @@ class RequestBody:
 
     def take_excess(self) -> bytes:
         """Return, once, the bytes behind the end of the body that were received with it."""
-        data, self.decoder.excess = self.decoder.excess, b""
-        return data
+        return self.decoder.take_excess()
 
     @property
     def size(self) -> int:
@@ -67,7 +66,7 @@ class RequestBody:
         return io.BufferedReader(BodyReader(self.decoder, self.receive_into, data), BUFFER)
 
     def receive_into(self, view: memoryview) -> int:
-        """Receive for an application that reads; first tell a client that waits for it to go on. Raises OSError, ClientError."""
+        """Receive for an application that reads; first tell a client that waits to send. Raises OSError, ClientError."""
         if self.expects:
             self.expects = False
             self.transport.write(CONTINUE)

@@ -5,7 +5,8 @@
       LeaderFollowers     which thread polls, and which runs          microwsgi.server.pool
       Acceptor            new connections                             microwsgi.server.acceptor
 
-All parts are made when `serve_forever` begins: after a fork, the locks, threads and descriptors of the parent are worth nothing.
+All parts are made when `serve_forever` begins: after a fork, the locks, threads and descriptors of the parent are worth
+nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from importlib import import_module
 from socketserver import BaseServer
 
 from microwsgi.options import Options
@@ -35,7 +35,7 @@ from microwsgi.server.loop import Loop
 from microwsgi.server.poller import Poller, new_poller
 from microwsgi.server.pool import LeaderFollowers, WorkerThread
 from microwsgi.server.sockets import listen, unlink
-from microwsgi.server.state import NEVER, OWNED, State
+from microwsgi.server.state import NEVER, OWNED
 from microwsgi.server.transport import Transport
 
 LAST_REQUEST = 2.0
@@ -59,10 +59,10 @@ class Stop(Enum):
 class WSGIServer(HTTPServer):
     """A WSGI server with the methods of http.server's HTTPServer.
 
-    `server_address` is a (host, port), or an address as `microwsgi serve --bind` takes it. `sockets`, if given, are used instead,
-    and listen already. With a plain BaseHTTPRequestHandler for RequestHandlerClass no application is needed. `more_environ` are
-    keys for all requests; `handoff` is shared with the processes before and after this one. For the other arguments see
-    `ServerContext`.
+    `server_address` is a (host, port), or an address as `microwsgi serve --bind` takes it. `sockets`, if given, are used
+    instead, and listen already. With a plain BaseHTTPRequestHandler for RequestHandlerClass no application is needed.
+    `more_environ` are keys for all requests; `handoff` is shared with the processes before and after this one. For the other
+    arguments see `ServerContext`.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class WSGIServer(HTTPServer):
         self.more_environ = more_environ or {}
         self.tls = tls
         self.new_poller = poller
-        self.new_connection = connection_factory(RequestHandlerClass, self.context)
+        self.new_connection = connection_factory(RequestHandlerClass, self.context, self)
         self.handoff: Handoff | None = None
         self.loop: Loop | None = None
         self.pool: LeaderFollowers | None = None
@@ -111,7 +111,8 @@ class WSGIServer(HTTPServer):
         if self.listeners:
             self.set_address(self.listeners[0])
 
-    # --- http.server's interface ------------------------------------------------------------------------------------------------
+    # --- http.server's interface
+    # ------------------------------------------------------------------------------------------------
 
     def server_bind(self) -> None:
         """Listen on `server_address`. Raises ListenError, which says what to do."""
@@ -175,6 +176,10 @@ class WSGIServer(HTTPServer):
         loop, pool = self.start()
         try:
             pool.start()
+        except RuntimeError:
+            self.end(loop, pool)
+            raise
+        try:
             while self.stop is Stop.NO:
                 pool.watch()
         finally:
@@ -210,6 +215,11 @@ class WSGIServer(HTTPServer):
         self.drain_deadline = self.context.clock.now() + seconds
         self.notify()
 
+    def release_descriptors(self) -> None:
+        """Close the descriptors of this server, in a child process that the application has forked."""
+        if self.loop is not None:
+            self.loop.release()
+
     def notify(self) -> None:
         """Make the thread of `serve_forever` look at what was asked for. For all threads and signal handlers."""
         pool = self.pool
@@ -222,7 +232,8 @@ class WSGIServer(HTTPServer):
             unlink(listener)
             listener.close()
 
-    # --- The life of serve_forever ----------------------------------------------------------------------------------------------
+    # --- The life of serve_forever
+    # ----------------------------------------------------------------------------------------------
 
     def start(self) -> tuple[Loop, LeaderFollowers]:
         """Make the parts."""
@@ -262,10 +273,10 @@ class WSGIServer(HTTPServer):
     def adopt(self, connection: socket.socket, address: object, listener: int, received: bytes) -> None:
         """Go on with a connection that a predecessor has accepted on one of the listeners. Leader only."""
         base = self.bases[listener]
-        transport = Transport(connection, address, self.options, self.context.clock)
         if received:
-            transport.unread(received)
+            transport = Transport(connection, address, self.options, self.context.clock)
             adopted = self.new_connection(transport, base)
+            adopted.go_on(received)
         else:
             adopted = self.connect(connection, address, base)
         if self.loop is not None:
@@ -307,8 +318,8 @@ class WSGIServer(HTTPServer):
     def may_wait(self, connection: Connection) -> bool:
         """Return whether a connection without a request may wait for one, while the server drains. Leader only.
 
-        A process that retires sends it to its successor. Where that is impossible, one more request is answered, with `Connection:
-        close`: a client that has just sent one can't know otherwise whether it was processed.
+        A process that retires sends it to its successor. Where that is impossible, one more request is answered, with
+        `Connection: close`: a client that has just sent one can't know otherwise whether it was processed.
         """
         if self.stop is not Stop.RETIRE:
             return False
@@ -333,7 +344,8 @@ class WSGIServer(HTTPServer):
         self.drain_deadline = NEVER
         self.ended.set()
 
-    # --- What a server is at ------------------------------------------------------------------------------------------------------
+    # --- What a server is at
+    # ------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def limits_paused(self) -> Iterator[None]:
@@ -391,36 +403,9 @@ class WSGIServer(HTTPServer):
 
 
 def connection_factory(
-    given: Callable[..., BaseHTTPRequestHandler], context: ServerContext
+    given: Callable[..., BaseHTTPRequestHandler], context: ServerContext, server: object
 ) -> Callable[[Transport, Environ], Connection]:
     """Return the function that makes a connection over a transport, for a handler class or a partial of one."""
     if isinstance(given, type) and issubclass(given, WSGIRequestHandler):
         return partial(given.connect, context)
-    return HandlerFactory(given, context).connect  # type: ignore[arg-type]  # `isinstance` makes it a type[object]
-
-
-def make_server(
-    host: str,
-    port: int,
-    app: Application,
-    server_class: type[WSGIServer] = WSGIServer,
-    handler_class: type[WSGIRequestHandler] = WSGIRequestHandler,
-    *,
-    ssl_context: object = None,
-) -> WSGIServer:
-    """Return a server for an application, as wsgiref.simple_server.make_server does. Raises ListenError.
-
-    `ssl_context`, for https, is an ssl.SSLContext, (certificate file, key file) or "adhoc". Raises CertificateError, too.
-    """
-    if ssl_context is None:
-        server = server_class((host, port), handler_class)
-    else:
-        options = Options()
-        # Imported here: plain HTTP does without the 5 ms that it takes.
-        tls = import_module("microwsgi.tls.front").make_tls(options, ssl_context)
-        server = server_class((host, port), handler_class, options=options, tls=tls)
-    server.set_app(app)
-    return server
-
-
-__all__ = ["State", "Stop", "WSGIServer", "make_server"]
+    return HandlerFactory(given, context, server).connect  # type: ignore[arg-type]  # `isinstance` makes it a type[object]

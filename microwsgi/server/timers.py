@@ -1,7 +1,7 @@
 """Deadlines of connections, the next one first: a heap with one entry for each connection.
 
-A connection moves its deadline with every request. Its entry stays where it is, and is queued again when it comes up early: that
-costs a heap operation a minute instead of two for each request. Leader only.
+A connection moves its deadline with every request. Its entry stays where it is, and is queued again when it comes up early:
+that costs a heap operation a minute instead of two for each request. Leader only.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Timers:
     def expired(self, now: float, most: int, patience: float) -> list[Connection]:
         """Remove up to `most` entries that are due, and return the connections whose deadline has passed.
 
-        An entry that comes up early is queued again: at the deadline, or, of a connection that a thread runs, `patience` seconds
-        from now.
+        An entry that comes up early is queued again: at the deadline, or, of a connection that a thread runs, `patience`
+        seconds from now.
         """
         found: list[Connection] = []
         while self.heap and self.heap[0][0] <= now and len(found) < most:

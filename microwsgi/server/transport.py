@@ -66,18 +66,15 @@ class Clock:
         self.now: Callable[[], float] = monotonic
         self.lock = threading.Lock()  # protects all below
         self.pauses = 0
+        self.paused = False
         self.paused_at = self.lost = 0.0
-
-    @property
-    def paused(self) -> bool:
-        """Whether the clock stands still."""
-        return self.pauses > 0
 
     def pause(self) -> None:
         """Stop the clock. Each call needs one of `resume`."""
         with self.lock:
             self.pauses += 1
             if self.pauses == 1:
+                self.paused = True
                 self.paused_at = monotonic()
                 frozen = self.now()
                 self.now = lambda: frozen
@@ -87,6 +84,7 @@ class Clock:
         with self.lock:
             self.pauses -= 1
             if not self.pauses:
+                self.paused = False
                 lost = self.lost = self.lost + monotonic() - self.paused_at
                 self.now = lambda: monotonic() - lost
 
@@ -302,7 +300,7 @@ class Transport:
         self.interest = event
 
     def extend(self, count: int, rate: float, seconds: float) -> None:
-        """Extend the deadline by count/rate seconds, to at most `seconds` from now, so that a client that trickles is cut off."""
+        """Extend the deadline by count/rate seconds, to at most `seconds` from now, so that a trickling client is cut off."""
         self.deadline = min(self.deadline + count / rate, self.clock.now() + seconds)
 
     def shorten(self, deadline: float) -> None:
@@ -339,7 +337,7 @@ class Transport:
     # --- The end --------------------------------------------------------------------------------------------------------
 
     def half_close(self) -> None:
-        """Tell the client that nothing more comes (RFC 9112 9.6). Raises BlockingIOError if TLS has no room for that, OSError."""
+        """Tell the client that nothing more comes (RFC 9112 9.6). Raises OSError; BlockingIOError if TLS has no room yet."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def interrupt(self) -> None:
@@ -355,6 +353,11 @@ class Transport:
     def close(self) -> None:
         """Close the socket."""
         self.socket.close()
+
+    def release(self) -> None:
+        """Close the descriptor, and leave the connection as it is: another process has it, too."""
+        with suppress(OSError):
+            os.close(self.socket.detach())
 
     def detach(self) -> socket.socket:
         """Give the socket away: blocking, as the application knows sockets."""

@@ -1,8 +1,8 @@
 """Connections on a TLS port before HTTP begins: the first byte tells TLS from plain HTTP, then the handshake.
 
-A HandshakeConnection waits in the poller like every connection, and holds no thread while its client sends nothing. The work of
-a handshake, about a millisecond of processor time, is done by threads of `HandshakePool`, so that many newcomers do not stop the
-clients that are served. Then the connection is REPLACED: `successor` speaks HTTP over the transport.
+A HandshakeConnection waits in the poller like every connection, and holds no thread while its client sends nothing. The work
+of a handshake, about a millisecond of processor time, is done by threads of `HandshakePool`, so that many newcomers do not
+stop the clients that are served. Then the connection is REPLACED: `successor` speaks HTTP over the transport.
 
     SNIFFING    the first bytes are looked at, and left in the kernel      by the leader
     HANDSHAKE   the client's next flight has arrived                       by the leader: RUNNING, in the queue of the pool
@@ -89,8 +89,9 @@ class HandshakePool:
 class Front:
     """What handshakes need: the pool, and functions of `microwsgi.tls.front.TLS`.
 
-    `wrap` returns a TLS transport in the place of a plain one, or raises OSError. `secure_successor` and `plain_successor` return
-    the connection that goes on with a transport and a base environ. `reason` says why a handshake failed, and what to do.
+    `wrap` returns a TLS transport in the place of a plain one, or raises OSError. `secure_successor` and `plain_successor`
+    return the connection that goes on with a transport and a base environ. `reason` says why a handshake failed, and what to
+    do.
     """
 
     def __init__(
@@ -137,6 +138,9 @@ class HandshakeConnection:
     def received(self) -> bytes:
         """Return the bytes that were received: none, they are left in the kernel."""
         return b""
+
+    def go_on(self, received: bytes) -> None:
+        """Begin with the bytes that another process has received: there are none, see above."""
 
     # --- By the leader ------------------------------------------------------------------------------------------------------
 
@@ -219,9 +223,7 @@ class HandshakeConnection:
             self.outcome = self.work()
         except OSError as error:
             self.log_failure(self.front.reason(error))
-            if self.secure is not None:
-                # The client would not see the alert that tells it why if the data that it still sends caused a reset.
-                self.transport.replace_socket(self.secure.detach_plain())
+            # The client would not see the alert that tells it why if the data that it still sends caused a reset.
             self.outcome = self.half_close()
         except BaseException as error:  # noqa: BLE001 - the handshakes of others must go on
             self.context.log_exception(f"{self.address_string()}: a TLS handshake failed:", error)
@@ -231,15 +233,13 @@ class HandshakeConnection:
         """Go on with the handshake. Raises OSError."""
         if self.secure is None:
             self.secure = self.front.wrap(self.transport)
+            self.transport.replace_socket(self.secure.socket)
         event = self.secure.handshake()
         if event:
             self.transport.expect_event(event)
             return State.HANDSHAKE
         self.successor = self.front.secure_successor(self.secure, self.base)
         return State.REPLACED
-
-    def send_answer(self) -> None:
-        """There is no answer."""
 
     def finish_turn(self) -> State:
         """Return the next state."""

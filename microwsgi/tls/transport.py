@@ -1,8 +1,8 @@
 """A transport over TLS: the methods of `microwsgi.server.transport.Transport`, on an SSLSocket that never blocks.
 
-OpenSSL may have to write before it can read on (a key update of TLS 1.3), and the other way round: `interest_of` says which event
-to wait for. The end of the data is announced by a closure alert, close_notify (RFC 8446 6.1, RFC 9112 9.8): a client tells a
-complete response from one that was cut off by it, so `abort` leaves it out.
+OpenSSL may have to write before it can read on (a key update of TLS 1.3), and the other way round: `interest_of` says which
+event to wait for. The end of the data is announced by a closure alert, close_notify (RFC 8446 6.1, RFC 9112 9.8): a client
+tells a complete response from one that was cut off by it, so `abort` leaves it out.
 """
 
 from __future__ import annotations
@@ -126,6 +126,7 @@ class TLSTransport(Transport):
         """Tell the client that it has all of the data. Raises BlockingIOError if there is no room for that yet."""
         if self.encrypted and not self.truncated:
             try:
+                self.socket.setblocking(False)  # an application may have had it
                 self.socket.unwrap()
             except ssl.SSLWantWriteError:
                 raise would_block() from None
@@ -150,7 +151,3 @@ class TLSTransport(Transport):
         except (BlockingIOError, ValueError):
             pass
         self.socket.close()
-
-    def detach_plain(self) -> PlainSocket:
-        """Return the plain socket of a connection whose handshake failed."""
-        return PlainSocket(fileno=self.socket.detach())

@@ -19,7 +19,7 @@ SCRATCH = 16 * 1024
 EXTENSIONS = 16 * 1024
 """Bytes of chunk extensions beyond the size of the data. They are ignored, so only an attacker sends more."""
 
-# RFC 9112 7.1. Sixteen digits hold every length that exists; more would be an attempt at an overflow. Leading zeros are allowed.
+# RFC 9112 7.1. Sixteen digits hold every length that exists; more would be an attempt at an overflow. Zeros may come first.
 QUOTED = r'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
 EXTENSION = rf"[ \t]*+;[ \t]*+{TOKEN}++(?:[ \t]*+=[ \t]*+(?:{TOKEN}++|{QUOTED}))?"
 CHUNK_LINE = re.compile(rf"(0*+[0-9A-Fa-f]{{0,16}}+)(?<=[0-9A-Fa-f])((?:{EXTENSION})*+)".encode("latin-1"))
@@ -46,6 +46,11 @@ class LengthDecoder:
         piece, self.excess = data[: self.remaining], data[self.remaining :]
         self.remaining -= len(piece)
         return piece
+
+    def take_excess(self) -> bytes:
+        """Return the bytes behind the end of the body, and forget them."""
+        data, self.excess = self.excess, b""
+        return data
 
     def skip(self, count: int) -> None:
         """Count `count` bytes of data that did not pass through `feed`."""
@@ -104,6 +109,11 @@ class ChunkedDecoder:
         self.remaining -= count
         if not self.remaining:
             self.on_line = self.on_data_end
+
+    def take_excess(self) -> bytes:
+        """Return the bytes behind the end of the body, and forget them."""
+        data, self.excess = self.excess, b""
+        return data
 
     def on_size_line(self, line: bytes) -> None:
         """Parse the line that begins a chunk."""

@@ -72,7 +72,8 @@ NAMES = FieldNames()
 class ResponseHead:
     """A checked status and headers. Never changed: equal heads share one object.
 
-    `missing` is the index of the Date and Server fields to add (see `DateFields`); `length` is the application's Content-Length.
+    `missing` is the index of the Date and Server fields to add (see `DateFields`); `length` is the application's
+    Content-Length.
     """
 
     __slots__ = ("bodiless", "code", "field_lines", "length", "missing", "status_line")

@@ -45,6 +45,7 @@ def test_each_event_has_the_time_and_the_hands(command: Callable[..., Running]) 
     assert first["hours"] == int(first["time"][:2]) * 30 + first["minutes"] / 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [True, False])
 def test_a_browser_shows_it_running(command: Callable[..., Running], script: bool) -> None:
     """By its events, and without script by loading itself anew."""

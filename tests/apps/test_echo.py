@@ -224,6 +224,7 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["v4", "v6"])
 def test_a_browser_fills_in_the_form_and_sends_it(site: Site, browser: Browser, tmp_path: Path, family: str) -> None:
     (tmp_path / "<é>.txt").write_text("content")

@@ -211,6 +211,7 @@ def test_a_page_misses_nothing_between_its_drawing_and_its_events(port: int) -> 
             assert more, "the stream has ended"
 
 
+@pytest.mark.slow
 def test_the_page_is_live_and_loads_nothing_else(port: int) -> None:
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
     with chromium() as browser:

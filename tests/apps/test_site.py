@@ -6,6 +6,8 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from urllib.parse import urljoin
 
+import pytest
+
 from apps.site import app
 from microwsgi.testing import Client
 from tests.apps.browsers import chromium
@@ -50,6 +52,7 @@ def test_what_is_not_there_has_a_page_of_its_own() -> None:
     assert Client(app).head("/none").expect(404).body == b""
 
 
+@pytest.mark.slow
 def test_a_browser_has_all_of_it(command: Callable[..., Running]) -> None:
     url = command("serve", "apps.site:app", "--port", "0").url()
     failed = []

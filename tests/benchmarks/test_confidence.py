@@ -49,6 +49,7 @@ def test_an_empty_histogram_has_no_percentile() -> None:
         histogram_percentile({}, 0.5)
 
 
+@pytest.mark.slow
 def test_the_interval_has_the_true_median_nineteen_times_of_twenty() -> None:
     dice = random.Random(11)
     hits = 0

@@ -20,6 +20,7 @@ from benchmarks.confidence import percentile
 from benchmarks.measuring import Client
 from benchmarks.processes import Server, Unavailable
 from benchmarks.servers import KINDS
+from tests.background import free_port
 
 WAITING = "benchmarks.subjects.waiting:app"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -94,6 +95,7 @@ def test_a_request_goes_out_by_length_or_in_chunks() -> None:
 # --- latencies that are known -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{}, {"keep": False}, {"rate": 15.0}])
 def test_an_injected_delay_is_measured_within_a_twentieth(how: dict[str, float]) -> None:
     with waiting_server() as server, Client() as client:
@@ -103,6 +105,7 @@ def test_an_injected_delay_is_measured_within_a_twentieth(how: dict[str, float])
     assert 0 < found.cpu_us < 20_000
 
 
+@pytest.mark.slow
 def test_the_percentiles_agree_with_wrks_within_a_tenth() -> None:
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
@@ -148,6 +151,7 @@ class Stalling:
         self.thread.join(5)
 
 
+@pytest.mark.slow
 def test_a_stall_is_one_slow_response_in_a_closed_loop_and_all_that_waited_at_a_fixed_rate() -> None:
     stall = 0.4
     slow = int(stall / 2 * 1e9)
@@ -161,6 +165,7 @@ def test_a_stall_is_one_slow_response_in_a_closed_loop_and_all_that_waited_at_a_
     assert 15 <= sum(latency > slow for latency in fixed) <= 40
 
 
+@pytest.mark.slow
 def test_each_new_connection_is_part_of_its_latency() -> None:
     with waiting_server() as server, Client() as client:
         kept = client.run(server, Request("/quick"), 1, 0.3)
@@ -177,7 +182,5 @@ def test_what_the_client_sees_is_the_reason_for_leaving_out() -> None:
 
 
 def test_a_server_that_is_away_is_an_error_not_a_figure() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     with pytest.raises(ConnectionRefusedError):
-        run({"port": port, "request": {"target": "/"}, "connections": 1, "seconds": 0.1})
+        run({"port": free_port(), "request": {"target": "/"}, "connections": 1, "seconds": 0.1})

@@ -61,6 +61,7 @@ def bare() -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.slow
 def test_a_busy_loop_beside_the_measurement_is_recognised(bare: Server) -> None:
     with ExitStack() as stack:
         client = stack.enter_context(Client())
@@ -75,6 +76,7 @@ def test_a_busy_loop_beside_the_measurement_is_recognised(bare: Server) -> None:
     assert "waiting for a core" in noise.too_noisy()
 
 
+@pytest.mark.slow
 def test_what_others_use_is_told_from_what_the_server_and_its_clients_use(bare: Server) -> None:
     with Client() as client, Process(BUSY, CLIENT_CORES) as busy:
         with Foreign(bare) as foreign:

@@ -18,7 +18,7 @@ from benchmarks.report import Report
 from benchmarks.stacks import Depth
 from microwsgi.devtools.stack import Frame, capture
 from tests.programs import need
-from tests.running import ROOT, environment
+from tests.running import ROOT, environment, python
 
 MACHINE: dict[str, Any] = {
     "date": "2026-01-01T00:00:00+00:00", "command": "python -m benchmarks", "commit": "abc", "versions": {"python": "3.13.0"},
@@ -81,6 +81,7 @@ def test_another_file_is_no_report(tmp_path: Path) -> None:
         Report.read(tmp_path / "other.json")
 
 
+@pytest.mark.slow
 def test_a_change_is_told_when_it_is_more_than_chance() -> None:
     same = {change.what: change.verdict for change in compare.changes(made(), made())}
     assert set(same.values()) == {"same"}
@@ -187,6 +188,7 @@ def test_verdicts_of_a_busy_machine_are_in_brackets() -> None:
 
 
 def test_the_table_for_the_docs_has_every_ratio_beside_its_bar(tmp_path: Path) -> None:
+    pytest.importorskip("rich")
     report = made()
     for by in report.throughput["hello64"].rounds:
         by["microwsgi"]["foreign"] = 0.3
@@ -273,6 +275,7 @@ def test_a_failure_of_ours_stands_at_the_head_of_the_page_and_is_the_exit_status
     assert "not installed" not in head
 
 
+@pytest.mark.slow
 def test_the_page_has_every_picture_with_its_data_and_asks_the_network_for_nothing(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415
@@ -348,6 +351,7 @@ def test_the_readmes_pictures_follow_the_readers_theme(tmp_path: Path) -> None:
         assert not any(colour in text for colour in pictures.NAMES)
 
 
+@pytest.mark.slow
 def test_the_readmes_pictures_can_be_read_on_a_telephone(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415
@@ -402,3 +406,20 @@ def test_a_wrong_name_is_answered_with_the_right_ones(arguments: list[str], said
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=False)
     assert run.returncode == 1
     assert said in run.stderr
+
+
+@pytest.mark.parametrize("package", ["rich", "matplotlib"])
+def test_a_package_that_is_not_installed_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, package: str
+) -> None:
+    if package == "matplotlib":
+        pytest.importorskip("rich")
+    made().write(tmp_path / "a.json")
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")
+    command = python("-m", "benchmarks", "--from", f"{tmp_path}/a.json", "--html", f"{tmp_path}/page.html")
+    run = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=environment(PYTHONPATH=str(tmp_path)), check=False
+    )
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"The benchmarks need the package {package}")
+    assert run.stderr.endswith("with: make bench\n")

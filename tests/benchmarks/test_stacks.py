@@ -56,7 +56,6 @@ def test_werkzeug_has_twelve_or_about_and_more_lines_than_ours() -> None:
         assert len(ours.lines["files"]) < len(theirs.lines["files"])
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="lines are counted with sys.monitoring, from Python 3.12 on")
 def test_lines_are_those_from_the_socket_to_the_view_and_no_others() -> None:
     found = measured("microwsgi").lines
     assert found

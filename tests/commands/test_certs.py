@@ -46,6 +46,7 @@ def browse(home: dict[str, str], url: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_chromium_opens_localhost_without_a_warning_once_the_ca_is_trusted(
     command: Callable[..., Running], home: dict[str, str]
 ) -> None:

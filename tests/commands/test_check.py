@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from microwsgi.commands.check import checked
-from microwsgi.devtools.witness import FAULT, NOTE, Finding
+from microwsgi.devtools.lint import FAULT, NOTE, Finding
 from microwsgi.loader import load
 from tests.running import ROOT, environment, microwsgi
 

@@ -12,7 +12,7 @@ def test_the_table_has_a_line_for_each_route(command: Callable[..., Running]) ->
     running = command("routes", "apps.hello:app")
     assert running.wait() == 0
     header, first, second = running.output.splitlines()
-    assert header.split() == ["METHOD", "PATH", "VIEW", "PLACE"]
+    assert header.split() == ["METHOD", "PATH", "VIEW", "LOCATION"]
     assert first.split()[:3] == ["GET", "/", "index"]
     assert second.split()[:3] == ["GET", "/hello/{name}", "hello"]
     assert second.split()[3].startswith("apps/hello.py:")

@@ -9,7 +9,7 @@ import struct
 from time import monotonic
 from typing import NamedTuple
 
-LIMIT = 30.0
+LIMIT = 20.0
 """Seconds for a whole conversation; one that needs them has failed, and nothing else depends on time."""
 PAUSE = 0.0005
 """Seconds after each octet of a paced conversation, so that most of them are received one by one."""

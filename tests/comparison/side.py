@@ -47,9 +47,7 @@ def make(kind: str, options: dict[str, Any], certificate: str, log: Log) -> Any:
     """A server of this kind, on a free port."""
     address = ("127.0.0.1", 0)
     if kind == "tls":
-        server = make_server(*address, application, ssl_context=(certificate, certificate))
-        server.errors = log
-        return server
+        return make_server(*address, application, ssl_context=(certificate, certificate))
     if kind == "plain":
         return microwsgi.WSGIServer(address, Plain, options=Options(**options), errors=log)
     if kind == "adapter":
@@ -75,7 +73,8 @@ def main() -> None:
     sys.stdin.read()
     figures: dict[str, object] = {}
     for name, server in servers.items():
-        figures[name] = (getattr(server, "stats", None) or getattr(server, "figures", dict))()
+        stats = getattr(server, "stats", getattr(server, "figures", dict))  # the name in this version, and in 0.1
+        figures[name] = stats()
         threading.Thread(target=server.shutdown, daemon=True).start()
     for name, thread in threads.items():
         thread.join(WAIT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,8 @@ import pytest
 from microwsgi.devtools.errorpage import ErrorPage, as_curl
 from tests.programs import need
 from tests.running import Running
+from tests.server.exchange import Listener
+from tests.server.exchange import Running as Server
 
 PROGRAM = """
 from microwsgi import App
@@ -64,7 +65,7 @@ def test_it_is_what_the_client_reads(application: str, folder: Path, command: Ca
     assert "hunter2" not in page
     assert "<script" not in page, "there is nothing to wait for without --reload"
     assert f'href="x://{folder}/failing.py:' in page
-    assert "ServingThread.run" in page
+    assert "WorkerThread.run" in page
     number = re.search("([0-9a-f]{8}) in the log", page)
     assert number
     running.line(rf"failed \({number[1]}\):")
@@ -74,6 +75,126 @@ def test_it_is_what_the_client_reads(application: str, folder: Path, command: Ca
     status, kind, text = get(url, Accept="application/json")
     assert (status, kind) == (500, "application/problem+json")
     assert json.loads(text)["status"] == 500
+
+
+MISTAKES = """
+import decimal
+import json
+from functools import wraps
+from microwsgi import App, redirect
+
+app = App()
+
+
+def decorator(view):
+    @wraps(view)
+    def wrapper(*arguments, **values):
+        return view(*arguments, **values)
+    return wrapper
+
+
+@app.get("/none")
+@decorator
+def forgotten(request):
+    f"<p>{request.path}"
+
+
+@app.get("/type")
+def number(request):
+    return 5
+
+
+@app.get("/json")
+def not_json(request):
+    return {"a": decimal.Decimal(1)}
+
+
+@app.get("/surrogate")
+def surrogate(request):
+    return "\\ud800"
+
+
+@app.get("/status")
+def status(request):
+    return "", "fine"
+
+
+@app.get("/library")
+def library(request):
+    return json.loads("{")
+
+
+@app.get("/redirect")
+def leave(request):
+    return redirect("//evil.example")
+
+
+@app.get("/deep")
+def deep(request):
+    return one(0)
+
+
+def one(n):
+    return two(n + 1)
+
+
+def two(n):
+    return one(n + 1)
+
+
+@app.get("/syntax")
+def syntax(request):
+    import broken
+
+
+class Plain:
+    def __call__(self, environ, start_response):
+        if environ["PATH_INFO"] == "/plain-none":
+            return None
+        start_response("200 OK", [])
+        return "text" if environ["PATH_INFO"] == "/plain" else app(environ, start_response)
+
+
+plain = Plain()
+"""
+
+
+def test_it_begins_with_the_file_and_line_of_the_users_code(tmp_path: Path, command: Callable[..., Running]) -> None:
+    """Also where the view, or the application, has returned: then no frame of it is on the traceback."""
+    (tmp_path / "mistakes.py").write_text(MISTAKES)
+    (tmp_path / "broken.py").write_text("def view(request):\n    return (1\n")
+    lines = MISTAKES.splitlines()
+    url = command("serve", "mistakes:plain", "--debug", "--port", "0", cwd=tmp_path).url()
+    rows = {  # the path: the line that is shown open, and its function
+        "/none": ("def forgotten(request):", "forgotten"),
+        "/type": ("def number(request):", "number"),
+        "/json": ("def not_json(request):", "not_json"),
+        "/surrogate": ("def surrogate(request):", "surrogate"),
+        "/status": ("def status(request):", "status"),
+        "/library": ('    return json.loads("{")', "library"),
+        "/redirect": ('    return redirect("//evil.example")', "leave"),
+        "/plain": ("    def __call__(self, environ, start_response):", "Plain.__call__"),
+        "/plain-none": ("    def __call__(self, environ, start_response):", "Plain.__call__"),
+    }
+    wrong: list[tuple[str, ...]] = []
+    for path, (line, function) in rows.items():
+        location = f"mistakes.py:{lines.index(line) + 1}"
+        _, _, text = get(url + path)
+        _, _, page = get(url + path, Accept="text/html")
+        first = re.search("<details.*?</details>", page, re.DOTALL)
+        if not text.splitlines()[1].startswith(f"{location}, in {function}: "):
+            wrong.append((path, text))
+        if first is None or f"<b>{function}</b>" not in first[0] or f"{location} yours" not in first[0]:
+            wrong.append((path, page))
+        if re.search("# (type: ignore|noqa)", text + page) or "microwsgi/" in text.partition("\n\n")[2]:
+            wrong.append((path, "our own lines", text))
+    _, _, page = get(url + "/deep", Accept="text/html")
+    if page.count("<summary>") > 15 or page.count("<li ") > 20 or "the last 2 calls repeated" not in page:
+        wrong.append(("/deep", page))
+    _, _, page = get(url + "/syntax", Accept="text/html")
+    if "breakpoint()" in page or "return (1" not in page:
+        wrong.append(("/syntax", page))
+    assert wrong == []
 
 
 @pytest.mark.parametrize(
@@ -104,8 +225,6 @@ def test_another_name_is_refused_before_that(folder: Path, command: Callable[...
 
 
 def test_another_machine_and_another_name_are_told_a_number() -> None:
-    from tests.server.exchange import Log, advance, alone, receive  # noqa: PLC0415
-
     def application(environ: object, start_response: object) -> list[bytes]:
         raise ValueError("the bug")
 
@@ -117,15 +236,10 @@ def test_another_machine_and_another_name_are_told_a_number() -> None:
         ("127.0.0.1", b"evil.example", False),  # a server for all addresses has no list of hosts that refuses it
         ("", b"evil.example", True),  # a Unix socket: no browser comes there
     ):
-        with alone(application) as (handler, client, log):
-            assert isinstance(log, Log)
-            handler.gateway.error_page = ErrorPage()
-            handler.remote = (address, "1")
-            client.sendall(b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host)
-            advance(handler)
-            client.shutdown(socket.SHUT_WR)
-            advance(handler)
-            assert (b"the bug" in receive(client)) == shown
+        arguments = {"error_page": ErrorPage(), "sockets": [Listener(client=(address, 1))]}
+        with Server(application, arguments=arguments) as server:
+            (response,) = server.send(b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host)
+        assert (b"the bug" in response.body) == shown
 
 
 def test_the_command_asks_for_the_same_without_secrets() -> None:
@@ -148,6 +262,7 @@ def note(asked: list[str], request: Any) -> None:
     asked.append(request.url)
 
 
+@pytest.mark.slow
 def test_a_person_reads_it(folder: Path, command: Callable[..., Running]) -> None:
     chromium = need("chromium")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait
@@ -164,17 +279,19 @@ def test_a_person_reads_it(folder: Path, command: Callable[..., Running]) -> Non
             assert tab.inner_text("h1") == "KeyError"
             assert tab.inner_text("details[open] mark").startswith('{"a": 1}[name]')
             assert tab.locator("ol.stack li").count() == 6
+            tab.click("summary >> text=2 frames of microwsgi")
             tab.click("summary >> text=App.__call__")
             tab.wait_for_selector("text=result = view(request, **values) >> visible=true")
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
             others = {each for each in asked if each != url and not each.endswith("/favicon.ico")}
-            assert [re.sub("[0-9]+/$", "", each) for each in others] == ["http://127.0.0.1:"], "the beacon"
+            assert [re.sub("[0-9]+/$", "", each) for each in others] == ["http://127.0.0.1:"], "the livereload"
         (folder / "failing.py").write_text(PROGRAM.replace("[name] + text", '.get(name, "mended")'))
         running.line("changed: failing.py; serving")
         tab.wait_for_selector("text=mended")
         browser.close()
 
 
+@pytest.mark.slow
 def test_what_was_posted_is_not_posted_again_by_itself(folder: Path, command: Callable[..., Running]) -> None:
     chromium = need("chromium")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait
@@ -194,6 +311,7 @@ def test_what_was_posted_is_not_posted_again_by_itself(folder: Path, command: Ca
         browser.close()
 
 
+@pytest.mark.slow
 def test_a_first_start_that_fails_is_shown_and_shown_anew(folder: Path, command: Callable[..., Running]) -> None:
     chromium = need("chromium")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait
@@ -210,6 +328,8 @@ def test_a_first_start_that_fails_is_shown_and_shown_anew(folder: Path, command:
         plain.goto(url)
         assert tab.inner_text("h1") == plain.inner_text("h1") == "The application can't be loaded"
         assert tab.inner_text("details[open] mark") == "from helper import missing"
+        shown = tab.inner_text("body")
+        assert [name for name in ("__builtins__", "__spec__", "breakpoint()") if name in shown] == []
         (folder / "failing.py").write_text("import nothing_of_that_name\n")
         tab.wait_for_selector("pre:has-text('which is not installed')")
         plain.wait_for_selector("pre:has-text('which is not installed')")

@@ -15,7 +15,7 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.serving import make_server
 
 from microwsgi.devtools import stack
-from microwsgi.devtools.stack import FRAMEWORK, SERVER, STDLIB, YOURS, Frame, capture, trail
+from microwsgi.devtools.stack import FRAMEWORK, SERVER, STDLIB, YOURS, Frame, capture, traceback_frames
 from tests.running import environment
 
 
@@ -61,13 +61,13 @@ def test_a_trail_goes_from_the_catcher_to_the_raiser() -> None:
     try:
         raiser()
     except ValueError as error:
-        frames = trail(error.__traceback__)
+        frames = traceback_frames(error.__traceback__)
     assert [frame.function.rpartition(".")[2] for frame in frames] == [
         "test_a_trail_goes_from_the_catcher_to_the_raiser",
         "raiser",
     ]
     assert frames[1].line == raiser.__code__.co_firstlineno + 1
-    assert trail(None) == []
+    assert traceback_frames(None) == []
 
 
 @pytest.mark.parametrize(

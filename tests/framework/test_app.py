@@ -17,7 +17,7 @@ from webob.exc import HTTPConflict, HTTPFound, HTTPNotFound
 
 from microwsgi import App, Request, abort, redirect
 from microwsgi.commands.routes import as_lines
-from microwsgi.devtools.stack import capture, trail
+from microwsgi.devtools.stack import capture, traceback_frames
 from microwsgi.errors import ClientError, RouteError, ViewError
 from microwsgi.framework.app import THROW
 from microwsgi.testing import Client, live
@@ -500,7 +500,7 @@ def test_two_frames_of_ours_where_a_result_is_wrong(app: App) -> None:
     app.get("/")(lambda request: 1.5)
     with pytest.raises(ViewError) as caught:
         Client(app).get("/")
-    frames = [frame.module for frame in trail(caught.value.__traceback__)]
+    frames = [frame.module for frame in traceback_frames(caught.value.__traceback__)]
     assert len([module for module in frames if module.startswith("microwsgi.framework")]) <= 2
 
 

@@ -225,7 +225,7 @@ def test_an_end_between_the_look_and_the_rest_is_not_lost(parks: bool, monkeypat
 def test_a_stream_asks_for_what_it_sends() -> None:
     """`every` so many seconds; None is nothing."""
     server, values = Server(), iter(["a", None, "b"])
-    stream = Stream(server.request, ask=lambda: next(values), every=0.001)
+    stream = Stream(server.request, poll=lambda: next(values), every=0.001)
     assert next(stream) == COMMENT + b"data: a\n\n"
     assert server.calls[-1] <= 0.001
     wait_until(lambda: next(stream) == b"data: b\n\n")

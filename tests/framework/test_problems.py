@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, NoReturn
 
 import pytest
 from webob.exc import HTTPFound, HTTPNotFound, HTTPUnauthorized
 
-from microwsgi import App, abort
+from microwsgi import App, Request, abort
 from microwsgi.testing import Client
 
 
@@ -54,8 +55,38 @@ def test_without_a_detail_it_explains_the_status() -> None:
 
 @pytest.mark.parametrize("status", [200, 302, 999, 0])
 def test_what_is_no_error_is_none(status: int) -> None:
-    with pytest.raises(ValueError, match="no status of an error"):
+    with pytest.raises(ValueError, match="not the status of an error"):
         abort(status)
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"), [("404", "write abort(404)"), ("404 Not Found", "abort(404)"), (None, "404")]
+)
+def test_a_status_that_is_no_int_is_told_how_to_write_it(status: Any, hint: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(hint)):
+        abort(status)
+
+
+def test_a_problem_is_valid_json_or_an_error() -> None:
+    """RFC 8259 has no NaN: the extension members are not written as Python would."""
+    app = App()
+
+    @app.get("/{value}")
+    def view(request: Request, value: str) -> NoReturn:
+        abort(409, "No.", value=float(value))
+
+    client = Client(app)
+    assert client.get("/1.5", headers={"Accept": "application/problem+json"}).json["value"] == 1.5
+    with pytest.raises(ValueError, match="JSON"):
+        client.get("/nan", headers={"Accept": "application/problem+json"})
+
+
+def test_all_routes_are_listed_beside_a_404() -> None:
+    app = App()
+    for number in range(30):
+        app.get(f"/route{number}")(lambda request: "")
+    text = Client(app).get("/nothing", environ={"x-wsgiorg.throw_errors": True}).text
+    assert [f"GET /route{number}\n" in text for number in range(30)] == [True] * 30
 
 
 def test_headers_of_an_error_are_kept() -> None:
@@ -95,5 +126,5 @@ def test_who_develops_sees_beside_a_404_what_there_is_the_nearest_first(throws: 
     text = Client(outer).get("/in%20side/user", environ=environ).text
     assert page.status_int == 404
     assert ('<a href="/in%20side/users">/users</a>' in page.text) == shown
-    assert ("<li>POST <a href=" in page.text and "about&lt;" in page.text) == shown
+    assert ("<li>POST /about&lt;" in page.text) == shown, "only routes that answer GET are links"
     assert text.endswith("  GET /users\n  GET /users/{name}\n  POST /about<\n" if shown else "/user.\n")

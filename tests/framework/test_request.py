@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import pytest
@@ -38,16 +39,16 @@ def request(body: bytes = b"", kind: str = "", path: str = "/", **environ: Any) 
 )
 def test_a_value_has_the_type_that_is_asked_for(query: str, kind: Any, expected: object) -> None:
     assert request(path=f"/?{query}").query("a", kind) == expected
-    assert request(query.encode(), FORM).field("a", kind) == expected
+    assert request(query.encode(), FORM).form_value("a", kind) == expected
 
 
 @pytest.mark.parametrize(
     ("query", "kind", "said"),
     [
         ("b=1", str, "a in the query is missing"),
-        ("a=x", int, "a in the query is 'x': no int"),
-        ("a=maybe", bool, "a in the query is 'maybe': no bool"),
-        ("a=c", lambda text: {"b": 1}[text], "a in the query is 'c': not understood: 'c'"),
+        ("a=x", int, "a in the query is 'x', which is not a valid int"),
+        ("a=maybe", bool, "a in the query is 'maybe', which is not a valid bool"),
+        ("a=c", lambda text: {"b": 1}[text], "a in the query is 'c', which is invalid: 'c'"),
     ],
 )
 def test_a_wrong_value_is_a_400_that_names_it(query: str, kind: Any, said: str) -> None:
@@ -56,9 +57,50 @@ def test_a_wrong_value_is_a_400_that_names_it(query: str, kind: Any, said: str) 
     assert said in str(caught.value.detail)
 
 
+def test_numbers_and_uuids_are_read_alike_from_queries_and_forms() -> None:
+    """And as {name:int}, {name:float} and {name:uuid} match them (test_routing)."""
+    refused = {
+        int: ("1_0", "\u0663", " 5", "5 ", "+5", "5.0", "", "0x5", "9" * 5000),
+        float: ("nan", "inf", "-Infinity", "1e999", "9" * 400, "1_0.0", "\u0663.5", " 1", "1.", "+1"),
+        UUID: ("{12345678-1234-5678-1234-567812345678}", "12345678123456781234567812345678"),
+    }
+    accepted = []
+    for kind, texts in refused.items():
+        for text in texts:
+            quoted = quote(text)
+            for read in (request(path=f"/?a={quoted}").query, request(f"a={quoted}".encode(), FORM).form_value):
+                try:
+                    accepted.append((kind, text, read("a", kind)))
+                except HTTPBadRequest:
+                    pass
+    assert accepted == []
+    assert [request(path=f"/?a={text}").query("a", float) for text in ("-1", ".5", "1e3", "2.50")] == [
+        -1,
+        0.5,
+        1000,
+        2.5,
+    ]
+
+
+def test_a_query_that_is_not_utf_8_is_a_400_for_every_way_to_read_it() -> None:
+    def read(query: str, name: str) -> object:
+        found = request(path=f"/?{query}")
+        return found.query("q") if name == "query" else getattr(found, name)
+
+    answered, details = [], set()
+    for query in ("q=%FF", "%FC=1&q=2", "q=%ED%A0%80"):
+        for name in ("GET", "params", "query"):
+            try:
+                answered.append((query, name, read(query, name)))
+            except HTTPBadRequest as error:
+                details.add(error.detail)
+    assert answered == []
+    assert details == {"The query is not UTF-8."}
+
+
 def test_a_default_stands_for_what_is_missing() -> None:
     assert request().query("a", int, None) is None
-    assert request(b"", FORM).field("a", default="x") == "x"
+    assert request(b"", FORM).form_value("a", default="x") == "x"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +117,7 @@ def test_a_default_stands_for_what_is_missing() -> None:
     ],
 )
 def test_a_member_of_a_json_body(body: str, kind: Any, expected: object) -> None:
-    found = request(f'{{"a": {body}}}'.encode(), JSON).member("a", kind)
+    found = request(f'{{"a": {body}}}'.encode(), JSON).json_value("a", kind)
     assert (found, type(found)) == (expected, type(expected))
 
 
@@ -87,24 +129,29 @@ def test_a_member_of_a_json_body(body: str, kind: Any, expected: object) -> None
         (b'{"a": "7"}', int, "a in the body is a string; it must be a whole number"),
         (b'{"a": 1}', bool, "a in the body is a whole number; it must be true or false"),
         (b'{"a": true}', int, "a in the body is true or false; it must be a whole number"),
-        (b'{"a": "x"}', UUID, "a in the body is 'x': no UUID"),
+        (b'{"a": "x"}', UUID, "a in the body is 'x', which is not a valid UUID"),
         (b"[]", str, "The body is an array; it must be an object"),
         (b'{"a": 1,\n}', str, "The body is not JSON: "),
-        (b'{"a": NaN}', str, "NaN is no JSON"),
+        (b'{"a": NaN}', str, "NaN is not JSON"),
+        (b'{"a": 1e999}', float, "The body is not valid JSON: a float is a finite decimal number"),
+        (b'{"a": "\\ud800"}', str, "The body is not valid JSON: 'utf-8' codec can't encode"),
+        (b'{"a": ' + b"9" * 400 + b"}", float, "a in the body is too large for a float"),
+        (b'{"a": ' + b"9" * 5000 + b"}", int, "The body is not valid JSON: Exceeds the limit"),
+        (b'{"a": "{12345678-1234-5678-1234-567812345678}"}', UUID, "not a valid UUID"),
         (b"\xff", str, "The body is not UTF-8: invalid start byte at byte 0"),
         (b"", str, "The body is not JSON: Expecting value, line 1 column 1"),
-        (b"[" * 100_000, str, "not JSON that can be read"),
+        (b"[" * 100_000, str, "The body is not valid JSON"),
     ],
 )
 def test_a_wrong_body_is_a_400_that_says_where(body: bytes, kind: Any, said: str) -> None:
     with pytest.raises(HTTPBadRequest) as caught:
-        request(body, JSON).member("a", kind)
+        request(body, JSON).json_value("a", kind)
     assert said in str(caught.value.detail)
 
 
 def test_null_is_a_default_that_may_be_sent() -> None:
-    assert request(b'{"a": null}', JSON).member("a", str, None) is None
-    assert request(b"{}", JSON).member("a", str, None) is None
+    assert request(b'{"a": null}', JSON).json_value("a", str, None) is None
+    assert request(b"{}", JSON).json_value("a", str, None) is None
 
 
 @pytest.mark.parametrize("kind", [FORM, "multipart/form-data; boundary=a", "text/plain"])
@@ -178,14 +225,14 @@ def test_a_file_and_a_field_are_not_taken_for_each_other() -> None:
     body = '--x\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\nabc\r\n--x--\r\n'
     kind = "multipart/form-data; boundary=x"
     file = request(body.format("file", '; filename="a.txt"').encode(), kind)
-    assert (file.file("file").filename, file.file("file").size) == ("a.txt", 3)
+    assert (file.form_file("file").filename, file.form_file("file").size) == ("a.txt", 3)
     with pytest.raises(HTTPBadRequest, match="file in the form is a file"):
-        file.field("file")
+        file.form_value("file")
     with pytest.raises(HTTPBadRequest, match="more in the form is missing"):
-        file.file("more")
-    assert file.file("more", None) is None
+        file.form_file("more")
+    assert file.form_file("more", None) is None
     with pytest.raises(HTTPBadRequest, match="text in the form is no file"):
-        request(body.format("text", "").encode(), kind).file("text")
+        request(body.format("text", "").encode(), kind).form_file("text")
 
 
 def test_parts_are_those_of_a_multipart_form() -> None:

@@ -30,6 +30,22 @@ def match(found: Router, path: str, method: str = "GET") -> tuple[str, dict[str,
     return None if result is None else (result.route.pattern.text, result.values)
 
 
+def test_parameters_of_other_frameworks_are_told_how_to_write_them() -> None:
+    rows = {
+        "/u/<int:id>": "write {id:int}",
+        "/u/<id>": "write {id}",
+        "/u/<string:id>/x": "write {id}",
+        "/u/<uuid:id>": "write {id:uuid}",
+        "/u/:id": "write {id}",
+    }
+    said = {}
+    for text in rows:
+        with pytest.raises(RouteError) as caught:
+            Pattern(text)
+        said[text] = str(caught.value)
+    assert [text for text, hint in rows.items() if not said[text].endswith(f" is no parameter; {hint}.")] == [], said
+
+
 @pytest.mark.parametrize(
     ("pattern", "path", "values"),
     [
@@ -51,6 +67,8 @@ def match(found: Router, path: str, method: str = "GET") -> tuple[str, dict[str,
         ("/{a:float}", "/1", {"a": 1.0}),
         ("/{a:float}", "/nan", None),
         ("/{a:float}", "/1e5", None),
+        ("/{a:float}", f"/{'9' * 400}.0", None),  # beyond a float's range
+        ("/{a:int}", f"/{'9' * 5000}", None),  # more digits than int() takes
         ("/{a:uuid}", "/12345678-1234-5678-1234-567812345678", {"a": UUID("12345678-1234-5678-1234-567812345678")}),
         ("/{a:uuid}", "/12345678123456781234567812345678", None),
         ("/{a:path}", "/x/y/z", {"a": "x/y/z"}),

@@ -56,12 +56,14 @@ def test_headers_of_a_tuple_are_all_there() -> None:
         (None, "returned None: is a return missing"),
         (5, "returned int 5; it may return"),
         ((1, 2, 3, 4), "returned tuple"),
-        ({"a": decimal.Decimal(1)}, "can't be JSON"),
-        ({"a": float("nan")}, "can't be JSON"),
-        (("a", "b"), "returned 'b' for a status"),
+        ({"a": decimal.Decimal(1)}, "JSON can't represent: Object of type Decimal"),
+        ({"a": float("nan")}, "JSON can't represent"),
+        ({"a": "\ud800"}, "JSON can't represent"),
+        ("\ud800", "lone surrogate"),
+        (("a", "b"), "returned the status 'b'"),
         (("a", None, {}), None),
         (iter([5]), "yielded int 5"),
-        (("a", 99999), "for a status"),
+        (("a", 99999), "returned the status 99999"),
     ],
 )
 def test_a_wrong_result_is_told_with_the_view_and_its_place(result: object, said: str | None) -> None:
@@ -207,8 +209,10 @@ def test_whatever_can_be_called_is_a_view(view: Callable[..., Any], text: str) -
     ("location", "expected"),
     [
         ("/a", "/a"),
-        ("https://example.test/ä?b=c d#e", "https://example.test/%C3%A4?b=c%20d#e"),
-        ("//host/a", "//host/a"),
+        ("?page=2", "?page=2"),
+        ("/\\host", "/%5Chost"),
+        ("/\t/host", "/%09/host"),
+        ("/file/\udcff", "/file/%FF"),
         ("/a\r\nX: y", "/a%0D%0AX:%20y"),
     ],
 )
@@ -216,3 +220,23 @@ def test_a_redirect_is_quoted_and_stays_relative(location: str, expected: str) -
     response = returning(redirect(location))
     assert (response.status_int, response.headers["Location"]) == (303, expected)
     assert returning(redirect("/", 307)).status_int == 307
+
+
+def test_a_redirect_leads_to_another_site_only_if_that_is_said() -> None:
+    """RFC 3986 4.2: two slashes begin a host. Browsers take three for two."""
+    others = ("//evil.example", "///evil.example", "https://evil.example/", "https:evil.example", "HTTP:/evil.example")
+    refused = (*others, "javascript:alert(1)", "data:text/html,x", "mailto:a@b.example")
+    answered, messages = [], []
+    for location in refused:
+        try:
+            answered.append((location, redirect(location)))
+        except ViewError as error:
+            messages.append(str(error))
+    assert answered == []
+    assert [message for message in messages if "external=True" not in message] == []
+    for location in others:
+        assert redirect(location, external=True).headers["Location"] == location
+    with pytest.raises(ViewError, match="http or https"):
+        redirect("javascript:alert(1)", external=True)
+    found = redirect("https://example.test/ä?b=c d#e", external=True)
+    assert found.headers["Location"] == "https://example.test/%C3%A4?b=c%20d#e"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tests.fuzz.properties import PROPERTIES, seeds
+from tests.tables import Rows
 
 
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_the_property_holds_for_the_seeds(name: str) -> None:
     found = seeds(name)
     assert len(found) > 100
-    for data in found:
-        PROPERTIES[name](data)
+    with Rows() as rows:
+        for data in found:
+            with rows(data):
+                PROPERTIES[name](data)

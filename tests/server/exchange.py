@@ -1,26 +1,49 @@
-"""A running server and a client that sends bytes, for tests over real sockets."""
+"""A running server and a client that sends bytes, for tests over real sockets. Nothing of the server's inside is used."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Self
 
+from microwsgi import WSGIServer
 from microwsgi.options import Options
-from microwsgi.server.connection import READ, Connection
-from microwsgi.server.environ import base_environ
-from microwsgi.server.gateway import Application, Gateway
-from microwsgi.server.handler import WSGIRequestHandler
-from microwsgi.server.handshake import Handshakes
-from microwsgi.server.server import WSGIServer
 
 TIME = 10
 """Seconds within which anything has to happen; a test that needs them has failed."""
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+LAST_GET = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+
+def hello(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    """The smallest application."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello"]
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    """Look until something holds; for what nobody tells of."""
+    end = time.monotonic() + TIME
+    while not condition():
+        assert time.monotonic() < end, "it has not come about"
+        time.sleep(0.001)
+
+
+def receive_until(connection: socket.socket, ending: bytes = b"hello") -> bytes:
+    """All that comes until it ends with these bytes."""
+    data = b""
+    while not data.endswith(ending):
+        piece = connection.recv(65536)
+        assert piece, data
+        data += piece
+    return data
 
 
 class Response(NamedTuple):
@@ -55,31 +78,59 @@ class Log(io.TextIOBase):
             self.written.notify_all()
             return self.text.write(text)
 
-    def wait_for(self, words: str) -> str:
-        """All of the log, when these words are in it."""
+    def wait_for(self, words: str, times: int = 1) -> str:
+        """All of the log, when these words are in it so many times."""
         with self.written:
-            assert self.written.wait_for(lambda: words in self.text.getvalue(), TIME), self.text.getvalue()
+            found = self.written.wait_for(lambda: self.text.getvalue().count(words) >= times, TIME)
+            assert found, self.text.getvalue()
             return self.text.getvalue()
 
 
+class Listener(socket.socket):
+    """A listening socket for the argument `sockets`, that counts, whose accept fails a few times, or names another client."""
+
+    def __init__(self, client: tuple[str, int] | None = None, error: OSError | None = None, failures: int = 0) -> None:
+        super().__init__(socket.AF_INET, socket.SOCK_STREAM)
+        self.client, self.error, self.failures = client, error, failures
+        self.accepted = 0
+        self.bind(("127.0.0.1", 0))
+        self.listen(64)
+
+    def accept(self) -> Any:
+        """As socket.accept."""
+        if self.error is not None and self.failures:
+            self.failures -= 1
+            raise self.error
+        connection, address = super().accept()
+        self.accepted += 1
+        return connection, self.client or address
+
+
 class Running:
-    """A WSGIServer that runs in a thread of this process."""
+    """A WSGIServer that runs in a thread of this process; `arguments` are its own, `options` those of docs/options.md."""
 
     def __init__(
-        self, application: Any, handler: type | None = None, tls: Handshakes | None = None, **options: Any
+        self,
+        application: Any,
+        handler: Any = None,
+        tls: Any = None,
+        *,
+        arguments: dict[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         self.errors = Log()
-        arguments = (handler,) if handler else ()
         self.server = WSGIServer(
             ("127.0.0.1", 0),
-            *arguments,
+            *([handler] if handler else []),
             application=application,
             options=Options(**options),
             errors=self.errors,
             tls=tls,
+            **(arguments or {}),
         )
         self.address = ("127.0.0.1", int(self.server.server_port))
         self.thread = threading.Thread(target=self.server.serve_forever)
+        self.before = set(threading.enumerate())
 
     def __enter__(self) -> Self:
         """Serve."""
@@ -93,10 +144,33 @@ class Running:
         self.server.server_close()
         assert not self.thread.is_alive()
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        count: Any = self.server.stats()["connections"]
+        return int(count)
+
+    @property
+    def pool(self) -> set[threading.Thread]:
+        """The threads that the server has started."""
+        return set(threading.enumerate()) - self.before - {self.thread}
+
+    def wait_for_connections(self, count: int) -> None:
+        """Wait until so many connections are open."""
+        wait_until(lambda: self.connections == count)
+
+    def wait_for_requests(self, count: int) -> None:
+        """Wait until so many requests run, or wait for a thread."""
+        wait_until(lambda: len(self.server.in_flight()) == count)
+
     @contextlib.contextmanager
-    def connect(self) -> Iterator[socket.socket]:
-        """A client's connection."""
-        with socket.create_connection(self.address, TIME) as connection:
+    def connect(self, window: int = 0) -> Iterator[socket.socket]:
+        """A client's connection; with a window, the kernel keeps about so many bytes for it that it does not read."""
+        with socket.socket() as connection:
+            connection.settimeout(TIME)
+            if window:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+            connection.connect(self.address)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             yield connection
 
@@ -123,52 +197,11 @@ class Running:
         return response
 
 
-class Alone(Gateway):
-    """A handler's gateway without a server: bodies are collected, since there is no thread that could wait for them."""
-
-    def may_collect(self, handler: object) -> bool:
-        return True
-
-
-@contextlib.contextmanager
-def alone(
-    application: Any, options: Options | None = None, **gateway: Any
-) -> Iterator[tuple[WSGIRequestHandler, socket.socket, Log]]:
-    """A handler without a server; its client; and what it logs."""
-    log = Log()
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        theirs.settimeout(TIME)
-        base = base_environ(("a", 1), log, multithread=False)
-        handler = WSGIRequestHandler.__new__(WSGIRequestHandler)
-        handler.open(ours, ("127.0.0.1", 1), Alone(application, options, errors=log, **gateway), base)
-        yield handler, theirs, log
-
-
-def hand_over(pieces: Iterable[bytes], application: Application, options: Options) -> tuple[bytes, str]:
-    """What a handler answers, and logs, when it has done all that it can before the next of these pieces arrives."""
-    with alone(application, options) as (handler, theirs, log):
-        for piece in pieces:
-            if not handler.closed:
-                theirs.sendall(piece)
-                advance(handler)
-        theirs.shutdown(socket.SHUT_WR)
-        advance(handler)
-        assert handler.closed
-        return receive(theirs), log.text.getvalue()
-
-
-def advance(handler: Connection) -> None:
-    """Do what a server does until the handler waits for its client."""
-    while not handler.closed:
-        if handler.ready:
-            handler.handle_one_request()
-            handler.settle()
-        elif handler.wants == READ and select.select([handler.connection], [], [], 0)[0]:
-            handler.advance()
-        else:
-            return
+def serve_pieces(pieces: Iterable[bytes], application: Any, **options: Any) -> tuple[bytes, str]:
+    """What a server of its own answers to these pieces, each in a packet, and what it logs."""
+    with Running(application, **options) as running, running.connect() as connection:
+        data = running.talk(connection, *pieces)
+    return data, running.errors.text.getvalue()
 
 
 def receive(connection: socket.socket) -> bytes:

@@ -7,18 +7,16 @@ import os
 import resource
 import socket
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from microwsgi.server.admission import close_one
+from microwsgi.server.poller import SelectorPoller
 from tests.programs import absent
 from tests.running import Running as Command
-from tests.server.exchange import TIME, Running, alone, parse
+from tests.server.exchange import TIME, Listener, Running, parse, receive_until, wait_until
 from tests.tls.authority import Authority, Secure, closed_within
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -54,15 +52,18 @@ def crowd(server: Running, count: int, sent: bytes = b"") -> Iterator[list[socke
         yield [join(server, stack, sent) for _ in range(count)]
 
 
+def counted() -> dict[str, Any]:
+    """Arguments for a server whose accepted connections can be counted."""
+    return {"sockets": [Listener()]}
+
+
 def join(server: Running, stack: contextlib.ExitStack, sent: bytes = b"") -> socket.socket:
     """A client that the server has accepted."""
+    listener: Any = server.server.socket
+    before = listener.accepted
     client = stack.enter_context(server.connect())
-    name = client.getsockname()
     client.sendall(sent)
-    end = time.monotonic() + TIME
-    while all(each.client_address != name for each in list(server.server.connections.values())):
-        assert time.monotonic() < end
-        time.sleep(0.0005)
+    wait_until(lambda: listener.accepted > before)
     return client
 
 
@@ -92,10 +93,10 @@ def is_open(client: socket.socket) -> bool:
 
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"])
 def test_who_shakes_hands_gets_in_although_a_flood_of_others_does_not(authority: Authority, sent: bytes) -> None:
-    with Secure(authority, Gate(), max_connections=20) as server, server.secure() as there:
+    with Secure(authority, Gate(), max_connections=20, arguments=counted()) as server, server.secure() as there:
         assert exchange(there) == b"hello"
         with crowd(server, 200, sent) as clients:
-            assert len(server.server.connections) <= 20
+            assert server.connections <= 20
             for _ in range(3):
                 with server.secure() as good:
                     assert exchange(good) == b"hello"
@@ -107,7 +108,7 @@ def test_who_shakes_hands_gets_in_although_a_flood_of_others_does_not(authority:
 
 def test_of_plain_connections_who_waits_longest_leaves_and_who_is_answered_stays() -> None:
     gate = Gate()
-    with Running(gate, max_connections=4) as server, contextlib.ExitStack() as stack:
+    with Running(gate, max_connections=4, arguments=counted()) as server, contextlib.ExitStack() as stack:
         first, second, third = (join(server, stack) for _ in range(3))
         held = join(server, stack, GET.replace(b"/ ", b"/held "))
         assert gate.entered.acquire(timeout=TIME)
@@ -132,14 +133,14 @@ def exchange_rest(client: socket.socket) -> bytes:
 
 def test_where_all_are_answered_newcomers_wait_and_are_served_then() -> None:
     gate = Gate()
-    with Running(gate, max_connections=3) as server, contextlib.ExitStack() as stack:
+    with Running(gate, max_connections=3, arguments=counted()) as server, contextlib.ExitStack() as stack:
         held = [join(server, stack, GET.replace(b"/ ", b"/held ")) for _ in range(3)]
         for _ in held:
             assert gate.entered.acquire(timeout=TIME)
         newcomer = stack.enter_context(server.connect())
         newcomer.sendall(GET)
         server.errors.wait_for(SAID)
-        assert len(server.server.connections) == 3
+        assert server.connections == 3
         gate.may_leave.set()
         assert exchange_rest(newcomer).endswith(b"hello")
         for each in held:
@@ -147,31 +148,60 @@ def test_where_all_are_answered_newcomers_wait_and_are_served_then() -> None:
 
 
 def test_as_many_as_are_allowed_is_no_shortage_and_another_is_told_of_again() -> None:
-    with Running(Gate(), max_connections=8) as server:
+    with Running(Gate(), max_connections=8, arguments=counted()) as server:
         for times in (1, 2):
             with crowd(server, 8):
                 assert server.errors.text.getvalue().count(SAID) == times - 1
                 with crowd(server, 20):
-                    assert len(server.server.connections) == 8
+                    assert server.connections == 8
                     assert server.errors.text.getvalue().count(SAID) == times
-            end = time.monotonic() + TIME
-            while server.server.connections:
-                assert time.monotonic() < end
-                time.sleep(0.001)
+            server.wait_for_connections(0)
             with server.connect() as client:
                 assert exchange(client) == b"hello"
 
 
+class Held(SelectorPoller):
+    """A poller that holds its events back when it is told to, and tells of the listening socket first."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        super().__init__()
+        self.listener = listener.fileno()
+        self.may_go = threading.Event()
+        self.may_go.set()
+
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        found = super().poll(timeout)
+        if not self.may_go.is_set():
+            assert self.may_go.wait(TIME)
+            found = super().poll(0)
+        return sorted(found, key=lambda each: each[0] != self.listener)
+
+
 def test_who_has_just_asked_is_not_closed_unread() -> None:
-    """Waiting longest, but with a request that the leader has not come to yet."""
-    with alone(Gate()) as (asks, client, _), alone(Gate()) as (waits, _, _):
-        client.sendall(GET)
-        assert close_one(deque([asks, waits]))
-        assert (asks.closed, waits.closed) == (False, True)
-        assert not close_one(deque([asks]))
-    with alone(Gate()) as (left, client, _):
-        client.close()
-        assert close_one(deque([left]))
+    """Waiting longest, but with a request that the leader has not come to yet; one that has left is closed first."""
+    for leaves in (False, True):
+        (listener,) = counted()["sockets"]
+        poller = Held(listener)
+        arguments = {"sockets": [listener], "poller": lambda poller=poller: poller}
+        with (
+            Running(Gate(), max_connections=2, arguments=arguments) as server,
+            contextlib.ExitStack() as stack,
+        ):
+            asks, waits = join(server, stack), join(server, stack)
+            poller.may_go.clear()
+            if leaves:
+                asks.shutdown(socket.SHUT_WR)
+            else:
+                asks.sendall(GET)
+            newcomer = stack.enter_context(server.connect())
+            newcomer.sendall(GET)
+            poller.may_go.set()
+            receive_until(newcomer)
+            if leaves:
+                assert is_open(waits)
+            else:
+                receive_until(asks)
+                assert closed_within(waits)
 
 
 def test_without_descriptors_a_good_client_gets_in_beside_a_silent_flood(

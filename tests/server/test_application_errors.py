@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.exchange import TIME, Running, advance, alone, parse
+from tests.server.exchange import TIME, Listener, Running
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]
@@ -450,15 +450,14 @@ def test_a_page_that_fails_itself_is_told_in_the_log() -> None:
     def page(error: BaseException, environ: Environ, number: str) -> tuple[list[tuple[str, str]], bytes]:
         raise TypeError("the page's bug")
 
-    with alone(application) as (handler, connection, log):
-        handler.gateway.error_page = page
-        connection.sendall(b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        advance(handler)
-        (response,) = parse(connection.recv(10_000))
+    with Running(application, arguments={"error_page": page}) as running:
+        request = b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        responses = running.send(request * 2)
+    for response in responses:
         assert (response.status, b"the server's log says why under" in response.body) == (500, True)
-        assert "the bug" in log.text.getvalue()
-        assert "the page's bug" in log.text.getvalue()
-        assert not handler.closed
+    assert len(responses) == 2, "the connection is kept"
+    assert "the bug" in running.errors.text.getvalue()
+    assert "the page's bug" in running.errors.text.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -478,17 +477,14 @@ def test_only_a_client_on_this_machine_is_shown_the_error(client: str, field: by
     def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         raise ValueError("the bug")
 
-    with alone(application) as (handler, connection, log):
-        handler.gateway.error_page = lambda error, environ, number: (
-            [("Content-Type", "text/x")],
-            f"{error} {environ['PATH_INFO']} {number}".encode(),
-        )
-        handler.remote = (client, "1")
-        connection.sendall(b"GET /a HTTP/1.1\r\nHost: localhost\r\n" + field + b"\r\n")
-        advance(handler)
-        (response,) = parse(connection.recv(10_000))
-        assert response.status == 500
-        number = re.search(rb"[0-9a-f]{8}", response.body)
-        assert number
-        assert number[0].decode() in log.text.getvalue()
-        assert (response.body == b"the bug /a " + number[0]) == shown
+    def page(error: BaseException, environ: Environ, number: str) -> tuple[list[tuple[str, str]], bytes]:
+        return [("Content-Type", "text/x")], f"{error} {environ['PATH_INFO']} {number}".encode()
+
+    arguments = {"error_page": page, "sockets": [Listener(client=(client, 1))]}
+    with Running(application, arguments=arguments) as running:
+        (response,) = running.send(b"GET /a HTTP/1.1\r\nHost: localhost\r\n" + field + b"\r\n")
+    assert response.status == 500
+    number = re.search(rb"[0-9a-f]{8}", response.body)
+    assert number
+    assert number[0].decode() in running.errors.text.getvalue()
+    assert (response.body == b"the bug /a " + number[0]) == shown

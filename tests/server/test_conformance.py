@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from microwsgi.server.handler import WSGIRequestHandler
+from microwsgi import WSGIRequestHandler
 from tests.server.exchange import Response, Running, receive
 
 StartResponse = Callable[..., Any]

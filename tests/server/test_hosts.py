@@ -7,8 +7,7 @@ import socket
 import pytest
 
 from microwsgi.server.hosts import KNOWN, Hosts
-from tests.server.exchange import Running
-from tests.server.test_lead import hello
+from tests.server.exchange import Running, hello
 
 
 @pytest.mark.parametrize(
@@ -37,9 +36,7 @@ def test_inventing_names_does_not_fill_the_memory() -> None:
 
 
 def test_the_refusal_is_a_421_that_explains_itself() -> None:
-    running = Running(hello)
-    running.server.hosts = Hosts()
-    with running:
+    with Running(hello, arguments={"hosts": Hosts()}) as running:
         (response,) = running.send(b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n")
         assert response.status == 421
         assert b"--allow-host evil.example" in response.body

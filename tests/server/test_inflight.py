@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from microwsgi.server.inflight import running, slow_requests
-from tests.server.exchange import TIME, Running
-from tests.server.test_lead import receive, wait_until
+from tests.server.exchange import TIME, Running, receive_until, wait_until
 
 Environ = dict[str, Any]
 
@@ -30,8 +29,8 @@ def test_a_slow_request_is_told_once_with_its_place() -> None:
         for _ in range(20):  # other requests, while it goes on
             assert server.get("/quick").body == b"hello"
         gate.set()
-        receive(connection)
-        assert server.errors.text.getvalue().count("Slow:") == 1
+        receive_until(connection)
+        assert server.errors.text.getvalue().count("Slow: GET /slow") == 1
         wait_until(lambda: running(server.server) == "0 requests in flight.")
 
 
@@ -45,7 +44,7 @@ def test_a_stream_that_rests_is_not_slow() -> None:
     told = threading.Event()
     with Running(application) as server, slow_requests(server.server, 0.02), server.connect() as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        receive(connection, b"begin\r\n")
+        receive_until(connection, b"begin\r\n")
         assert not told.wait(0.1)  # five times as long as would be slow
         assert "Slow" not in server.errors.text.getvalue()
 

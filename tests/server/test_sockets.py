@@ -17,6 +17,7 @@ import pytest
 from microwsgi.errors import ListenError
 from microwsgi.server import procnet, sockets
 from microwsgi.server.sockets import UNACKNOWLEDGED, host_and_port, listen, loopback_only, unlink, url, urls
+from tests.background import free_port
 from tests.programs import absent
 
 LINUX = sys.platform == "linux"
@@ -87,7 +88,7 @@ def test_what_is_no_address_is_told_what_is_one(address: str) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:99999", "[::1]:65536", "localhost:-1"])
 def test_a_port_out_of_range_is_refused_and_not_replaced(address: str) -> None:
     port = address.rpartition(":")[2]
-    assert refusal(address) == f"port {port} is not possible: ports go from 0 to 65535 (0 picks a free one)."
+    assert refusal(address) == f"Invalid port {port}: expected 0 to 65535 (0 picks a free one)."
 
 
 def test_a_listener_does_not_block_nor_wait_to_send(opened: Opener) -> None:
@@ -157,7 +158,7 @@ def test_localhost_without_ipv6_is_the_other_one(opened: Opener, monkeypatch: py
 
 @needs_ipv6
 def test_the_wildcards_of_both_families_can_share_a_port(opened: Opener) -> None:
-    (v6,) = opened("[::]:0")
+    (v6,) = opened(f"[::]:{free_port()}")
     assert v6.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     opened(f"0.0.0.0:{port_of(v6)}")
 

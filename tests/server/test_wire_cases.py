@@ -1,14 +1,19 @@
-"""Every wire case to the running server over a socket, and cut in two everywhere to its handler: the same outcome."""
+"""Every wire case to the running server over sockets: whole, with another request behind it, octet by octet, cut in two.
+
+The parsers alone are given each case cut at every place (tests/wire/test_cases.py); `make test-all` does that with the server.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import contextlib
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from random import Random
+from typing import Any, Self
 
 import pytest
 
-from microwsgi.options import Options
-from tests.server.exchange import Recorder, Response, Running, hand_over, parse
+from tests.server.exchange import TIME, Recorder, Response, Running, parse, receive, receive_until
 from tests.wire.cases import Case, cases
 
 ALL = cases("accepted") + cases("refused")
@@ -59,53 +64,96 @@ def check(case: Case, responses: list[Response], requests: list[dict[str, Any]],
     assert all(response.whole for response in responses)
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[tuple[Running, Recorder]]:
-    recorder = Recorder()
-    with Running(recorder) as server:
-        yield server, recorder
+class Server:
+    """A running server with the options of some cases, and what its application was given."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.recorder = Recorder()
+        self.running = Running(self.recorder, **options)
+
+    def send(self, case: Case, *pieces: bytes) -> tuple[list[Response], list[dict[str, Any]]]:
+        """The responses to these pieces, and the requests; each piece is received before the next one is sent."""
+        with self.running.connect() as connection:
+            port = str(connection.getsockname()[1])
+            self.recorder.requests.pop(port, None)
+            with contextlib.suppress(OSError):  # it may have refused already
+                for number, piece in enumerate(pieces):
+                    if number:
+                        self.see_what_was_sent()
+                    connection.sendall(piece)
+                connection.shutdown(socket.SHUT_WR)
+            responses = parse(receive(connection), [request["method"] for request in case.requests])
+            return responses, self.recorder.requests.pop(port, [])
+
+    def see_what_was_sent(self) -> None:
+        """Wait until the server has looked at what was sent before: events are reported in their order."""
+        self.witness.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        receive_until(self.witness, b"}")
+
+    def __enter__(self) -> Self:
+        self.running.__enter__()
+        self.witness = socket.create_connection(self.running.address, TIME)
+        self.witness.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.witness.close()
+        self.running.__exit__(*exception)
 
 
-def send(running: tuple[Running, Recorder], case: Case, *pieces: bytes) -> tuple[list[Response], list[dict[str, Any]]]:
-    server, recorder = running
-    with server.connect() as connection:
-        port = str(connection.getsockname()[1])
-        recorder.requests.pop(port, None)
-        methods = [request["method"] for request in case.requests]
-        responses = parse(server.talk(connection, *pieces), methods)
-        return responses, recorder.requests.pop(port, [])
+def failures(ways: Callable[[Case], Iterator[tuple[tuple[bytes, ...], str | None]]]) -> list[str]:
+    """Send each case in these ways of pieces, with a request behind it or not; the cases and ways that failed."""
+    failed = []
+    for options in {str(case.options): case.options for case in ALL}.values():
+        with Server(options) as server:
+            for case in ALL:
+                if case.options == options:
+                    for pieces, follow in ways(case):
+                        try:
+                            check(case, *server.send(case, *pieces), follow=follow)
+                        except AssertionError as error:
+                            failed.append(f"{case.name} in pieces of {[len(piece) for piece in pieces][:9]}: {error}")
+    return failed
 
 
-@pytest.mark.parametrize("case", [case for case in ALL if not case.options], ids=lambda case: case.name)
-def test_over_a_socket(case: Case, running: tuple[Running, Recorder]) -> None:
-    """Whole; with another request behind it; and octet by octet, each in a packet of its own."""
-    check(case, *send(running, case, case.data))
-    check(case, *send(running, case, case.data + NEXT), follow="/next")
-    if len(case.data) <= SHORT:
-        check(case, *send(running, case, *(bytes([octet]) for octet in case.data)))
+def halves(case: Case, places: Iterable[int]) -> Iterator[tuple[tuple[bytes, ...], None]]:
+    for place in places:
+        yield (case.data[:place], case.data[place:]), None
 
 
-@pytest.mark.parametrize("case", [case for case in ALL if case.options], ids=lambda case: case.name)
-def test_over_a_socket_with_other_limits(case: Case) -> None:
-    recorder = Recorder()
-    with Running(recorder, **case.options) as server:
-        check(case, *send((server, recorder), case, case.data))
-        check(case, *send((server, recorder), case, *(bytes([octet]) for octet in case.data)))
+def test_over_a_socket() -> None:
+    """Whole, and with another request behind it."""
+
+    def ways(case: Case) -> Iterator[tuple[tuple[bytes, ...], str | None]]:
+        yield (case.data,), None
+        yield (case.data + NEXT,), "/next"
+
+    assert not failures(ways)
 
 
-def hand_to_handler(case: Case, *pieces: bytes) -> tuple[list[Response], list[dict[str, Any]]]:
-    recorder = Recorder()
-    answer, _ = hand_over(pieces, recorder, Options(**case.options))
-    return parse(answer, [request["method"] for request in case.requests]), recorder.requests.get("1", [])
+def test_octet_by_octet() -> None:
+    """Each in a packet of its own, which the server has received before the next one is sent."""
+
+    def ways(case: Case) -> Iterator[tuple[tuple[bytes, ...], None]]:
+        if len(case.data) <= SHORT:
+            yield tuple(bytes([octet]) for octet in case.data), None
+
+    assert not failures(ways)
 
 
-@pytest.mark.parametrize(
-    "case",
-    [case for case in ALL if len(case.data) <= SHORT and not case.name.startswith("expect")],
-    ids=lambda case: case.name,
-)
-def test_cut_in_two_everywhere(case: Case) -> None:
-    """A case with an Expect is not among them: its body is read by a thread that waits, which this test has not."""
-    for place in range(1, len(case.data)):
-        check(case, *hand_to_handler(case, case.data[:place], case.data[place:]))
-    check(case, *hand_to_handler(case, *(bytes([octet]) for octet in case.data)))
+def test_cut_in_two_at_some_places() -> None:
+    def ways(case: Case) -> Iterator[tuple[tuple[bytes, ...], None]]:
+        random = Random(case.name)
+        places = sorted({random.randrange(1, len(case.data)) for _ in range(4)}) if len(case.data) > 1 else []
+        yield from halves(case, places)
+
+    assert not failures(ways)
+
+
+@pytest.mark.slow
+def test_cut_in_two_everywhere() -> None:
+    def ways(case: Case) -> Iterator[tuple[tuple[bytes, ...], None]]:
+        if len(case.data) <= SHORT:
+            yield from halves(case, range(1, len(case.data)))
+
+    assert not failures(ways)

@@ -152,6 +152,7 @@ def workers(machine: Machine) -> list[dict[str, object]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
 @pytest.mark.parametrize(
     "minutes", [pytest.param(1 / 6, id="10s"), pytest.param(30, marks=pytest.mark.soak, id="30min")]

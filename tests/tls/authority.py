@@ -48,10 +48,18 @@ class Authority:
 class Secure(Running):
     """A server with TLS, for localhost and 127.0.0.1 unless `tls_cert` says otherwise."""
 
-    def __init__(self, authority: Authority, application: Any, handler: type | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        application: Any,
+        handler: type | None = None,
+        *,
+        arguments: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
         self.authority = authority
         options.setdefault("tls_cert", (authority.leaf("localhost", "127.0.0.1"),))
-        super().__init__(application, handler, make_tls(Options(**options)), **options)
+        super().__init__(application, handler, make_tls(Options(**options)), arguments=arguments, **options)
 
     @contextlib.contextmanager
     def secure(self, context: ssl.SSLContext | None = None, name: str = "localhost") -> Iterator[ssl.SSLSocket]:

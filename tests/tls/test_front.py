@@ -21,15 +21,14 @@ from wsgiref.util import FileWrapper
 
 import pytest
 
+from microwsgi import WSGIServer
 from microwsgi.errors import CertificateError, UsageError
 from microwsgi.options import Options
-from microwsgi.server.connection import READ, WRITE
-from microwsgi.server.server import make_server
 from microwsgi.tls.front import make_tls
 from tests.programs import need
 from tests.running import environment
-from tests.server.exchange import TIME, Log, Running, alone, parse, receive
-from tests.server.test_lead import frames
+from tests.server.exchange import TIME, Log, Running, parse, receive
+from tests.server.test_threads import frames
 from tests.tls.authority import Authority, Secure, alert_after, closed_within
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -342,30 +341,25 @@ def test_a_response_that_ends_by_closing_is_whole_with_the_alert_and_broken_with
 
 
 def test_the_alert_waits_until_a_slow_reader_has_room_for_it(authority: Authority) -> None:
-    tls = make_tls(Options(tls_cert=(authority.leaf("localhost"),)))
-    with alone(hello) as (handler, peer, _):
-        there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-        client = authority.client().wrap_bio(back, there, server_hostname="localhost")
-        shaking = threading.Thread(target=step, args=(client.do_handshake, there, back, peer))
-        shaking.start()
-        handler.connection = tls.wrap(handler.connection)
-        while handler.connection.shake():  # type: ignore[attr-defined]
-            handler.wait_for(READ, time.monotonic() + TIME)
-        shaking.join()
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                socket.socket.send(handler.connection, bytes(100))
-        handler.shut()
-        assert (handler.step, handler.wants) == ("shut", WRITE)
-        peer.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while peer.recv(1 << 16):
-                pass
-        handler.advance()
-        assert handler.step == "linger"
-        peer.setblocking(True)
-        assert receive(peer)  # the alert, then the end
-        handler.close()
+    """The end of the response fills what the kernel takes; the alert leaves behind it when the client reads."""
+    size = 1 << 20
+
+    def application(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [bytes(size)]
+
+    with Secure(authority, application) as server:
+        for _ in range(20):
+            size += 123_457  # so that it fits exactly, or nearly, now and then
+            with (
+                server.connect(window=1 << 16) as connection,
+                authority.client().wrap_socket(
+                    connection, server_hostname="localhost", suppress_ragged_eofs=False
+                ) as client,
+            ):
+                client.sendall(LAST_GET)
+                assert client.recv(1)
+                assert alert_after(client).endswith(bytes(size))
 
 
 # --- Clients that do not shake hands --------------------------------------------------------------------------------------
@@ -448,7 +442,7 @@ def test_a_trickled_hello_is_served_when_it_is_whole(authority: Authority) -> No
         (b"\x16" * 20_000, "TLS handshake failed"),
         (b"\x80\x2e\x01\x00\x02", "neither TLS nor HTTP"),
         (b"\x15\x03\x01\x00\x02\x02\x28\r\n\r\n", "neither TLS nor HTTP"),
-        (b"x" + os.urandom(50) + b"\r\n\r\n", "400"),
+        pytest.param(b"x" + os.urandom(50) + b"\r\n\r\n", "400", id="random octets"),
     ],
 )
 def test_garbage_is_one_line_and_no_traceback(authority: Authority, sent: bytes, said: str) -> None:
@@ -470,10 +464,7 @@ def test_who_leaves_during_the_handshake_leaves_nothing_behind(authority: Author
             client.sendall(client_hello(authority)[:part])
             if reset:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        end = time.monotonic() + TIME
-        while server.server.connections:
-            assert time.monotonic() < end
-            time.sleep(0.001)
+        server.wait_for_connections(0)
         with server.secure() as good:
             good.sendall(GET)
             assert answer(good) == b"hello"
@@ -561,8 +552,9 @@ def test_a_server_serves_again_after_its_end(authority: Authority) -> None:
 
 
 def test_handle_request_serves_one_and_returns(authority: Authority) -> None:
-    server = make_server("127.0.0.1", 0, keys, ssl_context=(authority.leaf("localhost"), None))
-    server.errors = errors = Log()
+    errors = Log()
+    tls = make_tls(Options(), (authority.leaf("localhost"), None))
+    server = WSGIServer(("127.0.0.1", 0), application=keys, errors=errors, tls=tls)
     address = "127.0.0.1", int(server.server_port)
     with server:
         for _ in range(2):
@@ -976,7 +968,7 @@ def s_client(server: Secure, *arguments: str, text: str = "") -> str:
 def test_who_serves_plain_http_does_not_load_what_knows_tls() -> None:
     """The ssl module itself comes with http.server, which imports http.client."""
     program = (
-        "import sys; from microwsgi.serving import https; from microwsgi.options import Options; "
+        "import sys; from microwsgi.assembly import https; from microwsgi.options import Options; "
         "https(Options()); sys.exit('microwsgi.tls.front' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, env=environment()).returncode == 0

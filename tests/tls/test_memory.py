@@ -36,6 +36,7 @@ def resident(pid: int) -> int:
     return int(status.partition("VmRSS:")[2].split()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_descriptors")
 def test_an_idle_connection_costs_at_most_20_kib(command: Callable[..., Running], tmp_path: Path) -> None:
     authority = Authority(tmp_path)

@@ -1,7 +1,4 @@
-"""What the parsers of microwsgi/wire make of one connection's bytes, without a socket or a server.
-
-`read` is the shortest handler that there could be; `microwsgi.server.handler` walks the same steps around a socket.
-"""
+"""Read the bytes of one connection with the parsers of microwsgi/wire, without a socket or a server."""
 
 from __future__ import annotations
 
@@ -10,16 +7,7 @@ from typing import Any, NamedTuple
 
 from microwsgi.errors import ClientError
 from microwsgi.options import Options
-from microwsgi.wire.body import Decoder, decoder
-from microwsgi.wire.head import (
-    END,
-    check_partial,
-    expects_continue,
-    field_lines,
-    framing,
-    parse_head,
-    persistent,
-)
+from tests.wire.subject import Decoder, HeadReader, decoder, parse
 
 
 class Outcome(NamedTuple):
@@ -42,6 +30,7 @@ class Exchange:
         self.received = b""
         self.requests: list[dict[str, Any]] = []
         self.request: dict[str, Any] = {}
+        self.head: HeadReader | None = None
         self.decoder: Decoder | None = None
         self.status: int | None = None
         self.reason = ""
@@ -49,61 +38,55 @@ class Exchange:
 
     def feed(self, data: bytes) -> None:
         """Receive; read as many requests as are whole."""
-        start = len(self.received)
         self.received += data
         try:
-            while not self.ended and self.step(start):
-                start = 0
+            while self.received and not self.ended:
+                if self.decoder is None:
+                    self.read_head()
+                else:
+                    self.read_body(self.decoder)
         except ClientError as error:
             self.status, self.reason = int(error.status[:3]), str(error)
             self.ended = True
 
-    def step(self, start: int) -> bool:
-        """Read a head or some of a body; whether there may be more to read."""
-        if self.decoder is not None:
-            return self.read_body()
-        end = self.received.find(END, max(start - len(END) + 1, 0))
-        if end < 0:
-            if self.received:
-                check_partial(self.received, start, self.options)
-            return False
-        self.read_head(self.received[:end])
-        self.received = self.received[end + len(END) :]
-        return True
-
-    def read_head(self, head: bytes) -> None:
-        method, target, version, fields = parse_head(head, self.options)
-        length = framing(version, fields, self.options.body_size)
-        expects_continue(version, fields.get("HTTP_EXPECT"))
+    def read_head(self) -> None:
+        self.head = self.head or HeadReader(self.options)
+        data, self.received = self.received, b""
+        found = self.head.feed(data)
+        if found is None:
+            return
+        self.head = None
+        head, self.received = found
+        parsed = parse(head, self.options)
         self.request = {
-            "method": method,
-            "target": target,
-            "version": version,
-            "fields": [list(pair) for pair in field_lines(head)],
+            "method": parsed["method"],
+            "target": parsed["target"],
+            "version": parsed["version"],
+            "fields": parsed["lines"],
             "body": "",
             "trailers": [],
-            "persistent": persistent(version, fields.get("HTTP_CONNECTION")),
+            "persistent": parsed["persistent"],
         }
-        self.decoder = decoder(length, self.options)
+        self.decoder = decoder(parsed["length"], self.options)
+        if self.decoder.done:
+            self.finish(self.decoder)
 
-    def read_body(self) -> bool:
-        assert self.decoder is not None
-        if not self.decoder.done:
-            if not self.received:
-                return False
-            self.request["body"] += self.decoder.feed(self.received).decode("latin-1")
-            self.received = self.decoder.rest if self.decoder.done else b""
-        if not self.decoder.done:
-            return False
-        self.request["trailers"] = [list(pair) for pair in self.decoder.trailers]
+    def read_body(self, body: Decoder) -> None:
+        data, self.received = self.received, b""
+        self.request["body"] += body.feed(data).decode("latin-1")
+        if body.done:
+            self.received = body.excess
+            self.finish(body)
+
+    def finish(self, body: Decoder) -> None:
+        self.request["trailers"] = [list(pair) for pair in body.trailers]
         self.requests.append(self.request)
         self.ended = not self.request["persistent"]
         self.decoder = None
-        return True
 
 
 def read(pieces: Iterable[bytes], options: Options | None = None) -> Outcome:
-    """The outcome of bytes that arrive in these pieces."""
+    """Return the outcome of bytes that arrive in these pieces."""
     exchange = Exchange(options or Options())
     for piece in pieces:
         exchange.feed(piece)

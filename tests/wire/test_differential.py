@@ -13,6 +13,8 @@ import h11
 import pytest
 from hypothesis import example, given, settings, strategies
 
+from tests.effort import examples
+from tests.tables import Rows
 from tests.wire.cases import cases
 from tests.wire.exchange import Outcome, read
 from tests.wire.test_properties import WIRE, damaged, messages
@@ -133,16 +135,18 @@ def name_of(known: list[Disagreement], reason: str) -> str:
 
 
 @given(data=damaged() | strategies.lists(messages().map(lambda message: message[0]), max_size=3).map(b"".join))
-@settings(WIRE, max_examples=1500)
+@settings(WIRE, max_examples=examples(1500))
 @example(b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n \r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
 def test_no_message_is_read_in_two_ways_and_each_disagreement_is_known(data: bytes) -> None:
     disagreement(read([data]), read_with_h11(data))
 
 
 def test_legal_messages_of_the_wire_cases_are_read_alike_but_for_known_disagreements() -> None:
-    for case in cases("accepted"):
-        found = disagreement(read([case.data]), read_with_h11(case.data))
-        assert found is None or found[0] == "theirs", case.name
+    with Rows() as rows:
+        for case in cases("accepted"):
+            with rows(case.name):
+                found = disagreement(read([case.data]), read_with_h11(case.data))
+                assert found is None or found[0] == "theirs"
 
 
 def test_each_disagreement_is_explained_and_still_there() -> None:

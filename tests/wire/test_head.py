@@ -1,39 +1,27 @@
-"""microwsgi/wire/head.py, where the wire cases don't look: what it returns, and how it says why it refuses."""
+"""Request heads, where the wire cases don't look: what is parsed, and the reason that a refusal gives."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from microwsgi.errors import ClientError
 from microwsgi.options import Options
-from microwsgi.wire import head as module
-from microwsgi.wire.head import (
-    CHUNKED,
-    FieldKeys,
-    check_partial,
-    expects_continue,
-    field_lines,
-    framing,
-    origin_form,
-    parse_head,
-    persistent,
-    valid_host,
-)
-from tests.wire.cases import Case, cases
+from tests.tables import Rows
+from tests.wire import subject
+from tests.wire.cases import cases
 from tests.wire.exchange import read
+from tests.wire.subject import CHUNKED, NAME_LIMIT, HeadReader, request_names
 
-LIMITS = Options()
 
-
-def parse(*lines: str) -> tuple[str, str, str, dict[str, str]]:
-    return parse_head("\r\n".join(lines).encode("latin-1"), LIMITS)
+def parse(*lines: str, **options: Any) -> dict[str, Any]:
+    return subject.parse("\r\n".join(lines).encode("latin-1"), Options(**options))
 
 
 def test_fields_have_the_keys_of_an_environ() -> None:
-    _, _, _, fields = parse(
-        "GET / HTTP/1.1", "Host: a", "Content-Type: b", "content-length: 0", "X-Some-thing:\tc ", "1!: d"
-    )
-    assert fields == {
+    head = parse("GET / HTTP/1.1", "Host: a", "Content-Type: b", "content-length: 0", "X-Some-thing:\tc ", "1!: d")
+    assert head["fields"] == {
         "HTTP_HOST": "a",
         "CONTENT_TYPE": "b",
         "CONTENT_LENGTH": "0",
@@ -43,121 +31,119 @@ def test_fields_have_the_keys_of_an_environ() -> None:
 
 
 def test_a_repeated_field_is_one_list_in_order_and_cookies_are_joined_by_semicolons() -> None:
-    _, _, _, fields = parse("GET / HTTP/1.1", "X-A: 1", "Cookie: a=1", "Host: a", "x-a: 2", "cookie: b=2", "X-A:")
-    assert fields == {"HTTP_X_A": "1, 2, ", "HTTP_COOKIE": "a=1; b=2", "HTTP_HOST": "a"}
+    head = parse("GET / HTTP/1.1", "X-A: 1", "Cookie: a=1", "Host: a", "x-a: 2", "cookie: b=2", "X-A:")
+    assert head["fields"] == {"HTTP_X_A": "1, 2, ", "HTTP_COOKIE": "a=1; b=2", "HTTP_HOST": "a"}
 
 
 def test_names_with_an_underscore_are_dropped_whatever_they_come_with() -> None:
     """X_A and X-A would be one key: who sends the first could forge what a proxy sets by the second."""
-    _, _, _, fields = parse(
-        "GET / HTTP/1.1", "Host: a", "X-Forwarded-For: 1", "X_Forwarded_For: 2", "X-Forwarded_For: 3"
-    )
-    assert fields == {"HTTP_HOST": "a", "HTTP_X_FORWARDED_FOR": "1"}
-    _, _, _, fields = parse("GET / HTTP/1.1", "Host: a", "Content_Length: 5", "Transfer_Encoding: chunked")
-    assert fields == {"HTTP_HOST": "a"}
+    head = parse("GET / HTTP/1.1", "Host: a", "X-Forwarded-For: 1", "X_Forwarded_For: 2", "X-Forwarded_For: 3")
+    assert head["fields"] == {"HTTP_HOST": "a", "HTTP_X_FORWARDED_FOR": "1"}
+    head = parse("GET / HTTP/1.1", "Host: a", "Content_Length: 5", "Transfer_Encoding: chunked")
+    assert head["fields"] == {"HTTP_HOST": "a"}
 
 
 def test_an_absolute_target_takes_the_place_of_host() -> None:
-    method, target, version, fields = parse("GET http://b:80/c?d HTTP/1.1", "Host: a")
-    assert (method, target, version) == ("GET", "http://b:80/c?d", "HTTP/1.1")
-    assert fields == {"HTTP_HOST": "b:80"}
+    head = parse("GET http://b:80/c?d HTTP/1.1", "Host: a")
+    assert (head["method"], head["target"], head["version"]) == ("GET", "http://b:80/c?d", "HTTP/1.1")
+    assert head["fields"] == {"HTTP_HOST": "b:80"}
 
 
-@pytest.mark.parametrize(
-    ("target", "path"),
-    [
-        ("/a?b", "/a?b"),
-        ("//a", "//a"),
-        ("*", ""),
-        ("http://a", "/"),
-        ("http://a?b", "/?b"),
-        ("http://a/b/?c", "/b/?c"),
-        ("HTTPS://a//b", "//b"),
-        ("/http://a/b", "/http://a/b"),
-    ],
-)
-def test_the_origin_form_of_a_target(target: str, path: str) -> None:
-    assert origin_form(target) == path
+def test_the_origin_form_of_a_target() -> None:
+    table = {
+        "/a?b": "/a?b",
+        "//a": "//a",
+        "*": "",
+        "http://a": "/",
+        "http://a?b": "/?b",
+        "http://a/b/?c": "/b/?c",
+        "HTTPS://a//b": "//b",
+        "/http://a/b": "/http://a/b",
+    }
+    with Rows() as rows:
+        for target, path in table.items():
+            with rows(target):
+                assert parse(f"OPTIONS {target} HTTP/1.1", "Host: a")["path"] == path
 
 
 def test_field_lines_are_all_lines_in_order_as_they_were_sent() -> None:
-    assert field_lines(b"\r\nGET / HTTP/1.1\r\nX_A: 1\r\nHost:a\r\nx_a: \t2 ") == [
-        ("X_A", "1"),
-        ("Host", "a"),
-        ("x_a", "2"),
-    ]
-    assert field_lines(b"GET / HTTP/1.0") == []
+    head = parse("", "GET / HTTP/1.1", "X_A: 1", "Host:a", "x_a: \t2 ")
+    assert head["lines"] == [["X_A", "1"], ["Host", "a"], ["x_a", "2"]]
+    assert parse("GET / HTTP/1.0")["lines"] == []
 
 
 def test_a_client_that_invents_names_does_not_fill_the_memory() -> None:
-    keys = FieldKeys()
-    for number in range(2 * module.KNOWN_NAMES):
+    keys = request_names()
+    for number in range(2 * NAME_LIMIT):
         assert keys[f"X-{number}"] == f"HTTP_X_{number}"
-    assert len(keys) == module.KNOWN_NAMES
+    assert len(keys) == NAME_LIMIT
     assert keys["X-5000"] == "HTTP_X_5000"
 
 
 def test_equal_lengths_become_one_for_the_application() -> None:
-    fields = {"CONTENT_LENGTH": "5, 5"}
-    assert framing("HTTP/1.1", fields, 10) == 5
-    assert fields == {"CONTENT_LENGTH": "5"}
+    head = parse("POST / HTTP/1.1", "Host: a", "Content-Length: 5, 5", body_size=10)
+    assert head["length"] == 5
+    assert head["fields"] == {"HTTP_HOST": "a", "CONTENT_LENGTH": "5"}
 
 
 def test_framing() -> None:
-    assert framing("HTTP/1.1", {}, 10) == 0
-    assert framing("HTTP/1.1", {"HTTP_TRANSFER_ENCODING": "chunked"}, 10) == CHUNKED
-    assert framing("HTTP/1.0", {"CONTENT_LENGTH": "10"}, 10) == 10
+    assert parse("POST / HTTP/1.1", "Host: a", body_size=10)["length"] == 0
+    assert parse("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked", body_size=10)["length"] == CHUNKED
+    assert parse("POST / HTTP/1.0", "Content-Length: 10", body_size=10)["length"] == 10
 
 
-@pytest.mark.parametrize(
-    ("version", "connection", "outlives"),
-    [
+def test_persistence() -> None:
+    table: list[tuple[str, str | None, bool]] = [
         ("HTTP/1.1", None, True),
         ("HTTP/1.0", None, False),
         ("HTTP/1.1", "a,\tCLOSE", False),
         ("HTTP/1.0", "Keep-Alive", True),
         ("HTTP/1.0", "keep-alive, close", False),
-    ],
-)
-def test_persistence(version: str, connection: str | None, outlives: bool) -> None:
-    assert persistent(version, connection) is outlives
+    ]
+    with Rows() as rows:
+        for version, connection, persistent in table:
+            with rows(version, connection):
+                lines = [] if connection is None else [f"Connection: {connection}"]
+                assert parse(f"GET / {version}", "Host: a", *lines)["persistent"] is persistent
 
 
-@pytest.mark.parametrize(
-    ("version", "expect", "waits"),
-    [
+def test_expect() -> None:
+    table: list[tuple[str, str | None, bool]] = [
         ("HTTP/1.1", None, False),
         ("HTTP/1.1", "100-Continue", True),
         ("HTTP/1.1", "100-continue, 100-continue", True),
         ("HTTP/1.1", "", False),
         ("HTTP/1.0", "100-continue", False),
         ("HTTP/1.0", "something", False),
-    ],
-)
-def test_expect(version: str, expect: str | None, waits: bool) -> None:
-    assert expects_continue(version, expect) is waits
+    ]
+    with Rows() as rows:
+        for version, expect, waits in table:
+            with rows(version, expect):
+                lines = [] if expect is None else [f"Expect: {expect}"]
+                assert parse(f"GET / {version}", "Host: a", *lines)["expects"] is waits
 
 
 def test_hosts_are_remembered_within_bounds() -> None:
-    assert valid_host("a")
-    assert not valid_host("a b")
-    assert valid_host.cache_info().maxsize is not None
+    assert subject.valid_host("a")
+    assert not subject.valid_host("a b")
+    assert subject.host_cache_limit() is not None
 
 
-@pytest.mark.parametrize("case", cases("refused"), ids=lambda case: case.name)
-def test_each_refusal_gives_a_reason_that_a_person_understands(case: Case) -> None:
+def test_each_refusal_gives_a_reason_that_a_person_understands() -> None:
     """One sentence in plain words, printable, of bounded length."""
-    reason = read([case.data], Options(**case.options)).reason
-    assert reason[0].isupper() or reason[0] in "'\"["
-    assert reason.rstrip(")")[-1] != " "
-    assert reason.isprintable()
-    assert " " in reason
-    assert len(reason) < 300
+    with Rows() as rows:
+        for case in cases("refused"):
+            with rows(case.name):
+                reason = read([case.data], Options(**case.options)).reason
+                assert reason[0].isupper() or reason[0] in "'\"["
+                assert reason.rstrip(")")[-1] != " "
+                assert reason.isprintable()
+                assert " " in reason
+                assert len(reason) < 300
 
 
-@pytest.mark.parametrize(
-    ("lines", "words"),
-    [
+def test_the_reason_names_what_is_wrong() -> None:
+    table = [
         (["GET / HTTP/1.1"], "needs a Host field"),
         (["GET / HTTP/1.1", "Host: a", "X : b"], "White space stands before the colon of 'X'"),
         (["GET / HTTP/1.1", "Host: a", "X: b", " c"], "folded lines are refused"),
@@ -175,24 +161,23 @@ def test_each_refusal_gives_a_reason_that_a_person_understands(case: Case) -> No
         (["GET / HTTP/1.1", "Host: a", "X: " + "y" * 9000], "8190 bytes, the limit (line_length)"),
         (["GET / HTTP/1.1", "Host: a", *["X: " + "y" * 8000] * 9], "65536 bytes, the limit (head_size)"),
         (["", "", "GET / HTTP/1.1"], "Two empty lines"),
-    ],
-)
-def test_the_reason_names_what_is_wrong(lines: list[str], words: str) -> None:
-    assert words in read([("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")]).reason
+    ]
+    with Rows() as rows:
+        for lines, words in table:
+            with rows(words):
+                assert words in read([("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")]).reason
 
 
 def test_a_head_is_refused_as_soon_as_it_can_not_become_valid() -> None:
     """Nobody waits ten seconds for the end of what is no head: a TLS hello, an old client's line, a NUL."""
-    for data in (
+    refused = [
         b"\x16\x03\x01\x02\x00",
         b"GET /\r\n",
         b"GET / HTTP/1.1\r\nHost : a\r\n",
         b"GET / HTTP/1.1\nHost",
         b"\0",
-    ):
-        with pytest.raises(ClientError):
-            check_partial(data, 0, LIMITS)
-    for data in (
+    ]
+    unfinished = [
         b"G",
         b"\r",
         b"\r\n",
@@ -200,15 +185,23 @@ def test_a_head_is_refused_as_soon_as_it_can_not_become_valid() -> None:
         b"GET / HTTP/1.1\r",
         b"GET / HTTP/1.1\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\n\r",
-    ):
-        check_partial(data, 0, LIMITS)
+    ]
+    with Rows() as rows:
+        for data in refused:
+            with rows("refused", data), pytest.raises(ClientError):
+                HeadReader().feed(data)
+        for data in unfinished:
+            with rows("unfinished", data):
+                assert HeadReader().feed(data) is None
 
 
-@pytest.mark.parametrize("before", [b"", b"\r\n"])
-def test_the_limit_of_the_head_counts_neither_its_end_nor_an_empty_line_before_it(before: bytes) -> None:
+def test_the_limit_of_the_head_counts_neither_its_end_nor_an_empty_line_before_it() -> None:
     head = b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 50
-    for size, status in ((len(head), None), (len(head) - 1, 431)):
-        limits = Options(head_size=size)
-        data = before + head + b"\r\n\r\n"
-        for pieces in ([data], [before + head, b"\r\n\r\n"], [bytes([octet]) for octet in data]):
-            assert read(pieces, limits).status == status
+    with Rows() as rows:
+        for before in (b"", b"\r\n"):
+            for size, status in ((len(head), None), (len(head) - 1, 431)):
+                limits = Options(head_size=size)
+                data = before + head + b"\r\n\r\n"
+                for pieces in ([data], [before + head, b"\r\n\r\n"], [bytes([octet]) for octet in data]):
+                    with rows(before, size, len(pieces), "pieces"):
+                        assert read(pieces, limits).status == status

@@ -12,10 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from microwsgi.errors import ApplicationError, ClientError, Disconnected
 from microwsgi.options import Options
-from microwsgi.wire.body import Body, ChunkedDecoder, Decoder, LengthDecoder
-from microwsgi.wire.response import early_hints, refusal, response_head
+from tests.effort import examples
 from tests.wire.cases import cases
 from tests.wire.exchange import read
+from tests.wire.subject import CHUNKED, Decoder, decoder, early_hints, raw_input, refusal, response
 
 settings.register_profile("wire", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 WIRE = settings.get_profile("wire")
@@ -83,7 +83,7 @@ places = strategies.lists(strategies.integers(0, 10_000), max_size=8)
 
 
 @given(stream=strategies.lists(messages(), min_size=1, max_size=4), places=places)
-@settings(WIRE, max_examples=150)
+@settings(WIRE, max_examples=examples(150))
 def test_legal_requests_are_read_as_they_were_written(
     stream: list[tuple[bytes, dict[str, Any]]], places: list[int]
 ) -> None:
@@ -117,7 +117,7 @@ SMALL = Options(line_length=60, head_size=150, field_count=3, body_size=20)
 @given(
     data=damaged() | strategies.binary(max_size=200), places=places, limits=strategies.sampled_from([Options(), SMALL])
 )
-@settings(WIRE, max_examples=1500)
+@settings(WIRE, max_examples=examples(1500))
 @example(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2, [1], SMALL)
 def test_the_outcome_of_any_bytes_does_not_depend_on_how_they_were_cut(
     data: bytes, places: list[int], limits: Options
@@ -128,7 +128,7 @@ def test_the_outcome_of_any_bytes_does_not_depend_on_how_they_were_cut(
 
 
 @given(data=damaged())
-@settings(WIRE, max_examples=500)
+@settings(WIRE, max_examples=examples(500))
 def test_no_refused_bytes_are_accepted_when_more_follows(data: bytes) -> None:
     outcome = read([data])
     if outcome.status is not None:
@@ -150,7 +150,7 @@ class BodyReads(RuleBasedStateMachine):
         self.model = io.BytesIO(content)
         self.decoder: Decoder
         if chunked:
-            self.decoder = ChunkedDecoder(Options())
+            self.decoder = decoder(CHUNKED)
             wire, start = b"", 0
             while start < len(content):
                 size = sizes[start % len(sizes)]
@@ -158,12 +158,12 @@ class BodyReads(RuleBasedStateMachine):
                 start += size
             wire += b"0\r\nX-A: b\r\n\r\n"
         else:
-            self.decoder, wire = LengthDecoder(len(content)), content
+            self.decoder, wire = decoder(len(content)), content
         self.wire = io.BytesIO(wire + b"NEXT")
         self.pieces = pieces
         self.chunked = chunked
         received = self.decoder.feed(self.wire.read(min(ahead, len(wire))))
-        self.input = io.BufferedReader(Body(self.decoder, self.receive, received), 100)
+        self.input = io.BufferedReader(raw_input(self.decoder, self.receive, received), 100)
 
     def receive(self, view: memoryview) -> int:
         size = self.pieces[self.wire.tell() % len(self.pieces)]
@@ -205,10 +205,10 @@ class BodyReads(RuleBasedStateMachine):
     def end(self) -> None:
         assert self.input.read() == b""
         assert self.decoder.done
-        assert (self.decoder.rest + self.wire.read()) == b"NEXT"
+        assert (self.decoder.excess + self.wire.read()) == b"NEXT"
         self.wire.seek(0, io.SEEK_END)
-        self.decoder.rest = b"NEXT"
-        assert self.decoder.trailers == ([("X-A", "b")] if self.chunked else [])
+        self.decoder.excess = b"NEXT"
+        assert [*self.decoder.trailers] == ([("X-A", "b")] if self.chunked else [])
 
     @rule()
     def read_all(self) -> None:
@@ -220,24 +220,24 @@ class BodyReads(RuleBasedStateMachine):
 
 
 TestBodyReads = BodyReads.TestCase
-TestBodyReads.settings = settings(WIRE, max_examples=150, stateful_step_count=12)
+TestBodyReads.settings = settings(WIRE, max_examples=examples(150), stateful_step_count=12)
 
 
 @given(content=strategies.binary(max_size=300), kept=strategies.integers(0, 400), chunked=strategies.booleans())
-@settings(WIRE, max_examples=200)
+@settings(WIRE, max_examples=examples(200))
 def test_a_body_cut_short_is_never_taken_for_a_whole_one(content: bytes, kept: int, chunked: bool) -> None:
     if chunked:
         wire = (
             b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (content[:90], content[90:]) if part)
             + b"0\r\n\r\n"
         )
-        decoder: Decoder = ChunkedDecoder(Options())
+        framed = decoder(CHUNKED)
     else:
-        wire, decoder = content, LengthDecoder(len(content))
+        wire, framed = content, decoder(len(content))
     if kept >= len(wire):
         return
     sent = io.BytesIO(wire[:kept])
-    body = io.BufferedReader(Body(decoder, sent.readinto, b""))
+    body = io.BufferedReader(raw_input(framed, sent.readinto))
     with pytest.raises(Disconnected):
         body.read()
 
@@ -251,7 +251,7 @@ headers = strategies.lists(
     status=strategies.from_regex(r"[2-5][0-9]{2} [ -~]*", fullmatch=True) | strategies.text(max_size=12),
     headers=headers,
 )
-@settings(WIRE, max_examples=800)
+@settings(WIRE, max_examples=examples(800))
 @example("200 OK", [("X", "a\r\nY: b")])
 @example("200 OK\r\nX: y", [])
 @example("200 OK", [("X", "a\nb")])
@@ -263,10 +263,10 @@ def test_what_passes_the_check_of_a_response_is_one_head_with_these_fields(
 ) -> None:
     """No status and no fields of an application add a line, end the head, or change another field."""
     try:
-        status_line, lines, *_ = response_head(status, headers)
+        head = response(status, headers)
     except ApplicationError:
         return
-    raw = f"{status_line}{lines}\r\n".encode("latin-1")
+    raw = f"{head['line']}{head['fields']}\r\n".encode("latin-1")
     first, *others = raw.decode("latin-1").split("\r\n")
     assert raw.endswith(b"\r\n\r\n")
     assert first == f"HTTP/1.1 {status}"
@@ -277,7 +277,7 @@ def test_what_passes_the_check_of_a_response_is_one_head_with_these_fields(
 
 
 @given(text=strategies.text())
-@settings(WIRE, max_examples=200)
+@settings(WIRE, max_examples=examples(200))
 def test_a_refusal_is_one_message_whatever_it_quotes(text: str) -> None:
     raw = refusal(ClientError(text), "Date: now\r\n")
     head, _, content = raw.partition(b"\r\n\r\n")
@@ -288,7 +288,7 @@ def test_a_refusal_is_one_message_whatever_it_quotes(text: str) -> None:
 
 
 @given(headers=headers)
-@settings(WIRE, max_examples=200)
+@settings(WIRE, max_examples=examples(200))
 def test_early_hints_are_one_interim_response(headers: list[tuple[str, str]]) -> None:
     try:
         raw = early_hints(headers)

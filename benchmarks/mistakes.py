@@ -1,0 +1,395 @@
+"""Six common mistakes, made under five development servers: the text of docs/mistakes.md, from running them.
+
+    python -m benchmarks.mistakes > docs/mistakes.md
+
+Each server gets a folder with an application, in the form that its framework wants, and is started as its documentation says.
+What it prints, and what a browser gets, is shown as it came, without the paths of this machine, times, ports and colours.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from html import unescape
+from http.client import HTTPConnection, HTTPException
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+LIMIT = 20.0
+"""Seconds for what is waited for."""
+QUIET = 1.0
+"""Seconds without a line after which a server has said what it has to say."""
+MOST = 24
+"""Lines of an output that are shown."""
+SLOW = 4
+"""Seconds that the slow import takes."""
+BIN = Path(sys.executable).parent
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+
+WSGI = """\
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    {body}
+"""
+FLASK = """\
+from flask import Flask
+
+app = Flask(__name__)
+
+
+@app.get("/")
+def hello():
+    {body}
+"""
+ASGI = """\
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({{"type": "http.response.start", "status": 200, "headers": []}})
+        {body}
+"""
+DJANGO = """\
+from django.http import HttpResponse
+from django.urls import path
+
+
+def hello(request):
+    {body}
+
+
+urlpatterns = [path("", hello)]
+"""
+MANAGE = """\
+from django.conf import settings
+from django.core.management import execute_from_command_line
+
+settings.configure(DEBUG=True, ROOT_URLCONF="{module}", ALLOWED_HOSTS=["*"], SECRET_KEY="x")
+execute_from_command_line()
+"""
+"""Django's manage.py and settings.py in one."""
+HANDLER = """\
+from http.server import HTTPServer, BaseHTTPRequestHandler
+
+
+class Hello(BaseHTTPRequestHandler):
+    def do_GET(self):
+        {body}
+
+
+if __name__ == "__main__":
+    import sys
+    HTTPServer(("127.0.0.1", int(sys.argv[1])), Hello).serve_forever()
+"""
+
+
+class Server(NamedTuple):
+    """A server: its command, with {port}, and its application, with {body}."""
+
+    name: str
+    command: tuple[str, ...]
+    package: str
+    source: str
+    right: str
+    nothing: str
+    """The body that lacks its return, or its last step."""
+    fails: str
+    reloads: bool = True
+
+
+SERVERS = (
+    Server(
+        "microwsgi dev", ("microwsgi", "dev", "{module}:app", "-p", "{port}"), "microwsgi", WSGI,
+        'return [b"hello"]', '[b"hello"]', 'return [b"hello" + 1]',
+    ),
+    Server(
+        "flask run", ("flask", "--app", "{module}", "run", "--debug", "-p", "{port}"), "flask", FLASK,
+        'return "hello"', '"hello"', 'return "hello" + 1',
+    ),
+    Server(
+        "uvicorn --reload", ("uvicorn", "{module}:app", "--reload", "--port", "{port}"), "uvicorn", ASGI,
+        'await send({"type": "http.response.body", "body": b"hello"})', 'b"hello"',
+        'await send({"type": "http.response.body", "body": b"hello" + 1})',
+    ),
+    Server(
+        "runserver", ("python", "manage.py", "runserver", "{port}"), "django", DJANGO,
+        'return HttpResponse("hello")', 'HttpResponse("hello")', 'return HttpResponse("hello" + 1)',
+    ),
+    Server(
+        "http.server", ("python", "{module}.py", "{port}"), "python", HANDLER,
+        'self.send_response(200); self.end_headers(); self.wfile.write(b"hello")', "pass",
+        'self.send_response(200); self.end_headers(); self.wfile.write(b"hello" + 1)', reloads=False,
+    ),
+)  # fmt: skip
+
+
+class Seen(NamedTuple):
+    """What a person sees."""
+
+    command: str
+    printed: list[str]
+    answered: str = ""
+
+
+class Running:
+    """A started server."""
+
+    def __init__(self, server: Server, folder: Path, port: int, module: str = "hello") -> None:
+        words = [word.format(port=port, module=module) for word in server.command]
+        self.shown = " ".join([*words[:-1], words[-1].replace(str(port), "8000")])
+        self.folder, self.port = folder, port
+        environ = {
+            name: value for name, value in os.environ.items() if not name.startswith(("MICROWSGI", "FLASK", "PYTHON"))
+        }
+        environ |= {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "TERM": "dumb", "PYTHONDONTWRITEBYTECODE": "1"}
+        self.process = subprocess.Popen(
+            [str(BIN / words[0]), *words[1:]], cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+        )  # fmt: skip
+        self.lines: queue.Queue[str] = queue.Queue()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.put(line.rstrip("\n"))
+
+    def printed(self, most: float = LIMIT, quiet: float = QUIET) -> list[str]:
+        """Return what it prints until it is quiet, or has ended."""
+        found: list[str] = []
+        end = time.monotonic() + most
+        while time.monotonic() < end:
+            try:
+                found.append(self.lines.get(timeout=quiet))
+            except queue.Empty:
+                if found or self.process.poll() is not None:
+                    break
+        return found
+
+    def get(self) -> str:
+        """Return the status and the text of the answer to a browser, or what was wrong with it."""
+        client = HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
+        try:
+            client.request("GET", "/", headers={"Accept": "text/html,*/*;q=0.8"})
+            response = client.getresponse()
+            body = response.read().decode(errors="replace")
+        except (OSError, HTTPException) as error:
+            return f"no response ({type(error).__name__})"
+        finally:
+            client.close()
+        text = re.sub(r"(?s)<(script|style|title).*?</\1>|<p [^>]*hidden>.*?</p>", " ", body)
+        text = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", text))).strip()
+        text = clean(self, [text[:400]])[0][:300]
+        return f"{response.status}: {text}" if text else f"{response.status}, an empty page"
+
+    def until_up(self) -> None:
+        """Wait until it accepts connections, or has ended."""
+        end = time.monotonic() + LIMIT
+        while time.monotonic() < end and self.process.poll() is None:
+            with closing(socket.socket()) as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+
+    def end(self) -> None:
+        """End it, and the processes that it has started in its session."""
+        for number in (signal.SIGINT, signal.SIGKILL):
+            try:
+                os.killpg(self.process.pid, number)
+                self.process.wait(3)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                continue
+        self.reader.join(3)
+        if self.process.stdout is not None and not self.reader.is_alive():
+            self.process.stdout.close()
+
+
+@contextmanager
+def started(server: Server, body: str, *, module: str = "hello", port: int = 0, before: str = "") -> Iterator[Running]:
+    """Write the application, start the server, end it."""
+    folder = Path(tempfile.mkdtemp(prefix="mistakes-"))
+    (folder / "hello.py").write_text(before + server.source.format(body=body))
+    (folder / "manage.py").write_text(MANAGE.format(module=module))
+    running = Running(server, folder, port or free_port(), module)
+    try:
+        yield running
+    finally:
+        running.end()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+# --- The mistakes -------------------------------------------------------------------------------------------------------
+
+
+def typo(server: Server) -> Seen:
+    """The module is called hello, and helo is typed: on the command line, for Django as ROOT_URLCONF."""
+    with started(server, server.right, module="helo") as running:
+        printed = running.printed(quiet=2)
+        running.until_up()
+        answered = running.get() if running.process.poll() is None else ""
+        return Seen(running.shown, clean(running, printed + running.printed(2)), answered)
+
+
+def no_return(server: Server) -> Seen:
+    """The view has no return; under uvicorn, no body is sent; the handler of http.server does nothing."""
+    return asked(server, server.nothing)
+
+
+def exception(server: Server) -> Seen:
+    """A line of the view raises TypeError."""
+    return asked(server, server.fails)
+
+
+def asked(server: Server, body: str) -> Seen:
+    with started(server, body) as running:
+        running.until_up()
+        running.printed()
+        answered = running.get()
+        return Seen("", clean(running, running.printed(4)), answered)
+
+
+def port_in_use(server: Server) -> Seen:
+    """Another program listens on the port: here the one that starts the servers."""
+    with (
+        closing(socket.create_server(("127.0.0.1", 0))) as taken,
+        started(server, server.right, port=taken.getsockname()[1]) as running,
+    ):
+        return Seen("", clean(running, running.printed(quiet=2)))
+
+
+def slow_import(server: Server) -> Seen:
+    """The module takes some seconds to import."""
+    with started(server, server.right, before=f"import time\n\ntime.sleep({SLOW})\n") as running:
+        start = time.monotonic()
+        running.until_up()
+        accepted = time.monotonic() - start
+        answered = running.get()
+        text = "before the import ended" if accepted < SLOW - 1 else "after the import"
+        return Seen("", clean(running, running.printed()), f"{answered} (it accepted connections {text})")
+
+
+def broken_save(server: Server) -> Seen:
+    """A line without its colon is saved while the server runs, and a browser asks."""
+    with started(server, server.right) as running:
+        running.until_up()
+        running.printed()
+        running.get()
+        running.printed()
+        path = running.folder / "hello.py"
+        path.write_text(path.read_text() + "\n\ndef broken()\n    pass\n")
+        printed = running.printed(6, quiet=3)
+        return Seen("", clean(running, printed), running.get() if running.process.poll() is None else "")
+
+
+MISTAKES: dict[str, Callable[[Server], Seen]] = {
+    "A typo in the module's name": typo,
+    "A missing return": no_return,
+    "An exception": exception,
+    "A port in use": port_in_use,
+    "A slow import": slow_import,
+    "A broken save": broken_save,
+}
+
+
+# --- The page -----------------------------------------------------------------------------------------------------------
+
+
+def clean(running: Running, lines: list[str]) -> list[str]:
+    """Return lines without what differs from machine to machine and from run to run."""
+    found = []
+    for line in lines:
+        text = ESCAPES.sub("", line)
+        for path in (os.path.realpath(running.folder), str(running.folder)):
+            text = text.replace(path, "~/project")
+        text = re.sub(r"(?<![\w.~])(/[\w.+-]+)+/(site-packages|lib/python3\.\d+)/", r".../", text)
+        text = text.replace(str(BIN), "~/venv/bin").replace(str(Path(__file__).parents[1]), "...")
+        text = text.replace(str(running.port), "8000").replace(sys.prefix, "~/venv").replace(sys.base_prefix, "...")
+        text = re.sub(
+            r"127\.0\.0\.1:\d{4,5}", lambda found: found[0] if "8000" in found[0] else "127.0.0.1:50000", text
+        )
+        text = re.sub(r"\b(?:PID|pid|process) ?\[?\d+\]?|\[\d{3,}\]", "PID 1234", text)
+        text = re.sub(
+            r"\b\d\d/\w{3}/\d{4}:? \d\d:\d\d:\d\d(?: [+-]\d{4})?|\w+ \d\d, \d{4} - \d\d:\d\d:\d\d", "TIME", text
+        )
+        text = re.sub(r"\b\d\d:\d\d:\d\d\b", "TIME", text)
+        text = re.sub(r"\b[0-9a-f]{8}\b", "1a2b3c4d", text)
+        text = re.sub(r"\bkill \d+ +", "kill 1234   ", re.sub(r"\d{5} is free|(?<=--port )\d{5}", free, text))
+        text = re.sub(r"in use by PID 1234 \([^)]*\)", "in use by PID 1234 (python other.py)", text)
+        text = re.sub(r"\('127\.0\.0\.1', \d+\)", "('127.0.0.1', 50000)", text)
+        text = re.sub(r"0x[0-9a-f]{6,}", "0x7f00", text)
+        text = re.sub(r"\b\d{3}-\d{3}-\d{3}\b", "123-456-789", text)
+        text = re.sub(r"after \d+ ms", "after 20 ms", text)
+        text = re.sub(r"(?<=\" )(\d{3}) (\d+) \"-\" \"-\" \d+$", r"\1 \2", text)
+        text = re.sub(r"(?<=\" 500 )\d+", "10000", text)  # the size of a page of errors has the length of paths in it
+        found.append(text.rstrip())
+    return found
+
+
+def free(found: re.Match[str]) -> str:
+    """Replace a free port."""
+    return re.sub(r"\d+", "8001", found[0])
+
+
+def shown(seen: Seen) -> str:
+    """Return what was printed as a block, cut in its middle if it is long, and the answer."""
+    lines = seen.printed
+    if len(lines) > MOST:
+        left_out = len(lines) - MOST
+        lines = [*lines[: MOST // 3], f"... {left_out} more lines ...", *lines[-(MOST - MOST // 3) :]]
+    parts = ["```", *([f"$ {seen.command}"] if seen.command else []), *(lines or ["(nothing)"]), "```"]
+    if seen.answered:
+        parts += ["", f"The browser gets: {escaped(seen.answered)}"]
+    return "\n".join(parts)
+
+
+def escaped(text: str) -> str:
+    """Return a text that Markdown shows as it is."""
+    return re.sub(r"([*_`<>|\[\]])", r"\\\1", text)
+
+
+def versions() -> str:
+    found = [f"{server.package} {version(server.package)}" for server in SERVERS if server.package != "python"]
+    return ", ".join([*found, f"Python {'.'.join(map(str, sys.version_info[:3]))}"])
+
+
+HEAD = """\
+# Six common mistakes under five servers
+
+What a person sees who makes a mistake: in the terminal, and in the browser. Each server runs the same small application in the
+form that its framework wants, started as its documentation says for development. `python -m benchmarks.mistakes` ran all of
+this and wrote the page; paths, times, ports and process numbers are replaced, long outputs are cut where it says so.
+
+{versions}
+"""
+
+
+def main() -> int:
+    """Write the page to the standard output. Arguments choose servers, by how their names begin."""
+    chosen = [server for server in SERVERS if not sys.argv[1:] or server.name.startswith(tuple(sys.argv[1:]))]
+    print(HEAD.format(versions=versions()))
+    for title, make in MISTAKES.items():
+        print(f"## {title}\n\n{make.__doc__}\n")
+        for server in chosen:
+            print(f"### {server.name}\n\n{shown(make(server))}\n", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

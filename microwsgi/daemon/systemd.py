@@ -1,0 +1,82 @@
+"""Notifications to systemd, and the sockets that it passes: sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3).
+
+All of it comes in variables of the environment, which are removed: neither the application nor a program that it starts may
+answer in place of this process.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import MutableMapping
+
+FIRST = 3
+"""SD_LISTEN_FDS_START: the descriptor of the first socket that is passed."""
+
+
+class SystemdNotifier:
+    """Send notifications to systemd. Does nothing if NOTIFY_SOCKET is unset."""
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        address = environ.pop("NOTIFY_SOCKET", "")
+        microseconds = environ.pop("WATCHDOG_USEC", "")
+        pid = environ.pop("WATCHDOG_PID", str(os.getpid()))
+        self.socket: socket.socket | None = None
+        self.interval = 0.0
+        """Seconds between two WATCHDOG=1: half of what the watchdog waits for; 0 if there is none."""
+        if address[:1] not in {"/", "@"}:
+            return
+        try:
+            self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self.socket.setblocking(False)
+            self.socket.connect(f"\0{address[1:]}" if address[0] == "@" else address)
+        except OSError:
+            self.close()
+            return
+        if microseconds.isdigit() and pid == str(os.getpid()):
+            self.interval = int(microseconds) / 2e6
+
+    def tell(self, *lines: str) -> None:
+        """Send assignments, like READY=1. The socket does not block: a manager that reads nothing misses them."""
+        if self.socket is None:
+            return
+        try:
+            self.socket.send("\n".join(lines).encode())
+        except OSError:
+            pass
+
+    def reloading(self) -> None:
+        """New code is being loaded, until the next READY=1."""
+        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+    def close(self) -> None:
+        """Give the socket back."""
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+
+
+def unit_name() -> str:
+    """The unit that this process is of, as its control group says; "" if it is of none."""
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
+            groups = [line.strip().rpartition("/")[2] for line in file]
+    except OSError:
+        return ""
+    return next((group for group in groups if group.endswith(".service")), "")
+
+
+def passed_sockets(environ: MutableMapping[str, str]) -> list[tuple[str, int]]:
+    """The sockets that this process was started with, as (name, descriptor)."""
+    pid, number = environ.get("LISTEN_PID", ""), environ.get("LISTEN_FDS", "")
+    if pid != str(os.getpid()) or not number.isdigit():
+        return []
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        environ.pop(variable, None)
+    found = []
+    for index, descriptor in enumerate(range(FIRST, FIRST + int(number))):
+        os.set_inheritable(descriptor, False)
+        found.append((names[index] if index < len(names) else "", descriptor))
+    return found

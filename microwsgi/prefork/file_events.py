@@ -1,0 +1,259 @@
+"""Where something may have changed on disk: inotify says so, and where there is none, looking again and again finds out.
+
+`microwsgi.prefork.watch` asks, and decides by the content whether something has.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+import time
+from collections.abc import Callable, Collection
+from fnmatch import fnmatch
+
+NEVER = float("inf")
+
+
+class Polling:
+    """Looks at the time, size and number of each file and folder, again and again."""
+
+    quiet = 0.02
+    """Seconds that a file must stay as it is: it may be half written."""
+    PAUSE = 0.25
+    """Seconds between two looks, if these are quick."""
+    SHARE = 150
+    """One part in so many of the time is what looks may take; with thousands of files there are fewer of them."""
+    RECENT = 2 * 10**9
+    """Nanoseconds in which a file may change without another time: some file systems count no finer."""
+
+    def __init__(self, known: Collection[str], listed: Collection[str]) -> None:
+        self.known = known  # the files that matter
+        self.listed = listed  # their folders
+        self.seen: dict[str, tuple[int, ...]] = {}
+        self.took = 0.0
+
+    def fileno(self) -> int:
+        """There is nothing to wait for."""
+        return -1
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+    def add(self, folder: str) -> bool:
+        """All that is known is looked at."""
+        return bool(folder)
+
+    def add_file(self, path: str) -> None:
+        """All that is known is looked at."""
+
+    def written(self, path: str) -> bool:
+        """Nobody can tell: `quiet` must do."""
+        return not path
+
+    def remove(self, folder: str) -> None:
+        """It is not looked at any more."""
+
+    def read(self) -> tuple[set[str], set[str]]:
+        """Files and folders that may have changed."""
+        start = time.monotonic()
+        files = {path for path in self.known if self.differs(path)}
+        folders = {path for path in self.listed if self.differs(path)}
+        self.took = time.monotonic() - start
+        return files, folders
+
+    def differs(self, path: str) -> bool:
+        """Whether a path looks different from the last time, or may since it was changed just then."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            seen: tuple[int, ...] = ()
+        else:
+            seen = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+        recent = bool(seen) and time.time_ns() - max(seen[0], seen[1]) < self.RECENT
+        differs = self.seen.get(path) != seen
+        self.seen[path] = seen
+        return differs or recent
+
+    def next_read(self, now: float) -> float:
+        """When to look again."""
+        return now + max(self.PAUSE, self.took * self.SHARE)
+
+
+MODIFY, ATTRIB, CLOSE_WRITE, MOVED_FROM, MOVED_TO, CREATE, DELETE = 0x2, 0x4, 0x8, 0x40, 0x80, 0x100, 0x200
+DELETE_SELF, MOVE_SELF, UNMOUNT, OVERFLOW, IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
+ONLYDIR, IS_FOLDER = 0x01000000, 0x40000000
+NAMES = MOVED_FROM | MOVED_TO | CREATE | DELETE
+LOST = DELETE_SELF | MOVE_SELF | UNMOUNT | IGNORED
+EVENT = struct.Struct("iIII")
+"""inotify(7): watch, mask, cookie, length of the name that follows."""
+
+
+class Inotify:
+    """The kernel says what happens in folders, and who begins to write to a file. Raises OSError if there is none to be had."""
+
+    quiet = 0.0
+    """The end of writing is what is told, so a file is whole."""
+
+    def __init__(
+        self,
+        known: Collection[str],
+        listed: Collection[str],
+        forget: Callable[[str], object],
+        names: Collection[str] = ("*.py",),
+        tell: Callable[[str], object] = bool,
+        links: Collection[str] = (),
+    ) -> None:
+        self.links = links  # symbolic links that lead to files that matter
+        self.overflowed = False
+        self.known = known  # the files that matter
+        self.listed = listed  # their folders
+        self.forget = forget  # called with a folder that is not there any more
+        self.patterns = names  # of files that matter when they come
+        self.tell = tell  # called with the reason when looking must help
+        self.system = ctypes.CDLL(None, use_errno=True)
+        self.descriptor = self.call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
+        self.places: dict[int, set[str]] = {}  # of each watch: several names may lead to one folder
+        self.writing: set[str] = set()
+        self.files: set[str] = set()  # what may have changed, and has not been asked for yet
+        self.folders: set[str] = set()
+        self.polling: Polling | None = None  # where the system watches no more folders for us
+
+    def call(self, name: str, *arguments: object) -> int:
+        """A function of the C library. Raises OSError."""
+        result: int = getattr(self.system, name)(*arguments)
+        if result < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return result
+
+    def fileno(self) -> int:
+        """Readable when something has happened."""
+        return self.descriptor
+
+    def close(self) -> None:
+        """End all watches."""
+        os.close(self.descriptor)
+
+    def add(self, folder: str) -> bool:
+        """Have a folder watched; False if that can't be."""
+        watched = self.add_watch(folder, CLOSE_WRITE | ATTRIB | NAMES | DELETE_SELF | MOVE_SELF | ONLYDIR)
+        if not watched and ctypes.get_errno() == errno.ENOSPC:
+            self.start_polling()
+        return watched or self.polling is not None
+
+    def start_polling(self) -> None:
+        """The system watches no more folders and files: look at all of them, too."""
+        if self.polling is None:
+            self.polling = Polling(self.known, self.listed)
+            self.tell("as many folders and files as fs.inotify.max_user_watches are watched")
+
+    def add_file(self, path: str) -> None:
+        """Be told when somebody writes to a file; for a whole folder that would be each line of a log in it."""
+        if not self.add_watch(path, MODIFY | CLOSE_WRITE) and ctypes.get_errno() == errno.ENOSPC:
+            self.start_polling()
+
+    def add_watch(self, path: str, mask: int) -> bool:
+        """Have something watched."""
+        try:
+            number = self.call("inotify_add_watch", self.descriptor, os.fsencode(path), mask)
+        except OSError:
+            return False
+        self.places.setdefault(number, set()).add(path)
+        return True
+
+    def remove(self, folder: str) -> None:
+        """End a folder's watch, which would stay with a folder that was moved."""
+        for number, names in list(self.places.items()):
+            names.discard(folder)
+            if not names:
+                del self.places[number]
+                self.system.inotify_rm_watch(self.descriptor, number)
+
+    def read(self) -> tuple[set[str], set[str]]:
+        """Files and folders that may have changed."""
+        self.catch_up()
+        files, folders = self.files, self.folders
+        self.files, self.folders = set(), set()
+        if self.polling is not None:
+            polled = self.polling.read()
+            return files | polled[0], folders | polled[1]
+        return files, folders
+
+    def written(self, path: str) -> bool:
+        """Whether somebody has begun to write a file, and has not closed it; what was read of it may be a half."""
+        self.catch_up()
+        return path in self.writing
+
+    def catch_up(self) -> None:
+        """Read all events that are there."""
+        while data := self.events():
+            position = 0
+            while position < len(data):
+                number, mask, _, length = EVENT.unpack_from(data, position)
+                position += EVENT.size + length
+                name = os.fsdecode(data[position - length : position].rstrip(b"\0"))
+                self.happened(number, mask, name)
+
+    def events(self) -> bytes:
+        """Some events as they are."""
+        try:
+            return os.read(self.descriptor, 65536)
+        except BlockingIOError:
+            return b""
+
+    def happened(self, number: int, mask: int, name: str) -> None:
+        """One event: what it may mean."""
+        places = self.places.get(number, set())
+        if mask & OVERFLOW:
+            if not self.overflowed:
+                self.overflowed = True
+                self.tell("more changed at once than fs.inotify.max_queued_events; all files were looked at this time")
+            self.files |= set(self.known)
+            self.folders |= set(self.listed)
+            self.writing.clear()
+        elif mask & LOST:
+            self.places.pop(number, None)
+            for place in list(places & set(self.listed)):
+                self.forget(place)
+                self.files |= set(self.known)
+        elif mask & MODIFY:
+            self.writing |= places
+        elif mask & ATTRIB:
+            self.files |= {os.path.join(folder, name) for folder in places}  # it may be readable now
+        elif not name:
+            self.writing -= places
+            self.files |= places
+        else:
+            self.named(mask, places, {os.path.join(folder, name) for folder in places})
+
+    def named(self, mask: int, folders: set[str], paths: set[str]) -> None:
+        """Something happened to a name in a folder."""
+        if mask & CREATE and not mask & IS_FOLDER and not any(map(linked, paths)):
+            self.writing |= paths  # it is whole when it is closed
+            return
+        self.writing -= paths
+        self.files |= paths
+        for link in paths & {*self.listed, *self.links} if mask & NAMES else ():
+            self.forget(link)  # a folder's name leads to another one, or nowhere
+            self.files |= set(self.known)
+        name = os.path.basename(next(iter(paths), ""))
+        # What has a module's name may be a link to a package.
+        relevant = mask & IS_FOLDER or name.isidentifier() or any(fnmatch(name, pattern) for pattern in self.patterns)
+        if relevant and (mask & NAMES or not paths <= set(self.known)):
+            self.folders |= folders
+
+    def next_read(self, now: float) -> float:
+        """At once if something happened meanwhile, else not before something happens."""
+        if self.files or self.folders:
+            return now
+        return NEVER if self.polling is None else self.polling.next_read(now)
+
+
+def linked(path: str) -> bool:
+    """Whether a path is a link, hard or soft."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return status.st_nlink > 1 or os.path.islink(path)

@@ -1,0 +1,145 @@
+"""Each system call of the parent fails at each place: the workers that there are go on, the log says why, it is tried again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from tests.faults.applications import APPLICATION
+from tests.faults.running import Server, report_all
+from tests.running import python
+
+Row = namedtuple("Row", ("call", "error", "trigger", "message"))  # noqa: PYI024 - a row of a table
+"""A call that fails with an error while something happens, and what the log says."""
+
+NONE = r"No worker could be started: {}\. The next attempt is made in 0\.5 s"
+ROWS = [
+    Row("fork", "EAGAIN", "HUP", NONE.format("Resource temporarily unavailable")),
+    Row("fork", "ENOMEM", "HUP", NONE.format("Cannot allocate memory")),
+    Row("fork", "EAGAIN", "kill a worker", NONE.format("Resource temporarily unavailable")),
+    Row("socketpair", "EMFILE", "HUP", NONE.format("Too many open files")),
+    Row("socketpair", "ENFILE", "kill a worker", NONE.format("Too many open files in system")),
+    Row("socketpair", "ENOMEM", "TERM to a worker", NONE.format("Cannot allocate memory")),
+    Row("block_signals", "EINVAL", "HUP", NONE.format("Invalid argument")),
+    Row("wait", "EPERM", "kill a worker", "The parent process goes on after PermissionError"),
+    Row("kill", "EPERM", "HUP twice", ""),
+    Row("poll", "ENOMEM", "HUP", "The parent process goes on after OSError: .*Cannot allocate memory"),
+    Row("receive", "ENOMEM", "HUP", "The parent process goes on after OSError"),
+    Row("send", "ENOBUFS", "HUP", ""),
+    Row("send", "ENOBUFS 1", "status", ""),
+    Row("accept", "EMFILE", "status", ""),
+    Row("accept", "ECONNABORTED", "status", ""),
+    Row("receive", "ECONNRESET 1", "status", ""),
+    Row("open_append", "ENOSPC", "USR1", "can't be opened anew: No space left on device; the old file is written on"),
+    Row("open_append", "EACCES", "USR1", "can't be opened anew: Permission denied"),
+    Row("duplicate", "EBUSY", "USR1", "can't be opened anew: Device or resource busy"),
+]
+STARTS = [
+    Row("socketpair", "EMFILE", "", "the system has no sockets for a parent process: Too many open files"),
+    Row("open_append", "EROFS", "", "can't be written: Read-only file system"),
+    Row("fork", "EAGAIN 2", "", "The next attempt is made in 1 s"),
+]
+
+
+def begin(folder: Path, *words: str) -> Server:
+    (folder / "main.py").write_text(APPLICATION)
+    return Server(folder, "workers", command=python("-m", "tests.faults.faulty", *words))
+
+
+def ask_state(server: Server) -> dict[str, object]:
+    """What the control socket answers; nothing if it does not."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        try:
+            client.connect(str(server.folder / "x.sock"))
+            client.sendall(b"state\n")
+            received = b""
+            while data := client.recv(65536):
+                received += data
+            return dict(json.loads(received or b"{}"))
+        except OSError:
+            return {}
+
+
+def pids(server: Server) -> list[int]:
+    workers = ask_state(server).get("workers", ())
+    return [int(worker["pid"]) for worker in workers if worker["state"] == "serving"]  # type: ignore[attr-defined]
+
+
+def pull(server: Server, trigger: str, victim: int) -> None:
+    """What happens while the call fails."""
+    if trigger.startswith("HUP"):
+        for _ in range(1 + ("twice" in trigger)):
+            server.send(signal.SIGHUP)
+    elif trigger == "USR1":
+        server.send(signal.SIGUSR1)
+    elif trigger == "status":
+        ask_state(server)
+    else:
+        os.kill(victim, signal.SIGKILL if trigger == "kill a worker" else signal.SIGTERM)
+
+
+def goes_on(folder: Path, row: Row) -> str:
+    """What goes wrong; "" if the service goes on and then does what was asked of it."""
+    server = begin(folder)
+    try:
+        if not server.starts():
+            return f"it does not serve:\n{server.said()}"
+        before = pids(server)
+        (folder / f"fault-{row.call}").write_text(row.error)
+        pull(server, row.trigger, before[0])
+        if row.message and not server.says(row.message):
+            return f"the log does not say why:\n{server.said()}"
+        if (answers := [server.get() for _ in range(5)]) != [b"ok"] * 5:
+            return f"while the call fails it answers {answers}:\n{server.said()}"
+        (folder / f"fault-{row.call}").unlink()
+        server.send(signal.SIGHUP)
+        if not server.says("loaded anew; serving main:app"):
+            return f"it does not load new code afterwards:\n{server.said()}"
+        after = pids(server)
+        if len(after) != 2 or {*before} & {*after}:
+            return f"{before} became {after}:\n{server.said()}"
+        return server.stop()
+    finally:
+        server.end()
+
+
+def ends_or_waits(folder: Path, row: Row) -> str:
+    """The same where the call fails at the start."""
+    (folder / f"fault-{row.call}").write_text(row.error)
+    server = begin(folder)
+    try:
+        if not server.says(row.message):
+            return f"it does not say why:\n{server.said()}"
+        if " " not in row.error:
+            return "" if server.process.wait(10) in {1, 2} else f"it ends with code {server.process.returncode}"
+        if not server.starts() or server.get() != b"ok":
+            return f"it does not serve afterwards:\n{server.said()}"
+        return server.stop()
+    finally:
+        server.end()
+
+
+def check_all(folder: Path, rows: list[Row]) -> None:
+    named = {f"{row.call} {row.error} {row.trigger}".strip(): row for row in rows}
+    report_all(folder, named, lambda folder, _, row: (goes_on if row.trigger else ends_or_waits)(folder, row))
+
+
+def test_a_failed_fork_and_a_failed_socketpair_do_not_end_the_service(tmp_path: Path) -> None:
+    check_all(tmp_path, [ROWS[0], ROWS[4]])
+
+
+@pytest.mark.slow
+def test_the_service_goes_on_whichever_call_fails(tmp_path: Path) -> None:
+    check_all(tmp_path, ROWS)
+
+
+@pytest.mark.slow
+def test_a_start_without_what_it_needs_ends_with_the_reason_or_is_tried_again(tmp_path: Path) -> None:
+    check_all(tmp_path, STARTS)
