@@ -148,7 +148,7 @@ class HookedMethods(WSGIRequestHandler):
         else:
             self.state = RUNNING
         if exchange.answer is not None:
-            self.send_answer()
+            exchange.send_answer()
         if self.is_over(exchange):
             exchange.finish()
 
