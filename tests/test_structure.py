@@ -8,6 +8,7 @@ import inspect
 import socket
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,7 @@ def traced(count: int) -> tuple[list[list[tuple[str, str]]], list[str]]:
     try:
         serving = threading.Thread(target=server.serve_forever, name="serve")
         serving.start()
-        with socket.create_connection(server.server_address[:2], 10) as client:
+        with socket.create_connection(("127.0.0.1", int(server.server_port)), 10) as client:
             for number in range(count + 2):
                 client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert client.recv(65536).endswith(b"hello")
@@ -209,8 +210,6 @@ def test_the_path_of_a_request_does_not_grow() -> None:
 
 
 def test_a_handler_is_one_of_http_servers() -> None:
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-
     assert issubclass(WSGIRequestHandler, BaseHTTPRequestHandler)
     assert issubclass(microwsgi.WSGIServer, HTTPServer)
     assert ours(UnixListener) == []

@@ -35,6 +35,7 @@ from microwsgi.wire.request import (
     is_persistent,
     parse_head,
 )
+from microwsgi.wire.response import SERVER
 
 LINGER = 2.0
 """Seconds to discard what the client still sends after the last response. Closed at once, the kernel would answer that with a
@@ -63,6 +64,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     )
 
     protocol_version = "HTTP/1.1"
+    server_version, sys_version = SERVER, ""
     successor = None
     context: ServerContext
     shared: ServerContext  # of the classes that `of` makes
@@ -170,6 +172,25 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def address_string(self) -> str:
         """Return the client's address and port, or "unix"."""
         return self.transport.address_string()
+
+    def version_string(self) -> str:
+        """Return the value of the Server field. Only called if a subclass overrides it, or the versions that it is made of."""
+        return f"{self.server_version} {self.sys_version}".rstrip()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        """Write a line to the server's error log."""
+        text = (format % args).translate(self._control_char_table)
+        self.context.write_error(f"{self.address_string()} - - [{self.log_date_time_string()}] {text}")
+
+    def get_environ(self) -> Environ:
+        """Return the environ of the request, as wsgiref's handler does. Only called if a subclass overrides it."""
+        exchange: Exchange = self.exchange  # type: ignore[assignment]  # there is a request
+        environ: Environ | None = self.__dict__.pop("kept_environ", None)
+        return exchange.environ() if environ is None else environ
+
+    def keep_environ(self, environ: Environ) -> None:
+        """Have the next `get_environ` return this environ."""
+        self.__dict__["kept_environ"] = environ
 
     # --- Events -----------------------------------------------------------------------------------------------------------
 
@@ -499,10 +520,15 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def refuse(self, error: ClientError) -> State:
         """Answer a request that breaks a rule, and end the connection."""
-        exchange: Exchange = self.exchange  # type: ignore[assignment]  # who raises has begun one
         if self.state is State.DISCARDING:  # the response has left, and what comes belongs to no request
             self.exchange = None
             return self.half_close()
+        self.answer_refusal(error)
+        return self.finish_turn()
+
+    def answer_refusal(self, error: ClientError) -> None:
+        """Answer a request that breaks a rule."""
+        exchange: Exchange = self.exchange  # type: ignore[assignment]  # the method that raised has begun one
         if exchange.head.raw.startswith(TLS_RECORD):
             self.context.log_client_error(self.address_string(), SPEAKS_TLS)
             exchange.ignore()
@@ -510,7 +536,6 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             exchange.refuse(error)
         except Disconnected as gone:
             exchange.abort(str(gone))
-        return self.finish_turn()
 
     def abort(self, reason: str) -> State:
         """Give the connection up: the client has left, or is to be left."""

@@ -101,7 +101,7 @@ def until(folder: Path, enough: Callable[[dict[str, Any]], bool]) -> dict[str, A
         if enough(found):
             return found
         assert time.monotonic() < end, f"not enough in {6 * LIMIT} s: {found}"
-        time.sleep(0.05)  # between two looks
+        time.sleep(0.25)  # between two looks
 
 
 def page(folder: Path, path: str = "/part/all") -> str:
@@ -118,7 +118,7 @@ def test_each_fault_has_its_reason(lab: Lab, tmp_path: Path) -> None:
     end = time.monotonic() + LIMIT
     while echos(lab) < before + 4:
         assert time.monotonic() < end, "no probe before the first visitor"
-        time.sleep(0.1)  # between two looks
+        time.sleep(0.25)  # between two looks
     found = until(tmp_path, lambda each: all(target["rounds"] >= 2 for target in each.values()))
     said = lab.do(lab.near, f"ping -q -c 10 -i 0.02 {FAR}")
     best = float(re.search(r"= ([\d.]+)/", said)[1]) / 1000  # type: ignore[index]
