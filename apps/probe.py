@@ -32,7 +32,6 @@ from apps.look.page import (
     filter_form,
     listed,
     moment,
-    of_this_site,
     page,
     range_links,
     range_of,
@@ -49,6 +48,7 @@ from apps.probing.probes import MODULES, Check, run
 from apps.probing.rounds import Prober, Round, State, merged
 from apps.probing.smoke import picture, spark
 from microwsgi import App, Request, Response, abort
+from microwsgi.framework.crosssite import require_same_site
 
 LINKS = {"Targets": "/", "Metrics": "/metrics"}
 ORDER = {"failing": 0, "degraded": 1, "unknown": 2, "ok": 3}
@@ -311,7 +311,7 @@ def metrics(request: Request) -> Response:
 @app.get("/probe")
 def probe(request: Request) -> Response:
     """One probe of a target that the configuration allows: a page for a browser, metrics for all others."""
-    of_this_site(request)
+    require_same_site(request)
     module, text = request.query("module", default="tcp"), request.query("target")
     if module not in MODULES:
         abort(400, f"There is no module {module}; there are {', '.join(MODULES)}.")
