@@ -170,16 +170,16 @@ def row(name: str, state: State, now: float, *, small_chart: bool) -> list[objec
     return [
         Cell(f'<span class="state {state.name}">{state.name}</span>'),
         Cell(link),
-        f"{check.module} {check.target}",
+        Cell(drawn_times),
+        f"{clock_time(state.since)} ({duration(now - state.since)})" if state.since else "",
+        state.text,
         "-" if together is None or together.loss is None else f"{together.loss:.0%}",
         milliseconds(together.quantile(0.5) if together else None),
-        f"for {duration(now - state.since)}" if state.since else "",
-        state.text,
-        Cell(drawn_times),
+        f"{check.module} {check.target}",
     ]
 
 
-COLUMNS = ("state", "target", "probe", "packet loss", "median", "since", "reason", "last 10 minutes")
+COLUMNS = ("state", "target", "last 10 minutes", "since", "reason", "packet loss", "median", "probe")
 KEYS: dict[str, Callable[[str, State], Any]] = {
     "state": lambda _, state: ORDER[state.name],
     "target": lambda name, _: name.lower(),
