@@ -64,7 +64,12 @@ def addresses(options: Options) -> list[str]:
 def load_application(application: object, options: Options) -> tuple[str, object]:
     """The name and the application. Raises LoadError, also for an application that threads can't serve."""
     if application is None or isinstance(application, str):
-        found = load_named(application, options.app_dir, options.config)
+        try:
+            found = load_named(application, options.app_dir, options.config)
+        except LoadError as error:
+            if text := green_threads():  # which is why
+                raise GreenThreadsError(f"the application can't be served: {text}") from error
+            raise
     elif not callable(application):
         raise UsageError(f"serve() wants an application, or where to find one, not {type(application).__name__}.")
     else:
