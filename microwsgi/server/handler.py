@@ -20,6 +20,7 @@ from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
 
 from microwsgi.errors import ClientError, Disconnected, MisdirectedRequest, RequestTimeout
+from microwsgi.options import Options
 from microwsgi.server.context import Application, ServerContext, escape_controls, multithreaded
 from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.exchange import CALL, DONE, Exchange, Phase
@@ -76,9 +77,9 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     # --- http.server's interface ------------------------------------------------------------------------------------------
 
     @classmethod
-    def of(cls, application: Application) -> type[WSGIRequestHandler]:
+    def of(cls, application: Application, options: Options | None = None) -> type[WSGIRequestHandler]:
         """Return a handler class for http.server's servers: `ThreadingHTTPServer(("", 8000), WSGIRequestHandler.of(app))`."""
-        made = type(cls.__name__, (cls,), {"shared": ServerContext(application)})
+        made = type(cls.__name__, (cls,), {"shared": ServerContext(application, options)})
         return made if cls.hooked is None else cls.hooked(made)
 
     @classmethod
