@@ -155,7 +155,7 @@ def make(
         access_log=log,
         errors=console.errors if console is not None else None,
         tls=tls,
-        hosts=Hosts(options.allow_host) if some_hosts else None,
+        hosts=Hosts([*options.allow_host, *(tls.names() if tls is not None else ())]) if some_hosts else None,
         error_page=error_page,
         timing=timing,
         more_environ=environ,

@@ -114,6 +114,7 @@ def test_every_wire_case_has_the_same_outcome_with_workers_and_tls(tmp_path: Pat
     for number, options in enumerate({str(case.options): case.options for case in ALL}.values()):
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
         arguments += [
+            "--allow-host=*",
             "-p",
             "0",
             "--workers",
@@ -148,7 +149,13 @@ def send_secure(address: Any, context: ssl.SSLContext, case: Case, data: bytes) 
         with contextlib.suppress(OSError):
             connection.sendall(data)
             socket.socket.shutdown(connection, socket.SHUT_WR)
-        return parse(receive(connection), [request["method"] for request in case.requests])
+        received = b""
+        with contextlib.suppress(
+            OSError
+        ):  # an alert, since the end came without close_notify; all responses came before
+            while piece := connection.recv(65536):
+                received += piece
+        return parse(received, [request["method"] for request in case.requests])
 
 
 # --- What the wire cases do not show ------------------------------------------------------------------------------------------
@@ -183,10 +190,10 @@ def test_nothing_follows_a_response_that_broke_off(entrance: str) -> None:
                             data += piece
                     except ConnectionResetError:
                         ended = False
-                    assert b"next" not in data
-                    if path == b"/short":
+                    if path == b"/short":  # nothing had left yet
                         assert data.startswith(b"HTTP/1.1 500 ")
                     else:
+                        assert b"next" not in data
                         assert b"some" in data
                         assert not data.endswith(b"0\r\n\r\n")
                         assert ended is (path != b"/middle" or version == b"HTTP/1.1")  # else it would seem whole
