@@ -16,7 +16,8 @@ OWN_LOCAL = f"{socket.gethostname().partition('.')[0]}.local"
 @pytest.mark.parametrize(
     "host",
     ["localhost", "LOCALHOST:8000", "localhost.", "a.localhost", "a.b.localhost:1", "127.0.0.1", "127.0.0.1:8000", "[::1]",
-     "[::1]:8000", "192.0.2.7", "[2001:db8::1]:80", socket.gethostname(), OWN_LOCAL, "a.zone.test", "extra.example", "Extra.Example:80"],
+     "[::1]:8000", "192.0.2.7", "[2001:db8::1]:80", socket.gethostname(),
+     OWN_LOCAL, "a.zone.test", "extra.example", "Extra.Example:80"],
 )  # fmt: skip
 def test_this_machine_addresses_and_what_was_allowed_are_answered(host: str) -> None:
     assert Hosts(["Extra.example", "*.zone.test"]).allows(host)
