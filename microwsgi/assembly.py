@@ -238,7 +238,9 @@ class Lines:
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """A listening socket, and one that is connected to it. Raises OSError."""
-    if sys.platform == "linux":  # there may be no loopback interface; an abstract socket is always to be had
+    if sys.platform == "linux" and hasattr(
+        socket, "AF_UNIX"
+    ):  # there may be no loopback interface; an abstract socket is always to be had
         listener, client = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
         listener.bind("")
         listener.listen()
