@@ -13,21 +13,15 @@ from functools import partial
 MODULES = ("fcntl", "resource", "pwd", "grp", "termios", "tty")
 ATTRIBUTES = {
     os: (
-        "fork",
-        "sendfile",
-        "pread",
-        "getuid",
-        "geteuid",
-        "getgid",
-        "getegid",
-        "register_at_fork",
-        "mkfifo",
-        "setsid",
-        "fchown",
+        *("fork", "sendfile", "pread", "getuid", "geteuid", "getgid", "getegid"),
+        *("register_at_fork", "mkfifo", "setsid", "fchown"),
     ),
     select: ("epoll", "poll", "kqueue"),
     socket: ("AF_UNIX", "SO_PEERCRED", "TCP_USER_TIMEOUT", "send_fds", "recv_fds"),
-    signal: ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGQUIT", "SIGCHLD", "SIGTSTP", "SIGCONT", "SIGWINCH", "pthread_sigmask"),
+    signal: (
+        *("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGQUIT", "SIGCHLD", "SIGTSTP", "SIGCONT", "SIGWINCH"),
+        "pthread_sigmask",
+    ),
 }
 
 
@@ -44,11 +38,11 @@ def take_away() -> None:
         for name in names:
             if hasattr(module, name):
                 delattr(module, name)
-    socket.socketpair = lambda *_: pair()  # type: ignore[assignment, misc]  # Windows has one of TCP
+    socket.socketpair = lambda *_: pair()  # Windows has one of TCP
     for name in ("EpollSelector", "PollSelector", "KqueueSelector", "DevpollSelector"):
         if hasattr(selectors, name):
             delattr(selectors, name)
-    selectors.DefaultSelector = selectors.SelectSelector  # type: ignore[misc]
+    selectors.DefaultSelector = selectors.SelectSelector  # type: ignore[misc, assignment]
 
 
 if __name__ == "__main__":
