@@ -386,7 +386,7 @@ class Exchange:
         """Call `close` when the response is complete or given up: an exception can only be logged."""
         try:
             self.close_iterable()
-        except Exception as error:  # noqa: BLE001 - the application's code
+        except BaseException as error:  # noqa: BLE001 - SystemExit in `close` must not end a thread of the server
             self.context.log_exception(f"{self.description()} failed in close:", error)
 
     # --- What goes wrong ----------------------------------------------------------------------------------------------------

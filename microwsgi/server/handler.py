@@ -238,17 +238,25 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def enter(self, state: State) -> None:
         """Set the state, the event that it waits for, and its deadline."""
         if state is IDLE:
-            self.state = state
             self.transport.expect(READ, self.context.options.idle_time)
+            self.state = state  # last: the leader may look at the state, and touches an idle connection
             return
         if state is State.SUSPENDED and self.exchange.resumed:  # type: ignore[union-attr]  # it has one; see Exchange.resume
             state = State.QUEUED
+        if state is State.SUSPENDED:
+            self.transport.expect(self.suspended_interest(), self.time_limit(state))
+        elif state not in OWNED:
+            self.transport.expect(self.table[state].interest, self.time_limit(state))
         self.state = state
-        if state not in OWNED:
-            interest = self.table[state].interest
-            if state is State.SUSPENDED and len(self.transport.read_ahead) >= RECEIVE:
-                interest = 0  # enough was received for the next request
-            self.transport.expect(interest, self.time_limit(state))
+
+    def suspended_interest(self) -> int:
+        """Return the event to wait for while the response is suspended: none if what arrives must not be received yet."""
+        transport, body = self.transport, self.exchange.body  # type: ignore[union-attr]  # there is one
+        if body is not None:
+            if not body.done:
+                return 0  # the application receives the rest of the body itself
+            transport.unread(body.take_excess())
+        return READ if len(transport.read_ahead) < RECEIVE else 0  # enough was received for the next request
 
     def time_limit(self, state: State) -> float:
         """Return the seconds that a state may last."""
@@ -258,7 +266,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if state is State.HEAD:
             return options.head_time
         if state is State.FLUSHING:
-            return options.write_time
+            return self.transport.flush_time_left()
         if state is State.BODY or state is State.DISCARDING:
             return options.body_time
         return LINGER
@@ -440,8 +448,13 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
                 return self.half_close()
             return State.CLOSED
         if unread:
-            data = transport.take_read_ahead()
-            return self.discard(data) if data else State.DISCARDING
+            if not transport.pending():
+                return State.DISCARDING
+            try:
+                return self.discard(transport.recv(RECEIVE))  # no event comes for what TLS has decrypted
+            except (ClientError, OSError):
+                self.exchange = None
+                return self.half_close()
         self.exchange = None
         if transport.pending():  # no event comes for what TLS has decrypted beyond the end of the body
             transport.unread(transport.recv(RECEIVE))
@@ -475,11 +488,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """The client takes more."""
         if self.transport.blocks_on_file():
             return State.QUEUED  # a disk may be slow, and the leader waits for nothing
-        options = self.context.options
-        count = self.transport.flush()
+        self.transport.flush()
         if self.transport.out_buffer is None:
             return self.finish_turn()
-        self.transport.extend(count, options.write_rate, options.write_time)
+        self.transport.expect(WRITE, self.time_limit(State.FLUSHING))
         return State.FLUSHING
 
     def watch_client(self) -> State:

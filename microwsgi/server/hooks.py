@@ -63,8 +63,8 @@ REFUSED_HANDLER_METHODS = {
 }
 """Methods and attributes of a WSGIRequestHandler that are not called, and what to do instead."""
 ONE_REQUEST = (
-    "requests of all connections share Options(threads=N) threads. Override verify_request to choose connections, or get_environ "
-    "of the handler class to do something before each request"
+    "requests of all connections share Options(threads=N) threads. Override verify_request to choose connections, "
+    "or get_environ of the handler class to do something before each request"
 )
 REFUSED_SERVER_METHODS = {
     "process_request": ONE_REQUEST,

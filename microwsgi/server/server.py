@@ -306,14 +306,16 @@ class WSGIServer(HTTPServer):
         """Accept nothing more, and end what waits. Leader only."""
         if self.loop is None or self.acceptor is None:
             return
-        self.acceptor.stop()
-        if self.handoff is not None:
-            self.loop.remove_source(self.handoff.receiver.fileno())
-        if self.stop in {Stop.FINAL, Stop.RETIRE}:
-            self.server_close()
-        self.loop.drain(self.may_wait)
-        self.accept_stopped.set()
-        self.notify()
+        try:
+            self.acceptor.stop()
+            if self.handoff is not None:
+                self.loop.remove_source(self.handoff.receiver.fileno())
+            if self.stop in {Stop.FINAL, Stop.RETIRE}:
+                self.server_close()
+            self.loop.drain(self.may_wait)
+        finally:
+            self.accept_stopped.set()
+            self.notify()
 
     def may_wait(self, connection: Connection) -> bool:
         """Return whether a connection without a request may wait for one, while the server drains. Leader only.
