@@ -377,18 +377,18 @@ def documentation() -> str:
 
 INTRODUCTION = """\
 Each option can be set in four places. `--head-size 16K` on the command line is `MICROWSGI_HEAD_SIZE=16K` in the environment,
-`head_size = "16K"` in a TOML file, and `serve(app, head_size="16K")` in a program. The file is the one named by `--config`, or else
-the table `[tool.microwsgi]` of pyproject.toml. The command line takes precedence over the environment, and that over the file.
-`microwsgi serve --show-config` prints the effective values, and the source of each, as such a file. The key `app` of the file is the
-application to serve if none is named.
+`head_size = "16K"` in a TOML file, and `serve(app, head_size="16K")` in a program. The file is the one named by `--config`,
+or else the table `[tool.microwsgi]` of pyproject.toml. The command line takes precedence over the environment, and that over
+the file. `microwsgi serve --show-config` prints the effective values, and the source of each, as such a file. The key `app`
+of the file is the application to serve if none is named.
 
 Sizes are in bytes and may end in `K`, `M` or `G`; times are in seconds. A switch like `--traceback` is turned off by
-`--no-traceback`. In a variable, repeatable options are separated by commas. The status behind a limit is the response to a request
-that exceeds it.
+`--no-traceback`. In a variable, repeatable options are separated by commas. The status behind a limit is the response to a
+request that exceeds it.
 
-An address is `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, `unix:@NAME` (abstract, Linux) or `fd://N`, a socket that the parent process
-left open. `localhost` is both loopback addresses, and port 0 is any free port. The log format `auto` is `line` on a terminal and
-`combined` elsewhere.
+An address is `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, `unix:@NAME` (abstract, Linux) or `fd://N`, a socket that the parent
+process left open. `localhost` is both loopback addresses, and port 0 is any free port. The log format `auto` is `line` on a
+terminal and `combined` elsewhere.
 
 This page is generated from the declarations in `microwsgi/options.py`: `python -m microwsgi.options > docs/options.md`."""
 
