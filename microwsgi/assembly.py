@@ -158,10 +158,10 @@ def make(
 @contextmanager
 def open_log(options: Options, console: Console) -> Iterator[AccessLog | None]:
     """The access log that the options ask for; at the end what is left of it is written."""
-    if options.access_log == "off" or (options.access_log == "-" and console.output is None):
+    to_console = options.access_log == "-"
+    if options.access_log == "off" or (to_console and (console.output is None or options.log_level != "info")):
         yield None
         return
-    to_console = options.access_log == "-"
     target = console.output if to_console else options.access_log
     log_format = options.log_format
     if log_format == "auto":

@@ -341,6 +341,7 @@ class WSGIServer(HTTPServer):
         if self.tls is not None:
             self.tls.end()
         loop.close_all()
+        self.context.stop_log()
         self.stop = Stop.NO  # here and not in `start`: a stop may be asked for before that
         self.drain_deadline = NEVER
         self.ended.set()
