@@ -139,6 +139,11 @@ def make(
     if options.debug:
         environ["x-wsgiorg.throw_errors"] = True
     some_hosts = "*" not in options.allow_host and (options.allow_host or loopback_only(listeners))
+    errors = console.errors if console is not None else None
+    if (
+        errors is None and sys.stderr is None
+    ):  # closed; without a stream the server would look for loggers of the application
+        errors = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - it lives as long as the server
     return WSGIServer(
         options.addresses[0],
         handler,
@@ -146,7 +151,7 @@ def make(
         options=options,
         sockets=listeners,
         access_log=log,
-        errors=console.errors if console is not None else None,
+        errors=errors,
         tls=tls,
         hosts=Hosts(options.allow_host) if some_hosts else None,
         error_page=error_page,
@@ -167,7 +172,7 @@ def open_log(options: Options, console: Console) -> Iterator[AccessLog | None]:
     if log_format == "auto":
         log_format = "line" if to_console and is_terminal(target) else "combined"
     try:
-        log = AccessLog(target, log_format, color=to_console and colored(options.color, target))  # type: ignore[arg-type]
+        log = AccessLog(target, log_format, color=to_console and colored(options.color, target))
     except OSError as error:
         raise UsageError(f"--access-log {options.access_log} can't be written: {error.strerror}.") from None
     try:

@@ -41,6 +41,8 @@ def multithreaded(server: object) -> bool:
 class ServerContext:
     """An application, the options under which it is served, and the destinations of log records.
 
+    `access_log` and `errors` may be loggers of the module logging.
+
     `hosts` are the names that are answered for, None for all. `error_page` makes the page that a client on this machine is
     shown for an exception. `timing` returns a field line that says where the time of a request went.
     """
@@ -70,8 +72,10 @@ class ServerContext:
         self.permits = ClientPermits(max(self.options.threads // 2, 1))
         self.on_permit: Callable[..., object] = bool  # called with a connection that has waited for a permit
         self.resume: Callable[..., object] = bool  # called by any thread with an Exchange that was suspended
+        # A logger gets records; what the application writes to `wsgi.errors` is text.
         self.error_log = Destination(errors)
-        self.log_writer = LogWriter(self.error_log)
+        self.error_text = Destination() if hasattr(errors, "makeRecord") else self.error_log
+        self.log_writer = LogWriter(self.error_log, self.error_text)
         self.log_level = LEVELS[self.options.log_level]
         self.errors_counted = 0
         self.complaints: dict[tuple[str, str], float] = {}
@@ -122,11 +126,20 @@ class ServerContext:
         with self.lock:
             self.errors_counted += 1
 
+    def log_errors_to(self, logger: object) -> None:
+        """Log errors to a logger of the module logging; to standard error if it is None."""
+        self.error_log = Destination(logger) if logger is not None else self.error_text
+        self.log_writer.add(self.error_log)
+
+    def log_access_to(self, log: RequestLog | None) -> None:
+        """Log requests to this."""
+        self.access_log = log
+
     def start_log(self) -> None:
         """Let a thread write the log from here on."""
         attach = getattr(self.access_log, "attach", None)
         if attach is not None:
-            attach(self.log_writer, self.error_log)
+            attach(self.log_writer, self.error_text)
         self.log_writer.start()
 
     def stop_log(self) -> None:
@@ -135,7 +148,7 @@ class ServerContext:
 
     def error_stream(self) -> io.TextIOBase:
         """Return `wsgi.errors`."""
-        return ErrorStream(self.log_writer, self.error_log)
+        return ErrorStream(self.log_writer, self.error_text)
 
     def log_error(self, text: str, level: int = WARNING, error: BaseException | None = None) -> None:
         """Write a record to the error log: all of it, with control characters escaped, except line feeds."""

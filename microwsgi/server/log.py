@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import time
 
 from microwsgi import later
+from microwsgi.server.context import ServerContext
 from microwsgi.server.exchange import Exchange
-from microwsgi.server.log_writer import LONG, MOST_RECORDS, Destination, LogWriter
+from microwsgi.server.log_writer import ERROR, INFO, LONG, MOST_RECORDS, Destination, LogWriter
 
 STATUS_COLORS = {1: "36", 2: "32", 3: "36", 4: "33", 5: "31"}
 DIM = "2"
 
 
 class AccessLog:
-    """A log of finished requests, to a stream or to the end of a file.
+    """A log of finished requests, to a stream, to the end of a file, or to a logger of the module logging.
 
     `log_format` is line (for people), common or combined (for programs that read Apache's; combined has the microseconds at
     its end), or json; auto is line on a terminal and combined elsewhere. Raises OSError if the file can't be opened.
     """
 
-    def __init__(self, target: io.TextIOBase | str, log_format: str = "auto", *, color: bool = False) -> None:
+    def __init__(self, target: io.TextIOBase | str | object, log_format: str = "auto", *, color: bool = False) -> None:
         self.path = target if isinstance(target, str) else ""
         self.stream: object = AppendedFile(target) if isinstance(target, str) else target
         if log_format == "auto":
@@ -189,6 +191,30 @@ def same_file(one: object, other: object) -> bool:
     except (AttributeError, OSError, ValueError):
         return False
     return os.path.samestat(first, second)
+
+
+# --- The module logging -------------------------------------------------------------------------------------------------
+
+
+def use_loggers(context: ServerContext) -> None:
+    """Log to the loggers `microwsgi.access` and `microwsgi.error` if they have handlers, unless there is a stream for errors.
+
+    The command line gives streams, so that its log does not depend on what an application does to the module logging.
+    """
+    if context.errors is None:
+        context.log_errors_to(logger_with_handlers("microwsgi.error", ERROR))
+        logger = logger_with_handlers("microwsgi.access", INFO)
+        if context.access_log is None and logger is not None:
+            context.log_access_to(AccessLog(logger))
+
+
+def logger_with_handlers(name: str, level: int) -> object:
+    """Return a logger that takes records of this level, and for which the program has installed a handler; else None."""
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return None  # not imported, so that there are no handlers
+    logger = logging.getLogger(name)
+    return logger if logger.hasHandlers() and logger.isEnabledFor(level) else None
 
 
 # --- Texts --------------------------------------------------------------------------------------------------------------

@@ -283,7 +283,7 @@ class LogWriter:
     """
 
     def __init__(self, *destinations: Destination) -> None:
-        self.destinations = [*destinations]
+        self.destinations = list(dict.fromkeys(destinations))
         self.mode = Mode.DIRECT
         self.idle = True  # a record has to be followed by a call of `wake`
         self.thread: threading.Thread | None = None

@@ -32,6 +32,7 @@ from microwsgi.server.exchange import Exchange
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.handoff import Handoff
 from microwsgi.server.hosts import Hosts
+from microwsgi.server.log import AccessLog, use_loggers
 from microwsgi.server.loop import Loop
 from microwsgi.server.poller import Poller, new_poller
 from microwsgi.server.pool import LeaderFollowers, WorkerThread
@@ -85,6 +86,8 @@ class WSGIServer(HTTPServer):
         poller: Callable[[], Poller] = new_poller,
     ) -> None:
         BaseServer.__init__(self, server_address, RequestHandlerClass)
+        if hasattr(access_log, "makeRecord"):
+            access_log = AccessLog(access_log)  # a logger
         self.context = ServerContext(
             application, options, access_log, errors, hosts=hosts, error_page=error_page, timing=timing
         )
@@ -242,6 +245,7 @@ class WSGIServer(HTTPServer):
         self.accept_stopped.clear()
         context, options = self.context, self.options
         loop = self.loop = Loop(context, self.new_poller(), self.notify)
+        use_loggers(context)
         context.attach_loop(loop.resume, loop.on_permit)
         self.pool = pool = LeaderFollowers(
             options.threads,
