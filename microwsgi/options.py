@@ -203,6 +203,14 @@ OPTIONS = (
     Option(
         "Log", "color", "auto", one_of("auto", "always", "never"), "WHEN", "auto, always or never; NO_COLOR is honoured"
     ),
+    Option(
+        "Log",
+        "log_level",
+        "info",
+        one_of("info", "warning", "error"),
+        "LEVEL",
+        "info, warning or error: the least that is logged",
+    ),
     Option("Log", "traceback", False, switch, "", "print all frames if the application can't load"),
     Option("Stop", "grace_time", 5.0, seconds, "SECONDS", "time for running requests to end at a stop"),
     Option("TLS", "tls", False, switch, "", "https with a certificate of a development CA"),
@@ -301,6 +309,7 @@ class Options:
     chdir: str
     access_log: str
     log_format: str
+    log_level: str
     color: str
     debug: bool
     load_error_page: bool

@@ -34,6 +34,7 @@ from microwsgi.errors import (
 from microwsgi.server.context import ServerContext
 from microwsgi.server.environ import Environ
 from microwsgi.server.hosts import is_local
+from microwsgi.server.log_writer import one_line
 from microwsgi.server.request_body import RequestBody
 from microwsgi.server.transport import FileRange, Transport
 from microwsgi.wire.request import RequestHead, origin_form
@@ -81,6 +82,7 @@ class Exchange:
 
     iterator: Iterator[bytes]  # from `begin` on
     remaining: int  # bytes of the body that Content-Length still promises, from `send_head` on
+    body_start: int  # `sent` of the transport before the first byte of the body, from `send_head` on
     resume_in: float  # the seconds after which a suspended response is resumed at the latest, from `resume` on
 
     def __init__(
@@ -291,6 +293,7 @@ class Exchange:
         data, self.framing, self.remaining = encode_head(
             response, self.head.method, self.head.version, length, self.close, more
         )
+        self.body_start = self.transport.sent + len(data)
         if self.framing is Framing.UNTIL_CLOSE:
             self.close = True
         return data
@@ -449,7 +452,10 @@ class Exchange:
         self.close = self.head_sent = True
         self.phase = DONE
         bodiless = self.head.raw.lstrip(b"\r\n").startswith(b"HEAD ")
-        self.transport.write(refusal(error, self.context.date.tick()[0], bodiless=bodiless))
+        data = refusal(error, self.context.date.tick()[0], bodiless=bodiless)
+        self.size = len(data) - data.index(b"\r\n\r\n") - 4
+        self.body_start = self.transport.sent + len(data) - self.size
+        self.transport.write(data)
 
     def abort(self, reason: str) -> None:
         """Give the response up: the client has left, or is to be left. The connection is closed next.
@@ -460,6 +466,7 @@ class Exchange:
         if not self.aborted:
             self.aborted = True
             self.answer = None
+            self.size = self.bytes_sent()
             if not self.detached:
                 self.reason = reason
                 if self.transport.out_buffer is not None or (self.head_sent and self.framing is Framing.UNTIL_CLOSE):
@@ -476,6 +483,10 @@ class Exchange:
         """Leave this exchange out of the log: what came is not a request."""
         self.started = 0.0
 
+    def bytes_sent(self) -> int:
+        """Return how many bytes of the body the socket has taken: for a response of which some was not sent."""
+        return min(self.size, max(self.transport.sent - self.body_start, 0)) if self.size else 0
+
     def finish(self) -> None:
         """Write the log; once, when the exchange is over."""
         context = self.context
@@ -483,7 +494,10 @@ class Exchange:
             if context.access_log is not None:
                 context.access_log(self, context.clock.now() - self.started)
             if self.reason:
-                context.log_error(f"{self.description()} {self.status or '-'}: {self.reason}")
+                if not getattr(
+                    context.access_log, "has_reason", False
+                ):  # else the reason is in the line of the access log
+                    context.log_error(f"{self.description()} {self.status or '-'}: {one_line(self.reason)}")
             elif self.status >= SERVER_ERROR:
                 context.count_error()
             self.started = 0.0

@@ -31,6 +31,7 @@ from microwsgi.server.exchange import Exchange
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.handoff import Handoff
 from microwsgi.server.hosts import Hosts
+from microwsgi.server.log import AccessLog, use_loggers
 from microwsgi.server.loop import Loop
 from microwsgi.server.poller import Poller, new_poller
 from microwsgi.server.pool import LeaderFollowers, WorkerThread
@@ -84,6 +85,8 @@ class WSGIServer(HTTPServer):
         poller: Callable[[], Poller] = new_poller,
     ) -> None:
         BaseServer.__init__(self, server_address, RequestHandlerClass)
+        if hasattr(access_log, "makeRecord"):
+            access_log = AccessLog(access_log)  # a logger
         self.context = ServerContext(
             application, options, access_log, errors, hosts=hosts, error_page=error_page, timing=timing
         )
@@ -241,6 +244,7 @@ class WSGIServer(HTTPServer):
         self.accept_stopped.clear()
         context, options = self.context, self.options
         loop = self.loop = Loop(context, self.new_poller(), self.notify)
+        use_loggers(context)
         context.attach_loop(loop.resume, loop.on_permit)
         self.pool = pool = LeaderFollowers(
             options.threads,
@@ -342,6 +346,7 @@ class WSGIServer(HTTPServer):
         if self.tls is not None:
             self.tls.end()
         loop.close_all()
+        self.context.stop_log()
         self.stop = Stop.NO  # here and not in `start`: a stop may be asked for before that
         self.drain_deadline = NEVER
         self.ended.set()
