@@ -13,6 +13,7 @@ from importlib import import_module
 
 from microwsgi.console import Console, colored, is_terminal
 from microwsgi.daemon.systemd import passed_sockets
+from microwsgi.embedding import WSGIServer
 from microwsgi.errors import LoadError, UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import Options
@@ -23,7 +24,6 @@ from microwsgi.server.environ import Environ
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.log import AccessLog
-from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, loopback_only, unlink
 
 PATHS = ("app_dir", "config", "pid_file", "tls_password_file", "tls_client_ca", "tls_keylog")

@@ -325,7 +325,19 @@ class Options:
         if given.get("bind") and not given.keys().isdisjoint({"host", "port"}):
             raise UsageError("--bind has host and port in it: leave out --host and --port, or --bind.")
         for option in OPTIONS:
-            setattr(self, option.name, option.take(given[option.name]) if option.name in given else option.default)
+            value = option.take(given[option.name]) if option.name in given else option.default
+            object.__setattr__(self, option.name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"Options are frozen: {name} can't be set. `replaced` makes other options.")
+
+    def replaced(self, **changes: object) -> Options:
+        """Return a copy with other values. Raises UsageError."""
+        copy = Options.__new__(Options)
+        for option in OPTIONS:
+            value = option.take(changes[option.name]) if option.name in changes else getattr(self, option.name)
+            object.__setattr__(copy, option.name, value)
+        return copy
 
     @property
     def is_service(self) -> bool:

@@ -22,12 +22,18 @@ Application = Callable[..., Iterable[bytes]]
 """PEP 3333's: called with environ and start_response. More exact types would refuse wsgiref.types', which users have."""
 KNOWN_COMPLAINTS = 1024
 """Messages about clients that are remembered."""
+CONTROLS = {number: f"\\x{number:02x}" for number in (*range(0x20), *range(0x7F, 0xA0))} | {ord("\\"): "\\\\"}
 REPEAT = 60.0
 """Seconds in which the same message about the same address is not repeated."""
 RequestLog = Callable[..., object]
 """Called with each Exchange that is over, and the seconds that it took."""
 ErrorPage = Callable[[BaseException, dict[str, object], str], tuple[list[tuple[str, str]], bytes]]
 """Called in the frame that caught an exception, with the environ and the number in the log; returns headers and a body."""
+
+
+def escape_controls(text: str) -> str:
+    """Escape control characters, as http.server's log_message does: a client must not write on a terminal as it likes."""
+    return text.translate(CONTROLS)
 
 
 def multithreaded(server: object) -> bool:

@@ -243,6 +243,14 @@ class Exchange:
             except Disconnected as gone:
                 self.abort(str(gone))
 
+    def take_result(self, status: int, size: int, *, sent: bool) -> None:
+        """Take note of what a handler class of http.server has sent by itself: it may be a part, or nothing."""
+        self.status = status
+        self.size = size
+        self.head_sent = sent
+        self.framing = Framing.UNTIL_CLOSE if sent else NO_BODY  # a part must not be taken for the whole
+        self.close = True
+
     def send_file(self, file: object) -> bool:
         """Send a real file from its position, up to Content-Length, by the kernel; return False if that is impossible."""
         if self.response is None or self.head_sent or isinstance(file, io.TextIOBase) or not hasattr(os, "sendfile"):

@@ -15,11 +15,13 @@ which thread does.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
 
 from microwsgi.errors import ClientError, Disconnected, MisdirectedRequest, RequestTimeout
-from microwsgi.server.context import Application, ServerContext, multithreaded
+from microwsgi.options import Options
+from microwsgi.server.context import Application, ServerContext, escape_controls, multithreaded
 from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.exchange import CALL, DONE, Exchange, Phase
 from microwsgi.server.hosts import Hosts, host_name
@@ -66,6 +68,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = SERVER, ""
     successor = None
+    hooked: Callable[[type[WSGIRequestHandler]], type[WSGIRequestHandler]] | None = None
+    """`microwsgi.server.hooks.hooked_class`, which `microwsgi.embedding` sets: it stands above this module."""
     context: ServerContext
     shared: ServerContext  # of the classes that `of` makes
     exchange: Exchange | None
@@ -73,9 +77,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     # --- http.server's interface ------------------------------------------------------------------------------------------
 
     @classmethod
-    def of(cls, application: Application) -> type[WSGIRequestHandler]:
+    def of(cls, application: Application, options: Options | None = None) -> type[WSGIRequestHandler]:
         """Return a handler class for http.server's servers: `ThreadingHTTPServer(("", 8000), WSGIRequestHandler.of(app))`."""
-        return type(cls.__name__, (cls,), {"shared": ServerContext(application)})
+        made = type(cls.__name__, (cls,), {"shared": ServerContext(application, options)})
+        return made if cls.hooked is None else cls.hooked(made)
 
     @classmethod
     def connect(cls, context: ServerContext, transport: Transport, base: Environ) -> WSGIRequestHandler:
@@ -179,8 +184,12 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
         """Write a line to the server's error log."""
-        text = (format % args).translate(self._control_char_table)
-        self.context.write_error(f"{self.address_string()} - - [{self.log_date_time_string()}] {text}")
+        text = escape_controls(format % args)
+        self.write_error(f"{self.address_string()} - - [{self.log_date_time_string()}] {text}")
+
+    def write_error(self, text: str) -> None:
+        """Write a line to the server's error log."""
+        self.context.log_error(text)
 
     def get_environ(self) -> Environ:
         """Return the environ of the request, as wsgiref's handler does. Only called if a subclass overrides it."""
