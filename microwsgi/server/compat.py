@@ -71,6 +71,7 @@ class PlainConnection:
     exchange = None
     successor = None
     waits_for_client = True
+    keeps_permit = False
 
     def __init__(self, transport: Transport, context: ServerContext, factory: HandlerFactory) -> None:
         self.transport = transport

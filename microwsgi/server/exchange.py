@@ -61,6 +61,8 @@ class Phase(IntEnum):
 
     CALL = 0
     """Call the application."""
+    RECEIVE = 4
+    """Before that: receive the body into a file."""
     ITERATE = 1
     """Ask the iterable for the next chunk."""
     CLOSE = 2
@@ -140,6 +142,9 @@ class Exchange:
         else:
             environ["wsgi.input"] = self.body.open()
             environ["wsgi.trailers"] = self.body.decoder.trailers
+            if self.body.done and "HTTP_TRANSFER_ENCODING" in fields:  # RFC 3875 4.2: the coding is undone
+                del environ["HTTP_TRANSFER_ENCODING"]
+                environ["CONTENT_LENGTH"] = str(self.body.size)
         if "HTTP_UPGRADE" in fields and head.version == "HTTP/1.1":  # RFC 9110 7.8: ignored in HTTP/1.0
             taken = DetachableSocket(self.detach, self.transport.close)
             environ["microwsgi.socket"] = environ["werkzeug.socket"] = environ["gunicorn.socket"] = taken
@@ -358,8 +363,8 @@ class Exchange:
             self.phase = Phase.CLOSE if self.must_close_iterable() else Phase.DONE
 
     def must_close_iterable(self) -> bool:
-        """Return whether application code has to be run to end the exchange."""
-        return hasattr(self.iterable, "close")
+        """Return whether a thread of the pool has to end the exchange: by application code, or by closing a file."""
+        return hasattr(self.iterable, "close") or (self.body is not None and self.body.file is not None)
 
     def close_iterable(self) -> None:
         """Call `close` of what the application returned, as PEP 3333 demands: once, whatever happened."""
@@ -368,6 +373,8 @@ class Exchange:
         close = getattr(iterable, "close", None)
         if close is not None:
             close()
+        if self.body is not None:
+            self.body.close_file()
 
     def close_sent_iterable(self) -> None:
         """Call `close` when the response is complete or given up: an exception can only be logged."""
@@ -431,7 +438,7 @@ class Exchange:
 
     def refuse(self, error: ClientError) -> None:
         """Answer a request that breaks a rule, and end the connection: what follows may be anything (RFC 9112 6.3)."""
-        self.reason = str(error)
+        self.reason = self.context.bodies.first_report(str(error)) if error.log_once else str(error)
         self.status = int(error.status[:3])
         self.close = self.head_sent = True
         self.phase = DONE
