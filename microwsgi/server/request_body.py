@@ -37,6 +37,7 @@ class RequestBody:
         "file",  # the received data, when it is not in memory
         "in_file",  # bytes of data in the file, counted by the storage
         "in_memory",  # bytes of data in `received` that the storage has counted
+        "reader",  # `wsgi.input`, when the data is in a file
         "received",  # the data that came before the application was called
         "storage",
         "time_left",  # seconds that the client had left to send more when the connection became QUEUED
@@ -51,6 +52,7 @@ class RequestBody:
         self.decoder = new_decoder(length, options)
         self.received: bytes | bytearray = b""
         self.file: io.FileIO | None = None
+        self.reader: io.BufferedReader | None = None
         self.in_memory = self.in_file = self.discarded = 0
         self.time_left = 0.0
         self.expects = expects
@@ -142,8 +144,10 @@ class RequestBody:
     def open(self) -> io.BytesIO | io.BufferedReader:
         """Return `wsgi.input`. It ends where the body ends."""
         if self.file is not None:
-            self.file.seek(0)
-            return io.BufferedReader(self.file, BUFFER)
+            if self.reader is None:
+                self.reader = io.BufferedReader(self.file, BUFFER)
+            self.reader.seek(0)
+            return self.reader
         self.received = bytes(self.received)
         if self.decoder.done:
             return io.BytesIO(self.received)
@@ -181,7 +185,8 @@ class RequestBody:
 
     def close_file(self) -> None:
         """Close the file, which frees its space. To free much space may block: for threads of the pool."""
-        file, self.file = self.file, None
+        file, self.file = self.reader or self.file, None
+        self.reader = None
         if file is not None:
             file.close()
             self.storage.release(0, self.in_file)

@@ -51,9 +51,8 @@ def answer(content: bytes) -> bytes:
 def test_every_body_arrives_whole_with_its_length(tls: bool, tmp_path: Path) -> None:
     """RFC 3875 4.2: CONTENT_LENGTH is that of the data, and the application need not know the chunked coding."""
     rows = {"empty": b"", "short": b"hello", "memory": CONTENT[:300_000], "file": CONTENT}
-    secure = Secure(Authority(tmp_path)) if tls else None
     faults = []
-    with Running(digest, tls=secure.front() if secure else None) as running:
+    with Secure(Authority(tmp_path), digest) if tls else Running(digest) as running:
         for name, content in rows.items():
             for framing, body in (
                 (CHUNKED, chunked(content)),
@@ -61,8 +60,7 @@ def test_every_body_arrives_whole_with_its_length(tls: bool, tmp_path: Path) -> 
                 (b"Content-Length: %d" % len(content), content),
                 (b"Content-Length: %d\r\nExpect: 100-continue" % len(content), content),
             ):
-                with running.connect() as plain:
-                    client = secure.wrap(plain) if secure else plain
+                with running.secure() if isinstance(running, Secure) else running.connect() as client:
                     client.sendall(HEAD % (b"/", framing) + body + HEAD % (b"/", b"Connection: close"))
                     responses = parse(receive(client))
                 if [response.body for response in responses] != [answer(content), answer(b"").replace(b"0 ", b"None ", 1)]:
@@ -137,7 +135,8 @@ def test_slow_uploads_delay_no_others() -> None:
 @pytest.mark.parametrize("framing", [CHUNKED, b"Content-Length: 3000000"])
 def test_a_body_that_trickles_into_a_file_is_ended_by_body_rate(framing: bytes) -> None:
     with Running(digest, body_time=0.3, body_rate=10**9, body_buffer=10, threads=2) as running:
-        with running.context_permits_taken(), running.connect() as client:
+        running.server.context.permits.free = 0
+        with running.connect() as client:
             client.sendall(HEAD % (b"/", framing) + b"fffff\r\n" * (framing == CHUNKED) + b"x" * 100)
             end = time.monotonic() + TIME
             client.settimeout(0.01)
