@@ -251,6 +251,9 @@ OPTIONS = (
     Option("Limits", "line_length", 8190, size, "BYTES", "request line (414), or a field (431)"),
     Option("Limits", "field_count", 100, count, "N", "number of fields of a request (431)"),
     Option("Limits", "body_size", 1024**3, size, "BYTES", "request body (413)"),
+    Option("Limits", "body_buffer", 1024**2, size, "BYTES", "receive a body up to this size before the call"),
+    Option("Limits", "body_files", 4 * 1024**3, size, "BYTES", "all bodies in temporary files (503)"),
+    Option("Limits", "stream_chunked", False, switch, "", "pass chunked bodies on while they arrive"),
     Option("Limits", "head_time", 10.0, seconds, "SECONDS", "time to receive a request's head (408)"),
     Option("Limits", "idle_time", 60.0, seconds, "SECONDS", "idle time of a keep-alive connection"),
     Option("Limits", "body_time", 20.0, seconds, "SECONDS", "time for a body slower than body-rate (408)"),
@@ -279,6 +282,9 @@ class Options:
     line_length: int
     field_count: int
     body_size: int
+    body_buffer: int
+    body_files: int
+    stream_chunked: bool
     head_time: float
     idle_time: float
     body_time: float

@@ -164,6 +164,7 @@ class PlainConnection:
     exchange = None
     successor = None
     waits_for_client = True
+    keeps_permit = False
 
     def __init__(self, transport: Transport, context: ServerContext, factory: HandlerFactory, base: Environ) -> None:
         self.transport = transport
@@ -550,8 +551,8 @@ def strict_parse_request(owner: type, options: Options | None) -> Callable[[Base
             return False
         vars(self)["strict_head"] = raw + END
         inherited: Callable[[], bool] = (
-            super(owner, self).parse_request if own is None else functools.partial(own, self)
-        )  # type: ignore[arg-type]  # a class
+            super(owner, self).parse_request if own is None else functools.partial(own, self)  # type: ignore[arg-type]  # a class
+        )
         if getattr(inherited, "__func__", None) is not BaseHTTPRequestHandler.parse_request:
             return parse_by(self, inherited, raw)
         take_parsed(self, head)

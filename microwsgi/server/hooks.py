@@ -267,6 +267,7 @@ class UnverifiedConnection:
     exchange = None
     requests = 0
     waits_for_client = False
+    keeps_permit = False
 
     def __init__(
         self,

@@ -280,7 +280,7 @@ def test_an_exception_can_not_forge_a_line_nor_write_to_a_terminal() -> None:
         error = ValueError(f"a\n{forged}\x1b[2J\r\x9b")
         error.add_note(f"note\n{forged}")
         try:
-            return [{}["first"]]
+            return [dict[str, bytes]()["first"]]
         except KeyError as first:
             raise error from first
 
