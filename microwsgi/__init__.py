@@ -19,7 +19,7 @@ HOMES = {
     "WSGIServer": "microwsgi.server.server",
     "html": "microwsgi.framework.markup",
     "abort": "microwsgi.framework.problems",
-    "make_server": "microwsgi.server.server",
+    "make_server": "microwsgi.assembly",
     "redirect": "microwsgi.framework.views",
     "serve": "microwsgi.serving",
     "wsgi": "microwsgi.server.compat",

@@ -1,5 +1,6 @@
 from webob import Response
 
+from microwsgi.assembly import make_server
 from microwsgi.framework.app import App
 from microwsgi.framework.files import FileResponse
 from microwsgi.framework.markup import html
@@ -8,7 +9,7 @@ from microwsgi.framework.request import Request
 from microwsgi.framework.views import redirect
 from microwsgi.server.compat import wsgi
 from microwsgi.server.handler import WSGIRequestHandler
-from microwsgi.server.server import WSGIServer, make_server
+from microwsgi.server.server import WSGIServer
 from microwsgi.serving import serve
 
 __all__ = [

@@ -316,7 +316,19 @@ class Options:
         if given.get("bind") and not given.keys().isdisjoint({"host", "port"}):
             raise UsageError("--bind has host and port in it: leave out --host and --port, or --bind.")
         for option in OPTIONS:
-            setattr(self, option.name, option.take(given[option.name]) if option.name in given else option.default)
+            value = option.take(given[option.name]) if option.name in given else option.default
+            object.__setattr__(self, option.name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"Options are frozen: {name} can't be set. `replaced` makes other options.")
+
+    def replaced(self, **changes: object) -> Options:
+        """Return a copy with other values. Raises UsageError."""
+        copy = Options.__new__(Options)
+        for option in OPTIONS:
+            value = option.take(changes[option.name]) if option.name in changes else getattr(self, option.name)
+            object.__setattr__(copy, option.name, value)
+        return copy
 
     @property
     def is_service(self) -> bool:
@@ -377,10 +389,10 @@ def documentation() -> str:
 
 INTRODUCTION = """\
 Each option can be set in four places. `--head-size 16K` on the command line is `MICROWSGI_HEAD_SIZE=16K` in the environment,
-`head_size = "16K"` in a TOML file, and `serve(app, head_size="16K")` in a program. The file is the one named by `--config`,
-or else the table `[tool.microwsgi]` of pyproject.toml. The command line takes precedence over the environment, and that over
-the file. `microwsgi serve --show-config` prints the effective values, and the source of each, as such a file. The key `app`
-of the file is the application to serve if none is named.
+`head_size = "16K"` in a TOML file, and `serve(app, head_size="16K")` in a program. The file is the one named by `--config`, or
+else the table `[tool.microwsgi]` of pyproject.toml. The command line takes precedence over the environment, and that over the
+file. `microwsgi serve --show-config` prints the effective values, and the source of each, as such a file. The key `app` of the
+file is the application to serve if none is named.
 
 Sizes are in bytes and may end in `K`, `M` or `G`; times are in seconds. A switch like `--traceback` is turned off by
 `--no-traceback`. In a variable, repeatable options are separated by commas. The status behind a limit is the response to a

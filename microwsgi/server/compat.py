@@ -145,7 +145,7 @@ class PlainConnection:
                 self.handler.close_connection = True
                 self.handler.handle_one_request()
                 self.close_connection = self.handler.close_connection
-        except Exception as error:  # noqa: BLE001 - the class is anybody's code
+        except BaseException as error:  # noqa: BLE001 - the class is anybody's code: SystemExit must not end a thread
             self.close_connection = True
             if not isinstance(error, ConnectionError):
                 self.context.log_exception("A handler failed:", error)
@@ -157,9 +157,6 @@ class PlainConnection:
         """Return the address as socketserver passes it."""
         host, port = self.transport.client
         return (host, int(port)) if host else ""
-
-    def send_answer(self) -> None:
-        """The class has sent its answer."""
 
     def finish_turn(self) -> State:
         """Return the state after a request: the next one may be in the buffer of the class already."""
@@ -181,6 +178,8 @@ class PlainConnection:
             self.transport.half_close()
         except OSError:
             pass
+        except BaseException as error:  # noqa: BLE001 - as above
+            self.context.log_exception("A handler failed in finish:", error)
 
     def close(self) -> State:
         """Close the connection."""

@@ -112,6 +112,10 @@ class Exchange:
         """The request line, with control characters escaped."""
         return self.head.line
 
+    def set_body(self, body: RequestBody) -> None:
+        """The request has a body."""
+        self.body = body
+
     # --- What the application is given ------------------------------------------------------------------------------------
 
     def environ(self) -> Environ:
@@ -227,6 +231,15 @@ class Exchange:
             else:
                 self.transport.write(data + body[:ONE_SEND])
                 self.transport.write(memoryview(body)[ONE_SEND:])
+
+    def send_answer(self) -> None:
+        """Send the whole response that `send_whole` has made."""
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            try:
+                self.transport.write(answer)
+            except Disconnected as gone:
+                self.abort(str(gone))
 
     def send_file(self, file: object) -> bool:
         """Send a real file from its position, up to Content-Length, by the kernel; return False if that is impossible."""
@@ -373,7 +386,7 @@ class Exchange:
         """Call `close` when the response is complete or given up: an exception can only be logged."""
         try:
             self.close_iterable()
-        except Exception as error:  # noqa: BLE001 - the application's code
+        except BaseException as error:  # noqa: BLE001 - SystemExit in `close` must not end a thread of the server
             self.context.log_exception(f"{self.description()} failed in close:", error)
 
     # --- What goes wrong ----------------------------------------------------------------------------------------------------

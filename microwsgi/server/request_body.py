@@ -49,8 +49,7 @@ class RequestBody:
 
     def take_excess(self) -> bytes:
         """Return, once, the bytes behind the end of the body that were received with it."""
-        data, self.decoder.excess = self.decoder.excess, b""
-        return data
+        return self.decoder.take_excess()
 
     @property
     def size(self) -> int:

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from importlib import import_module
 from socketserver import BaseServer
 
 from microwsgi.options import Options
@@ -36,7 +35,7 @@ from microwsgi.server.loop import Loop
 from microwsgi.server.poller import Poller, new_poller
 from microwsgi.server.pool import LeaderFollowers, WorkerThread
 from microwsgi.server.sockets import listen, unlink
-from microwsgi.server.state import NEVER, OWNED, State
+from microwsgi.server.state import NEVER, OWNED
 from microwsgi.server.transport import Transport
 
 LAST_REQUEST = 2.0
@@ -307,14 +306,16 @@ class WSGIServer(HTTPServer):
         """Accept nothing more, and end what waits. Leader only."""
         if self.loop is None or self.acceptor is None:
             return
-        self.acceptor.stop()
-        if self.handoff is not None:
-            self.loop.remove_source(self.handoff.receiver.fileno())
-        if self.stop in {Stop.FINAL, Stop.RETIRE}:
-            self.server_close()
-        self.loop.drain(self.may_wait)
-        self.accept_stopped.set()
-        self.notify()
+        try:
+            self.acceptor.stop()
+            if self.handoff is not None:
+                self.loop.remove_source(self.handoff.receiver.fileno())
+            if self.stop in {Stop.FINAL, Stop.RETIRE}:
+                self.server_close()
+            self.loop.drain(self.may_wait)
+        finally:
+            self.accept_stopped.set()
+            self.notify()
 
     def may_wait(self, connection: Connection) -> bool:
         """Return whether a connection without a request may wait for one, while the server drains. Leader only.
@@ -410,30 +411,3 @@ def connection_factory(
     if isinstance(given, type) and issubclass(given, WSGIRequestHandler):
         return partial(given.connect, context)
     return HandlerFactory(given, context, server).connect  # type: ignore[arg-type]  # `isinstance` makes it a type[object]
-
-
-def make_server(
-    host: str,
-    port: int,
-    app: Application,
-    server_class: type[WSGIServer] = WSGIServer,
-    handler_class: type[WSGIRequestHandler] = WSGIRequestHandler,
-    *,
-    ssl_context: object = None,
-) -> WSGIServer:
-    """Return a server for an application, as wsgiref.simple_server.make_server does. Raises ListenError.
-
-    `ssl_context`, for https, is an ssl.SSLContext, (certificate file, key file) or "adhoc". Raises CertificateError, too.
-    """
-    if ssl_context is None:
-        server = server_class((host, port), handler_class)
-    else:
-        options = Options()
-        # Imported here: plain HTTP does without the 5 ms that it takes.
-        tls = import_module("microwsgi.tls.front").make_tls(options, ssl_context)
-        server = server_class((host, port), handler_class, options=options, tls=tls)
-    server.set_app(app)
-    return server
-
-
-__all__ = ["State", "Stop", "WSGIServer", "make_server"]
