@@ -35,7 +35,10 @@ OF_OTHERS = {"context", "options", "sni", "sni_callback", "close_connection"}
 """Attributes of ssl's and http.server's objects, which these want to be assigned."""
 
 
-STANDARD = {"__name__", "request", "server", "server_address", "server_name", "server_port", "socket", "timeout"}
+STANDARD = {
+    *("RequestHandlerClass", "__name__", "address_family", "allow_reuse_address", "request"),
+    *("server", "server_address", "server_name", "server_port", "socket", "timeout"),
+}
 """Attributes that the standard library's base classes assign, or that every class has."""
 
 

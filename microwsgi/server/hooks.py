@@ -63,8 +63,8 @@ REFUSED_HANDLER_METHODS = {
 }
 """Methods and attributes of a WSGIRequestHandler that are not called, and what to do instead."""
 ONE_REQUEST = (
-    "requests of all connections share Options(threads=N) threads. Override verify_request to choose connections, "
-    "or get_environ of the handler class to do something before each request"
+    "requests of all connections share Options(threads=N) threads. Override verify_request to choose connections, or "
+    "get_environ of the handler class to do something before each request"
 )
 REFUSED_SERVER_METHODS = {
     "process_request": ONE_REQUEST,
@@ -118,8 +118,11 @@ def refusal(owner: type, name: str, instead: str) -> TypeError:
     return TypeError(f"{owner.__qualname__}.{name} would never be called: {instead}.")
 
 
-def hooked_class(given: type[WSGIRequestHandler], hooks: Hooks, **attributes: object) -> type[WSGIRequestHandler]:
+def hooked_class(
+    given: type[WSGIRequestHandler], hooks: Hooks | None = None, **attributes: object
+) -> type[WSGIRequestHandler]:
     """Return a handler class that calls the methods that this one overrides; the same class if it overrides none."""
+    hooks = hooks or Hooks(given)
     if not hooks:
         return given
     return type(given.__name__, (HookedMethods, given), {"hooks": hooks, **attributes})
@@ -130,23 +133,29 @@ class HookedMethods(WSGIRequestHandler):
 
     hooks: Hooks
     refused: ClientError | None
+    server_context: ServerContext
 
     def open(self, transport: Transport, context: ServerContext, base: Environ) -> None:
         """Begin to wait for the first request."""
         self.refused = None
+        self.server_context = context
         super().open(transport, HookedContext(context, self), base)  # type: ignore[arg-type]  # it passes all on
+
+    def write_error(self, text: str) -> None:
+        """Write a line to the server's error log, past the class's own log_error."""
+        self.server_context.log_error(text)
 
     def handle_one_request(self) -> None:
         """Run the request, send the response, and call the methods for the log."""
         exchange: Exchange = self.exchange  # type: ignore[assignment]  # the state is QUEUED
         refused, self.refused = self.refused, None
         if refused is not None:
-            self.state = RUNNING
+            self.enter(RUNNING)
             self.answer_refusal(refused)
         elif exchange.phase is not DONE or self.transport.out_buffer is not None:
             super().handle_one_request()
         else:
-            self.state = RUNNING
+            self.enter(RUNNING)
         if exchange.answer is not None:
             exchange.send_answer()
         if self.is_over(exchange):
@@ -258,6 +267,7 @@ class UnverifiedConnection:
     exchange = None
     requests = 0
     waits_for_client = False
+    keeps_permit = False
 
     def __init__(
         self,
@@ -296,9 +306,6 @@ class UnverifiedConnection:
     def finish_turn(self) -> State:
         """Go on as the connection that speaks HTTP, or end."""
         return State.REPLACED if self.successor is not None else State.CLOSED
-
-    def send_answer(self) -> None:
-        """There is none."""
 
     def enter(self, state: State) -> None:
         """Set the state."""
@@ -365,7 +372,7 @@ class AcceptThread(threading.Thread):
     def accept(self, listener: object, base: Environ) -> None:
         """Call get_request, and give the connection to the leader."""
         if len(self.listeners) > 1:
-            self.server.socket = listener  # type: ignore[attr-defined]  # get_request has no argument
+            self.server.accept_from(listener)  # type: ignore[attr-defined]  # get_request has no argument
         try:
             connection, address = self.server.get_request()  # type: ignore[attr-defined]  # socketserver's
         except (BlockingIOError, ConnectionError):

@@ -291,7 +291,11 @@ class Loop:
 
     def enqueue(self, connection: Connection) -> None:
         """Give a connection that is QUEUED to the pool; one that waits for its client when there is a permit for that."""
-        if not connection.waits_for_client or self.context.permits.acquire_or_wait(connection):
+        if (
+            not connection.waits_for_client
+            or connection.keeps_permit
+            or self.context.permits.acquire_or_wait(connection)
+        ):
             self.ready.append(connection)
 
     def on_permit(self, connection: Connection) -> None:
@@ -307,7 +311,7 @@ class Loop:
         except BaseException as error:  # noqa: BLE001 - a fault of ours must not end a thread of the pool
             self.context.log_exception(f"{connection.address_string()}: a connection failed:", error)
             state = State.CLOSED
-        if waited:
+        if waited and not connection.keeps_permit:
             self.context.release_permit()
         if state is QUEUED and connection.requests % PIPELINED:
             connection.enter(state)

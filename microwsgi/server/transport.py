@@ -366,6 +366,8 @@ class Transport:
             os.close(self.socket.detach())
 
     def detach(self) -> socket.socket:
-        """Give the socket away: blocking, as the application knows sockets."""
+        """Give the socket away: blocking, as the application knows sockets. Raises Disconnected."""
         self.socket.settimeout(None)
+        while self.out_buffer is not None:
+            self.flush()
         return self.socket

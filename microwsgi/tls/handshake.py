@@ -119,7 +119,7 @@ class HandshakeConnection:
 
     exchange = None
     requests = 0
-    waits_for_client = False
+    waits_for_client = keeps_permit = False
 
     def __init__(self, transport: Transport, context: ServerContext, base: Environ, front: Front) -> None:
         self.transport = transport

@@ -16,7 +16,7 @@ DRAINED = 256 * 1024
 
 
 def test_a_client_that_leaves_while_its_unread_body_is_received_is_closed() -> None:
-    with Running(hello) as running:
+    with Running(hello, body_buffer=0) as running:
         with running.connect() as client:
             client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100)
             receive_until(client)
@@ -31,7 +31,7 @@ def test_unread_chunks_are_received_up_to_a_limit() -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     last = b"0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     for count, responses in ((20 + 200, 2), (20 + 2 * DRAINED // 1024, 1)):
-        with Running(hello) as running, running.connect() as client:
+        with Running(hello, stream_chunked=True) as running, running.connect() as client:
             client.sendall(head + chunk * 20)
             data = receive_until(client)
             with contextlib.suppress(OSError):
