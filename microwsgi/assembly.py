@@ -13,6 +13,7 @@ from importlib import import_module
 
 from microwsgi.console import Console, colored, is_terminal
 from microwsgi.daemon.systemd import passed_sockets
+from microwsgi.embedding import WSGIServer
 from microwsgi.errors import LoadError, UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import Options
@@ -23,7 +24,6 @@ from microwsgi.server.environ import Environ
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.log import AccessLog
-from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, loopback_only, unlink
 
 PATHS = ("app_dir", "config", "pid_file", "tls_password_file", "tls_client_ca", "tls_keylog")
@@ -64,7 +64,12 @@ def addresses(options: Options) -> list[str]:
 def load_application(application: object, options: Options) -> tuple[str, object]:
     """The name and the application. Raises LoadError, also for an application that threads can't serve."""
     if application is None or isinstance(application, str):
-        found = load_named(application, options.app_dir, options.config)
+        try:
+            found = load_named(application, options.app_dir, options.config)
+        except LoadError as error:
+            if text := green_threads():  # which is why
+                raise GreenThreadsError(f"the application can't be served: {text}") from error
+            raise
     elif not callable(application):
         raise UsageError(f"serve() wants an application, or where to find one, not {type(application).__name__}.")
     else:
@@ -141,6 +146,11 @@ def make(
     if options.debug:
         environ["x-wsgiorg.throw_errors"] = True
     some_hosts = "*" not in options.allow_host and (options.allow_host or loopback_only(listeners))
+    errors = console.errors if console is not None else None
+    if (
+        errors is None and sys.stderr is None
+    ):  # closed; without a stream the server would look for loggers of the application
+        errors = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - it lives as long as the server
     return WSGIServer(
         options.addresses[0],
         handler,
@@ -148,7 +158,7 @@ def make(
         options=options,
         sockets=listeners,
         access_log=log,
-        errors=console.errors if console is not None else None,
+        errors=errors,
         tls=tls,
         hosts=Hosts(options.allow_host) if some_hosts else None,
         error_page=error_page,
@@ -160,16 +170,16 @@ def make(
 @contextmanager
 def open_log(options: Options, console: Console) -> Iterator[AccessLog | None]:
     """The access log that the options ask for; at the end what is left of it is written."""
-    if options.access_log == "off" or (options.access_log == "-" and console.output is None):
+    to_console = options.access_log == "-"
+    if options.access_log == "off" or (to_console and (console.output is None or options.log_level != "info")):
         yield None
         return
-    to_console = options.access_log == "-"
     target = console.output if to_console else options.access_log
     log_format = options.log_format
     if log_format == "auto":
         log_format = "line" if to_console and is_terminal(target) else "combined"
     try:
-        log = AccessLog(target, log_format, color=to_console and colored(options.color, target))  # type: ignore[arg-type]
+        log = AccessLog(target, log_format, color=to_console and colored(options.color, target))
     except OSError as error:
         raise UsageError(f"--access-log {options.access_log} can't be written: {error.strerror}.") from None
     try:

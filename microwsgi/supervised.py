@@ -79,7 +79,7 @@ def run(
         watch = None
         if options.reload:
             include, exclude, polling = options.reload_include, options.reload_exclude, options.reload_poll
-            watch = Watch(options.app_dir, include, exclude, polling=polling, tell=terminal.polls)
+            watch = Watch(options.app_dir, include, exclude, polling=polling, on_fallback=terminal.polls)
         begin = partial(fork, live=partial(live, application, options, listeners, terminal))
         if not fork_is_safe():
             if ssl_context is not None:
@@ -92,11 +92,11 @@ def run(
         outside.attend(supervisor)
         start = time.monotonic()
         supervisor.run()
-        console.block_again()
         if supervisor.stops > 1:
             outside.say("Stopped at once.")
         else:
             outside.say(farewell(supervisor.requests, supervisor.errors, time.monotonic() - start))
+        console.write_rest()
 
 
 # --- A child ------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The table of states and events in docs/architecture.md, made from the tables in the code: `python -m tests.states` prints it."""
+"""The table of states and events in docs/architecture.md, from the code. `python -m tests.states` prints it."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def require_same_site(request: Request) -> None:
     """Raise 403 for a request of another site's page, and for a foreign Host (see `require_own_host`)."""
     require_own_host(request)
     if is_cross_site(request):
-        abort(403, "A page of another site sent this request.")
+        abort(403, "A page of another site may have sent this request. Use the form on this site.")
 
 
 def require_own_host(request: Request) -> None:
@@ -60,9 +60,10 @@ def require_own_host(request: Request) -> None:
 
 
 def is_cross_site(request: Request) -> bool:
-    """Return whether a browser says that a page of another origin sent a request.
+    """Return whether a page of another origin may have sent a request.
 
-    Another port is another origin: on this machine somebody else may listen there.
+    Another port is another origin: on this machine somebody else may listen there. A browser (its User-Agent begins with
+    Mozilla) that sends none of the fields is refused: over plain http to a LAN address the other page can have them left out.
     """
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
