@@ -35,12 +35,12 @@ GATHER = 0.02
 """Seconds in which records are gathered: a person does not notice, and a busy server writes no more than 50 times a second."""
 RETRY = 0.1
 """Seconds until the next attempt to write to a terminal, a pipe or a disk that took nothing."""
-MOST_RECORDS = 50_000
-"""Records that may wait in one queue."""
-LONG = 1024
-"""Characters from which a record counts as long. The limit above is one of memory only while records are short."""
-MOST_LONG = 16 * 1024 * 1024
-"""Characters of all long records that may wait in one queue."""
+UNCOUNTED = 2000
+"""Records in a queue whose sizes are not counted: more come within GATHER only if nothing is written."""
+MOST_SIZE = 32 * 1024 * 1024
+"""Characters of the other records that may wait in one queue."""
+RECORD_SIZE = 64
+"""Bytes that a record takes beside its characters, about."""
 ATOMIC = 4096
 """Bytes of one write to a pipe that the kernel never mixes with the bytes of another process (PIPE_BUF of pipe(7))."""
 FILE_WRITE = 256 * 1024
@@ -86,7 +86,7 @@ class Destination:
         self.target = target
         self.records: deque[Record] = deque()  # appended to by any thread, and taken from under `lock`
         self.lock = threading.RLock()  # protects the three below; held for a moment only, never during a write
-        self.long = 0  # characters of the long records in the queue
+        self.size = 0  # of the records that are counted
         self.lost = 0  # records since the queue was last taken; all of them would follow those in the queue
         self.why_lost = ""
         # Taken before `lock`, by the thread that writes, and protects what follows. It is reentrant, and `writing` is set while
@@ -106,20 +106,19 @@ class Destination:
         record: Record = text
         if hasattr(self.target, "makeRecord"):
             record = level, text, error
-        if len(text) < LONG and len(self.records) < MOST_RECORDS:
+        if len(self.records) < UNCOUNTED:
             self.records.append(record)
         else:
-            self.add_under_lock(record, len(text))
+            self.add_counted(record, len(text))
 
-    def add_under_lock(self, record: Record, size: int) -> None:
-        """Queue a long record, or any record for a queue that may be full."""
+    def add_counted(self, record: Record, size: int) -> None:
+        """Queue a record if there is room for one of this size, or count it as lost."""
         with self.lock:
-            counted = size if size >= LONG else 0
-            if len(self.records) >= MOST_RECORDS or self.long + counted > MOST_LONG:
+            if self.lost or self.size + size + RECORD_SIZE > MOST_SIZE:
                 self.why_lost = self.why_lost or self.trouble or "they came too fast"
                 self.lost += 1
             else:
-                self.long += counted
+                self.size += size + RECORD_SIZE
                 self.records.append(record)
 
     def take(self) -> tuple[list[Record], Notice | None]:
@@ -127,7 +126,7 @@ class Destination:
         with self.lock:
             taken = [self.records.popleft() for _ in range(len(self.records))]
             notice = Notice.of(self.lost, self.why_lost) if self.lost else None
-            self.long = self.lost = 0
+            self.size = self.lost = 0
             self.why_lost = ""
         return taken, notice
 
@@ -146,7 +145,7 @@ class Destination:
         self.records.clear()
         self.waiting.clear()
         self.lock, self.output = threading.RLock(), threading.RLock()
-        self.long = self.lost = self.failed = 0
+        self.size = self.lost = self.failed = 0
         self.writing = self.torn = False
 
     # --- Writing --------------------------------------------------------------------------------------------------------
@@ -326,8 +325,8 @@ class LogWriter:
 
     def stop(self) -> None:
         """Write what is left, and end the thread; from here on each record is written by the thread that logs it."""
-        if self.mode is not Mode.THREAD:
-            return
+        if self.mode is Mode.DIRECT or self.mode is Mode.STUCK:
+            return  # not where it is STOPPING: a signal may have interrupted the first call
         atexit.unregister(self.stop)
         self.stopped_at = time.monotonic()
         self.mode = Mode.STOPPING
