@@ -74,6 +74,25 @@ class Notice(bytes):
         return self
 
 
+class Batch(bytes):
+    """Records for a regular file, which are encoded and written at once: one by one they would cost 0.5 µs more each."""
+
+    texts: list[str]
+    codec: str
+    missing: int
+
+    @classmethod
+    def of(cls, texts: list[str], codec: str) -> Batch:
+        """Return the bytes of these records."""
+        self = cls("".join(texts).encode(codec, "backslashreplace"))
+        self.texts, self.codec, self.missing = texts, codec, len(texts)
+        return self
+
+    def pieces(self) -> list[bytes]:
+        """Return the bytes of each record."""
+        return [text.encode(self.codec, "backslashreplace") for text in self.texts]
+
+
 class Destination:
     """A queue of records for a text stream, a descriptor or a logger, and the writes to it.
 
@@ -172,14 +191,20 @@ class Destination:
         if self.waiting:
             return self.write_waiting(-1 if descriptor is None else descriptor)
         records, notice = self.take()
+        if not records and notice is None:
+            return True
         if descriptor is None:
             self.emit_all(records, notice, target)
             return True
         codec = getattr(target, "codec", None) or getattr(target, "encoding", None) or "utf-8"
-        self.waiting += [encoded(record, codec) for record in records]
+        batch = Batch.of([text_of(record) for record in records], codec)
+        if is_file(descriptor):
+            self.waiting.append(batch)
+        else:
+            self.waiting += batch.pieces()
         if notice is not None:
             self.waiting.append(notice)
-        return self.write_waiting(descriptor) if self.waiting else True
+        return self.write_waiting(descriptor)
 
     def emit_all(self, records: list[Record], notice: Notice | None, target: object) -> None:
         """Give records to an object of the program: a stream, a logger, or None."""
@@ -198,7 +223,7 @@ class Destination:
                 level, text, error = (INFO, record, None) if isinstance(record, str) else record
                 target.log(level, "%s", text.rstrip("\n"), exc_info=error)  # type: ignore[attr-defined]
             elif target is not None:
-                target.write(record if isinstance(record, str) else record[1])  # type: ignore[attr-defined]
+                target.write(text_of(record))  # type: ignore[attr-defined]
                 target.flush()  # type: ignore[attr-defined]
         except Exception as error:  # noqa: BLE001 - the object is anybody's
             self.why_failed = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -208,22 +233,16 @@ class Destination:
 
     def write_waiting(self, descriptor: int) -> bool:
         """Write to a descriptor without waiting for a reader; return whether nothing is left."""
-        try:
-            is_file = stat.S_ISREG(_fstat(descriptor).st_mode)
-            if not self.torn:
-                lock(descriptor)
-        except BlockingIOError:
+        at_once = is_file(descriptor)
+        if not self.torn and not lock(descriptor):
             self.trouble = BUSY
-            return False
-        except OSError as error:
-            self.trouble = error.strerror or str(error)
             return False
         try:
             while self.waiting:
-                if not is_file and not takes_more(descriptor):
+                if not at_once and not takes_more(descriptor):
                     self.trouble = UNREAD
                     return False
-                self.advance(_write(descriptor, self.chunk(FILE_WRITE if is_file else ATOMIC)))
+                self.advance(_write(descriptor, self.chunk(FILE_WRITE if at_once else ATOMIC)))
             self.trouble = ""
         except BlockingIOError:  # another process has made the file non-blocking for all that share it
             self.trouble = UNREAD
@@ -237,6 +256,8 @@ class Destination:
     def chunk(self, most: int) -> bytes:
         """Return what is written next: as many whole records as `most` bytes hold, or a part of a longer one."""
         first = self.waiting[0]
+        if isinstance(first, Batch):
+            return first
         if self.torn or len(first) > most:
             return first[:most]
         size, chunk = 0, []
@@ -253,6 +274,9 @@ class Destination:
         while count and self.waiting:
             record = self.waiting.popleft()
             if len(record) > count:
+                if isinstance(record, Batch):
+                    self.waiting.extendleft(reversed(record.pieces()))
+                    continue
                 self.waiting.appendleft(record[count:])
                 self.torn = True
                 return
@@ -466,9 +490,17 @@ def one_line(text: str) -> str:
     return printable(text).replace("\n", "\\n")
 
 
-def encoded(record: Record, codec: str) -> bytes:
-    """Return the bytes of a record."""
-    return (record if isinstance(record, str) else record[1]).encode(codec, "backslashreplace")
+def text_of(record: Record) -> str:
+    """Return the text of a record."""
+    return record if isinstance(record, str) else record[1]
+
+
+def is_file(descriptor: int) -> bool:
+    """Return whether a descriptor is that of a regular file, which takes any number of bytes at once. Raises no OSError."""
+    try:
+        return stat.S_ISREG(_fstat(descriptor).st_mode)
+    except OSError:
+        return False
 
 
 def descriptor_of(stream: object) -> int | None:
@@ -491,8 +523,8 @@ def takes_more(descriptor: int) -> bool:
         return True
 
 
-def lock(descriptor: int) -> None:
-    """Lock out the other processes that write here, so that a record of several writes stays whole. Raises BlockingIOError.
+def lock(descriptor: int) -> bool:
+    """Lock out other processes, so that a record of several writes stays whole; return False if one of them has the lock.
 
     The lock is one of POSIX: it belongs to the process, so that it also works between workers that have inherited the
     descriptor. Where the file can't be locked there is none.
@@ -501,9 +533,10 @@ def lock(descriptor: int) -> None:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise
+            return False
         except OSError:
             pass
+    return True
 
 
 def unlock(descriptor: int) -> None:
