@@ -176,13 +176,18 @@ def save(blocks: Iterable[bytes], path: str, length: int | None = None) -> int:
         try:
             file.writelines(blocks)
             size = file.tell()
-            if length is not None and size != length:
-                raise HTTPBadRequest(f"The body ended after {size} of {length} bytes.")
+            check_size(size, length)
             os.replace(unfinished, path)
         except BaseException:
             os.unlink(unfinished)
             raise
     return size
+
+
+def check_size(size: int, length: int | None) -> None:
+    """Raise HTTPBadRequest if a body is not as long as it was said to be."""
+    if length is not None and size != length:
+        raise HTTPBadRequest(f"The body ended after {size} of {length} bytes.")
 
 
 def text(data: bytes, what: str) -> str:

@@ -109,8 +109,8 @@ class Request(webob.Request):
         """The fields of the form, each a str or an Upload; `getall` returns all of one name. Raises HTTPBadRequest."""
         if self.content_type == MULTIPART:
             environ = self.environ
-            source, form = environ.get(FORM, (None, None))
-            if form is None or source is not environ["wsgi.input"]:
+            source, form = environ.get(FORM, (None, MultiDict[str, Any]()))
+            if source is not environ["wsgi.input"]:
                 form = forms.multipart(
                     self.body_file,
                     environ["CONTENT_TYPE"],
@@ -119,7 +119,8 @@ class Request(webob.Request):
                     file_size=self.file_size,
                 )
                 environ[FORM] = environ["wsgi.input"], form
-            return form
+            kept: MultiDict[str, Any] = form
+            return kept
         if self.content_type not in {URLENCODED, ""}:
             raise HTTPUnsupportedMediaType(f"The body is {self.content_type}; it must be a form.")
         return forms.urlencoded(self.read_body(), fields=self.field_count)
@@ -142,15 +143,19 @@ class Request(webob.Request):
     def body_is_readable(self) -> bool:
         """Return whether there is a body, as WebOb's methods ask.
 
-        Raises HTTPLengthRequired for a chunked body that the server passes on without its length or its end: to WebOb it is empty.
+        Raises HTTPLengthRequired for a chunked body that the server passes on without length and end: to WebOb it is empty.
         """
         environ = self.environ
-        readable = bool(webob.Request.is_body_readable.fget(self))
+        readable = bool(super().is_body_readable)
         if not readable and environ.get("HTTP_TRANSFER_ENCODING") and not environ.get("CONTENT_LENGTH"):
             raise HTTPLengthRequired("This server passes no body on without a Content-Length.")
         return readable
 
-    is_body_readable = property(body_is_readable, webob.Request.is_body_readable.fset)
+    def set_body_readable(self, flag: bool) -> None:  # noqa: FBT001 - WebOb's
+        """Say that the body can be read to its end."""
+        self.environ["wsgi.input_terminated"] = bool(flag)
+
+    is_body_readable = property(body_is_readable, set_body_readable)
 
     def read_body(self) -> bytes:
         """Return the body. Raises HTTPRequestEntityTooLarge beyond `body_size`. WebOb's `body` returns it afterwards."""

@@ -28,7 +28,7 @@ class DetachableSocket:
         found: object = getattr(self._taken(), name)
         return self._read if name == "read" else found
 
-    def __enter__(self) -> DetachableSocket:
+    def __enter__(self) -> object:
         return self
 
     def __exit__(self, *_: object) -> None:

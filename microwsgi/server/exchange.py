@@ -552,5 +552,5 @@ def is_plain(file: object) -> bool:
     a plain file says so by `is_plain_file`.
     """
     if file.__class__ in {io.BufferedReader, io.BufferedRandom}:
-        file = file.raw  # type: ignore[attr-defined]  # these have one
+        file = file.raw
     return file.__class__ is io.FileIO or getattr(file, "is_plain_file", False) is True

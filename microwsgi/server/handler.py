@@ -315,8 +315,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def take_body(self, exchange: Exchange) -> State:
         """Begin with a body: receive it ahead, or leave it to the application. Raises ClientError, Disconnected.
 
-        A client that expects 100 Continue has the answer of the application first, 401 or 413 perhaps, if its body has a length.
-        Without a permit to wait for the client no body is left to the application: slow clients must not delay others.
+        If a client expects 100 Continue and its body has a length, the application is called first: it may answer 401 or 413.
+        If there is no permit to wait for the client, no body is left to the application: slow clients must not delay others.
         """
         head, context = exchange.head, self.context
         options = context.options
@@ -436,15 +436,19 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if self.transport.out_buffer is not None:
             return FLUSHING
         if phase is not DONE:
-            if phase is Phase.RECEIVE:
-                return State.BODY
-            return State.SUSPENDED if exchange.suspended and phase is Phase.ITERATE else QUEUED
+            return self.state_of_phase(exchange)
         # The response has left: write the log, and wait for the next request, or end the connection.
         exchange.finish()
         if exchange.close or exchange.body is not None or exchange.detached:
             return self.finish_body(exchange)
         self.exchange = None
         return self.next_request() if self.transport.read_ahead else IDLE
+
+    def state_of_phase(self, exchange: Exchange) -> State:
+        """Return the state that an exchange which is not over waits in."""
+        if exchange.phase is Phase.RECEIVE:
+            return State.BODY
+        return State.SUSPENDED if exchange.suspended and exchange.phase is Phase.ITERATE else QUEUED
 
     def finish_body(self, exchange: Exchange) -> State:
         """Some of the request's body may not have arrived, or the connection ends."""

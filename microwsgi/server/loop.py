@@ -274,7 +274,11 @@ class Loop:
 
     def enqueue(self, connection: Connection) -> None:
         """Give a connection that is QUEUED to the pool; one that waits for its client when there is a permit for that."""
-        if not connection.waits_for_client or connection.keeps_permit or self.context.permits.acquire_or_wait(connection):
+        if (
+            not connection.waits_for_client
+            or connection.keeps_permit
+            or self.context.permits.acquire_or_wait(connection)
+        ):
             self.ready.append(connection)
 
     def on_permit(self, connection: Connection) -> None:

@@ -1,7 +1,7 @@
 """The body of one request on its way to the application: received before the call, or while the application reads it.
 
-    received ahead    by the leader into memory, then by threads of the pool into a temporary file; no thread waits for the client
-    streamed          the application's reads of `wsgi.input` receive from the client; its thread waits, with a client-wait permit
+    received ahead    by the leader into memory, then by threads of the pool into a temporary file; no thread waits
+    streamed          the application's reads of `wsgi.input` receive; its thread waits, with a client-wait permit
 
 `microwsgi.server.handler` decides which. What the application leaves unread is discarded up to a limit, so that the connection
 can be used again.

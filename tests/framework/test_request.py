@@ -233,9 +233,10 @@ def test_a_file_is_replaced_by_a_whole_body_only(tmp_path: Path) -> None:
         "body": lambda found: found.body,
     }
     kinds = {"form": FORM, "multipart": f"{MULTIPART}; boundary=x", "parts": f"{MULTIPART}; boundary=x"}
-    found: dict[str, type[BaseException] | None] = dict.fromkeys(ways)
+    found: dict[str, type[BaseException]] = {}
     for name, way in ways.items():
-        environ = Request.blank("/", method="POST", environ={"CONTENT_TYPE": kinds.get(name, JSON), **unknown}).environ
+        environ = Request.blank("/", method="POST", environ=dict[str, Any](CONTENT_TYPE=kinds.get(name, JSON))).environ
+        environ.update(unknown)
         environ.pop("CONTENT_LENGTH", None)
         environ.pop("wsgi.input_terminated", None)
         environ.pop("webob.is_body_seekable", None)

@@ -38,7 +38,12 @@ def digest(environ: Environ, start_response: StartResponse) -> list[bytes]:
     length = environ.get("CONTENT_LENGTH")
     body = environ["wsgi.input"].read(*([int(length)] if length else []))
     rest = environ["wsgi.input"].read()
-    words = [str(length), environ.get("HTTP_TRANSFER_ENCODING", ""), str(environ["wsgi.input_terminated"]), str(len(rest))]
+    words = [
+        str(length),
+        environ.get("HTTP_TRANSFER_ENCODING", ""),
+        str(environ["wsgi.input_terminated"]),
+        str(len(rest)),
+    ]
     start_response("200 OK", [])
     return [" ".join([*words, hashlib.sha256(body).hexdigest()]).encode()]
 
@@ -63,7 +68,10 @@ def test_every_body_arrives_whole_with_its_length(tls: bool, tmp_path: Path) -> 
                 with running.secure() if isinstance(running, Secure) else running.connect() as client:
                     client.sendall(HEAD % (b"/", framing) + body + HEAD % (b"/", b"Connection: close"))
                     responses = parse(receive(client))
-                if [response.body for response in responses] != [answer(content), answer(b"").replace(b"0 ", b"None ", 1)]:
+                if [response.body for response in responses] != [
+                    answer(content),
+                    answer(b"").replace(b"0 ", b"None ", 1),
+                ]:
                     faults.append((name, framing, responses))
     assert not faults
     assert not running.errors.text.getvalue()
@@ -121,9 +129,10 @@ def test_slow_uploads_delay_no_others() -> None:
         for head in heads * 6:
             stack.enter_context(running.connect()).sendall(head + b"5\r\nhello" * (b"Expect" not in head))
         running.wait_for_connections(len(heads) * 6)
-        found = []
-        for content in (CONTENT[:10_000], CONTENT[:100_000], CONTENT):
-            found.append(running.get("/", f"Content-Length: {len(content)}", method="POST", body=content).body)
+        found = [
+            running.get("/", f"Content-Length: {len(content)}", method="POST", body=content).body
+            for content in (CONTENT[:10_000], CONTENT[:100_000], CONTENT)
+        ]
         length = [f"Content-Length: {len(CONTENT)}", "Expect: 100-continue"]
         found.append(running.get("/", *length, method="POST", body=CONTENT).body)
         assert found == expected
@@ -246,7 +255,9 @@ def test_a_file_without_a_name_is_left_to_nobody(tmp_path: Path) -> None:
     try:
         port = int(running.url().rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), TIME) as client:
-            client.sendall(HEAD.replace(b"Host: a", b"Host: localhost") % (b"/", CHUNKED) + b"fffff\r\n" + bytes(500_000))
+            client.sendall(
+                HEAD.replace(b"Host: a", b"Host: localhost") % (b"/", CHUNKED) + b"fffff\r\n" + bytes(500_000)
+            )
             files = Path(f"/proc/{running.pid}/fd")
             wait_until(lambda: sum(str(temporary) in os.readlink(each) for each in files.iterdir()) == 1)
             assert not list(temporary.iterdir())
