@@ -22,6 +22,7 @@ EDGE = {
     "console",
     "debugger",
     "diagnosis",
+    "embedding",
     "events",
     "imports",
     "loader",
@@ -65,6 +66,7 @@ OPTIONAL = {
     ("microwsgi.commands.stack", "werkzeug.serving"),
     *(("microwsgi.tls.signers", name) for name in CRYPTOGRAPHY),  # the extra [tls], where there is no openssl command
     ("microwsgi.tls.authority", "fcntl"),  # Windows has none
+    ("microwsgi.server.log_writer", "fcntl"),  # Windows has none
     ("microwsgi.server.pool", "resource"),  # Windows has none, and macOS does not count a thread's use
 }
 """Imports inside functions and blocks: (module, what it imports there); only what a system may lack."""

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import io
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +14,7 @@ from microwsgi import later
 from microwsgi.options import Options
 from microwsgi.server.body_storage import BodyStorage
 from microwsgi.server.hosts import Hosts
+from microwsgi.server.log_writer import ERROR, LEVELS, WARNING, Destination, ErrorStream, LogWriter, printable
 from microwsgi.server.permits import ClientPermits
 from microwsgi.server.transport import Clock
 from microwsgi.wire.response import DateFields
@@ -23,12 +23,18 @@ Application = Callable[..., Iterable[bytes]]
 """PEP 3333's: called with environ and start_response. More exact types would refuse wsgiref.types', which users have."""
 KNOWN_COMPLAINTS = 1024
 """Messages about clients that are remembered."""
+CONTROLS = {number: f"\\x{number:02x}" for number in (*range(0x20), *range(0x7F, 0xA0))} | {ord("\\"): "\\\\"}
 REPEAT = 60.0
 """Seconds in which the same message about the same address is not repeated."""
 RequestLog = Callable[..., object]
 """Called with each Exchange that is over, and the seconds that it took."""
 ErrorPage = Callable[[BaseException, dict[str, object], str], tuple[list[tuple[str, str]], bytes]]
 """Called in the frame that caught an exception, with the environ and the number in the log; returns headers and a body."""
+
+
+def escape_controls(text: str) -> str:
+    """Escape control characters, as http.server's log_message does: a client must not write on a terminal as it likes."""
+    return text.translate(CONTROLS)
 
 
 def multithreaded(server: object) -> bool:
@@ -41,6 +47,8 @@ def multithreaded(server: object) -> bool:
 
 class ServerContext:
     """An application, the options under which it is served, and the destinations of log records.
+
+    `access_log` and `errors` may be loggers of the module logging.
 
     `hosts` are the names that are answered for, None for all. `error_page` makes the page that a client on this machine is
     shown for an exception. `timing` returns a field line that says where the time of a request went.
@@ -72,6 +80,11 @@ class ServerContext:
         self.permits = ClientPermits(max(self.options.threads // 2, 1))
         self.on_permit: Callable[..., object] = bool  # called with a connection that has waited for a permit
         self.resume: Callable[..., object] = bool  # called by any thread with an Exchange that was suspended
+        # A logger gets records; what the application writes to `wsgi.errors` is text.
+        self.error_log = Destination(errors)
+        self.error_text = Destination() if hasattr(errors, "makeRecord") else self.error_log
+        self.log_writer = LogWriter(self.error_log, self.error_text)
+        self.log_level = LEVELS[self.options.log_level]
         self.errors_counted = 0
         self.complaints: dict[tuple[str, str], float] = {}
         self.lock = threading.Lock()  # protects the two above
@@ -105,6 +118,7 @@ class ServerContext:
         self.bodies = BodyStorage(self.options.body_files)
         self.permits = ClientPermits(max(self.options.threads // 2, 1))
         self.lock = threading.Lock()
+        self.start_log()
 
     def drain(self) -> None:
         """Let connections end with the response that they are at."""
@@ -123,18 +137,36 @@ class ServerContext:
         with self.lock:
             self.errors_counted += 1
 
-    def error_stream(self) -> object:
-        """Return the stream of errors: `wsgi.errors`."""
-        return self.errors or sys.stderr
+    def log_errors_to(self, logger: object) -> None:
+        """Log errors to a logger of the module logging; to standard error if it is None."""
+        self.error_log = Destination(logger) if logger is not None else self.error_text
+        self.log_writer.add(self.error_log)
 
-    def log_error(self, text: str) -> None:
-        """Write a record to the error log."""
-        stream = self.errors or sys.stderr
-        try:
-            stream.write(f"{text}\n")  # in one write: the records of several threads must not be mixed
-            stream.flush()
-        except (OSError, ValueError):
-            pass
+    def log_access_to(self, log: RequestLog | None) -> None:
+        """Log requests to this."""
+        self.access_log = log
+
+    def start_log(self) -> None:
+        """Let a thread write the log from here on."""
+        attach = getattr(self.access_log, "attach", None)
+        if attach is not None:
+            attach(self.log_writer, self.error_text)
+        self.log_writer.start()
+
+    def stop_log(self) -> None:
+        """Write what is left; from here on each thread writes its own records."""
+        self.log_writer.stop()
+
+    def error_stream(self) -> io.TextIOBase:
+        """Return `wsgi.errors`."""
+        return ErrorStream(self.log_writer, self.error_text)
+
+    def log_error(self, text: str, level: int = WARNING, error: BaseException | None = None) -> None:
+        """Write a record to the error log: all of it, with control characters escaped, except line feeds."""
+        if level >= self.log_level:
+            self.error_log.add(f"{printable(text)}\n", level, error)
+            if self.log_writer.idle:
+                self.log_writer.wake()
 
     def log_client_error(self, client: str, text: str) -> None:
         """Log a client that did not get as far as a request; the same about the same address at most once a minute."""
@@ -150,4 +182,24 @@ class ServerContext:
 
     def log_exception(self, title: str, error: BaseException) -> None:
         """Log the traceback of an exception, under a line that says where it happened."""
-        self.log_error(f"{title}\n{''.join(later.traceback.format_exception(error)).rstrip()}")
+        self.log_error(f"{title}\n{exception_text(error).rstrip()}", ERROR, error)
+
+
+def exception_text(error: BaseException) -> str:
+    """Return the traceback of an exception. The lines of the traceback stay; a line feed in the text of an exception does not.
+
+    Else the text, in which there may be anything that a client has sent, could contain lines that look like other records.
+    """
+    parts: list[str] = []
+    is_note = False
+    for part in later.traceback.TracebackException.from_exception(error).format():
+        if part.startswith(
+            (" ", "\n", "Traceback (")
+        ):  # a frame, an exception of a group, or a line between two tracebacks
+            parts.append(part)
+            is_note = False
+        else:  # an exception's type and text; behind it its notes
+            text = part.rstrip("\n").replace("\n", "\\n")
+            parts.append(f"  {text}\n" if is_note else f"{text}\n")
+            is_note = True
+    return "".join(parts)

@@ -28,7 +28,7 @@ class DetachableSocket:
         found: object = getattr(self._taken(), name)
         return self._read if name == "read" else found
 
-    def __enter__(self) -> object:
+    def __enter__(self) -> DetachableSocket:  # noqa: PYI034 - Self would cost the import of typing
         return self
 
     def __exit__(self, *_: object) -> None:

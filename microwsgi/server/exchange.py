@@ -36,6 +36,7 @@ from microwsgi.server.context import ServerContext
 from microwsgi.server.detached import DetachableSocket
 from microwsgi.server.environ import Environ
 from microwsgi.server.hosts import is_local
+from microwsgi.server.log_writer import one_line
 from microwsgi.server.request_body import RequestBody
 from microwsgi.server.transport import FileRange, Transport
 from microwsgi.wire.request import RequestHead, origin_form
@@ -85,6 +86,7 @@ class Exchange:
 
     iterator: Iterator[bytes]  # from `begin` on
     remaining: int  # bytes of the body that Content-Length still promises, from `send_head` on
+    body_start: int  # `sent` of the transport before the first byte of the body, from `send_head` on
     resume_in: float  # the seconds after which a suspended response is resumed at the latest, from `resume` on
 
     def __init__(
@@ -115,6 +117,10 @@ class Exchange:
     def requestline(self) -> str:
         """The request line, with control characters escaped."""
         return self.head.line
+
+    def set_body(self, body: RequestBody) -> None:
+        """The request has a body."""
+        self.body = body
 
     # --- What the application is given ------------------------------------------------------------------------------------
 
@@ -239,6 +245,23 @@ class Exchange:
                 self.transport.write(data + body[:ONE_SEND])
                 self.transport.write(memoryview(body)[ONE_SEND:])
 
+    def send_answer(self) -> None:
+        """Send the whole response that `send_whole` has made."""
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            try:
+                self.transport.write(answer)
+            except Disconnected as gone:
+                self.abort(str(gone))
+
+    def take_result(self, status: int, size: int, *, sent: bool) -> None:
+        """Take note of what a handler class of http.server has sent by itself: it may be a part, or nothing."""
+        self.status = status
+        self.size = size
+        self.head_sent = sent
+        self.framing = Framing.UNTIL_CLOSE if sent else NO_BODY  # a part must not be taken for the whole
+        self.close = True
+
     def is_long(self, chunks: list[bytes]) -> bool:
         """Return whether the chunks, all of bytes, are too long to be copied into one."""
         return {chunk.__class__ for chunk in chunks} == {bytes} and sum(map(len, chunks)) > ONE_SEND
@@ -318,6 +341,7 @@ class Exchange:
         data, self.framing, self.remaining = encode_head(
             response, self.head.method, self.head.version, length, self.close, more
         )
+        self.body_start = self.transport.sent + len(data)
         if self.framing is Framing.UNTIL_CLOSE:
             self.close = True
         return data
@@ -416,7 +440,7 @@ class Exchange:
         """Call `close` when the response is complete or given up: an exception can only be logged."""
         try:
             self.close_iterable()
-        except Exception as error:  # noqa: BLE001 - the application's code
+        except BaseException as error:  # noqa: BLE001 - SystemExit in `close` must not end a thread of the server
             self.context.log_exception(f"{self.description()} failed in close:", error)
 
     # --- What goes wrong ----------------------------------------------------------------------------------------------------
@@ -484,7 +508,10 @@ class Exchange:
         self.close = self.head_sent = True
         self.phase = DONE
         bodiless = self.head.raw.lstrip(b"\r\n").startswith(b"HEAD ")
-        self.transport.write(refusal(error, self.context.date.tick()[0], bodiless=bodiless))
+        data = refusal(error, self.context.date.tick()[0], bodiless=bodiless)
+        self.size = len(data) - data.index(b"\r\n\r\n") - 4
+        self.body_start = self.transport.sent + len(data) - self.size
+        self.transport.write(data)
 
     def abort(self, reason: str) -> None:
         """Give the response up: the client has left, or is to be left. The connection is closed next.
@@ -495,6 +522,7 @@ class Exchange:
         if not self.aborted:
             self.aborted = True
             self.answer = None
+            self.size = self.bytes_sent()
             if not self.detached:
                 self.reason = reason
                 if self.transport.out_buffer is not None or (self.head_sent and self.framing is Framing.UNTIL_CLOSE):
@@ -511,6 +539,10 @@ class Exchange:
         """Leave this exchange out of the log: what came is not a request."""
         self.started = 0.0
 
+    def bytes_sent(self) -> int:
+        """Return how many bytes of the body the socket has taken: for a response of which some was not sent."""
+        return min(self.size, max(self.transport.sent - self.body_start, 0)) if self.size else 0
+
     def finish(self) -> None:
         """Write the log; once, when the exchange is over."""
         context = self.context
@@ -518,7 +550,10 @@ class Exchange:
             if context.access_log is not None:
                 context.access_log(self, context.clock.now() - self.started)
             if self.reason:
-                context.log_error(f"{self.description()} {self.status or '-'}: {self.reason}")
+                if not getattr(
+                    context.access_log, "has_reason", False
+                ):  # else the reason is in the line of the access log
+                    context.log_error(f"{self.description()} {self.status or '-'}: {one_line(self.reason)}")
             elif self.status >= SERVER_ERROR:
                 context.count_error()
             self.started = 0.0

@@ -1,7 +1,7 @@
 """The body of one request on its way to the application: received before the call, or while the application reads it.
 
     received ahead    by the leader into memory, then by threads of the pool into a temporary file; no thread waits
-    streamed          the application's reads of `wsgi.input` receive; its thread waits, with a client-wait permit
+    streamed          reads of `wsgi.input` receive from the client; the thread waits, and has a client-wait permit
 
 `microwsgi.server.handler` decides which. What the application leaves unread is discarded up to a limit, so that the connection
 can be used again.
@@ -69,8 +69,7 @@ class RequestBody:
 
     def take_excess(self) -> bytes:
         """Return, once, the bytes behind the end of the body that were received with it."""
-        data, self.decoder.excess = self.decoder.excess, b""
-        return data
+        return self.decoder.take_excess()
 
     # --- Before the application is called -----------------------------------------------------------------------------------
 

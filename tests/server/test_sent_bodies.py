@@ -1,8 +1,5 @@
 """Bodies that are files, or lists of blocks: which of them go to the kernel, and that none is copied whole."""
 
-# ruff: noqa: SIM115
-# The server closes the files.
-
 from __future__ import annotations
 
 import bz2
