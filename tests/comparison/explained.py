@@ -71,7 +71,7 @@ EXPLANATIONS: list[Explanation] = [
         )
     ),
     Explanation(
-        "A client that waits to send chunks is told to continue after its head was checked: they are received first (issue 17).",
+        "A client that waits to send chunks is told to continue once its head was checked: they are received first (issue 17).",
         "response",
         "^expect chunks ",
         new="^HTTP/1.1 100 Continue",
