@@ -44,11 +44,11 @@ def take_away() -> None:
         for name in names:
             if hasattr(module, name):
                 delattr(module, name)
-    socket.socketpair = lambda *_: pair()  # type: ignore[assignment, misc]  # Windows has one of TCP
+    socket.socketpair = lambda *_: pair()  # Windows has one of TCP
     for name in ("EpollSelector", "PollSelector", "KqueueSelector", "DevpollSelector"):
         if hasattr(selectors, name):
             delattr(selectors, name)
-    selectors.DefaultSelector = selectors.SelectSelector  # type: ignore[misc]
+    selectors.DefaultSelector = selectors.SelectSelector  # type: ignore[assignment, misc]
 
 
 if __name__ == "__main__":
