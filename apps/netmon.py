@@ -99,7 +99,7 @@ def all_sockets(request: Request) -> Response:
 @app.get("/routes")
 def all_routes(request: Request) -> Response:
     """Routes and neighbours."""
-    content = section(request, "routes", part(request, "routes"), "routes")
+    content = section(request, "routes", part(request, "routes"), "Routes and neighbours")
     return page(request, f"Routes of {HOST}", content, links=LINKS, live=True)
 
 

@@ -27,7 +27,6 @@ from apps.look.page import (
     duration,
     listed,
     moment,
-    of_this_site,
     page,
     range_links,
     range_of,
@@ -42,6 +41,7 @@ from apps.probing.policy import Budget, Refused
 from apps.probing.smoke import picture
 from apps.probing.trace import METHODS
 from microwsgi import App, Request, Response, abort
+from microwsgi.framework.crosssite import require_same_site
 
 MINUTE = 60
 SILENT_ROUNDS = 15
@@ -87,7 +87,7 @@ def overview(request: Request) -> Response:
 @app.get("/to")
 def show(request: Request) -> Response | dict[str, Any]:
     """The route to a target: a live page, or JSON."""
-    of_this_site(request)
+    require_same_site(request)
     name, method = wanted(request)
     permit(name, request.remote_addr or "")
     tracer.look(name, method)

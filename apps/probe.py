@@ -32,7 +32,6 @@ from apps.look.page import (
     filter_form,
     listed,
     moment,
-    of_this_site,
     page,
     range_links,
     range_of,
@@ -49,6 +48,7 @@ from apps.probing.probes import MODULES, Check, run
 from apps.probing.rounds import Prober, Round, State, merged
 from apps.probing.smoke import picture, spark
 from microwsgi import App, Request, Response, abort
+from microwsgi.framework.crosssite import require_same_site
 
 LINKS = {"Targets": "/", "Metrics": "/metrics"}
 ORDER = {"failing": 0, "degraded": 1, "unknown": 2, "ok": 3}
@@ -170,16 +170,16 @@ def row(name: str, state: State, now: float, *, small_chart: bool) -> list[objec
     return [
         Cell(f'<span class="state {state.name}">{state.name}</span>'),
         Cell(link),
-        f"{check.module} {check.target}",
+        Cell(drawn_times),
+        f"{clock_time(state.since)} ({duration(now - state.since)})" if state.since else "",
+        state.text,
         "-" if together is None or together.loss is None else f"{together.loss:.0%}",
         milliseconds(together.quantile(0.5) if together else None),
-        f"for {duration(now - state.since)}" if state.since else "",
-        state.text,
-        Cell(drawn_times),
+        f"{check.module} {check.target}",
     ]
 
 
-COLUMNS = ("state", "target", "probe", "packet loss", "median", "since", "reason", "last 10 minutes")
+COLUMNS = ("state", "target", "last 10 minutes", "since", "reason", "packet loss", "median", "probe")
 KEYS: dict[str, Callable[[str, State], Any]] = {
     "state": lambda _, state: ORDER[state.name],
     "target": lambda name, _: name.lower(),
@@ -311,7 +311,7 @@ def metrics(request: Request) -> Response:
 @app.get("/probe")
 def probe(request: Request) -> Response:
     """One probe of a target that the configuration allows: a page for a browser, metrics for all others."""
-    of_this_site(request)
+    require_same_site(request)
     module, text = request.query("module", default="tcp"), request.query("target")
     if module not in MODULES:
         abort(400, f"There is no module {module}; there are {', '.join(MODULES)}.")

@@ -77,6 +77,5 @@ def form(request: Request) -> Response:
 
 
 @app.put("/files/{name}")
-def body(request: Request, name: str) -> tuple[str, int]:
-    size = request.save(place(name), LIMIT)
-    return f"{name}: {size} bytes\n", 201
+def body(request: Request, name: str) -> tuple[dict[str, object], int]:
+    return {"name": name, "size": request.save(place(name), LIMIT)}, 201

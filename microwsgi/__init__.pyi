@@ -1,5 +1,7 @@
 from webob import Response
 
+from microwsgi.assembly import make_server
+from microwsgi.embedding import WSGIRequestHandler, WSGIServer
 from microwsgi.framework.app import App
 from microwsgi.framework.files import FileResponse
 from microwsgi.framework.markup import html
@@ -7,8 +9,6 @@ from microwsgi.framework.problems import abort
 from microwsgi.framework.request import Request
 from microwsgi.framework.views import redirect
 from microwsgi.server.compat import wsgi
-from microwsgi.server.handler import WSGIRequestHandler
-from microwsgi.server.server import WSGIServer, make_server
 from microwsgi.serving import serve
 
 __all__ = [

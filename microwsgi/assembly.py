@@ -13,18 +13,21 @@ from importlib import import_module
 
 from microwsgi.console import Console, colored, is_terminal
 from microwsgi.daemon.systemd import passed_sockets
+from microwsgi.embedding import WSGIServer
 from microwsgi.errors import LoadError, UsageError
 from microwsgi.loader import load_named
 from microwsgi.options import Options
 from microwsgi.process.interpreter import green_threads, open_standard_descriptors, repair_hooks
 from microwsgi.server.connections import Security
+from microwsgi.server.context import Application
 from microwsgi.server.environ import Environ
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.log import AccessLog
-from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, loopback_only, unlink
 
+PATHS = ("app_dir", "config", "pid_file", "tls_password_file", "tls_client_ca", "tls_keylog")
+"""Options that are paths, or empty."""
 ERROR_PAGE, TIMING = "microwsgi.devtools.errorpage", "microwsgi.devtools.timing"
 """Imported only where it is asked for: it takes WebOb, and what draws stacks."""
 CHECK_TIME = 10.0
@@ -61,7 +64,12 @@ def addresses(options: Options) -> list[str]:
 def load_application(application: object, options: Options) -> tuple[str, object]:
     """The name and the application. Raises LoadError, also for an application that threads can't serve."""
     if application is None or isinstance(application, str):
-        found = load_named(application, options.app_dir, options.config)
+        try:
+            found = load_named(application, options.app_dir, options.config)
+        except LoadError as error:
+            if text := green_threads():  # which is why
+                raise GreenThreadsError(f"the application can't be served: {text}") from error
+            raise
     elif not callable(application):
         raise UsageError(f"serve() wants an application, or where to find one, not {type(application).__name__}.")
     else:
@@ -75,23 +83,22 @@ def load_application(application: object, options: Options) -> tuple[str, object
     return found
 
 
-def make_absolute(options: Options) -> None:
-    """Have the paths of options be those that were meant where the command was typed: an application may change the folder."""
-    options.app_dir = os.path.abspath(options.app_dir)
-    options.config = options.config and os.path.abspath(options.config)
-    options.pid_file = options.pid_file and os.path.abspath(options.pid_file)
+def make_absolute(options: Options) -> Options:
+    """Return options whose paths are absolute: the application may change the folder."""
+
+    def absolute(path: str) -> str:
+        return os.path.abspath(path) if path else path
+
+    def absolute_address(address: str) -> str:
+        path = address.removeprefix("unix:")
+        return f"unix:{absolute(path)}" if address.startswith("unix:") and not path.startswith("@") else address
+
+    changes: dict[str, object] = {name: absolute(getattr(options, name)) for name in PATHS}
+    changes |= {name: tuple(map(absolute, getattr(options, name))) for name in ("tls_cert", "tls_key")}
     if options.access_log not in {"-", "off"}:
-        options.access_log = os.path.abspath(options.access_log)
-    for name in ("tls_password_file", "tls_client_ca", "tls_keylog"):
-        setattr(options, name, getattr(options, name) and os.path.abspath(getattr(options, name)))
-    options.tls_cert = tuple(map(os.path.abspath, options.tls_cert))
-    options.tls_key = tuple(map(os.path.abspath, options.tls_key))
-    options.bind = tuple(
-        f"unix:{os.path.abspath(address[5:])}"
-        if address.startswith("unix:") and address[5:6] not in {"@", ""}
-        else address
-        for address in options.bind
-    )
+        changes["access_log"] = absolute(options.access_log)
+    changes["bind"] = tuple(map(absolute_address, options.bind))
+    return options.replaced(**changes)
 
 
 def import_error_page(options: Options) -> None:
@@ -262,3 +269,26 @@ def says_ok(environ: Environ, start_response: Callable[..., object]) -> list[byt
     """An application."""
     start_response("200 OK", [("Content-Length", "0")])
     return []
+
+
+def make_server(
+    host: str,
+    port: int,
+    app: Application,
+    server_class: type[WSGIServer] = WSGIServer,
+    handler_class: type[WSGIRequestHandler] = WSGIRequestHandler,
+    *,
+    ssl_context: object = None,
+) -> WSGIServer:
+    """Return a server for an application, as wsgiref.simple_server.make_server does. Raises ListenError.
+
+    `ssl_context`, for https, is an ssl.SSLContext, (certificate file, key file) or "adhoc". Raises CertificateError, too.
+    """
+    if ssl_context is None:
+        server = server_class((host, port), handler_class)
+    else:
+        options = Options()
+        tls = https(options, ssl_context)
+        server = server_class((host, port), handler_class, options=options, tls=tls)
+    server.set_app(app)
+    return server

@@ -20,6 +20,7 @@ from microwsgi.server.connections import Security
 from microwsgi.server.log import escaped
 from microwsgi.server.sockets import loopback_only, urls
 
+_poll = getattr(select, "poll", None)  # before an application can replace it; Windows has none
 ONLY_HERE = "(only this machine)"
 EVERYONE = "(every machine on your network can reach this)"
 DIM, BOLD = "2", "1"
@@ -84,12 +85,18 @@ class Console:
             if text[PIECE:]:
                 self.queue.appendleft(text[PIECE:])
 
-    def takes_more(self) -> bool:
+    def write_rest(self) -> None:
+        """At the end: write what waits, if somebody reads it soon."""
+        while self.queue and self.takes_more(PATIENT):
+            self.write_queued()
+        self.queue = None
+
+    def takes_more(self, milliseconds: int = 0) -> bool:
         """Whether a write would not block. A stream that is broken takes everything: nobody reads it."""
         try:
-            poll = select.poll()
+            poll = _poll()  # type: ignore[misc]
             poll.register(self.errors.fileno(), select.POLLOUT)  # type: ignore[union-attr]  # OwnCopy
-            return bool(poll.poll(0))
+            return bool(poll.poll(milliseconds))
         except (OSError, ValueError, AttributeError):
             return True
 
@@ -140,7 +147,7 @@ class OwnCopy(io.TextIOBase):
             try:
                 data = data[os.write(self.descriptor, data) :]
             except BlockingIOError:  # another process has made the file non-blocking for all that share it
-                poll = select.poll()
+                poll = _poll()  # type: ignore[misc]
                 poll.register(self.descriptor, select.POLLOUT)
                 if not poll.poll(PATIENT):
                     raise

@@ -1,4 +1,4 @@
-"""Imports under a reloader: never stale, and known to those who watch the files.
+"""Imports under a reloader: never from a stale .pyc, and reported to the parent, which watches the files.
 
 Python takes a .pyc for fresh when its source has the time and size that it had, and the time counts seconds: of two saves
 within one second, the second may never be seen. So the user's own modules are compiled from what is in the file, and no .pyc
@@ -20,23 +20,23 @@ from microwsgi.prefork.watch import GONE, digest, digest_of
 
 SHARED = {"microwsgi", "webob"}
 """Packages that a parent imports for its children, beside the standard library."""
-PRANKS = {"antigravity", "this", "__main__"}
-"""What it does not import of that: the first opens a browser, the second writes a poem."""
+NOT_SHARED = {"antigravity", "this", "__main__"}
+"""Modules that it does not import: the first opens a browser, the second prints a poem, the third is the program."""
 
 
 class Codes:
-    """Compiled files, each with the digest of what was compiled."""
+    """Code objects of files, each with the digest of its source."""
 
     def __init__(self) -> None:
         self.codes: dict[str, tuple[bytes, CodeType]] = {}
 
     def get(self, path: str, content: bytes) -> CodeType | None:
-        """The code of a file, if this is what it holds."""
+        """The code of a file, if its source has this digest."""
         known, code = self.codes.get(path, (b"", None))
         return code if known == content else None
 
     def prepare(self, path: str, content: bytes) -> None:
-        """Compile a file, unless that is done already, or it holds something else by now."""
+        """Compile a file, unless it is compiled already, or its source has another digest by now."""
         if not path.endswith(".py") or self.get(path, content) is not None:
             return
         try:
@@ -51,31 +51,31 @@ class Codes:
 
 
 class Imports:
-    """What this process imports from here on, of the user's."""
+    """The user's modules that this process imports from here on."""
 
     def __init__(self, codes: Codes) -> None:
         self.codes = codes
         self.read: dict[str, bytes] = {}  # files, and the digests of what was read
-        self.told: Callable[[dict[str, bytes]], object] | None = None
+        self.on_read: Callable[[dict[str, bytes]], object] | None = None
         self.before = set(sys.modules)
         self.libraries = Libraries()
         self.place = os.path.abspath(
             "."
         )  # where relative entries of sys.path lead to: an application may change the folder
 
-    def install(self, told: Callable[[dict[str, bytes]], object]) -> None:
-        """Have imports go through here, for the rest of the process's life.
+    def install(self, on_read: Callable[[dict[str, bytes]], object]) -> None:
+        """Replace the loader of source files, for the rest of the process's life.
 
-        `told` is called with each file that is read, and its digest, unless its code is known already.
+        `on_read` is called with each file that is read, and its digest, unless its code is known already.
         """
-        self.told = told
+        self.on_read = on_read
         # Processes that the application starts must not write .pyc files either: these could be stale after the next save.
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-        as_ever = SourceFileLoader.get_code
+        original = SourceFileLoader.get_code
 
         def get_code(loader: SourceFileLoader, fullname: str) -> CodeType | None:
             path = loader.get_filename(fullname)
-            return as_ever(loader, fullname) if self.libraries.has(path) else self.code(loader, path)
+            return original(loader, fullname) if self.libraries.has(path) else self.code(loader, path)
 
         # The class itself, and no finder of ours: editable installs, plug-ins and others' import hooks make such loaders, too.
         SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]  # where its parent class has it
@@ -90,14 +90,14 @@ class Imports:
             raise
         content = self.read[path] = digest(data)
         code = self.codes.get(path, content)
-        if code is None and self.told is not None:
-            self.told({path: content})
+        if code is None and self.on_read is not None:
+            self.on_read({path: content})
         if code is None or type(loader).source_to_code is not SourceFileLoader.source_to_code:
             code = loader.source_to_code(data, path)
         return code
 
     def names(self) -> list[str]:
-        """What has been imported since the beginning, in its order."""
+        """Names of the modules that were imported since the beginning, in their order."""
         return [name for name, module in list(sys.modules.items()) if name not in self.before and module is not None]
 
     def files(self) -> dict[str, bytes]:
@@ -108,7 +108,7 @@ class Imports:
         return {path: self.read.get(path) or content(path) for path in loaded | self.read.keys()}
 
     def folders(self) -> list[str]:
-        """Where modules of the user's may come to be."""
+        """Folders from which modules of the user's may be imported."""
         packages = [path for name in self.names() for path in folders_of(name)]
         places = [os.path.join(self.place, path) for path in sys.path]
         return [
@@ -122,8 +122,8 @@ class Imports:
         return [name for name in self.names() if shared(name)]
 
     def report(self) -> dict[str, object]:
-        """All that the parent wants to know."""
-        if self.told is None:
+        """What the parent is told: files, folders, and modules that it may import for the next child."""
+        if self.on_read is None:
             return {"modules": self.modules()}
         return {"files": self.files(), "folders": self.folders(), "modules": self.modules()}
 
@@ -175,7 +175,7 @@ def folders_of(name: str) -> list[str]:
 def shared(name: str) -> bool:
     """Whether a module is one of the standard library's, or of the packages that all children need."""
     top = name.partition(".")[0]
-    if name in PRANKS or not (top in SHARED or top in sys.stdlib_module_names):
+    if name in NOT_SHARED or not (top in SHARED or top in sys.stdlib_module_names):
         return False
     origin = getattr(getattr(sys.modules[name], "__spec__", None), "origin", None) or ""
     return origin in {"built-in", "frozen"} or (library(origin) and (top in SHARED or origin.startswith(STANDARD)))

@@ -71,7 +71,7 @@ def load_named(spec: str | None, app_dir: str = ".", config: str = "") -> tuple[
         return find(spec, folder)
     except LoadError as error:
         if spec:
-            raise LoadError(f'{error}\n  That is app = "{spec}" in {file}.') from error.__cause__
+            raise LoadError(f'{error}\n  That is app = "{spec}" in {relative(file)}.') from error.__cause__
         raise
 
 

@@ -1,4 +1,4 @@
-"""Every option, declared once: the command line, the environment, `serve()`, `WSGIServer` and docs/options.md read it here."""
+"""All options, declared once: for the command line, the environment, `serve()`, `WSGIServer` and docs/options.md."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from microwsgi.errors import ListenError, UsageError
 
 LAST_PORT = 65535
 LONGEST = 10**9
-"""Seconds, some thirty years: what a time limit may be at most, since longer waits overflow the system's own numbers."""
+"""The longest time limit, in seconds (thirty years). Longer ones overflow system calls."""
 
 
 def size(text: str | int) -> int:
-    """Bytes, from a number or from what people write: 65536, 64K, 16M, 1G."""
+    """Return a number of bytes, from a number or a text like 65536, 64K, 16M or 1G."""
     text = str(text).strip()
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in {"K", "M", "G"} else (text, "")
     factor = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}[unit]
@@ -25,7 +25,7 @@ def size(text: str | int) -> int:
 
 
 def seconds(text: str | float) -> float:
-    """Seconds, not negative."""
+    """Return a number of seconds that is not negative."""
     try:
         value = float(text)
     except (TypeError, ValueError):
@@ -36,7 +36,7 @@ def seconds(text: str | float) -> float:
 
 
 def count(text: str | int) -> int:
-    """A number from 1 on."""
+    """Return a number that is at least 1."""
     text = str(text).strip()
     if not (text.isascii() and text.isdigit() and int(text)):
         raise ValueError("a whole number from 1 on")
@@ -44,7 +44,7 @@ def count(text: str | int) -> int:
 
 
 def limit(text: str | int) -> int:
-    """A number, or 0 for no limit."""
+    """Return a number; 0 is no limit."""
     try:
         return count(text) if str(text).strip() != "0" else 0
     except ValueError:
@@ -52,7 +52,7 @@ def limit(text: str | int) -> int:
 
 
 def processes(text: str | int) -> int:
-    """A number of processes; auto is one for each processor that this one may use."""
+    """Return a number of processes; auto is the number of processors that this process may use."""
     if str(text).strip().lower() == "auto":
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
@@ -62,7 +62,7 @@ def processes(text: str | int) -> int:
 
 
 def port(text: str | int) -> int:
-    """A TCP port. Raises ListenError for what only looks like one: http.server takes 99999, and serves another."""
+    """Return a TCP port. Raises ListenError for a number out of range: http.server takes 99999 and binds another port."""
     digits = str(text).strip().removeprefix("-")
     if not (digits.isascii() and digits.isdigit()):
         raise ValueError(f"a port from 0 to {LAST_PORT}")
@@ -72,7 +72,7 @@ def port(text: str | int) -> int:
 
 
 def host(text: str) -> str:
-    """A host without a port. Raises ValueError with the option that takes both."""
+    """Return a host without a port. Raises ValueError with the option that takes both."""
     text = str(text)
     name, colon, number = text.rpartition(":")
     if colon and number.isdecimal() and (":" not in name or name.endswith("]")):
@@ -81,7 +81,7 @@ def host(text: str) -> str:
 
 
 def names(text: str | Iterable[str]) -> tuple[str, ...]:
-    """Names: several in a list, or one text with commas between."""
+    """Return names from a list, or from a text with commas."""
     parts = [part.strip() for part in (text.split(",") if isinstance(text, str) else text)]
     if not isinstance(text, str) and "" in parts:
         raise ValueError("a value that is not empty")
@@ -89,7 +89,7 @@ def names(text: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def switch(text: str | int) -> bool:
-    """On or off."""
+    """Return whether a switch is on."""
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     try:
         return words[str(text).strip().lower()]
@@ -98,14 +98,14 @@ def switch(text: str | int) -> bool:
 
 
 def octal(text: str) -> str:
-    """A mask of permissions, in octal."""
+    """Return a mask of permissions in octal."""
     if text and not (text.isascii() and text.isdigit() and not set(text) & {"8", "9"} and int(text, 8) <= 0o777):  # noqa: PLR2004
         raise ValueError("an octal number, like 027")
     return text
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """One of these words."""
+    """Return a converter that accepts certain words."""
 
     def choice(text: str) -> str:
         if text not in choices:
@@ -116,7 +116,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 
 class Option:
-    """One option: `convert` makes its value of a text, or of a value, and raises ValueError with what it wants."""
+    """One option. `convert` returns the value for a text or a value, or raises ValueError with what it expects."""
 
     def __init__(
         self,
@@ -138,25 +138,25 @@ class Option:
         self.help = text
         self.short = short
         self.variables = ("MICROWSGI_" + name.upper(), *variables)
-        """As the environment spells it; the first that is set holds."""
+        """The environment variables; the first that is set is used."""
 
     @property
     def flag(self) -> str:
-        """As the command line spells it."""
+        """The long option of the command line."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def repeatable(self) -> bool:
-        """Whether each mention adds a value."""
+        """Whether the option may be repeated, and each use adds a value."""
         return self.convert is names
 
     @property
     def shown_default(self) -> str:
-        """The default as one would type it; empty if there is none."""
+        """The default as it is typed; "" if there is none."""
         return self.shown(self.default)
 
     def shown(self, value: object) -> str:
-        """A value as one would type it; empty if there is none."""
+        """Return a value as it is typed; "" if there is none."""
         if self.convert is switch:
             return "on" if value else "off"
         if self.convert is size and isinstance(value, int):
@@ -165,7 +165,7 @@ class Option:
         return f"{value:g}" if isinstance(value, float) else ",".join(value) if isinstance(value, tuple) else str(value)
 
     def take(self, value: object, spelled: str = "") -> object:
-        """The value, checked; `spelled` is what the user wrote it as. Raises UsageError."""
+        """Return the converted value. `spelled` is the user's text. Raises UsageError."""
         try:
             return self.convert(value)
         except (ValueError, TypeError) as error:
@@ -251,6 +251,9 @@ OPTIONS = (
     Option("Limits", "line_length", 8190, size, "BYTES", "request line (414), or a field (431)"),
     Option("Limits", "field_count", 100, count, "N", "number of fields of a request (431)"),
     Option("Limits", "body_size", 1024**3, size, "BYTES", "request body (413)"),
+    Option("Limits", "body_buffer", 1024**2, size, "BYTES", "receive a body up to this size before the call"),
+    Option("Limits", "body_files", 4 * 1024**3, size, "BYTES", "all bodies in temporary files (503)"),
+    Option("Limits", "stream_chunked", False, switch, "", "pass chunked bodies on while they arrive"),
     Option("Limits", "head_time", 10.0, seconds, "SECONDS", "time to receive a request's head (408)"),
     Option("Limits", "idle_time", 60.0, seconds, "SECONDS", "idle time of a keep-alive connection"),
     Option("Limits", "body_time", 20.0, seconds, "SECONDS", "time for a body slower than body-rate (408)"),
@@ -258,13 +261,13 @@ OPTIONS = (
     Option("Limits", "write_time", 20.0, seconds, "SECONDS", "time for a client slower than write-rate"),
     Option("Limits", "write_rate", 500, count, "BYTES", "lowest rate of a client, per second"),
 )
-"""The declaration."""
+"""The declarations."""
 
 BY_NAME = {option.name: option for option in OPTIONS}
 
 
 class Options:
-    """A value for each option, as attributes: those given, checked, and the defaults. Raises UsageError."""
+    """The values of all options as attributes. Raises UsageError."""
 
     host: str
     port: int
@@ -279,6 +282,9 @@ class Options:
     line_length: int
     field_count: int
     body_size: int
+    body_buffer: int
+    body_files: int
+    stream_chunked: bool
     head_time: float
     idle_time: float
     body_time: float
@@ -325,23 +331,35 @@ class Options:
         if given.get("bind") and not given.keys().isdisjoint({"host", "port"}):
             raise UsageError("--bind has host and port in it: leave out --host and --port, or --bind.")
         for option in OPTIONS:
-            setattr(self, option.name, option.take(given[option.name]) if option.name in given else option.default)
+            value = option.take(given[option.name]) if option.name in given else option.default
+            object.__setattr__(self, option.name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"Options are frozen: {name} can't be set. `replaced` makes other options.")
+
+    def replaced(self, **changes: object) -> Options:
+        """Return a copy with other values. Raises UsageError."""
+        copy = Options.__new__(Options)
+        for option in OPTIONS:
+            value = option.take(changes[option.name]) if option.name in changes else getattr(self, option.name)
+            object.__setattr__(copy, option.name, value)
+        return copy
 
     @property
     def is_service(self) -> bool:
-        """Whether something is asked for that only a parent process gives."""
+        """Whether an option is set that needs a parent process."""
         names = ("reload", "workers", "daemon", "pid_file", "log_file", "user", "group", "umask", "chdir")
         return any(getattr(self, name) for name in names)
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where to listen: `bind`, or else `host` and `port`."""
+        """The addresses to listen on: `bind`, or else `host` and `port`."""
         host = f"[{self.host}]" if ":" in self.host and not self.host.startswith("[") else self.host
         return self.bind or (f"{host}:{self.port}",)
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, object]:
-    """What the MICROWSGI_ variables, and $PORT, say. Raises UsageError, for a variable that there isn't, too."""
+    """Return the options in MICROWSGI_ variables and $PORT. Raises UsageError, also for an unknown variable."""
     known = {variable: option for option in OPTIONS for variable in option.variables}
     for variable in environ:
         if variable.startswith("MICROWSGI_") and variable not in known:
@@ -355,7 +373,7 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, object]:
 
 
 def merged(*layers: Mapping[str, object]) -> dict[str, object]:
-    """Later layers over earlier ones. An address is one thing: `bind` in a later layer replaces host and port, too."""
+    """Return the options of several layers; later layers take precedence. `bind` replaces both host and port."""
     result: dict[str, object] = {}
     for layer in layers:
         if "bind" in layer:
@@ -368,13 +386,13 @@ def merged(*layers: Mapping[str, object]) -> dict[str, object]:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """What to say of something that there isn't: the nearest that there is."""
+    """Return the message for an unknown name, with the most similar known one."""
     nearest = later.difflib.get_close_matches(name, list(known), 1)
     return f"there is no {kind} {name}{f'; did you mean {nearest[0]}?' if nearest else '.'}"
 
 
 def documentation() -> str:
-    """docs/options.md."""
+    """Return docs/options.md."""
     lines = ["# Options", "", INTRODUCTION, "", "| option | variable | default | |", "|---|---|---|---|"]
     for option in OPTIONS:
         flag = " ".join(filter(None, [f"{option.short}," if option.short else "", option.flag, option.metavar]))
@@ -385,20 +403,21 @@ def documentation() -> str:
 
 
 INTRODUCTION = """\
-Each option has one name. `--head-size 16K` on the command line is `MICROWSGI_HEAD_SIZE=16K` in the environment and
-`head_size="16K"` in `serve(app, head_size="16K")`, and `head_size = "16K"` in a file of TOML: the one that `--config` names, or
-else the table `[tool.microwsgi]` of pyproject.toml. The command line holds over the environment, and that over the file;
-`microwsgi serve --show-config` prints what holds and where it is from, as such a file. Its key `app` is the application to
-serve when none is named.
+Each option can be set in four places. `--head-size 16K` on the command line is `MICROWSGI_HEAD_SIZE=16K` in the environment,
+`head_size = "16K"` in a TOML file, and `serve(app, head_size="16K")` in a program. The file is the one named by `--config`,
+or else the table `[tool.microwsgi]` of pyproject.toml. The command line takes precedence over the environment, and that over
+the file. `microwsgi serve --show-config` prints the effective values, and the source of each, as such a file. The key `app`
+of the file is the application to serve if none is named.
 
-Sizes are bytes and take `K`, `M` and `G`, times are seconds. A switch like `--traceback` has its `--no-traceback`. In a
-variable, commas separate what can be given several times. Limits answer with the status behind them.
+Sizes are in bytes and may end in `K`, `M` or `G`; times are in seconds. A switch like `--traceback` is turned off by
+`--no-traceback`. In a variable, repeatable options are separated by commas. The status behind a limit is the response to a
+request that exceeds it.
 
 An address is `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, `unix:@NAME` (abstract, Linux) or `fd://N`, a socket that the parent
-process left open; `localhost` is both loopbacks, and port 0 is any free one. The log's format `auto` is `line` on a terminal
-and `combined` elsewhere.
+process left open. `localhost` is both loopback addresses, and port 0 is any free port. The log format `auto` is `line` on a
+terminal and `combined` elsewhere.
 
-This page is made from the declaration in `microwsgi/options.py`: `python -m microwsgi.options > docs/options.md`."""
+This page is generated from the declarations in `microwsgi/options.py`: `python -m microwsgi.options > docs/options.md`."""
 
 if __name__ == "__main__":
     sys.stdout.write(documentation())

@@ -93,14 +93,14 @@ class Service:
         if options.user or options.group:
             self.identity = Identity(options.user, options.group)
         if options.daemon or options.log_file:
-            options.log_file = log_path(options)
+            options = self.options = options.replaced(log_file=log_path(options))
             try:
                 self.redirect()
             except OSError as error:
                 raise UsageError(f"--log-file {options.log_file} can't be written: {error.strerror}.") from None
             if sys.stdout is not None:
                 sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what is printed is seen in the log
-        make_absolute(options)
+        options = self.options = make_absolute(options)
         if options.umask or options.daemon:
             os.umask(int(options.umask, 8) if options.umask else UMASK)
         if options.chdir:

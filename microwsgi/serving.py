@@ -80,7 +80,7 @@ def serve_command(words: list[str], given: dict[str, object]) -> int:
     if len(words) > 1:
         raise UsageError(f"one application at a time can be served, not {len(words)}: {' '.join(words)}.")
     options = Options(**given)
-    open_standard_descriptors()
+    open_standard_descriptors()  # else a socket, or the pipe of `launch`, would get the number of a standard stream
     if options.daemon and "_MICROWSGI_READY_FD" not in os.environ:
         return launch(options)
     console = Console()
@@ -136,7 +136,7 @@ def run(
         tls = https(options, ssl_context)
         with stop.on_signals(), listening(options) as listeners, ForkGuard(lambda: [stop.heard, leave]) as guard:
             guard.add(lambda: release(listeners))
-            make_absolute(options)
+            options = make_absolute(options)
             import_error_page(options)
             name, application = load_application(application, options)
             if os.getpid() != pid:

@@ -70,7 +70,8 @@ def run(
         raise UsageError("for a server with a parent process, serve() wants the application's name, as a text.")
     console = console or Console()
     system = system or System()
-    with service(options, console, system) as outside, listening(options) as listeners:
+    with service(options, console, system) as outside, listening(outside.options) as listeners:
+        options = outside.options
         tls = https(options, ssl_context)  # made before the fork: a session of one child can be resumed with another
         outside.take_sockets(listeners, tls)
         console.never_block()
@@ -78,7 +79,7 @@ def run(
         watch = None
         if options.reload:
             include, exclude, polling = options.reload_include, options.reload_exclude, options.reload_poll
-            watch = Watch(options.app_dir, include, exclude, polling=polling, tell=terminal.polls)
+            watch = Watch(options.app_dir, include, exclude, polling=polling, on_fallback=terminal.polls)
         begin = partial(fork, live=partial(live, application, options, listeners, terminal))
         if not fork_is_safe():
             if ssl_context is not None:
@@ -91,11 +92,11 @@ def run(
         outside.attend(supervisor)
         start = time.monotonic()
         supervisor.run()
-        console.block_again()
         if supervisor.stops > 1:
             outside.say("Stopped at once.")
         else:
             outside.say(farewell(supervisor.requests, supervisor.errors, time.monotonic() - start))
+        console.write_rest()
 
 
 # --- A child ------------------------------------------------------------------------------------------------------------

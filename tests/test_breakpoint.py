@@ -171,7 +171,7 @@ def test_where_shows_the_five_frames_and_the_prompt_is_in_the_view(start: Start)
     assert frames(terminal.until(r"\(Pdb\) ")) == [
         ("threading", "_bootstrap"),
         ("threading", "_bootstrap_inner"),
-        ("lead", "run"),
+        ("pool", "run"),
         ("handler", "handle_one_request"),
         ("view", "app"),
     ]

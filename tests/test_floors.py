@@ -22,6 +22,7 @@ EDGE = {
     "console",
     "debugger",
     "diagnosis",
+    "embedding",
     "events",
     "imports",
     "loader",

@@ -26,7 +26,6 @@ class Netlink:
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self.socket.settimeout(2.0)  # the kernel answers within the call, but a security policy may drop the request
         self.socket.bind((0, 0))
-        self.sequence = 0
 
     def __enter__(self) -> Self:
         return self
@@ -35,13 +34,10 @@ class Netlink:
         self.socket.close()
 
     def dump(self, kind: int, payload: bytes) -> Iterator[bytes]:
-        """All objects of a kind, each as the bytes of its message. Raises OSError if the kernel refuses."""
-        self.sequence += 1
-        self.socket.send(HEADER.pack(HEADER.size + len(payload), kind, REQUEST | DUMP, self.sequence, 0) + payload)
+        """All objects of a kind, each as the bytes of its message, which must be read to the end. Raises OSError."""
+        self.socket.send(HEADER.pack(HEADER.size + len(payload), kind, REQUEST | DUMP, 1, 0) + payload)
         while True:
-            for found, sequence, body in messages(self.socket.recv(SIZE)):
-                if sequence != self.sequence:  # of a dump that was not read to its end
-                    continue
+            for found, body in messages(self.socket.recv(SIZE)):
                 if found == DONE:
                     return
                 if found == ERROR:
@@ -50,14 +46,14 @@ class Netlink:
                 yield body
 
 
-def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """The messages of a datagram: type, sequence number and body. Each begins at a multiple of four bytes."""
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The messages of a datagram: type and body. Each begins at a multiple of four bytes."""
     at = 0
     while at + HEADER.size <= len(data):
-        length, kind, _, sequence, _ = HEADER.unpack_from(data, at)
+        length, kind, *_ = HEADER.unpack_from(data, at)
         if not HEADER.size <= length <= len(data) - at:
             raise ValueError(f"a netlink message has a length of {length} where {len(data) - at} bytes are left")
-        yield kind, sequence, data[at + HEADER.size : at + length]
+        yield kind, data[at + HEADER.size : at + length]
         at += -(-length // 4) * 4
 
 

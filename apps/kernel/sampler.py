@@ -120,9 +120,9 @@ class Sampler:
     def watch(self) -> None:
         """Somebody looks: sockets are needed, too, and at once if there are none yet."""
         self.watched_until = time.monotonic() + WATCHED
-        if time.monotonic() - self.sockets_due > WATCHED:
+        if time.monotonic() - self.sockets_due > SOCKETS_EVERY:
             with self.lock:
-                if time.monotonic() - self.sockets_due > WATCHED:
+                if time.monotonic() - self.sockets_due > SOCKETS_EVERY:
                     self.look_at_sockets()
 
     def fresh(self) -> None:

@@ -16,7 +16,6 @@ from urllib.parse import urlencode
 
 from microwsgi import Request, Response, abort
 from microwsgi.events import Stream
-from microwsgi.framework.crosssite import require_same_site
 
 FILES = str(Path(__file__).parent / "files")
 POLICY = (
@@ -175,8 +174,3 @@ def range_links(request: Request) -> str:
         current = ' aria-current="true"' if name == chosen else ""
         parts.append(f'<a href="?{query}"{current}>{text}</a>')
     return f'<nav class="ranges" aria-label="Period">{"".join(parts)}</nav>'
-
-
-def of_this_site(request: Request) -> None:
-    """Raise 403 for what a page of another site has a browser ask for: it must not probe in its visitors' names."""
-    require_same_site(request)

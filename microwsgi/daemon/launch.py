@@ -22,7 +22,6 @@ from select import select
 from microwsgi.daemon.background import UMASK, VARIABLE, log_path
 from microwsgi.errors import ServiceError, UsageError
 from microwsgi.options import Options
-from microwsgi.process.interpreter import open_standard_descriptors
 
 START_TIME = 90.0
 """Seconds for the application to be imported, as systemd's TimeoutStartSec."""
@@ -34,8 +33,6 @@ TAIL = 2000
 
 def launch(options: Options) -> int:
     """Start this command in the background, and say what has become of it: 0 only if it serves. Raises UsageError."""
-    # With a standard stream closed, the pipe would get its number, and the log would then take that.
-    open_standard_descriptors()
     path = log_path(options)
     try:
         log = open(path, "ab", opener=opener)  # noqa: SIM115 - closed below

@@ -21,6 +21,8 @@ from webob.acceptparse import create_accept_header
 
 from microwsgi.devtools import render
 from microwsgi.devtools.exceptioninfo import (
+    CAUSED,
+    DURING,
     HIDDEN,
     SECRET,
     ExceptionInfo,
@@ -64,6 +66,8 @@ SOON = f"setTimeout(() => {AGAIN}, 1000)"
 RELOAD_NOTICE = (
     '<p id="saved" class="said" hidden>Other code serves by now. What you sent is not sent again by itself: reload.</p>'
 )
+CAUSES = {CAUSED: "Caused by", DURING: "Raised while handling"}
+"""The headings of earlier exceptions, which follow the later one on the page."""
 LOAD_ERROR = "The application can't be loaded"
 BEGINNING = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
 HINT = "To inspect the state where it failed, write breakpoint() there: the debugger's prompt opens in the server's terminal."
@@ -189,7 +193,7 @@ class ErrorPage:
         for member in info.members:
             parts.append(f'<div class="group">{self.exception_html(member)}</div>')
         for before, how in info.before:
-            parts.append(f"<h2>{how} it: {escape(before.kind)}</h2>{self.exception_html(before)}")
+            parts.append(f"<h2>{CAUSES[how]} {escape(before.kind)}</h2>{self.exception_html(before)}")
         return "\n".join(parts)
 
     def frame_html(self, frame: FrameInfo, *, opened: bool) -> str:

@@ -35,7 +35,9 @@ GIVEN = re.compile(
 )
 """A value behind the name of a secret within a text: in a dataclass's repr, in a list of pairs, in a query."""
 HIDDEN = "(hidden: its name says that it is a secret)"
-CAUSED, DURING = "This was the cause of", "While this was handled, there came"
+CAUSED = "The above exception was the direct cause of the following exception"
+DURING = "During handling of the above exception, another exception occurred"
+"""Python's own words for the relation of two exceptions."""
 
 
 class Shown(reprlib.Repr):

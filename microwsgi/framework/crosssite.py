@@ -4,8 +4,9 @@
     require_same_site(request)           any request, in a view that does something on GET
 
 A form of another site can post to this one, and a script of another site can have it probe a network. Browsers say where a
-request comes from: in Sec-Fetch-Site if this site is trustworthy to them (https, localhost), else in Origin or Referer. Other
-clients send none of these fields, and are let through: they act for nobody but their user.
+request comes from: in Sec-Fetch-Site if this site is trustworthy to them (https, localhost), else in Origin or Referer. A
+browser that sends none of these fields is refused. Other clients send none either, and are let through: they act only for
+their user.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def require_same_site(request: Request) -> None:
     """Raise 403 for a request of another site's page, and for a foreign Host (see `require_own_host`)."""
     require_own_host(request)
     if is_cross_site(request):
-        abort(403, "A page of another site sent this request.")
+        abort(403, "A page of another site may have sent this request. Use the form on this site.")
 
 
 def require_own_host(request: Request) -> None:
@@ -59,16 +60,18 @@ def require_own_host(request: Request) -> None:
 
 
 def is_cross_site(request: Request) -> bool:
-    """Return whether a browser says that a page of another origin sent a request.
+    """Return whether a page of another origin may have sent a request.
 
-    Another port is another origin: on this machine somebody else may listen there.
+    Another port is another origin: on this machine somebody else may listen there. A browser (its User-Agent begins with
+    Mozilla) that sends none of the fields is refused: over plain http to a LAN address the other page can have them left out.
     """
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site not in {"same-origin", "none"}
     origin = request.headers.get("Origin", request.headers.get("Referer"))
     if origin is None:
-        return False
+        # A page can leave the Referer out, and an image has no Origin. All browsers call themselves Mozilla.
+        return (request.user_agent or "").startswith("Mozilla/")
     try:
         url = urlsplit(origin)
         theirs = url.hostname, url.port or PORTS.get(url.scheme)

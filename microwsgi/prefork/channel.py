@@ -27,6 +27,7 @@ LONGEST = 256 * 1024 * 1024
 DEAD = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF}
 """Errors that mean the end of a channel; others pass."""
 
+_poll = select.poll  # before an application can replace it
 Message = dict[str, object]
 
 
@@ -156,7 +157,7 @@ class WorkerChannel:
 
     def receive(self) -> tuple[bool, list[Message] | None]:
         """Wait. Whether `wake` was called, and the messages that have come; None at the end of file."""
-        poll = select.poll()
+        poll = _poll()
         poll.register(self.socket.fileno(), READ)
         poll.register(self.wake_reader.fileno(), READ)
         ready = dict(poll.poll())

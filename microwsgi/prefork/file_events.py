@@ -1,6 +1,6 @@
-"""Where something may have changed on disk: inotify says so, and where there is none, looking again and again finds out.
+"""Events of files and folders: from inotify, or by polling where there is none.
 
-`microwsgi.prefork.watch` asks, and decides by the content whether something has.
+An event says that something may have changed. `microwsgi.prefork.watch` compares the content, and decides whether it has.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ NEVER = float("inf")
 
 
 class Polling:
-    """Looks at the time, size and number of each file and folder, again and again."""
+    """Compare the time, size and inode of each file and folder, again and again."""
 
     quiet = 0.02
     """Seconds that a file must stay as it is: it may be half written."""
     PAUSE = 0.25
-    """Seconds between two looks, if these are quick."""
+    """Seconds between two polls, if these are quick."""
     SHARE = 150
-    """One part in so many of the time is what looks may take; with thousands of files there are fewer of them."""
+    """Polls take at most one part in so many of the time; with thousands of files they are less frequent."""
     RECENT = 2 * 10**9
     """Nanoseconds in which a file may change without another time: some file systems count no finer."""
 
@@ -35,25 +35,25 @@ class Polling:
         self.took = 0.0
 
     def fileno(self) -> int:
-        """There is nothing to wait for."""
+        """Return -1: there is no descriptor to wait for."""
         return -1
 
     def close(self) -> None:
-        """There is nothing to give back."""
+        """Do nothing: there is no descriptor."""
 
     def add(self, folder: str) -> bool:
-        """All that is known is looked at."""
+        """All files and folders that are known are polled."""
         return bool(folder)
 
     def add_file(self, path: str) -> None:
-        """All that is known is looked at."""
+        """All files and folders that are known are polled."""
 
     def written(self, path: str) -> bool:
-        """Nobody can tell: `quiet` must do."""
+        """Return False: only `quiet` tells a file that is being written."""
         return not path
 
     def remove(self, folder: str) -> None:
-        """It is not looked at any more."""
+        """Do nothing: what is not in `known` and `listed` is not polled."""
 
     def read(self) -> tuple[set[str], set[str]]:
         """Files and folders that may have changed."""
@@ -64,7 +64,7 @@ class Polling:
         return files, folders
 
     def differs(self, path: str) -> bool:
-        """Whether a path looks different from the last time, or may since it was changed just then."""
+        """Whether a path's status differs from the last one, or is so recent that the next change may not show in it."""
         try:
             status = os.stat(path)
         except OSError:
@@ -76,8 +76,8 @@ class Polling:
         self.seen[path] = seen
         return differs or recent
 
-    def next_read(self, now: float) -> float:
-        """When to look again."""
+    def next_poll(self, now: float) -> float:
+        """When to poll again."""
         return now + max(self.PAUSE, self.took * self.SHARE)
 
 
@@ -91,10 +91,10 @@ EVENT = struct.Struct("iIII")
 
 
 class Inotify:
-    """The kernel says what happens in folders, and who begins to write to a file. Raises OSError if there is none to be had."""
+    """Events of inotify(7): names in folders, and the begin and end of writing. Raises OSError if there is no inotify."""
 
     quiet = 0.0
-    """The end of writing is what is told, so a file is whole."""
+    """The end of writing is an event, so that a file is whole then."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Inotify:
         listed: Collection[str],
         forget: Callable[[str], object],
         names: Collection[str] = ("*.py",),
-        tell: Callable[[str], object] = bool,
+        on_fallback: Callable[[str], object] = bool,
         links: Collection[str] = (),
     ) -> None:
         self.links = links  # symbolic links that lead to files that matter
@@ -111,7 +111,7 @@ class Inotify:
         self.listed = listed  # their folders
         self.forget = forget  # called with a folder that is not there any more
         self.patterns = names  # of files that matter when they come
-        self.tell = tell  # called with the reason when looking must help
+        self.on_fallback = on_fallback  # called with the reason for polling
         self.system = ctypes.CDLL(None, use_errno=True)
         self.descriptor = self.call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
         self.places: dict[int, set[str]] = {}  # of each watch: several names may lead to one folder
@@ -143,13 +143,13 @@ class Inotify:
         return watched or self.polling is not None
 
     def start_polling(self) -> None:
-        """The system watches no more folders and files: look at all of them, too."""
+        """The system watches no more folders and files: poll all of them, too."""
         if self.polling is None:
             self.polling = Polling(self.known, self.listed)
-            self.tell("as many folders and files as fs.inotify.max_user_watches are watched")
+            self.on_fallback("as many folders and files as fs.inotify.max_user_watches are watched")
 
     def add_file(self, path: str) -> None:
-        """Be told when somebody writes to a file; for a whole folder that would be each line of a log in it."""
+        """Have events when a program writes to a file; for a whole folder there would be one for each line of a log in it."""
         if not self.add_watch(path, MODIFY | CLOSE_WRITE) and ctypes.get_errno() == errno.ENOSPC:
             self.start_polling()
 
@@ -181,7 +181,7 @@ class Inotify:
         return files, folders
 
     def written(self, path: str) -> bool:
-        """Whether somebody has begun to write a file, and has not closed it; what was read of it may be a half."""
+        """Whether a program has begun to write a file and has not closed it: what was read of it may be incomplete."""
         self.catch_up()
         return path in self.writing
 
@@ -208,7 +208,9 @@ class Inotify:
         if mask & OVERFLOW:
             if not self.overflowed:
                 self.overflowed = True
-                self.tell("more changed at once than fs.inotify.max_queued_events; all files were looked at this time")
+                self.on_fallback(
+                    "more changed at once than fs.inotify.max_queued_events; all files were compared this time"
+                )
             self.files |= set(self.known)
             self.folders |= set(self.listed)
             self.writing.clear()
@@ -243,11 +245,11 @@ class Inotify:
         if relevant and (mask & NAMES or not paths <= set(self.known)):
             self.folders |= folders
 
-    def next_read(self, now: float) -> float:
-        """At once if something happened meanwhile, else not before something happens."""
+    def next_poll(self, now: float) -> float:
+        """At once if something happened meanwhile, else with the next event."""
         if self.files or self.folders:
             return now
-        return NEVER if self.polling is None else self.polling.next_read(now)
+        return NEVER if self.polling is None else self.polling.next_poll(now)
 
 
 def linked(path: str) -> bool:

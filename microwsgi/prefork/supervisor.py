@@ -156,8 +156,8 @@ class Supervisor:
             if now >= next_timeout():
                 self.attempt(act)
         self.answer(now)
-        if self.watch is not None and (now >= self.watch.next_look or self.watch.fileno() in ready):
-            self.attempt(lambda: self.on_change(self.watch.look()))  # type: ignore[union-attr]  # tested above
+        if self.watch is not None and (now >= self.watch.next_check or self.watch.fileno() in ready):
+            self.attempt(lambda: self.on_change(self.watch.check()))  # type: ignore[union-attr]  # tested above
         for child in self.children[:]:
             self.attempt(self.attend_to, child, now)
         if self.chores and not ready:
@@ -184,7 +184,7 @@ class Supervisor:
         if self.retry_at > now:
             due.append(self.retry_at)
         if self.watch is not None:
-            due.append(self.watch.next_look)
+            due.append(self.watch.next_check)
         soonest = min(due, default=NEVER)
         return None if soonest == NEVER else max(soonest - now, 0.0)
 
@@ -383,7 +383,7 @@ class Supervisor:
         """A child has read files of the application: at its start, or in a request."""
         child.generation.files |= files
         if self.watch is not None and child.generation is self.generation and child.state in CURRENT:
-            self.watch.also(files)
+            self.watch.watch_also(files)
             self.on_change(self.watch.differing(files))
 
     def imported(self, child: Child, message: Message) -> None:
@@ -444,8 +444,8 @@ class Supervisor:
         changed: set[str] = set()
         try:
             if not child.generation.trouble:  # else it has imported nothing
-                self.watch.want(files, message.get("folders", ()))  # type: ignore[arg-type]
-            changed = {*self.watch.look(), *self.watch.differing(child.generation.files)}
+                self.watch.watch_only(files, message.get("folders", ()))  # type: ignore[arg-type]
+            changed = {*self.watch.check(), *self.watch.differing(child.generation.files)}
         except OSError as error:
             self.observer.trouble(error)  # the child is not to wait for an answer to its message because of that
         self.on_change(sorted(changed))
@@ -567,7 +567,7 @@ class Supervisor:
         return pause
 
     def reap(self) -> None:
-        """A process has ended. The loop looks after children; as process 1 there are orphans of theirs, too (CHLD)."""
+        """CHLD: a process has ended. The loop waits for children; as process 1 the parent also reaps their orphans."""
         if os.getpid() == 1:
             reap({child.pid: child.process for child in self.children})
 
@@ -576,6 +576,8 @@ class Supervisor:
     def stop(self) -> None:
         """Have all finish what they run, and end; the second time, at once."""
         self.stops += 1
+        for listener in self.listeners:
+            listener.close()  # the system refuses connections as soon as the children have closed theirs, too
         for child in self.children:
             self.attempt(self.advance, child, Event.STOP if self.stops == 1 else Event.STOP_NOW)
 

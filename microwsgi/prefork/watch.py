@@ -1,7 +1,7 @@
-"""What changed on disk: the content decides, not the time. `microwsgi.prefork.file_events` says where to look.
+"""Changed files: the content decides, not the time. `microwsgi.prefork.file_events` has the events.
 
-`microwsgi.prefork.supervisor` says which files matter (`want`), and asks when something may have happened (`look`). A file that
-was touched, or written with what it had before, has not changed; one that was replaced by an older one has.
+`microwsgi.prefork.supervisor` says which files matter (`watch_only`), and asks when something may have happened (`check`). A
+file that was touched, or written with what it had before, has not changed; one that was replaced by an older one has.
 
 Folders are watched rather than files: editors save by renaming, and a watch of a file would stay with the old one.
 """
@@ -39,7 +39,7 @@ IGNORED = (".*", "#*", "*~", "flycheck_*", "*_flymake.py", "*___jb_*___", "*.tmp
 WRITING = 1.0
 """Seconds until what somebody is writing is taken as it is."""
 ABSENT = 0.5
-"""Seconds between looks whether a folder has come back."""
+"""Seconds between two checks whether a folder has come back."""
 
 
 def digest(data: bytes) -> bytes:
@@ -84,11 +84,11 @@ def ignored(name: str) -> bool:
 
 
 class Watch:
-    """The files that matter, and what they held when they were looked at last. All paths are absolute.
+    """The files that matter, and the digests that they had at the last check. All paths are absolute.
 
     `include` has patterns of files that matter beside those that are imported, as glob has them, relative to `folder`. What
-    matches `exclude`, with its path, its name or the name of a folder above it, does not matter. `tell` is called with the
-    reason if the system does not tell of changes, and looking must do.
+    matches `exclude`, with its path, its name or the name of a folder above it, does not matter. `on_fallback` is called with
+    the reason if there is no inotify, and files are polled.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Watch:
         exclude: Iterable[str] = (),
         *,
         polling: bool = False,
-        tell: Callable[[str], object] = bool,
+        on_fallback: Callable[[str], object] = bool,
     ) -> None:
         self.folder = os.path.abspath(folder)
         self.include = [os.path.join(self.folder, pattern) for pattern in include]
@@ -115,12 +115,14 @@ class Watch:
         if sys.platform == "linux" and not polling:
             try:
                 names = ["*.py", *map(os.path.basename, self.include)]
-                self.notifier = Inotify(self.known, self.listed, self.forget, names, tell, self.links)
+                self.notifier = Inotify(self.known, self.listed, self.forget, names, on_fallback, self.links)
             except OSError as error:
-                tell(f"inotify is not to be had: {error.strerror}")  # fs.inotify.max_user_instances; some containers
-        self.want({}, [self.folder])
+                on_fallback(
+                    f"inotify is not to be had: {error.strerror}"
+                )  # fs.inotify.max_user_instances; some containers
+        self.watch_only({}, [self.folder])
         self.search()
-        self.next_look = self.notifier.next_read(time.monotonic())
+        self.next_check = self.notifier.next_poll(time.monotonic())
 
     def fileno(self) -> int:
         """For selectors; -1 if there is nothing to wait for but time."""
@@ -133,21 +135,21 @@ class Watch:
     def describe(self) -> dict[str, object]:
         """What is watched, and why."""
         reasons = {path: "--reload-include" if path in self.included else "imported" for path in self.known}
-        how = "looked at" if isinstance(self.notifier, Polling) else "inotify"
+        how = "polling" if isinstance(self.notifier, Polling) else "inotify"
         return {"how": how, "files": reasons, "folders": sorted(self.listed), "missing folders": sorted(self.absent)}
 
     # --- What matters -----------------------------------------------------------------------------------------------
 
-    def want(self, files: Iterable[str], folders: Iterable[str]) -> None:
+    def watch_only(self, files: Iterable[str], folders: Iterable[str]) -> None:
         """Watch these files, those of `include`, and for new ones these folders."""
         wanted = {path for path in files if not self.excluded(path)}
         for path in self.known.keys() - wanted - self.included:
             del self.known[path]
         self.absent &= {*folders, *map(os.path.dirname, wanted)}
         self.watch_folders(folders)
-        self.also(wanted)
+        self.watch_also(wanted)
 
-    def also(self, files: Iterable[str]) -> None:
+    def watch_also(self, files: Iterable[str]) -> None:
         """Watch these files beside the others."""
         new = {path for path in files if path not in self.known and not self.excluded(path)}
         self.watch_folders(set(map(os.path.dirname, new)))
@@ -216,11 +218,11 @@ class Watch:
 
     # --- What changed -----------------------------------------------------------------------------------------------
 
-    def look(self) -> list[str]:
-        """The files that have changed since the last look, have come, or have gone."""
+    def check(self) -> list[str]:
+        """The files that have changed since the last check, have come, or have gone."""
         now = time.monotonic()
         paths, folders = self.notifier.read()
-        came = [path for folder in folders for path in self.look_into(folder)]
+        came = [path for folder in folders for path in self.find_new(folder)]
         if self.include and folders:
             came += self.search()
         self.watch_folders(list(self.absent))
@@ -228,10 +230,10 @@ class Watch:
         paths |= {file for link in paths & self.links.keys() for file in self.links[link]}
         self.unsure.clear()
         changed = [path for path in paths & self.known.keys() if self.changed(path, now)]
-        waits = [since + self.patience(path, content) for path, (content, since) in self.pending.items()]
+        waits = [since + self.quiet_time(path, content) for path, (content, since) in self.pending.items()]
         waits += [now + ABSENT] if self.absent else []
         waits += [now + BUSY_TIME] if self.unsure else []
-        self.next_look = min([*waits, self.notifier.next_read(now)])
+        self.next_check = min([*waits, self.notifier.next_poll(now)])
         return sorted({*came, *changed})
 
     def changed(self, path: str, now: float) -> bool:
@@ -249,7 +251,7 @@ class Watch:
         before, since = self.pending.get(path, (content, now))
         if before != content:
             since = now
-        if now - since < self.patience(path, content):
+        if now - since < self.quiet_time(path, content):
             self.pending[path] = content, since
             return False
         self.pending.pop(path, None)
@@ -258,13 +260,13 @@ class Watch:
         self.notifier.add_file(path)
         return True
 
-    def patience(self, path: str, content: bytes) -> float:
+    def quiet_time(self, path: str, content: bytes) -> float:
         """Seconds until a file is believed to hold this."""
         if self.notifier.written(path):
             return WRITING
         return self.notifier.quiet if content else SETTLE
 
-    def look_into(self, folder: str) -> list[str]:
+    def find_new(self, folder: str) -> list[str]:
         """Python files that have come to a folder, or with a new folder."""
         if folder not in self.listed:
             return []
@@ -274,7 +276,7 @@ class Watch:
         try:
             now = importable(folder)
         except OSError:
-            return []  # the system could not say; the next event, or the next look, does
+            return []  # the system could not say; the next event, or the next check, does
         before, self.listed[folder] = self.listed[folder], now
         came = [os.path.join(folder, name) for name in now - before]
         if any(name.endswith(".py") for name in now):
@@ -293,7 +295,7 @@ class Watch:
         self.watch_folders([folder])
         if folder in self.listed:
             self.listed[folder] = set()
-        return self.look_into(folder)
+        return self.find_new(folder)
 
     def forget(self, folder: str) -> None:
         """A folder is not there any more, nor are those in it; they may come back."""

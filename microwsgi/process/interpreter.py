@@ -8,26 +8,34 @@ from __future__ import annotations
 
 import _thread
 import os
+import select
 import sys
 import threading
 
 GREEN = {"gevent": "`gunicorn -k gevent`", "eventlet": "a server for eventlet, like its own wsgi.server"}
 """Packages whose patch runs all threads in one, and servers for applications that want that."""
-_originals = {"start_new_thread": _thread.start_new_thread, "allocate_lock": _thread.allocate_lock}
-"""Functions of `_thread` without which there are no threads, as they were before the application was imported."""
+_originals = [
+    (module, name, getattr(module, name, None))
+    for module, names in ((_thread, ("start_new_thread", "allocate_lock")), (select, ("epoll", "poll", "select")))
+    for name in names
+]
+"""Functions without which threads do not run or sockets are not waited for, before the application was imported."""
 
 
 def green_threads() -> str:
     """A sentence on a patch of the interpreter under which nothing can be served by threads; "" if there is none."""
-    for name, original in _originals.items():
-        found = getattr(_thread, name, None)
+    for module, name, original in _originals:
+        found = getattr(module, name, None)
         if found is original:
             continue
         package = str(getattr(found, "__module__", None) or type(found).__module__).partition(".")[0]
+        if found is None:  # gevent and eventlet remove what they have no replacement for
+            package = next((each for each in GREEN if each in sys.modules), "")
         if package in GREEN:
+            what = "threads" if module is _thread else "waiting for sockets"
             return (
-                f"the application has its threads replaced by {package} (_thread.{name}, by a monkey patch), and microwsgi "
-                f"serves with threads.\n  Leave out the patch of threads, or serve with {GREEN[package]}."
+                f"a monkey patch of {package} has replaced its {what} ({module.__name__}.{name}), and microwsgi serves with "
+                f"threads.\n  Leave out the patch, or serve with {GREEN[package]}."
             )
     return ""
 

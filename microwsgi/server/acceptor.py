@@ -45,7 +45,7 @@ class Acceptor:
     def listen(self, listener: socket.socket, base: Environ, accept: Accept) -> None:
         """Accept the connections of a listening socket by the function `accept`."""
         descriptor = listener.fileno()
-        if 0 < self.loop.poller.most_descriptor <= descriptor:
+        if 0 < self.loop.poller.most_descriptor < descriptor:
             raise ListenError("select() can't watch this socket: the process has too many files open.")
         self.listeners[descriptor] = lambda: self.accept(accept, base)
         self.loop.add_source(descriptor, self.listeners[descriptor])
@@ -79,14 +79,30 @@ class Acceptor:
                     continue
                 self.pause(error.strerror)
                 return
-            most = self.loop.poller.most_descriptor
-            if full or 0 < most <= connection.fileno():
-                idle = idle or self.idle_connections()
-                self.report(f"{self.most if full else most} are the most")
-                if not self.evict_one(idle) and not full:
+            self.add(connection, address, base, idle, full=full)
+
+    def admit(self, connection: socket.socket, address: object, base: Environ) -> None:
+        """Add a connection that `AcceptThread` has accepted."""
+        self.add(connection, address, base, deque(), full=len(self.loop.connections) >= self.most)
+
+    def add(
+        self, connection: socket.socket, address: object, base: Environ, idle: deque[Connection], *, full: bool
+    ) -> None:
+        """Add an accepted connection to the loop, in the place of an idle one if there is no room."""
+        most = self.loop.poller.most_descriptor
+        too_high = 0 < most < connection.fileno()
+        if full or too_high:
+            if not idle:
+                idle.extend(self.idle_connections())
+            self.report(f"{self.most if full else most} are the most")
+            self.evict_one(idle)
+            if too_high:
+                high, connection = connection, connection.dup()  # the lowest free one: that of the evicted connection
+                high.close()
+                if connection.fileno() > most:
                     connection.close()
-                    continue
-            self.loop.add(self.connect(connection, address, base))
+                    return
+        self.loop.add(self.connect(connection, address, base))
 
     def idle_connections(self) -> deque[Connection]:
         """Return the connections that may be closed for a newcomer, those that are worth least first."""

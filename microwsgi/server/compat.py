@@ -6,17 +6,28 @@
 from __future__ import annotations
 
 import functools
+import io
 import socket
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
+from time import monotonic
 
-from microwsgi.server.context import Application, ServerContext, multithreaded
+from microwsgi.errors import ClientError, Disconnected
+from microwsgi.options import Options
+from microwsgi.server.context import Application, ServerContext, escape_controls, multithreaded
 from microwsgi.server.environ import Environ, base_environ
-from microwsgi.server.exchange import Exchange
-from microwsgi.server.handler import WSGIRequestHandler
+from microwsgi.server.exchange import DONE, SERVER_ERROR, Exchange
+from microwsgi.server.handler import LINGER, WSGIRequestHandler
+from microwsgi.server.hooks import call_handle_error
 from microwsgi.server.state import OWNED, READ, Row, State, Table
-from microwsgi.server.transport import Transport
+from microwsgi.server.transport import RECEIVE, Transport
 from microwsgi.wire.body import LengthDecoder
+from microwsgi.wire.request import END, PartialHead, RequestHead, expects_continue, is_persistent, parse_head
+
+OK, SWITCHING = 200, 101
+"""The first final status, and the 1xx status that ends HTTP on a connection (RFC 9110 15)."""
+MOST_LINE = 65537
+"""Octets of a line that are read at once, as http.server does; a longer one is refused before its end."""
 
 
 class Postponed:
@@ -29,25 +40,104 @@ class Postponed:
         """Do nothing: the connection goes on."""
 
 
-class HandlerFactory:
-    """How instances of a handler class are made, and divided into requests."""
+class Logged(BaseHTTPRequestHandler):
+    """Mixed into a handler class without a log of its own: the server's logs have its requests, and what it says."""
 
-    def __init__(self, given: Callable[..., BaseHTTPRequestHandler], context: ServerContext, server: object) -> None:
+    server_context: ServerContext
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Do nothing: PlainConnection writes one record when the request is over."""
+
+    def log_error(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        """Write a line to the server's error log, but for what the access log says: that send_error was called."""
+        if format != "code %d, message %s":
+            self.log_message(format, *args)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        """Write a line to the server's error log."""
+        self.server_context.log_error(f"{self.address_string()} {escape_controls(format % args)}")
+
+
+class CountedFile:
+    """The file that a handler writes its responses to, which counts the bytes and knows where the body begins."""
+
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        self.file = file
+        self.count = self.body = 0
+        self.status = 0
+        self.start = b""  # of the response, until the end of its head
+
+    def begin(self) -> None:
+        """Begin with a response."""
+        self.count = self.body = self.status = 0
+        self.start = b""
+
+    def write(self, data: bytes) -> int:
+        """Write bytes, and count them."""
+        view = memoryview(data).cast("B")
+        if not self.body:
+            self.look(bytes(view[:RECEIVE]), len(view))
+        self.count += len(view)
+        return self.file.write(data)
+
+    def look(self, data: bytes, size: int) -> None:
+        """Find the status, and the end of the head, in a response of which these bytes come next."""
+        self.start += data
+        while (end := self.start.find(END)) >= 0:
+            status = self.start[9:12]
+            if not self.start.startswith(b"HTTP/") or not status.isdigit():
+                break
+            self.status = int(status)
+            self.start = self.start[end + len(END) :]
+            if self.status >= OK or self.status == SWITCHING:
+                self.body = self.count + size - len(self.start)
+                self.start = b""
+                return
+
+    def size(self) -> int:
+        """Return how many bytes of a body were written."""
+        return self.count - self.body
+
+    def __getattr__(self, name: str) -> object:
+        """Return an attribute of the file."""
+        return getattr(self.file, name)
+
+
+class HandlerFactory:
+    """How instances of a handler class are made, and divided into requests.
+
+    The server's access log has the requests of a class that does not override http.server's methods for that.
+    """
+
+    def __init__(
+        self,
+        given: Callable[..., BaseHTTPRequestHandler],
+        context: ServerContext,
+        server: object,
+        *,
+        handle_error: bool = False,
+    ) -> None:
         self.context = context
         self.server = server
+        self.handle_error = handle_error
         base: type[BaseHTTPRequestHandler] = given.func if isinstance(given, functools.partial) else given  # type: ignore[assignment]
         self.whole = base.handle is not BaseHTTPRequestHandler.handle
         """The class has its own `handle`, which can't be divided into requests."""
         self.finish: Callable[[BaseHTTPRequestHandler], object] = base.finish
         self.make: Callable[..., BaseHTTPRequestHandler] = given
+        self.logs = context.access_log is not None and not any(
+            getattr(base, name) is not getattr(BaseHTTPRequestHandler, name)
+            for name in ("log_request", "log_message", "log_error")
+        )
         if not self.whole:
-            self.make = type(base.__name__, (Postponed, base), {})
+            mixed = (Postponed, Logged, base) if self.logs else (Postponed, base)
+            self.make = type(base.__name__, mixed, {"server_context": context})
             if isinstance(given, functools.partial):
                 self.make = functools.partial(self.make, *given.args, **given.keywords)
 
-    def connect(self, transport: Transport, base: Environ) -> PlainConnection:  # noqa: ARG002 - of WSGI only
+    def connect(self, transport: Transport, base: Environ) -> PlainConnection:
         """Return the connection of a client."""
-        return PlainConnection(transport, self.context, self)
+        return PlainConnection(transport, self.context, self, base)
 
 
 class PlainConnection:
@@ -57,11 +147,14 @@ class PlainConnection:
     """
 
     __slots__ = (
+        "aborted",  # the response can't be completed: the client is to see that
+        "base",
         "close_connection",
         "context",
         "ending",
         "factory",
         "handler",
+        "output",
         "requests",
         "started",
         "state",
@@ -71,15 +164,18 @@ class PlainConnection:
     exchange = None
     successor = None
     waits_for_client = True
+    keeps_permit = False
 
-    def __init__(self, transport: Transport, context: ServerContext, factory: HandlerFactory) -> None:
+    def __init__(self, transport: Transport, context: ServerContext, factory: HandlerFactory, base: Environ) -> None:
         self.transport = transport
         self.context = context
         self.factory = factory
+        self.base = base
         self.handler: BaseHTTPRequestHandler | None = None
+        self.output: CountedFile | None = None
         self.requests = 0
         self.started = 0.0
-        self.close_connection = self.ending = False
+        self.aborted = self.close_connection = self.ending = False
         self.state = State.IDLE
         transport.expect(READ, context.options.idle_time)
 
@@ -136,30 +232,82 @@ class PlainConnection:
         self.requests += 1
         self.started = self.context.clock.now()
         self.transport.socket.settimeout(self.context.options.idle_time)
+        failure: BaseException | None = None
         try:
             if self.handler is None:
-                self.handler = self.factory.make(self.transport.socket, self.client_address(), self.factory.server)
-            if self.factory.whole:
-                self.close_connection = True
-            else:
-                self.handler.close_connection = True
-                self.handler.handle_one_request()
-                self.close_connection = self.handler.close_connection
-        except Exception as error:  # noqa: BLE001 - the class is anybody's code
+                self.make_handler()
+            if not self.factory.whole:
+                self.run_handler(self.handler)  # type: ignore[arg-type]  # it was just made
+        except BaseException as error:  # noqa: BLE001 - the class is anybody's code, and SystemExit must not end a thread
+            failure = error
             self.close_connection = True
-            if not isinstance(error, ConnectionError):
-                self.context.log_exception("A handler failed:", error)
+            self.end_request(failure)
+        else:
+            self.end_request(None)
         self.started = 0.0
         if self.close_connection:
             self.end()
+
+    def make_handler(self) -> None:
+        """Make the class's instance; one with a `handle` of its own serves the whole connection meanwhile."""
+        if self.factory.whole:
+            self.close_connection = True
+        self.handler = self.factory.make(self.transport.socket, self.client_address(), self.factory.server)
+        if not self.factory.whole:
+            self.output = CountedFile(self.handler.wfile)
+            self.handler.wfile = self.output  # type: ignore[assignment]  # it has the methods of a file
+
+    def run_handler(self, handler: BaseHTTPRequestHandler) -> None:
+        """Let the class read and answer one request."""
+        output: CountedFile = self.output  # type: ignore[assignment]  # `make_handler` made it
+        output.begin()
+        handler.requestline = handler.command = handler.request_version = ""
+        handler.close_connection = True
+        handler.handle_one_request()
+        self.close_connection = handler.close_connection or self.context.draining
+
+    def end_request(self, error: BaseException | None) -> None:
+        """Count and log the request; a failed one is a 500 if nothing was sent, and otherwise broken off."""
+        handler, output = self.handler, self.output
+        if output is None or handler is None:
+            if error is not None and not isinstance(error, ConnectionError):
+                self.report(error)
+            return
+        if not getattr(handler, "raw_requestline", b"") and not output.count:
+            self.requests -= 1  # the client has closed the connection, or sent nothing
+            return
+        exchange = Exchange(self.context, self.transport, self.base, head_of(handler), self.started)
+        exchange.take_result(output.status, output.size() if output.body else 0, sent=bool(output.count))
+        if isinstance(error, ConnectionError):
+            exchange.abort("The client left before it had received the whole response.")
+        elif error is not None and not self.factory.handle_error:
+            exchange.fail(error)
+        try:
+            if error is not None and exchange.phase is not DONE:
+                self.report(error)
+                exchange.answer_failure(error)
+            if exchange.answer is not None:
+                self.transport.write(exchange.answer)
+            self.transport.wait_until_sent()
+        except Disconnected as gone:
+            exchange.abort(str(gone))
+        self.aborted = exchange.aborted
+        if self.factory.logs:
+            exchange.finish()
+        elif exchange.status >= SERVER_ERROR and not exchange.reason:
+            self.context.count_error()
+
+    def report(self, error: BaseException) -> None:
+        """Log an exception of the class; or call handle_error of the server's class, within the `except` that caught it."""
+        if self.factory.handle_error:
+            call_handle_error(self.context, self.factory.server, self.transport, self.client_address())
+        else:
+            self.context.log_exception("A handler failed:", error)
 
     def client_address(self) -> tuple[str, int] | str:
         """Return the address as socketserver passes it."""
         host, port = self.transport.client
         return (host, int(port)) if host else ""
-
-    def send_answer(self) -> None:
-        """The class has sent its answer."""
 
     def finish_turn(self) -> State:
         """Return the state after a request: the next one may be in the buffer of the class already."""
@@ -178,9 +326,12 @@ class PlainConnection:
         try:
             if self.handler is not None and not self.factory.whole:
                 self.factory.finish(self.handler)
-            self.transport.half_close()
+            if not self.aborted:  # a reset says that something is missing; our end would come before it
+                self.transport.half_close()
         except OSError:
             pass
+        except BaseException as error:  # noqa: BLE001 - as above
+            self.context.log_exception("A handler failed in finish:", error)
 
     def close(self) -> State:
         """Close the connection."""
@@ -196,18 +347,39 @@ class PlainConnection:
     }
 
 
-class HandlerTransport(Transport):
-    """The files of an http.server handler as a transport. The head, which the handler has read, comes first."""
+def head_of(handler: BaseHTTPRequestHandler) -> RequestHead:
+    """Return what a handler has parsed, for the log and the error page."""
+    raw = bytes(getattr(handler, "raw_requestline", b"")).rstrip(b"\r\n")
+    words = handler.requestline.split()
+    version = handler.request_version
+    if not handler.command or len(words) < 2 or words[0] != handler.command or not version.startswith("HTTP/"):  # noqa: PLR2004
+        return RequestHead(raw, "", "", "", {})
+    fields: dict[str, str] = {}
+    for name, value in handler.headers.items():
+        key = name.upper().replace("-", "_")
+        if "_" not in name:
+            fields[key if key in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{key}"] = value
+        raw += f"\r\n{name}: {value}".encode("latin-1", "replace")
+    return RequestHead(raw, handler.command, words[1], version, fields)
 
-    __slots__ = ("connection", "head", "owner")
+
+# --- An application in somebody's handler class -------------------------------------------------------------------------
+
+
+class HandlerTransport(Transport):
+    """The files of an http.server handler as a transport. The head, which was read already, comes first."""
+
+    __slots__ = ("aborted", "connection", "head", "owner")
 
     sends_files = False
 
     def __init__(self, owner: BaseHTTPRequestHandler, head: bytes, context: ServerContext) -> None:
+        timeout = owner.connection.gettimeout()
         super().__init__(owner.connection, owner.client_address, context.options, context.clock)
-        owner.connection.setblocking(True)
+        owner.connection.settimeout(timeout)
         self.owner = owner
         self.head = head
+        self.aborted = False
         self.connection: WSGIRequestHandler | None = None
 
     def attach(self, connection: WSGIRequestHandler) -> None:
@@ -230,46 +402,118 @@ class HandlerTransport(Transport):
         view[: len(data)] = data
         return len(data)
 
-    def send(self, data: bytes | memoryview) -> int:
-        """Send all of the data."""
-        self.owner.wfile.write(data)
-        return len(data)
+    def unread(self, data: bytes) -> None:
+        """Give bytes behind a chunked body back to the handler, which reads the next request."""
+        if not data:
+            return
+        raw = getattr(self.owner.rfile, "raw", None)
+        if not isinstance(raw, ReturnedBytes):
+            # `recv` has asked for more than a BufferedReader keeps, so that its buffer is empty.
+            raw = ReturnedBytes(self.owner.rfile)
+            self.owner.rfile = io.BufferedReader(raw)
+        raw.put_back(data)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send all of the data. Raises Disconnected."""
+        try:
+            self.owner.wfile.write(data)
+            self.owner.wfile.flush()
+        except OSError as error:
+            raise Disconnected("The client left before it had received the whole response.") from error
 
     def half_close(self) -> None:
         """Leave the end of the connection to the handler's server."""
 
     def abort(self) -> None:
-        """Send a reset when the handler's server closes the connection."""
+        """Send a reset when the connection is closed."""
+        self.aborted = True
         super().abort()
 
     def close(self) -> None:
         """Leave the end of the connection to the handler's server."""
 
     def detach(self) -> socket.socket:
-        """Give the socket away."""
-        return self.socket
+        """Give the socket away, after the bytes that the handler's file has read ahead."""
+        self.socket.setblocking(False)
+        ahead = self.owner.rfile.peek(1)  # type: ignore[attr-defined]  # socketserver's is a BufferedReader
+        super().unread(self.owner.rfile.read1(len(ahead)) if ahead else b"")
+        return super().detach()
 
 
-def wsgi(application: Application) -> Callable[[BaseHTTPRequestHandler], None]:
+class ReturnedBytes(io.RawIOBase):
+    """A file to which bytes can be given back."""
+
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        self.file = file
+        self.ahead = b""
+
+    def put_back(self, data: bytes) -> None:
+        """Have these bytes read next."""
+        self.ahead = data + self.ahead
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]  # any buffer is one
+        """Read what was given back, then the file."""
+        if self.ahead:
+            data, self.ahead = self.ahead[: len(buffer)], self.ahead[len(buffer) :]
+        else:
+            data = self.file.read1(len(buffer))
+        if data is None:  # nothing has arrived on a socket that does not block
+            return None
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Close the file, too."""
+        self.file.close()
+        super().close()
+
+
+def wsgi(application: Application, options: Options | None = None) -> WSGIMethod:
     """Return a method for a plain handler class that serves an application.
 
-    In the class body: `do_GET = do_POST = wsgi(application)`.
+    In the class body: `do_GET = do_POST = wsgi(application)`. The class then has its requests parsed by this package: the
+    application is given the same environ, and the client the same refusals, as on microwsgi's own server; bodies are decoded,
+    and a response that breaks off ends the connection. What is different belongs to the class and its server:
 
-
-    The request that the class has parsed is written down again and parsed strictly, so the application meets the same environ,
-    and the client the same refusals, as on our own server.
+    - A method without `do_METHOD`, and a request line of more than 65,536 octets, are answered by http.server.
+    - An invalid request is refused when its line is complete, not at its first invalid octet.
+    - Time limits are those of the class (`timeout`, by default none), and responses are not suspended.
+    - On http.server's HTTPServer one connection is served at a time.
     """
+    return WSGIMethod(application, options)
 
-    def do_method(self: BaseHTTPRequestHandler) -> None:
-        context = ServerContext(
-            application, access_log=lambda exchange, _: self.log_request(exchange.status, exchange.size)
-        )
-        fields = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
-        head = f"{self.command} {self.path} {self.request_version}\r\n{fields}\r\n".encode("latin-1")
-        address, errors = self.connection.getsockname(), context.error_stream()
-        base: Environ = base_environ(address, errors, multithread=multithreaded(self.server))
-        transport = HandlerTransport(self, head, context)
-        connection = WSGIRequestHandler.connect(context, transport, base)
+
+class WSGIMethod:
+    """A method of a handler class that serves an application. See `wsgi`."""
+
+    def __init__(self, application: Application, options: Options | None = None) -> None:
+        self.application = application
+        self.options = options
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Have the requests of the class parsed strictly."""
+        if not getattr(getattr(owner, "parse_request", None), "strict", False):
+            setattr(owner, "parse_request", strict_parse_request(owner, self.options))  # noqa: B010 - of any class
+
+    def __get__(self, handler: BaseHTTPRequestHandler | None, owner: type | None = None) -> Callable[..., None]:
+        """Return the method of a handler."""
+        return self if handler is None else functools.partial(self, handler)
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        """Serve the request that the handler has parsed."""
+        raw = vars(handler).pop("strict_head", None)
+        if raw is None:
+            raise TypeError(
+                f"{type(handler).__qualname__} has not parsed this request by the method that wsgi() gave it: write "
+                "do_GET = wsgi(application) in the class body, and call super().parse_request() if you override that."
+            )
+        context = context_of(handler, self.application, self.options)
+        transport = HandlerTransport(handler, raw, context)
+        connection = WSGIRequestHandler.connect(context, transport, environ_of(handler, context))
         transport.attach(connection)
         connection.on_ready()
         while connection.state in OWNED or connection.state in {State.BODY, State.DISCARDING, State.FLUSHING}:
@@ -278,10 +522,127 @@ def wsgi(application: Application) -> Callable[[BaseHTTPRequestHandler], None]:
                 connection.enter(connection.finish_turn())
             else:
                 connection.on_ready()
-        # More than the chunks of a body may have been received: that can't be given back.
-        self.close_connection = connection.state is not State.IDLE or bool(transport.read_ahead)
+        handler.close_connection = connection.state is not State.IDLE
+        if transport.aborted:
+            reset(handler)
+        elif connection.state is State.LINGERING:
+            linger(handler)
 
-    return do_method
+
+def strict_parse_request(owner: type, options: Options | None) -> Callable[[BaseHTTPRequestHandler], bool]:
+    """Return a method `parse_request` for a class that validates the head before http.server, which is lenient, sees it."""
+    own: Callable[[BaseHTTPRequestHandler], bool] | None = vars(owner).get("parse_request")
+
+    def parse_request(self: BaseHTTPRequestHandler) -> bool:
+        context = context_of(self, None, options)
+        self.close_connection = True
+        partial = PartialHead(context.options)
+        try:
+            found = partial.feed(self.raw_requestline)  # type: ignore[attr-defined]  # handle_one_request sets it
+            while found is None:
+                line = self.rfile.readline(MOST_LINE)
+                if not line:
+                    return False
+                found = partial.feed(line)
+            raw, _ = found
+            head = parse_head(raw, context.options)
+        except ClientError as error:
+            refuse(self, context, bytes(partial.buffer), error)
+            return False
+        vars(self)["strict_head"] = raw + END
+        inherited: Callable[[], bool] = (
+            super(owner, self).parse_request if own is None else functools.partial(own, self)  # type: ignore[arg-type]  # a class
+        )
+        if getattr(inherited, "__func__", None) is not BaseHTTPRequestHandler.parse_request:
+            return parse_by(self, inherited, raw)
+        take_parsed(self, head)
+        method = getattr(type(self), f"do_{head.method}", None)
+        if expects_continue(head) and not isinstance(method, WSGIMethod):
+            return self.handle_expect_100()
+        return True
+
+    parse_request.strict = True  # type: ignore[attr-defined]  # for classes that derive from this one
+    return parse_request
 
 
-__all__ = ["HandlerFactory", "PlainConnection", "wsgi"]
+def parse_by(handler: BaseHTTPRequestHandler, parse: Callable[[], bool], raw: bytes) -> bool:
+    """Have a class's own parse_request parse a head that was read already."""
+    line, _, fields = raw.lstrip(b"\r\n").partition(b"\r\n")
+    handler.raw_requestline = line + b"\r\n"  # type: ignore[attr-defined]  # see above
+    file, handler.rfile = handler.rfile, io.BytesIO(fields + END if fields else b"\r\n")
+    try:
+        return parse()
+    finally:
+        handler.rfile = file
+
+
+def take_parsed(handler: BaseHTTPRequestHandler, head: RequestHead) -> None:
+    """Set the attributes that http.server's parse_request sets."""
+    handler.command, handler.path, handler.request_version = head.method, head.target, head.version
+    handler.requestline = f"{head.method} {head.target} {head.version}"
+    if handler.path.startswith("//"):  # as http.server does since CVE-2021-28861
+        handler.path = "/" + handler.path.lstrip("/")
+    handler.headers = handler.MessageClass()
+    for name, value in head.field_lines():
+        handler.headers[name] = value
+    handler.close_connection = not (is_persistent(head) and handler.protocol_version >= "HTTP/1.1")
+
+
+def refuse(handler: BaseHTTPRequestHandler, context: ServerContext, raw: bytes, error: ClientError) -> None:
+    """Answer a request whose head breaks a rule, and end the connection."""
+    head = RequestHead(raw, "", "", "", {})
+    handler.requestline, handler.command, handler.request_version = head.line, "", ""
+    transport = HandlerTransport(handler, b"", context)
+    exchange = Exchange(context, transport, environ_of(handler, context), head, context.clock.now())
+    try:
+        exchange.refuse(error)
+    except Disconnected as gone:
+        exchange.abort(str(gone))
+    exchange.finish()
+    linger(handler)
+
+
+def context_of(
+    handler: BaseHTTPRequestHandler, application: Application | None, options: Options | None
+) -> ServerContext:
+    """Return the context of one request; its log is that of the class, its options those of our own server if it is one."""
+    own = getattr(handler.server, "context", None)
+    errors = None
+    if isinstance(own, ServerContext):
+        options, errors = options or own.options, own.errors
+    return ServerContext(
+        application, options, lambda exchange, _: handler.log_request(exchange.status or "-", exchange.size), errors
+    )
+
+
+def environ_of(handler: BaseHTTPRequestHandler, context: ServerContext) -> Environ:
+    """Return the part of the environ that the requests of a connection share."""
+    address, errors = handler.connection.getsockname(), context.error_stream()
+    base = base_environ(address, errors, multithread=multithreaded(handler.server))
+    if hasattr(handler.connection, "do_handshake"):
+        base |= {"wsgi.url_scheme": "https", "HTTPS": "on"}
+    return base
+
+
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    """End a connection by a reset, since a response must not be taken for a whole one."""
+    if isinstance(getattr(handler.server, "context", None), ServerContext):
+        raise Disconnected("The response was broken off.")  # PlainConnection closes the socket
+    # http.server would announce the end of our side first, and the handler's files keep the socket open: so it is closed here.
+    socket.close(handler.connection.detach())
+
+
+def linger(handler: BaseHTTPRequestHandler) -> None:
+    """Discard for a while what the client still sends: a close at once would destroy the response (RFC 9112 9.6)."""
+    end = monotonic() + LINGER
+    try:
+        handler.connection.shutdown(socket.SHUT_WR)
+        while (left := end - monotonic()) > 0:
+            handler.connection.settimeout(left)
+            if not handler.connection.recv(RECEIVE):
+                return
+    except OSError:
+        pass
+
+
+__all__ = ["HandlerFactory", "HandlerTransport", "PlainConnection", "WSGIMethod", "wsgi"]

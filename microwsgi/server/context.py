@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from microwsgi.options import Options
+from microwsgi.server.body_storage import BodyStorage
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.log_writer import ERROR, LEVELS, WARNING, Destination, ErrorStream, LogWriter, printable
 from microwsgi.server.permits import ClientPermits
@@ -22,12 +23,18 @@ Application = Callable[..., Iterable[bytes]]
 """PEP 3333's: called with environ and start_response. More exact types would refuse wsgiref.types', which users have."""
 KNOWN_COMPLAINTS = 1024
 """Messages about clients that are remembered."""
+CONTROLS = {number: f"\\x{number:02x}" for number in (*range(0x20), *range(0x7F, 0xA0))} | {ord("\\"): "\\\\"}
 REPEAT = 60.0
 """Seconds in which the same message about the same address is not repeated."""
 RequestLog = Callable[..., object]
 """Called with each Exchange that is over, and the seconds that it took."""
 ErrorPage = Callable[[BaseException, dict[str, object], str], tuple[list[tuple[str, str]], bytes]]
 """Called in the frame that caught an exception, with the environ and the number in the log; returns headers and a body."""
+
+
+def escape_controls(text: str) -> str:
+    """Escape control characters, as http.server's log_message does: a client must not write on a terminal as it likes."""
+    return text.translate(CONTROLS)
 
 
 def multithreaded(server: object) -> bool:
@@ -58,8 +65,8 @@ class ServerContext:
         error_page: ErrorPage | None = None,
         timing: Callable[..., str] | None = None,
     ) -> None:
-        self.application = application
         self.options = options or Options()
+        self.set_application(application)
         self.access_log = access_log
         self.errors = errors
         self.hosts = hosts
@@ -69,6 +76,7 @@ class ServerContext:
         self.clock = Clock()
         self.can_suspend = False  # there is a loop that resumes suspended responses
         self.draining = False  # connections end with the response that they are at
+        self.bodies = BodyStorage(self.options.body_files)
         self.permits = ClientPermits(max(self.options.threads // 2, 1))
         self.on_permit: Callable[..., object] = bool  # called with a connection that has waited for a permit
         self.resume: Callable[..., object] = bool  # called by any thread with an Exchange that was suspended
@@ -82,8 +90,9 @@ class ServerContext:
         self.lock = threading.Lock()  # protects the two above
 
     def set_application(self, application: Application | None) -> None:
-        """Serve another application."""
+        """Serve another application. Its attribute `stream_chunked` asks for chunked bodies while they arrive."""
         self.application = application
+        self.stream_chunked = self.options.stream_chunked or getattr(application, "stream_chunked", False) is True
 
     def copy_alone(self) -> ServerContext:
         """Return a context for one request without a loop: the connection ends with the response."""
@@ -97,6 +106,7 @@ class ServerContext:
             timing=self.timing,
         )
         context.draining = True
+        context.bodies = self.bodies
         return context
 
     def attach_loop(self, resume: Callable[..., object], on_permit: Callable[..., object]) -> None:
@@ -105,6 +115,7 @@ class ServerContext:
         self.resume = resume
         self.draining = False
         self.on_permit = on_permit
+        self.bodies = BodyStorage(self.options.body_files)
         self.permits = ClientPermits(max(self.options.threads // 2, 1))
         self.lock = threading.Lock()
         self.start_log()

@@ -3,7 +3,7 @@
 The state says which event the connection waits for, and TABLE which method is called then; each method returns the next state.
 A request passes through WSGIRequestHandler in this order; each call returns before the next begins:
 
-    on_ready              the head, and a small body, have arrived               by the leader
+    on_ready              the head has arrived, then the body or a part of it    by the leader
       receive_request       parse the head: the state becomes QUEUED
     handle_one_request    call the application, and iterate what it returned     by a thread of the pool
     finish_turn           send the response, write the log; then IDLE again      by the same thread
@@ -15,18 +15,21 @@ which thread does.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
 
 from microwsgi.errors import ClientError, Disconnected, MisdirectedRequest, RequestTimeout
-from microwsgi.server.context import Application, ServerContext, multithreaded
+from microwsgi.options import Options
+from microwsgi.server.context import Application, ServerContext, escape_controls, multithreaded
 from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.exchange import CALL, DONE, Exchange, Phase
 from microwsgi.server.hosts import Hosts, host_name
-from microwsgi.server.request_body import SMALL_BODY, RequestBody
+from microwsgi.server.request_body import BUFFER, INCOMPLETE, RequestBody
 from microwsgi.server.state import FLUSHING, IDLE, OWNED, QUEUED, READ, RUNNING, WRITE, Row, State, Table
 from microwsgi.server.transport import RECEIVE, Transport
 from microwsgi.wire.request import (
+    CHUNKED,
     END,
     PartialHead,
     RequestHead,
@@ -35,6 +38,7 @@ from microwsgi.wire.request import (
     is_persistent,
     parse_head,
 )
+from microwsgi.wire.response import SERVER
 
 LINGER = 2.0
 """Seconds to discard what the client still sends after the last response. Closed at once, the kernel would answer that with a
@@ -59,20 +63,27 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         "requests",  # how many requests were given to the application
         "state",
         "transport",
-        "waits_for_client",  # the application receives a body that has not arrived: it needs a permit to run
+        "waits_for_client",  # the application receives a body that has not arrived, and there is a permit for that
     )
 
     protocol_version = "HTTP/1.1"
+    server_version, sys_version = SERVER, ""
     successor = None
+    hooked: Callable[[type[WSGIRequestHandler]], type[WSGIRequestHandler]] | None = None
+    """`microwsgi.server.hooks.hooked_class`, which `microwsgi.embedding` sets: it stands above this module."""
+    keeps_permit = True
+    """The loop has nothing to do with permits: `take_body` acquires one, and `end_body` releases it."""
     context: ServerContext
+    shared: ServerContext  # of the classes that `of` makes
     exchange: Exchange | None
 
     # --- http.server's interface ------------------------------------------------------------------------------------------
 
     @classmethod
-    def of(cls, application: Application) -> type[WSGIRequestHandler]:
+    def of(cls, application: Application, options: Options | None = None) -> type[WSGIRequestHandler]:
         """Return a handler class for http.server's servers: `ThreadingHTTPServer(("", 8000), WSGIRequestHandler.of(app))`."""
-        return type(cls.__name__, (cls,), {"shared": ServerContext(application)})
+        made = type(cls.__name__, (cls,), {"shared": ServerContext(application, options)})
+        return made if cls.hooked is None else cls.hooked(made)
 
     @classmethod
     def connect(cls, context: ServerContext, transport: Transport, base: Environ) -> WSGIRequestHandler:
@@ -96,7 +107,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         """Begin under one of http.server's servers, which calls this, `handle` and `finish`."""
         own: ServerContext | None = getattr(self.server, "context", None)
-        context = own.copy_alone() if own is not None else self.shared  # type: ignore[attr-defined]  # `of` makes it
+        context = own.copy_alone() if own is not None else self.shared
         if isinstance(self.client_address, tuple):  # five sends with Nagle's algorithm cost http.server 40 ms a request
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         base = base_environ(self.request.getsockname(), context.error_stream(), multithread=multithreaded(self.server))
@@ -170,6 +181,29 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Return the client's address and port, or "unix"."""
         return self.transport.address_string()
 
+    def version_string(self) -> str:
+        """Return the value of the Server field. Only called if a subclass overrides it, or the versions that it is made of."""
+        return f"{self.server_version} {self.sys_version}".rstrip()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        """Write a line to the server's error log."""
+        text = escape_controls(format % args)
+        self.write_error(f"{self.address_string()} - - [{self.log_date_time_string()}] {text}")
+
+    def write_error(self, text: str) -> None:
+        """Write a line to the server's error log."""
+        self.context.log_error(text)
+
+    def get_environ(self) -> Environ:
+        """Return the environ of the request, as wsgiref's handler does. Only called if a subclass overrides it."""
+        exchange: Exchange = self.exchange  # type: ignore[assignment]  # there is a request
+        environ: Environ | None = self.__dict__.pop("kept_environ", None)
+        return exchange.environ() if environ is None else environ
+
+    def keep_environ(self, environ: Environ) -> None:
+        """Have the next `get_environ` return this environ."""
+        self.__dict__["kept_environ"] = environ
+
     # --- Events -----------------------------------------------------------------------------------------------------------
 
     def on_ready(self) -> None:
@@ -216,17 +250,25 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def enter(self, state: State) -> None:
         """Set the state, the event that it waits for, and its deadline."""
         if state is IDLE:
-            self.state = state
             self.transport.expect(READ, self.context.options.idle_time)
+            self.state = state  # last: the leader may look at the state, and touches an idle connection
             return
         if state is State.SUSPENDED and self.exchange.resumed:  # type: ignore[union-attr]  # it has one; see Exchange.resume
             state = State.QUEUED
+        if state is State.SUSPENDED:
+            self.transport.expect(self.suspended_interest(), self.time_limit(state))
+        elif state not in OWNED:
+            self.transport.expect(self.table[state].interest, self.time_limit(state))
         self.state = state
-        if state not in OWNED:
-            interest = self.table[state].interest
-            if state is State.SUSPENDED and len(self.transport.read_ahead) >= RECEIVE:
-                interest = 0  # enough was received for the next request
-            self.transport.expect(interest, self.time_limit(state))
+
+    def suspended_interest(self) -> int:
+        """Return the event to wait for while the response is suspended: none if what arrives must not be received yet."""
+        transport, body = self.transport, self.exchange.body  # type: ignore[union-attr]  # there is one
+        if body is not None:
+            if not body.done:
+                return 0  # the application receives the rest of the body itself
+            transport.unread(body.take_excess())
+        return READ if len(transport.read_ahead) < RECEIVE else 0  # enough was received for the next request
 
     def time_limit(self, state: State) -> float:
         """Return the seconds that a state may last."""
@@ -236,8 +278,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if state is State.HEAD:
             return options.head_time
         if state is State.FLUSHING:
-            return options.write_time
-        if state is State.BODY or state is State.DISCARDING:
+            return self.transport.flush_time_left()
+        if state is State.BODY:  # the deadline is older than this turn: a client that trickles is cut off
+            return max(self.transport.deadline - self.context.clock.now(), 0.0)
+        if state is State.DISCARDING:
             return options.body_time
         return LINGER
 
@@ -289,8 +333,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         exchange = self.exchange = Exchange(context, self.transport, self.base, head, context.clock.now())
         if context.hosts is not None:
             self.check_host(context.hosts, fields)
-        if "HTTP_CONNECTION" in fields or head.version == "HTTP/1.0":
-            exchange.close = not is_persistent(head)
+        if ("HTTP_CONNECTION" in fields or head.version == "HTTP/1.0") and not is_persistent(head):
+            exchange.end_connection()
         if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields or "HTTP_EXPECT" in fields:
             return self.take_body(exchange)
         return QUEUED
@@ -308,39 +352,66 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             raise MisdirectedRequest(f"This server does not answer for {name!r}; with --allow-host {name} it would.")
 
     def take_body(self, exchange: Exchange) -> State:
-        """Begin with a body: receive a small one, leave a long one to the application. Raises ClientError."""
-        head, options = exchange.head, self.context.options
+        """Begin with a body: receive it ahead, or leave it to the application. Raises ClientError, Disconnected.
+
+        A client that expects 100 Continue has the application's answer first, perhaps 401 or 413, if its body has a length.
+        Without a permit to wait for the client no body is left to the application: slow clients must not delay others.
+        """
+        head, context = exchange.head, self.context
+        options = context.options
         expects = expects_continue(head)
         length = body_length(head, options.body_size)
         if not length:
-            return State.QUEUED
-        body = exchange.body = RequestBody(self.transport, length, options, expects=expects)
-        self.transport.allow(options.body_time)
+            return QUEUED
+        body = RequestBody(self.transport, length, options, context.bodies, expects=expects)
+        exchange.set_body(body)
         body.feed(self.transport.take_read_ahead())
-        if body.done or (length <= SMALL_BODY and not expects):
-            return self.continue_body(body)
-        self.waits_for_client = True
-        return State.QUEUED
+        if body.done:
+            self.transport.unread(body.take_excess())
+            return QUEUED
+        streamed = context.stream_chunked if length == CHUNKED else expects or length > options.body_buffer
+        if streamed and context.permits.acquire():
+            self.waits_for_client = True
+            self.transport.allow(options.body_time)
+            return QUEUED
+        self.transport.expect(READ, options.body_time)
+        body.tell_to_continue()
+        return self.continue_body(body)
 
     def receive_body(self) -> State:
-        """Receive more of a small body. Raises ClientError."""
-        data = self.transport.recv(RECEIVE)
-        if not data:
-            raise ClientError("The body ended before the length that its head promised (RFC 9112 8).")
+        """Receive more of a body ahead of the application. Raises ClientError."""
         body: RequestBody = self.exchange.body  # type: ignore[union-attr, assignment]  # the state is BODY
+        if body.file is not None:
+            return self.queue_body(body)
+        data = self.transport.recv(BUFFER)
+        if not data:
+            raise ClientError(INCOMPLETE)
         body.feed(data)
         self.transport.extend(len(data), self.context.options.body_rate, self.context.options.body_time)
         return self.continue_body(body)
 
     def continue_body(self, body: RequestBody) -> State:
-        """Decide whether more of the body is received before the application is called."""
+        """Decide where the next part of the body is received, if it is not complete."""
         if body.done:
             self.transport.unread(body.take_excess())
-            return State.QUEUED
-        if body.size > SMALL_BODY:  # of chunks, whose number is not known before
-            self.waits_for_client = True
-            return State.QUEUED
-        return State.BODY
+            return QUEUED
+        return State.BODY if body.fits_memory(self.context.options.body_buffer) else self.queue_body(body)
+
+    def queue_body(self, body: RequestBody) -> State:
+        """Have a thread of the pool receive into a file. The time in the queue is not the client's."""
+        body.time_left = self.transport.deadline - self.context.clock.now()
+        self.exchange.phase = Phase.RECEIVE  # type: ignore[union-attr]  # it has the body
+        return QUEUED
+
+    def receive_into_file(self, exchange: Exchange) -> None:
+        """Receive what has arrived of a body, by a thread of the pool. Raises ClientError, Disconnected."""
+        body: RequestBody = exchange.body  # type: ignore[assignment]  # the phase is RECEIVE
+        count = body.receive_into_file()
+        options = self.context.options
+        self.transport.expect(READ, min(body.time_left + count / options.body_rate, options.body_time))
+        if body.done:
+            self.transport.unread(body.take_excess())
+            exchange.phase = CALL
 
     # --- The application ----------------------------------------------------------------------------------------------------
 
@@ -356,6 +427,9 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
                     exchange.send_whole(iterable)
                     return
                 exchange.begin(iterable)
+            elif exchange.phase is Phase.RECEIVE:
+                self.receive_into_file(exchange)
+                return
             elif not exchange.may_iterate():
                 return
             for chunk in exchange.iterator:
@@ -376,31 +450,24 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         self.transport.unread(received)
         self.enter(self.next_request())
 
-    def send_answer(self) -> None:
-        """Send a whole response, if there is one."""
-        exchange: Exchange = self.exchange  # type: ignore[assignment]  # it is not over
-        answer, exchange.answer = exchange.answer, None
-        if answer is not None:
-            try:
-                self.transport.write(answer)
-            except Disconnected as gone:
-                exchange.abort(str(gone))
-
     def finish_turn(self) -> State:
         """Do what a run has left to do, and return the next state."""
         exchange: Exchange = self.exchange  # type: ignore[assignment]  # it is not over
         if exchange.answer is not None:
-            self.send_answer()
+            exchange.send_answer()
         phase = exchange.phase
         if exchange.aborted:
             if phase is not DONE:
                 return QUEUED  # `close` is application code
             exchange.finish()
+            self.end_body(exchange)
             self.exchange = None
             return State.CLOSED
         if self.transport.out_buffer is not None:
             return FLUSHING
         if phase is not DONE:
+            if phase is Phase.RECEIVE:
+                return State.BODY
             return State.SUSPENDED if exchange.suspended and phase is Phase.ITERATE else QUEUED
         # The response has left: write the log, and wait for the next request, or end the connection.
         exchange.finish()
@@ -412,7 +479,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def finish_body(self, exchange: Exchange) -> State:
         """Some of the request's body may not have arrived, or the connection ends."""
         body, transport = exchange.body, self.transport
-        self.waits_for_client = False
+        if body is not None and body.file is not None:
+            exchange.phase = Phase.CLOSE  # of the file
+            return QUEUED
+        self.end_body(exchange)
         if exchange.detached:
             self.exchange = None
             return State.DETACHED
@@ -427,12 +497,25 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
                 return self.half_close()
             return State.CLOSED
         if unread:
-            data = transport.take_read_ahead()
-            return self.discard(data) if data else State.DISCARDING
+            if not transport.pending():
+                return State.DISCARDING
+            try:
+                return self.discard(transport.recv(RECEIVE))  # no event comes for what TLS has decrypted
+            except (ClientError, OSError):
+                self.exchange = None
+                return self.half_close()
         self.exchange = None
         if transport.pending():  # no event comes for what TLS has decrypted beyond the end of the body
             transport.unread(transport.recv(RECEIVE))
         return self.next_request() if transport.read_ahead else State.IDLE
+
+    def end_body(self, exchange: Exchange) -> None:
+        """Release the memory of a body that is no longer needed, and the permit to wait for the client."""
+        if exchange.body is not None:
+            exchange.body.release_memory()
+        if self.waits_for_client:
+            self.waits_for_client = False
+            self.context.release_permit()
 
     def next_request(self) -> State:
         """Begin with a request, or a part of one, that came behind the last one (RFC 9112 9.3.2)."""
@@ -462,11 +545,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """The client takes more."""
         if self.transport.blocks_on_file():
             return State.QUEUED  # a disk may be slow, and the leader waits for nothing
-        options = self.context.options
-        count = self.transport.flush()
+        self.transport.flush()
         if self.transport.out_buffer is None:
             return self.finish_turn()
-        self.transport.extend(count, options.write_rate, options.write_time)
+        self.transport.expect(WRITE, self.time_limit(State.FLUSHING))
         return State.FLUSHING
 
     def watch_client(self) -> State:
@@ -507,10 +589,15 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def refuse(self, error: ClientError) -> State:
         """Answer a request that breaks a rule, and end the connection."""
-        exchange: Exchange = self.exchange  # type: ignore[assignment]  # who raises has begun one
         if self.state is State.DISCARDING:  # the response has left, and what comes belongs to no request
             self.exchange = None
             return self.half_close()
+        self.answer_refusal(error)
+        return self.finish_turn()
+
+    def answer_refusal(self, error: ClientError) -> None:
+        """Answer a request that breaks a rule."""
+        exchange: Exchange = self.exchange  # type: ignore[assignment]  # the method that raised has begun one
         if exchange.head.raw.startswith(TLS_RECORD):
             self.context.log_client_error(self.address_string(), SPEAKS_TLS)
             exchange.ignore()
@@ -518,7 +605,6 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             exchange.refuse(error)
         except Disconnected as gone:
             exchange.abort(str(gone))
-        return self.finish_turn()
 
     def abort(self, reason: str) -> State:
         """Give the connection up: the client has left, or is to be left."""

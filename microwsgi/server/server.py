@@ -19,8 +19,7 @@ from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from importlib import import_module
-from socketserver import BaseServer
+from socketserver import BaseServer, TCPServer
 
 from microwsgi.options import Options
 from microwsgi.server.acceptor import Acceptor
@@ -31,13 +30,14 @@ from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.exchange import Exchange
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.handoff import Handoff
+from microwsgi.server.hooks import AcceptThread, Hooks, UnverifiedConnection, check_hooks, hooked_class, overrides
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.log import AccessLog, use_loggers
 from microwsgi.server.loop import Loop
 from microwsgi.server.poller import Poller, new_poller
 from microwsgi.server.pool import LeaderFollowers, WorkerThread
-from microwsgi.server.sockets import listen, unlink
-from microwsgi.server.state import NEVER, OWNED, State
+from microwsgi.server.sockets import listen, tune, unlink
+from microwsgi.server.state import NEVER, OWNED
 from microwsgi.server.transport import Transport
 
 LAST_REQUEST = 2.0
@@ -65,7 +65,13 @@ class WSGIServer(HTTPServer):
     instead, and listen already. With a plain BaseHTTPRequestHandler for RequestHandlerClass no application is needed.
     `more_environ` are keys for all requests; `handoff` is shared with the processes before and after this one. For the other
     arguments see `ServerContext`.
+
+    The methods of socketserver that a subclass may override are called as its documentation says; docs/http-server.md has
+    them, and those that are refused with a TypeError when the server is activated.
     """
+
+    tls_of_context: Callable[[object, Options], Security] | None = None
+    """Makes the TLS of an ssl.SSLContext; `microwsgi.embedding` sets it, since this layer is below that of TLS."""
 
     def __init__(
         self,
@@ -95,7 +101,8 @@ class WSGIServer(HTTPServer):
         self.more_environ = more_environ or {}
         self.tls = tls
         self.new_poller = poller
-        self.new_connection = connection_factory(RequestHandlerClass, self.context, self)
+        self.handler_class, self.new_connection = self.connection_factory()
+        self.accept_thread: AcceptThread | None = None
         self.handoff: Handoff | None = None
         self.loop: Loop | None = None
         self.pool: LeaderFollowers | None = None
@@ -110,21 +117,57 @@ class WSGIServer(HTTPServer):
         self.on_accept_stopped: Callable[[], object] = bool  # called, while draining, when nobody can connect any more
         self.retired_at = 0.0
         self.listeners = sockets or []
-        if bind_and_activate and not self.listeners:
-            self.server_bind()
         if self.listeners:
             self.set_address(self.listeners[0])
+        elif self.binds_as_socketserver(bind_and_activate=bind_and_activate):
+            self.socket = socket.socket(self.family(), self.socket_type)
+        if bind_and_activate:
+            try:
+                if not self.listeners:
+                    self.server_bind()
+                self.server_activate()
+            except BaseException:
+                self.server_close()
+                raise
 
     # --- http.server's interface
     # ------------------------------------------------------------------------------------------------
 
+    def binds_as_socketserver(self, *, bind_and_activate: bool) -> bool:
+        """Return whether the socket is made before `server_bind` is called, as socketserver documents it.
+
+        Somebody wants to set its options then: whoever calls `server_bind`, or overrides it.
+        """
+        return isinstance(self.server_address, tuple) and (
+            not bind_and_activate
+            or any(
+                overrides(type(self), WSGIServer, name)
+                for name in ("server_bind", "address_family", "allow_reuse_address", "allow_reuse_port", "socket_type")
+            )
+        )
+
+    def family(self) -> int:
+        """Return the address family of the socket that `server_bind` binds."""
+        if ":" in str(self.server_address[0]) and not overrides(type(self), WSGIServer, "address_family"):
+            return socket.AF_INET6
+        return self.address_family
+
     def server_bind(self) -> None:
-        """Listen on `server_address`. Raises ListenError, which says what to do."""
-        address: object = self.server_address
-        if isinstance(address, tuple):
-            host, port = str(address[0]), address[1]
-            address = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"  # noqa: S104 - as http.server
-        self.listeners = listen(str(address), self.options.backlog)
+        """Bind to `server_address`, and listen. Raises ListenError, which says what to do, or for a socket of yours OSError."""
+        if "socket" in vars(self):  # see `binds_as_socketserver`, or somebody's own
+            TCPServer.server_bind(self)  # http.server's asks a name server for our name, which may take long
+            self.listeners = [self.socket]
+        else:
+            address: object = self.server_address
+            if isinstance(address, tuple):
+                host, port = str(address[0]), address[1]
+                address = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"  # noqa: S104 - as http.server
+            self.listeners = listen(str(address), self.backlog())
+        self.set_address(self.listeners[0])
+
+    def backlog(self) -> int:
+        """Return how many connections the system keeps until they are accepted."""
+        return self.request_queue_size if "request_queue_size" in overridden(self) else self.options.backlog
 
     def set_address(self, listener: socket.socket) -> None:
         """Set the attributes of http.server's servers. These ask a name server for their name, which may take long."""
@@ -132,8 +175,38 @@ class WSGIServer(HTTPServer):
         self.server_address = address = listener.getsockname()
         self.server_name, self.server_port = address[:2] if isinstance(address, tuple) else ("localhost", 80)
 
+    def accept_from(self, listener: socket.socket) -> None:
+        """Have `get_request` accept from one of several sockets."""
+        self.socket = listener
+
     def server_activate(self) -> None:
-        """Do nothing: `server_bind` listens."""
+        """Listen, if that is still to be done. Raises TypeError for overridden methods that would not be called."""
+        check_hooks(self, WSGIServer, self.RequestHandlerClass)
+        self.take_socket()
+        for listener in self.listeners:
+            if not is_listening(listener):
+                if listener.family in {socket.AF_INET, socket.AF_INET6}:
+                    tune(listener)
+                listener.listen(self.backlog())
+
+    def take_socket(self) -> None:
+        """Serve on `socket`, if somebody has set it; a wrapped one gives its SSLContext. Raises TypeError."""
+        given = vars(self).get("socket")
+        if given is None or given in self.listeners:
+            return
+        context = getattr(given, "context", None)
+        if context is not None:
+            # The handshakes are done in threads of their own, not within accept(): so the descriptor goes on without ssl.
+            if self.tls is not None or self.tls_of_context is None:
+                raise TypeError(
+                    "The socket was wrapped by an SSLContext, and the server has TLS already (tls, ssl_context)."
+                    if self.tls is not None
+                    else "Give tls=, or import WSGIServer from microwsgi: only that one takes a socket with TLS."
+                )
+            self.tls = self.tls_of_context(context, self.options)
+            given = socket.socket(fileno=given.detach())
+        self.listeners[:1] = [given]
+        self.set_address(given)
 
     def set_app(self, application: Application | None) -> None:
         """Set the application, as wsgiref's server does."""
@@ -154,27 +227,28 @@ class WSGIServer(HTTPServer):
         return self.context.access_log
 
     def handle_request(self) -> None:
-        """Serve one request in this thread, and return; or return after `timeout` seconds without one."""
+        """Serve one connection in this thread, and return; or call `handle_timeout` after `timeout` seconds without one."""
+        self.server_activate()
         self.socket.settimeout(self.timeout)
         HTTPServer.handle_request(self)
 
-    def get_request(self) -> tuple[socket.socket, object]:
-        """Accept a connection for `handle_request`, and do the handshake of TLS. Raises OSError."""
-        connection, address = HTTPServer.get_request(self)
+    def finish_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+        """Serve a connection of `handle_request`, in this thread; do the handshake of TLS first."""
         if self.tls is not None:
-            connection.settimeout(self.options.handshake_time)
+            request.settimeout(self.options.handshake_time)
             try:
-                connection = self.tls.handshake(connection)
+                request = self.tls.handshake(request)
             except OSError as error:
-                connection.close()
-                client = ":".join(map(str, address[:2]))
+                request.close()
+                client = ":".join(map(str, client_address[:2])) if isinstance(client_address, tuple) else "unix"
                 self.context.log_client_error(client, f"TLS handshake failed: {self.tls.reason(error)}.")
-                raise
-        return connection, address
+                return
+        self.handler_class(request, client_address, self)
 
-    def serve_forever(self, poll_interval: float = 0.5) -> None:  # noqa: ARG002 - socketserver's; nothing is polled here
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
         """Serve until `shutdown`, or until an exception like that of Ctrl-C ends it; running requests get `grace_time`.
 
+        A `service_actions` of a subclass is called each `poll_interval` seconds; without one, nothing wakes up for it.
         Raises RuntimeError if the system has no thread to give.
         """
         loop, pool = self.start()
@@ -184,6 +258,8 @@ class WSGIServer(HTTPServer):
             self.end(loop, pool)
             raise
         try:
+            if "service_actions" in overridden(self):
+                self.watch_with_actions(pool, poll_interval)
             while self.stop is Stop.NO:
                 pool.watch()
         finally:
@@ -191,6 +267,16 @@ class WSGIServer(HTTPServer):
                 self.drain(loop, pool)
             finally:
                 self.end(loop, pool)
+
+    def watch_with_actions(self, pool: LeaderFollowers, poll_interval: float) -> None:
+        """Call `service_actions` again and again until the server is to stop."""
+        now = self.context.clock.now
+        due = now() + poll_interval
+        while self.stop is Stop.NO:
+            pool.watch(max(due - now(), 0.0))
+            if now() >= due:
+                due = now() + poll_interval
+                self.service_actions()
 
     def shutdown(self) -> None:
         """Make `serve_forever`, in another thread, return, and wait for that."""
@@ -232,7 +318,8 @@ class WSGIServer(HTTPServer):
 
     def server_close(self) -> None:
         """Close the listening sockets."""
-        for listener in self.listeners:
+        given = vars(self).get("socket")
+        for listener in self.listeners if given is None or given in self.listeners else [*self.listeners, given]:
             unlink(listener)
             listener.close()
 
@@ -241,6 +328,8 @@ class WSGIServer(HTTPServer):
 
     def start(self) -> tuple[Loop, LeaderFollowers]:
         """Make the parts."""
+        self.server_activate()
+        self.handler_class, self.new_connection = self.connection_factory()
         self.ended.clear()
         self.accept_stopped.clear()
         context, options = self.context, self.options
@@ -258,17 +347,56 @@ class WSGIServer(HTTPServer):
         )
         if self.tls is not None:
             self.tls.start(context, loop.finish, self.new_connection)
-        self.acceptor = Acceptor(loop, self.connect, options.max_connections)
+        self.acceptor = acceptor = Acceptor(loop, self.connect_function(), options.max_connections)
+        own_accept = "get_request" in overridden(self)
         self.bases = []
         for listener in self.listeners:
             listener.setblocking(False)
             base = base_environ(listener.getsockname(), context.error_stream(), multithread=options.threads > 1)
             self.bases.append(base | {"wsgi.multiprocess": options.workers > 1} | self.more_environ)
-            self.acceptor.listen(listener, self.bases[-1], listener.accept)
+            if not own_accept:
+                acceptor.listen(listener, self.bases[-1], listener.accept)
+        if own_accept:
+            accepted = list(zip(self.listeners, self.bases, strict=True))
+            self.accept_thread = AcceptThread(self, loop, accepted, acceptor.admit)
+            self.accept_thread.start()
         if self.handoff is not None:
             handoff = self.handoff
             loop.add_source(handoff.receiver.fileno(), lambda: handoff.receive(self.adopt))
         return loop, pool
+
+    def connection_factory(self) -> tuple[Callable[..., object], Callable[[Transport, Environ], Connection]]:
+        """Return the handler class with its hooks, and the function that makes a connection over a transport."""
+        given = self.RequestHandlerClass
+        handle_error = "handle_error" in overridden(self)
+        if isinstance(given, type) and issubclass(given, WSGIRequestHandler):
+            handler = hooked_class(given, Hooks(given, handle_error=handle_error), server=self)
+            return handler, partial(handler.connect, self.context)
+        factory = HandlerFactory(given, self.context, self, handle_error=handle_error)  # type: ignore[arg-type]  # `isinstance` makes it a type[object]
+        return given, factory.connect
+
+    def connect_function(self) -> Callable[[socket.socket, object, Environ], Connection]:
+        """Return the function that makes the connection object of an accepted socket."""
+        if "verify_request" in overridden(self):
+            return self.connect_unverified
+        return self.connect_wrapped if "get_request" in overridden(self) else self.connect
+
+    def connect_unverified(self, connection: socket.socket, address: object, base: Environ) -> Connection:
+        """Return a connection that a thread of the pool has to verify."""
+        if hasattr(connection, "do_handshake"):
+            verified = self.connect_wrapped(connection, address, base)
+            return UnverifiedConnection(verified.transport, base, lambda *_: verified, self.context, self)
+        transport = Transport(connection, address, self.options, self.context.clock)
+        connect = self.tls.connect if self.tls is not None else self.new_connection
+        return UnverifiedConnection(transport, base, connect, self.context, self)
+
+    def connect_wrapped(self, connection: socket.socket, address: object, base: Environ) -> Connection:
+        """Return the connection object of a socket that `get_request` may have wrapped: an SSLSocket after its handshake."""
+        if not hasattr(connection, "do_handshake") or self.tls_of_context is None:
+            return self.connect(connection, address, base)
+        tls = self.tls_of_context(connection.context, self.options)  # type: ignore[attr-defined]  # an SSLSocket
+        transport = tls.transport(connection, address, self.context)
+        return self.new_connection(transport, tls.environ(base, transport))
 
     def connect(self, connection: socket.socket, address: object, base: Environ) -> Connection:
         """Return the connection object of an accepted socket."""
@@ -311,14 +439,18 @@ class WSGIServer(HTTPServer):
         """Accept nothing more, and end what waits. Leader only."""
         if self.loop is None or self.acceptor is None:
             return
-        self.acceptor.stop()
-        if self.handoff is not None:
-            self.loop.remove_source(self.handoff.receiver.fileno())
-        if self.stop in {Stop.FINAL, Stop.RETIRE}:
-            self.server_close()
-        self.loop.drain(self.may_wait)
-        self.accept_stopped.set()
-        self.notify()
+        try:
+            self.acceptor.stop()
+            if self.accept_thread is not None:
+                self.accept_thread.stop()
+            if self.handoff is not None:
+                self.loop.remove_source(self.handoff.receiver.fileno())
+            if self.stop in {Stop.FINAL, Stop.RETIRE}:
+                self.server_close()
+            self.loop.drain(self.may_wait)
+        finally:
+            self.accept_stopped.set()
+            self.notify()
 
     def may_wait(self, connection: Connection) -> bool:
         """Return whether a connection without a request may wait for one, while the server drains. Leader only.
@@ -340,6 +472,10 @@ class WSGIServer(HTTPServer):
 
     def end(self, loop: Loop, pool: LeaderFollowers) -> None:
         """End the threads, and the connections that are left."""
+        if self.accept_thread is not None:
+            self.accept_thread.stop()
+            self.accept_thread.join(ENDING)
+            self.accept_thread = None
         loop.interrupt_clients()
         pool.end(ENDING)
         if self.tls is not None:
@@ -408,37 +544,15 @@ class WSGIServer(HTTPServer):
         }
 
 
-def connection_factory(
-    given: Callable[..., BaseHTTPRequestHandler], context: ServerContext, server: object
-) -> Callable[[Transport, Environ], Connection]:
-    """Return the function that makes a connection over a transport, for a handler class or a partial of one."""
-    if isinstance(given, type) and issubclass(given, WSGIRequestHandler):
-        return partial(given.connect, context)
-    return HandlerFactory(given, context, server).connect  # type: ignore[arg-type]  # `isinstance` makes it a type[object]
+def overridden(server: WSGIServer) -> set[str]:
+    """Return the names of socketserver's methods and attributes that a server, or its class, overrides."""
+    names = ("get_request", "handle_error", "request_queue_size", "service_actions", "verify_request")
+    return {name for name in names if name in vars(server) or overrides(type(server), WSGIServer, name)}
 
 
-def make_server(
-    host: str,
-    port: int,
-    app: Application,
-    server_class: type[WSGIServer] = WSGIServer,
-    handler_class: type[WSGIRequestHandler] = WSGIRequestHandler,
-    *,
-    ssl_context: object = None,
-) -> WSGIServer:
-    """Return a server for an application, as wsgiref.simple_server.make_server does. Raises ListenError.
-
-    `ssl_context`, for https, is an ssl.SSLContext, (certificate file, key file) or "adhoc". Raises CertificateError, too.
-    """
-    if ssl_context is None:
-        server = server_class((host, port), handler_class)
-    else:
-        options = Options()
-        # Imported here: plain HTTP does without the 5 ms that it takes.
-        tls = import_module("microwsgi.tls.front").make_tls(options, ssl_context)
-        server = server_class((host, port), handler_class, options=options, tls=tls)
-    server.set_app(app)
-    return server
-
-
-__all__ = ["State", "Stop", "WSGIServer", "make_server"]
+def is_listening(listener: socket.socket) -> bool:
+    """Return whether a socket listens already."""
+    try:
+        return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except (AttributeError, OSError):  # a system without this option: to listen twice does no harm
+        return False

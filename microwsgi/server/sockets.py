@@ -34,6 +34,22 @@ class UnixListener(socket.socket):
     path = ""
     identity: tuple[int, int, int] | None = None
 
+    def bind_file(self, path: str) -> None:
+        """Bind to a file that only this user may connect to. Raises OSError."""
+        umask = os.umask(0o177)
+        try:
+            self.bind(path)
+        finally:
+            os.umask(umask)
+        self.path = os.path.abspath(path)  # the process may change its folder
+        self.identity = identity(path)
+
+    def unlink(self) -> None:
+        """Remove the file, once, if this process made it and nobody put another in its place."""
+        made, self.identity = self.identity, None
+        if made is not None and identity(self.path) == made:
+            os.unlink(self.path)
+
 
 def listen(address: str, backlog: int = 1024) -> list[socket.socket]:
     """Sockets that listen: one, or for a host name one for each of its addresses, all with the same port.
@@ -49,10 +65,8 @@ def listen(address: str, backlog: int = 1024) -> list[socket.socket]:
 
 def unlink(listener: socket.socket) -> None:
     """Remove a Unix listener's file, if this process made it and nobody put another in its place."""
-    if isinstance(listener, UnixListener) and listener.identity is not None:
-        made, listener.identity = listener.identity, None
-        if identity(listener.path) == made:
-            os.unlink(listener.path)
+    if isinstance(listener, UnixListener):
+        listener.unlink()
 
 
 # --- TCP ----------------------------------------------------------------------------------------------------------------
@@ -176,13 +190,7 @@ def listen_unix(path: str, backlog: int) -> socket.socket:
             listener.bind("\0" + path[1:])
         else:
             make_way(path)
-            umask = os.umask(0o177)
-            try:
-                listener.bind(path)
-            finally:
-                os.umask(umask)
-            listener.path = os.path.abspath(path)  # the process may change its folder
-            listener.identity = identity(path)
+            listener.bind_file(path)
         listener.listen(backlog)
     except OSError as error:
         listener.close()

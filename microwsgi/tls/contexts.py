@@ -127,9 +127,7 @@ def read(context: SSLContext, text: str) -> Certificate:
                 pass
             except ssl.SSLError as error:
                 raise CertificateError(f"a client would refuse the certificate ({error.reason}).") from None
-    certificate = Certificate(ends[0].getpeercert() or {})
-    certificate.pem = f"{pem}\n"
-    return certificate
+    return Certificate(ends[0].getpeercert() or {}, f"{pem}\n")
 
 
 def require_client(context: SSLContext, options: Options) -> None:

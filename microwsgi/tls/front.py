@@ -44,12 +44,18 @@ class TLS:
     One that can't be used is reported, and the old one stays. Raises CertificateError.
     """
 
-    hints: tuple[str, ...] | list[str] = ()
     asked = warned = False
     server_context: ServerContext  # from `start` on
 
-    def __init__(self, pairs: list[Pair], options: Options, renew: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        pairs: list[Pair],
+        options: Options,
+        renew: Callable[[], object] | None = None,
+        hints: list[str] | None = None,
+    ) -> None:
         self.pairs = pairs
+        self.hints = hints or []  # for the notes at the start
         self.options = options
         self.renew = renew
         self.pool = HandshakePool()
@@ -63,7 +69,7 @@ class TLS:
     def of(cls, context: SSLContext, options: Options) -> TLS:
         """With a context that somebody else has made; it is used as it is."""
         self = cls.__new__(cls)
-        self.pairs, self.options, self.renew = [], options, None
+        self.pairs, self.options, self.renew, self.hints = [], options, None, []
         self.pool = HandshakePool()
         self.seen = self.refused = self.changing = ()
         self.environs = {}
@@ -288,9 +294,7 @@ def make_tls(options: Options, ssl_context: object = None) -> TLS:
         return TLS.of(ssl_context, options)
     if ssl_context == "adhoc" or (options.tls and not options.tls_cert and ssl_context is None):
         pair, authority = development(options)
-        tls = TLS([pair], options, authority.renew)
-        tls.hints = authority.hints()
-        return tls
+        return TLS([pair], options, authority.renew, authority.hints())
     certificates, keys = options.tls_cert, options.tls_key
     if isinstance(ssl_context, tuple) and len(ssl_context) == 2:  # noqa: PLR2004 - certificate and key
         certificates, keys = (str(ssl_context[0]),), (str(ssl_context[1] or ssl_context[0]),)

@@ -43,13 +43,13 @@ DN = tuple[tuple[tuple[str, str], ...], ...]
 class Certificate:
     """What a certificate says, of the dict that SSLSocket.getpeercert gives; all of it is empty for an empty one."""
 
-    def __init__(self, fields: Mapping[str, object]) -> None:
+    def __init__(self, fields: Mapping[str, object], pem: str = "") -> None:
         self.subject: DN = fields.get("subject", ())  # type: ignore[assignment]
         self.issuer: DN = fields.get("issuer", ())  # type: ignore[assignment]
         found: tuple[tuple[str, str], ...] = fields.get("subjectAltName", ())  # type: ignore[assignment]
         # OpenSSL writes ::1 as 0:0:0:0:0:0:0:1, and an end of line behind.
         self.alternatives = [(k, ip_address(v.strip()).compressed if k == "IP Address" else v) for k, v in found]
-        self.pem = ""
+        self.pem = pem
         self.version = str(fields.get("version", ""))
         self.serial = str(fields.get("serialNumber", ""))
         self.since_text = str(fields.get("notBefore", ""))

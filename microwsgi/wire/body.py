@@ -47,6 +47,11 @@ class LengthDecoder:
         self.remaining -= len(piece)
         return piece
 
+    def take_excess(self) -> bytes:
+        """Return the bytes behind the end of the body, and forget them."""
+        data, self.excess = self.excess, b""
+        return data
+
     def skip(self, count: int) -> None:
         """Count `count` bytes of data that did not pass through `feed`."""
         self.remaining -= count
@@ -104,6 +109,11 @@ class ChunkedDecoder:
         self.remaining -= count
         if not self.remaining:
             self.on_line = self.on_data_end
+
+    def take_excess(self) -> bytes:
+        """Return the bytes behind the end of the body, and forget them."""
+        data, self.excess = self.excess, b""
+        return data
 
     def on_size_line(self, line: bytes) -> None:
         """Parse the line that begins a chunk."""

@@ -60,7 +60,7 @@ class Pages:
             if enough(found):
                 return found
             assert time.monotonic() < end, f"not enough in {6 * LIMIT} s: {found}"
-            time.sleep(0.1)  # between two looks
+            time.sleep(0.25)  # between two looks
 
     def summary(self, target: str, method: str = "icmp") -> str:
         status, body = fetch(self.path, f"/part/route?target={target}&method={method}")
@@ -238,7 +238,7 @@ def test_nobody_looks_and_it_is_left_alone(tmp_path: Path, monkeypatch: pytest.M
         counts = [0]
         while not (counts[-1] and len(counts) > 25 and counts[-25] == counts[-1]):  # 2.5 seconds without a round
             assert time.monotonic() < end
-            time.sleep(0.1)  # between two looks
+            time.sleep(0.25)  # between two looks
             counts.append(len(tracer.rounds("a/b ü", "udp", time.time() - 60, time.time())))
 
 
@@ -255,7 +255,7 @@ def test_a_moved_name_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         while set(seen) != {"127.0.0.1", "127.0.0.2"}:
             assert time.monotonic() < end
             module.tracer.look("a/b ü", "udp")
-            time.sleep(0.05)  # between two looks
+            time.sleep(0.25)  # between two looks
             seen = [each.address for each in module.tracer.rounds("a/b ü", "udp", time.time() - 60, time.time())]
             if seen:
                 where[0] = "127.0.0.2"

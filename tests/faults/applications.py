@@ -141,7 +141,10 @@ GREEN = """
     _thread.start_new_thread = start_new_thread
     """
 REFUSED = {
-    "green threads": (GREEN, r"main:app can't be served: the application has its threads replaced by gevent"),
+    "green threads": (
+        GREEN,
+        r"main:app can't be served: a monkey patch of gevent has replaced its threads \(_thread.start_new_thread\)",
+    ),
     "an end with code 0": ("import sys\nsys.exit(0)", "SystemExit|sys.exit"),
     "an end with a word": ("import sys\nsys.exit('bye')", "bye"),
     "an exception": ("1 / 0", "ZeroDivisionError"),

@@ -270,6 +270,11 @@ def test_a_closed_terminal_is_one_event_though_hup_comes_twice(gated: Path, opti
         process.wait()
 
 
+def accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def fetch(port: int, path: str) -> bytes:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
     try:
@@ -299,11 +304,11 @@ def test_a_terminal_that_takes_no_output_does_not_block_the_parent(gated: Path) 
             process.send_signal(signal.SIGHUP)
             assert fetch(port, "/") == b"ok"
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)  # it stops meanwhile; its last line waits for a reader
-        threading.Thread(target=lambda: [None for _ in iter(lambda: os.read(reader, 65536), b"")], daemon=True).start()
-        os.close(writer)
+        assert wait_until(lambda: not accepts(port)), "it does not stop before somebody reads"
         assert process.wait(LIMIT) == 0
     finally:
+        os.close(writer)
+        os.close(reader)
         process.kill()
         process.wait()
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -143,3 +145,27 @@ def test_the_service_goes_on_whichever_call_fails(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_start_without_what_it_needs_ends_with_the_reason_or_is_tried_again(tmp_path: Path) -> None:
     check_all(tmp_path, STARTS)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux sets the limits of another process")
+@pytest.mark.parametrize("options", [("--workers", "2"), ("--reload",)], ids=["workers", "reload"])
+def test_a_parent_without_a_free_descriptor_goes_on(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """The real limit, which every call meets at once; what can't be read has not changed."""
+    (tmp_path / "main.py").write_text(APPLICATION)
+    server = Server(tmp_path, "serve", *options, "--pid-file", "x.pid")
+    try:
+        assert server.starts(), server.said()
+        before = pids(server)
+        limits = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        opened = max(int(name) for name in os.listdir(f"/proc/{server.pid}/fd")) + 1
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (opened, limits[1]))
+        server.send(signal.SIGHUP)
+        assert server.says("No worker could be started: Too many open files"), server.said()
+        assert [server.get() for _ in range(5)] == [b"ok"] * 5
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
+        assert server.says("loaded anew; serving main:app"), server.said()
+        assert not {*before} & {*pids(server)}
+        assert server.stop() == ""
+    finally:
+        server.end()

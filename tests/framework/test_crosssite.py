@@ -40,6 +40,9 @@ def test_who_may_post() -> None:
     rows: list[tuple[dict[str, str], int]] = [
         ({}, 200),  # curl, a program
         ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"User-Agent": "Mozilla/5.0"}, 403),  # a browser, and the page has had all other fields left out
+        ({"User-Agent": "Mozilla/5.0", "Sec-Fetch-Site": "none"}, 200),
+        ({"User-Agent": "curl/8.5.0"}, 200),
         ({"Sec-Fetch-Site": "none"}, 200),  # typed into the address bar
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),  # another port of this machine

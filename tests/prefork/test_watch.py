@@ -35,7 +35,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
             (tmp_path / name).write_text(f"# {name}\n")
         watch = Watch(str(tmp_path), include, exclude, polling=request.param == "polling")
         assert isinstance(watch.notifier, Polling) == (request.param == "polling")
-        watch.want([str(tmp_path / name) for name in names if name.endswith(".py")], [str(tmp_path)])
+        watch.watch_only([str(tmp_path / name) for name in names if name.endswith(".py")], [str(tmp_path)])
         made.append(watch)
         assert changes(watch) == []
         return watch
@@ -50,7 +50,7 @@ def changes(watch: Watch, *expected: str, limit: float = LIMIT) -> list[str]:
     end = time.monotonic() + limit
     found: set[str] = set()
     while True:
-        found |= {os.path.relpath(path, watch.folder) for path in watch.look()}
+        found |= {os.path.relpath(path, watch.folder) for path in watch.check()}
         if not found ^ set(expected):
             return sorted(found)
         assert found <= set(expected), f"{found} is more than {expected}"
@@ -103,7 +103,7 @@ def test_a_file_that_goes_has_changed_and_one_that_comes_back_too(make: Make, tm
 def test_a_save_that_moves_the_old_file_away_is_one_change(make: Make, tmp_path: Path) -> None:
     watch = make("a.py")
     (tmp_path / "a.py").rename(tmp_path / "a.py~")
-    assert watch.look() == [], "it may come back"
+    assert watch.check() == [], "it may come back"
     (tmp_path / "a.py").write_text("# other\n")
     assert changes(watch, "a.py")
 
@@ -155,7 +155,7 @@ def test_a_link_is_as_what_it_leads_to(make: Make, tmp_path: Path) -> None:
     target.write_text("# real\n")
     (tmp_path / "link.py").symlink_to(target)
     watch = make("a.py")
-    watch.want([str(tmp_path / "link.py")], [str(tmp_path)])
+    watch.watch_only([str(tmp_path / "link.py")], [str(tmp_path)])
     assert changes(watch) == []
     target.write_text("# other\n")
     assert changes(watch, "link.py")
@@ -179,7 +179,7 @@ def test_included_files_count_and_new_ones_too(make: Make, tmp_path: Path) -> No
     assert changes(watch, "pages/deep/two.html")
     (tmp_path / "settings.toml").write_text("")
     assert changes(watch, "settings.toml")
-    watch.want([str(tmp_path / "a.py")], [])
+    watch.watch_only([str(tmp_path / "a.py")], [])
     (tmp_path / "settings.toml").unlink()
     assert changes(watch, "settings.toml")
 
@@ -203,9 +203,9 @@ def test_a_path_excludes_what_is_below_it(make: Make, tmp_path: Path) -> None:
 
 def test_a_look_is_due_from_the_beginning_if_only_time_tells(make: Make, tmp_path: Path) -> None:
     watch = Watch(str(tmp_path), polling=True)
-    assert watch.next_look < time.monotonic() + 1
+    assert watch.next_check < time.monotonic() + 1
     watch.close()
-    assert isinstance(make().notifier, Polling) == (make().next_look < time.monotonic() + 1)
+    assert isinstance(make().notifier, Polling) == (make().next_check < time.monotonic() + 1)
 
 
 def test_folders_that_are_wanted_no_more_are_not_waited_for(make: Make, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_folders_that_are_wanted_no_more_are_not_waited_for(make: Make, tmp_path
     shutil.rmtree(tmp_path / "package")
     assert changes(watch, "package/__init__.py")
     assert watch.absent
-    watch.want([str(tmp_path / "a.py")], [str(tmp_path)])
+    watch.watch_only([str(tmp_path / "a.py")], [str(tmp_path)])
     assert not watch.absent
 
 
@@ -232,12 +232,12 @@ def test_where_the_system_watches_no_more_folders_they_are_looked_at(
     monkeypatch.setattr(Inotify, "events", lambda self: b"")
     (tmp_path / "a.py").write_text("# a.py\n")
     told: list[str] = []
-    watch = Watch(str(tmp_path), tell=told.append)
-    watch.want([str(tmp_path / "a.py")], [])
+    watch = Watch(str(tmp_path), on_fallback=told.append)
+    watch.watch_only([str(tmp_path / "a.py")], [])
     assert changes(watch) == []
     (tmp_path / "a.py").write_text("# other\n")
     assert changes(watch, "a.py")
-    assert watch.next_look < time.monotonic() + 1
+    assert watch.next_check < time.monotonic() + 1
     assert told == ["as many folders and files as fs.inotify.max_user_watches are watched"]
 
 
@@ -250,7 +250,7 @@ def test_where_the_system_has_no_inotify_left_files_are_looked_at(
     monkeypatch.setattr(Inotify, "call", call)
     monkeypatch.setattr(sys, "platform", "linux")
     told: list[str] = []
-    watch = Watch(str(tmp_path), tell=told.append)
+    watch = Watch(str(tmp_path), on_fallback=told.append)
     assert isinstance(watch.notifier, Polling)
     assert told == ["inotify is not to be had: Too many open files"]
 
@@ -274,7 +274,7 @@ def test_a_file_that_can_be_read_again_is_noticed(nobody: Path, polling: bool) -
     path = nobody / "a.py"
     path.write_text("# a.py\n")
     watch = Watch(str(nobody), polling=polling)
-    watch.want([str(path)], [str(nobody)])
+    watch.watch_only([str(path)], [str(nobody)])
     assert changes(watch) == []
     path.chmod(0)
     assert changes(watch, "a.py")
@@ -289,7 +289,7 @@ def test_a_link_to_a_folder_that_leads_elsewhere_is_noticed(make: Make, tmp_path
         (tmp_path / name / "a.py").write_text(f"# {name}\n")
     (tmp_path / "now").symlink_to(tmp_path / "one")
     watch = make()
-    watch.want([str(tmp_path / "now" / "a.py"), str(tmp_path / "one" / "a.py")], [str(tmp_path)])
+    watch.watch_only([str(tmp_path / "now" / "a.py"), str(tmp_path / "one" / "a.py")], [str(tmp_path)])
     assert changes(watch) == []
     (tmp_path / "next").symlink_to(tmp_path / "two")
     (tmp_path / "next").rename(tmp_path / "now")
@@ -314,7 +314,7 @@ def test_a_link_above_a_file_that_leads_elsewhere_is_noticed(make: Make, tmp_pat
         path = tmp_path / "a.py"
         path.symlink_to("..data/a.py")
     watch = make()
-    watch.want([str(path)], [str(path.parent)])
+    watch.watch_only([str(path)], [str(path.parent)])
     assert changes(watch) == []
     for name in ("two", "one", "two"):
         (tmp_path / "next").symlink_to(f"versions/{name}")
@@ -372,7 +372,7 @@ def test_a_file_that_can_not_be_read_for_want_of_descriptors_has_not_changed(
     (tmp_path / "a.py").touch()
     (tmp_path / "b.py").write_text("# other\n")
     assert changes(watch) == []
-    assert watch.next_look < time.monotonic() + 1
+    assert watch.next_check < time.monotonic() + 1
     monkeypatch.delattr(module, "open")
     assert changes(watch, "b.py") == ["b.py"]
 
@@ -410,7 +410,7 @@ def test_what_was_read_before_it_was_watched_is_compared(make: Make, tmp_path: P
     watch = make("a.py")
     (tmp_path / "late.py").write_text("# late\n")
     path = str(tmp_path / "late.py")
-    watch.also([path])
+    watch.watch_also([path])
     assert watch.differing({path: digest(b"# late\n")}) == []
     assert watch.differing({path: digest(b"# early\n")}) == [path]
 
@@ -444,7 +444,7 @@ def test_more_events_than_the_system_keeps_are_no_loss(make: Make, tmp_path: Pat
     if isinstance(watch.notifier, Polling):
         return  # it has none
     told: list[str] = []
-    watch.notifier.tell = told.append
+    watch.notifier.on_fallback = told.append
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     files = [tmp_path / f"x{number}" for number in range(2)]
     for number in range(limit + 1):  # two alternate, since the same event twice in a row is kept once
@@ -452,7 +452,7 @@ def test_more_events_than_the_system_keeps_are_no_loss(make: Make, tmp_path: Pat
     (tmp_path / "b.py").write_text("# other\n")
     (tmp_path / "new.py").write_text("# new\n")
     assert changes(watch, "b.py", "new.py")
-    assert told == ["more changed at once than fs.inotify.max_queued_events; all files were looked at this time"]
+    assert told == ["more changed at once than fs.inotify.max_queued_events; all files were compared this time"]
 
 
 def test_looking_at_thousands_of_files_takes_one_part_in_a_hundred_of_the_time(tmp_path: Path) -> None:
@@ -461,7 +461,7 @@ def test_looking_at_thousands_of_files_takes_one_part_in_a_hundred_of_the_time(t
     watch = Watch(str(tmp_path), ("*.html",), polling=True)
     for _ in range(3):
         start, begin = time.process_time(), time.monotonic()
-        watch.look()
+        watch.check()
         took = time.process_time() - start
-    assert watch.next_look - begin > min(50 * took, 0.2)
+    assert watch.next_check - begin > min(50 * took, 0.2)
     watch.close()

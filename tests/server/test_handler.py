@@ -619,8 +619,9 @@ def test_100_continue_is_sent_at_the_first_read() -> None:
         receive_until(connection)
 
 
+@pytest.mark.parametrize("buffer", ["1M", "16K"])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-def test_a_long_body_can_be_read_in_every_way(framing: str) -> None:
+def test_a_long_body_can_be_read_in_every_way(framing: str, buffer: str) -> None:
     lines = [b"%d %s\n" % (number, b"x" * (number % 97)) for number in range(5000)]
     content = b"".join(lines)
 
@@ -633,7 +634,7 @@ def test_a_long_body_can_be_read_in_every_way(framing: str) -> None:
         start_response("200 OK", [])
         return [first, some, few, *rest, body.read(), b"|", str(len(body.read(1))).encode()]
 
-    with Running(application) as running:
+    with Running(application, body_buffer=buffer, stream_chunked=buffer == "16K") as running:
         for path in ("/lines", "/all"):
             if framing == "length":
                 response = running.get(path, f"Content-Length: {len(content)}", method="POST", body=content)
@@ -729,6 +730,11 @@ def test_a_file_that_becomes_shorter_breaks_off(tmp_path: Path) -> None:
         (GET[:-2], {"head_time": 0.05}, b"408"),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe", {"body_time": 0.05}, b"408"),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\nhe", {"body_time": 0.05}, b"408"),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\nhe",
+            {"body_time": 0.05, "body_buffer": "16K"},
+            b"408",
+        ),
         (b"", {"idle_time": 0.05}, b""),
     ],
 )
@@ -895,7 +901,7 @@ def leave_nothing_behind(clients: int) -> None:
 
     Counted.closes = {}
     luck = random.Random(7)
-    with Running(application, threads=8, write_time=1) as running:
+    with Running(application, threads=8, write_time=1, body_buffer="16K") as running:
         assert running.get().status == 200
         running.wait_for_connections(0)
         descriptors = len(list(Path("/proc/self/fd").iterdir()))

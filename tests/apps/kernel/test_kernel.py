@@ -117,7 +117,7 @@ def test_a_wrong_length_is_no_endless_loop(length: int) -> None:
 
 def test_messages_and_attributes_begin_at_multiples_of_four() -> None:
     data = netlink.HEADER.pack(21, 9, 0, 0, 0) + b"abcde\0\0\0" + netlink.HEADER.pack(16, netlink.DONE, 0, 0, 0)
-    assert list(netlink.messages(data)) == [(9, 0, b"abcde"), (netlink.DONE, 0, b"")]
+    assert list(netlink.messages(data)) == [(9, b"abcde"), (netlink.DONE, b"")]
     assert netlink.attributes(struct.pack("=HH5s3xHH", 9, 1, b"abcde", 4, 2)) == {1: b"abcde", 2: b""}
 
 
@@ -150,8 +150,7 @@ def test_the_kernel_refuses_with_its_reason() -> None:
         with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is asked for below
             list(diag.dump(sockets.SOCK_DIAG_BY_FAMILY, b""))
         assert caught.value.errno == errno.EINVAL
-        next(sockets.sockets(diag, "tcp"), None)  # a dump that is not read to its end is not mixed up with the next one
-        assert sockets.states(diag) is not None
+        assert set(sockets.states(diag)) <= set(sockets.STATES.values()), "and answers the next request"
 
 
 @linux

@@ -111,7 +111,7 @@ def name_server(answers: dict[tuple[str, str], list[str] | str | None], address:
                     response.set_rcode(dns.rcode.from_text(answer))
                 elif answer:
                     response.answer.append(dns.rrset.from_text(question.name, 60, "IN", kind, *answer))
-                server.sendto(response.to_wire(), client)
+                server.sendto(response.to_wire(want_shuffle=False), client)
 
         thread = threading.Thread(target=serve)
         thread.start()

@@ -223,9 +223,9 @@ def test_the_next_address_of_a_name_is_tried(tmp_path: Path) -> None:
     """127.0.0.77 refuses, 127.0.0.1 answers."""
     names = resolver(tmp_path)
     with name_server(ANSWERS, SERVER), Peer(silent) as peer:
-        dead = probed(Check("tcp", f"many.test:{peer.port}"), names)
+        dead = probed(Check("tcp", f"many.test:{peer.port}"), names, 3.0)
         with Peer(silent, address="127.0.0.77", port=peer.port):
-            first = probed(Check("tcp", f"many.test:{peer.port}"), resolver(tmp_path))
+            first = probed(Check("tcp", f"many.test:{peer.port}"), resolver(tmp_path), 3.0)
     assert (dead.reason, dead.address) == (Reason.OK, "127.0.0.1")
     assert dead.facts["other addresses"] == "127.0.0.77: connection refused"
     assert first.address == "127.0.0.77"
