@@ -64,7 +64,7 @@ QUICK = ("-m", "not slow and not soak")
 
 WHOLE = (
     "microwsgi/wire/*",
-    *(f"microwsgi/server/{name}.py" for name in ("connection", "recipient", "sender", "handler")),
+    *(f"microwsgi/server/{name}.py" for name in ("transport", "handler", "exchange", "request_body")),
     *(f"microwsgi/framework/{name}.py" for name in ("files", "static", "events")),
 )
 """Files of which the tests must cover every line and branch: every byte from and to a client and every file passes them."""

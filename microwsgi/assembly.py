@@ -146,6 +146,11 @@ def make(
     if options.debug:
         environ["x-wsgiorg.throw_errors"] = True
     some_hosts = "*" not in options.allow_host and (options.allow_host or loopback_only(listeners))
+    errors = console.errors if console is not None else None
+    if (
+        errors is None and sys.stderr is None
+    ):  # closed; without a stream the server would look for loggers of the application
+        errors = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - it lives as long as the server
     return WSGIServer(
         options.addresses[0],
         handler,
@@ -153,7 +158,7 @@ def make(
         options=options,
         sockets=listeners,
         access_log=log,
-        errors=console.errors if console is not None else None,
+        errors=errors,
         tls=tls,
         hosts=Hosts([*options.allow_host, *(tls.names() if tls is not None else ())]) if some_hosts else None,
         error_page=error_page,
@@ -165,16 +170,16 @@ def make(
 @contextmanager
 def open_log(options: Options, console: Console) -> Iterator[AccessLog | None]:
     """The access log that the options ask for; at the end what is left of it is written."""
-    if options.access_log == "off" or (options.access_log == "-" and console.output is None):
+    to_console = options.access_log == "-"
+    if options.access_log == "off" or (to_console and (console.output is None or options.log_level != "info")):
         yield None
         return
-    to_console = options.access_log == "-"
     target = console.output if to_console else options.access_log
     log_format = options.log_format
     if log_format == "auto":
         log_format = "line" if to_console and is_terminal(target) else "combined"
     try:
-        log = AccessLog(target, log_format, color=to_console and colored(options.color, target))  # type: ignore[arg-type]
+        log = AccessLog(target, log_format, color=to_console and colored(options.color, target))
     except OSError as error:
         raise UsageError(f"--access-log {options.access_log} can't be written: {error.strerror}.") from None
     try:

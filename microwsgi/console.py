@@ -263,5 +263,17 @@ def write(text: str, stream: object) -> None:
     try:
         stream.write(text)  # type: ignore[attr-defined]
         stream.flush()  # type: ignore[attr-defined]
-    except Exception:  # noqa: BLE001 - closed, full, replaced by anything; or a signal came while this was being written
+    except (
+        RuntimeError
+    ):  # a signal handler says something in the middle of a write to the same stream, which refuses that
+        write_past_buffer(text, stream)
+    except Exception:  # noqa: BLE001 - closed, full, or replaced by anything
+        return
+
+
+def write_past_buffer(text: str, stream: object) -> None:
+    """Write to the descriptor of a stream that refuses a write at this moment."""
+    try:
+        os.write(stream.fileno(), text.encode("utf-8", "backslashreplace"))  # type: ignore[attr-defined]
+    except Exception:  # noqa: BLE001 - it has none, or is closed or full
         return

@@ -17,6 +17,10 @@ class ClientError(MicrowsgiError):
     """The client broke a rule of HTTP or one of our limits; the text is the reason that it is told."""
 
     status = "400 Bad Request"
+    fields = ""
+    """Further field lines of the response."""
+    log_once = False
+    """One request after the other is refused for the same reason, which the error log need not repeat."""
 
 
 class RequestTimeout(ClientError):
@@ -59,6 +63,21 @@ class NotImplementedByServer(ClientError):
     """RFC 9110 15.6.2: a transfer coding or a method that this server does not have."""
 
     status = "501 Not Implemented"
+
+
+class ServiceUnavailable(ClientError):
+    """RFC 9110 15.6.4: the bodies of many requests together are more than this server stores."""
+
+    status = "503 Service Unavailable"
+    fields = "Retry-After: 10\r\n"
+    log_once = True
+
+
+class InsufficientStorage(ClientError):
+    """RFC 4918 11.5: there is no room for the body, as on a disk that is full."""
+
+    status = "507 Insufficient Storage"
+    log_once = True
 
 
 class VersionNotSupported(ClientError):

@@ -203,6 +203,14 @@ OPTIONS = (
     Option(
         "Log", "color", "auto", one_of("auto", "always", "never"), "WHEN", "auto, always or never; NO_COLOR is honoured"
     ),
+    Option(
+        "Log",
+        "log_level",
+        "info",
+        one_of("info", "warning", "error"),
+        "LEVEL",
+        "info, warning or error: the least that is logged",
+    ),
     Option("Log", "traceback", False, switch, "", "print all frames if the application can't load"),
     Option("Stop", "grace_time", 5.0, seconds, "SECONDS", "time for running requests to end at a stop"),
     Option("TLS", "tls", False, switch, "", "https with a certificate of a development CA"),
@@ -243,6 +251,9 @@ OPTIONS = (
     Option("Limits", "line_length", 8190, size, "BYTES", "request line (414), or a field (431)"),
     Option("Limits", "field_count", 100, count, "N", "number of fields of a request (431)"),
     Option("Limits", "body_size", 1024**3, size, "BYTES", "request body (413)"),
+    Option("Limits", "body_buffer", 1024**2, size, "BYTES", "receive a body up to this size before the call"),
+    Option("Limits", "body_files", 4 * 1024**3, size, "BYTES", "all bodies in temporary files (503)"),
+    Option("Limits", "stream_chunked", False, switch, "", "pass chunked bodies on while they arrive"),
     Option("Limits", "head_time", 10.0, seconds, "SECONDS", "time to receive a request's head (408)"),
     Option("Limits", "idle_time", 60.0, seconds, "SECONDS", "idle time of a keep-alive connection"),
     Option("Limits", "body_time", 20.0, seconds, "SECONDS", "time for a body slower than body-rate (408)"),
@@ -271,6 +282,9 @@ class Options:
     line_length: int
     field_count: int
     body_size: int
+    body_buffer: int
+    body_files: int
+    stream_chunked: bool
     head_time: float
     idle_time: float
     body_time: float
@@ -301,6 +315,7 @@ class Options:
     chdir: str
     access_log: str
     log_format: str
+    log_level: str
     color: str
     debug: bool
     load_error_page: bool
@@ -389,18 +404,18 @@ def documentation() -> str:
 
 INTRODUCTION = """\
 Each option can be set in four places. `--head-size 16K` on the command line is `MICROWSGI_HEAD_SIZE=16K` in the environment,
-`head_size = "16K"` in a TOML file, and `serve(app, head_size="16K")` in a program. The file is the one named by `--config`, or else
-the table `[tool.microwsgi]` of pyproject.toml. The command line takes precedence over the environment, and that over the file.
-`microwsgi serve --show-config` prints the effective values, and the source of each, as such a file. The key `app` of the file is the
-application to serve if none is named.
+`head_size = "16K"` in a TOML file, and `serve(app, head_size="16K")` in a program. The file is the one named by `--config`,
+or else the table `[tool.microwsgi]` of pyproject.toml. The command line takes precedence over the environment, and that over
+the file. `microwsgi serve --show-config` prints the effective values, and the source of each, as such a file. The key `app`
+of the file is the application to serve if none is named.
 
 Sizes are in bytes and may end in `K`, `M` or `G`; times are in seconds. A switch like `--traceback` is turned off by
-`--no-traceback`. In a variable, repeatable options are separated by commas. The status behind a limit is the response to a request
-that exceeds it.
+`--no-traceback`. In a variable, repeatable options are separated by commas. The status behind a limit is the response to a
+request that exceeds it.
 
-An address is `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, `unix:@NAME` (abstract, Linux) or `fd://N`, a socket that the parent process
-left open. `localhost` is both loopback addresses, and port 0 is any free port. The log format `auto` is `line` on a terminal and
-`combined` elsewhere.
+An address is `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, `unix:@NAME` (abstract, Linux) or `fd://N`, a socket that the parent
+process left open. `localhost` is both loopback addresses, and port 0 is any free port. The log format `auto` is `line` on a
+terminal and `combined` elsewhere.
 
 This page is generated from the declarations in `microwsgi/options.py`: `python -m microwsgi.options > docs/options.md`."""
 

@@ -144,7 +144,7 @@ def run(
             stop.hear_again()
             with open_log(options, console) as log:
                 server = make(application, options, listeners, log, tls, None, console)
-                guard.add(getattr(server, "release_descriptors", bool))
+                guard.add(server.release_descriptors)
                 if trouble := check_answers():
                     raise ServiceError(f"{name} can't be served: {trouble}")
                 stop.server = server

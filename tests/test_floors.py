@@ -39,14 +39,15 @@ BELOW = {
     "errors": set[str](),
     "later": set[str](),
     "source": {"later"},
+    "tracebacks": {"later"},
     "options": {"errors", "later"},
     "wire": {"errors", "options"},
-    "server": {"errors", "later", "options", "source", "wire"},
+    "server": {"errors", "later", "options", "source", "tracebacks", "wire"},
     "tls": {"errors", "options", "wire", "server"},
     "process": set[str](),
     "prefork": {"errors", "options", "process", "server"},
     "daemon": {"errors", "options", "process"},
-    "framework": {"errors", "source"},
+    "framework": {"errors", "source", "tracebacks"},
     "devtools": {"errors", "framework", "source"},
 }
 BELOW |= {name: {*BELOW, *EDGE} for name in EDGE}
@@ -66,6 +67,7 @@ OPTIONAL = {
     ("microwsgi.commands.stack", "werkzeug.serving"),
     *(("microwsgi.tls.signers", name) for name in CRYPTOGRAPHY),  # the extra [tls], where there is no openssl command
     ("microwsgi.tls.authority", "fcntl"),  # Windows has none
+    ("microwsgi.server.log_writer", "fcntl"),  # Windows has none
     ("microwsgi.server.pool", "resource"),  # Windows has none, and macOS does not count a thread's use
 }
 """Imports inside functions and blocks: (module, what it imports there); only what a system may lack."""

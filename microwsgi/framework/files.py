@@ -135,6 +135,9 @@ class FileResponse(Response):
 class Slice:
     """A part of a file with the interface of a file, for servers that use the descriptor and for those that read."""
 
+    is_plain_file = True
+    """For our server: the content is that of the descriptor, from `tell` on."""
+
     def __init__(self, file: io.FileIO, begin: int, length: int) -> None:
         self.file = file
         self.left = length

@@ -278,7 +278,7 @@ def conflicts(one: Pattern, other: Pattern) -> bool:
     return UNDECIDED in seen or (NARROWER in seen) == (WIDER in seen)
 
 
-def compare_steps(one: Step, other: Step) -> str:  # noqa: PLR0911 - a table of cases
+def compare_steps(one: Step, other: Step) -> str:
     """Compare two steps of patterns."""
     if spans(one) != spans(other):  # they may match the same text if their literal beginnings do
         return (WIDER if spans(one) else NARROWER) if may_overlap(literal_start(one), literal_start(other)) else APART

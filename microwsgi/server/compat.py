@@ -164,6 +164,7 @@ class PlainConnection:
     exchange = None
     successor = None
     waits_for_client = True
+    keeps_permit = False
 
     def __init__(self, transport: Transport, context: ServerContext, factory: HandlerFactory, base: Environ) -> None:
         self.transport = transport
@@ -329,6 +330,8 @@ class PlainConnection:
                 self.transport.half_close()
         except OSError:
             pass
+        except BaseException as error:  # noqa: BLE001 - as above
+            self.context.log_exception("A handler failed in finish:", error)
 
     def close(self) -> State:
         """Close the connection."""
@@ -550,8 +553,9 @@ def strict_parse_request(owner: type, options: Options | None) -> Callable[[Base
             refuse(self, context, bytes(partial.buffer), error)
             return False
         vars(self)["strict_head"] = raw + END
-        inherited: Callable[[], bool]
-        inherited = functools.partial(own, self) if own is not None else getattr(super(owner, self), "parse_request")  # noqa: B009 - a class that mypy does not know
+        inherited: Callable[[], bool] = (
+            super(owner, self).parse_request if own is None else functools.partial(own, self)  # type: ignore[arg-type]  # a class
+        )
         if getattr(inherited, "__func__", None) is not BaseHTTPRequestHandler.parse_request:
             return parse_by(self, inherited, raw)
         take_parsed(self, head)

@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 import io
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 
-from microwsgi import later
 from microwsgi.options import Options
+from microwsgi.server.body_storage import BodyStorage
 from microwsgi.server.hosts import Hosts
+from microwsgi.server.log_writer import ERROR, LEVELS, WARNING, Destination, ErrorStream, LogWriter, printable
 from microwsgi.server.permits import ClientPermits
 from microwsgi.server.transport import Clock
+from microwsgi.tracebacks import exception_text
 from microwsgi.wire.response import DateFields
 
 Application = Callable[..., Iterable[bytes]]
@@ -47,6 +48,8 @@ def multithreaded(server: object) -> bool:
 class ServerContext:
     """An application, the options under which it is served, and the destinations of log records.
 
+    `access_log` and `errors` may be loggers of the module logging.
+
     `hosts` are the names that are answered for, None for all. `error_page` makes the page that a client on this machine is
     shown for an exception. `timing` returns a field line that says where the time of a request went.
     """
@@ -62,8 +65,8 @@ class ServerContext:
         error_page: ErrorPage | None = None,
         timing: Callable[..., str] | None = None,
     ) -> None:
-        self.application = application
         self.options = options or Options()
+        self.set_application(application)
         self.access_log = access_log
         self.errors = errors
         self.hosts = hosts
@@ -73,16 +76,23 @@ class ServerContext:
         self.clock = Clock()
         self.can_suspend = False  # there is a loop that resumes suspended responses
         self.draining = False  # connections end with the response that they are at
+        self.bodies = BodyStorage(self.options.body_files)
         self.permits = ClientPermits(max(self.options.threads // 2, 1))
         self.on_permit: Callable[..., object] = bool  # called with a connection that has waited for a permit
         self.resume: Callable[..., object] = bool  # called by any thread with an Exchange that was suspended
+        # A logger gets records; what the application writes to `wsgi.errors` is text.
+        self.error_log = Destination(errors)
+        self.error_text = Destination() if hasattr(errors, "makeRecord") else self.error_log
+        self.log_writer = LogWriter(self.error_log, self.error_text)
+        self.log_level = LEVELS[self.options.log_level]
         self.errors_counted = 0
         self.complaints: dict[tuple[str, str], float] = {}
         self.lock = threading.Lock()  # protects the two above
 
     def set_application(self, application: Application | None) -> None:
-        """Serve another application."""
+        """Serve another application. Its attribute `stream_chunked` asks for chunked bodies while they arrive."""
         self.application = application
+        self.stream_chunked = self.options.stream_chunked or getattr(application, "stream_chunked", False) is True
 
     def copy_alone(self) -> ServerContext:
         """Return a context for one request without a loop: the connection ends with the response."""
@@ -96,6 +106,7 @@ class ServerContext:
             timing=self.timing,
         )
         context.draining = True
+        context.bodies = self.bodies
         return context
 
     def attach_loop(self, resume: Callable[..., object], on_permit: Callable[..., object]) -> None:
@@ -104,8 +115,10 @@ class ServerContext:
         self.resume = resume
         self.draining = False
         self.on_permit = on_permit
+        self.bodies = BodyStorage(self.options.body_files)
         self.permits = ClientPermits(max(self.options.threads // 2, 1))
         self.lock = threading.Lock()
+        self.start_log()
 
     def drain(self) -> None:
         """Let connections end with the response that they are at."""
@@ -124,18 +137,36 @@ class ServerContext:
         with self.lock:
             self.errors_counted += 1
 
-    def error_stream(self) -> object:
-        """Return the stream of errors: `wsgi.errors`."""
-        return self.errors or sys.stderr
+    def log_errors_to(self, logger: object) -> None:
+        """Log errors to a logger of the module logging; to standard error if it is None."""
+        self.error_log = Destination(logger) if logger is not None else self.error_text
+        self.log_writer.add(self.error_log)
 
-    def log_error(self, text: str) -> None:
-        """Write a record to the error log."""
-        stream = self.errors or sys.stderr
-        try:
-            stream.write(f"{text}\n")  # in one write: the records of several threads must not be mixed
-            stream.flush()
-        except (OSError, ValueError):
-            pass
+    def log_access_to(self, log: RequestLog | None) -> None:
+        """Log requests to this."""
+        self.access_log = log
+
+    def start_log(self) -> None:
+        """Let a thread write the log from here on."""
+        attach = getattr(self.access_log, "attach", None)
+        if attach is not None:
+            attach(self.log_writer, self.error_text)
+        self.log_writer.start()
+
+    def stop_log(self) -> None:
+        """Write what is left; from here on each thread writes its own records."""
+        self.log_writer.stop()
+
+    def error_stream(self) -> io.TextIOBase:
+        """Return `wsgi.errors`."""
+        return ErrorStream(self.log_writer, self.error_text)
+
+    def log_error(self, text: str, level: int = WARNING, error: BaseException | None = None) -> None:
+        """Write a record to the error log: all of it, with control characters escaped, except line feeds."""
+        if level >= self.log_level:
+            self.error_log.add(f"{printable(text)}\n", level, error)
+            if self.log_writer.idle:
+                self.log_writer.wake()
 
     def log_client_error(self, client: str, text: str) -> None:
         """Log a client that did not get as far as a request; the same about the same address at most once a minute."""
@@ -151,4 +182,4 @@ class ServerContext:
 
     def log_exception(self, title: str, error: BaseException) -> None:
         """Log the traceback of an exception, under a line that says where it happened."""
-        self.log_error(f"{title}\n{''.join(later.traceback.format_exception(error)).rstrip()}")
+        self.log_error(f"{title}\n{exception_text(error).rstrip()}", ERROR, error)

@@ -18,6 +18,7 @@ import io
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from enum import IntEnum
 from time import time
 from urllib.parse import unquote_to_bytes
@@ -32,8 +33,10 @@ from microwsgi.errors import (
     TruncatedFile,
 )
 from microwsgi.server.context import ServerContext
+from microwsgi.server.detached import DetachableSocket
 from microwsgi.server.environ import Environ
 from microwsgi.server.hosts import is_local
+from microwsgi.server.log_writer import one_line
 from microwsgi.server.request_body import RequestBody
 from microwsgi.server.transport import FileRange, Transport
 from microwsgi.wire.request import RequestHead, origin_form
@@ -62,6 +65,8 @@ class Phase(IntEnum):
 
     CALL = 0
     """Call the application."""
+    RECEIVE = 4
+    """Before that: receive the body into a file."""
     ITERATE = 1
     """Ask the iterable for the next chunk."""
     CLOSE = 2
@@ -82,6 +87,7 @@ class Exchange:
 
     iterator: Iterator[bytes]  # from `begin` on
     remaining: int  # bytes of the body that Content-Length still promises, from `send_head` on
+    body_start: int  # `sent` of the transport before the first byte of the body, from `send_head` on
     resume_in: float  # the seconds after which a suspended response is resumed at the latest, from `resume` on
 
     def __init__(
@@ -145,6 +151,9 @@ class Exchange:
         else:
             environ["wsgi.input"] = self.body.open()
             environ["wsgi.trailers"] = self.body.decoder.trailers
+            if self.body.done and "HTTP_TRANSFER_ENCODING" in fields:  # RFC 3875 4.2: the coding is undone
+                del environ["HTTP_TRANSFER_ENCODING"]
+                environ["CONTENT_LENGTH"] = str(self.body.size)
         if "HTTP_UPGRADE" in fields and head.version == "HTTP/1.1":  # RFC 9110 7.8: ignored in HTTP/1.0
             taken = DetachableSocket(self.detach, self.transport.close)
             environ["microwsgi.socket"] = environ["werkzeug.socket"] = environ["gunicorn.socket"] = taken
@@ -194,6 +203,7 @@ class Exchange:
     def detach(self) -> tuple[socket.socket, bytes]:
         """Give the connection to the application: its socket, which blocks, and the bytes that were read ahead."""
         self.detached = self.head_sent = True
+        self.framing = NO_BODY  # what the application returns is not sent
         self.status = 101
         return self.transport.detach(), self.transport.take_read_ahead()
 
@@ -217,6 +227,9 @@ class Exchange:
         """Make the whole response of a body of which all is known."""
         if len(chunks) == 1 and chunks[0].__class__ is bytes:  # the common case
             body = chunks[0]
+        elif self.is_long(chunks):
+            self.send_blocks(chunks)
+            return
         elif set(map(type, chunks)) <= BYTES or all(isinstance(chunk, bytes) for chunk in chunks):
             body = b"".join(chunks)
         else:  # join() would take a bytearray, too, which a generator must not yield
@@ -252,13 +265,43 @@ class Exchange:
         """Take note of what a handler class of http.server has sent by itself: it may be a part, or nothing."""
         self.status = status
         self.size = size
+        self.body_start = self.transport.sent - size  # see `bytes_sent`: what was sent did not go through the transport
         self.head_sent = sent
         self.framing = Framing.UNTIL_CLOSE if sent else NO_BODY  # a part must not be taken for the whole
         self.close = True
 
+    def is_long(self, chunks: list[bytes]) -> bool:
+        """Return whether the chunks, all of bytes, are too long to be copied into one."""
+        return {chunk.__class__ for chunk in chunks} == {bytes} and sum(map(len, chunks)) > ONE_SEND
+
+    def send_blocks(self, chunks: list[bytes]) -> None:
+        """Send a long body of which all is known, and copy only its short chunks."""
+        length = sum(map(len, chunks))
+        data = self.send_head(length)
+        self.phase = DONE
+        if self.framing is NO_BODY:
+            self.answer = data
+            return
+        if length != self.remaining:
+            self.head_sent = False
+            raise ApplicationError(f"Content-Length is {self.remaining}, and the body has {length} bytes (PEP 3333).")
+        self.size, self.remaining = length, 0
+        pieces, size = [data], len(data)
+        for chunk in chunks:
+            if size and size + len(chunk) > ONE_SEND:
+                self.transport.write(b"".join(pieces))
+                pieces, size = [], 0
+            if len(chunk) > ONE_SEND:
+                self.transport.write(chunk)
+            else:
+                pieces.append(chunk)
+                size += len(chunk)
+        if size:
+            self.transport.write(b"".join(pieces))
+
     def send_file(self, file: object) -> bool:
         """Send a real file from its position, up to Content-Length, by the kernel; return False if that is impossible."""
-        if self.response is None or self.head_sent or isinstance(file, io.TextIOBase) or not hasattr(os, "sendfile"):
+        if self.response is None or self.head_sent or not is_plain(file) or not hasattr(os, "sendfile"):
             return False
         try:
             descriptor, offset = file.fileno(), file.tell()  # type: ignore[attr-defined]
@@ -306,6 +349,7 @@ class Exchange:
         data, self.framing, self.remaining = encode_head(
             response, self.head.method, self.head.version, length, self.close, more
         )
+        self.body_start = self.transport.sent + len(data)
         if self.framing is Framing.UNTIL_CLOSE:
             self.close = True
         return data
@@ -320,7 +364,8 @@ class Exchange:
         transport = self.transport
         data = b"" if self.head_sent else self.send_head(None)
         if self.framing is NO_BODY:
-            transport.write(data)
+            if data:
+                transport.write(data)
         elif self.framing is Framing.CHUNKED:
             self.size += len(chunk)
             transport.write(data + encode_chunk(chunk))
@@ -386,8 +431,8 @@ class Exchange:
             self.phase = Phase.CLOSE if self.must_close_iterable() else Phase.DONE
 
     def must_close_iterable(self) -> bool:
-        """Return whether application code has to be run to end the exchange."""
-        return hasattr(self.iterable, "close")
+        """Return whether a thread of the pool has to end the exchange: by application code, or by closing a file."""
+        return hasattr(self.iterable, "close") or (self.body is not None and self.body.file is not None)
 
     def close_iterable(self) -> None:
         """Call `close` of what the application returned, as PEP 3333 demands: once, whatever happened."""
@@ -396,18 +441,25 @@ class Exchange:
         close = getattr(iterable, "close", None)
         if close is not None:
             close()
+        if self.body is not None:
+            self.body.close_file()
 
     def close_sent_iterable(self) -> None:
         """Call `close` when the response is complete or given up: an exception can only be logged."""
         try:
             self.close_iterable()
-        except Exception as error:  # noqa: BLE001 - the application's code
+        except BaseException as error:  # noqa: BLE001 - SystemExit in `close` must not end a thread of the server
             self.context.log_exception(f"{self.description()} failed in close:", error)
 
     # --- What goes wrong ----------------------------------------------------------------------------------------------------
 
     def fail(self, error: BaseException) -> None:
         """End an exchange in which the application, or the client within the application's call, broke a rule or raised."""
+        if self.detached:  # the end of another protocol, which is no concern of the server
+            with suppress(BaseException):
+                self.close_iterable()
+            self.phase = DONE
+            return
         try:
             if isinstance(error, Disconnected):
                 self.abort(str(error))
@@ -459,12 +511,15 @@ class Exchange:
 
     def refuse(self, error: ClientError) -> None:
         """Answer a request that breaks a rule, and end the connection: what follows may be anything (RFC 9112 6.3)."""
-        self.reason = str(error)
+        self.reason = self.context.bodies.first_report(str(error)) if error.log_once else str(error)
         self.status = int(error.status[:3])
         self.close = self.head_sent = True
         self.phase = DONE
         bodiless = self.head.raw.lstrip(b"\r\n").startswith(b"HEAD ")
-        self.transport.write(refusal(error, self.context.date.tick()[0], bodiless=bodiless))
+        data = refusal(error, self.context.date.tick()[0], bodiless=bodiless)
+        self.size = len(data) - data.index(b"\r\n\r\n") - 4
+        self.body_start = self.transport.sent + len(data) - self.size
+        self.transport.write(data)
 
     def abort(self, reason: str) -> None:
         """Give the response up: the client has left, or is to be left. The connection is closed next.
@@ -475,6 +530,7 @@ class Exchange:
         if not self.aborted:
             self.aborted = True
             self.answer = None
+            self.size = self.bytes_sent()
             if not self.detached:
                 self.reason = reason
                 if self.transport.out_buffer is not None or (self.head_sent and self.framing is Framing.UNTIL_CLOSE):
@@ -491,6 +547,10 @@ class Exchange:
         """Leave this exchange out of the log: what came is not a request."""
         self.started = 0.0
 
+    def bytes_sent(self) -> int:
+        """Return how many bytes of the body the socket has taken: for a response of which some was not sent."""
+        return min(self.size, max(self.transport.sent - self.body_start, 0)) if self.size else 0
+
     def finish(self) -> None:
         """Write the log; once, when the exchange is over."""
         context = self.context
@@ -498,7 +558,10 @@ class Exchange:
             if context.access_log is not None:
                 context.access_log(self, context.clock.now() - self.started)
             if self.reason:
-                context.log_error(f"{self.description()} {self.status or '-'}: {self.reason}")
+                if not getattr(
+                    context.access_log, "has_reason", False
+                ):  # else the reason is in the line of the access log
+                    context.log_error(f"{self.description()} {self.status or '-'}: {one_line(self.reason)}")
             elif self.status >= SERVER_ERROR:
                 context.count_error()
             self.started = 0.0
@@ -525,37 +588,12 @@ class Exchange:
         return f"The body of {name}, the application, has {type(chunk).__name__} {chunk!r:.60}; PEP 3333 asks for bytes{hint}."
 
 
-class DetachableSocket:
-    """The connection's socket for an application that speaks another protocol than HTTP on it, like the WebSocket libraries.
+def is_plain(file: object) -> bool:
+    """Return whether the content of a file is that of its descriptor.
 
-    With the first use it belongs to the application: blocking, and never touched by the server again. Bytes that the server had
-    read ahead come first.
+    It is not that of gzip.GzipFile and other files that decode, which have a `fileno`, too. A class of files that are parts of
+    a plain file says so by `is_plain_file`.
     """
-
-    def __init__(self, detach: Callable[[], tuple[socket.socket, bytes]], close: Callable[[], object]) -> None:
-        self._detach = detach
-        self._close = close
-        self._socket: socket.socket | None = None
-        self._ahead = b""
-
-    def __getattr__(self, name: str) -> object:
-        """Return an attribute of the socket."""
-        return getattr(self._taken(), name)
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        """Receive as socket.recv does."""
-        taken = self._taken()
-        if not self._ahead:
-            return taken.recv(size, flags)
-        data, self._ahead = self._ahead[:size], self._ahead[size:]
-        return data
-
-    def close(self) -> None:
-        """Close the connection, over TLS with the closure alert."""
-        self._taken()
-        self._close()
-
-    def _taken(self) -> socket.socket:
-        if self._socket is None:
-            self._socket, self._ahead = self._detach()
-        return self._socket
+    if file.__class__ in {io.BufferedReader, io.BufferedRandom}:
+        file = file.raw
+    return file.__class__ is io.FileIO or getattr(file, "is_plain_file", False) is True

@@ -3,7 +3,7 @@
 The state says which event the connection waits for, and TABLE which method is called then; each method returns the next state.
 A request passes through WSGIRequestHandler in this order; each call returns before the next begins:
 
-    on_ready              the head, and a small body, have arrived               by the leader
+    on_ready              the head has arrived, then the body or a part of it    by the leader
       receive_request       parse the head: the state becomes QUEUED
     handle_one_request    call the application, and iterate what it returned     by a thread of the pool
     finish_turn           send the response, write the log; then IDLE again      by the same thread
@@ -25,10 +25,11 @@ from microwsgi.server.context import Application, ServerContext, escape_controls
 from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.exchange import CALL, DONE, Exchange, Phase
 from microwsgi.server.hosts import Hosts, host_name
-from microwsgi.server.request_body import SMALL_BODY, RequestBody
+from microwsgi.server.request_body import BUFFER, INCOMPLETE, RequestBody
 from microwsgi.server.state import FLUSHING, IDLE, OWNED, QUEUED, READ, RUNNING, WRITE, Row, State, Table
 from microwsgi.server.transport import RECEIVE, Transport
 from microwsgi.wire.request import (
+    CHUNKED,
     END,
     PartialHead,
     RequestHead,
@@ -62,7 +63,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         "requests",  # how many requests were given to the application
         "state",
         "transport",
-        "waits_for_client",  # the application receives a body that has not arrived: it needs a permit to run
+        "waits_for_client",  # the application receives a body that has not arrived, and there is a permit for that
     )
 
     protocol_version = "HTTP/1.1"
@@ -70,6 +71,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     successor = None
     hooked: Callable[[type[WSGIRequestHandler]], type[WSGIRequestHandler]] | None = None
     """`microwsgi.server.hooks.hooked_class`, which `microwsgi.embedding` sets: it stands above this module."""
+    keeps_permit = True
+    """The loop has nothing to do with permits: `take_body` acquires one, and `end_body` releases it."""
     context: ServerContext
     shared: ServerContext  # of the classes that `of` makes
     exchange: Exchange | None
@@ -247,17 +250,25 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def enter(self, state: State) -> None:
         """Set the state, the event that it waits for, and its deadline."""
         if state is IDLE:
-            self.state = state
             self.transport.expect(READ, self.context.options.idle_time)
+            self.state = state  # last: the leader may look at the state, and touches an idle connection
             return
         if state is State.SUSPENDED and self.exchange.resumed:  # type: ignore[union-attr]  # it has one; see Exchange.resume
             state = State.QUEUED
+        if state is State.SUSPENDED:
+            self.transport.expect(self.suspended_interest(), self.time_limit(state))
+        elif state not in OWNED:
+            self.transport.expect(self.table[state].interest, self.time_limit(state))
         self.state = state
-        if state not in OWNED:
-            interest = self.table[state].interest
-            if state is State.SUSPENDED and len(self.transport.read_ahead) >= RECEIVE:
-                interest = 0  # enough was received for the next request
-            self.transport.expect(interest, self.time_limit(state))
+
+    def suspended_interest(self) -> int:
+        """Return the event to wait for while the response is suspended: none if what arrives must not be received yet."""
+        transport, body = self.transport, self.exchange.body  # type: ignore[union-attr]  # there is one
+        if body is not None:
+            if not body.done:
+                return 0  # the application receives the rest of the body itself
+            transport.unread(body.take_excess())
+        return READ if len(transport.read_ahead) < RECEIVE else 0  # enough was received for the next request
 
     def time_limit(self, state: State) -> float:
         """Return the seconds that a state may last."""
@@ -267,8 +278,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if state is State.HEAD:
             return options.head_time
         if state is State.FLUSHING:
-            return options.write_time
-        if state is State.BODY or state is State.DISCARDING:
+            return self.transport.flush_time_left()
+        if state is State.BODY:  # the deadline is older than this turn: a client that trickles is cut off
+            return max(self.transport.deadline - self.context.clock.now(), 0.0)
+        if state is State.DISCARDING:
             return options.body_time
         return LINGER
 
@@ -339,40 +352,66 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             raise MisdirectedRequest(f"This server does not answer for {name!r}; with --allow-host {name} it would.")
 
     def take_body(self, exchange: Exchange) -> State:
-        """Begin with a body: receive a small one, leave a long one to the application. Raises ClientError."""
-        head, options = exchange.head, self.context.options
+        """Begin with a body: receive it ahead, or leave it to the application. Raises ClientError, Disconnected.
+
+        A client that expects 100 Continue has the application's answer first, perhaps 401 or 413, if its body has a length.
+        Without a permit to wait for the client no body is left to the application: slow clients must not delay others.
+        """
+        head, context = exchange.head, self.context
+        options = context.options
         expects = expects_continue(head)
         length = body_length(head, options.body_size)
         if not length:
-            return State.QUEUED
-        body = RequestBody(self.transport, length, options, expects=expects)
+            return QUEUED
+        body = RequestBody(self.transport, length, options, context.bodies, expects=expects)
         exchange.set_body(body)
-        self.transport.allow(options.body_time)
         body.feed(self.transport.take_read_ahead())
-        if body.done or (length <= SMALL_BODY and not expects):
-            return self.continue_body(body)
-        self.waits_for_client = True
-        return State.QUEUED
+        if body.done:
+            self.transport.unread(body.take_excess())
+            return QUEUED
+        streamed = context.stream_chunked if length == CHUNKED else expects or length > options.body_buffer
+        if streamed and context.permits.acquire():
+            self.waits_for_client = True
+            self.transport.allow(options.body_time)
+            return QUEUED
+        self.transport.expect(READ, options.body_time)
+        body.tell_to_continue()
+        return self.continue_body(body)
 
     def receive_body(self) -> State:
-        """Receive more of a small body. Raises ClientError."""
-        data = self.transport.recv(RECEIVE)
-        if not data:
-            raise ClientError("The body ended before the length that its head promised (RFC 9112 8).")
+        """Receive more of a body ahead of the application. Raises ClientError."""
         body: RequestBody = self.exchange.body  # type: ignore[union-attr, assignment]  # the state is BODY
+        if body.file is not None:
+            return self.queue_body(body)
+        data = self.transport.recv(BUFFER)
+        if not data:
+            raise ClientError(INCOMPLETE)
         body.feed(data)
         self.transport.extend(len(data), self.context.options.body_rate, self.context.options.body_time)
         return self.continue_body(body)
 
     def continue_body(self, body: RequestBody) -> State:
-        """Decide whether more of the body is received before the application is called."""
+        """Decide where the next part of the body is received, if it is not complete."""
         if body.done:
             self.transport.unread(body.take_excess())
-            return State.QUEUED
-        if body.size > SMALL_BODY:  # of chunks, whose number is not known before
-            self.waits_for_client = True
-            return State.QUEUED
-        return State.BODY
+            return QUEUED
+        return State.BODY if body.fits_memory(self.context.options.body_buffer) else self.queue_body(body)
+
+    def queue_body(self, body: RequestBody) -> State:
+        """Have a thread of the pool receive into a file. The time in the queue is not the client's."""
+        body.time_left = self.transport.deadline - self.context.clock.now()
+        self.exchange.phase = Phase.RECEIVE  # type: ignore[union-attr]  # it has the body
+        return QUEUED
+
+    def receive_into_file(self, exchange: Exchange) -> None:
+        """Receive what has arrived of a body, by a thread of the pool. Raises ClientError, Disconnected."""
+        body: RequestBody = exchange.body  # type: ignore[assignment]  # the phase is RECEIVE
+        count = body.receive_into_file()
+        options = self.context.options
+        self.transport.expect(READ, min(body.time_left + count / options.body_rate, options.body_time))
+        if body.done:
+            self.transport.unread(body.take_excess())
+            exchange.phase = CALL
 
     # --- The application ----------------------------------------------------------------------------------------------------
 
@@ -388,6 +427,9 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
                     exchange.send_whole(iterable)
                     return
                 exchange.begin(iterable)
+            elif exchange.phase is Phase.RECEIVE:
+                self.receive_into_file(exchange)
+                return
             elif not exchange.may_iterate():
                 return
             for chunk in exchange.iterator:
@@ -418,11 +460,14 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             if phase is not DONE:
                 return QUEUED  # `close` is application code
             exchange.finish()
+            self.end_body(exchange)
             self.exchange = None
             return State.CLOSED
         if self.transport.out_buffer is not None:
             return FLUSHING
         if phase is not DONE:
+            if phase is Phase.RECEIVE:
+                return State.BODY
             return State.SUSPENDED if exchange.suspended and phase is Phase.ITERATE else QUEUED
         # The response has left: write the log, and wait for the next request, or end the connection.
         exchange.finish()
@@ -434,7 +479,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def finish_body(self, exchange: Exchange) -> State:
         """Some of the request's body may not have arrived, or the connection ends."""
         body, transport = exchange.body, self.transport
-        self.waits_for_client = False
+        if body is not None and body.file is not None:
+            exchange.phase = Phase.CLOSE  # of the file
+            return QUEUED
+        self.end_body(exchange)
         if exchange.detached:
             self.exchange = None
             return State.DETACHED
@@ -449,12 +497,25 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
                 return self.half_close()
             return State.CLOSED
         if unread:
-            data = transport.take_read_ahead()
-            return self.discard(data) if data else State.DISCARDING
+            if not transport.pending():
+                return State.DISCARDING
+            try:
+                return self.discard(transport.recv(RECEIVE))  # no event comes for what TLS has decrypted
+            except (ClientError, OSError):
+                self.exchange = None
+                return self.half_close()
         self.exchange = None
         if transport.pending():  # no event comes for what TLS has decrypted beyond the end of the body
             transport.unread(transport.recv(RECEIVE))
         return self.next_request() if transport.read_ahead else State.IDLE
+
+    def end_body(self, exchange: Exchange) -> None:
+        """Release the memory of a body that is no longer needed, and the permit to wait for the client."""
+        if exchange.body is not None:
+            exchange.body.release_memory()
+        if self.waits_for_client:
+            self.waits_for_client = False
+            self.context.release_permit()
 
     def next_request(self) -> State:
         """Begin with a request, or a part of one, that came behind the last one (RFC 9112 9.3.2)."""
@@ -484,11 +545,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """The client takes more."""
         if self.transport.blocks_on_file():
             return State.QUEUED  # a disk may be slow, and the leader waits for nothing
-        options = self.context.options
-        count = self.transport.flush()
+        self.transport.flush()
         if self.transport.out_buffer is None:
             return self.finish_turn()
-        self.transport.extend(count, options.write_rate, options.write_time)
+        self.transport.expect(WRITE, self.time_limit(State.FLUSHING))
         return State.FLUSHING
 
     def watch_client(self) -> State:

@@ -36,7 +36,7 @@ def paragraph(server: WSGIServer, request: Exchange | PlainConnection) -> str:
     frame = sys._current_frames().get(thread or 0)  # noqa: SLF001 - the one way to see another thread's stack
     line, age = escaped(request.requestline.rpartition(" ")[0]), time_text(server.context.clock.now() - request.started)
     place = "".join(later.traceback.format_list(stack(frame))) if frame else "  waits for a thread, or for its client\n"
-    sent = bytes_text(request.size) if isinstance(request, Exchange) else "an unknown number of bytes"
+    sent = bytes_text(request.bytes_sent()) if isinstance(request, Exchange) else "an unknown number of bytes"
     return f"{line}, for {age}, {sent} sent\n{place}".rstrip()
 
 

@@ -1,64 +1,66 @@
-"""The access log: one line for each request, written by another hand than the one that serves.
+"""The access log: a line for each request, in one of four formats.
 
-`microwsgi.server.handler` calls an `AccessLog` when a request is done with. Its line is made at once, since making lines in
-another thread would hold up this one, and is written by a thread that gathers what comes within a few hundredths of a second:
-a terminal that is stopped, or a full disk, stops the log and not the server.
+`microwsgi.server.exchange` calls an `AccessLog` when a request is over. The line is made at once, because another thread that
+makes lines would take the interpreter from the one that serves; `microwsgi.server.log_writer` writes it.
 """
 
 from __future__ import annotations
 
 import io
-import threading
+import os
+import sys
 import time
-from collections import deque
 
 from microwsgi import later
+from microwsgi.server.context import ServerContext
 from microwsgi.server.exchange import Exchange
-
-GATHER = 0.02
-"""Seconds in which lines are gathered: no person sees it, and a busy server writes no more than 50 times a second."""
-MOST_LINES = 100_000
-"""Lines that wait for a terminal or a disk that takes none; those that come then are counted, not kept."""
+from microwsgi.server.log_writer import ERROR, INFO, UNCOUNTED, Destination, LogWriter
 
 STATUS_COLORS = {1: "36", 2: "32", 3: "36", 4: "33", 5: "31"}
 DIM = "2"
 
 
 class AccessLog:
-    """A log of finished requests, to a stream or to the end of a file.
+    """A log of finished requests, to a stream, to the end of a file, or to a logger of the module logging.
 
     `log_format` is line (for people), common or combined (for programs that read Apache's; combined has the microseconds at
     its end), or json; auto is line on a terminal and combined elsewhere. Raises OSError if the file can't be opened.
     """
 
-    def __init__(self, target: io.TextIOBase | str, log_format: str = "auto", *, color: bool = False) -> None:
-        self.target = target
-        self.stream = open(target, "a", encoding="utf-8") if isinstance(target, str) else target  # noqa: SIM115 - see close
+    def __init__(self, target: io.TextIOBase | str | object, log_format: str = "auto", *, color: bool = False) -> None:
+        self.path = target if isinstance(target, str) else ""
+        self.stream: object = AppendedFile(target) if isinstance(target, str) else target
         if log_format == "auto":
-            log_format = "line" if self.stream.isatty() else "combined"
+            log_format = "line" if getattr(self.stream, "isatty", bool)() else "combined"
         self.line = getattr(self, f"{log_format}_line")
         self.color = color
         self.second = 0
         self.until = -1.0
         self.stamp = self.clock = ""
-        self.lines: deque[str] = deque()
-        self.lost = 0
-        self.writer: threading.Thread | None = None
-        self.call = threading.Lock()  # released when there is something to write
-        self.call.acquire()
-        self.rests = True
-        self.closing = False
+        # With the error records in the same place, the reason of a refusal is told here, and not in a second line.
+        self.has_reason = log_format != "common" and not self.path
+        self.destination = Destination(self.stream)
+        self.records = self.destination.records
+        self.writer = LogWriter(self.destination)
 
     def __call__(self, exchange: Exchange, seconds: float) -> None:
-        """Have a line written for a request that took so many seconds."""
+        """Queue a line for a request that took so many seconds."""
         if exchange.context.date.until != self.until:
             self.tell_time(exchange.context.date.until)
-        if len(self.lines) < MOST_LINES:
-            self.lines.append(self.line(exchange, seconds))
+        if len(self.records) < UNCOUNTED:  # Destination.add, without a call
+            self.records.append(self.line(exchange, seconds))
         else:
-            self.lost += 1
-        if self.rests:
-            self.wake()
+            self.destination.add(self.line(exchange, seconds))
+        if self.writer.idle:
+            self.writer.wake()
+
+    def attach(self, writer: LogWriter, errors: Destination) -> None:
+        """Let the thread of a server write; to the file of the error records in their order, if it is the same file."""
+        self.writer = writer
+        if same_file(self.stream, errors.target):
+            self.records = errors.records
+            self.destination = errors
+        writer.add(self.destination)
 
     def tell_time(self, until: float) -> None:
         """Make the texts of the time, once a second: whenever the Date field is another."""
@@ -92,20 +94,29 @@ class AccessLog:
         return f'{client} - - [{self.stamp}] "{line}" {exchange.status or "-"} {exchange.size or "-"}\n'
 
     def combined_line(self, exchange: Exchange, seconds: float) -> str:
-        """Apache's combined log format, and the microseconds."""
+        """Apache's combined log format, and the microseconds; behind them the reason of a refusal, if it is told here."""
         head = exchange.head
-        fields = head.fields
-        line = f"{head.method} {head.target} {head.version}"
-        referer, agent = fields.get("HTTP_REFERER", "-"), fields.get("HTTP_USER_AGENT", "-")
         # The parser lets no control character but the tab through. A quotation mark could end the quotes, and begin a record.
         # One look at the whole head decides for most requests that nothing needs quoting; numbers, since `b'"' in raw` raises
-        # and catches an exception within CPython.
+        # and catches an exception within CPython. A head that could not be parsed has a reason.
         raw = head.raw
-        if 34 in raw or 92 in raw or 9 in raw or not raw.isascii() or not head.method:  # noqa: PLR2004 - quote, backslash, tab
-            line, referer, agent = quoted(head.line), quoted(referer), quoted(agent)
-        client, micros = exchange.transport.client[0] or "-", int(seconds * 1e6)
+        if 34 in raw or 92 in raw or 9 in raw or not raw.isascii() or exchange.reason:  # noqa: PLR2004 - quote, backslash, tab
+            return self.quoted_line(exchange, seconds)
+        field = head.fields.get
         return (
-            f'{client} - - [{self.stamp}] "{line}" {exchange.status} {exchange.size} "{referer}" "{agent}" {micros}\n'
+            f'{exchange.transport.client[0] or "-"} - - [{self.stamp}] "{head.method} {head.target} {head.version}" '
+            f'{exchange.status} {exchange.size} "{field("HTTP_REFERER", "-")}" "{field("HTTP_USER_AGENT", "-")}" '
+            f"{int(seconds * 1e6)}\n"
+        )
+
+    def quoted_line(self, exchange: Exchange, seconds: float) -> str:
+        """The same with all texts quoted."""
+        head, field = exchange.head, exchange.head.fields.get
+        referer, agent = quoted(field("HTTP_REFERER", "")), quoted(field("HTTP_USER_AGENT", ""))
+        reason = f' "{quoted(exchange.reason)}"' if exchange.reason and self.has_reason else ""
+        return (
+            f'{exchange.transport.client[0] or "-"} - - [{self.stamp}] "{quoted(head.line)}" {exchange.status} '
+            f'{exchange.size} "{referer}" "{agent}" {int(seconds * 1e6)}{reason}\n'
         )
 
     def json_line(self, exchange: Exchange, seconds: float) -> str:
@@ -126,63 +137,92 @@ class AccessLog:
         }
         return later.json.dumps(what) + "\n"
 
-    # --- Writing ----------------------------------------------------------------------------------------------------
-
-    def wake(self) -> None:
-        """Have the writer look."""
-        if self.writer is None or not self.writer.is_alive():  # a fork leaves it behind
-            self.call = threading.Lock()
-            self.writer = threading.Thread(target=self.write, name="microwsgi-log", daemon=True)
-            self.rests = False
-            self.writer.start()
-            return
-        self.rests = False
-        try:
-            self.call.release()
-        except RuntimeError:
-            pass  # somebody else did
-
-    def write(self) -> None:
-        """The writer's whole life: gather, write, rest."""
-        while True:
-            time.sleep(0 if self.closing else GATHER)
-            self.write_lines()
-            if self.closing:
-                return
-            self.rests = True
-            if not self.lines:
-                self.call.acquire()
-            self.rests = False
-
-    def write_lines(self) -> None:
-        """Write what has been gathered; what can't be written is lost, and said when something can be again."""
-        lines = [self.lines.popleft() for _ in range(len(self.lines))]
-        if not lines:
-            return
-        try:
-            if self.lost:
-                self.stream.write(f"... {self.lost} requests are missing here: the log was too slow\n")
-                self.lost = 0
-            self.stream.write("".join(lines))
-            self.stream.flush()
-        except (OSError, ValueError):
-            self.lost += len(lines)
+    # --- The file -------------------------------------------------------------------------------------------------------
 
     def reopen(self) -> None:
-        """Open the file anew, after something like logrotate has moved it; if that fails the old one stays. Raises OSError."""
-        if isinstance(self.target, str):
-            old, self.stream = self.stream, open(self.target, "a", encoding="utf-8")  # noqa: SIM115 - see close
-            old.close()
+        """Open the file again, after a program like logrotate has moved it; the old one stays if that fails. Raises OSError."""
+        if isinstance(self.stream, AppendedFile):
+            self.stream.reopen()
 
     def close(self) -> None:
-        """Write what is left, and give the file back."""
-        self.closing = True
-        if self.writer is not None:
-            self.wake()
-            self.writer.join(1.0)
-        self.write_lines()
-        if isinstance(self.target, str):
+        """Write what is left, and close the file. Raises OSError with the number of records that were not written."""
+        self.writer.stop()
+        if self.writer.idle:
+            self.writer.wake()
+        count, why = self.destination.left(), self.destination.why_left()
+        if isinstance(self.stream, AppendedFile):
             self.stream.close()
+        if count:
+            raise OSError(0, f"{count} {'record was' if count == 1 else 'records were'} not written: {why}")
+
+
+class AppendedFile:
+    """A file that is written at its end by its descriptor. Raises OSError."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.descriptor = open_at_end(path)
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self.descriptor
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return os.isatty(self.descriptor)
+
+    def reopen(self) -> None:
+        """Open the path again. The number of the descriptor stays: the thread that writes finds the old file or the new one."""
+        new = open_at_end(self.path)
+        os.dup2(new, self.descriptor, inheritable=False)
+        os.close(new)
+
+    def close(self) -> None:
+        """Close the file."""
+        descriptor, self.descriptor = self.descriptor, -1
+        os.close(descriptor)
+
+
+def open_at_end(path: str) -> int:
+    """Open a file that is written at its end, and never becomes the terminal of this session. Raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOCTTY", 0)
+    return os.open(path, flags, 0o666)  # the umask decides, as for `open`
+
+
+def same_file(one: object, other: object) -> bool:
+    """Return whether two streams have descriptors of the same file."""
+    try:
+        first, second = (os.fstat(stream.fileno()) for stream in (one, other))  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):
+        return False
+    return os.path.samestat(first, second)
+
+
+# --- The module logging -------------------------------------------------------------------------------------------------
+
+
+def use_loggers(context: ServerContext) -> None:
+    """Log to the loggers `microwsgi.access` and `microwsgi.error` if they have handlers, unless there is a stream for errors.
+
+    The command line gives streams, so that its log does not depend on what an application does to the module logging.
+    """
+    if context.errors is None:
+        context.log_errors_to(logger_with_handlers("microwsgi.error", ERROR))
+        logger = logger_with_handlers("microwsgi.access", INFO)
+        if context.access_log is None and logger is not None:
+            context.log_access_to(AccessLog(logger))
+
+
+def logger_with_handlers(name: str, level: int) -> object:
+    """Return a logger that takes records of this level, and for which the program has installed a handler; else None."""
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return None  # not imported, so that there are no handlers
+    logger = logging.getLogger(name)
+    return logger if logger.hasHandlers() and logger.isEnabledFor(level) else None
+
+
+# --- Texts --------------------------------------------------------------------------------------------------------------
 
 
 def escaped(text: str) -> str:

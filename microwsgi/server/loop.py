@@ -137,18 +137,31 @@ class Loop:
         elif state >= State.DETACHED:
             self.remove(connection)
         elif self.on_idle is not None and state < State.BODY and not self.on_idle(connection):
-            connection.enter(State.CLOSED)
+            connection.on_drain()
             self.remove(connection)
         else:
             if transport.interest != transport.registered:
-                transport.update_interest(self.poller)
+                try:
+                    transport.update_interest(self.poller)
+                except (
+                    OSError,
+                    ValueError,
+                    KeyError,
+                ) as error:  # no more epoll watches, or a socket that somebody closed
+                    self.fail(connection, error)
+                    self.remove(connection)
+                    return
             if transport.deadline < transport.scheduled:
                 self.timers.schedule(connection, transport)
 
     def empty_queues(self) -> None:
         """Do what other threads have asked for."""
         for _ in range(len(self.calls)):
-            self.calls.popleft()()
+            call = self.calls.popleft()
+            try:
+                call()
+            except BaseException as error:  # noqa: BLE001 - a fault of ours must not end the leader
+                self.context.log_exception("The server failed:", error)
         for _ in range(len(self.returned)):
             connection, state = self.returned.popleft()
             connection.enter(state)
@@ -245,6 +258,10 @@ class Loop:
     def close_all(self) -> None:
         """Close all connections, when no thread of the pool runs but those that did not end in time."""
         self.on_idle = None
+        while self.answered:  # a thread has ended between making these and sending them
+            answered = self.answered.popleft()
+            answered.exchange.send_answer()  # type: ignore[union-attr]  # see poll_once
+            self.finish(answered, True)
         self.empty_queues()
         for connection in self.snapshot():
             if connection.state is not State.RUNNING:
@@ -274,7 +291,11 @@ class Loop:
 
     def enqueue(self, connection: Connection) -> None:
         """Give a connection that is QUEUED to the pool; one that waits for its client when there is a permit for that."""
-        if not connection.waits_for_client or self.context.permits.acquire_or_wait(connection):
+        if (
+            not connection.waits_for_client
+            or connection.keeps_permit
+            or self.context.permits.acquire_or_wait(connection)
+        ):
             self.ready.append(connection)
 
     def on_permit(self, connection: Connection) -> None:
@@ -290,7 +311,7 @@ class Loop:
         except BaseException as error:  # noqa: BLE001 - a fault of ours must not end a thread of the pool
             self.context.log_exception(f"{connection.address_string()}: a connection failed:", error)
             state = State.CLOSED
-        if waited:
+        if waited and not connection.keeps_permit:
             self.context.release_permit()
         if state is QUEUED and connection.requests % PIPELINED:
             connection.enter(state)

@@ -295,7 +295,9 @@ class LeaderFollowers:
         if not self.finished:
             with self.threads_lock:
                 self.threads.remove(thread)
-            if thread.is_leader and not self.promote_new_leader():
+            if not thread.is_leader:
+                self.wake_one()  # for the permit
+            elif not self.promote_new_leader():
                 self.leader_lock.release()
                 self.wake_one()
 

@@ -1,75 +1,160 @@
 """The body of one request on its way to the application: received before the call, or while the application reads it.
 
-A small body is received before the call, so that no thread waits for the client. The application receives a longer one itself,
-by `wsgi.input`. What it leaves unread is discarded up to a limit, so that the connection can be used again.
+    received ahead    by the leader into memory, then by threads of the pool into a temporary file; no thread waits
+    streamed          reads of `wsgi.input` receive from the client; the thread waits, and has a client-wait permit
+
+`microwsgi.server.handler` decides which. What the application leaves unread is discarded up to a limit, so that the connection
+can be used again.
 """
 
 from __future__ import annotations
 
 import io
 
+from microwsgi.errors import ClientError, Disconnected
 from microwsgi.options import Options
+from microwsgi.server.body_storage import BodyStorage, open_file, storage_error
 from microwsgi.server.transport import Transport
 from microwsgi.wire.body import BodyReader, new_decoder
 from microwsgi.wire.response import CONTINUE
 
-SMALL_BODY = 16 * 1024
-"""Bytes of a body up to which it is received before the application is called."""
 BUFFER = 64 * 1024
-"""Bytes of a long body that are received at once, when the application reads so many."""
+"""Bytes of a body that are received at once."""
+TURN = 1024 * 1024
+"""Bytes that are received into a file before other connections have their turn."""
 DISCARD = 256 * 1024
 """Bytes of an unread body that are received for the sake of the next request; a longer one ends the connection."""
+INCOMPLETE = "The body ended before the length that its head promised (RFC 9112 8)."
 
 
 class RequestBody:
     """A body of `length` bytes, or CHUNKED, on a transport."""
 
-    __slots__ = ("decoder", "discarded", "expects", "received", "transport")
+    __slots__ = (
+        "decoder",
+        "discarded",
+        "expects",  # the client waits for 100 Continue
+        "file",  # the received data, when it is not in memory
+        "in_file",  # bytes of data in the file, counted by the storage
+        "in_memory",  # bytes of data in `received` that the storage has counted
+        "reader",  # `wsgi.input`, when the data is in a file
+        "received",  # the data that came before the application was called
+        "storage",
+        "time_left",  # seconds that the client had left to send more when the connection became QUEUED
+        "transport",
+    )
 
-    def __init__(self, transport: Transport, length: int, options: Options, *, expects: bool) -> None:
+    def __init__(
+        self, transport: Transport, length: int, options: Options, storage: BodyStorage, *, expects: bool
+    ) -> None:
         self.transport = transport
+        self.storage = storage
         self.decoder = new_decoder(length, options)
-        self.received: list[bytes] = []  # the data that came before the application was called
-        self.discarded = 0
+        self.received: bytes | bytearray = b""
+        self.file: io.FileIO | None = None
+        self.reader: io.BufferedReader | None = None
+        self.in_memory = self.in_file = self.discarded = 0
+        self.time_left = 0.0
         self.expects = expects
-        """The client waits for 100 Continue."""
-
-    def feed(self, data: bytes) -> None:
-        """Take received bytes. Raises ClientError for invalid framing."""
-        piece = self.decoder.feed(data)
-        if piece:
-            self.received.append(piece)
-        if self.decoder.done:
-            self.expects = False  # RFC 9110 10.1.1: there is no need to ask for a body that is here
 
     @property
     def done(self) -> bool:
         """Whether the whole body has arrived."""
         return self.decoder.done
 
+    @property
+    def size(self) -> int:
+        """How many bytes of data were received ahead."""
+        return self.in_file or len(self.received)
+
     def take_excess(self) -> bytes:
         """Return, once, the bytes behind the end of the body that were received with it."""
         return self.decoder.take_excess()
 
-    @property
-    def size(self) -> int:
-        """How many bytes of data have been received before the application was called."""
-        return sum(map(len, self.received))
+    # --- Before the application is called -----------------------------------------------------------------------------------
 
-    # --- The application reads ------------------------------------------------------------------------------------------
-
-    def open(self) -> io.BytesIO | io.BufferedReader:
-        """Return `wsgi.input`. It ends where the body ends."""
-        data = b"".join(self.received)
+    def feed(self, data: bytes) -> None:
+        """Take received bytes. Raises ClientError for invalid framing."""
+        piece = self.decoder.feed(data)
+        if piece:
+            if not self.received:
+                self.received = piece
+            else:
+                if isinstance(self.received, bytes):
+                    self.received = bytearray(self.received)  # grows with the data that arrives
+                self.received += piece
         if self.decoder.done:
-            return io.BytesIO(data)
-        return io.BufferedReader(BodyReader(self.decoder, self.receive_into, data), BUFFER)
+            self.expects = False  # RFC 9110 10.1.1: there is no need to ask for a body that is here
 
-    def receive_into(self, view: memoryview) -> int:
-        """Receive for an application that reads; first tell a client that waits to send. Raises OSError, ClientError."""
+    def tell_to_continue(self) -> None:
+        """Answer a client that waits for 100 Continue. Raises Disconnected."""
         if self.expects:
             self.expects = False
             self.transport.write(CONTINUE)
+
+    def fits_memory(self, most: int) -> bool:
+        """Return whether what has arrived may stay in memory, which is counted then."""
+        size = len(self.received)
+        if size > most or not self.storage.add_memory(size - self.in_memory):
+            return False
+        self.in_memory = size
+        return True
+
+    def receive_into_file(self) -> int:
+        """Receive what has arrived, TURN bytes at most, into a file; return the count.
+
+        File systems may block, so this is for threads of the pool. Raises ClientError, Disconnected.
+        """
+        if self.file is None:
+            self.file = open_file()
+            data, self.received = self.received, b""
+            self.write(data)
+            self.storage.release(self.in_memory, 0)
+            self.in_memory = 0
+        total = 0
+        while not self.decoder.done and total < TURN:
+            try:
+                received = self.transport.recv(BUFFER)
+            except BlockingIOError:
+                return total
+            except OSError as error:
+                raise Disconnected("The client left before it had sent the whole body.") from error
+            if not received:
+                raise ClientError(INCOMPLETE)
+            total += len(received)
+            self.write(self.decoder.feed(received))
+        if self.decoder.done:
+            self.storage.stored()
+        return total
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Append to the file. Raises ServiceUnavailable, InsufficientStorage."""
+        self.storage.add_to_files(len(data))
+        self.in_file += len(data)
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[self.file.write(left) :]  # type: ignore[union-attr]  # it is open
+        except OSError as error:
+            raise storage_error(error) from error
+
+    # --- The application reads ----------------------------------------------------------------------------------------------
+
+    def open(self) -> io.BytesIO | io.BufferedReader:
+        """Return `wsgi.input`. It ends where the body ends."""
+        if self.file is not None:
+            if self.reader is None:
+                self.reader = io.BufferedReader(self.file, BUFFER)
+            self.reader.seek(0)
+            return self.reader
+        self.received = bytes(self.received)
+        if self.decoder.done:
+            return io.BytesIO(self.received)
+        return io.BufferedReader(BodyReader(self.decoder, self.receive_into, self.received), BUFFER)
+
+    def receive_into(self, view: memoryview) -> int:
+        """Receive for an application that reads; first tell a client that waits to send. Raises OSError, ClientError."""
+        self.tell_to_continue()
         return self.transport.receive_into(view)
 
     def response_begins(self) -> bool:
@@ -83,10 +168,24 @@ class RequestBody:
         self.expects = False
         return reusable
 
-    # --- What the application did not read --------------------------------------------------------------------------------
+    # --- The end ------------------------------------------------------------------------------------------------------------
 
     def discard(self, data: bytes) -> bool:
         """Take received bytes and forget them; return False if too many came. Raises ClientError."""
         self.decoder.feed(data)
         self.discarded += len(data)
         return self.discarded <= DISCARD or self.decoder.done
+
+    def release_memory(self) -> None:
+        """Forget the data in memory."""
+        if self.in_memory:
+            self.storage.release(self.in_memory, 0)
+            self.in_memory = 0
+
+    def close_file(self) -> None:
+        """Close the file, which frees its space. To free much space may block: for threads of the pool."""
+        file, self.file = self.reader or self.file, None
+        self.reader = None
+        if file is not None:
+            file.close()
+            self.storage.release(0, self.in_file)

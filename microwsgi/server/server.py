@@ -32,6 +32,7 @@ from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.handoff import Handoff
 from microwsgi.server.hooks import AcceptThread, Hooks, UnverifiedConnection, check_hooks, hooked_class, overrides
 from microwsgi.server.hosts import Hosts
+from microwsgi.server.log import AccessLog, use_loggers
 from microwsgi.server.loop import Loop
 from microwsgi.server.poller import Poller, new_poller
 from microwsgi.server.pool import LeaderFollowers, WorkerThread
@@ -91,6 +92,8 @@ class WSGIServer(HTTPServer):
         poller: Callable[[], Poller] = new_poller,
     ) -> None:
         BaseServer.__init__(self, server_address, RequestHandlerClass)
+        if hasattr(access_log, "makeRecord"):
+            access_log = AccessLog(access_log)  # a logger
         self.context = ServerContext(
             application, options, access_log, errors, hosts=hosts, error_page=error_page, timing=timing
         )
@@ -331,6 +334,7 @@ class WSGIServer(HTTPServer):
         self.accept_stopped.clear()
         context, options = self.context, self.options
         loop = self.loop = Loop(context, self.new_poller(), self.notify)
+        use_loggers(context)
         context.attach_loop(loop.resume, loop.on_permit)
         self.pool = pool = LeaderFollowers(
             options.threads,
@@ -435,16 +439,18 @@ class WSGIServer(HTTPServer):
         """Accept nothing more, and end what waits. Leader only."""
         if self.loop is None or self.acceptor is None:
             return
-        self.acceptor.stop()
-        if self.accept_thread is not None:
-            self.accept_thread.stop()
-        if self.handoff is not None:
-            self.loop.remove_source(self.handoff.receiver.fileno())
-        if self.stop in {Stop.FINAL, Stop.RETIRE}:
-            self.server_close()
-        self.loop.drain(self.may_wait)
-        self.accept_stopped.set()
-        self.notify()
+        try:
+            self.acceptor.stop()
+            if self.accept_thread is not None:
+                self.accept_thread.stop()
+            if self.handoff is not None:
+                self.loop.remove_source(self.handoff.receiver.fileno())
+            if self.stop in {Stop.FINAL, Stop.RETIRE}:
+                self.server_close()
+            self.loop.drain(self.may_wait)
+        finally:
+            self.accept_stopped.set()
+            self.notify()
 
     def may_wait(self, connection: Connection) -> bool:
         """Return whether a connection without a request may wait for one, while the server drains. Leader only.
@@ -475,6 +481,7 @@ class WSGIServer(HTTPServer):
         if self.tls is not None:
             self.tls.end()
         loop.close_all()
+        self.context.stop_log()
         self.stop = Stop.NO  # here and not in `start`: a stop may be asked for before that
         self.drain_deadline = NEVER
         self.ended.set()

@@ -99,6 +99,7 @@ class Transport:
         "clock",  # the clock of time limits
         "deadline",  # when `on_timeout` of the connection is called
         "descriptor",
+        "flush_deadline",  # when the client must have taken more of what is in the output buffer
         "interest",  # the event that the connection waits for: READ, WRITE, 0
         "options",
         "out_buffer",  # what the client was too slow for; None if nothing
@@ -121,7 +122,7 @@ class Transport:
         self.clock = clock
         self.out_buffer: deque[memoryview | FileRange] | None = None
         self.interest = self.registered = self.sent = 0
-        self.deadline = self.scheduled = NEVER
+        self.deadline = self.scheduled = self.flush_deadline = NEVER
         self.allowance = 0.0
         self.read_ahead = b""
 
@@ -198,6 +199,7 @@ class Transport:
         if self.out_buffer is None:
             self.out_buffer = deque()
             self.allowance = self.options.write_time
+            self.flush_deadline = self.clock.now() + self.allowance
         self.out_buffer.append(part)
 
     def flush(self) -> int:
@@ -227,15 +229,23 @@ class Transport:
             raise Disconnected("The client left before it had received the whole response.") from error
         if not self.out_buffer:
             self.out_buffer = None
+        options = self.options
+        self.flush_deadline = min(
+            self.flush_deadline + total / options.write_rate, self.clock.now() + options.write_time
+        )
         return total
+
+    def flush_time_left(self) -> float:
+        """Return the seconds in which the client must take more. Each byte buys time, as in `receive_into`."""
+        return self.flush_deadline - self.clock.now()
 
     def send_file(self, part: FileRange) -> int:
         """Give the kernel some of a file; return how many bytes it took. Raises BlockingIOError, OSError."""
         return os.sendfile(self.socket.fileno(), part.descriptor, part.offset, min(part.count, TURN))
 
     def blocks_on_file(self) -> bool:
-        """Return whether the next thing to send is in a file, which may have to be read from a disk."""
-        return bool(self.out_buffer) and isinstance(self.out_buffer[0], FileRange)  # type: ignore[index]  # not empty
+        """Return whether a file is to be sent, which may have to be read from a disk."""
+        return any(isinstance(part, FileRange) for part in self.out_buffer or ())
 
     # --- Waiting for the client, in a thread of the pool ----------------------------------------------------------------
 
@@ -326,10 +336,6 @@ class Transport:
             except (OSError, KeyError):
                 pass  # an application that was given the socket has closed it
 
-    def take_over(self, other: Transport) -> None:
-        """Go on with the descriptor of another transport: the poller waits for it already."""
-        self.registered, other.registered = other.registered, 0
-
     def set_scheduled(self, time: float) -> None:
         """Remember when the entry in the timer heap is due; NEVER for no entry."""
         self.scheduled = time
@@ -360,6 +366,8 @@ class Transport:
             os.close(self.socket.detach())
 
     def detach(self) -> socket.socket:
-        """Give the socket away: blocking, as the application knows sockets."""
+        """Give the socket away: blocking, as the application knows sockets. Raises Disconnected."""
         self.socket.settimeout(None)
+        while self.out_buffer is not None:
+            self.flush()
         return self.socket

@@ -21,7 +21,7 @@ from microwsgi.server.connections import Connection
 from microwsgi.server.context import ServerContext
 from microwsgi.server.environ import Environ
 from microwsgi.server.handler import LINGER, WSGIRequestHandler
-from microwsgi.server.state import READ, WRITE, Row, State, Table
+from microwsgi.server.state import READ, Row, State, Table
 from microwsgi.server.transport import RECEIVE, Transport
 from microwsgi.tls.hello import NO_APPLICATION_PROTOCOL, offered_protocols
 from microwsgi.tls.transport import TLSTransport
@@ -59,11 +59,11 @@ class HandshakePool:
 
     def submit(self, connection: HandshakeConnection) -> None:
         """Have a thread work on a connection. Leader only."""
-        self.queue.append(connection)
-        if len(self.threads) < self.most_threads and len(self.queue) > len(self.threads):
+        if len(self.threads) < self.most_threads and len(self.queue) >= len(self.threads):
             thread = threading.Thread(target=self.work, name=f"microwsgi-tls-{len(self.threads) + 1}", daemon=True)
             thread.start()
             self.threads.append(thread)
+        self.queue.append(connection)
         self.available.release()
 
     def work(self) -> None:
@@ -71,7 +71,10 @@ class HandshakePool:
         queue, available, finish = self.queue, self.available, self.finish
         while True:
             available.acquire()
-            connection = queue.popleft()
+            try:
+                connection = queue.popleft()
+            except IndexError:
+                continue  # the server ends, and has emptied the queue
             if connection is None:
                 return
             connection.handle_one_request()
@@ -119,7 +122,7 @@ class HandshakeConnection:
 
     exchange = None
     requests = 0
-    waits_for_client = False
+    waits_for_client = keeps_permit = False
 
     def __init__(self, transport: Transport, context: ServerContext, base: Environ, front: Front) -> None:
         self.transport = transport
@@ -165,12 +168,13 @@ class HandshakeConnection:
         self.enter(State.CLOSED)
 
     def on_drain(self) -> None:
-        """The server is to end: nothing is under way that could be ended."""
+        """The server is to end, and nothing was asked."""
+        self.enter(State.CLOSED)
 
     def enter(self, state: State) -> None:
         """Set the state and the event that it waits for; the deadline of the handshake stays."""
         self.state = state
-        if state is State.CLOSING or state is State.LINGERING:
+        if state is State.LINGERING:
             self.transport.expect(self.table[state].interest, LINGER)
 
     def abort(self, reason: str) -> State:  # noqa: ARG002 - nothing was asked, and nothing is missing
@@ -267,9 +271,8 @@ class HandshakeConnection:
         return State.CLOSED
 
     table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
-        State.SNIFFING: Row(READ, sniff, close, yields=1, handoff=True),
-        State.HANDSHAKE: Row(READ, submit, close, yields=1),
-        State.CLOSING: Row(WRITE, half_close, close),
+        State.SNIFFING: Row(READ, sniff, close, close, yields=1, handoff=True),
+        State.HANDSHAKE: Row(READ, submit, close, close, yields=1),
         State.LINGERING: Row(READ, linger, close),
         State.REPLACED: Row(0),
         State.CLOSED: Row(0),

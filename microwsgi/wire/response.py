@@ -234,7 +234,7 @@ def refusal(error: ClientError, date: str, *, bodiless: bool = False) -> bytes:
     content = f"{error.status}\n\n{error}\n".encode("utf-8", "replace")
     head = (
         f"HTTP/1.1 {error.status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-        f"Content-Length: {len(content)}\r\n{date}Connection: close\r\n\r\n"
+        f"Content-Length: {len(content)}\r\n{error.fields}{date}Connection: close\r\n\r\n"
     )
     return head.encode("latin-1") + (b"" if bodiless else content)
 

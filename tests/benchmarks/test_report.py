@@ -156,7 +156,7 @@ def printed(report: Report) -> str:
     console = pytest.importorskip("rich.console")
     from benchmarks import terminal  # noqa: PLC0415 - needs rich
 
-    out = console.Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    out = console.Console(width=120, record=True, file=open("/dev/null", "w"))
     with out.file:
         terminal.show(out, report)
     return str(out.export_text())

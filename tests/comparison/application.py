@@ -25,7 +25,7 @@ BIG = 6 * 1024 * 1024
 UPLOAD = 1 << 16
 
 EVENTS: dict[str, list[str]] = {}
-FILE = tempfile.NamedTemporaryFile(prefix="compare-")  # noqa: SIM115 - open as long as the process lives
+FILE = tempfile.NamedTemporaryFile(prefix="compare-")
 FILE.write(bytes(index * 7 % 251 for index in range(1 << 18)) * (BIG >> 18))
 FILE.flush()
 
@@ -178,7 +178,7 @@ def respond(environ: Environ, start_response: StartResponse, query: dict[str, st
 
 def real_file(environ: Environ, start_response: StartResponse, query: dict[str, str]) -> Iterable[bytes]:
     """A real file from `at`; `length` is the Content-Length, if there is to be one."""
-    file = open(FILE.name, "rb")  # noqa: SIM115 - FileWrapper closes it
+    file = open(FILE.name, "rb")
     file.seek(int(query.get("at", "0")))
     start_response("200 OK", [TEXT, *([("Content-Length", query["length"])] if "length" in query else [])])
     wrapper = environ["wsgi.file_wrapper"](file)

@@ -69,21 +69,28 @@ class Log(io.TextIOBase):
     """What a server wrote where errors go."""
 
     def __init__(self) -> None:
-        self.text = io.StringIO()
+        self.kept = io.StringIO()
         self.written = threading.Condition()
+        self.complete: Callable[[], object] = bool  # waits until the server's thread has written what was logged
+
+    @property
+    def text(self) -> io.StringIO:
+        """All that was logged so far."""
+        self.complete()
+        return self.kept
 
     def write(self, text: str) -> int:
         """As a text file."""
         with self.written:
             self.written.notify_all()
-            return self.text.write(text)
+            return self.kept.write(text)
 
     def wait_for(self, words: str, times: int = 1) -> str:
         """All of the log, when these words are in it so many times."""
         with self.written:
-            found = self.written.wait_for(lambda: self.text.getvalue().count(words) >= times, TIME)
-            assert found, self.text.getvalue()
-            return self.text.getvalue()
+            found = self.written.wait_for(lambda: self.kept.getvalue().count(words) >= times, TIME)
+            assert found, self.kept.getvalue()
+            return self.kept.getvalue()
 
 
 class Listener(socket.socket):
@@ -128,6 +135,7 @@ class Running:
             tls=tls,
             **(arguments or {}),
         )
+        self.errors.complete = self.server.context.log_writer.flush
         self.address = ("127.0.0.1", int(self.server.server_port))
         self.thread = threading.Thread(target=self.server.serve_forever)
         self.before = set(threading.enumerate())
@@ -152,8 +160,9 @@ class Running:
 
     @property
     def pool(self) -> set[threading.Thread]:
-        """The threads that the server has started."""
-        return set(threading.enumerate()) - self.before - {self.thread}
+        """The threads that the server has started, but for the log's."""
+        found = set(threading.enumerate()) - self.before - {self.thread}
+        return {thread for thread in found if thread.name != "microwsgi-log"}
 
     def wait_for_connections(self, count: int) -> None:
         """Wait until so many connections are open."""

@@ -20,7 +20,7 @@ import pytest
 
 from microwsgi import WSGIRequestHandler
 from microwsgi.options import Options
-from tests.server.exchange import Response, Running, receive
+from tests.server.exchange import Response, Running, parse, receive, receive_until
 from tests.server.test_entrances import ENTRANCES, serving
 from tests.server.test_other_systems import select_poller
 
@@ -514,19 +514,28 @@ def test_a_body_that_nobody_reads_does_not_keep_the_response_from_the_client(ser
 
 
 LARGE = b"%x\r\n%b\r\n" % (40_000, b"x" * 40_000)
-"""A chunk that is not collected before the application is called."""
+"""The beginning of a chunked body."""
 
 
-def test_bad_chunks_behind_a_response_end_the_connection_without_another(server: Running) -> None:
+def test_bad_chunks_are_a_400_before_the_application_is_called(server: Running) -> None:
+    start = post("Transfer-Encoding: chunked", target="/ignore", body=LARGE)
+    assert refused(server.send(start, b"what\r\n", b"0\r\n\r\n" + GET))
+
+
+def test_bad_chunks_behind_a_response_end_the_connection_without_another() -> None:
     """The application did not read the body, and its response has left: a refusal would be taken for the next one."""
     start = post("Transfer-Encoding: chunked", target="/ignore", body=LARGE)
-    responses = server.send(start, b"what\r\n", b"0\r\n\r\n" + GET)
+    with Running(application, stream_chunked=True) as server, server.connect() as connection:
+        connection.sendall(start)
+        data = receive_until(connection, HELLO)
+        data += server.talk(connection, b"what\r\n", b"0\r\n\r\n" + GET)
+    responses = parse(data)
     assert [response.status for response in responses] == [200]
 
 
-def test_what_follows_bad_chunks_is_never_a_request(server: Running) -> None:
+def test_what_follows_bad_chunks_is_never_a_request() -> None:
     """Not even when the application takes the error for the end of the body, and answers as if nothing had been."""
-    with server.connect() as connection:
+    with Running(application, stream_chunked=True) as server, server.connect() as connection:
         connection.sendall(post("Transfer-Encoding: chunked", target="/stubborn", body=LARGE + b"what\r\n"))
         data = b""
         while b"ClientError" not in data:
@@ -541,7 +550,7 @@ def test_trailers_are_never_fields(server: Running) -> None:
     (response,) = server.send(post("X-A: good", "Transfer-Encoding: chunked", body=chunks))
     environ = json.loads(response.body)
     assert (environ["HTTP_HOST"], environ["HTTP_X_A"]) == ("a", "good")
-    assert "CONTENT_LENGTH" not in environ
+    assert environ["CONTENT_LENGTH"] == "0", "RFC 3875 4.2: of the data, and not the field of the trailer"
 
 
 def test_an_http_1_0_client_is_answered_as_http_1_1(server: Running) -> None:

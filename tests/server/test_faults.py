@@ -324,7 +324,7 @@ def test_with_select_no_wake_up_is_lost() -> None:
     post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n"
     # Accepted before, so that their requests come to threads that do not poll.
     with (
-        Running(application, threads=4, arguments={"poller": new_poller}) as running,
+        Running(application, threads=4, body_buffer="16K", arguments={"poller": new_poller}) as running,
         running.connect() as client,
         running.connect() as other,
     ):
@@ -398,7 +398,8 @@ def test_refusals_within_the_application_are_recorded_once() -> None:
     }
     found = {}
     arguments = {"access_log": lambda request, seconds: records.append(request.status)}
-    with Running(application, body_size=50_000, arguments=arguments) as running:
+    options: dict[str, Any] = {"body_size": 50_000, "body_buffer": "16K", "stream_chunked": True}
+    with Running(application, arguments=arguments, **options) as running:
         for name, (data, _) in rows.items():
             before = len(running.errors.text.getvalue())
             statuses = [response.status for response in running.send(data)]

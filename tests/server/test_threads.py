@@ -143,7 +143,10 @@ def test_idle_and_half_sent_connections_hold_no_thread() -> None:
 
 
 def test_long_bodies_that_trickle_leave_threads_for_others() -> None:
-    """As many clients as there are threads send large bodies slowly: at most half of the threads wait for them."""
+    """As many clients as there are threads send large bodies slowly: at most half of the threads wait for them.
+
+    The other bodies are received without a thread.
+    """
     inside: list[int] = []
 
     def application(environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
@@ -152,11 +155,11 @@ def test_long_bodies_that_trickle_leave_threads_for_others() -> None:
         environ["wsgi.input"].read()
         return hello(environ, start_response)
 
-    with Running(application, threads=8) as running, contextlib.ExitStack() as stack:
+    with Running(application, threads=8, body_buffer="16K") as running, contextlib.ExitStack() as stack:
         slow = [stack.enter_context(running.connect()) for _ in range(8)]
         for connection in slow:
             connection.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n" + b"x" * 10)
-        running.wait_for_requests(8)
+        running.wait_for_connections(8)
         wait_until(lambda: len(inside) == 4)
         for _ in range(20):
             assert running.get().body == b"hello"

@@ -1,0 +1,92 @@
+"""The connection's socket for an application that speaks another protocol than HTTP on it, like the WebSocket libraries."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+
+class DetachableSocket:
+    """A socket that belongs to the application from its first use on: it blocks, and the server never touches it again.
+
+    It has the methods of the socket, or of the SSLSocket. Bytes that the server had received before come first, whichever way
+    the application receives: recv, recv_into, recvfrom, recvfrom_into, read (of an SSLSocket) or a file of makefile.
+    """
+
+    # As attributes of socket.socket, which its `makefile` uses.
+    _io_refs = 0
+    _closed = False
+
+    def __init__(self, detach: Callable[[], tuple[socket.socket, bytes]], close: Callable[[], object]) -> None:
+        self._detach = detach
+        self._close = close
+        self._socket: socket.socket | None = None
+        self._ahead = b""
+
+    def __getattr__(self, name: str) -> object:
+        """Return an attribute of the socket."""
+        found: object = getattr(self._taken(), name)
+        return self._read if name == "read" else found
+
+    def __enter__(self) -> DetachableSocket:  # noqa: PYI034 - Self would cost the import of typing
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Receive as socket.recv does."""
+        taken = self._taken()
+        return self._take(size, flags) if self._ahead else taken.recv(size, flags)
+
+    def recv_into(self, buffer: object, nbytes: int = 0, flags: int = 0) -> int:
+        """Receive as socket.recv_into does."""
+        taken = self._taken()
+        if not self._ahead:
+            return taken.recv_into(buffer, nbytes, flags)  # type: ignore[arg-type]  # Buffer has a name from Python 3.12 on
+        with memoryview(buffer).cast("B") as view:  # type: ignore[arg-type]  # the same
+            data = self._take(nbytes or len(view), flags)
+            view[: len(data)] = data
+            return len(data)
+
+    def recvfrom(self, size: int, flags: int = 0) -> tuple[bytes, object]:
+        """Receive as socket.recvfrom does: the address of a stream is None."""
+        return self.recv(size, flags), None
+
+    def recvfrom_into(self, buffer: object, nbytes: int = 0, flags: int = 0) -> tuple[int, object]:
+        """Receive as socket.recvfrom_into does."""
+        return self.recv_into(buffer, nbytes, flags), None
+
+    def makefile(self, *arguments: object, **keywords: object) -> object:
+        """Return a file as socket.makefile does."""
+        self._taken()
+        return socket.socket.makefile(self, *arguments, **keywords)  # type: ignore[call-overload]  # it uses what is here
+
+    def close(self) -> None:
+        """Close the connection when all files of `makefile` are closed, too; over TLS with the closure alert."""
+        self._taken()
+        self._closed = True
+        if not self._io_refs:
+            self._close()
+
+    def _decref_socketios(self) -> None:
+        """Take note that a file of `makefile` was closed."""
+        self._io_refs -= 1
+        if self._closed:
+            self.close()
+
+    def _read(self, size: int = 1024, buffer: object = None) -> int | bytes:
+        """Receive as SSLSocket.read does."""
+        return self.recv(size) if buffer is None else self.recv_into(buffer, size)
+
+    def _take(self, size: int, flags: int) -> bytes:
+        """Return some of the bytes that the server had received."""
+        data = self._ahead[:size]
+        if not flags & socket.MSG_PEEK:
+            self._ahead = self._ahead[size:]
+        return data
+
+    def _taken(self) -> socket.socket:
+        if self._socket is None:
+            self._socket, self._ahead = self._detach()
+        return self._socket

@@ -1,0 +1,548 @@
+"""The log's thread: records are queued by the threads that serve, and written by a thread that may wait for a disk.
+
+    Destination   the queue of one stream or file, with a limit; what could not be written; the writes themselves
+    LogWriter     the thread; it writes what its destinations hold
+    ErrorStream   `wsgi.errors`: a text stream whose lines become records
+
+A record is accepted when it is in the queue. An accepted record is written, or counted as lost; the count, with the reason, is
+written at the place where the records would have been.
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import os
+import re
+import select
+import stat
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from enum import Enum
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # see `lock`
+
+INFO, WARNING, ERROR = 20, 30, 40
+"""The levels of the module logging, which takes too long to import for a server that does not use it."""
+LEVELS = {"info": INFO, "warning": WARNING, "error": ERROR}
+GATHER = 0.02
+"""Seconds in which records are gathered: a person does not notice, and a busy server writes no more than 50 times a second."""
+RETRY = 0.1
+"""Seconds until the next attempt to write to a terminal, a pipe or a disk that took nothing."""
+UNCOUNTED = 2000
+"""Records in a queue whose sizes are not counted: more come within GATHER only if nothing is written."""
+MOST_SIZE = 32 * 1024 * 1024
+"""Characters of the other records that may wait in one queue."""
+RECORD_SIZE = 64
+"""Bytes that a record takes beside its characters, about."""
+ATOMIC = 4096
+"""Bytes of one write to a pipe that the kernel never mixes with the bytes of another process (PIPE_BUF of pipe(7))."""
+FILE_WRITE = 256 * 1024
+"""Bytes of one write to a regular file."""
+STOP_TIME = 1.0
+"""Seconds for a reader to take more of the last records when the server stops; for all of them it has twice that."""
+UNREAD = "the log was not read"
+BUSY = "another process was in the middle of a long record"
+WAITS = {UNREAD, BUSY}
+"""Troubles that end when somebody reads."""
+CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Characters that a terminal, or a program that reads lines, may act upon; all but the line feed and the tab."""
+
+Record = str | tuple[int, str, BaseException | None]
+"""The text of a record with its line feed; or its level, its text and the exception that it is about."""
+
+_write, _fstat, _fork_hook = os.write, os.fstat, getattr(os, "register_at_fork", None)
+
+
+class Notice(bytes):
+    """A record about missing records."""
+
+    missing: int
+
+    @classmethod
+    def of(cls, missing: int, why: str) -> Notice:
+        """Return the record that says how many records are missing, and why."""
+        verb = "record is" if missing == 1 else "records are"
+        self = cls(f"... {missing} {verb} missing here: {why}.\n".encode("ascii", "backslashreplace"))
+        self.missing = missing
+        return self
+
+
+class Batch(bytes):
+    """Records for a regular file, which are encoded and written at once: one by one they would cost 0.5 µs more each."""
+
+    texts: list[str]
+    codec: str
+    missing: int
+
+    @classmethod
+    def of(cls, texts: list[str], codec: str) -> Batch:
+        """Return the bytes of these records."""
+        self = cls("".join(texts).encode(codec, "backslashreplace"))
+        self.texts, self.codec, self.missing = texts, codec, len(texts)
+        return self
+
+    def pieces(self) -> list[bytes]:
+        """Return the bytes of each record."""
+        return [text.encode(self.codec, "backslashreplace") for text in self.texts]
+
+
+class Destination:
+    """A queue of records for a text stream, a descriptor or a logger, and the writes to it.
+
+    `target` is a text stream, None for the `sys.stderr` of the moment, or a logger of the module logging. A stream without a
+    buffer of its own, and the interpreter's standard streams, are written by their descriptors: a write then takes a part, or
+    nothing, and what it has taken is known.
+    """
+
+    def __init__(self, target: object = None) -> None:
+        self.target = target
+        self.records: deque[Record] = deque()  # appended to by any thread, and taken from under `lock`
+        self.lock = threading.RLock()  # protects the three below; held for a moment only, never during a write
+        self.size = 0  # of the records that are counted
+        self.lost = 0  # records since the queue was last taken; all of them would follow those in the queue
+        self.why_lost = ""
+        # Taken before `lock`, by the thread that writes, and protects what follows. It is reentrant, and `writing` is set while
+        # it is held, so that a signal handler of the application that logs in the middle of a write leaves its record to that
+        # write.
+        self.output = threading.RLock()
+        self.writing = False
+        self.waiting: deque[bytes] = deque()  # records that were taken from the queue for a descriptor
+        self.torn = False  # a part of the first of them is written; other processes are locked out until the rest is
+        self.trouble = ""  # why the last write took nothing
+        self.failed = 0  # records that an object of the program did not take
+        self.why_failed = ""
+        self.count = 0  # writes that took something
+
+    def add(self, text: str, level: int = ERROR, error: BaseException | None = None) -> None:
+        """Queue a record, or count it as lost if the queue is full."""
+        record: Record = text
+        if hasattr(self.target, "makeRecord"):
+            record = level, text, error
+        if len(self.records) < UNCOUNTED:
+            self.records.append(record)
+        else:
+            self.add_counted(record, len(text))
+
+    def add_counted(self, record: Record, size: int) -> None:
+        """Queue a record if there is room for one of this size, or count it as lost."""
+        with self.lock:
+            if self.lost or self.size + size + RECORD_SIZE > MOST_SIZE:
+                self.why_lost = self.why_lost or self.trouble or "they came too fast"
+                self.lost += 1
+            else:
+                self.size += size + RECORD_SIZE
+                self.records.append(record)
+
+    def take(self) -> tuple[list[Record], Notice | None]:
+        """Return all records of the queue, and a notice about those that are missing behind them."""
+        with self.lock:
+            taken = [self.records.popleft() for _ in range(len(self.records))]
+            notice = Notice.of(self.lost, self.why_lost) if self.lost else None
+            self.size = self.lost = 0
+            self.why_lost = ""
+        return taken, notice
+
+    def left(self) -> int:
+        """Return how many records were not written."""
+        return (
+            sum(getattr(record, "missing", 1) for record in self.waiting) + len(self.records) + self.lost + self.failed
+        )
+
+    def why_left(self) -> str:
+        """Return why they were not written."""
+        return self.trouble or self.why_lost or self.why_failed
+
+    def clear(self) -> None:
+        """In a forked child: the records are the parent's, and so are the locks."""
+        self.records.clear()
+        self.waiting.clear()
+        self.lock, self.output = threading.RLock(), threading.RLock()
+        self.size = self.lost = self.failed = 0
+        self.writing = self.torn = False
+
+    # --- Writing --------------------------------------------------------------------------------------------------------
+
+    def write(self) -> bool:
+        """Write what is queued, as far as the target takes it; return whether anything was written."""
+        with self.output:
+            if self.writing:
+                return False
+            self.writing = True
+            before = self.count
+            try:
+                while self.write_once():
+                    if not self.records:
+                        break
+            finally:
+                self.writing = False
+            return self.count != before
+
+    def write_once(self) -> bool:
+        """Write what the queue holds now; return whether nothing is left of that."""
+        target = sys.stderr if self.target is None else self.target
+        descriptor = descriptor_of(target)
+        if self.waiting:
+            return self.write_waiting(-1 if descriptor is None else descriptor)
+        records, notice = self.take()
+        if not records and notice is None:
+            return True
+        if descriptor is None:
+            self.emit_all(records, notice, target)
+            return True
+        codec = getattr(target, "codec", None) or getattr(target, "encoding", None) or "utf-8"
+        batch = Batch.of([text_of(record) for record in records], codec)
+        if is_file(descriptor):
+            self.waiting.append(batch)
+        else:
+            self.waiting += batch.pieces()
+        if notice is not None:
+            self.waiting.append(notice)
+        return self.write_waiting(descriptor)
+
+    def emit_all(self, records: list[Record], notice: Notice | None, target: object) -> None:
+        """Give records to an object of the program: a stream, a logger, or None."""
+        if records and self.failed and self.emit(Notice.of(self.failed, self.why_failed).decode(), target):
+            self.failed, self.why_failed = 0, ""
+        for record in records:
+            if not self.emit(record, target):
+                self.failed += 1
+        if notice is not None and not self.emit(notice.decode(), target):
+            self.failed += notice.missing
+
+    def emit(self, record: Record, target: object) -> bool:
+        """Write one record; return False if the object has raised."""
+        try:
+            if hasattr(target, "makeRecord"):
+                level, text, error = (INFO, record, None) if isinstance(record, str) else record
+                target.log(level, "%s", text.rstrip("\n"), exc_info=error)  # type: ignore[attr-defined]
+            elif target is not None:
+                target.write(text_of(record))  # type: ignore[attr-defined]
+                target.flush()  # type: ignore[attr-defined]
+        except Exception as error:  # noqa: BLE001 - the object is anybody's
+            self.why_failed = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            return False
+        self.count += 1
+        return True
+
+    def write_waiting(self, descriptor: int) -> bool:
+        """Write to a descriptor without waiting for a reader; return whether nothing is left."""
+        at_once = is_file(descriptor)
+        if not self.torn and not lock(descriptor):
+            self.trouble = BUSY
+            return False
+        try:
+            while self.waiting:
+                if not at_once and not takes_more(descriptor):
+                    self.trouble = UNREAD
+                    return False
+                self.advance(_write(descriptor, self.chunk(FILE_WRITE if at_once else ATOMIC)))
+            self.trouble = ""
+        except BlockingIOError:  # another process has made the file non-blocking for all that share it
+            self.trouble = UNREAD
+        except OSError as error:
+            self.trouble = error.strerror or str(error)
+        finally:
+            if not self.torn:
+                unlock(descriptor)
+        return not self.waiting
+
+    def chunk(self, most: int) -> bytes:
+        """Return what is written next: as many whole records as `most` bytes hold, or a part of a longer one."""
+        first = self.waiting[0]
+        if isinstance(first, Batch):
+            return first
+        if self.torn or len(first) > most:
+            return first[:most]
+        size, chunk = 0, []
+        for record in self.waiting:
+            size += len(record)
+            if size > most:
+                break
+            chunk.append(record)
+        return b"".join(chunk)
+
+    def advance(self, count: int) -> None:
+        """Forget the bytes that were written."""
+        self.count += 1
+        while count and self.waiting:
+            record = self.waiting.popleft()
+            if len(record) > count:
+                if isinstance(record, Batch):
+                    self.waiting.extendleft(reversed(record.pieces()))
+                    continue
+                self.waiting.appendleft(record[count:])
+                self.torn = True
+                return
+            count -= len(record)
+            self.torn = False
+
+
+class Mode(Enum):
+    """How a LogWriter writes."""
+
+    DIRECT = 0
+    """No loop runs: each record is written by the thread that logs it, before the call returns."""
+    THREAD = 1
+    """By the thread; where the system has given none yet, records wait for the next attempt to start one."""
+    STOPPING = 2
+    """The thread writes what is left, and ends."""
+    STUCK = 3
+    """The thread did not end: something that it writes to blocks. Records are queued, and counted as lost."""
+
+
+class LogWriter:
+    """A thread that writes the records of some destinations.
+
+    The thread is started with the server's loop, in the process that serves: a thread does not survive a fork. A record that is
+    queued wakes the thread if it is idle. This wake-up is not lost: a producer appends the record before it reads `idle`, and
+    the thread sets `idle` before it looks whether the queues are empty; one of the two sees what the other has done.
+    """
+
+    def __init__(self, *destinations: Destination) -> None:
+        self.destinations = list(dict.fromkeys(destinations))
+        self.mode = Mode.DIRECT
+        self.idle = True  # a record has to be followed by a call of `wake`
+        self.thread: threading.Thread | None = None
+        self.retry_at = 0.0  # when to try again to start the thread
+        self.stopped_at = 0.0
+        self.call = threading.Lock()  # released when there is something to write
+        self.call.acquire()
+        self.starting = threading.Lock()  # protects `thread` while it is started; tried, and never waited for
+        _writers.add(self)
+        if _fork_hook is not None and not _registered:
+            _registered.append(True)
+            _fork_hook(after_in_child=_clear_all)
+
+    def add(self, destination: Destination) -> None:
+        """Write the records of another destination, too."""
+        if destination not in self.destinations:
+            self.destinations.append(destination)
+
+    def start(self) -> None:
+        """Write in a thread from here on."""
+        if self.mode is not Mode.STUCK:
+            self.mode = Mode.THREAD
+            atexit.register(self.stop)  # a program may end without stopping its server
+            self.start_thread()
+
+    def start_thread(self) -> None:
+        """Start the thread; if the system has none to give, the next record but not the next ten thousand tries again."""
+        if not self.starting.acquire(blocking=False):
+            return
+        try:
+            if self.thread is None and time.monotonic() >= self.retry_at:
+                thread = threading.Thread(target=self.run, name="microwsgi-log", daemon=True)
+                try:
+                    thread.start()
+                    self.thread = thread
+                except RuntimeError:
+                    self.retry_at = time.monotonic() + RETRY
+        finally:
+            self.starting.release()
+
+    def stop(self) -> None:
+        """Write what is left, and end the thread; from here on each record is written by the thread that logs it."""
+        if self.mode is Mode.DIRECT or self.mode is Mode.STUCK:
+            return  # not where it is STOPPING: a signal may have interrupted the first call
+        atexit.unregister(self.stop)
+        self.stopped_at = time.monotonic()
+        self.mode = Mode.STOPPING
+        if self.thread is not None:
+            self.idle = True
+            self.wake()
+            self.thread.join(3 * STOP_TIME)
+            if self.thread.is_alive():
+                self.mode = Mode.STUCK
+                self.idle = False
+                return
+        self.thread = None
+        self.mode = Mode.DIRECT
+        self.idle = True
+        self.write()
+
+    def wake(self) -> None:
+        """Have what is queued written. Takes no lock but that of the output, and that only where there is no thread."""
+        if self.mode is Mode.DIRECT:
+            self.write()
+            return
+        if self.thread is None:
+            self.start_thread()
+            return
+        self.idle = False
+        try:
+            self.call.release()
+        except RuntimeError:
+            pass  # another thread has released it
+
+    def run(self) -> None:
+        """Write, gather, write; rest when nothing comes. At the end wait for a reader, as long as it reads."""
+        wrote_at = time.monotonic()
+        while True:
+            wrote = self.write()
+            unwritten = any(destination.waiting for destination in self.destinations)
+            if self.mode is not Mode.THREAD:
+                now = time.monotonic()
+                wrote_at = now if wrote else wrote_at
+                if not unwritten or self.is_hopeless() or now > min(wrote_at, self.stopped_at + STOP_TIME) + STOP_TIME:
+                    return
+                time.sleep(GATHER)
+            elif unwritten:
+                self.idle = False
+                time.sleep(RETRY)
+            elif wrote:
+                self.idle = False
+                time.sleep(GATHER)
+            else:
+                self.idle = True
+                if not any(destination.records for destination in self.destinations):
+                    self.call.acquire()
+                self.idle = False
+
+    def is_hopeless(self) -> bool:
+        """Return whether what is left waits for no reader: the disk is full, or the file is closed."""
+        return all(destination.trouble not in WAITS for destination in self.destinations if destination.waiting)
+
+    def flush(self, seconds: float = STOP_TIME) -> None:
+        """Wait until all that was logged so far is written, but not longer than so many seconds."""
+        end = time.monotonic() + seconds
+        while any(each.records or each.waiting or each.writing for each in self.destinations):
+            if time.monotonic() > end:
+                return
+            time.sleep(GATHER / 20)
+
+    def write(self) -> bool:
+        """Write what all destinations hold; return whether any record was written."""
+        return sum(destination.write() for destination in self.destinations) > 0
+
+    def clear(self) -> None:
+        """In a forked child, which may end by `os._exit` at any time: no thread, and nothing that the parent has queued."""
+        self.mode = Mode.DIRECT
+        self.idle = True
+        self.thread = None
+        self.call, self.starting = threading.Lock(), threading.Lock()
+        self.call.acquire()
+        for destination in self.destinations:
+            destination.clear()
+
+
+_writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()
+_registered: list[bool] = []
+"""`os.register_at_fork` can't be undone, so one function is registered for all writers, once."""
+
+
+def _clear_all() -> None:
+    """Called in each child that is forked."""
+    for writer in [*_writers]:
+        writer.clear()
+
+
+class ErrorStream(io.TextIOBase):
+    """`wsgi.errors`. Whole lines are queued; the part of a line waits for its end, or for `flush`, for each thread alone.
+
+    `print` writes a text and its line feed in two calls: without that, lines of several threads would be mixed.
+    """
+
+    def __init__(self, writer: LogWriter, destination: Destination) -> None:
+        self.writer = writer
+        self.destination = destination
+        self.partial = threading.local()
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Queue the lines of a text, with control characters escaped."""
+        lines, feed, rest = (getattr(self.partial, "text", "") + text).rpartition("\n")
+        self.partial.text = rest
+        if feed:
+            self.queue(f"{lines}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        """Queue a part of a line. What is queued is written without it."""
+        rest = getattr(self.partial, "text", "")
+        if rest:
+            self.partial.text = ""
+            self.queue(rest)
+
+    def queue(self, text: str) -> None:
+        """Queue a record."""
+        self.destination.add(printable(text))
+        if self.writer.idle:
+            self.writer.wake()
+
+
+def printable(text: str) -> str:
+    """Escape control characters, but leave line feeds and tabs."""
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text) if CONTROLS.search(text) else text
+
+
+def one_line(text: str) -> str:
+    """Escape control characters, line feeds too."""
+    return printable(text).replace("\n", "\\n")
+
+
+def text_of(record: Record) -> str:
+    """Return the text of a record."""
+    return record if isinstance(record, str) else record[1]
+
+
+def is_file(descriptor: int) -> bool:
+    """Return whether a descriptor is that of a regular file, which takes any number of bytes at once. Raises no OSError."""
+    try:
+        return stat.S_ISREG(_fstat(descriptor).st_mode)
+    except OSError:
+        return False
+
+
+def descriptor_of(stream: object) -> int | None:
+    """Return the descriptor of a stream that has no buffer between, or is one of the interpreter's; else None."""
+    if stream is None or (hasattr(stream, "buffer") and stream is not sys.__stderr__ and stream is not sys.__stdout__):
+        return None
+    try:
+        return stream.fileno()  # type: ignore[attr-defined, no-any-return]
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def takes_more(descriptor: int) -> bool:
+    """Return whether a write would not block. A stream that is broken takes everything: the write says what is wrong."""
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        return bool(poll.poll(0))
+    except (OSError, ValueError, AttributeError):
+        return True
+
+
+def lock(descriptor: int) -> bool:
+    """Lock out other processes, so that a record of several writes stays whole; return False if one of them has the lock.
+
+    The lock is one of POSIX: it belongs to the process, so that it also works between workers that have inherited the
+    descriptor. Where the file can't be locked there is none.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+    return True
+
+
+def unlock(descriptor: int) -> None:
+    """Let the other processes write."""
+    if fcntl is not None:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_UN)
+        except OSError:
+            pass
