@@ -243,9 +243,8 @@ class Lines:
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """A listening socket, and one that is connected to it. Raises OSError."""
-    if sys.platform == "linux" and hasattr(
-        socket, "AF_UNIX"
-    ):  # there may be no loopback interface; an abstract socket is always to be had
+    # There may be no loopback interface; on Linux an abstract socket is always to be had.
+    if sys.platform == "linux" and hasattr(socket, "AF_UNIX"):
         listener, client = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
         listener.bind("")
         listener.listen()

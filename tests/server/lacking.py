@@ -13,21 +13,15 @@ from functools import partial
 MODULES = ("fcntl", "resource", "pwd", "grp", "termios", "tty")
 ATTRIBUTES = {
     os: (
-        "fork",
-        "sendfile",
-        "pread",
-        "getuid",
-        "geteuid",
-        "getgid",
-        "getegid",
-        "register_at_fork",
-        "mkfifo",
-        "setsid",
-        "fchown",
+        *("fork", "sendfile", "pread", "getuid", "geteuid", "getgid", "getegid"),
+        *("register_at_fork", "mkfifo", "setsid", "fchown"),
     ),
     select: ("epoll", "poll", "kqueue"),
     socket: ("AF_UNIX", "SO_PEERCRED", "TCP_USER_TIMEOUT", "send_fds", "recv_fds"),
-    signal: ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGQUIT", "SIGCHLD", "SIGTSTP", "SIGCONT", "SIGWINCH", "pthread_sigmask"),
+    signal: (
+        *("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGQUIT", "SIGCHLD", "SIGTSTP", "SIGCONT", "SIGWINCH"),
+        "pthread_sigmask",
+    ),
 }
 
 
