@@ -39,6 +39,7 @@ class Connection(Protocol):
 
 class Security(Protocol):
     # TLS, as the server knows it: `microwsgi.tls.front.TLS`.
+    def attach(self, context: ServerContext) -> None: ...
     def start(
         self,
         context: ServerContext,

@@ -119,6 +119,10 @@ class Exchange:
         """The request line, with control characters escaped."""
         return self.head.line
 
+    def enter_phase(self, phase: Phase) -> None:
+        """Set what a thread of the pool has to do next."""
+        self.phase = phase
+
     def set_body(self, body: RequestBody) -> None:
         """The request has a body."""
         self.body = body

@@ -82,6 +82,10 @@ class TLS:
 
     # --- For the server -------------------------------------------------------------------------------------------------------
 
+    def attach(self, context: ServerContext) -> None:
+        """Log to this server."""
+        self.server_context = context
+
     def start(
         self,
         context: ServerContext,

@@ -42,7 +42,7 @@ def take_away() -> None:
     for name in ("EpollSelector", "PollSelector", "KqueueSelector", "DevpollSelector"):
         if hasattr(selectors, name):
             delattr(selectors, name)
-    selectors.DefaultSelector = selectors.SelectSelector  # type: ignore[misc, assignment]
+    selectors.DefaultSelector = selectors.SelectSelector  # type: ignore[assignment, misc]
 
 
 if __name__ == "__main__":
