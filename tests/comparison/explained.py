@@ -98,12 +98,12 @@ EXPLANATIONS: list[Explanation] = [
             old=old,
             new=new,
         )
-        for aspect, old, new in (("response", "200 OK", "500 Internal"), ("log", "", "failed"))
+        for aspect, old, new in (("response", "200 OK", "500 Internal"), ("log", "^$", "fail"))
     ),
     Explanation(
         "The items of a list are checked before they are joined: no TypeError of join() stands before ours (issue 18).",
         "log",
-        r"/returned\?n=[45]",
+        r"/returned\?n=(?:4|5|11|13)\b",
         old="TypeError",
         new="ApplicationError",
     ),
@@ -112,6 +112,16 @@ EXPLANATIONS: list[Explanation] = [
         "log",
         "without a client",
         old="A handler failed",
+    ),
+    *(
+        Explanation(
+            "An exception of a handler class that has sent nothing is a 500 (issue 18).",
+            aspect,
+            "plain failure",
+            old="^$",
+            new=new,
+        )
+        for aspect, new in (("response", "^HTTP/1.1 500"), ("log", "FAIL"))
     ),
 ]
 """The intended differences."""
