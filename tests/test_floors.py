@@ -39,14 +39,15 @@ BELOW = {
     "errors": set[str](),
     "later": set[str](),
     "source": {"later"},
+    "tracebacks": {"later"},
     "options": {"errors", "later"},
     "wire": {"errors", "options"},
-    "server": {"errors", "later", "options", "source", "wire"},
+    "server": {"errors", "later", "options", "source", "tracebacks", "wire"},
     "tls": {"errors", "options", "wire", "server"},
     "process": set[str](),
     "prefork": {"errors", "options", "process", "server"},
     "daemon": {"errors", "options", "process"},
-    "framework": {"errors", "source"},
+    "framework": {"errors", "source", "tracebacks"},
     "devtools": {"errors", "framework", "source"},
 }
 BELOW |= {name: {*BELOW, *EDGE} for name in EDGE}

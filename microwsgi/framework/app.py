@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import re
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from difflib import SequenceMatcher
 from secrets import token_hex
@@ -38,6 +37,7 @@ from microwsgi.framework.routing import ANY, BELOW, CONVERTERS, PCHAR, Converter
 from microwsgi.framework.static import Folder
 from microwsgi.framework.views import check_signature, name_of, redirect, response_of
 from microwsgi.source import source_location
+from microwsgi.tracebacks import exception_text
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """The syntax of a method (RFC 9110 5.6.2)."""
@@ -284,8 +284,8 @@ def log_exception(error: Exception, request: Request) -> str:
     """Write an exception to the server's log. Return the id under which it is found there."""
     number = token_hex(4)
     path = repr(request.environ.get("PATH_INFO", ""))  # it may not be UTF-8
-    lines = traceback.format_exception(error)
-    request.environ["wsgi.errors"].write(f"{number}: {request.method} {path:.200} failed:\n{''.join(lines)}")
+    text = exception_text(error)
+    request.environ["wsgi.errors"].write(f"{number}: {request.method} {path:.200} failed:\n{text}")
     return number
 
 

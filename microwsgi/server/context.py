@@ -10,13 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from microwsgi import later
 from microwsgi.options import Options
 from microwsgi.server.body_storage import BodyStorage
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.log_writer import ERROR, LEVELS, WARNING, Destination, ErrorStream, LogWriter, printable
 from microwsgi.server.permits import ClientPermits
 from microwsgi.server.transport import Clock
+from microwsgi.tracebacks import exception_text
 from microwsgi.wire.response import DateFields
 
 Application = Callable[..., Iterable[bytes]]
@@ -183,23 +183,3 @@ class ServerContext:
     def log_exception(self, title: str, error: BaseException) -> None:
         """Log the traceback of an exception, under a line that says where it happened."""
         self.log_error(f"{title}\n{exception_text(error).rstrip()}", ERROR, error)
-
-
-def exception_text(error: BaseException) -> str:
-    """Return the traceback of an exception. The lines of the traceback stay; a line feed in the text of an exception does not.
-
-    Else the text, in which there may be anything that a client has sent, could contain lines that look like other records.
-    """
-    parts: list[str] = []
-    is_note = False
-    for part in later.traceback.TracebackException.from_exception(error).format():
-        if part.startswith(
-            (" ", "\n", "Traceback (")
-        ):  # a frame, an exception of a group, or a line between two tracebacks
-            parts.append(part)
-            is_note = False
-        else:  # an exception's type and text; behind it its notes
-            text = part.rstrip("\n").replace("\n", "\\n")
-            parts.append(f"  {text}\n" if is_note else f"{text}\n")
-            is_note = True
-    return "".join(parts)

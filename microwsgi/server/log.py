@@ -14,7 +14,7 @@ import time
 from microwsgi import later
 from microwsgi.server.context import ServerContext
 from microwsgi.server.exchange import Exchange
-from microwsgi.server.log_writer import ERROR, INFO, LONG, MOST_RECORDS, Destination, LogWriter
+from microwsgi.server.log_writer import ERROR, INFO, UNCOUNTED, Destination, LogWriter
 
 STATUS_COLORS = {1: "36", 2: "32", 3: "36", 4: "33", 5: "31"}
 DIM = "2"
@@ -47,11 +47,10 @@ class AccessLog:
         """Queue a line for a request that took so many seconds."""
         if exchange.context.date.until != self.until:
             self.tell_time(exchange.context.date.until)
-        line = self.line(exchange, seconds)
-        if len(line) < LONG and len(self.records) < MOST_RECORDS:  # Destination.add, without a call
-            self.records.append(line)
+        if len(self.records) < UNCOUNTED:  # Destination.add, without a call
+            self.records.append(self.line(exchange, seconds))
         else:
-            self.destination.add(line)
+            self.destination.add(self.line(exchange, seconds))
         if self.writer.idle:
             self.writer.wake()
 
@@ -95,23 +94,29 @@ class AccessLog:
         return f'{client} - - [{self.stamp}] "{line}" {exchange.status or "-"} {exchange.size or "-"}\n'
 
     def combined_line(self, exchange: Exchange, seconds: float) -> str:
-        """Apache's combined log format, and the microseconds."""
+        """Apache's combined log format, and the microseconds; behind them the reason of a refusal, if it is told here."""
         head = exchange.head
-        fields = head.fields
-        line = f"{head.method} {head.target} {head.version}"
-        referer, agent = fields.get("HTTP_REFERER", "-"), fields.get("HTTP_USER_AGENT", "-")
         # The parser lets no control character but the tab through. A quotation mark could end the quotes, and begin a record.
         # One look at the whole head decides for most requests that nothing needs quoting; numbers, since `b'"' in raw` raises
-        # and catches an exception within CPython.
+        # and catches an exception within CPython. A head that could not be parsed has a reason.
         raw = head.raw
-        if 34 in raw or 92 in raw or 9 in raw or not raw.isascii() or not head.method:  # noqa: PLR2004 - quote, backslash, tab
-            line, referer, agent = quoted(head.line), quoted(referer), quoted(agent)
-        client, micros = exchange.transport.client[0] or "-", int(seconds * 1e6)
+        if 34 in raw or 92 in raw or 9 in raw or not raw.isascii() or exchange.reason:  # noqa: PLR2004 - quote, backslash, tab
+            return self.quoted_line(exchange, seconds)
+        field = head.fields.get
         return (
-            f'{client} - - [{self.stamp}] "{line}" {exchange.status} {exchange.size} "{referer}" "{agent}" {micros}\n'
-            if not exchange.reason or not self.has_reason
-            else f'{client} - - [{self.stamp}] "{line}" {exchange.status} {exchange.size} "{referer}" "{agent}" {micros} '
-            f'"{quoted(exchange.reason)}"\n'
+            f'{exchange.transport.client[0] or "-"} - - [{self.stamp}] "{head.method} {head.target} {head.version}" '
+            f'{exchange.status} {exchange.size} "{field("HTTP_REFERER", "-")}" "{field("HTTP_USER_AGENT", "-")}" '
+            f"{int(seconds * 1e6)}\n"
+        )
+
+    def quoted_line(self, exchange: Exchange, seconds: float) -> str:
+        """The same with all texts quoted."""
+        head, field = exchange.head, exchange.head.fields.get
+        referer, agent = quoted(field("HTTP_REFERER", "")), quoted(field("HTTP_USER_AGENT", ""))
+        reason = f' "{quoted(exchange.reason)}"' if exchange.reason and self.has_reason else ""
+        return (
+            f'{exchange.transport.client[0] or "-"} - - [{self.stamp}] "{quoted(head.line)}" {exchange.status} '
+            f'{exchange.size} "{referer}" "{agent}" {int(seconds * 1e6)}{reason}\n'
         )
 
     def json_line(self, exchange: Exchange, seconds: float) -> str:

@@ -35,12 +35,12 @@ GATHER = 0.02
 """Seconds in which records are gathered: a person does not notice, and a busy server writes no more than 50 times a second."""
 RETRY = 0.1
 """Seconds until the next attempt to write to a terminal, a pipe or a disk that took nothing."""
-MOST_RECORDS = 50_000
-"""Records that may wait in one queue."""
-LONG = 1024
-"""Characters from which a record counts as long. The limit above is one of memory only while records are short."""
-MOST_LONG = 16 * 1024 * 1024
-"""Characters of all long records that may wait in one queue."""
+UNCOUNTED = 2000
+"""Records in a queue whose sizes are not counted: more come within GATHER only if nothing is written."""
+MOST_SIZE = 32 * 1024 * 1024
+"""Characters of the other records that may wait in one queue."""
+RECORD_SIZE = 64
+"""Bytes that a record takes beside its characters, about."""
 ATOMIC = 4096
 """Bytes of one write to a pipe that the kernel never mixes with the bytes of another process (PIPE_BUF of pipe(7))."""
 FILE_WRITE = 256 * 1024
@@ -74,6 +74,25 @@ class Notice(bytes):
         return self
 
 
+class Batch(bytes):
+    """Records for a regular file, which are encoded and written at once: one by one they would cost 0.5 µs more each."""
+
+    texts: list[str]
+    codec: str
+    missing: int
+
+    @classmethod
+    def of(cls, texts: list[str], codec: str) -> Batch:
+        """Return the bytes of these records."""
+        self = cls("".join(texts).encode(codec, "backslashreplace"))
+        self.texts, self.codec, self.missing = texts, codec, len(texts)
+        return self
+
+    def pieces(self) -> list[bytes]:
+        """Return the bytes of each record."""
+        return [text.encode(self.codec, "backslashreplace") for text in self.texts]
+
+
 class Destination:
     """A queue of records for a text stream, a descriptor or a logger, and the writes to it.
 
@@ -86,7 +105,7 @@ class Destination:
         self.target = target
         self.records: deque[Record] = deque()  # appended to by any thread, and taken from under `lock`
         self.lock = threading.RLock()  # protects the three below; held for a moment only, never during a write
-        self.long = 0  # characters of the long records in the queue
+        self.size = 0  # of the records that are counted
         self.lost = 0  # records since the queue was last taken; all of them would follow those in the queue
         self.why_lost = ""
         # Taken before `lock`, by the thread that writes, and protects what follows. It is reentrant, and `writing` is set while
@@ -106,20 +125,19 @@ class Destination:
         record: Record = text
         if hasattr(self.target, "makeRecord"):
             record = level, text, error
-        if len(text) < LONG and len(self.records) < MOST_RECORDS:
+        if len(self.records) < UNCOUNTED:
             self.records.append(record)
         else:
-            self.add_under_lock(record, len(text))
+            self.add_counted(record, len(text))
 
-    def add_under_lock(self, record: Record, size: int) -> None:
-        """Queue a long record, or any record for a queue that may be full."""
+    def add_counted(self, record: Record, size: int) -> None:
+        """Queue a record if there is room for one of this size, or count it as lost."""
         with self.lock:
-            counted = size if size >= LONG else 0
-            if len(self.records) >= MOST_RECORDS or self.long + counted > MOST_LONG:
+            if self.lost or self.size + size + RECORD_SIZE > MOST_SIZE:
                 self.why_lost = self.why_lost or self.trouble or "they came too fast"
                 self.lost += 1
             else:
-                self.long += counted
+                self.size += size + RECORD_SIZE
                 self.records.append(record)
 
     def take(self) -> tuple[list[Record], Notice | None]:
@@ -127,7 +145,7 @@ class Destination:
         with self.lock:
             taken = [self.records.popleft() for _ in range(len(self.records))]
             notice = Notice.of(self.lost, self.why_lost) if self.lost else None
-            self.long = self.lost = 0
+            self.size = self.lost = 0
             self.why_lost = ""
         return taken, notice
 
@@ -146,7 +164,7 @@ class Destination:
         self.records.clear()
         self.waiting.clear()
         self.lock, self.output = threading.RLock(), threading.RLock()
-        self.long = self.lost = self.failed = 0
+        self.size = self.lost = self.failed = 0
         self.writing = self.torn = False
 
     # --- Writing --------------------------------------------------------------------------------------------------------
@@ -173,14 +191,20 @@ class Destination:
         if self.waiting:
             return self.write_waiting(-1 if descriptor is None else descriptor)
         records, notice = self.take()
+        if not records and notice is None:
+            return True
         if descriptor is None:
             self.emit_all(records, notice, target)
             return True
         codec = getattr(target, "codec", None) or getattr(target, "encoding", None) or "utf-8"
-        self.waiting += [encoded(record, codec) for record in records]
+        batch = Batch.of([text_of(record) for record in records], codec)
+        if is_file(descriptor):
+            self.waiting.append(batch)
+        else:
+            self.waiting += batch.pieces()
         if notice is not None:
             self.waiting.append(notice)
-        return self.write_waiting(descriptor) if self.waiting else True
+        return self.write_waiting(descriptor)
 
     def emit_all(self, records: list[Record], notice: Notice | None, target: object) -> None:
         """Give records to an object of the program: a stream, a logger, or None."""
@@ -199,7 +223,7 @@ class Destination:
                 level, text, error = (INFO, record, None) if isinstance(record, str) else record
                 target.log(level, "%s", text.rstrip("\n"), exc_info=error)  # type: ignore[attr-defined]
             elif target is not None:
-                target.write(record if isinstance(record, str) else record[1])  # type: ignore[attr-defined]
+                target.write(text_of(record))  # type: ignore[attr-defined]
                 target.flush()  # type: ignore[attr-defined]
         except Exception as error:  # noqa: BLE001 - the object is anybody's
             self.why_failed = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -209,22 +233,16 @@ class Destination:
 
     def write_waiting(self, descriptor: int) -> bool:
         """Write to a descriptor without waiting for a reader; return whether nothing is left."""
-        try:
-            is_file = stat.S_ISREG(_fstat(descriptor).st_mode)
-            if not self.torn:
-                lock(descriptor)
-        except BlockingIOError:
+        at_once = is_file(descriptor)
+        if not self.torn and not lock(descriptor):
             self.trouble = BUSY
-            return False
-        except OSError as error:
-            self.trouble = error.strerror or str(error)
             return False
         try:
             while self.waiting:
-                if not is_file and not takes_more(descriptor):
+                if not at_once and not takes_more(descriptor):
                     self.trouble = UNREAD
                     return False
-                self.advance(_write(descriptor, self.chunk(FILE_WRITE if is_file else ATOMIC)))
+                self.advance(_write(descriptor, self.chunk(FILE_WRITE if at_once else ATOMIC)))
             self.trouble = ""
         except BlockingIOError:  # another process has made the file non-blocking for all that share it
             self.trouble = UNREAD
@@ -238,6 +256,8 @@ class Destination:
     def chunk(self, most: int) -> bytes:
         """Return what is written next: as many whole records as `most` bytes hold, or a part of a longer one."""
         first = self.waiting[0]
+        if isinstance(first, Batch):
+            return first
         if self.torn or len(first) > most:
             return first[:most]
         size, chunk = 0, []
@@ -254,6 +274,9 @@ class Destination:
         while count and self.waiting:
             record = self.waiting.popleft()
             if len(record) > count:
+                if isinstance(record, Batch):
+                    self.waiting.extendleft(reversed(record.pieces()))
+                    continue
                 self.waiting.appendleft(record[count:])
                 self.torn = True
                 return
@@ -326,8 +349,8 @@ class LogWriter:
 
     def stop(self) -> None:
         """Write what is left, and end the thread; from here on each record is written by the thread that logs it."""
-        if self.mode is not Mode.THREAD:
-            return
+        if self.mode is Mode.DIRECT or self.mode is Mode.STUCK:
+            return  # not where it is STOPPING: a signal may have interrupted the first call
         atexit.unregister(self.stop)
         self.stopped_at = time.monotonic()
         self.mode = Mode.STOPPING
@@ -467,9 +490,17 @@ def one_line(text: str) -> str:
     return printable(text).replace("\n", "\\n")
 
 
-def encoded(record: Record, codec: str) -> bytes:
-    """Return the bytes of a record."""
-    return (record if isinstance(record, str) else record[1]).encode(codec, "backslashreplace")
+def text_of(record: Record) -> str:
+    """Return the text of a record."""
+    return record if isinstance(record, str) else record[1]
+
+
+def is_file(descriptor: int) -> bool:
+    """Return whether a descriptor is that of a regular file, which takes any number of bytes at once. Raises no OSError."""
+    try:
+        return stat.S_ISREG(_fstat(descriptor).st_mode)
+    except OSError:
+        return False
 
 
 def descriptor_of(stream: object) -> int | None:
@@ -492,8 +523,8 @@ def takes_more(descriptor: int) -> bool:
         return True
 
 
-def lock(descriptor: int) -> None:
-    """Lock out the other processes that write here, so that a record of several writes stays whole. Raises BlockingIOError.
+def lock(descriptor: int) -> bool:
+    """Lock out other processes, so that a record of several writes stays whole; return False if one of them has the lock.
 
     The lock is one of POSIX: it belongs to the process, so that it also works between workers that have inherited the
     descriptor. Where the file can't be locked there is none.
@@ -502,9 +533,10 @@ def lock(descriptor: int) -> None:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise
+            return False
         except OSError:
             pass
+    return True
 
 
 def unlock(descriptor: int) -> None:

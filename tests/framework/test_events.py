@@ -381,7 +381,7 @@ def test_a_thousand_streams_hold_no_thread_and_miss_nothing(command: Callable[..
         with urlopen(url + path, timeout=TIME) as response:  # noqa: S310 - ours
             return str(response.read().decode())
 
-    assert ask("/") == "0 listen, 2 threads"
+    assert ask("/") == "0 listen, 3 threads"
     before = resident(server.pid)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port), TIME)) for _ in range(STREAMS)]

@@ -76,12 +76,9 @@ def test_a_full_disk_and_short_writes_lose_no_byte_and_tear_no_record(
     assert destination.left() == 0
 
 
-@pytest.mark.parametrize("size", [10, 2000], ids=["by number", "by size"])
-def test_what_is_beyond_the_limit_is_counted_with_the_reason(
-    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(log_writer, "MOST_RECORDS", 100)
-    monkeypatch.setattr(log_writer, "MOST_LONG", 100 * 2000)
+def test_what_is_beyond_the_limit_is_counted_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_writer, "UNCOUNTED", 90)
+    monkeypatch.setattr(log_writer, "MOST_SIZE", 10 * (2000 + log_writer.RECORD_SIZE))
     full = [True]
 
     def write(descriptor: int, data: bytes) -> int:
@@ -96,7 +93,7 @@ def test_what_is_beyond_the_limit_is_counted_with_the_reason(
         destination.add("first\n")
         destination.write()  # the record is in hand, and the queue is empty
         for number in range(130):
-            destination.add(f"{number}".ljust(size - 1) + "\n")
+            destination.add(f"{number}".ljust(1999) + "\n")
         assert destination.left() == 131
         full[0] = False
         destination.write()
@@ -276,11 +273,11 @@ def test_the_bytes_of_a_client_that_left_are_those_that_the_socket_took(applicat
 def test_an_exception_can_not_forge_a_line_nor_write_to_a_terminal() -> None:
     forged = '127.0.0.1 "GET /forged HTTP/1.1" 200'
 
-    def application(_: Environ, __: Callable[..., Any]) -> list[bytes]:
+    def application(environ: Environ, _: Callable[..., Any]) -> list[bytes]:
         error = ValueError(f"a\n{forged}\x1b[2J\r\x9b")
         error.add_note(f"note\n{forged}")
         try:
-            return [dict[str, bytes]()["first"]]
+            return [environ["first"]]
         except KeyError as first:
             raise error from first
 
@@ -426,37 +423,50 @@ def unread(kind: str) -> Iterator[tuple[int, int]]:
             os.close(end)
 
 
-@pytest.mark.parametrize("kind", ["pipe", "terminal", "full disk"])
-def test_a_log_that_is_not_read_does_not_stop_the_server(kind: str, folder: Path) -> None:
-    if kind == "full disk" and not Path("/dev/full").exists():
-        pytest.skip("only Linux has a disk that is always full")
-    refuse_beside_normal_requests(kind, folder, 300, f"GET /{LONG_PATH} HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n")
+KINDS = [
+    pytest.param("pipe", id="a pipe"),
+    pytest.param("terminal", id="a terminal"),
+    pytest.param(
+        "full disk", id="a full disk", marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
+    ),
+]
+
+
+@pytest.mark.parametrize("access", ["-", "off"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_log_that_is_not_read_does_not_stop_the_server(kind: str, access: str, folder: Path) -> None:
+    """The records of refused requests are in the access log, or without one in the error log."""
+    refuse_beside_normal_requests(kind, access, folder, 150, LONG_PATH)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("kind", ["pipe", "terminal", "full disk"])
-def test_2500_refused_requests_do_not_stop_the_server(kind: str, folder: Path) -> None:
-    refuse_beside_normal_requests(kind, folder, 2500, "GET /x HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n")
+@pytest.mark.parametrize("access", ["-", "off"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_2500_refused_requests_do_not_stop_the_server(kind: str, access: str, folder: Path) -> None:
+    refuse_beside_normal_requests(kind, access, folder, 2500, "")
 
 
-def refuse_beside_normal_requests(kind: str, folder: Path, count: int, refused: str) -> None:
+def refuse_beside_normal_requests(kind: str, access: str, folder: Path, count: int, path: str) -> None:
     """Have requests refused and others answered, then read the log: it lacks nothing."""
-    with unread(kind) as (reading, writing), Served(folder, writing) as served:
+    refused = f"GET /{path} HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n".encode()
+    writes = f"GET /error?told{path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()  # to wsgi.errors
+    with unread(kind) as (reading, writing), Served(folder, writing, "--access-log", access) as served:
         with socket.create_connection(served.address, TIME) as normal:
             for _ in range(count):
-                assert ask_raw(served.address, refused.encode()).startswith(b"HTTP/1.1 400 ")
-                normal.sendall(GOOD)
+                assert ask_raw(served.address, refused).startswith(b"HTTP/1.1 400 ")
+                normal.sendall(writes)
                 assert receive_hello(normal)
         if kind == "full disk":
             return
         text = bytearray()
         reader = threading.Thread(target=read_into, args=(reading, text), daemon=True)
         reader.start()
-        wait_until(lambda: text.count(b"White space") >= count and text.count(b"/good ") >= count)
+        wait_until(lambda: text.count(b"White space") >= count and text.count(b"\ntold") >= count)
         assert served.stop() == 0
-        assert b"missing" not in text
         os.write(writing, b"END")
         reader.join(TIME)
+        assert b"missing" not in text
+        assert text.count(b"White space") == text.count(b"\ntold") == count
 
 
 def ask_raw(address: Any, request: bytes) -> bytes:
@@ -582,9 +592,16 @@ def lines_through_rotations(folder: Path, rotations: int, each: int) -> None:
             wait_until((folder / "log").exists)
         for thread in clients:
             thread.join(600)
+        last = 0
+        while not (folder / "log").stat().st_size and last < 1000:  # the workers come to open it after the signal
+            last += 1
+            ask(served.address, GOOD.replace(b"good", b"last"))
+            time.sleep(0.001)  # for no more than a second; a busy loop would keep the workers from it
         assert served.stop() == 0
+    assert (folder / "log").stat().st_size
     text = b"".join(path.read_bytes() for path in folder.glob("log*"))
-    assert text.count(b"\n") == text.count(b'"GET /good HTTP/1.1" 200 5 ') == 3 * rotations * each
+    assert text.count(b"/last ") == last
+    assert text.count(b"\n") - last == text.count(b'"GET /good HTTP/1.1" 200 5 ') == 3 * rotations * each
 
 
 def test_errors_of_the_application_come_in_order_with_the_access_log(folder: Path) -> None:
