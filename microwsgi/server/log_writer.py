@@ -58,6 +58,7 @@ Record = str | tuple[int, str, BaseException | None]
 """The text of a record with its line feed; or its level, its text and the exception that it is about."""
 
 _write, _fstat, _fork_hook = os.write, os.fstat, getattr(os, "register_at_fork", None)
+_exit = os._exit
 
 
 class Notice(bytes):
@@ -329,7 +330,11 @@ class LogWriter:
         """Write in a thread from here on."""
         if self.mode is not Mode.STUCK:
             self.mode = Mode.THREAD
-            atexit.register(self.stop)  # a program may end without stopping its server
+            atexit.register(
+                self.stop
+            )  # a program may end without stopping its server, and without its interpreter's end
+            if os._exit is _exit:
+                os._exit = exit_with_log  # type: ignore[assignment]  # restored by `stop`
             self.start_thread()
 
     def start_thread(self) -> None:
@@ -366,6 +371,8 @@ class LogWriter:
         self.mode = Mode.DIRECT
         self.idle = True
         self.write()
+        if os._exit is exit_with_log and not any(writer.mode is Mode.THREAD for writer in [*_writers]):
+            os._exit = _exit
 
     def wake(self) -> None:
         """Have what is queued written. Takes no lock but that of the output, and that only where there is no thread."""
@@ -441,6 +448,18 @@ def _clear_all() -> None:
     """Called in each child that is forked."""
     for writer in [*_writers]:
         writer.clear()
+
+
+def exit_with_log(status: int) -> None:
+    """Write what the logs of this process have accepted, then end it: `os._exit` while a thread writes a log.
+
+    An application that writes to `wsgi.errors` why it ends, and ends by `os._exit`, would lose just that.
+    """
+    try:
+        for writer in [*_writers]:
+            writer.stop()
+    finally:
+        _exit(status)
 
 
 class ErrorStream(io.TextIOBase):

@@ -503,6 +503,36 @@ def test_a_signal_loses_no_line(number: int, options: list[str], folder: Path) -
     assert (folder / "log").read_text().count("/good") == 30
 
 
+@pytest.mark.parametrize("options", [[], ["--workers", "1"]], ids=["alone", "a worker"])
+def test_an_application_that_ends_the_process_loses_no_line(options: list[str], folder: Path) -> None:
+    (folder / "hello.py").write_text(
+        "import os\n"
+        "def app(environ, start_response):\n"
+        "    if environ['PATH_INFO'] == '/end':\n"
+        "        print('the reason', file=environ['wsgi.errors'])\n"
+        "        os._exit(3)\n"
+        "    start_response('200 OK', [('Content-Length', '5')])\n"
+        "    return [b'hello']\n"
+    )
+    reading, writing = os.pipe()
+    with Served(folder, writing, "--access-log", "log", *options) as served:
+        os.close(writing)
+        with socket.create_connection(served.address, TIME) as connection:
+            for _ in range(30):
+                connection.sendall(GOOD)
+                assert receive_hello(connection)
+            connection.sendall(GOOD.replace(b"good", b"end"))
+            assert connection.recv(100) == b""
+        if options:
+            wait_until(lambda: ask(served.address))  # by the next worker
+            served.stop()
+        else:
+            assert served.process.wait(TIME) == 3
+    with os.fdopen(reading) as stream:
+        assert "the reason\n" in stream.read()
+    assert (folder / "log").read_text().count("/good") == 30 + len(options) // 2
+
+
 def lines_through_trouble(folder: Path, rounds: int, each: int) -> None:
     """Three workers write to a FIFO whose readers come and go; half of the lines are longer than one atomic write."""
     fifo = folder / "fifo"
