@@ -330,9 +330,8 @@ class LogWriter:
         """Write in a thread from here on."""
         if self.mode is not Mode.STUCK:
             self.mode = Mode.THREAD
-            atexit.register(
-                self.stop
-            )  # a program may end without stopping its server, and without its interpreter's end
+            # A program may end without stopping its server, and without the interpreter's end.
+            atexit.register(self.stop)
             if os._exit is _exit:
                 os._exit = exit_with_log  # type: ignore[assignment]  # restored by `stop`
             self.start_thread()

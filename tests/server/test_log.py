@@ -332,6 +332,13 @@ def ask(address: tuple[str, int], request: bytes = GOOD) -> bytes:
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
+def answers(address: tuple[str, int]) -> bool:
+    """Whether a request is answered, which another one than the worker that ends has to do."""
+    with contextlib.suppress(ConnectionError):
+        return ask(address, GOOD.replace(b"good", b"again")).endswith(b"hello")
+    return False
+
+
 def fails(environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
     if environ["PATH_INFO"] == "/fail":
         raise ValueError("on purpose")
@@ -522,15 +529,16 @@ def test_an_application_that_ends_the_process_loses_no_line(options: list[str], 
                 connection.sendall(GOOD)
                 assert receive_hello(connection)
             connection.sendall(GOOD.replace(b"good", b"end"))
-            assert connection.recv(100) == b""
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(100) == b""
         if options:
-            wait_until(lambda: ask(served.address))  # by the next worker
+            wait_until(lambda: answers(served.address))  # the next worker does
             served.stop()
         else:
             assert served.process.wait(TIME) == 3
     with os.fdopen(reading) as stream:
         assert "the reason\n" in stream.read()
-    assert (folder / "log").read_text().count("/good") == 30 + len(options) // 2
+    assert (folder / "log").read_text().count("/good") == 30
 
 
 def lines_through_trouble(folder: Path, rounds: int, each: int) -> None:
