@@ -24,7 +24,7 @@ import pytest
 from microwsgi import WSGIServer
 from microwsgi.server import log_writer
 from microwsgi.server.log import AccessLog
-from microwsgi.server.log_writer import Destination, ErrorStream, LogWriter
+from microwsgi.server.log_writer import Destination, ErrorStream, LogWriter, Mode
 from tests.running import environment, microwsgi
 from tests.server.exchange import TIME, Environ, Running, hello, wait_until
 
@@ -165,6 +165,35 @@ def test_without_a_thread_the_records_are_written_at_the_end(monkeypatch: pytest
     writer.wake()
     writer.stop()
     assert stream.getvalue() == "one\n"
+
+
+def test_a_stream_that_blocks_delays_the_end_and_its_records_come_when_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(log_writer, "STOP_TIME", 0.05)
+
+    class Stream(io.StringIO):
+        goes_on = threading.Event()
+
+        def write(self, text: str) -> int:
+            self.goes_on.wait(TIME)
+            return super().write(text)
+
+    stream = Stream()
+    destination = Destination(stream)
+    writer = LogWriter(destination)
+    writer.start()
+    for text in ("one\n", "two\n"):
+        destination.add(text)
+        if writer.idle:
+            writer.wake()
+    writer.stop()
+    assert writer.mode is Mode.STUCK
+    stream.goes_on.set()
+    wait_until(lambda: writer.mode is Mode.DIRECT)
+    destination.add("three\n")
+    writer.wake()
+    assert stream.getvalue() == "one\ntwo\nthree\n"
 
 
 def test_lines_that_threads_print_stay_whole() -> None:
