@@ -652,7 +652,7 @@ def lines_through_rotations(folder: Path, rotations: int, each: int) -> None:
         for thread in clients:
             thread.start()
         for number in range(rotations):
-            for _ in range(each // 100):
+            for _ in range(3 * each // 100):
                 assert done.acquire(timeout=60)
             (folder / "log").rename(folder / f"log.{number}")
             served.process.send_signal(signal.SIGUSR1)
