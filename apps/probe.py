@@ -142,10 +142,11 @@ def summary(request: Request) -> str:
         chosen.sort(key=lambda each: KEYS[column](*each), reverse=sort.startswith("-"))
     now = time.time()
     rows = [row(name, state, now, small_chart=place < SPARKS) for place, (name, state) in enumerate(chosen)]
+    newest = max((each.recent[-1].at for each in prober.conditions.values() if each.recent), default=0.0)
+    age = f'<p class="quiet">Last round {moment(newest)}</p>' if newest else ""
     shown = table("Targets, the worst first", COLUMNS, rows, sort_links(request, KEYS))
-    return (
-        f'<p class="summary {worst}" role="status">{escape(sentence(found))}</p><div class="phone-stack">{shown}</div>'
-    )
+    text = f'<p class="summary {worst}" role="status">{escape(sentence(found))}</p>{age}'
+    return f'{text}<div class="phone-stack">{shown}</div>'
 
 
 def sentence(found: dict[str, State]) -> str:

@@ -160,7 +160,7 @@ def make(
         access_log=log,
         errors=errors,
         tls=tls,
-        hosts=Hosts(options.allow_host) if some_hosts else None,
+        hosts=Hosts([*options.allow_host, *(tls.names() if tls is not None else ())]) if some_hosts else None,
         error_page=error_page,
         timing=timing,
         more_environ=environ,
@@ -243,7 +243,8 @@ class Lines:
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """A listening socket, and one that is connected to it. Raises OSError."""
-    if sys.platform == "linux":  # there may be no loopback interface; an abstract socket is always to be had
+    # There may be no loopback interface; on Linux an abstract socket is always to be had.
+    if sys.platform == "linux" and hasattr(socket, "AF_UNIX"):
         listener, client = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
         listener.bind("")
         listener.listen()

@@ -106,6 +106,11 @@ class Command:
     def load(self) -> Callable[[list[str], dict[str, object]], int]:
         """Import the function. Enable garbage collection, which `main` has disabled, of new objects only."""
         module, _, name = self.function.partition(":")
+        if module == BACKGROUND and not hasattr(os, "fork"):  # Windows
+            raise UsageError(
+                f"microwsgi {self.name} is for servers in the background (--daemon), which this system does not have: "
+                "Ctrl-C in its window stops a server."
+            )
         function: Callable[[list[str], dict[str, object]], int] = getattr(import_module(module), name)
         if not gc.isenabled():
             gc.freeze()
@@ -161,6 +166,8 @@ DEMO = "wsgiref.simple_server:demo_app"
 """The application of the examples: every Python has it."""
 SHOW_CONFIG = Option("Help", "show_config", False, switch, "", "print what holds, and where it is from")
 
+BACKGROUND = "microwsgi.commands.control"
+"""Commands for services, on systems that have them."""
 COMMANDS = (
     Command(
         "serve",

@@ -36,6 +36,8 @@ from microwsgi.server.connections import Security
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, unlink, url, urls
 
+STATE_TIME = 0.05
+"""Seconds for which a state is an answer to questions."""
 HEALTHY = frozenset({State.SERVING})
 """States of the children whose answers are the service's health: what is retired, or still loads, does not count."""
 
@@ -82,6 +84,8 @@ class Service:
         self.application = ""
         self.folder = ""
         self.started_in = working_folder()
+        self.last_state: dict[str, object] = {}
+        self.stale_at = 0.0  # when the last state is too old to be an answer
         self.next_tick = 0.0  # when to tell the watchdog of systemd
         self.waiting: list[Client] = []  # for the end of a reload
 
@@ -240,7 +244,7 @@ class Service:
     def hear(self, question: bytes, client: Client) -> None:
         """A client asks: `state` or `reload`."""
         if question == b"state\n":
-            self.supervisor.ask(lambda _: client.answer(self.state()))
+            self.supervisor.ask(lambda _: client.answer(self.recent_state()))
         elif question == b"reload\n":
             self.waiting.append(client)
             self.reload()
@@ -274,6 +278,14 @@ class Service:
         for client in self.waiting:
             client.answer({"trouble": trouble})
         self.waiting.clear()
+
+    def recent_state(self) -> dict[str, object]:
+        """The state of now, or of a moment ago: to read the memory of all processes takes milliseconds, and many may ask."""
+        now = self.system.monotonic()
+        if now >= self.stale_at:
+            self.last_state = self.state()
+            self.stale_at = self.system.monotonic() + STATE_TIME
+        return self.last_state
 
     def state(self) -> dict[str, object]:
         """What `microwsgi status` shows."""

@@ -104,7 +104,7 @@ def launch(options: Options) -> int:
     """`--daemon`, in the foreground. Raises UsageError."""
     if options.reload:
         raise UsageError("--reload is for a terminal, and --daemon for when there is none: leave one of them out.")
-    if os.name != "posix":
+    if not hasattr(os, "fork"):  # Windows
         raise UsageError("--daemon is not possible on this system: start it in a window of its own, without --daemon.")
     code: int = import_module("microwsgi.daemon.launch").launch(options)
     return code
@@ -125,7 +125,7 @@ def run(
 ) -> None:
     """The same with options that are checked already; `at_end` handles INT and TERM afterwards, without a moment between."""
     if needs_parent(application, options):
-        if os.name != "posix":
+        if not hasattr(os, "fork"):  # Windows
             raise UsageError("--reload, --workers and a service want a system whose processes can inherit sockets.")
         # What a parent needs takes 15 ms to import, and most servers have none.
         import_module("microwsgi.supervised").run(application, options, ssl_context, console)
@@ -144,7 +144,7 @@ def run(
             stop.hear_again()
             with open_log(options, console) as log:
                 server = make(application, options, listeners, log, tls, None, console)
-                guard.add(getattr(server, "release_descriptors", bool))
+                guard.add(server.release_descriptors)
                 if trouble := check_answers():
                     raise ServiceError(f"{name} can't be served: {trouble}")
                 stop.server = server

@@ -134,7 +134,7 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
         server = make(
             application, options, listeners, log, terminal.tls, livereload if options.reload else None, console
         )
-        worker.guard.add(getattr(server, "release_descriptors", bool))
+        worker.guard.add(server.release_descriptors)
         worker.tell(ready=name, **imports.report())
         if worker.wait_for_word() != "serve":
             return

@@ -58,6 +58,8 @@ class App:
     """
 
     request_class = Request
+    stream_chunked = True
+    """Our server passes chunked bodies on while they arrive, and a view may save them without another copy."""
 
     def __init__(self) -> None:
         self.router = Router()

@@ -131,8 +131,8 @@ class Multipart:
 def multipart(file: Readable, content_type: str, *, fields: int, text_size: int, file_size: int) -> MultiDict[str, Any]:
     """Parse a form. All text fields together have at most `text_size` bytes, each file at most `file_size`."""
     values: MultiDict[str, Any] = MultiDict()
-    for part in Multipart(file, content_type):
-        if len(values) >= fields:
+    for number, part in enumerate(Multipart(file, content_type)):
+        if number >= fields:
             raise HTTPRequestEntityTooLarge(f"The form has more than {fields} fields.")
         if part.filename is None:
             content = part.read(text_size)
@@ -166,18 +166,28 @@ def limited(blocks: Iterable[bytes], limit: int, what: str) -> Iterator[bytes]:
         yield block
 
 
-def save(blocks: Iterable[bytes], path: str) -> int:
-    """Write blocks to a file, which exists only once it is complete. Return its size."""
+def save(blocks: Iterable[bytes], path: str, length: int | None = None) -> int:
+    """Write blocks to a file, which exists only once it is complete. Return its size.
+
+    Raises HTTPBadRequest if `length` is given and the blocks have another.
+    """
     unfinished = f"{path}.{secrets.token_hex(4)}.part"
     with open(unfinished, "xb") as file:
         try:
             file.writelines(blocks)
             size = file.tell()
+            check_size(size, length)
             os.replace(unfinished, path)
         except BaseException:
             os.unlink(unfinished)
             raise
     return size
+
+
+def check_size(size: int, length: int | None) -> None:
+    """Raise HTTPBadRequest if a body is not as long as it was said to be."""
+    if length is not None and size != length:
+        raise HTTPBadRequest(f"The body ended after {size} of {length} bytes.")
 
 
 def text(data: bytes, what: str) -> str:

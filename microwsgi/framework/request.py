@@ -6,19 +6,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from json import JSONDecodeError
 from typing import Any
 from urllib.parse import quote
 
 import webob
-from webob.exc import HTTPBadRequest, HTTPRequestEntityTooLarge, HTTPUnsupportedMediaType
+from webob.exc import HTTPBadRequest, HTTPLengthRequired, HTTPRequestEntityTooLarge, HTTPUnsupportedMediaType
 from webob.multidict import GetDict, MultiDict
 
 from microwsgi.framework import forms
 from microwsgi.framework.routing import PCHAR
 from microwsgi.framework.values import READERS, parse_json
 
+FORM = "microwsgi.form"
+"""The key of the environ for the form of a body that was read: a hook may have read it before a mounted App does."""
 URLENCODED, MULTIPART = FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 FOREIGN = {*FORMS, "text/plain"}
 """Types of bodies that a form of any other site can send (Fetch standard, 2.2.2). None of them is accepted as JSON."""
@@ -106,13 +108,19 @@ class Request(webob.Request):
     def form(self) -> MultiDict[str, Any]:
         """The fields of the form, each a str or an Upload; `getall` returns all of one name. Raises HTTPBadRequest."""
         if self.content_type == MULTIPART:
-            return forms.multipart(
-                self.body_file,
-                self.environ["CONTENT_TYPE"],
-                fields=self.field_count,
-                text_size=self.body_size,
-                file_size=self.file_size,
-            )
+            environ = self.environ
+            source, form = environ.get(FORM, (None, MultiDict[str, Any]()))
+            if source is not environ["wsgi.input"]:
+                form = forms.multipart(
+                    self.body_file,
+                    environ["CONTENT_TYPE"],
+                    fields=self.field_count,
+                    text_size=self.body_size,
+                    file_size=self.file_size,
+                )
+                environ[FORM] = environ["wsgi.input"], form
+            kept: MultiDict[str, Any] = form
+            return kept
         if self.content_type not in {URLENCODED, ""}:
             raise HTTPUnsupportedMediaType(f"The body is {self.content_type}; it must be a form.")
         return forms.urlencoded(self.read_body(), fields=self.field_count)
@@ -126,10 +134,28 @@ class Request(webob.Request):
     def save(self, path: str, limit: int) -> int:
         """Write the body to a file, which exists only once the body is complete. Return its size.
 
-        Raises HTTPRequestEntityTooLarge if the body is longer than `limit` bytes.
+        Raises HTTPRequestEntityTooLarge if the body is longer than `limit` bytes, HTTPLengthRequired if its end is unknown, and
+        HTTPBadRequest if it is not complete.
         """
-        blocks = iter(lambda: self.body_file.read(forms.BLOCK), b"")
-        return forms.save(forms.limited(blocks, limit, "The body"), path)
+        blocks = iter(partial(self.body_file.read, forms.BLOCK), b"")
+        return forms.save(forms.limited(blocks, limit, "The body"), path, self.content_length)
+
+    def body_is_readable(self) -> bool:
+        """Return whether there is a body, as WebOb's methods ask.
+
+        Raises HTTPLengthRequired for a chunked body that the server passes on without length and end: to WebOb it is empty.
+        """
+        environ = self.environ
+        readable = bool(super().is_body_readable)
+        if not readable and environ.get("HTTP_TRANSFER_ENCODING") and not environ.get("CONTENT_LENGTH"):
+            raise HTTPLengthRequired("This server passes no body on without a Content-Length.")
+        return readable
+
+    def set_body_readable(self, flag: bool) -> None:  # noqa: FBT001 - WebOb's
+        """Say that the body can be read to its end."""
+        self.environ["wsgi.input_terminated"] = bool(flag)
+
+    is_body_readable = property(body_is_readable, set_body_readable)
 
     def read_body(self) -> bytes:
         """Return the body. Raises HTTPRequestEntityTooLarge beyond `body_size`. WebOb's `body` returns it afterwards."""

@@ -505,7 +505,7 @@ class WSGIMethod:
 
     def __call__(self, handler: BaseHTTPRequestHandler) -> None:
         """Serve the request that the handler has parsed."""
-        raw = vars(handler).pop("strict_head", None)
+        raw: bytes | None = vars(handler).pop("strict_head", None)
         if raw is None:
             raise TypeError(
                 f"{type(handler).__qualname__} has not parsed this request by the method that wsgi() gave it: write "
@@ -546,6 +546,8 @@ def strict_parse_request(owner: type, options: Options | None) -> Callable[[Base
                 found = partial.feed(line)
             raw, _ = found
             head = parse_head(raw, context.options)
+            served = isinstance(getattr(type(self), f"do_{head.method}", None), WSGIMethod)
+            expects = not served and expects_continue(head)  # the application decides about the others
         except ClientError as error:
             refuse(self, context, bytes(partial.buffer), error)
             return False
@@ -556,10 +558,7 @@ def strict_parse_request(owner: type, options: Options | None) -> Callable[[Base
         if getattr(inherited, "__func__", None) is not BaseHTTPRequestHandler.parse_request:
             return parse_by(self, inherited, raw)
         take_parsed(self, head)
-        method = getattr(type(self), f"do_{head.method}", None)
-        if expects_continue(head) and not isinstance(method, WSGIMethod):
-            return self.handle_expect_100()
-        return True
+        return self.handle_expect_100() if expects else True
 
     parse_request.strict = True  # type: ignore[attr-defined]  # for classes that derive from this one
     return parse_request

@@ -53,6 +53,7 @@ from microwsgi.wire.response import (
 
 ONE_SEND = 64 * 1024
 """Bytes of a body that are worth copying behind the head, so that both leave in one system call."""
+BYTES = {bytes}
 NOTHING: Iterator[bytes] = iter(())
 SERVER_ERROR = 500
 """The first status that says that the fault is the server's (RFC 9110 15.6)."""
@@ -118,6 +119,10 @@ class Exchange:
         """The request line, with control characters escaped."""
         return self.head.line
 
+    def enter_phase(self, phase: Phase) -> None:
+        """Set what a thread of the pool has to do next."""
+        self.phase = phase
+
     def set_body(self, body: RequestBody) -> None:
         """The request has a body."""
         self.body = body
@@ -167,8 +172,12 @@ class Exchange:
         for each request would be 1 % of its cost.
         """
         if exc_info is not None:
-            if self.head_sent and isinstance(exc_info[1], BaseException):
-                raise exc_info[1].with_traceback(exc_info[2])  # type: ignore[arg-type]
+            if self.head_sent:
+                if isinstance(exc_info[1], BaseException):
+                    raise exc_info[1].with_traceback(exc_info[2])  # type: ignore[arg-type]
+                raise ApplicationError(
+                    "start_response was called after the head had left, with an empty exc_info (PEP 3333)."
+                )
         elif self.response is not None:
             raise ApplicationError("start_response was called a second time, without exc_info (PEP 3333).")
         self.response = response_head(status, headers)
@@ -220,13 +229,15 @@ class Exchange:
 
     def send_whole(self, chunks: list[bytes]) -> None:
         """Make the whole response of a body of which all is known."""
-        if len(chunks) > 1 and self.is_long(chunks):
+        if len(chunks) == 1 and chunks[0].__class__ is bytes:  # the common case
+            body = chunks[0]
+        elif self.is_long(chunks):
             self.send_blocks(chunks)
             return
-        try:
+        elif set(map(type, chunks)) <= BYTES or all(isinstance(chunk, bytes) for chunk in chunks):
             body = b"".join(chunks)
-        except TypeError as error:
-            raise ApplicationError(self.body_fault(chunks)) from error
+        else:  # join() would take a bytearray, too, which a generator must not yield
+            raise ApplicationError(self.body_fault(chunks))
         data = self.send_head(len(body))
         self.phase = DONE
         if self.framing is NO_BODY:

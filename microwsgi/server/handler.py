@@ -399,8 +399,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def queue_body(self, body: RequestBody) -> State:
         """Have a thread of the pool receive into a file. The time in the queue is not the client's."""
-        body.time_left = self.transport.deadline - self.context.clock.now()
-        self.exchange.phase = Phase.RECEIVE  # type: ignore[union-attr]  # it has the body
+        body.keep_time(self.transport.deadline - self.context.clock.now())
+        self.exchange.enter_phase(Phase.RECEIVE)  # type: ignore[union-attr]  # it has the body
         return QUEUED
 
     def receive_into_file(self, exchange: Exchange) -> None:
@@ -411,7 +411,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         self.transport.expect(READ, min(body.time_left + count / options.body_rate, options.body_time))
         if body.done:
             self.transport.unread(body.take_excess())
-            exchange.phase = CALL
+            exchange.enter_phase(CALL)
 
     # --- The application ----------------------------------------------------------------------------------------------------
 
@@ -480,7 +480,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Some of the request's body may not have arrived, or the connection ends."""
         body, transport = exchange.body, self.transport
         if body is not None and body.file is not None:
-            exchange.phase = Phase.CLOSE  # of the file
+            exchange.enter_phase(Phase.CLOSE)  # of the file
             return QUEUED
         self.end_body(exchange)
         if exchange.detached:

@@ -15,7 +15,10 @@ KNOWN = 256
 
 
 class Hosts:
-    """The names of this machine, those that end in .localhost, every IP address, since rebinding needs a name, and `names`."""
+    """The names of this machine, those that end in .localhost, every IP address, since rebinding needs a name, and `names`.
+
+    A name may be `*.zone`, as in certificates, for all names with one label more than the zone.
+    """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         own = (
@@ -25,6 +28,7 @@ class Hosts:
             "localhost",
             own.lower(),
             own.lower().partition(".")[0],
+            f"{own.lower().partition('.')[0]}.local",  # how its neighbours find it (RFC 6762), and in our certificate
             *(name.lower().rstrip(".") for name in names),
         }
         self.known: dict[str, bool] = {}
@@ -39,7 +43,7 @@ class Hosts:
         return answer
 
     def judge(self, name: str) -> bool:
-        if name in self.names or name.endswith(".localhost"):
+        if name in self.names or name.endswith(".localhost") or f"*.{name.partition('.')[2]}" in self.names:
             return True
         try:
             ip_address(name)

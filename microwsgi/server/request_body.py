@@ -73,6 +73,10 @@ class RequestBody:
 
     # --- Before the application is called -----------------------------------------------------------------------------------
 
+    def keep_time(self, seconds: float) -> None:
+        """Remember how many seconds the client has left: the time in the queue of the pool is not the client's."""
+        self.time_left = seconds
+
     def feed(self, data: bytes) -> None:
         """Take received bytes. Raises ClientError for invalid framing."""
         piece = self.decoder.feed(data)

@@ -100,6 +100,8 @@ class WSGIServer(HTTPServer):
         self.options = self.context.options
         self.more_environ = more_environ or {}
         self.tls = tls
+        if tls is not None:
+            tls.attach(self.context)
         self.new_poller = poller
         self.handler_class, self.new_connection = self.connection_factory()
         self.accept_thread: AcceptThread | None = None

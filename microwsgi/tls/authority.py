@@ -249,11 +249,15 @@ def local_names() -> list[str]:
 
 
 def machine_names() -> list[str]:
-    """The machine's name, and what its neighbours find it by."""
+    """The machine's name, and what its neighbours find it by.
+
+    A name of one label, like `dev`, is left out: it may be a top-level domain, and the CA would be good for all of that.
+    """
     name = socket.gethostname().lower().rstrip(".")
     if name == "localhost" or kind(name) != "DNS" or not HOST_NAME.fullmatch(name):
         return []
-    return list(dict.fromkeys([name, f"{name.partition('.')[0]}.local"]))
+    first, dot, _ = name.partition(".")
+    return list(dict.fromkeys([*[name] * bool(dot), f"{first}.local"]))
 
 
 def canonical(name: str) -> str:

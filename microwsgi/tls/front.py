@@ -20,7 +20,7 @@ from microwsgi.server.context import ServerContext
 from microwsgi.server.environ import Environ
 from microwsgi.server.transport import Clock, Transport
 from microwsgi.tls.authority import ZONES, development
-from microwsgi.tls.contexts import Pair, Shown, note_name
+from microwsgi.tls.contexts import PROTOCOL, Pair, Shown, note_name
 from microwsgi.tls.handshake import Front, HandshakeConnection, HandshakePool, Redirector
 from microwsgi.tls.modssl import Certificate, client_keys, connection_keys, server_keys
 from microwsgi.tls.transport import TLSTransport
@@ -82,6 +82,10 @@ class TLS:
 
     # --- For the server -------------------------------------------------------------------------------------------------------
 
+    def attach(self, context: ServerContext) -> None:
+        """Log to this server."""
+        self.server_context = context
+
     def start(
         self,
         context: ServerContext,
@@ -92,7 +96,14 @@ class TLS:
         self.server_context = context
         self.connect_http = connect
         self.pool.start(finish)
-        self.front = Front(self.pool, self.wrap, self.secure_successor, self.plain_successor, self.reason)
+        self.front = Front(
+            self.pool,
+            self.wrap,
+            self.secure_successor,
+            self.plain_successor,
+            self.reason,
+            PROTOCOL if self.pairs else b"",
+        )
 
     def connect(self, transport: Transport, base: Environ) -> Connection:
         """Return the connection of a client that may speak TLS, or plain HTTP."""
@@ -136,6 +147,10 @@ class TLS:
             secure.close()
             raise
         return secure
+
+    def names(self) -> list[str]:
+        """Return the names in the certificates."""
+        return [name for certificate in self.certificates for name in certificate.names]
 
     def transport(self, connection: socket.socket, address: object, context: ServerContext) -> Transport:
         """Return the transport of a socket that `handshake` has returned."""

@@ -23,6 +23,7 @@ from microwsgi.server.environ import Environ
 from microwsgi.server.handler import LINGER, WSGIRequestHandler
 from microwsgi.server.state import READ, Row, State, Table
 from microwsgi.server.transport import RECEIVE, Transport
+from microwsgi.tls.hello import NO_APPLICATION_PROTOCOL, offered_protocols
 from microwsgi.tls.transport import TLSTransport
 from microwsgi.wire.request import origin_form
 
@@ -94,7 +95,7 @@ class Front:
 
     `wrap` returns a TLS transport in the place of a plain one, or raises OSError. `secure_successor` and `plain_successor`
     return the connection that goes on with a transport and a base environ. `reason` says why a handshake failed, and what to
-    do.
+    do. `protocol` is what a client that uses ALPN must offer, b"" if that is not known.
     """
 
     def __init__(
@@ -104,8 +105,10 @@ class Front:
         secure_successor: Callable[[TLSTransport, Environ], Connection],
         plain_successor: Callable[[Transport, Environ], Connection],
         reason: Callable[[OSError], str],
+        protocol: bytes,
     ) -> None:
         self.pool = pool
+        self.protocol = protocol
         self.wrap = wrap
         self.secure_successor = secure_successor
         self.plain_successor = plain_successor
@@ -189,7 +192,17 @@ class HandshakeConnection:
         if data[0] != HANDSHAKE:
             self.successor = self.front.plain_successor(self.transport, self.base)
             return State.REPLACED
-        return State.SNIFFING if self.wait_for_more(data) else self.submit()
+        if self.wait_for_more(data):
+            return State.SNIFFING
+        offered = offered_protocols(data)
+        if offered and self.front.protocol and self.front.protocol not in offered:
+            self.log_failure(
+                f"the client offers {b', '.join(offered)!r}, and not {self.front.protocol!r} (RFC 7301 3.2)"
+            )
+            self.transport.recv(RECORD)
+            self.transport.write(NO_APPLICATION_PROTOCOL)
+            return self.half_close()
+        return self.submit()
 
     def wait_for_more(self, data: bytes) -> bool:
         """Have the kernel wait for the rest of the ClientHello: one that comes byte by byte costs nothing then."""

@@ -269,7 +269,9 @@ def test_an_old_value_is_no_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         text = client.get("/metrics").text
         assert samples(text, "probe_success") == {}
         assert samples(text, "probe_age_seconds")[ODD] >= 60
-        assert "1 of 1 have no data" in client.get("/part/all").text
+        shown = client.get("/part/all").text
+        assert "1 of 1 have no data" in shown
+        assert re.search(r"Last round <time[^>]*>[\d:]{8}, 6\d s ago", shown)
 
 
 def test_a_hundred_browsers_hold_no_threads_and_slow_nobody(tmp_path: Path) -> None:

@@ -46,5 +46,49 @@ EXPLANATIONS: list[Explanation] = [
         "log",
         r"/fail\?when=failed\+and\+close",
     ),
+    *(
+        Explanation(
+            "A chunked body is received before the application is called, and has CONTENT_LENGTH (RFC 3875 4.2; issue 17).",
+            aspect,
+            "",
+            new="CONTENT_LENGTH",
+            sent=r"(?i)\r\ntransfer-encoding:",
+        )
+        for aspect in ("response", "events")
+    ),
+    *(
+        Explanation(
+            "A body that is received before the application is called is refused before that if it ends or stalls (issue 17).",
+            aspect,
+            r"cut short \d|^(?:reset|close|shut) in a body|^stalled after part of an? (?:long|unread) body",
+            old=old,
+            new=new,
+        )
+        for aspect, old, new in (
+            ("response", "^$|^HTTP/1.1 200", "^HTTP/1.1 40[08]"),
+            ("events", "call POST", "^$"),
+            ("log", "", " 40[08]: "),
+        )
+    ),
+    Explanation(
+        "A client that waits to send chunks is told to continue once its head was checked: they are received first (issue 17).",
+        "response",
+        "^expect chunks ",
+        new="^HTTP/1.1 100 Continue",
+    ),
+    *(
+        Explanation(
+            "The connection can be used after a body that was received before the application was called (issue 17).",
+            aspect,
+            r"^/\S* (?:chunked|length|close) \d+",
+            old=old,
+            new=new,
+        )
+        for aspect, old, new in (
+            ("end", "reset", "eof"),
+            ("events", "call POST", "call GET /probe"),
+            ("response", "Connection: close", ""),
+        )
+    ),
 ]
 """The intended differences."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.applications import APPLICATION
-from tests.faults.running import Server, report_all
+from tests.faults.running import LIMIT, Server, report_all
 from tests.running import python
 
 Row = namedtuple("Row", ("call", "error", "trigger", "message"))  # noqa: PYI024 - a row of a table
@@ -57,7 +57,7 @@ def begin(folder: Path, *words: str) -> Server:
 def ask_state(server: Server) -> dict[str, object]:
     """What the control socket answers; nothing if it does not."""
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(5)
+        client.settimeout(LIMIT)
         try:
             client.connect(str(server.folder / "x.sock"))
             client.sendall(b"state\n")

@@ -157,3 +157,9 @@ def test_any_bytes_are_a_form_or_a_400(data: bytes, size: int) -> None:
         except HTTPException as error:
             results.append({"error": error.code})  # type: ignore[attr-defined]
     assert results[0] == results[1]
+
+
+def test_parts_without_a_file_name_count_as_fields() -> None:
+    data = part('name="none"; filename=""', b"") * 11 + b"--b--\r\n"
+    with pytest.raises(HTTPRequestEntityTooLarge, match="more than 10 fields"):
+        form(data)

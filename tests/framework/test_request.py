@@ -9,11 +9,18 @@ from urllib.parse import quote
 from uuid import UUID
 
 import pytest
-from webob.exc import HTTPBadRequest, HTTPException, HTTPRequestEntityTooLarge, HTTPUnsupportedMediaType
+from webob.exc import (
+    HTTPBadRequest,
+    HTTPException,
+    HTTPLengthRequired,
+    HTTPRequestEntityTooLarge,
+    HTTPUnsupportedMediaType,
+)
 
-from microwsgi import Request
+from microwsgi import App, Request
+from microwsgi.testing import Client
 
-JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+JSON, FORM, MULTIPART = "application/json", "application/x-www-form-urlencoded", "multipart/form-data"
 
 
 def request(body: bytes = b"", kind: str = "", path: str = "/", **environ: Any) -> Request:
@@ -207,6 +214,61 @@ def test_a_body_is_saved_whole_or_not_at_all(tmp_path: Path) -> None:
         request(b"y" * 100_001).save(str(path), 100_000)
     assert path.read_bytes() == b"x" * 100_000
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_replaced_by_a_whole_body_only(tmp_path: Path) -> None:
+    """Neither by a part of one, nor by a chunked body that the server passes on without its end, as wsgiref does."""
+    path = tmp_path / "upload"
+    path.write_bytes(b"precious")
+    short = request(b"x" * 10, CONTENT_LENGTH="11")
+    with pytest.raises(HTTPBadRequest, match="after 10 of 11 bytes"):
+        short.save(str(path), 100)
+    unknown = {"wsgi.input": io.BytesIO(b"5\r\nhello\r\n0\r\n\r\n"), "HTTP_TRANSFER_ENCODING": "chunked"}
+    ways: dict[str, Any] = {
+        "save": lambda found: found.save(str(path), 100),
+        "form": lambda found: found.form,
+        "multipart": lambda found: found.form,
+        "parts": lambda found: list(found.parts()),
+        "json": lambda found: found.json,
+        "body": lambda found: found.body,
+    }
+    kinds = {"form": FORM, "multipart": f"{MULTIPART}; boundary=x", "parts": f"{MULTIPART}; boundary=x"}
+    found: dict[str, type[BaseException]] = {}
+    for name, way in ways.items():
+        environ = Request.blank("/", method="POST", environ=dict[str, Any](CONTENT_TYPE=kinds.get(name, JSON))).environ
+        environ.update(unknown)
+        environ.pop("CONTENT_LENGTH", None)
+        environ.pop("wsgi.input_terminated", None)
+        environ.pop("webob.is_body_seekable", None)
+        try:
+            way(Request(environ))
+        except HTTPException as error:
+            found[name] = type(error)
+    assert found == dict.fromkeys(ways, HTTPLengthRequired)
+    assert path.read_bytes() == b"precious"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_form_that_a_hook_has_read_is_there_for_a_mounted_app() -> None:
+    inner, outer = App(), App()
+    outer.mount("/in", inner)
+
+    @inner.post("/x")
+    def view(found: Request) -> dict[str, Any]:
+        return {"a": found.form_value("a"), "f": found.form_file("f").file.read().decode() if "f" in found.form else ""}
+
+    @outer.before
+    def check(found: Request) -> None:
+        found.form_value("a")
+
+    client = Client(outer)
+    client.post("/in/x", form={"a": "1"}).expect(json={"a": "1", "f": ""})
+    client.post("/in/x", form={"a": "1", "f": ("n.txt", b"hello")}).expect(json={"a": "1", "f": "hello"})
+    body = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n2\r\n--x--\r\n'
+    found = request(body, f"{MULTIPART}; boundary=x")
+    assert found.form["a"] == "2"
+    found.body = body.replace(b"2", b"3")
+    assert Request(found.environ).form["a"] == "3", "another body has another form"
 
 
 def test_webobs_own_json_is_ours() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.server.exchange import TIME, Listener, Running
+from tests.tables import Rows
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]
@@ -488,3 +489,49 @@ def test_only_a_client_on_this_machine_is_shown_the_error(client: str, field: by
     assert number
     assert number[0].decode() in running.errors.text.getvalue()
     assert (response.body == b"the bug /a " + number[0]) == shown
+
+
+def test_an_empty_exc_info_after_the_head_is_an_error_as_any_second_call() -> None:
+    seen: list[str] = []
+
+    def application(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        yield b"x"
+        try:
+            start_response("500 Oops", [], (None, None, None))
+        except Exception as error:  # noqa: BLE001 - any
+            seen.append(str(error))
+        yield b"y"
+
+    with Running(application) as running:
+        assert running.get().body == b"xy"
+    assert "empty exc_info (PEP 3333)" in seen[0]
+
+
+def test_a_body_is_checked_alike_in_a_list_a_tuple_a_generator_and_write() -> None:
+    """PEP 3333 asks for bytes; a subclass is one, and a bytearray or a memoryview is not."""
+
+    class Bytes(bytes):
+        __slots__ = ()
+
+    with Rows() as rows:
+        for value, status in (
+            (b"a", 200),
+            (Bytes(b"a"), 200),
+            (bytearray(b"a"), 500),
+            (memoryview(b"a"), 500),
+            ("a", 500),
+        ):
+            for kind, make in (("list", list), ("tuple", tuple), ("generator", iter), ("write", None)):
+                for values in ([value], [value, b""]):
+
+                    def application(environ: Any, start_response: Any, make: Any = make, values: Any = values) -> Any:
+                        write = start_response("200 OK", [])
+                        if make is not None:
+                            return make(values)
+                        for each in values:
+                            write(each)
+                        return []
+
+                    with rows(type(value).__name__, kind, len(values)), Running(application) as running:
+                        assert running.get().status == status

@@ -5,6 +5,7 @@ The first 57 tests have the numbers of that table. Wire cases go through every s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -13,12 +14,15 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.server import ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 from microwsgi import WSGIRequestHandler
+from microwsgi.options import Options
 from tests.server.exchange import Response, Running, parse, receive, receive_until
+from tests.server.test_entrances import ENTRANCES, serving
+from tests.server.test_other_systems import select_poller
 
 StartResponse = Callable[..., Any]
 
@@ -54,9 +58,32 @@ def application(environ: Any, start_response: StartResponse) -> Iterable[bytes]:
     return [json.dumps({**texts, "body": body.decode("latin-1")}).encode()]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    with Running(application) as running:
+class Foreign(Running):
+    """The application on one of http.server's servers."""
+
+    def __init__(self, entrance: str) -> None:
+        self.entrance = entrance
+        self.stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self.address = self.stack.enter_context(serving(self.entrance, application, Options()))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stack.close()
+
+
+OTHERS = [pytest.param(each, marks=[pytest.mark.slow] * ("Threading" not in each)) for each in ENTRANCES]
+
+
+@pytest.fixture(scope="module", params=["microwsgi", "microwsgi with select()", *OTHERS])
+def server(request: pytest.FixtureRequest) -> Iterator[Running]:
+    """Every entrance."""
+    if request.param in ENTRANCES:
+        running: Running = Foreign(request.param)
+    else:
+        running = Running(application, arguments={"poller": select_poller} if "select" in request.param else None)
+    with running:
         yield running
 
 

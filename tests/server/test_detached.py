@@ -49,21 +49,25 @@ WAYS: dict[str, Callable[[Any, int], bytes]] = {
 
 @contextlib.contextmanager
 def connected(application: Any, tls: bool, folder: Path) -> Iterator[tuple[Running, socket.socket]]:
-    with Secure(Authority(folder), application) if tls else Running(application) as running:
-        with running.secure() if isinstance(running, Secure) else running.connect() as client:
-            yield running, client
+    with (
+        Secure(Authority(folder), application) if tls else Running(application) as running,
+        running.secure() if isinstance(running, Secure) else running.connect() as client,
+    ):
+        yield running, client
 
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_what_was_received_before_comes_first_however_the_application_receives(tls: bool, tmp_path: Path) -> None:
     found: dict[str, list[bytes]] = {}
-    for name in WAYS:
+    for name, way in WAYS.items():
 
-        def application(environ: Environ, start_response: StartResponse, name: str = name) -> list[bytes]:
+        def application(
+            environ: Environ, start_response: StartResponse, name: str = name, way: Any = way
+        ) -> list[bytes]:
             with environ["werkzeug.socket"] as taken:
-                first = WAYS[name](taken, 5)
+                first = way(taken, 5)
                 taken.sendall(SWITCHED)
-                found[name] = [first, b"".join(receive_exactly(taken, WAYS[name]))]
+                found[name] = [first, b"".join(receive_exactly(taken, way))]
             return []
 
         with connected(application, tls, tmp_path) as (running, client):
@@ -133,12 +137,12 @@ ENDS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("response", [False, True])
 def test_nothing_that_an_application_does_afterwards_is_an_error(response: bool) -> None:
-    """Gunicorn's contract is to raise StopIteration, Werkzeug's to return a response: neither is sent or logged."""
+    """The contract of gunicorn is to raise StopIteration, Werkzeug's to return a response: neither is sent or logged."""
     faults = {}
     for name, end in ENDS.items():
         over = threading.Event()
 
-        def application(environ: Environ, start_response: StartResponse, name: str = name) -> Any:
+        def application(environ: Environ, start_response: StartResponse, end: Any = end) -> Any:
             taken = environ["werkzeug.socket"]
             taken.sendall(SWITCHED)
             if response:

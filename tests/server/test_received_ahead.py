@@ -129,9 +129,10 @@ def test_slow_uploads_delay_no_others() -> None:
         for head in heads * 6:
             stack.enter_context(running.connect()).sendall(head + b"5\r\nhello" * (b"Expect" not in head))
         running.wait_for_connections(len(heads) * 6)
-        found = []
-        for content in (CONTENT[:10_000], CONTENT[:100_000], CONTENT):
-            found.append(running.get("/", f"Content-Length: {len(content)}", method="POST", body=content).body)
+        found = [
+            running.get("/", f"Content-Length: {len(content)}", method="POST", body=content).body
+            for content in (CONTENT[:10_000], CONTENT[:100_000], CONTENT)
+        ]
         length = [f"Content-Length: {len(CONTENT)}", "Expect: 100-continue"]
         found.append(running.get("/", *length, method="POST", body=CONTENT).body)
         assert found == expected

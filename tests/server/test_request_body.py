@@ -79,7 +79,10 @@ def test_a_body_that_arrives_while_the_response_is_suspended_is_read_whole() -> 
         yield environ["wsgi.input"].read()
 
     wakes: list[Callable[..., None]] = []
-    with Running(application, arguments={"more_environ": {"wake": wakes}}) as running, running.connect() as client:
+    with (
+        Running(application, body_buffer=1024, arguments={"more_environ": {"wake": wakes}}) as running,
+        running.connect() as client,
+    ):
         client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 40000\r\n\r\n" + body[:4])
         assert suspended.wait(TIME)
         client.sendall(body[4:])

@@ -50,7 +50,7 @@ class Kernel:
 def test_only_plain_files_go_to_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = made(tmp_path / "plain", open)
     kernel = Kernel(monkeypatch)
-    rows: dict[str, tuple[Callable[[], Any], bytes, bool]] = {
+    rows: dict[str, tuple[Callable[[], Any], bytes | None, bool]] = {
         "FileIO": (lambda: open(plain, "rb", buffering=0), CONTENT, True),
         "BufferedReader": (lambda: open(plain, "rb"), CONTENT, True),
         "BufferedRandom": (lambda: open(plain, "r+b"), CONTENT, True),
@@ -58,7 +58,7 @@ def test_only_plain_files_go_to_the_kernel(tmp_path: Path, monkeypatch: pytest.M
         "bz2": (lambda: bz2.open(made(tmp_path / "bz2", bz2.open)), CONTENT, False),
         "lzma": (lambda: lzma.open(made(tmp_path / "xz", lzma.open)), CONTENT, False),
         "a class of its own": (lambda: Upper(plain), CONTENT.replace(b"a", b"A"), False),
-        "a buffered one of that": (lambda: io.BufferedReader(Upper(plain)), None, False),  # type: ignore[dict-item]
+        "a buffered one of that": (lambda: io.BufferedReader(Upper(plain)), None, False),
     }
     faults = []
     for name, (opened, content, by_kernel) in rows.items():

@@ -218,6 +218,10 @@ def test_names_are_those_that_are_served(monkeypatch: pytest.MonkeyPatch) -> Non
     assert served_names(Options()) == [*local, "127.0.0.1"]
     assert served_names(Options(host="::", allow_host="a.test,*")) == [*local, "a.test", "192.168.1.7"]
     assert served_names(Options(bind=["unix:/tmp/x", "[fe80::1%eth0]:80"])) == [*local, "fe80::1"]
+    monkeypatch.setattr(
+        "socket.gethostname", lambda: "dev"
+    )  # .dev is a top-level domain, and the CA must not sign for it
+    assert served_names(Options(bind=["fd://3"])) == [*local[:4], "dev.local"]
     monkeypatch.setattr("socket.gethostname", lambda: "odd_name")
     assert served_names(Options(bind=["fd://3"])) == local[:4]
 

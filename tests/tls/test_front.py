@@ -129,14 +129,21 @@ def test_five_frames_under_tls_too(authority: Authority) -> None:
     assert seen[0] == seen[1]
 
 
-def test_alpn_is_http_1_1_and_others_are_served_all_the_same(authority: Authority) -> None:
-    for offered, chosen in ((["h2", "http/1.1"], "http/1.1"), (["h2"], None)):
+def test_alpn_is_http_1_1_and_a_client_without_it_gets_the_alert(authority: Authority) -> None:
+    """RFC 7301 3.2. A client that offers nothing does not use ALPN."""
+    with Secure(authority, hello) as server:
+        for offered in (["h2", "http/1.1"], ["http/1.1"], []):
+            context = authority.client()
+            context.set_alpn_protocols(offered)
+            with server.secure(context) as client:
+                assert client.selected_alpn_protocol() == ("http/1.1" if offered else None)
+                client.sendall(GET)
+                assert answer(client) == b"hello"
         context = authority.client()
-        context.set_alpn_protocols(offered)
-        with Secure(authority, hello) as server, server.secure(context) as client:
-            assert client.selected_alpn_protocol() == chosen
-            client.sendall(GET)
-            assert answer(client) == b"hello"
+        context.set_alpn_protocols(["h2", "http/1.0"])
+        with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"), server.secure(context):
+            pass
+    assert "RFC 7301 3.2" in server.errors.text.getvalue()
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
