@@ -189,9 +189,9 @@ def serve(*arguments: str) -> None:
 
 
 def prepare_tests() -> None:
-    """Install the packages that the tests use; where everything is required, the other servers and frameworks too."""
+    """Install the packages that the tests use; where everything is required, other servers, frameworks and packages too."""
     everything = os.environ.get("MICROWSGI_TEST_REQUIRE") == "all"
-    prepare("dev", optional=["bench"] if everything else [])
+    prepare("dev", optional=["bench", "compat"] if everything else [])
 
 
 def test(*arguments: str) -> None:

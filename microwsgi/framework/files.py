@@ -143,6 +143,11 @@ class Slice:
         self.left = length
         file.seek(begin)
 
+    @property
+    def name(self) -> object:
+        """The name of the file, for messages."""
+        return self.file.name
+
     def fileno(self) -> int:
         return self.file.fileno()
 

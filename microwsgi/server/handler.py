@@ -25,7 +25,7 @@ from microwsgi.server.context import Application, ServerContext, escape_controls
 from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.exchange import CALL, DONE, Exchange, Phase
 from microwsgi.server.hosts import Hosts, host_name
-from microwsgi.server.request_body import BUFFER, INCOMPLETE, RequestBody
+from microwsgi.server.request_body import BUFFER, INCOMPLETE, LEFT, RequestBody
 from microwsgi.server.state import FLUSHING, IDLE, OWNED, QUEUED, READ, RUNNING, WRITE, Row, State, Table
 from microwsgi.server.transport import RECEIVE, Transport
 from microwsgi.wire.request import (
@@ -383,7 +383,12 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         body: RequestBody = self.exchange.body  # type: ignore[union-attr, assignment]  # the state is BODY
         if body.file is not None:
             return self.queue_body(body)
-        data = self.transport.recv(BUFFER)
+        try:
+            data = self.transport.recv(BUFFER)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise Disconnected(LEFT) from error
         if not data:
             raise ClientError(INCOMPLETE)
         body.feed(data)

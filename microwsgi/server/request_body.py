@@ -25,6 +25,7 @@ TURN = 1024 * 1024
 DISCARD = 256 * 1024
 """Bytes of an unread body that are received for the sake of the next request; a longer one ends the connection."""
 INCOMPLETE = "The body ended before the length that its head promised (RFC 9112 8)."
+LEFT = "The client left before it had sent the whole body."
 
 
 class RequestBody:
@@ -122,7 +123,7 @@ class RequestBody:
             except BlockingIOError:
                 return total
             except OSError as error:
-                raise Disconnected("The client left before it had sent the whole body.") from error
+                raise Disconnected(LEFT) from error
             if not received:
                 raise ClientError(INCOMPLETE)
             total += len(received)

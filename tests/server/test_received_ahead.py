@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from microwsgi import App, Request
 from microwsgi.server import body_storage
 from tests.running import Running as Command
 from tests.running import microwsgi
@@ -115,6 +116,31 @@ def test_chunks_are_streamed_where_that_is_asked_for() -> None:
                 assert begun.wait(TIME)
             client.sendall(b"2\r\nlo\r\n0\r\n\r\n")
             assert parse(receive(client))[0].body == expected
+
+
+def test_an_app_saves_chunks_while_they_arrive_and_behind_middleware_after_that(tmp_path: Path) -> None:
+    app = App()
+
+    @app.put("/{name}")
+    def save(request: Request, name: str) -> dict[str, Any]:
+        size = request.save(str(tmp_path / name), 10**7)
+        return {"size": size, "chunked": "HTTP_TRANSFER_ENCODING" in request.environ}
+
+    def middleware(environ: Environ, start_response: StartResponse) -> Any:
+        return app(environ, start_response)
+
+    for application, streamed in ((app, b"true"), (middleware, b"false")):
+        path = tmp_path / "file"
+        with Running(application) as running:
+            content = CONTENT[: len(streamed) * 400_000]
+            response = running.get("/file", CHUNKED.decode(), method="PUT", body=chunked(content))
+            assert response.body.replace(b" ", b"").strip() == b'{"size":%d,"chunked":%b}' % (len(content), streamed)
+            assert path.read_bytes() == content
+            with running.connect() as client:  # a body that is not complete replaces nothing
+                client.sendall(HEAD.replace(b"POST", b"PUT") % (b"/file", CHUNKED) + chunked(b"less")[:-5])
+            running.wait_for_connections(0)
+            assert path.read_bytes() == content
+            assert list(tmp_path.iterdir()) == [path]
 
 
 # --- Slow clients -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -144,3 +145,38 @@ def test_a_list_with_a_fault_is_a_500_however_long_it_is() -> None:
         )
         assert running.get("/?fine", method="HEAD").body == b""
         assert "Content-Length is 7, and the body has 100001 bytes" in running.errors.text.getvalue()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_file_that_is_truncated_breaks_off_at_once_and_is_named(tls: bool, tmp_path: Path) -> None:
+    """The client is not waited for, and not blamed."""
+    app = App()
+
+    @app.get("/{name}")
+    def file(request: Any, name: str) -> Any:
+        return FileResponse(tmp_path / name)
+
+    def plain(environ: Environ, start_response: StartResponse) -> Any:
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"]((tmp_path / environ["PATH_INFO"][1:]).open("rb"))
+
+    for number, application in enumerate((app, plain)):
+        path = tmp_path / f"file{number}"
+        path.write_bytes(bytes(30_000_000))
+        with Secure(Authority(tmp_path), application) if tls else Running(application) as running:
+            with running.connect(window=10_000) as tcp:
+                client = (
+                    running.authority.client().wrap_socket(tcp, server_hostname="localhost")
+                    if isinstance(running, Secure)
+                    else tcp
+                )
+                client.sendall(f"GET /{path.name} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+                assert client.recv(10)
+                path.write_bytes(b"")
+                with contextlib.suppress(OSError):
+                    while client.recv(1 << 16):
+                        pass
+                client.close()
+            text = running.errors.wait_for("became shorter")
+        assert f"{path} became shorter while it was sent" in text
+        assert "The client" not in text

@@ -1,0 +1,1 @@
+"""Frameworks and packages from PyPI on our server."""
