@@ -30,6 +30,7 @@ EDGE = {
     "prompt",
     "pytest_plugin",
     "service",
+    "slow_import",
     "serving",
     "supervised",
     "testing",
