@@ -481,6 +481,7 @@ def wsgi(application: Application, options: Options | None = None) -> WSGIMethod
 
     - A method without `do_METHOD`, and a request line of more than 65,536 octets, are answered by http.server.
     - An invalid request is refused when its line is complete, not at its first invalid octet.
+    - 100 Continue is sent when the application reads, also to a client that has sent the body already.
     - Time limits are those of the class (`timeout`, by default none), and responses are not suspended.
     - On http.server's HTTPServer one connection is served at a time.
     """

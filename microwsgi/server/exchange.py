@@ -269,6 +269,7 @@ class Exchange:
         """Take note of what a handler class of http.server has sent by itself: it may be a part, or nothing."""
         self.status = status
         self.size = size
+        self.body_start = self.transport.sent - size  # see `bytes_sent`: what was sent did not go through the transport
         self.head_sent = sent
         self.framing = Framing.UNTIL_CLOSE if sent else NO_BODY  # a part must not be taken for the whole
         self.close = True

@@ -28,6 +28,7 @@ from microwsgi.server.context import ServerContext
 from microwsgi.server.environ import Environ
 from microwsgi.server.exchange import DONE, Exchange
 from microwsgi.server.handler import WSGIRequestHandler
+from microwsgi.server.log_writer import WARNING
 from microwsgi.server.loop import Loop
 from microwsgi.server.poller import Wakeup
 from microwsgi.server.state import QUEUED, READ, RUNNING, Row, State, Table
@@ -209,10 +210,10 @@ class HookedContext:
         except Exception as error:  # noqa: BLE001 - anybody's code, and the response has left
             self.context.log_exception("log_request failed:", error)
 
-    def log_error(self, text: str) -> None:
+    def log_error(self, text: str, level: int = WARNING) -> None:
         """Call the class's log_error, if it has one."""
         if not self.handler.hooks.log:
-            self.context.log_error(text)
+            self.context.log_error(text, level)
             return
         try:
             self.handler.log_error("%s", text)

@@ -58,6 +58,7 @@ Record = str | tuple[int, str, BaseException | None]
 """The text of a record with its line feed; or its level, its text and the exception that it is about."""
 
 _write, _fstat, _fork_hook = os.write, os.fstat, getattr(os, "register_at_fork", None)
+_exit = os._exit
 
 
 class Notice(bytes):
@@ -72,6 +73,10 @@ class Notice(bytes):
         self = cls(f"... {missing} {verb} missing here: {why}.\n".encode("ascii", "backslashreplace"))
         self.missing = missing
         return self
+
+    def record(self) -> Record:
+        """Return it for an object of the program."""
+        return WARNING, self.decode(), None
 
 
 class Batch(bytes):
@@ -125,7 +130,7 @@ class Destination:
         record: Record = text
         if hasattr(self.target, "makeRecord"):
             record = level, text, error
-        if len(self.records) < UNCOUNTED:
+        if len(self.records) < UNCOUNTED and len(text) < FILE_WRITE:
             self.records.append(record)
         else:
             self.add_counted(record, len(text))
@@ -208,12 +213,12 @@ class Destination:
 
     def emit_all(self, records: list[Record], notice: Notice | None, target: object) -> None:
         """Give records to an object of the program: a stream, a logger, or None."""
-        if records and self.failed and self.emit(Notice.of(self.failed, self.why_failed).decode(), target):
+        if records and self.failed and self.emit(Notice.of(self.failed, self.why_failed).record(), target):
             self.failed, self.why_failed = 0, ""
         for record in records:
             if not self.emit(record, target):
                 self.failed += 1
-        if notice is not None and not self.emit(notice.decode(), target):
+        if notice is not None and not self.emit(notice.record(), target):
             self.failed += notice.missing
 
     def emit(self, record: Record, target: object) -> bool:
@@ -327,17 +332,20 @@ class LogWriter:
 
     def start(self) -> None:
         """Write in a thread from here on."""
-        if self.mode is not Mode.STUCK:
-            self.mode = Mode.THREAD
-            atexit.register(self.stop)  # a program may end without stopping its server
-            self.start_thread()
+        self.mode = Mode.THREAD  # a thread that was stuck goes on, if it can
+        # A program may end without stopping its server, and without the interpreter's end.
+        atexit.register(self.stop)
+        if os._exit is _exit:
+            os._exit = exit_with_log  # type: ignore[assignment]  # restored by `stop`
+        self.start_thread()
 
     def start_thread(self) -> None:
         """Start the thread; if the system has none to give, the next record but not the next ten thousand tries again."""
         if not self.starting.acquire(blocking=False):
             return
         try:
-            if self.thread is None and time.monotonic() >= self.retry_at:
+            alive = self.thread is not None and self.thread.is_alive()
+            if not alive and time.monotonic() >= self.retry_at:
                 thread = threading.Thread(target=self.run, name="microwsgi-log", daemon=True)
                 try:
                     thread.start()
@@ -366,6 +374,8 @@ class LogWriter:
         self.mode = Mode.DIRECT
         self.idle = True
         self.write()
+        if os._exit is exit_with_log and not any(writer.mode is Mode.THREAD for writer in [*_writers]):
+            os._exit = _exit
 
     def wake(self) -> None:
         """Have what is queued written. Takes no lock but that of the output, and that only where there is no thread."""
@@ -391,7 +401,7 @@ class LogWriter:
                 now = time.monotonic()
                 wrote_at = now if wrote else wrote_at
                 if not unwritten or self.is_hopeless() or now > min(wrote_at, self.stopped_at + STOP_TIME) + STOP_TIME:
-                    return
+                    break
                 time.sleep(GATHER)
             elif unwritten:
                 self.idle = False
@@ -404,6 +414,10 @@ class LogWriter:
                 if not any(destination.records for destination in self.destinations):
                     self.call.acquire()
                 self.idle = False
+        if self.mode is Mode.STUCK:  # `stop` has not waited for this
+            self.thread = None
+            self.mode = Mode.DIRECT
+            self.idle = True
 
     def is_hopeless(self) -> bool:
         """Return whether what is left waits for no reader: the disk is full, or the file is closed."""
@@ -441,6 +455,18 @@ def _clear_all() -> None:
     """Called in each child that is forked."""
     for writer in [*_writers]:
         writer.clear()
+
+
+def exit_with_log(status: int) -> None:
+    """Write what the logs of this process have accepted, then end it: `os._exit` while a thread writes a log.
+
+    An application that writes to `wsgi.errors` why it ends, and ends by `os._exit`, would lose just that.
+    """
+    try:
+        for writer in [*_writers]:
+            writer.stop()
+    finally:
+        _exit(status)
 
 
 class ErrorStream(io.TextIOBase):

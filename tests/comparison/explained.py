@@ -90,5 +90,28 @@ EXPLANATIONS: list[Explanation] = [
             ("response", "Connection: close", ""),
         )
     ),
+    *(
+        Explanation(
+            "A bytearray in a list is refused as in a generator: PEP 3333 asks for bytes (issue 18).",
+            aspect,
+            r"/returned\?n=8",
+            old=old,
+            new=new,
+        )
+        for aspect, old, new in (("response", "200 OK", "500 Internal"), ("log", "", "failed"))
+    ),
+    Explanation(
+        "The items of a list are checked before they are joined: no TypeError of join() stands before ours (issue 18).",
+        "log",
+        r"/returned\?n=[45]",
+        old="TypeError",
+        new="ApplicationError",
+    ),
+    Explanation(
+        "An exception of a handler class is logged with its client and its request (issue 18).",
+        "log",
+        "without a client",
+        old="A handler failed",
+    ),
 ]
 """The intended differences."""

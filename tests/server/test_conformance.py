@@ -87,6 +87,23 @@ def server(request: pytest.FixtureRequest) -> Iterator[Running]:
         yield running
 
 
+NOT_KEPT = {
+    "test_04_garbage_is_refused_at_once": "http.server waits for the end of a line",
+    "test_11_a_target_that_is_too_long_is_a_414": "http.server answers the 414 itself beyond 65,536 octets",
+    "test_no_100_is_sent_when_the_body_is_here_already": "the body may be in a buffer of the handler's file",
+}
+"""The tests that `wsgi(app)` in somebody's handler class can't pass; none is a MUST. Its docstring says so."""
+
+
+@pytest.fixture(autouse=True)
+def expect_what_is_not_kept(request: pytest.FixtureRequest) -> None:
+    """Expect these failures, and no others: one that passes is a failure, too."""
+    parameters = getattr(getattr(request.node, "callspec", None), "params", {})
+    name = getattr(request.node, "originalname", "")
+    if str(parameters.get("server", "")).startswith("wsgi(app)") and name in NOT_KEPT:
+        request.applymarker(pytest.mark.xfail(strict=True, reason=NOT_KEPT[name]))
+
+
 def post(*lines: str, target: str = "/", version: str = "HTTP/1.1", body: bytes = b"") -> bytes:
     return "\r\n".join([f"POST {target} {version}", "Host: a", *lines, "", ""]).encode("latin-1") + body
 
