@@ -49,6 +49,12 @@ def digest(environ: Environ, start_response: StartResponse) -> list[bytes]:
     return [" ".join([*words, hashlib.sha256(body).hexdigest()]).encode()]
 
 
+def storage_of(running: Running) -> body_storage.BodyStorage:
+    """The counters of a server, which are made anew when it begins to serve."""
+    assert running.get().status == 200
+    return running.server.context.bodies
+
+
 def answer(content: bytes) -> bytes:
     return f"{len(content)}  True 0 {hashlib.sha256(content).hexdigest()}".encode()
 
@@ -202,7 +208,7 @@ def test_a_client_that_leaves_while_its_body_is_received_into_a_file_is_one_line
 
 def test_what_exceeds_the_total_in_memory_goes_to_files() -> None:
     with Running(digest) as running, contextlib.ExitStack() as stack:
-        storage = running.server.context.bodies
+        storage = storage_of(running)
         storage.most_in_memory = 50_000
         clients = [stack.enter_context(running.connect()) for _ in range(4)]
         for client in clients:
@@ -218,7 +224,7 @@ def test_what_exceeds_the_total_in_memory_goes_to_files() -> None:
 
 def test_beyond_the_total_in_files_is_a_503_that_is_logged_once() -> None:
     with Running(digest, body_buffer=10, body_files=100_000) as running:
-        storage = running.server.context.bodies
+        storage = storage_of(running)
         with running.connect() as first:
             first.sendall(HEAD % (b"/", CHUNKED) + chunked(CONTENT[:70_000])[:-5])
             wait_until(lambda: storage.in_files == 70_000)
