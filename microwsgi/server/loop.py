@@ -313,9 +313,12 @@ class Loop:
             state = State.CLOSED
         if waited and not connection.keeps_permit:
             self.context.release_permit()
-        if state is QUEUED and connection.requests % PIPELINED:
-            connection.enter(state)
-            self.enqueue(connection)
+        if state is QUEUED:
+            if connection.requests % PIPELINED:
+                connection.enter(state)
+                self.enqueue(connection)
+            else:
+                self.returned.append((connection, state))  # behind the events of the next poll: others have their turn
             if not leading:
                 self.wakeup.notify()
         elif leading:
