@@ -384,7 +384,7 @@ class LogWriter:
             return
         if self.thread is None:
             self.start_thread()
-            return
+        # Also where the thread was not there yet: a signal handler may have interrupted its start, and find it idle already.
         self.idle = False
         try:
             self.call.release()
