@@ -57,8 +57,8 @@ GENERATED = (
     ".ruff_cache",
 )
 
-PARALLEL = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
-"""Options of pytest-xdist: one process per core; each takes a block of the tests, then some of the slower processes' blocks."""
+PARALLEL = ("-n", "4", "--dist", "worksteal")
+"""Options of pytest-xdist. Many tests wait: four processes keep two cores busy, and take blocks of tests from each other."""
 QUICK = ("-m", "not slow and not soak")
 """Options of pytest for the tests of `make test`. Without them, pytest runs all but those marked soak (pyproject.toml)."""
 

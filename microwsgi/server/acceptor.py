@@ -1,10 +1,10 @@
 """Accept connections. At the connection or descriptor limit, evict idle ones to make room.
 
-The limit is `max_connections`, or the number of descriptors that the process may have. To refuse newcomers there would be just
-what a flood of clients that send nothing is after. So an idle connection is closed for each newcomer: first unfinished
-handshakes, the oldest first, then connections whose next request has not arrived, or not completely, beginning with those that
-their deadline would have closed first. A connection with a request that runs, or whose response has begun, stays; if there are
-no others, newcomers wait in the kernel's queue.
+The limit is `max_connections`, or the number of descriptors that the process may have. If new connections were refused then,
+a flood of silent clients would lock all others out. So an idle connection is closed for each new one: first unfinished
+handshakes, the oldest first, then connections whose next request has not arrived, or not completely, beginning with those
+whose deadline is nearest. A connection with a request that runs, or whose response has begun, stays; if there are
+no others, new connections wait in the kernel's queue.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from microwsgi.server.loop import Loop
 from microwsgi.server.state import NEVER, OWNED, State
 
 ACCEPTS = 64
-"""Connections that are accepted before those that are there already have their turn."""
+"""Connections that are accepted in one go, before the existing ones are served."""
 RETRY = 0.5
 """Seconds without accepting when no connection can be evicted."""
 NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 
 Connect = Callable[[socket.socket, object, Environ], Connection]
-"""Makes the connection object of an accepted socket, its client's address, and the environ of its listener."""
+"""Makes the connection object, from an accepted socket, its client's address, and the environ of its listener."""
 Accept = Callable[[], tuple[socket.socket, object]]
 
 
@@ -39,7 +39,7 @@ class Acceptor:
         self.connect = connect
         self.most = most or NEVER
         self.listeners: dict[int, Callable[[], object]] = {}
-        self.overloaded_at = 0  # how many connections there were at the last lack of room; 0 if there is room
+        self.overloaded_at = 0  # how many connections there were when room was last short; 0 if there is room
         self.paused = False
 
     def listen(self, listener: socket.socket, base: Environ, accept: Accept) -> None:
@@ -59,7 +59,7 @@ class Acceptor:
             if full:
                 idle = idle or self.idle_connections()
                 if not idle:
-                    if not number:  # else nobody may be waiting; if somebody is, there is another event
+                    if not number:  # otherwise perhaps nobody waits; if somebody does, there is another event
                         self.pause(f"{self.most} are the most (--max-connections)")
                     return
             try:
@@ -67,7 +67,7 @@ class Acceptor:
             except BlockingIOError:
                 if (
                     len(connections) * 4 < self.overloaded_at * 3
-                ):  # not at the first that leaves: it is the same lack of room
+                ):  # not when the first one leaves: that is still the same shortage
                     self.overloaded_at = 0
                 return
             except ConnectionError:
@@ -105,7 +105,7 @@ class Acceptor:
         self.loop.add(self.connect(connection, address, base))
 
     def idle_connections(self) -> deque[Connection]:
-        """Return the connections that may be closed for a newcomer, those that are worth least first."""
+        """Return the connections that may be closed for a newcomer, the least valuable first."""
         found = [
             each for each in self.loop.connections.values() if each.state not in OWNED and each.table[each.state].yields
         ]
@@ -113,7 +113,7 @@ class Acceptor:
         return deque(found)
 
     def evict_one(self, idle: deque[Connection]) -> bool:
-        """Close the first of these whose client has not sent something just now; return False if there is none."""
+        """Close the first of these whose client has sent nothing that is still unread; return False if there is none."""
         while idle:
             connection = idle.popleft()
             if connection.state < State.IDLE or is_silent(connection):
@@ -123,7 +123,7 @@ class Acceptor:
         return False
 
     def report(self, reason: object) -> None:
-        """Log a lack of room, once for as long as it lasts."""
+        """Log that there is no room, once for as long as that lasts."""
         if not self.overloaded_at:
             self.loop.context.log_error(
                 f"No room for more connections: {reason}. Idle ones are closed for new ones, or these wait."
@@ -131,7 +131,7 @@ class Acceptor:
         self.overloaded_at = max(self.overloaded_at, len(self.loop.connections), 1)
 
     def pause(self, reason: object) -> None:
-        """Serve the connections that there are, and try again later."""
+        """Stop accepting for a while: serve the existing connections, and try again later."""
         self.report(reason)
         self.paused = True
         for descriptor in self.listeners:
@@ -153,7 +153,7 @@ class Acceptor:
 
 
 def is_silent(connection: Connection) -> bool:
-    """Return whether nothing has arrived that was not read, but an end or an error."""
+    """Return whether nothing is unread, except the end of the stream or an error."""
     try:
         return not connection.transport.peek(1)
     except OSError:

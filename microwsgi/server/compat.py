@@ -237,7 +237,9 @@ class PlainConnection:
             if self.handler is None:
                 self.make_handler()
             if not self.factory.whole:
-                self.run_handler(self.handler)  # type: ignore[arg-type]  # it was just made
+                handler = self.begin_request()
+                handler.handle_one_request()
+                self.close_connection = handler.close_connection or self.context.draining
         except BaseException as error:  # noqa: BLE001 - the class is anybody's code, and SystemExit must not end a thread
             failure = error
             self.close_connection = True
@@ -257,14 +259,14 @@ class PlainConnection:
             self.output = CountedFile(self.handler.wfile)
             self.handler.wfile = self.output  # type: ignore[assignment]  # it has the methods of a file
 
-    def run_handler(self, handler: BaseHTTPRequestHandler) -> None:
-        """Let the class read and answer one request."""
+    def begin_request(self) -> BaseHTTPRequestHandler:
+        """Return the class's instance, ready for the next request."""
         output: CountedFile = self.output  # type: ignore[assignment]  # `make_handler` made it
+        handler: BaseHTTPRequestHandler = self.handler  # type: ignore[assignment]  # and this
         output.begin()
         handler.requestline = handler.command = handler.request_version = ""
         handler.close_connection = True
-        handler.handle_one_request()
-        self.close_connection = handler.close_connection or self.context.draining
+        return handler
 
     def end_request(self, error: BaseException | None) -> None:
         """Count and log the request; a failed one is a 500 if nothing was sent, and otherwise broken off."""

@@ -1,6 +1,6 @@
 """What all connections of a server share: the application, the options, where log records go, and counters.
 
-`microwsgi.server.server.WSGIServer` makes one. Under http.server's own servers a context stands alone.
+`microwsgi.server.server.WSGIServer` makes one. Under http.server's own servers there is a context without a server or loop.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from microwsgi.tracebacks import exception_text
 from microwsgi.wire.response import DateFields
 
 Application = Callable[..., Iterable[bytes]]
-"""PEP 3333's: called with environ and start_response. More exact types would refuse wsgiref.types', which users have."""
+"""PEP 3333's: called with environ and start_response. More exact types would reject applications typed with wsgiref.types."""
 KNOWN_COMPLAINTS = 1024
-"""Messages about clients that are remembered."""
+"""How many messages about clients are remembered, so as not to repeat them."""
 CONTROLS = {number: f"\\x{number:02x}" for number in (*range(0x20), *range(0x7F, 0xA0))} | {ord("\\"): "\\\\"}
 REPEAT = 60.0
-"""Seconds in which the same message about the same address is not repeated."""
+"""Seconds for which a message about an address is not repeated."""
 RequestLog = Callable[..., object]
-"""Called with each Exchange that is over, and the seconds that it took."""
+"""Called with each finished Exchange, and the seconds that it took."""
 ErrorPage = Callable[[BaseException, dict[str, object], str], tuple[list[tuple[str, str]], bytes]]
 """Called in the frame that caught an exception, with the environ and the number in the log; returns headers and a body."""
 
@@ -38,7 +38,7 @@ def escape_controls(text: str) -> str:
 
 
 def multithreaded(server: object) -> bool:
-    """Return whether a server, one of http.server's or ours, may call an application twice at a time."""
+    """Return whether a server, one of http.server's or ours, may call the application in two threads at once."""
     context = getattr(server, "context", None)
     if isinstance(context, ServerContext):
         return context.options.threads > 1
@@ -50,7 +50,7 @@ class ServerContext:
 
     `access_log` and `errors` may be loggers of the module logging.
 
-    `hosts` are the names that are answered for, None for all. `error_page` makes the page that a client on this machine is
+    `hosts` are the host names to answer to, None for all. `error_page` makes the page that a client on this machine is
     shown for an exception. `timing` returns a field line that says where the time of a request went.
     """
 
@@ -74,8 +74,8 @@ class ServerContext:
         self.timing = timing
         self.date = DateFields()
         self.clock = Clock()
-        self.can_suspend = False  # there is a loop that resumes suspended responses
-        self.draining = False  # connections end with the response that they are at
+        self.can_suspend = False  # there is a loop, which resumes suspended responses
+        self.draining = False  # connections end with their current response
         self.bodies = BodyStorage(self.options.body_files)
         self.permits = ClientPermits(max(self.options.threads // 2, 1))
         self.on_permit: Callable[..., object] = bool  # called with a connection that has waited for a permit
@@ -95,7 +95,7 @@ class ServerContext:
         self.stream_chunked = self.options.stream_chunked or getattr(application, "stream_chunked", False) is True
 
     def copy_alone(self) -> ServerContext:
-        """Return a context for one request without a loop: the connection ends with the response."""
+        """Return a context for one request without a loop: the connection is closed after the response."""
         context = ServerContext(
             self.application,
             self.options,
@@ -110,7 +110,7 @@ class ServerContext:
         return context
 
     def attach_loop(self, resume: Callable[..., object], on_permit: Callable[..., object]) -> None:
-        """Begin to serve with a loop, which may be in another process than before."""
+        """Begin to serve with a loop, perhaps in another process than before."""
         self.can_suspend = True
         self.resume = resume
         self.draining = False
@@ -121,11 +121,11 @@ class ServerContext:
         self.start_log()
 
     def drain(self) -> None:
-        """Let connections end with the response that they are at."""
+        """Let connections end with their current response."""
         self.draining = True
 
     def release_permit(self) -> None:
-        """A thread no longer waits for a client: let the next connection that has to wait for its client run."""
+        """Give back a permit to wait for a client: the next connection in its queue, if any, may run."""
         connection = self.permits.release()
         if connection is not None:
             self.on_permit(connection)
@@ -133,7 +133,7 @@ class ServerContext:
     # --- Counters and the error log -----------------------------------------------------------------------------------------
 
     def count_error(self) -> None:
-        """Count a request that failed by the server's or the application's fault."""
+        """Count a request that failed through the fault of the server or the application."""
         with self.lock:
             self.errors_counted += 1
 
@@ -169,7 +169,7 @@ class ServerContext:
                 self.log_writer.wake()
 
     def log_client_error(self, client: str, text: str) -> None:
-        """Log a client that did not get as far as a request; the same about the same address at most once a minute."""
+        """Log a client that did not get as far as a request; the same message about an address at most once a minute."""
         now = time.monotonic()
         known = client.rpartition(":")[0], text
         with self.lock:

@@ -1,6 +1,6 @@
 """One request and its response: the environ, `start_response`, what the application returns, and all rules of PEP 3333.
 
-`microwsgi.server.handler.WSGIRequestHandler.handle_one_request` calls the application and walks through an Exchange:
+`microwsgi.server.handler.WSGIRequestHandler.handle_one_request` calls the application and uses an Exchange in this order:
 
     environ                          the dict for the application
     start_response                   status and headers are checked, and kept
@@ -8,8 +8,8 @@
     begin, write for each chunk, end anything else: the head leaves with the first chunk
     finish                           the log, when all was sent
 
-An Exchange is used by the thread that runs its connection, or by the leader; `resume` may be called by any thread. It dies with
-its request: nothing of it can reach the next one on the connection.
+An Exchange is used by the thread that runs its connection, or by the leader; `resume` may be called by any thread. It is
+dropped with its request: no state can leak into the next one on the connection.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ from microwsgi.wire.response import (
 )
 
 ONE_SEND = 64 * 1024
-"""Bytes of a body that are worth copying behind the head, so that both leave in one system call."""
+"""Up to this many bytes of a body are copied after the head, so that one system call sends both."""
 BYTES = {bytes}
 NOTHING: Iterator[bytes] = iter(())
 SERVER_ERROR = 500
-"""The first status that says that the fault is the server's (RFC 9110 15.6)."""
+"""Statuses from here on are the server's fault (RFC 9110 15.6)."""
 FAILURE = "500 Internal Server Error\n\nThe application failed; the server's log says why{under}.\n"
 
 
@@ -98,12 +98,12 @@ class Exchange:
         self.transport = transport
         self.base = base
         self.head = head
-        self.started = started  # 0 when the log has its record
+        self.started = started  # 0 once it has been logged
         self.phase = CALL
         self.body: RequestBody | None = None  # of the request
         self.response: ResponseHead | None = None  # status and headers of the application
         self.answer: bytes | None = None  # a whole response, which the connection sends
-        self.iterable: Iterable[bytes] | None = None  # what the application returned, until it was closed
+        self.iterable: Iterable[bytes] | None = None  # what the application returned, until it is closed
         self.framing = NO_BODY  # of the response's body
         self.size = self.status = 0  # bytes of the response's body
         self.head_sent = False  # some of the response has left, or is about to leave
@@ -168,8 +168,8 @@ class Exchange:
     ) -> Callable[[bytes], object]:
         """Check and keep status and headers, which leave with the first bytes of the body (PEP 3333).
 
-        The Exchange itself is the `write` callable that PEP 3333 asks for: hardly any application uses it, and a bound method
-        for each request would be 1 % of its cost.
+        The Exchange itself is the `write` callable that PEP 3333 asks for: hardly any application uses it, and creating a
+        bound method would add 1 % to the cost of each request.
         """
         if exc_info is not None:
             if self.head_sent:
@@ -192,9 +192,9 @@ class Exchange:
     def resume(self, after: float = 0.0) -> None:
         """Suspend the response at the next b"", for `after` seconds at most; or, without `after`, resume it, from any thread.
 
-        A suspended response holds no thread. The iterable calls `resume(after)` before it looks whether there is something to
-        send; a call of `resume()` by another thread from then on is not lost: `resumed` is set before the leader is told, and
-        the leader looks at `resumed` when it suspends the response. Without a call of `resume(after)`, b"" is a chunk.
+        A suspended response holds no thread. The iterable calls `resume(after)` before it checks whether there is something
+        to send; a later call of `resume()` by another thread is not lost: `resumed` is set before the leader is told, and
+        the leader looks at `resumed` when it suspends the response. Without a call of `resume(after)`, b"" is ignored.
         """
         if after > 0:
             self.resume_in = after
@@ -214,7 +214,7 @@ class Exchange:
     # --- What the application returns -------------------------------------------------------------------------------------
 
     def begin(self, iterable: Iterable[bytes]) -> None:
-        """Keep what has to be iterated and closed. A real file is sent here."""
+        """Keep what has to be iterated and closed. A real file is sent at once."""
         self.iterable = iterable
         self.iterator = NOTHING
         self.phase = Phase.ITERATE
@@ -228,7 +228,7 @@ class Exchange:
             self.iterator = iter(iterable)
 
     def send_whole(self, chunks: list[bytes]) -> None:
-        """Make the whole response of a body of which all is known."""
+        """Make the whole response for a body that is completely known."""
         if len(chunks) == 1 and chunks[0].__class__ is bytes:  # the common case
             body = chunks[0]
         elif self.is_long(chunks):
@@ -304,7 +304,7 @@ class Exchange:
             self.transport.write(b"".join(pieces))
 
     def send_file(self, file: object) -> bool:
-        """Send a real file from its position, up to Content-Length, by the kernel; return False if that is impossible."""
+        """Send a real file from its position, up to Content-Length, with sendfile; return False if that is impossible."""
         if self.response is None or self.head_sent or not is_plain(file) or not hasattr(os, "sendfile"):
             return False
         try:
@@ -389,7 +389,7 @@ class Exchange:
             return True
         permits = self.context.permits
         if not permits.acquire():
-            return False  # enough threads wait for clients: the loop waits for this one
+            return False  # enough threads wait for clients already: the loop waits for this client
         try:
             transport.wait_until_sent()
         finally:
@@ -397,12 +397,12 @@ class Exchange:
         return True
 
     def __call__(self, chunk: bytes, /) -> None:
-        """Send a chunk, and wait until the client has taken it: the `write` of PEP 3333, for applications without iterable."""
+        """Send a chunk, and wait until the client has taken it: the `write` callable of PEP 3333."""
         if not self.write(chunk):
             self.transport.wait_until_sent()
 
     def may_iterate(self) -> bool:
-        """Do what stands before the next chunk: send a file on, call `close`. Return whether to iterate. Raises OSError."""
+        """Do what comes before the next chunk: send more output, call `close`. Return whether to iterate. Raises OSError."""
         self.suspended = False
         if not self.aborted and self.transport.out_buffer is not None:
             self.transport.flush()
@@ -418,7 +418,7 @@ class Exchange:
         return self.framing is Framing.LENGTH and self.remaining > 0
 
     def end(self) -> None:
-        """Send what is left when the iterable has ended, and close it, unless a file of it is still being sent."""
+        """Send what is left when the iterable has ended, and close it, unless some output is still to be sent."""
         self.suspended = False
         if not self.detached:
             if not self.head_sent:
@@ -458,7 +458,7 @@ class Exchange:
     # --- What goes wrong ----------------------------------------------------------------------------------------------------
 
     def fail(self, error: BaseException) -> None:
-        """End an exchange in which the application, or the client within the application's call, broke a rule or raised."""
+        """End an exchange whose application raised or broke a rule, or whose client did while the application ran."""
         if self.detached:  # the end of another protocol, which is no concern of the server
             with suppress(BaseException):
                 self.close_iterable()
@@ -486,7 +486,7 @@ class Exchange:
             self.break_off()
 
     def answer_failure(self, error: BaseException | None = None, number: str = "") -> None:
-        """Send a 500 if nothing has been sent yet; else break the response off."""
+        """Send a 500 if nothing has been sent yet; otherwise cut the response off."""
         if self.head_sent or self.detached:
             self.break_off()
             return
@@ -508,7 +508,7 @@ class Exchange:
         self.close_iterable()
 
     def break_off(self) -> None:
-        """End a response that can't be completed so that the client notices: without the end that was announced."""
+        """Cut off a response that can't be completed, in a way that the client notices: without the announced end."""
         self.context.count_error()
         self.abort(self.reason or "broken off: the application failed")
         self.close_sent_iterable()
@@ -526,10 +526,10 @@ class Exchange:
         self.transport.write(data)
 
     def abort(self, reason: str) -> None:
-        """Give the response up: the client has left, or is to be left. The connection is closed next.
+        """Give up the response: the client has left, or is to be disconnected. The connection is closed next.
 
-        Without a reason nothing has failed, and only the access log gets a record. A client that could take what it has for the
-        whole response gets a reset.
+        An empty reason means that nothing has failed: only the access log gets a record. A client that could mistake what it
+        has received for the whole response gets a reset.
         """
         if not self.aborted:
             self.aborted = True
@@ -575,7 +575,7 @@ class Exchange:
         return f'{self.transport.address_string()} "{self.head.line}"'
 
     def body_fault(self, iterable: object) -> str:
-        """Say what is wrong with what the application returned or yielded."""
+        """Say what is wrong with what the application returned or yielded, for the log."""
         application = self.context.application
         name = getattr(application, "__qualname__", type(application).__qualname__)
         it = f"{name}, the application,"

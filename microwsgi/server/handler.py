@@ -1,12 +1,12 @@
 """One client's connection: request after request over one transport, as a state machine.
 
-The state says which event the connection waits for, and TABLE which method is called then; each method returns the next state.
+The state says which event the connection waits for, and `table` which method is called; each method returns the next state.
 A request passes through WSGIRequestHandler in this order; each call returns before the next begins:
 
     on_ready              the head has arrived, then the body or a part of it    by the leader
-      receive_request       parse the head: the state becomes QUEUED
+      take_head             parse the head: the state becomes QUEUED
     handle_one_request    call the application, and iterate what it returned     by a thread of the pool
-    finish_turn           send the response, write the log; then IDLE again      by the same thread
+    finish_turn           send the response, write the log; then IDLE again      by the same thread, or its next poll_once
 
 `microwsgi.server.exchange` has the rules of PEP 3333, `microwsgi.server.loop` calls these methods, `microwsgi.server.pool` says
 which thread does.
@@ -41,25 +41,25 @@ from microwsgi.wire.request import (
 from microwsgi.wire.response import SERVER
 
 LINGER = 2.0
-"""Seconds to discard what the client still sends after the last response. Closed at once, the kernel would answer that with a
-reset, and the client might never see the response (RFC 9112 9.6)."""
+"""Seconds to discard what the client still sends after the last response. If the socket were closed at once, the kernel would
+answer that with a reset, and the client might never see the response (RFC 9112 9.6)."""
 TLS_RECORD = b"\x16\x03"
 """What a client that speaks TLS sends first (RFC 8446 5.1)."""
 SPEAKS_TLS = "speaks TLS, and this port does not: use http://, or serve with --tls."
 
 
 class WSGIRequestHandler(BaseHTTPRequestHandler):
-    """A connection whose requests are translated for a WSGI application (PEP 3333).
+    """A connection whose requests are answered by a WSGI application (PEP 3333).
 
     Give the class to `microwsgi.WSGIServer`, or `WSGIRequestHandler.of(application)` to http.server's own servers.
     """
 
-    # An idle connection is one of thousands: slots, and nothing of a request but its exchange.
+    # There may be thousands of idle connections: slots, and of a request nothing but its exchange.
     __slots__ = (
         "base",  # the part of the environ that all requests share
         "context",
-        "exchange",  # the request that is under way; None between two
-        "partial",  # a head of which a part has arrived
+        "exchange",  # the current request; None between two requests
+        "partial",  # a head that has arrived in part
         "requests",  # how many requests were given to the application
         "state",
         "transport",
@@ -87,7 +87,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     @classmethod
     def connect(cls, context: ServerContext, transport: Transport, base: Environ) -> WSGIRequestHandler:
-        """Return the handler of a connection for a loop. It does nothing by itself."""
+        """Return the handler of a connection that a loop drives."""
         self = cls.__new__(cls)
         self.open(transport, context, base)
         return self
@@ -108,7 +108,9 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Begin under one of http.server's servers, which calls this, `handle` and `finish`."""
         own: ServerContext | None = getattr(self.server, "context", None)
         context = own.copy_alone() if own is not None else self.shared
-        if isinstance(self.client_address, tuple):  # five sends with Nagle's algorithm cost http.server 40 ms a request
+        if isinstance(
+            self.client_address, tuple
+        ):  # with Nagle's algorithm, several sends cost http.server 40 ms a request
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         base = base_environ(self.request.getsockname(), context.error_stream(), multithread=multithreaded(self.server))
         tls = getattr(self.server, "tls", None)
@@ -182,7 +184,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return self.transport.address_string()
 
     def version_string(self) -> str:
-        """Return the value of the Server field. Only called if a subclass overrides it, or the versions that it is made of."""
+        """Return the value of the Server field. Only called if a subclass overrides it, `server_version` or `sys_version`."""
         return f"{self.server_version} {self.sys_version}".rstrip()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
@@ -215,7 +217,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
                 end = data.find(END)
                 state = self.take_head(data[:end], data[end + 4 :]) if end >= 0 else self.start_request(data)
             else:
-                state = self.table[state].ready(self)  # type: ignore[misc]  # a state without one waits for no event
+                state = self.table[state].ready(self)  # type: ignore[misc]  # a state without this method waits for no event
         except BlockingIOError:
             self.retry()
             return
@@ -231,7 +233,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             self.retry()
 
     def retry(self) -> None:
-        """Wait for the next event in the same state: of TLS it may be the other one."""
+        """Wait for the next event in the same state: over TLS it may be the other one of READ and WRITE."""
         transport = self.transport
         if transport.interest:
             transport.expect_event(transport.interest_of(self.table[self.state].interest))
@@ -292,7 +294,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return self.start_request(self.transport.recv(RECEIVE))
 
     def start_request(self, data: bytes) -> State:
-        """Begin with the first bytes of a request; b"" is the end of the stream. Raises ClientError."""
+        """Start on the first bytes of a request; b"" is the end of the stream. Raises ClientError."""
         if not data:
             return State.CLOSED
         end = data.find(END)
@@ -345,7 +347,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         self.exchange = Exchange(self.context, self.transport, self.base, head, self.context.clock.now())
 
     def check_host(self, hosts: Hosts, fields: dict[str, str]) -> None:
-        """Refuse a request for a name that an attacker may have rebound to this machine. Raises MisdirectedRequest."""
+        """Refuse a request for an unknown host name: DNS rebinding, perhaps. Raises MisdirectedRequest."""
         host = fields.get("HTTP_HOST")
         if host is not None and self.transport.client[0] and not hosts.allows(host):
             name = host_name(host)
@@ -423,12 +425,14 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         """Call the application for the request that has arrived, or go on with what it returned."""
         self.state = RUNNING
-        exchange: Exchange = self.exchange  # type: ignore[assignment]  # there is one, or the state was not QUEUED
+        exchange: Exchange = self.exchange  # type: ignore[assignment]  # QUEUED implies that there is one
         try:
             if exchange.phase is CALL:
                 self.requests += 1
                 iterable = self.context.application(exchange.environ(), exchange.start_response)  # type: ignore[misc]
-                if iterable.__class__ is list and not exchange.head_sent:  # all is known, and there is nothing to close
+                if (
+                    iterable.__class__ is list and not exchange.head_sent
+                ):  # the whole body is known, and a list has no `close`
                     exchange.send_whole(iterable)
                     return
                 exchange.begin(iterable)
@@ -447,7 +451,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     # --- After the application ----------------------------------------------------------------------------------------------
 
     def received(self) -> bytes:
-        """Return the bytes that have arrived of a request: another process goes on with them."""
+        """Return the bytes of a request that have arrived, for the process that takes the connection over."""
         return bytes(self.partial.buffer) if self.partial is not None else self.transport.read_ahead
 
     def go_on(self, received: bytes) -> None:
@@ -456,8 +460,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         self.enter(self.next_request())
 
     def finish_turn(self) -> State:
-        """Do what a run has left to do, and return the next state."""
-        exchange: Exchange = self.exchange  # type: ignore[assignment]  # it is not over
+        """Do what is left after a run, and return the next state."""
+        exchange: Exchange = self.exchange  # type: ignore[assignment]  # there is one until this method ends it
         if exchange.answer is not None:
             exchange.send_answer()
         phase = exchange.phase
@@ -474,7 +478,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             if phase is Phase.RECEIVE:
                 return State.BODY
             return State.SUSPENDED if exchange.suspended and phase is Phase.ITERATE else QUEUED
-        # The response has left: write the log, and wait for the next request, or end the connection.
+        # The response was sent: write the log, and wait for the next request, or end the connection.
         exchange.finish()
         if exchange.close or exchange.body is not None or exchange.detached:
             return self.finish_body(exchange)
@@ -496,8 +500,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             transport.unread(body.take_excess())
         if exchange.close:
             self.exchange = None
-            # A reset follows a close if the client sends more. Only a client that announced the end sends no more; over TLS it
-            # may still send its closure alert.
+            # If the client sends more after a close, it gets a reset. Only one that has sent Connection: close sends no more;
+            # over TLS even that may still send its closure alert.
             if unread or exchange.reason or transport.read_ahead or transport.is_secure or is_persistent(exchange.head):
                 return self.half_close()
             return State.CLOSED
@@ -510,7 +514,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
                 self.exchange = None
                 return self.half_close()
         self.exchange = None
-        if transport.pending():  # no event comes for what TLS has decrypted beyond the end of the body
+        if transport.pending():  # there is no event for bytes after the body that TLS has already decrypted
             transport.unread(transport.recv(RECEIVE))
         return self.next_request() if transport.read_ahead else State.IDLE
 
@@ -523,7 +527,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             self.context.release_permit()
 
     def next_request(self) -> State:
-        """Begin with a request, or a part of one, that came behind the last one (RFC 9112 9.3.2)."""
+        """Start on a pipelined request, or the part of it that has arrived (RFC 9112 9.3.2)."""
         try:
             return self.start_request(self.transport.take_read_ahead())
         except ClientError as error:
@@ -535,7 +539,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return self.discard(data) if data else State.CLOSED
 
     def discard(self, data: bytes) -> State:
-        """Forget bytes of a body. Raises ClientError."""
+        """Discard bytes of a body. Raises ClientError."""
         body: RequestBody = self.exchange.body  # type: ignore[union-attr, assignment]  # the state is DISCARDING
         if not body.discard(data):
             self.exchange = None
@@ -547,9 +551,9 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return self.next_request() if self.transport.read_ahead else State.IDLE
 
     def flush(self) -> State:
-        """The client takes more."""
+        """The client can receive more: send it."""
         if self.transport.blocks_on_file():
-            return State.QUEUED  # a disk may be slow, and the leader waits for nothing
+            return State.QUEUED  # a disk may be slow, and the leader must not block
         self.transport.flush()
         if self.transport.out_buffer is None:
             return self.finish_turn()
@@ -564,7 +568,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         except (ConnectionError, TimeoutError):  # a reset, as when a tab of a browser is closed
             data = b""
         if not data:
-            # A client that closes an event stream ends what has no other end; a length that was promised is cut off.
+            # An event stream ends when the client closes it; with a Content-Length, the client has left too early.
             exchange: Exchange = self.exchange  # type: ignore[assignment]  # the state is SUSPENDED
             return self.abort("The client left." if exchange.promises_more() else "")
         transport.unread(data)
@@ -579,7 +583,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     # --- The end ------------------------------------------------------------------------------------------------------------
 
     def half_close(self) -> State:
-        """Tell the client that nothing more comes, then discard what it still sends: a close that loses no response."""
+        """Close our side, then discard what the client still sends: so no reset destroys the response."""
         try:
             self.transport.half_close()
         except BlockingIOError:
@@ -589,12 +593,12 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return State.LINGERING
 
     def linger(self) -> State:
-        """Discard until the client has closed its side, too."""
+        """Discard what arrives until the client has closed its side, too."""
         return State.LINGERING if self.transport.recv(RECEIVE) else State.CLOSED
 
     def refuse(self, error: ClientError) -> State:
         """Answer a request that breaks a rule, and end the connection."""
-        if self.state is State.DISCARDING:  # the response has left, and what comes belongs to no request
+        if self.state is State.DISCARDING:  # the response was sent, and these bytes belong to no request
             self.exchange = None
             return self.half_close()
         self.answer_refusal(error)
@@ -612,7 +616,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             exchange.abort(str(gone))
 
     def abort(self, reason: str) -> State:
-        """Give the connection up: the client has left, or is to be left."""
+        """Give up the connection: the client has left, or is to be disconnected."""
         if self.exchange is None:
             return State.CLOSED
         self.exchange.abort(reason)

@@ -1,8 +1,8 @@
-"""Send connections between two requests from a process that ends to its successor: no client notices.
+"""Send idle connections from a process that ends to its successor, so that no client notices.
 
 A process that is replaced could close them (RFC 9112 9.3.1), and a request that is on its way just then would be lost. Unix can
 send the descriptor to another process instead. All processes of a parent share one pair of sockets: those that serve receive
-from one end, those that retire send into the other. Bytes that were received of a head go with their connection. The session of
+from one end, those that retire send into the other. The received part of a head is sent with its connection. The session of
 a TLS connection can't be sent.
 """
 
@@ -12,9 +12,9 @@ import socket
 from collections.abc import Callable
 
 TIMEOUT = 1.0
-"""Seconds that a successor may take to make room; afterwards connections are closed, as idle ones may be."""
+"""Seconds to wait for room in the socket; after that, connections are closed, as HTTP allows for idle ones."""
 LONGEST = 128 * 1024
-"""Bytes of a message: twice what a head may have by default. A connection with more is closed."""
+"""Bytes of the longest message: twice the default limit of a head. A connection with more is closed."""
 
 Adopt = Callable[[socket.socket, object, int, bytes], object]
 """Called with a connection's socket, its client's address, the number of its listener, and the bytes that were received."""
@@ -37,13 +37,13 @@ class Handoff:
         return cls(*socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
 
     def send(self, descriptor: int, listener: int, received: bytes) -> bool:
-        """Send a connection to the process that serves; return False if that is impossible, and it is still ours."""
+        """Send a connection to the process that serves; return False if that failed, and we keep it."""
         if len(received) >= LONGEST:
             return False
         try:
             socket.send_fds(self.sender, [bytes([listener]) + received], [descriptor])
         except OSError:
-            self.sender.setblocking(False)  # a successor that has not made room in time does not delay the others
+            self.sender.setblocking(False)  # wait only once for a successor that is too slow
             return False
         return True
 
@@ -53,7 +53,7 @@ class Handoff:
             try:
                 data, descriptors, _, _ = socket.recv_fds(self.receiver, LONGEST, 1)
             except OSError:
-                return  # there is none; or another process was quicker
+                return  # there is none left; or another process has taken it
             for descriptor in descriptors:
                 connection = socket.socket(fileno=descriptor)
                 try:

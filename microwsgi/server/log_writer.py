@@ -384,8 +384,9 @@ class LogWriter:
             return
         if self.thread is None:
             self.start_thread()
-        # Also where the thread was not there yet: a signal handler may have interrupted its start, and find it idle already.
-        self.idle = False
+        if self.thread is not None:
+            self.idle = False
+        # Also without a thread: a signal handler may have interrupted its start, and it may be idle already.
         try:
             self.call.release()
         except RuntimeError:

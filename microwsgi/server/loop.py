@@ -1,23 +1,24 @@
-"""The poller, the deadlines and the connections: one poll, and the connections that want a thread.
+"""The poller, the deadlines and the connections: one poll, and the connections that need a thread.
 
-    poll_once              wait for events, act on them; what wants a thread is in `ready` then    by the leader
+    poll_once              wait for events, act on them; put what needs a thread into `ready`      by the leader
     finish                 after a run: the connection goes on                                     by the thread that ran it
     resume, call_soon      for the leader, from other threads: a queue, and a wake-up
 
-**Who may touch what.** Only the leader (the thread that holds the leader lock of `microwsgi.server.pool`) touches the poller,
+**Who may access what.** Only the leader (the thread that holds the leader lock of `microwsgi.server.pool`) touches the poller,
 the timers, `connections`, and a connection whose state is not in OWNED. A connection that is QUEUED or RUNNING belongs to the
 thread that runs it, or will run it. It stays registered with the poller meanwhile, since most runs are over before an event
-comes: no system call is spent. If an event does come, the leader unregisters the connection.
+comes: that saves two system calls. If an event does come, the leader unregisters the connection.
 
-**How a connection comes back.** The thread that ran it may be the leader: then it goes on at once. Otherwise the thread hands
-it over by `returned`. One case is so common that it is spared that: the next state is IDLE, and the connection is still
-registered. `lock` decides between that thread, which enters IDLE, and the leader, which unregisters what is OWNED: whoever is
-second sees what the first has done, so that no connection is left without an event to wait for.
+**How a connection comes back.** The thread that ran it may be the leader: then it goes on at once. Otherwise the thread puts
+it into `returned`, and the leader enters the new state. The most common case needs no hand-over: the next state is IDLE, and
+the connection is still registered. `lock` orders that thread, which enters IDLE, and the leader, which unregisters OWNED
+connections: whoever is second sees what the first has done, so that no connection is left waiting without being registered.
 
-**While a thread leads, it runs no foreign code**: no application, no `close` of an iterable, no hook, no file, no terminal.
-A connection that needs one of these becomes QUEUED, and runs when the leader lock is free again.
+**The leader runs no application code**: no application, no `close` of an iterable, no hook, and it reads no file. (It writes
+the error log, and calls the access log's function.) A connection that needs one of these becomes QUEUED, and runs
+when the leader lock is free again.
 
-Queues are deques: append and popleft are atomic (documented), and who appends for the leader calls `Wakeup.notify` afterwards.
+Queues are deques: append and popleft are documented as atomic; whoever appends for the leader then calls `Wakeup.notify`.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from microwsgi.server.state import IDLE, NEVER, OWNED, QUEUED, READ, State
 from microwsgi.server.timers import Timers
 
 PIPELINED = 16
-"""Requests of one connection that are answered before the others have their turn."""
+"""Pipelined requests of one connection that are answered before the others are served."""
 BUDGET = 64
-"""Suspended responses that are resumed, and deadlines that are acted on, before the others have their turn."""
+"""At most so many suspended responses are resumed, and deadlines acted on, before the next poll."""
 
 
 class Loop:
@@ -53,7 +54,7 @@ class Loop:
         self.connections: dict[int, Connection] = {}
         self.sources: dict[
             int, Callable[[], object]
-        ] = {}  # what to call for an event of a descriptor that is no connection
+        ] = {}  # what to call for an event on a descriptor that is not a connection's
         self.calls_later: list[tuple[float, Callable[[], object]]] = []
         self.draining = False
         self.on_idle: Callable[[Connection], object] | None = None  # while the server drains
@@ -72,14 +73,13 @@ class Loop:
     def poll_once(self) -> None:
         """Wait for events and act on them; afterwards `ready` has the connections that want a thread."""
         if self.answered:
-            # All responses that this thread has made, together: the kernel's part of sending evicts ours from the processor's
-            # caches.
+            # Send all responses of this batch together: each send pushes the interpreter out of the processor's caches.
             for answered in self.answered:
-                answered.exchange.send_answer()  # type: ignore[union-attr]  # the pool has looked: there is an answer
+                answered.exchange.send_answer()  # type: ignore[union-attr]  # the pool appends only those with an answer
             while self.answered:
                 self.finish(self.answered.popleft(), True)
             if self.ready:
-                return  # to requests that were pipelined behind those
+                return  # run the requests that were pipelined after those
         connections = self.connections
         timeout = self.poll_timeout()
         events = self.poller.poll(timeout)
@@ -101,11 +101,11 @@ class Loop:
                     self.update(connection)
         if self.returned or self.resumed or self.calls:
             self.empty_queues()
-        if timeout == 0 or not events:  # while events come, the next poll does not wait once a deadline has passed
+        if timeout == 0 or not events:  # after a deadline the timeout is 0, so `expire` is reached even under load
             self.expire()
 
     def poll_timeout(self) -> float:
-        """Return how long to wait for an event: 0 if there is something to do, -1 for ever."""
+        """Return how many seconds to wait for an event: 0 if there is something to do, -1 for no limit."""
         if self.returned or self.resumed or self.calls or self.answered:
             return 0
         if self.clock.paused:
@@ -122,7 +122,7 @@ class Loop:
             source()
 
     def on_early_event(self, connection: Connection) -> None:
-        """The client of a connection that a thread runs has sent something, or left: that is looked at later."""
+        """The client of a connection that a thread runs has sent something, or left: stop watching until the run is over."""
         with self.lock:
             if connection.state in OWNED:
                 connection.transport.unregister(self.poller)
@@ -132,7 +132,7 @@ class Loop:
         """Act on the state that a connection has entered."""
         state, transport = connection.state, connection.transport
         if state in OWNED:
-            if state is QUEUED:  # else a thread runs it that is not of the pool: a handshake
+            if state is QUEUED:  # RUNNING: a thread of the HandshakePool has it
                 self.enqueue(connection)
         elif state >= State.DETACHED:
             self.remove(connection)
@@ -189,7 +189,7 @@ class Loop:
             self.update(connection)
 
     def fail(self, connection: Connection, error: BaseException) -> None:
-        """A fault of the server: the connection ends."""
+        """Log an exception that is a bug of the server, and close the connection."""
         self.context.log_exception(f"{connection.address_string()}: a connection failed:", error)
         connection.enter(State.CLOSED)
 
@@ -204,7 +204,7 @@ class Loop:
         self.update(connection)
 
     def remove(self, connection: Connection) -> None:
-        """Forget a connection; close its socket, unless somebody else goes on with that."""
+        """Forget a connection; close its socket, unless a successor or the application has it."""
         transport = connection.transport
         if self.connections.get(transport.descriptor) is connection:
             del self.connections[transport.descriptor]
@@ -224,7 +224,7 @@ class Loop:
         self.poller.register(descriptor, READ)
 
     def remove_source(self, descriptor: int) -> None:
-        """Wait for no more events of a descriptor."""
+        """Stop waiting for events of a descriptor."""
         if self.sources.pop(descriptor, None) is not None:
             self.poller.unregister(descriptor)
 
@@ -239,7 +239,7 @@ class Loop:
         `on_idle` is called for each connection that waits for a client's first bytes, now and later; it returns whether the
         connection may go on to wait, and the connection is closed otherwise.
         """
-        with self.lock:  # see enter_idle
+        with self.lock:  # no thread is in the middle of `enter_idle`
             self.draining = True
         self.on_idle = on_idle
         suspended = 0
@@ -256,7 +256,7 @@ class Loop:
             self.on_empty()
 
     def close_all(self) -> None:
-        """Close all connections, when no thread of the pool runs but those that did not end in time."""
+        """Close all connections, once all threads of the pool have ended but those that did not end in time."""
         self.on_idle = None
         while self.answered:  # a thread has ended between making these and sending them
             answered = self.answered.popleft()
@@ -271,7 +271,7 @@ class Loop:
                     state = connection.finish_turn()
                 connection.enter(state if state is State.DETACHED else State.CLOSED)
             else:
-                # Its thread is left behind, and will find a closed socket.
+                # Its thread did not end in time; it will find a closed socket.
                 connection.transport.close()
             with suppress(OSError, ValueError, KeyError):
                 self.remove(connection)
@@ -281,7 +281,7 @@ class Loop:
         self.wakeup.close()
 
     def release(self) -> None:
-        """Close all descriptors without a word to the clients: they are served by the parent process."""
+        """Close all descriptors without telling the clients: the parent process goes on serving them."""
         for connection in self.snapshot():
             connection.transport.release()
         self.poller.close()
@@ -290,7 +290,7 @@ class Loop:
     # --- Any thread -----------------------------------------------------------------------------------------------------------
 
     def enqueue(self, connection: Connection) -> None:
-        """Give a connection that is QUEUED to the pool; one that waits for its client when there is a permit for that."""
+        """Give a QUEUED connection to the pool; one that has to wait for its client only once it has a permit."""
         if (
             not connection.waits_for_client
             or connection.keeps_permit
@@ -304,7 +304,7 @@ class Loop:
         self.wakeup.notify()
 
     def finish(self, connection: Connection, leading: bool) -> None:  # noqa: FBT001 - a keyword would cost a dict
-        """Go on with a connection after its run, in the thread that ran it; `leading`: that is the leader."""
+        """Go on with a connection after its run, in the thread that ran it; `leading`: whether that is the leader."""
         waited = connection.waits_for_client
         try:
             state = connection.finish_turn()
@@ -337,7 +337,7 @@ class Loop:
             self.wakeup.notify()
 
     def enter_idle(self, connection: Connection) -> bool:
-        """Let a connection wait for the next request; return False if that is the leader's to do."""
+        """Let a connection wait for the next request; return False if the leader has to do it."""
         transport = connection.transport
         deadline = self.clock.now() + self.context.options.idle_time
         with self.lock:

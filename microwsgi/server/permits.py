@@ -1,4 +1,4 @@
-"""How many threads of the pool may wait for clients at once: half of them, so that slow clients can't hold all threads."""
+"""How many threads of the pool may wait for clients at once: half of them, so that slow clients can't occupy all threads."""
 
 from __future__ import annotations
 

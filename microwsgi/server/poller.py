@@ -1,9 +1,9 @@
-"""Which descriptors are ready: epoll itself where the system has it, else the best of the selectors module.
+"""Which descriptors are ready: epoll where the system has it, else the best selector of the selectors module.
 
 Level-triggered: an event that was not handled is reported again. Edge-triggered polling was measured and is not faster.
 
 Only the leader (`microwsgi.server.pool`) uses a poller: select() does not see a descriptor that another thread registers while
-it waits. Other threads put what they have for the leader into a queue and call `Wakeup.notify`.
+it waits. Other threads put work for the leader into a queue and call `Wakeup.notify`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import threading
 from functools import partial
 
 BATCH = 256
-"""Events of one poll: usually all that are ready. More would make the first wait long for the last."""
+"""Events of one poll: usually all that are ready. With more, the first would wait too long for the last."""
 SELECT_LIMIT = 1023
-"""The highest descriptor that select() can watch: FD_SETSIZE - 1, nearly everywhere."""
+"""The highest descriptor that select() can watch: FD_SETSIZE - 1 on nearly all systems."""
 
 
 class SelectorPoller:
@@ -50,7 +50,7 @@ class SelectorPoller:
 
 
 class EpollPoller:
-    """The same with epoll, without the selectors module's key objects, which cost as much as the system call."""
+    """The methods of SelectorPoller on epoll: without the selectors module's key objects, which cost as much as the call."""
 
     most_descriptor = 0
 
@@ -88,8 +88,8 @@ class Wakeup:
         self.reader.setblocking(False)
         self.writer.setblocking(False)
         self.descriptor = self.reader.fileno()
-        # Held from the first `notify` to the `clear` that follows: many calls cost one system call. No wake-up is lost: who
-        # finds the lock held has filled its queue before, and the leader empties the queues after it has released the lock.
+        # Held from the first `notify` to the `clear` that follows: many calls cost one system call. No wake-up is lost:
+        # whoever finds the lock held has already filled its queue, and the leader empties the queues after releasing the lock.
         self.notified = threading.Lock()
 
     def notify(self) -> None:
@@ -98,10 +98,10 @@ class Wakeup:
             try:
                 self.writer.send(b"\0")
             except OSError:
-                pass  # the pipe is full, and `poll` returns anyway; or the loop has ended
+                pass  # the socket is full, and `poll` returns anyway; or the loop has ended
 
     def clear(self) -> None:
-        """Take note of the wake-up. Leader only, before it empties the queues."""
+        """Reset the wake-up. Leader only, before it empties the queues."""
         self.reader.recv(4096)
         self.notified.release()
 

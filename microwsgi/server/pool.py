@@ -1,27 +1,27 @@
 """Which thread does what: the Leader/Followers pattern (Schmidt and others, Pattern-Oriented Software Architecture, volume 2).
 
-The *leader* polls, receives what has arrived, and runs the requests that are complete by itself, one after the other: in
-CPython two threads that can run cost more than one. When a request blocks, another thread is promoted to leader.
+The *leader* polls, receives what has arrived, and runs the complete requests itself, one after the other: in CPython two
+runnable threads contend for the GIL, and are slower than one. When a request blocks, another thread is promoted to leader.
 
     WorkerThread.run        the whole loop of a thread: this frame, then `handle_one_request`, then the application
-      next_task               the next connection that wants a thread; the leader polls for it
+      next_task               the next connection that needs a thread; the leader polls for it
 
 **The leader lock.** The thread that holds it is the leader: it may poll, and touch connections that no thread runs.
 
-**Running inline.** While the leader runs a request it releases the leader lock without waking a follower; nobody else wants the
-lock. If the request exceeds STALL seconds, the watchdog, in the thread of `serve_forever`, takes the lock and promotes a
-follower. The thread that ran the request finds the lock taken then, and becomes a follower.
+**Running inline.** While the leader runs a request it releases the leader lock without waking a follower; nobody else needs
+the lock. If the request exceeds STALL seconds, the watchdog, in the thread of `serve_forever`, takes the lock and promotes a
+follower. The thread that ran the request then finds the lock taken, and becomes a follower.
 
-**Blocking requests.** When requests were seen to wait rather than to compute, the leader promotes a follower *before* it runs
-the next ones. Waiting is told from computing by the voluntary context switches of the thread: processor time alone would take
-a busy machine for a waiting application.
+**Blocking requests.** Once requests were seen to wait rather than compute, the leader promotes a follower *before* it runs the
+next ones. Voluntary context switches of the thread tell waiting from computing: by processor time alone, a computing request
+on a busy machine would look like a waiting one.
 
-**Run permits.** A thread needs one of `threads` permits to run requests. There is one thread more than permits, so that one can
-always lead.
+**Run permits.** A thread needs one of `threads` permits to run requests. There is one more thread than permits, so that one
+can always lead.
 
-**Batches.** The leader receives for all that has arrived, runs all that is complete, then sends all responses, since the
-kernel's part of sending evicts ours from the processor's caches. A response never waits for a request that is known to block,
-nor, when one blocks for the first time, for longer than the watchdog takes.
+**Batches.** The leader receives for all that has arrived, runs all that is complete, then sends all responses, since each
+send pushes the interpreter out of the processor's caches. A response never waits for a request that is known to block.
+When one blocks for the first time, it waits until the watchdog has promoted a follower that polls.
 
 Deques are the queues: `append` and `popleft` are atomic, and no item is taken twice.
 """
@@ -42,19 +42,19 @@ except ImportError:  # macOS and Windows do not account for single threads
     RUSAGE_THREAD = None  # type: ignore[assignment, misc]
 
 STALL = 0.005
-"""Seconds after which a request that the leader runs inline costs it the leadership."""
+"""Seconds after which a request that the leader runs inline makes another thread the leader."""
 IDLE_CHECKS = 100
-"""Checks of the watchdog that find nothing before it sleeps until the next request."""
+"""The watchdog sleeps until the next request after so many checks that found nothing."""
 GLANCE = 0.001
-"""Seconds in which a thread that computes can be told from one that waits."""
+"""Seconds for which a thread's processor time is observed, to tell whether it computes or waits."""
 JOIN_TIMEOUT = 5.0
 """Seconds to wait for a thread that only has to notice that it is to end."""
 SLOW_REQUEST = 0.0003
-"""Seconds of a request after which a system call is spent to learn whether it computed or waited."""
+"""After a request of so many seconds, a system call finds out whether it computed or waited."""
 SAMPLING_TIME = 0.05
-"""Seconds for which, after a slow request, the processor time of each request is taken."""
+"""Seconds for which, after a slow request, the processor time of each request is measured."""
 BLOCKING_TIME, MOST_BLOCKING_TIME = 0.1, 5.0
-"""Seconds for which followers are promoted before each request once one has waited; doubled while requests go on waiting."""
+"""Seconds for which followers are promoted before each request once one has waited; doubled while requests keep waiting."""
 
 
 class Usage:
@@ -75,9 +75,9 @@ class Usage:
 
 
 class WorkerThread(threading.Thread):
-    """A thread of the pool: nothing but its `run` stands between the system and `handle_one_request`.
+    """A thread of the pool. Its `run` calls `handle_one_request` directly, to keep the stack short.
 
-    Its attributes are its own, but for `is_leader` and `wakeup`, which `LeaderFollowers` sets while the thread sleeps.
+    Only the thread sets its attributes, but for `is_leader` and `wakeup`, which others set while the thread sleeps.
     """
 
     def __init__(self, pool: LeaderFollowers, number: int) -> None:
@@ -89,7 +89,7 @@ class WorkerThread(threading.Thread):
         self.task: Connection | None = None
         self.started = 0.0
         self.usage: Usage | None = None  # when the request started, if requests are sampled
-        self.preemptions = 0  # when a request was classified last
+        self.preemptions = 0  # at the time when a request was last classified
         self.wakeup = threading.Lock()  # released to wake the thread
         self.wakeup.acquire()
 
@@ -106,7 +106,7 @@ class WorkerThread(threading.Thread):
 class LeaderFollowers:
     """The threads of a server and their queue of connections.
 
-    The leader calls `poll`, which fills `ready` and returns at `interrupt`. The thread that ran a connection calls `finish`
+    The leader calls `poll`, which fills `ready`; `interrupt` makes it return. The thread that ran a connection calls `finish`
     with it, or, if it leads, leaves a response that is complete to the next `poll`, in `answered`.
     """
 
@@ -135,19 +135,19 @@ class LeaderFollowers:
         self.leader_lock = threading.Lock()
         self.leader_lock.acquire()  # for the first thread
         self.threads_lock = threading.Lock()  # protects `threads`; held while a thread is started
-        # Of the thread that runs inline, for the watchdog. A stale value only costs one check too many.
+        # About the thread that runs inline, for the watchdog. A stale value only costs one unnecessary check.
         self.inline_since = 0.0
         self.inline_thread: WorkerThread | None = None
         self.watchdog_event = threading.Lock()  # released to wake the watchdog
         self.watchdog_event.acquire()
         self.watchdog_sleeps = False
-        # Written by whichever thread has just classified a request: a lost update only delays what the next one repeats.
+        # Written by whichever thread has just classified a request: a lost update is made up for by the next one.
         self.sampling_until = 0.0
         self.blocking_until = 0.0
         self.blocking_time = BLOCKING_TIME
 
     def start(self) -> None:
-        """Start the first thread, which leads. Raises RuntimeError if the system has none to give."""
+        """Start the first thread, which leads. Raises RuntimeError if the system can't create one."""
         if not self.add_thread():
             raise RuntimeError("The system does not allow another thread: the server can't start.")
 
@@ -159,7 +159,7 @@ class LeaderFollowers:
         task = thread.task
         if task is not None:
             thread.task = None
-            if thread.runs_inline:  # take the lock again, if nobody else has
+            if thread.runs_inline:  # take the lock back, unless another thread has it
                 thread.runs_inline = False
                 thread.is_leader = self.leader_lock.acquire(False)  # a keyword would cost as much as the lock
             if now - thread.started > SLOW_REQUEST:
@@ -190,7 +190,7 @@ class LeaderFollowers:
         return None
 
     def release_leadership(self, thread: WorkerThread, task: Connection, now: float) -> None:
-        """Decide who leads while this thread runs its request: nobody, until the watchdog steps in; or a follower, at once."""
+        """Decide who leads while this thread runs its request: a follower at once, or one that the watchdog promotes."""
         thread.is_leader = False
         if (now < self.blocking_until or task.waits_for_client) and self.promote_new_leader():
             thread.usage = Usage()
@@ -204,7 +204,7 @@ class LeaderFollowers:
             self.notify_watchdog()
 
     def classify(self, thread: WorkerThread, now: float) -> None:
-        """After a slow request: if it waited rather than computed, the next ones will not hold up the leader."""
+        """After a slow request: if it waited rather than computed, promote followers before the next ones."""
         usage = Usage()
         preemptions, thread.preemptions = usage.preemptions - thread.preemptions, usage.preemptions
         if thread.usage is not None:
@@ -214,9 +214,9 @@ class LeaderFollowers:
             self.sampling_until = now + SAMPLING_TIME
 
     def assume_blocking(self, now: float) -> None:
-        """Promote a follower before each request for a while: for longer if the last while has hardly ended.
+        """Promote a follower before each request for a while: for longer if the last such time ended recently.
 
-        The requests that follow are classified as well. As long as they wait, the while goes on, and no leader has to try one.
+        The requests that follow are classified, too. As long as they wait, this time is extended, and none is run inline.
         """
         if now <= self.blocking_until:
             self.blocking_until = max(self.blocking_until, now + BLOCKING_TIME)
@@ -238,7 +238,7 @@ class LeaderFollowers:
         return True
 
     def add_thread(self) -> bool:
-        """Start a thread that leads; return False if there are enough, or the system has none to give."""
+        """Start a thread that leads; return False if there are enough, or the system can't create one."""
         with self.threads_lock:
             if len(self.threads) >= self.most_threads or self.finished:
                 return False
@@ -263,26 +263,26 @@ class LeaderFollowers:
     def wait_for_work(self, thread: WorkerThread) -> None:
         """Sleep until there is something to do.
 
-        A wake-up can't be lost: the thread puts itself into `idle` first and looks for work then. Who has work for it fills the
-        queue first and looks into `idle` then. One of the two sees the other.
+        A wake-up can't be lost: the thread first puts itself into `idle`, then looks for work. Whoever has work for it first
+        fills the queue, then looks into `idle`. At least one of the two sees the other.
         """
         if thread.has_permit:
             thread.has_permit = False
             self.permits.append(True)
             if self.saturated and len(self.permits) * 2 >= self.most_threads:
-                self.saturated = False  # the next lack is another one
+                self.saturated = False  # log the next shortage again
         self.idle.append(thread)
         if (self.ready and self.permits) or not self.leader_lock.locked() or self.finished:
             try:
                 self.idle.remove(thread)
             except ValueError:
-                pass  # somebody has taken it out to wake it
+                pass  # another thread has taken it out and is about to wake it
             else:
                 return
         thread.wakeup.acquire()
 
     def wake_one(self) -> None:
-        """Have an idle thread look whether there is something to do."""
+        """Wake an idle thread, to see whether there is something to do."""
         try:
             self.idle.pop().wakeup.release()
         except IndexError:
@@ -305,18 +305,18 @@ class LeaderFollowers:
     # -----------------------------------------------------------------------------------------------------------
 
     def watchdog_check(self) -> None:
-        """Promote a follower if the leader's request takes long."""
+        """Promote a follower if the request that runs inline takes long."""
         now, thread = monotonic(), self.inline_thread
         if now - self.inline_since > STALL and self.leader_lock.acquire(False):
             if not self.promote_new_leader():
                 self.leader_lock.release()
-                self.wake_one()  # a thread may have come back meanwhile, and have found the lock taken
+                self.wake_one()  # a thread may have found the lock taken by this check
             elif thread is not None and is_blocked(thread):
-                # The next leader would run the next request that waits inline, and be found out as late.
+                # Otherwise the next leader would also run a waiting request inline, and be noticed as late.
                 self.assume_blocking(now)
 
     def watch(self, seconds: float | None = None) -> None:
-        """Watch while requests arrive, and sleep while none do; return at `notify_watchdog`, or after some seconds."""
+        """Watch while requests arrive, and sleep while none do; return after `notify_watchdog`, or after `seconds`."""
         end = None if seconds is None else monotonic() + seconds
         seen, checks = self.inline_since, 0
         while True:
@@ -329,7 +329,7 @@ class LeaderFollowers:
             seen = self.inline_since
             if checks >= IDLE_CHECKS:
                 self.watchdog_sleeps = True
-                # Else a request started meanwhile, and its thread did not see that the watchdog sleeps.
+                # If not, a request has started meanwhile, and its thread may not have seen `watchdog_sleeps`.
                 if self.leader_lock.locked():
                     self.watchdog_event.acquire(timeout=-1 if end is None else max(end - monotonic(), 0.0))
                     self.watchdog_sleeps = False
@@ -344,7 +344,7 @@ class LeaderFollowers:
             pass  # it was released already
 
     def end(self, seconds: float) -> None:
-        """End all threads; wait for those that run nothing, and so many seconds for the others."""
+        """End all threads; wait for the idle ones, and `seconds` for those that run a request."""
         with self.threads_lock:
             self.finished = True
             threads = list(self.threads)
@@ -360,7 +360,7 @@ class LeaderFollowers:
 
 
 def is_blocked(thread: WorkerThread) -> bool:
-    """Return whether a thread uses no processor just now: it waits, then, and does not compute."""
+    """Return whether a thread uses no processor time just now: then it waits, for the GIL perhaps."""
     if thread.ident is None or not hasattr(time, "pthread_getcpuclockid"):
         return True
     try:
@@ -373,6 +373,6 @@ def is_blocked(thread: WorkerThread) -> bool:
 
 
 def has_waited(before: Usage, after: Usage, seconds: float) -> bool:
-    """Return whether a thread gave the processor up by itself for most of this time; a busy machine preempts it, too."""
+    """Return whether a thread mostly waited in this time: little processor time, more voluntary switches than preemptions."""
     computed = after.seconds - before.seconds
     return computed < seconds / 2 and after.switches - before.switches > after.preemptions - before.preemptions

@@ -23,13 +23,13 @@ BUFFER = 64 * 1024
 TURN = 1024 * 1024
 """Bytes that are received into a file before other connections have their turn."""
 DISCARD = 256 * 1024
-"""Bytes of an unread body that are received for the sake of the next request; a longer one ends the connection."""
+"""Bytes of an unread body that are discarded to reach the next request; a longer body ends the connection."""
 INCOMPLETE = "The body ended before the length that its head promised (RFC 9112 8)."
 LEFT = "The client left before it had sent the whole body."
 
 
 class RequestBody:
-    """A body of `length` bytes, or CHUNKED, on a transport."""
+    """A body of `length` bytes, or a chunked one (`length` is CHUNKED), on a transport."""
 
     __slots__ = (
         "decoder",
@@ -69,7 +69,7 @@ class RequestBody:
         return self.in_file or len(self.received)
 
     def take_excess(self) -> bytes:
-        """Return, once, the bytes behind the end of the body that were received with it."""
+        """Return, once, the bytes that were received after the end of the body."""
         return self.decoder.take_excess()
 
     # --- Before the application is called -----------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ class RequestBody:
         self.time_left = seconds
 
     def feed(self, data: bytes) -> None:
-        """Take received bytes. Raises ClientError for invalid framing."""
+        """Decode received bytes and keep the data. Raises ClientError for invalid framing."""
         piece = self.decoder.feed(data)
         if piece:
             if not self.received:
@@ -89,7 +89,7 @@ class RequestBody:
                     self.received = bytearray(self.received)  # grows with the data that arrives
                 self.received += piece
         if self.decoder.done:
-            self.expects = False  # RFC 9110 10.1.1: there is no need to ask for a body that is here
+            self.expects = False  # RFC 9110 10.1.1: no 100 is needed for a body that has arrived
 
     def tell_to_continue(self) -> None:
         """Answer a client that waits for 100 Continue. Raises Disconnected."""
@@ -158,14 +158,14 @@ class RequestBody:
         return io.BufferedReader(BodyReader(self.decoder, self.receive_into, self.received), BUFFER)
 
     def receive_into(self, view: memoryview) -> int:
-        """Receive for an application that reads; first tell a client that waits to send. Raises OSError, ClientError."""
+        """Receive for an application that reads; first send the 100 that the client waits for. Raises OSError, ClientError."""
         self.tell_to_continue()
         return self.transport.receive_into(view)
 
     def response_begins(self) -> bool:
-        """Take note of the final response; return whether the connection can be used after it.
+        """Called before the final response is sent; return whether the connection can be used after it.
 
-        Too much may be left to discard. A client that was not told to continue may send the body, or not (RFC 9110 10.1.1).
+        Not if too much is left to discard. A client that was not told to continue may send the body, or not (RFC 9110 10.1.1).
         """
         if self.decoder.done:
             return True
@@ -176,7 +176,7 @@ class RequestBody:
     # --- The end ------------------------------------------------------------------------------------------------------------
 
     def discard(self, data: bytes) -> bool:
-        """Take received bytes and forget them; return False if too many came. Raises ClientError."""
+        """Decode received bytes and discard the data; return False if there was too much. Raises ClientError."""
         self.decoder.feed(data)
         self.discarded += len(data)
         return self.discarded <= DISCARD or self.decoder.done

@@ -1,12 +1,12 @@
-"""The states of a connection. `docs/architecture.md` has the table of states and events; the tables in the code equal it.
+"""The states of a connection. `docs/architecture.md` has the same tables of states and events as the code.
 
 A connection object serves one client and has a transport. The loop calls its methods as follows; there is no base class.
 
     on_ready()            the event that the state waits for has occurred               by the leader
     on_timeout()          the deadline of the state has passed                          by the leader
     on_drain()            the server accepts nothing more and is to end                 by the leader
-    handle_one_request()  the state was QUEUED: run application code, or what may block by a thread of the pool
-    finish_turn()         do what the run left to do; return the next state             by the same thread
+    handle_one_request()  the state was QUEUED: run application code, or code that may block    by a thread of the pool
+    finish_turn()         do what is left after the run; return the next state             by the same thread
     enter(state)          set the state, its interest and its deadline                  by the leader, or see `Loop.finish`
 """
 
@@ -21,7 +21,7 @@ NEVER = float("inf")
 
 
 class State(IntEnum):
-    """What a connection does, or waits for."""
+    """What a connection does; or, where the text is a noun, what it waits for."""
 
     SNIFFING = 0
     """On a TLS port: the first bytes tell TLS from plain HTTP."""
@@ -38,24 +38,24 @@ class State(IntEnum):
     RUNNING = 6
     """A thread of the pool runs `handle_one_request`."""
     SUSPENDED = 7
-    """The response has nothing to send yet: a call of `resume`, the deadline that it gave, or the client's end."""
+    """The response has nothing to send yet: it waits for a call of `resume`, its deadline, or the client closing."""
     FLUSHING = 8
-    """The client reads more slowly than the response is made."""
+    """The client reads more slowly than the response is produced: until there is room in its socket."""
     DISCARDING = 9
     """The rest of a body that the application did not read."""
     CLOSING = 10
-    """There is no room yet for the close_notify of TLS."""
+    """Until there is room in the send buffer for the close_notify alert of TLS."""
     LINGERING = 11
     """Our side is closed; until the client has closed its side, too, what it sends is discarded."""
     DETACHED = 12
     """The application has taken the socket."""
     REPLACED = 13
-    """The handshake is done, or was not wanted: `successor` goes on with the socket."""
+    """The handshake is done, or the client speaks plain HTTP: `successor` takes over the socket."""
     CLOSED = 14
-    """The loop is to close the socket, and has forgotten the connection then."""
+    """The end: the loop closes the socket and forgets the connection."""
 
 
-# For the code that runs for each request: to look a member up in its class costs as much as a method call.
+# For the code that runs for each request: looking a member up in its class costs as much as a method call.
 IDLE, QUEUED, RUNNING, FLUSHING = State.IDLE, State.QUEUED, State.RUNNING, State.FLUSHING
 
 OWNED = frozenset((QUEUED, RUNNING))
@@ -63,7 +63,7 @@ OWNED = frozenset((QUEUED, RUNNING))
 
 
 Action = Callable[..., State]
-"""A method of a connection, called with it; returns the next state."""
+"""A method of a connection class, called with the connection; returns the next state."""
 
 
 class Row:
@@ -87,9 +87,9 @@ class Row:
         self.drain = drain
         """None: the server waits for the connection until its grace time is over."""
         self.yields = yields
-        """The connection may be closed for a newcomer at the limit of connections: those with 1 first; 0 for never."""
+        """Whether the connection may be closed for a new one at the limit: 1 before 2; 0 for never."""
         self.handoff = handoff
-        """The connection may be sent to another process instead of closed."""
+        """The connection may be sent to another process instead of being closed."""
 
 
 Table = Mapping[State, Row]

@@ -1,7 +1,7 @@
 """Deadlines of connections, the next one first: a heap with one entry for each connection.
 
-A connection moves its deadline with every request. Its entry stays where it is, and is queued again when it comes up early:
-that costs a heap operation a minute instead of two for each request. Leader only.
+A connection moves its deadline with every request. Its entry stays where it is, and is put back with the new deadline
+when it comes up early: that costs one heap operation a minute instead of two per request. Leader only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from microwsgi.server.state import NEVER, OWNED
 from microwsgi.server.transport import Transport
 
 FEW = 256
-"""Entries of closed connections that are kept whatever else is in the heap."""
+"""Up to so many stale entries are never worth a clean-up."""
 
 Entry = tuple[float, int, Connection, Transport]
 
@@ -25,7 +25,7 @@ class Timers:
     def __init__(self) -> None:
         self.heap: list[Entry] = []
         self.numbers = count()  # no two entries are equal, so connections are never compared
-        self.stale = 0  # entries of closed connections
+        self.stale = 0  # entries to be dropped: of closed connections, or followed by an earlier one
         self.next_time = NEVER  # when `expired` is to be called next
 
     def schedule(self, connection: Connection, transport: Transport) -> None:
@@ -37,7 +37,7 @@ class Timers:
         self.next_time = self.heap[0][0]
 
     def cancel(self, transport: Transport) -> None:
-        """Forget a connection that is closed. Its entry is dropped with others, when they are half of the heap."""
+        """Forget a closed connection. Stale entries are dropped together, when they are half of the heap."""
         if transport.scheduled != NEVER:
             transport.set_scheduled(NEVER)
             self.stale += 1
@@ -49,7 +49,7 @@ class Timers:
     def expired(self, now: float, most: int, patience: float) -> list[Connection]:
         """Remove up to `most` entries that are due, and return the connections whose deadline has passed.
 
-        An entry that comes up early is queued again: at the deadline, or, of a connection that a thread runs, `patience`
+        An entry that comes up early is put back: at the deadline, or, for a connection that a thread runs, `patience`
         seconds from now.
         """
         found: list[Connection] = []

@@ -1,7 +1,7 @@
 """A client's socket that never blocks, its output buffer, and its time limits. No HTTP.
 
     recv, peek                     what has arrived; BlockingIOError if nothing has
-    write, write_file, flush       what is to leave, in order; what the client is too slow for is kept
+    write, write_file, flush       send, in order; what the client does not take at once is kept
     receive_into, wait_until_sent  the same for a thread of the pool that may wait for the client
     half_close, abort, close       the end, with or without all that was written
 
@@ -29,7 +29,7 @@ from microwsgi.server.state import NEVER, READ, WRITE
 RECEIVE = 16 * 1024
 """Bytes received at once; a head and a small body fit."""
 TURN = 4 * 1024 * 1024
-"""Bytes sent to one client before other connections have their turn."""
+"""Bytes sent to one client before other connections are served."""
 NO_LINGER = struct.pack("ii", 1, 0)
 """For SO_LINGER: on, zero seconds. A close then sends a reset."""
 
@@ -45,14 +45,14 @@ class FileRange:
         self.name = name
 
     def read(self, most: int) -> bytes:
-        """Read up to `most` bytes without sending them. Raises TruncatedFile if the file has become shorter."""
+        """Read up to `most` bytes without sending them. Raises TruncatedFile if the file was truncated."""
         data = os.pread(self.descriptor, min(self.count, most), self.offset)
         if not data:
             raise TruncatedFile(f"{self.name or 'A file'} became shorter while it was sent.")
         return data
 
     def skip(self, count: int) -> None:
-        """Count bytes that were sent. Raises TruncatedFile for 0: the kernel found the end of the file."""
+        """Advance by the bytes that were sent. Raises TruncatedFile for 0: the kernel found the end of the file."""
         if not count:
             raise TruncatedFile(f"{self.name or 'A file'} became shorter while it was sent.")
         self.offset += count
@@ -80,7 +80,7 @@ class Clock:
                 self.now = lambda: frozen
 
     def resume(self) -> None:
-        """Let the clock go on, when it was resumed as often as it was paused."""
+        """Let the clock go on once it has been resumed as often as it was paused."""
         with self.lock:
             self.pauses -= 1
             if not self.pauses:
@@ -92,9 +92,9 @@ class Clock:
 class Transport:
     """A client's TCP or Unix socket."""
 
-    # Thousands of connections are idle: slots cost a third of a dict.
+    # Thousands of connections may be idle: slots take a third of the memory of a dict.
     __slots__ = (
-        "allowance",  # the seconds that a thread may still wait for this client
+        "allowance",  # how many seconds a thread may still wait for this client
         "client",  # address and port of the client, "" for those of a Unix socket
         "clock",  # the clock of time limits
         "deadline",  # when `on_timeout` of the connection is called
@@ -102,7 +102,7 @@ class Transport:
         "flush_deadline",  # when the client must have taken more of what is in the output buffer
         "interest",  # the event that the connection waits for: READ, WRITE, 0
         "options",
-        "out_buffer",  # what the client was too slow for; None if nothing
+        "out_buffer",  # what the client has not taken yet; None if nothing
         "read_ahead",  # bytes that were received and belong to no request yet
         "registered",  # the event that the poller waits for; only the leader touches the poller
         "scheduled",  # when the entry of this connection in the timer heap is due
@@ -137,11 +137,11 @@ class Transport:
         return self.socket.recv(size)
 
     def peek(self, size: int) -> bytes:
-        """Return what has arrived, and leave it there; of TLS the encrypted bytes. Raises OSError."""
+        """Return what has arrived, and leave it in the kernel; over TLS, the encrypted bytes. Raises OSError."""
         return socket.socket.recv(self.socket, size, socket.MSG_PEEK)
 
     def wait_for_bytes(self, count: int) -> bool:
-        """Have the kernel report an event when so many bytes have arrived; return False where it can't."""
+        """Have the kernel report an event only when `count` bytes have arrived; return False where it can't."""
         try:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
         except OSError:
@@ -166,7 +166,7 @@ class Transport:
         return self.socket.recv_into(view)
 
     def pending(self) -> int:
-        """Return how many bytes were received, and will cause no event: those that TLS has decrypted already."""
+        """Return how many received bytes will cause no event: those that TLS has already decrypted."""
         return 0
 
     # --- Sending --------------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class Transport:
         return self.socket.send(data)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send the data behind all that was written before, and keep what does not fit. Raises Disconnected."""
+        """Send the data after everything written before, and keep what does not fit. Raises Disconnected."""
         if self.out_buffer is None:
             try:
                 count = self.socket.send(data)
@@ -191,7 +191,7 @@ class Transport:
         self.append(memoryview(data))
 
     def write_file(self, part: FileRange) -> None:
-        """Send a part of a file behind all that was written before. `flush` does it: files are read by threads of the pool."""
+        """Append part of a file to the output. `flush` sends it: only threads of the pool read files."""
         self.append(part)
 
     def append(self, part: memoryview | FileRange) -> None:
@@ -262,7 +262,7 @@ class Transport:
     def receive_into(self, view: memoryview) -> int:
         """Receive at least one byte of a body; return 0 when the client has closed its side.
 
-        The client has `allowance` seconds. Each byte buys time, at body_rate bytes a second, and never more than body_time: a
+        The client has `allowance` seconds. Each byte adds 1/body_rate seconds, up to body_time in total: a
         client that trickles is cut off. Raises RequestTimeout, Disconnected.
         """
         options = self.options
@@ -281,7 +281,7 @@ class Transport:
                 return count
 
     def wait_until_sent(self) -> None:
-        """Wait for a client that reads more slowly than the application writes; with a time limit as above."""
+        """Wait for a client that reads more slowly than the application writes, with the time limit of `receive_into`."""
         options = self.options
         while self.out_buffer is not None:
             start = self.clock.now()
@@ -291,13 +291,13 @@ class Transport:
             self.allowance = min(self.allowance + self.flush() / options.write_rate, options.write_time)
 
     def allow(self, seconds: float) -> None:
-        """Give the client so many seconds in which a thread of the pool may wait for it."""
+        """Set for how many seconds a thread of the pool may wait for this client."""
         self.allowance = seconds
 
     # --- The loop -------------------------------------------------------------------------------------------------------
 
     def interest_of(self, event: int) -> int:
-        """Return the event to wait for before reading, or writing, can go on; of TLS it may be the other one."""
+        """Return the event to wait for before reading or writing can go on; over TLS it may be the other one."""
         return event
 
     def expect(self, event: int, seconds: float) -> None:
@@ -314,7 +314,7 @@ class Transport:
         self.deadline = min(self.deadline + count / rate, self.clock.now() + seconds)
 
     def shorten(self, deadline: float) -> None:
-        """Move the deadline forward."""
+        """Bring the deadline forward to this time, if it is later."""
         self.deadline = min(self.deadline, deadline)
 
     def update_interest(self, poller: Poller) -> None:
@@ -334,7 +334,7 @@ class Transport:
             try:
                 poller.unregister(self.descriptor)
             except (OSError, KeyError):
-                pass  # an application that was given the socket has closed it
+                pass  # the application was given the socket and has closed it
 
     def set_scheduled(self, time: float) -> None:
         """Remember when the entry in the timer heap is due; NEVER for no entry."""
@@ -347,12 +347,12 @@ class Transport:
         self.socket.shutdown(socket.SHUT_WR)
 
     def interrupt(self) -> None:
-        """Make calls of other threads that wait for this client return. The one method that another thread may call."""
+        """Make other threads' calls that wait for this client return. The only method that any thread may call."""
         with suppress(OSError):
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
     def abort(self) -> None:
-        """Make `close` send a reset: the client sees that something is missing, and the kernel frees what it holds for it."""
+        """Make `close` send a reset: the client sees that data is missing, and the kernel drops what it has buffered."""
         with suppress(OSError):
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
 
@@ -361,7 +361,7 @@ class Transport:
         self.socket.close()
 
     def release(self) -> None:
-        """Close the descriptor, and leave the connection as it is: another process has it, too."""
+        """Close the descriptor only, without shutting the connection down: another process has it, too."""
         with suppress(OSError):
             os.close(self.socket.detach())
 

@@ -27,20 +27,20 @@ from microwsgi.tls.transport import TLSTransport
 from microwsgi.wire.response import NAMES
 
 LOOK = 1.0
-"""Seconds between two looks whether the files of the certificates have changed."""
+"""Seconds between two checks whether the certificate files have changed."""
 SOON = 14
-"""Days before a certificate's end in which one is told of it."""
+"""Days before a certificate expires from which on the server warns."""
 OF_DEVELOPERS = tuple(f".{zone}" for zone in ZONES)
 HSTS = ("Strict-Transport-Security", "strict-transport-security")
 """A field as applications spell it (RFC 6797 6.1)."""
 KNOWN = 256
-"""Environs that are kept: most connections differ in nothing but what is in none of them."""
+"""How many environs are kept. Most connections can share one: what differs between them, like the port, is not in it."""
 
 
 class TLS:
-    """Certificates, the first of them for clients that ask for no other name, and the handshakes of a server.
+    """The certificates and the handshakes of a server. The first certificate is for clients that ask for no other name.
 
-    The files are checked at a handshake, once a second: a changed certificate is presented to the connections that come then.
+    The files are checked at a handshake, once a second: a changed certificate is presented to later connections.
     One that can't be used is reported, and the old one stays. Raises CertificateError.
     """
 
@@ -67,7 +67,7 @@ class TLS:
 
     @classmethod
     def of(cls, context: SSLContext, options: Options) -> TLS:
-        """With a context that somebody else has made; it is used as it is."""
+        """Return a TLS with a context that the caller has made; it is used unchanged."""
         self = cls.__new__(cls)
         self.pairs, self.options, self.renew, self.hints = [], options, None, []
         self.pool = HandshakePool()
@@ -160,7 +160,7 @@ class TLS:
         return transport
 
     def environ(self, base: Environ, transport: Transport) -> Environ:
-        """Return the base with the keys of mod_ssl; shared by the connections that have the same values."""
+        """Return the base with the keys of mod_ssl; connections with the same values share one dict."""
         tls: SSLSocket = transport.socket  # type: ignore[assignment]  # `wrap_socket` made it
         sni: str = getattr(tls, "sni", "")
         if not self.warned:
@@ -172,18 +172,18 @@ class TLS:
             shown = self.certificates[0] if tls.context is self.context else self.shown(tls.context)
             known = {**base, "wsgi.url_scheme": "https", **connection_keys(tls), **server_keys(shown)}
             if client:
-                # From Python 3.13 on; a session that is resumed has none.
+                # get_verified_chain: from Python 3.13 on; a resumed session has no chain.
                 chain = [client, *getattr(tls, "get_verified_chain", list)()[1:]]
                 known |= client_keys(Certificate(tls.getpeercert() or {}), [*map(ssl.DER_cert_to_PEM_cert, chain)])
             if len(self.environs) >= KNOWN:
                 self.environs.clear()
-            self.environs[key] = base, known  # the base, too: as long as it is kept, no other has its id
+            self.environs[key] = base, known  # with the base: as long as it is kept, no other object has its id
         return known
 
     def warn_of_hsts(self, name: str) -> None:
-        """Tell what the application does to a developer's browser (RFC 6797), once.
+        """Warn once if the application sends Strict-Transport-Security to a developer's browser (RFC 6797).
 
-        It is seen at a handshake, by the field names that any response has had so far: a request's way knows nothing of it.
+        This is checked at a handshake, in the cache of response field names, so that it costs nothing for a request.
         """
         if f".{name.lower()}".endswith(OF_DEVELOPERS) and any(spelled in NAMES for spelled in HSTS):
             self.warned = True
@@ -193,12 +193,12 @@ class TLS:
             )
 
     def shown(self, context: SSLContext | None) -> Certificate:
-        """The certificate of a context that a server name has chosen."""
+        """Return the certificate of a context that was chosen by server name (SNI)."""
         found = (each.certificate for each in self.others.values() if each.context is context)
         return next(found, Certificate({}))
 
     def reason(self, error: OSError) -> str:
-        """Why a handshake failed, and what to do."""
+        """Return why a handshake failed, and what to do."""
         name = getattr(error, "reason", None) or ""
         for known, text in REASONS:
             if known in name or known in str(error):
@@ -206,7 +206,7 @@ class TLS:
         return name.replace("_", " ").lower() or error.strerror or "the client left"
 
     def notes(self) -> list[str]:
-        """Each certificate, as it is in its file by now, and what is dangerous."""
+        """Return a line for each certificate as it now is in its file, and warnings."""
         self.look()
         found = []
         for certificate in self.certificates:
@@ -224,7 +224,7 @@ class TLS:
     # --- Certificates -----------------------------------------------------------------------------------------------------
 
     def load(self) -> tuple[SSLContext, dict[str, Shown], list[Certificate]]:
-        """Contexts for all pairs: that of the first, and those by the names in them. Raises CertificateError."""
+        """Return the first pair's context, all contexts by host name, and the certificates. Raises CertificateError."""
         shown = [Shown(pair, self.options) for pair in self.pairs]
         by_name = {name: each for each in reversed(shown) for name in each.certificate.names}
         first = shown[0].context
@@ -238,12 +238,12 @@ class TLS:
         return first, by_name, [each.certificate for each in shown]
 
     def files(self) -> list[str]:
-        """All that decides about the contexts."""
+        """Return the names of the files that the contexts are made from."""
         pairs = [name for pair in self.pairs for name in (pair.certificate, pair.key)]
         return [*pairs, *filter(None, [self.options.tls_password_file, self.options.tls_client_ca])]
 
     def look_at_files(self) -> tuple[object, ...]:
-        """What changes when a file does."""
+        """Return a value that changes when one of the files does."""
         found: list[object] = []
         for name in self.files():
             try:
@@ -255,9 +255,9 @@ class TLS:
         return tuple(found)
 
     def look(self, *, asked: bool = False) -> None:
-        """Take new certificates, if there are any that can be used; `asked`, by a person, also tell at once of the others."""
+        """Load changed certificates if they are usable; with `asked` (by a person), report unusable ones at once, too."""
         self.asked = self.asked or asked
-        # Who finds it locked leaves it to who is at it, perhaps this very thread before a signal came, to look again.
+        # If it is locked, the holder looks again: that may be this very thread, interrupted by a signal.
         while self.looking.acquire(blocking=False):
             try:
                 asked, self.asked = self.asked, False
@@ -269,7 +269,7 @@ class TLS:
                 return
 
     def take_changed(self, *, asked: bool) -> None:
-        """The same in one thread at a time."""
+        """Load changed certificates, in one thread at a time."""
         try:
             if self.renew is not None:
                 self.renew()
@@ -281,7 +281,7 @@ class TLS:
         try:
             self.context, self.others, self.certificates = self.load()
         except CertificateError as error:
-            # Between two looks, since key and certificate are not replaced in one moment.
+            # Only at the second look with the same files: key and certificate are not replaced at the same moment.
             if now == self.changing or asked:
                 self.refused = now
                 self.tell(f"The changed certificate is not used, the old one serves on: {error}")
@@ -299,9 +299,9 @@ class TLS:
 
 
 def make_tls(options: Options, ssl_context: object = None) -> TLS:
-    """What `WSGIServer` takes for `tls`: of the options, or of an SSLContext, a (certificate, key) or "adhoc".
+    """Return what `WSGIServer` takes for `tls`: from the options, or an SSLContext, a (certificate, key) or "adhoc".
 
-    The values of `ssl_context` are Werkzeug's. Raises CertificateError, and UsageError for options that say the contrary.
+    The values of `ssl_context` are Werkzeug's. Raises CertificateError, and UsageError for options that contradict it.
     """
     if ssl_context is not None:
         refuse_both(options, OF_CONTEXT if isinstance(ssl_context, SSLContext) else OF_CERTIFICATE)
@@ -323,11 +323,11 @@ def make_tls(options: Options, ssl_context: object = None) -> TLS:
 
 OF_CERTIFICATE = ("tls_cert", "tls_key")
 OF_CONTEXT = (*OF_CERTIFICATE, "tls_password_file", "tls_min", "tls_client_ca", "tls_client", "tls_keylog")
-"""Options that an SSLContext has its own settings for; it is used as whoever made it has left it."""
+"""Options that an SSLContext has its own settings for; it is used unchanged."""
 
 
 def refuse_both(options: Options, names: tuple[str, ...]) -> None:
-    """Refuse what is said twice, in two ways. Raises UsageError."""
+    """Refuse options that are also given by `ssl_context`. Raises UsageError."""
     for name in names:
         if getattr(options, name) != BY_NAME[name].default:
             raise UsageError(f"ssl_context says that already: leave out {BY_NAME[name].flag}, or ssl_context.")
@@ -350,4 +350,4 @@ REASONS = (
     ("UNEXPECTED_EOF", "the client left in the middle of it"),
     ("EOF occurred", "the client left in the middle of it"),
 )
-"""What OpenSSL says, and what a person would."""
+"""What OpenSSL says, and the same in plain words."""

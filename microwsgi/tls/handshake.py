@@ -1,11 +1,11 @@
 """Connections on a TLS port before HTTP begins: the first byte tells TLS from plain HTTP, then the handshake.
 
 A HandshakeConnection waits in the poller like every connection, and holds no thread while its client sends nothing. The work
-of a handshake, about a millisecond of processor time, is done by threads of `HandshakePool`, so that many newcomers do not
-stop the clients that are served. Then the connection is REPLACED: `successor` speaks HTTP over the transport.
+of a handshake, about a millisecond of processor time, is done by threads of `HandshakePool`, so that many new connections do
+not delay the clients that are being served. Then the connection is REPLACED: `successor` speaks HTTP over the transport.
 
     SNIFFING    the first bytes are looked at, and left in the kernel      by the leader
-    HANDSHAKE   the client's next flight has arrived                       by the leader: RUNNING, in the queue of the pool
+    HANDSHAKE   the client's next flight has arrived                       by the leader: then RUNNING, in the pool's queue
       handle_one_request   a flight is read, and answered                  by a thread of HandshakePool
       finish_turn          HANDSHAKE again, REPLACED, or the end           by the same thread
 """
@@ -30,11 +30,11 @@ from microwsgi.wire.request import origin_form
 HANDSHAKE = 0x16
 """The first byte of every TLS connection: a record of the handshake protocol (RFC 8446 5.1). No HTTP request begins with it."""
 NO_TEXT = {*range(0x20), *range(0x7F, 0x100)} - {HANDSHAKE, *b"\r\n"}
-"""First bytes of neither TLS nor HTTP: of SSL 2, of alerts, of a scanner's guesses."""
+"""First bytes that are neither TLS nor HTTP: SSL 2, alerts, guesses of a scanner."""
 RECORD_HEAD = 5
 """Bytes before a record's content: type, version, and the length of the content."""
 RECORD = RECORD_HEAD + 16 * 1024
-"""Bytes of the longest record that a ClientHello may be in."""
+"""Bytes of the longest record that can hold a ClientHello."""
 JOIN_TIMEOUT = 5.0
 """Seconds to wait for a thread that only has to notice that it is to end."""
 
@@ -45,13 +45,13 @@ class HandshakePool:
     def __init__(self) -> None:
         self.queue: deque[HandshakeConnection | None] = deque()
         self.available = threading.Semaphore(0)  # released once for each entry of the queue
-        self.threads: list[threading.Thread] = []  # only the leader touches it, and `end` when there is none
-        # Half of the processors: the other half is for clients that are served.
+        self.threads: list[threading.Thread] = []  # only for the leader, and for `end` when there is no leader
+        # Half of the processors; the other half is for clients that are being served.
         self.most_threads = max((os.cpu_count() or 1) // 2, 1)
         self.finish: Callable[..., object] = bool
 
     def start(self, finish: Callable[..., object]) -> None:
-        """Begin to serve; `finish` is the loop's. Threads of before, or of the parent before a fork, are forgotten."""
+        """Begin to serve; `finish` is the loop's. Threads of an earlier run, or of the parent before a fork, are forgotten."""
         self.queue = deque()
         self.available = threading.Semaphore(0)
         self.threads = []
@@ -67,7 +67,7 @@ class HandshakePool:
         self.available.release()
 
     def work(self) -> None:
-        """Work on connections until the server ends: the whole life of a thread."""
+        """Work on connections until the server ends: a thread's main function."""
         queue, available, finish = self.queue, self.available, self.finish
         while True:
             available.acquire()
@@ -116,7 +116,7 @@ class Front:
 
 
 class HandshakeConnection:
-    """A connection of which nothing is known but that somebody has made it."""
+    """A connection of which nothing is known yet: neither its protocol nor who it is."""
 
     __slots__ = ("base", "context", "front", "outcome", "secure", "state", "successor", "transport", "wanted")
 
@@ -132,9 +132,9 @@ class HandshakeConnection:
         self.wanted = 0  # bytes that the kernel was asked to wait for
         self.secure: TLSTransport | None = None
         self.successor: Connection | None = None
-        self.outcome = State.HANDSHAKE  # of the flight that was worked on last
+        self.outcome = State.HANDSHAKE  # the state after the last flight
         self.state = State.SNIFFING
-        # From here to the end of the handshake everything has to happen within one time limit.
+        # One time limit for everything up to the end of the handshake.
         transport.expect(READ, context.options.handshake_time)
 
     def address_string(self) -> str:
@@ -157,7 +157,7 @@ class HandshakeConnection:
         except BlockingIOError:
             return
         except OSError:
-            state = State.CLOSED  # the client has left, and nothing was asked
+            state = State.CLOSED  # the client has left before it asked for anything
         if state is not self.state:
             self.enter(state)
 
@@ -177,7 +177,7 @@ class HandshakeConnection:
         if state is State.LINGERING:
             self.transport.expect(self.table[state].interest, LINGER)
 
-    def abort(self, reason: str) -> State:  # noqa: ARG002 - nothing was asked, and nothing is missing
+    def abort(self, reason: str) -> State:  # noqa: ARG002 - there is no request and no response
         """Give the connection up."""
         return State.CLOSED
 
@@ -205,10 +205,10 @@ class HandshakeConnection:
         return self.submit()
 
     def wait_for_more(self, data: bytes) -> bool:
-        """Have the kernel wait for the rest of the ClientHello: one that comes byte by byte costs nothing then."""
+        """Have the kernel wait for the rest of the ClientHello: one that comes byte by byte then causes no more events."""
         wanted = RECORD_HEAD + (int.from_bytes(data[3:5]) if len(data) >= RECORD_HEAD else 0)
         if self.wanted == wanted or not len(data) < wanted <= RECORD:
-            wanted = 0  # it has arrived, or it never will: the client may have left, or the system may not wait
+            wanted = 0  # it has arrived, or never will: the client has left, or the system ignores SO_RCVLOWAT
         if (self.wanted or wanted) and not self.transport.wait_for_bytes(wanted or 1):
             return False
         self.wanted = wanted
@@ -235,12 +235,12 @@ class HandshakeConnection:
     # --- By a thread of the pool --------------------------------------------------------------------------------------------
 
     def handle_one_request(self) -> None:
-        """Read a flight of the client's, and answer it."""
+        """Read the client's next flight, and answer it."""
         try:
             self.outcome = self.work()
         except OSError as error:
             self.log_failure(self.front.reason(error))
-            # The client would not see the alert that tells it why if the data that it still sends caused a reset.
+            # Linger: if data that the client still sends caused a reset, it would not see the alert that says why.
             self.outcome = self.half_close()
         except BaseException as error:  # noqa: BLE001 - the handshakes of others must go on
             self.context.log_exception(f"{self.address_string()}: a TLS handshake failed:", error)
@@ -285,7 +285,7 @@ class Redirector(WSGIRequestHandler):
     __slots__ = ()
 
     def handle_one_request(self) -> None:
-        """Redirect a GET or a HEAD. Any other request may have sent in the clear what must not be repeated unasked.
+        """Redirect a GET or a HEAD. Others get a 400: they must not be repeated without the user's consent.
 
         With 307: browsers remember 301 and 308, and the next project on this port may not have TLS.
         """

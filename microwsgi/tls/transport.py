@@ -1,8 +1,8 @@
 """A transport over TLS: the methods of `microwsgi.server.transport.Transport`, on an SSLSocket that never blocks.
 
-OpenSSL may have to write before it can read on (a key update of TLS 1.3), and the other way round: `interest_of` says which
-event to wait for. The end of the data is announced by a closure alert, close_notify (RFC 8446 6.1, RFC 9112 9.8): a client
-tells a complete response from one that was cut off by it, so `abort` leaves it out.
+OpenSSL may have to write before it can read more (a key update of TLS 1.3), or the other way round: `interest_of` says which
+event to wait for. The end of the data is announced by a closure alert, close_notify (RFC 8446 6.1, RFC 9112 9.8): by it a
+client tells a complete response from a truncated one, so `abort` leaves it out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from microwsgi.server.state import READ, WRITE
 from microwsgi.server.transport import Clock, FileRange, Transport
 
 PIECE = 64 * 1024
-"""Bytes that are encrypted at once. OpenSSL wants a piece that did not fit to be offered again unchanged."""
+"""Bytes that are encrypted at once. OpenSSL requires a piece that did not fit to be passed again unchanged."""
 
 
 def would_block() -> BlockingIOError:
@@ -28,7 +28,7 @@ def would_block() -> BlockingIOError:
 
 
 class TLSTransport(Transport):
-    """A client's TLS connection. Its handshake is done, or `handshake` does it."""
+    """A client's TLS connection. `handshake` has to be called until it returns 0."""
 
     __slots__ = (
         "encrypted",  # the handshake is done, and our closure alert was not sent
@@ -59,7 +59,7 @@ class TLSTransport(Transport):
         return 0
 
     def recv(self, size: int) -> bytes:
-        """Return what has arrived, at most the content of a record; after `half_close` the encrypted bytes."""
+        """Return what has arrived, at most the content of one record; after `half_close`, the encrypted bytes."""
         if not self.encrypted:
             return PlainSocket.recv(self.socket, size)
         try:
@@ -87,7 +87,7 @@ class TLSTransport(Transport):
         return count
 
     def pending(self) -> int:
-        """Return how many bytes are decrypted, and will cause no event."""
+        """Return how many bytes are already decrypted, and so will cause no event."""
         return self.socket.pending() if self.encrypted else 0
 
     def send(self, data: bytes | memoryview) -> int:
@@ -126,12 +126,12 @@ class TLSTransport(Transport):
         """Tell the client that it has all of the data. Raises BlockingIOError if there is no room for that yet."""
         if self.encrypted and not self.truncated:
             try:
-                self.socket.setblocking(False)  # an application may have had it
+                self.socket.setblocking(False)  # an application may have been given it, and made it block
                 self.socket.unwrap()
             except ssl.SSLWantWriteError:
                 raise would_block() from None
             except OSError:
-                pass  # sent, and the client's own alert is not waited for; or the client has left
+                pass  # our alert was sent, and we don't wait for the client's; or the client has left
         self.encrypted = False
 
     def half_close(self) -> None:

@@ -1,6 +1,6 @@
-"""The body of a request: decoders from the bytes behind the head to data (RFC 9112 6 and 7), and `wsgi.input` (PEP 3333).
+"""The body of a request: decoders of the bytes after the head (RFC 9112 6 and 7), and `wsgi.input` (PEP 3333).
 
-A decoder is fed bytes and separates data from framing; it knows no socket. `BodyReader` is the raw file behind `wsgi.input`.
+A decoder is fed bytes and separates data from framing; it has no socket. `BodyReader` is the raw file behind `wsgi.input`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from microwsgi.wire.syntax import CONTROL, FIELD_LINE, TOKEN
 SCRATCH = 16 * 1024
 """Bytes received at once where the size of a chunk is not known yet."""
 EXTENSIONS = 16 * 1024
-"""Bytes of chunk extensions beyond the size of the data. They are ignored, so only an attacker sends more."""
+"""Bytes that chunk extensions may have beyond the size of the data. They are ignored: only an attacker sends more."""
 
 # RFC 9112 7.1. Sixteen digits hold every length that exists; more would be an attempt at an overflow. Zeros may come first.
 QUOTED = r'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
@@ -34,7 +34,7 @@ class LengthDecoder:
     def __init__(self, length: int) -> None:
         self.remaining = length
         self.excess = b""
-        """Bytes that were fed behind the end of the body."""
+        """Bytes that were fed after the end of the body."""
 
     @property
     def done(self) -> bool:
@@ -67,7 +67,7 @@ class ChunkedDecoder:
         self.limits = limits
         self.remaining = 0
         self.excess = b""
-        """An incomplete line, and after the end of the body the bytes behind it."""
+        """An incomplete line; once the body has ended, the bytes after it."""
         self.done = False
         self.failed = False
         self.trailers: list[tuple[str, str]] = []
@@ -79,7 +79,7 @@ class ChunkedDecoder:
         """Return the data in these bytes. An incomplete line is kept for the next call."""
         if self.failed:
             raise ClientError("The body can't be read on behind a part that is not valid (RFC 9112 7.1).")
-        self.failed = True  # unless this call returns: nobody may read on behind bytes that are not valid
+        self.failed = True  # reset below if this call succeeds: nothing may be read after invalid bytes
         data = self.excess + data
         pieces = []
         start = 0
@@ -131,13 +131,13 @@ class ChunkedDecoder:
             self.on_line = self.on_trailer_line
 
     def on_data_end(self, line: bytes) -> None:
-        """Check the line end behind the data of a chunk."""
+        """Check the line end after the data of a chunk."""
         if line:
             raise ClientError("A chunk's data is longer than its size says (RFC 9112 7.1).")
         self.on_line = self.on_size_line
 
     def on_trailer_line(self, line: bytes) -> None:
-        """Parse a line behind the last chunk; the empty one ends the body."""
+        """Parse a line after the last chunk; an empty one ends the body."""
         if not line:
             self.done = True
             return

@@ -1,8 +1,8 @@
 """The head of a request: request line and fields (RFC 9112 2 to 5), and its framing (RFC 9112 6 and 9).
 
 `microwsgi.server.handler` passes the bytes before the empty line to `parse_head`. A head that breaks a rule raises a
-`ClientError` with the status and the reason. The parser is strict on purpose: two parsers that read one message in two ways
-are how requests are smuggled past a proxy.
+`ClientError` with the status and the reason. The parser is strict on purpose: requests are smuggled past a proxy when two
+parsers read one message in different ways.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ABSOLUTE = re.compile(rf"(?i:https?)://([^/?]*+)({TARGET}*+)")
 LAST_PORT = 65535
 
 KNOWN_NAMES = 1024
-"""Field names whose environ keys are remembered. A client that invents more names only costs itself time."""
+"""Field names whose environ keys are remembered. A client that invents more names only slows down its own requests."""
 KNOWN_LINES = 1024
 LONGEST_KNOWN_LINE = 256
 PRIVATE = {"HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION"}
@@ -60,7 +60,7 @@ KEYS = FieldKeys()
 class FieldLines(dict[str, tuple[str, str]]):
     """Map a field line to its environ key and its value. Most clients repeat most of their lines with each request.
 
-    Lines with cookies and credentials are not kept, nor long ones. A client that invents lines empties the map now and then.
+    Lines with cookies and credentials are not kept, nor long ones. When the map is full, it is emptied.
     """
 
     def __missing__(self, line: str) -> tuple[str, str]:
@@ -106,7 +106,7 @@ class RequestHead:
 def parse_head(raw: bytes, limits: Options) -> RequestHead:
     """Parse the bytes before the empty line of a head.
 
-    The values of a repeated field are joined (RFC 9110 5.3). Raises a ClientError for all that RFC 9112 calls invalid.
+    The values of a repeated field are joined (RFC 9110 5.3). Raises ClientError for everything that RFC 9112 calls invalid.
     """
     match = HEAD.fullmatch(raw.decode("latin-1"))
     if match is None:
@@ -137,7 +137,7 @@ def parse_head(raw: bytes, limits: Options) -> RequestHead:
 
 
 def combine(lines: list[str]) -> dict[str, str]:
-    """Return the fields of a head that repeats a name, or has a name that is dropped."""
+    """Return the fields of a head in which a name is repeated, or a name with an underscore is dropped."""
     fields: dict[str, str] = {}
     for line in lines:
         key, value = LINES[line]
@@ -181,7 +181,7 @@ def origin_form(target: str) -> str:
 def body_length(head: RequestHead, most: int) -> int:
     """Return the length of the body in bytes, or CHUNKED (RFC 9112 6.3). Corrects a repeated Content-Length in the fields.
 
-    Raises ClientError for a framing that RFC 9112 6.1 to 6.3 call faulty, ContentTooLarge for more than `most` bytes.
+    Raises ClientError for framing that RFC 9112 6.1 to 6.3 forbid, ContentTooLarge for more than `most` bytes.
     """
     fields = head.fields
     codings = fields.get("HTTP_TRANSFER_ENCODING")
@@ -239,7 +239,7 @@ def expects_continue(head: RequestHead) -> bool:
 
 
 class PartialHead:
-    """A head of which only a part has arrived. It is refused as soon as it can no longer become valid.
+    """A head that has arrived in part. It is refused as soon as it can no longer become valid.
 
     Each byte is searched once, however many pieces the head arrives in: a client that sends byte by byte must not make the
     server search the whole buffer for each of them.
@@ -256,7 +256,7 @@ class PartialHead:
         self.searched = 0  # the bytes before this offset have no control character, and no line end from `line` on
 
     def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Add bytes. Return the head and the bytes behind it when the head is complete. Raises ClientError."""
+        """Add bytes. Return the head and the bytes after it once the head is complete. Raises ClientError."""
         begin = max(len(self.buffer) - len(END) + 1, 0)
         self.buffer += data
         end = self.buffer.find(END, begin)
@@ -266,7 +266,7 @@ class PartialHead:
         return None
 
     def check(self) -> None:
-        """Raise the first fault in the order of the stream: the answer must not depend on where the network cut the bytes."""
+        """Raise for the first error in the stream: the answer must not depend on how the network has split the bytes."""
         buffer = self.buffer
         if not self.start and buffer.startswith(b"\r\n"):  # RFC 9112 2.2 again
             self.start = self.line = self.searched = 2
@@ -308,7 +308,7 @@ class PartialHead:
 
 
 def check_lines(raw: bytes, limits: Options) -> None:
-    """Raise the first fault of a whole head, if it has one."""
+    """Raise ClientError for the first error in a whole head, if there is one."""
     partial = PartialHead(limits)
     partial.buffer += raw + b"\r\n"
     partial.check()

@@ -1,7 +1,7 @@
 """The head of a response and its framing (RFC 9112 4 and 6), interim responses and refusals. Values in, bytes out.
 
-`start_response` passes the application's status and headers to `response_head`, so that a wrong one raises in the application's
-own line. `encode_head` decides about the framing once the length of the body is known, or known to be unknown.
+`start_response` passes the application's status and headers to `response_head`, so that a wrong one raises at the line
+of the application that calls it. `encode_head` decides on the framing, when the body's length is known or will not be.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ VALUE = re.compile(rf"{VALUE_CHARACTER}*+")
 HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
 )
-"""Fields that belong to the connection, which is the server's: PEP 3333 forbids them to applications."""
+"""Fields about the connection, which the server controls: PEP 3333 forbids applications to set them."""
 RESET_CONTENT = 205
 NO_LENGTH = frozenset((204, RESET_CONTENT))
-"""Statuses whose Content-Length is not the application's: none for 204 (RFC 9110 8.6), 0 for 205 (15.3.6)."""
+"""Statuses for which the application's Content-Length is dropped: none for 204 (RFC 9110 8.6), 0 for 205 (15.3.6)."""
 KNOWN_NAMES = 1024
 KNOWN_HEADS = 256
 LONGEST_KNOWN = 1024
-"""Characters of field lines up to which a checked head is remembered."""
+"""A checked head is remembered if its field lines have at most so many characters."""
 
 
 class Framing(IntEnum):
@@ -47,11 +47,11 @@ class Framing(IntEnum):
 
 
 NO_BODY, LENGTH_FRAMING = Framing.NO_BODY, Framing.LENGTH
-"""For each response: to look a member up in its class costs as much as a method call."""
+"""For code that runs for each response: looking a member up in its class costs as much as a method call."""
 
 
 class FieldNames(dict[str, str]):
-    """Map the name of a response field, once checked, to "", or to its lower case for the names that the server must know."""
+    """Check a response field's name; map it to its lower case if the server needs to know it, else to ""."""
 
     def __missing__(self, name: str) -> str:
         if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -90,8 +90,8 @@ class ResponseHead:
 
 
 _known_heads: dict[tuple[object, ...], ResponseHead] = {}
-# Applications repeat their heads: the check of one that was checked before is a look in this dict. A lost update by another
-# thread only costs one more check. Heads with cookies are not kept: they rarely repeat, and are nobody else's business.
+# Applications repeat their heads: one that was checked before is looked up in this dict. A lost update by another thread
+# only costs one more check. Heads with cookies are not kept: they rarely repeat, and may be secret.
 
 
 def response_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
@@ -99,7 +99,7 @@ def response_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
     if headers.__class__ is list:
         try:
             return _known_heads[status, *headers]
-        except (KeyError, TypeError):  # TypeError: not hashable, which is the check's to tell
+        except (KeyError, TypeError):  # TypeError: not hashable; check_head reports that
             pass
     head = check_head(status, headers)
     # Equal is not identical: True == 1 and a subclass of str may equal a str, so only exact types are remembered.
@@ -141,7 +141,7 @@ def check_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
 
 
 def check_value(name: str, value: str) -> None:
-    """Reject a value that would end the line, or could not be encoded: an injected CR LF adds a field, or a response."""
+    """Reject a value that contains a line end or can't be encoded: an injected CR LF would add a field, or a response."""
     if not VALUE.fullmatch(value):
         raise ApplicationError(
             f"The value of {name} has a control character, or one beyond latin-1: {value!r} (PEP 3333)."
@@ -157,7 +157,7 @@ def content_length(value: str, before: int | None) -> int:
 
 @lru_cache(maxsize=256)
 def check_status(status: str) -> tuple[str, int, bool]:
-    """Return status line, code, and whether a response of that status has no body at all (RFC 9112 6.3)."""
+    """Return status line, code, and whether a response of that status has no body at all (RFC 9112 6.3, RFC 9110 15.3.6)."""
     if not STATUS.fullmatch(status):
         raise ApplicationError(f"The status is {status!r}; PEP 3333 asks for a str like '200 OK'.")
     code = int(status[:3])
@@ -167,7 +167,7 @@ def check_status(status: str) -> tuple[str, int, bool]:
 
 
 def headers_fault(headers: list[tuple[str, str]]) -> str:
-    """Say which of the headers is not a header."""
+    """Return a text that says which of the headers is not a pair of str."""
     wrong = next((each for each in headers if not isinstance(each, tuple) or [*map(type, each)] != [str, str]), headers)
     return f"The header {wrong!r} is not a tuple (name, value) of two str (PEP 3333)."
 
@@ -189,7 +189,7 @@ def encode_head(
     framing, line = LENGTH_FRAMING, ""
     if head.bodiless or method == "HEAD":
         framing = NO_BODY
-        # RFC 9110 8.6: the length in a response to HEAD is that of the response to GET, or absent; 204 and 304 have none.
+        # RFC 9110 8.6: the length in a response to HEAD is that of the response to GET, or absent; 204 and 304 get none.
         if head.length is None and length and not head.bodiless:
             line = f"Content-Length: {length}\r\n"
     elif head.length is None:
@@ -219,7 +219,7 @@ class DateFields:
         self.lines = ("", "", "", "")
 
     def tick(self) -> tuple[str, str, str, str]:
-        """Return the lines to add where the application gave neither, Date, Server, both."""
+        """Return the lines to add; the index: 0 if the application gave neither, 1 Date, 2 Server, 3 both."""
         now = time.time()
         if not self.until - 1 <= now < self.until:  # the clock may have been set back
             second = int(now)

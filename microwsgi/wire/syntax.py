@@ -9,8 +9,8 @@ from ipaddress import IPv6Address
 # RFC 9110 5.6.2 and 5.5.
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 VALUE = r"[\t -~\x80-\xff]"
-# RFC 3986, and the characters that browsers send unescaped beside them (" < > [ ] ^ ` { | } \): every printable character but
-# the fragment's "#", which no client may send (RFC 9112 3.2).
+# RFC 3986, and the characters that browsers send unescaped beside them (" < > [ ] ^ ` { | } \): all printable ASCII
+# but the fragment's "#", which no client may send (RFC 9112 3.2).
 TARGET = r"[!-\"$-~]"
 VERSION = r"HTTP/[0-9]\.[0-9]"
 
@@ -25,7 +25,7 @@ FUTURE_ADDRESS = re.compile(r"[vV][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+")
 
 @lru_cache(maxsize=256)
 def valid_host(host: str) -> bool:
-    """Return whether `host` is a uri-host [ ":" port ] (RFC 9110 7.2). Empty is valid (RFC 9112 3.2), a port alone is not."""
+    """Return whether `host` is a uri-host [ ":" port ] (RFC 9110 7.2). "" is valid (RFC 9112 3.2), a port alone is not."""
     match = HOST.fullmatch(host)
     if match is None or match[1] is None:
         return match is not None and not host.startswith(":")
