@@ -67,8 +67,10 @@ WHOLE = (
     *(f"microwsgi/server/{name}.py" for name in ("transport", "handler", "exchange", "request_body")),
     *(f"microwsgi/framework/{name}.py" for name in ("files", "static", "events")),
 )
-"""Files of which the tests must cover every line and branch: every byte from and to a client and every file passes them."""
+"""Files whose lines and branches the tests must cover: every byte from and to a client and every file passes them."""
 
+LEAST = 98
+"""Percent of these that must be covered; wire/ and framework/ are covered whole."""
 COVERING = ("tests/wire", "tests/server", "tests/tls", "tests/framework")
 """The tests that cover them. Coverage slows tests down and changes what is imported: the other tests run without."""
 
@@ -211,7 +213,7 @@ def coverage(*arguments: str) -> None:
     prepare_tests()
     subprocess.check_call([PYTHON, "-m", "coverage", "erase"])
     tests = ["run", "-m", "pytest", *PARALLEL, *arguments, *COVERING]
-    for line in (tests, ["combine", "--quiet"], ["report", "--fail-under=100", f"--include={','.join(WHOLE)}"]):
+    for line in (tests, ["combine", "--quiet"], ["report", f"--fail-under={LEAST}", f"--include={','.join(WHOLE)}"]):
         status = subprocess.call([PYTHON, "-m", "coverage", *line])
         if status:
             sys.exit(status)
