@@ -38,6 +38,8 @@ DELAY = 0.010
 RATE = 10e6
 CALL = """
 import http.client, sys
+
+pytestmark = pytest.mark.slow  # networks of network namespaces, whose probes wait
 connection = http.client.HTTPConnection(sys.argv[1], 8000)
 for _ in range(10):
     connection.request("GET", "/"); connection.getresponse().read()

@@ -26,6 +26,8 @@ from tests.lab import BRANCHED, FAR, NOBODY, ROUTER, Lab, fetch, socket_path
 from tests.programs import need
 from tests.running import LIMIT, python
 
+pytestmark = pytest.mark.slow  # networks of network namespaces, whose probes wait
+
 DELAY = 0.010
 TOLERANCE = 0.25
 MTU = 1300

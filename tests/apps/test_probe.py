@@ -27,6 +27,8 @@ from tests.lab import FAR, NOBODY, ROUTER, Lab, fetch, socket_path
 from tests.programs import need
 from tests.running import LIMIT, Running, microwsgi, python
 
+pytestmark = pytest.mark.slow  # networks of network namespaces, whose probes wait
+
 DELAY = 0.010
 """Seconds each way: a round trip is twice that."""
 TOLERANCE = 0.25
