@@ -33,13 +33,14 @@ from tests.lab import FAR, NOBODY, ROUTER, Lab, fetch, socket_path
 from tests.programs import need
 from tests.running import LIMIT, ROOT, Running, environment, microwsgi, python
 
+pytestmark = pytest.mark.slow  # networks of network namespaces, whose probes wait
+
 DELAY = 0.010
 """Seconds each way: a round trip is twice that."""
 RATE = 10e6
 CALL = """
 import http.client, sys
 
-pytestmark = pytest.mark.slow  # networks of network namespaces, whose probes wait
 connection = http.client.HTTPConnection(sys.argv[1], 8000)
 for _ in range(10):
     connection.request("GET", "/"); connection.getresponse().read()
