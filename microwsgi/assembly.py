@@ -25,7 +25,6 @@ from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.log import AccessLog
 from microwsgi.server.sockets import listen, loopback_only, unlink
-from microwsgi.slow_import import report_slow_import
 
 PATHS = ("app_dir", "config", "pid_file", "tls_password_file", "tls_client_ca", "tls_keylog")
 """Options that are paths, or empty."""
@@ -66,8 +65,7 @@ def load_application(application: object, options: Options) -> tuple[str, object
     """The name and the application. Raises LoadError, also for an application that threads can't serve."""
     if application is None or isinstance(application, str):
         try:
-            with report_slow_import():
-                found = load_named(application, options.app_dir, options.config)
+            found = load_named(application, options.app_dir, options.config)
         except LoadError as error:
             if text := green_threads():  # which is why
                 raise GreenThreadsError(f"the application can't be served: {text}") from error

@@ -93,16 +93,6 @@ def test_help_is_quick_and_imports_no_server() -> None:
     imported = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stderr.split()
     assert {"http.server", "webob", "socket", "typing", "inspect", "dataclasses", "logging", "pdb"}.isdisjoint(imported)
 
-    def best(*command: str) -> float:
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            subprocess.run(command, env=environment(), stdout=subprocess.DEVNULL, check=True)
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    assert best(*microwsgi("serve", "--help")) - best(sys.executable, "-c", "pass") < 0.08
-
 
 def test_a_bare_application_is_served_without_webob_and_what_is_slow(folder: Path) -> None:
     code = "import sys; import microwsgi.serving; print(*sys.modules)"

@@ -30,7 +30,6 @@ EDGE = {
     "prompt",
     "pytest_plugin",
     "service",
-    "slow_import",
     "serving",
     "supervised",
     "testing",

@@ -102,7 +102,9 @@ def certificate(
         builder = builder.add_extension(malformed, critical=False)
     else:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    made = builder.sign(signer, hashes.SHA256())
+    # Python 3.13 verifies strictly: RFC 5280 4.2.1.1 wants the identifier of the signer's key.
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    made = builder.add_extension(identifier, critical=False).sign(signer, hashes.SHA256())
     file = folder / "peer.pem"
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
