@@ -157,7 +157,7 @@ class Command:
             left = ", ".join(filter(None, [option.short, f"{option.flag} {option.metavar}".rstrip()]))
             variable = option.variables[-1] if option in OPTIONS else ""
             default = option.shown(self.defaults.get(option.name, option.default))
-            line = f"  {left:<{LEFT}}{option.help:<{RIGHT - LEFT}} {default:<9} {variable}"
+            line = f"  {left:<{LEFT - 1}} {option.help:<{RIGHT - LEFT}} {default:<9} {variable}"
             lines.append(line.rstrip())
         return "\n".join([*lines, "Examples:", *(f"  {example}" for example in self.examples)])
 

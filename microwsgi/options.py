@@ -179,6 +179,24 @@ OPTIONS = (
     Option("Where", "port", 8000, port, "PORT", "the port; 0 picks a free one", short="-p", variables=("PORT",)),
     Option("Where", "bind", (), names, "ADDRESS", "HOST:PORT, unix:PATH, fd://N; repeatable", short="-b"),
     Option("Where", "allow_host", (), names, "NAME", "answer requests for this name; '*' is any"),
+    Option(
+        "Where",
+        "forwarded_allow_ips",
+        (),
+        names,
+        "IP",
+        "trust these proxies: IPs, networks, unix",
+        variables=("FORWARDED_ALLOW_IPS",),
+    ),
+    Option(
+        "Where",
+        "forwarded_fields",
+        ("for", "proto"),
+        names,
+        "F",
+        "what they set: for,proto,host,port,prefix",
+    ),
+    Option("Where", "proxy_protocol", False, switch, "", "they begin with a PROXY protocol header"),
     Option("Where", "app_dir", ".", str, "DIR", "the folder to import the application from"),
     Option("Where", "config", "", str, "FILE", "read options from this file, not pyproject.toml"),
     Option("Where", "backlog", 1024, count, "N", "length of the queue of new connections"),
@@ -273,6 +291,9 @@ class Options:
     port: int
     bind: tuple[str, ...]
     allow_host: tuple[str, ...]
+    forwarded_allow_ips: tuple[str, ...]
+    forwarded_fields: tuple[str, ...]
+    proxy_protocol: bool
     app_dir: str
     config: str
     backlog: int

@@ -15,11 +15,13 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import unquote_to_bytes
 
+from microwsgi.errors import UsageError
+from microwsgi.options import Options
 from microwsgi.server.environ import Environ
 
 STANDARD = "forwarded"
-FIELDS = {f"x-forwarded-{name}": name for name in ("for", "proto", "host", "port", "prefix")}
-"""The fields that proxies set, as `--forwarded-fields` takes them, and their short names, which RFC 7239 has too."""
+FIELDS = {name: f"HTTP_X_FORWARDED_{name.upper()}" for name in ("for", "proto", "host", "port", "prefix")}
+"""The X-Forwarded fields, as `--forwarded-fields` names them, and their environ keys."""
 UNIX, ANY = "unix", "*"
 """The names, among trusted addresses, of clients of a Unix socket, and of all."""
 KNOWN = 256
@@ -37,8 +39,8 @@ PAIR = re.compile(r'[ \t]*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|
 class TrustedProxies:
     """The addresses of trusted proxies, and the fields that they set.
 
-    `addresses` are IP addresses and networks, "unix" for clients of a Unix socket, or "*" for everybody. `fields` are names
-    of X-Forwarded fields, or "forwarded" alone: a proxy passes other fields on as the client has sent them. Raises ValueError.
+    `addresses` are IP addresses and networks, "unix" for clients of a Unix socket, or "*" for everybody. `fields` are those
+    that the proxies set, or "forwarded" alone: a proxy passes other fields on as the client has sent them. Raises ValueError.
     """
 
     def __init__(self, addresses: Iterable[str], fields: Iterable[str] = tuple(FIELDS)) -> None:
@@ -49,10 +51,10 @@ class TrustedProxies:
         names = [each.lower() for each in fields]
         self.standard = STANDARD in names
         if self.standard and len(set(names)) > 1:
-            raise ValueError("Forwarded says the same as the X-Forwarded fields: name it alone")
+            raise ValueError("forwarded (RFC 7239) replaces the X-Forwarded fields: name it alone")
         if unknown := set(names) - {STANDARD, *FIELDS}:
             raise ValueError(f"no field {', '.join(sorted(unknown))}: the fields are {', '.join([*FIELDS, STANDARD])}")
-        self.keys = {FIELDS[each]: f"HTTP_{each.upper().replace('-', '_')}" for each in names if each != STANDARD}
+        self.keys = {each: FIELDS[each] for each in names if each != STANDARD}
         self.known: dict[str, bool] = {}
 
     def trusts(self, address: str) -> bool:
@@ -106,6 +108,18 @@ class TrustedProxies:
                 hops.append({})
             position = match.end()
         return hops[::-1]
+
+
+def trusted_proxies(options: Options) -> TrustedProxies | None:
+    """Return the trusted proxies, None if there are none. Raises UsageError."""
+    if not options.forwarded_allow_ips:
+        if options.proxy_protocol:
+            raise UsageError("--proxy-protocol needs the proxy's address: --forwarded-allow-ips ADDRESS.")
+        return None
+    try:
+        return TrustedProxies(options.forwarded_allow_ips, options.forwarded_fields)
+    except ValueError as error:
+        raise UsageError(f"Invalid --forwarded-allow-ips or --forwarded-fields: {error}.") from None
 
 
 def with_reported(base: Environ, fields: dict[str, str], reported: dict[str, str]) -> Environ:
