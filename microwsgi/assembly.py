@@ -41,7 +41,7 @@ def listening(options: Options) -> Iterator[list[socket.socket]]:
     listeners: list[socket.socket] = []
     try:
         for address in addresses(options):
-            listeners += listen(address, options.backlog)
+            listeners += listen(address, options.backlog, mode=options.socket_mode, group=options.socket_group)
         yield listeners
     finally:
         for listener in listeners:

@@ -178,6 +178,8 @@ OPTIONS = (
     Option("Where", "host", "127.0.0.1", host, "HOST", "the address; 0.0.0.0 is every interface"),
     Option("Where", "port", 8000, port, "PORT", "the port; 0 picks a free one", short="-p", variables=("PORT",)),
     Option("Where", "bind", (), names, "ADDRESS", "HOST:PORT, unix:PATH, fd://N; repeatable", short="-b"),
+    Option("Where", "socket_mode", "600", octal, "OCTAL", "permissions of a Unix socket's file"),
+    Option("Where", "socket_group", "", str, "GROUP", "group of a Unix socket's file"),
     Option("Where", "allow_host", (), names, "NAME", "answer requests for this name; '*' is any"),
     Option(
         "Where",
@@ -290,6 +292,8 @@ class Options:
     host: str
     port: int
     bind: tuple[str, ...]
+    socket_mode: str
+    socket_group: str
     allow_host: tuple[str, ...]
     forwarded_allow_ips: tuple[str, ...]
     forwarded_fields: tuple[str, ...]

@@ -165,7 +165,9 @@ class WSGIServer(HTTPServer):
             if isinstance(address, tuple):
                 host, port = str(address[0]), address[1]
                 address = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"  # noqa: S104 - as http.server
-            self.listeners = listen(str(address), self.backlog())
+            self.listeners = listen(
+                str(address), self.backlog(), mode=self.options.socket_mode, group=self.options.socket_group
+            )
         self.set_address(self.listeners[0])
 
     def backlog(self) -> int:
