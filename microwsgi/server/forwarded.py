@@ -117,9 +117,14 @@ def trusted_proxies(options: Options) -> TrustedProxies | None:
             raise UsageError("--proxy-protocol needs the proxy's address: --forwarded-allow-ips ADDRESS.")
         return None
     try:
-        return TrustedProxies(options.forwarded_allow_ips, options.forwarded_fields)
+        return TrustedProxies(items(options.forwarded_allow_ips), items(options.forwarded_fields))
     except ValueError as error:
         raise UsageError(f"Invalid --forwarded-allow-ips or --forwarded-fields: {error}.") from None
+
+
+def items(values: Iterable[str]) -> list[str]:
+    """Return the items of values that may be lists with commas, as gunicorn and uvicorn take them."""
+    return [item.strip() for value in values for item in value.split(",") if item.strip()]
 
 
 def with_reported(base: Environ, fields: dict[str, str], reported: dict[str, str]) -> Environ:
