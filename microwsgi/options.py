@@ -207,7 +207,7 @@ OPTIONS = (
     Option("Processes", "reload_include", (), names, "GLOB", "watch these files beside imported ones"),
     Option("Processes", "reload_exclude", (), names, "GLOB", "do not watch these files and folders"),
     Option("Processes", "reload_poll", False, switch, "", "poll files, for network file systems"),
-    Option("Development", "debug", False, switch, "", "show exceptions to clients on this machine"),
+    Option("Development", "debug", False, switch, "", "show exceptions to browsers that have the token"),
     Option("Development", "load_error_page", False, switch, "", "serve the error of a bad save, not the old code"),
     Option("Development", "slow", 0.0, seconds, "SECONDS", "log a stack trace of requests that take longer"),
     Option("Development", "editor", "", str, "NAME", "link to vscode, pycharm, ... or x://{file}:{line}"),

@@ -23,6 +23,7 @@ from types import FrameType
 
 from microwsgi import later
 from microwsgi.assembly import (
+    address_query,
     check_answers,
     https,
     import_error_page,
@@ -148,7 +149,8 @@ def run(
                 if trouble := check_answers():
                     raise ServiceError(f"{name} can't be served: {trouble}")
                 stop.server = server
-                console.say(banner(name, listeners, options, tls, color=colored(options.color, console.errors)))
+                color = colored(options.color, console.errors)
+                console.say(banner(name, listeners, options, tls, color=color, query=address_query(options)))
                 start = time.monotonic()
                 with one_prompt(server), slow_requests(server, options.slow):
                     server.serve_forever()

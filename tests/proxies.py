@@ -86,7 +86,7 @@ def unescaped(text: str) -> str:
 @contextlib.contextmanager
 def open_folder() -> Iterator[Path]:
     """A folder that other users may enter; those of pytest are its user's alone."""
-    folder = Path(tempfile.mkdtemp(prefix="microwsgi-proxy-", dir="/tmp"))  # noqa: S108 - mkdtemp makes a new one
+    folder = Path(tempfile.mkdtemp(prefix="microwsgi-proxy-", dir="/tmp"))
     folder.chmod(0o755)
     try:
         yield folder
@@ -125,7 +125,7 @@ def need_root(name: str) -> str:
 
 @contextlib.contextmanager
 def nginx(folder: Path, port: int, upstream: str, site: str, *, more: str = "") -> Iterator[Proxy]:
-    """nginx with these blocks; `upstream` is an address as nginx writes it."""
+    """Nginx with these blocks; `upstream` is an address as nginx writes it."""
     program = need_root("nginx")
     stream = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
     modules = f"load_module {stream};" if more and stream.exists() else ""

@@ -21,6 +21,7 @@ EDGE = {
     "config",
     "console",
     "debugger",
+    "devtoken",
     "diagnosis",
     "embedding",
     "events",

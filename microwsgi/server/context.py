@@ -65,6 +65,7 @@ class ServerContext:
         hosts: Hosts | None = None,
         error_page: ErrorPage | None = None,
         timing: Callable[..., str] | None = None,
+        sign_in: Callable[..., object] | None = None,
     ) -> None:
         self.options = options or Options()
         self.set_application(application)
@@ -74,6 +75,7 @@ class ServerContext:
         self.proxies = trusted_proxies(self.options)
         self.error_page = error_page
         self.timing = timing
+        self.sign_in = sign_in
         self.date = DateFields()
         self.clock = Clock()
         self.can_suspend = False  # there is a loop, which resumes suspended responses
@@ -106,6 +108,7 @@ class ServerContext:
             hosts=self.hosts,
             error_page=self.error_page,
             timing=self.timing,
+            sign_in=self.sign_in,
         )
         context.draining = True
         context.bodies = self.bodies

@@ -343,6 +343,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             exchange.apply_forwarded(context.proxies)
         if context.hosts is not None:
             self.check_host(context.hosts, fields)
+        if context.sign_in is not None:
+            context.sign_in(exchange)
         if ("HTTP_CONNECTION" in fields or head.version == "HTTP/1.0") and not is_persistent(head):
             exchange.end_connection()
         if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields or "HTTP_EXPECT" in fields:
