@@ -149,6 +149,19 @@ def test_without_a_folder_for_the_token_nobody_is_shown_details(
     assert DevToken(str(folder)).token == "", "another user may have read it"
 
 
+def test_a_handler_class_of_http_server_has_the_same(command: Command, folder: Path) -> None:
+    (folder / "handler.py").write_text(
+        "from http.server import BaseHTTPRequestHandler\n\n\nclass Handler(BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n        treasure = 'gold'\n        raise ValueError('the bug')\n"
+    )
+    running = command("dev", "handler:Handler", "-p", "0", cwd=folder, XDG_STATE_HOME=str(folder / "state"))
+    port = int(running.url().rpartition(":")[2])
+    response, _ = get(port, f"/x?token={running.token()}")
+    assert (response.status, response.headers["Location"]) == (303, "/x")
+    assert "gold" in get(port, "/x", Accept="text/html", Cookie=cookie_of(response))[1]
+    assert "gold" not in get(port, "/x", Accept="text/html")[1]
+
+
 def test_over_tls_the_cookie_is_for_https_alone(command: Command, folder: Path) -> None:
     authority = Authority(folder)
     _, port, token = started(command, folder, "--tls-cert", authority.leaf("127.0.0.1"))
