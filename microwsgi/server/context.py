@@ -51,8 +51,8 @@ class ServerContext:
 
     `access_log` and `errors` may be loggers of the module logging.
 
-    `hosts` are the host names to answer to, None for all. `error_page` makes the page that a client on this machine is
-    shown for an exception. `timing` returns a field line that says where the time of a request went.
+    `hosts` are the host names to answer to, None for all. `error_page` makes the response for an exception, and
+    decides who may see its details; `sign_in` is called with each Exchange whose head was parsed. `timing` returns a field line that says where the time of a request went.
     """
 
     def __init__(
