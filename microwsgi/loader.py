@@ -6,7 +6,7 @@
       resolve      return the attribute, or the return value of the factory
       check        check that it can be called as PEP 3333 requires
 
-Every failure is a LoadError of a few lines; its `__cause__` is the exception, for `--traceback`.
+Every failure is a LoadError of a few lines; its `__cause__` is the exception, for `--full-traceback`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from importlib import import_module
 from types import FrameType, FunctionType, MethodType, ModuleType
 
 from microwsgi import later
-from microwsgi.config import read_table
 from microwsgi.diagnosis import (
     as_module,
     as_typed,
@@ -35,6 +34,7 @@ from microwsgi.diagnosis import (
     suggest_file,
 )
 from microwsgi.errors import LoadError, UsageError
+from microwsgi.options.config_file import read_table
 from microwsgi.source import code_of, relative
 
 FILES = ("app.py", "wsgi.py", "main.py")
@@ -205,7 +205,7 @@ def tell_slow_import(name: str, frame: FrameType | None) -> None:
     if serves:
         text += '\n  It starts a server of its own. Put that line under:  if __name__ == "__main__":'
     try:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - for the person who waits
+        print(text, file=sys.stderr, flush=True)
     except (OSError, ValueError, AttributeError):
         pass  # the standard error is closed
 

@@ -27,7 +27,9 @@ from microwsgi.daemon.privileges import Identity
 from microwsgi.daemon.systemd import SystemdNotifier, unit_name
 from microwsgi.errors import ListenError, UsageError
 from microwsgi.operating import reopen_log
-from microwsgi.options import OPTIONS, Options
+from microwsgi.options import Options
+from microwsgi.options.declaration import OPTIONS
+from microwsgi.options.kinds import Switch
 from microwsgi.prefork.children import Child
 from microwsgi.prefork.life import LISTENING, State
 from microwsgi.prefork.supervisor import Supervisor
@@ -343,7 +345,10 @@ def given_options(options: Options) -> dict[str, str]:
     for option in OPTIONS:
         value = getattr(options, option.name)
         if value != option.default:
-            found[option.flag] = "" if value is True else option.shown(value)
+            if isinstance(option, Switch):
+                found[option.label if value else option.off_flag] = ""
+            else:
+                found[option.label] = option.format(value)
     return found
 
 

@@ -33,11 +33,13 @@ from microwsgi.assembly import (
     open_log,
     release,
 )
-from microwsgi.config import from_file
 from microwsgi.console import Console, banner, colored, farewell
 from microwsgi.errors import ServiceError, UsageError
 from microwsgi.operating import look_at_certificates, reopen_log, show_running, still_running
-from microwsgi.options import Options, merged
+from microwsgi.options import Options
+from microwsgi.options.config_file import from_file
+from microwsgi.options.environment import merged
+from microwsgi.options.keywords import OptionValues, Unpack
 from microwsgi.process.after_fork import ForkGuard
 from microwsgi.process.exiting import EXIT_TIME, exit_within
 from microwsgi.process.interpreter import open_standard_descriptors
@@ -55,15 +57,15 @@ def serve(
     application: Application | type[BaseHTTPRequestHandler] | str | None = None,
     *,
     ssl_context: object = None,
-    **options: object,
+    **options: Unpack[OptionValues],
 ) -> None:
-    """Serve until INT or TERM comes; requests that run then have `grace_time` to end.
+    """Serve until INT or TERM comes; requests that run then have `graceful_timeout` to end.
 
     `application` is a callable, a handler class of http.server, or where to find one, as `microwsgi serve` takes it; the
     options are those of docs/options.md. `ssl_context`, for https with a certificate of your own, is an ssl.SSLContext,
     (certificate file, key file) or "adhoc". The environment is not read. Raises UsageError.
     """
-    checked = Options(**merged(from_file(options) if "config" in options else {}, options))
+    checked = Options.from_mapping(merged(from_file(options) if "config" in options else {}, options))
     if checked.daemon:
         raise UsageError(
             "a program can't go into the background in the middle: microwsgi serve --daemon starts another."
@@ -79,7 +81,7 @@ def serve_command(words: list[str], given: dict[str, object]) -> int:
     """`microwsgi serve`. Raises UsageError."""
     if len(words) > 1:
         raise UsageError(f"one application at a time can be served, not {len(words)}: {' '.join(words)}.")
-    options = Options(**given)
+    options = Options.from_mapping(given)
     open_standard_descriptors()  # else a socket, or the pipe of `launch`, would get the number of a standard stream
     if options.daemon and "_MICROWSGI_READY_FD" not in os.environ:
         return launch(options)
@@ -87,7 +89,7 @@ def serve_command(words: list[str], given: dict[str, object]) -> int:
     try:
         run(words[0] if words else None, options, None, console, at_end=leave)
     except UsageError as error:
-        if options.traceback and error.__cause__ is not None:
+        if options.full_traceback and error.__cause__ is not None:
             console.say("".join(later.traceback.format_exception(error.__cause__)))
         raise
     for number in SIGNALS:  # a signal now ends the process at once
@@ -150,7 +152,7 @@ def run(
                 stop.server = server
                 console.say(banner(name, listeners, options, tls, color=colored(options.color, console.errors)))
                 start = time.monotonic()
-                with one_prompt(server), slow_requests(server, options.slow):
+                with one_prompt(server), slow_requests(server, options.log_slow_requests):
                     server.serve_forever()
             console.say(farewell(server.requests, server.failures, time.monotonic() - start))
     except KeyboardInterrupt:  # a second signal, or one before there was anything to finish

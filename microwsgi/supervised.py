@@ -122,7 +122,7 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
         name, application = load_application(spec, options)
     except UsageError as error:
         exit_if_forked(pid)
-        if options.traceback and error.__cause__ is not None:
+        if options.full_traceback and error.__cause__ is not None:
             console.say("".join(traceback.format_exception(error.__cause__)))
         worker.tell(failed=str(error), unusable=isinstance(error, GreenThreadsError), **imports.report())
         if worker.wait_for_word() != "show":
@@ -146,7 +146,7 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
         worker.orders["reopen"] = terminal.service.reopen_in_child
         worker.attend(server, check_answers)
         prompt = one_prompt(server, worker.take_terminal, worker.leave_terminal)
-        with prompt, slow_requests(server, options.slow):
+        with prompt, slow_requests(server, options.log_slow_requests):
             server.serve_forever()
         worker.tell(report=server.stats())
 
@@ -253,7 +253,7 @@ class Terminal(Observer):
 
     def late(self, child: Child, was: State, text: str) -> None:
         """Say what a child does not do, and what happens now."""
-        grace = f"{self.options.grace_time:g} s of --grace-time"
+        grace = f"{self.options.graceful_timeout:g} s of --graceful-timeout"
         messages = {
             State.CHECKING: f"Worker {child.pid} accepts connections and does not answer: it is killed and replaced.",
             State.RETIRING: f"Process {child.pid}, with the old code, does not react; clients that it has accepted wait.",

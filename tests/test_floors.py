@@ -18,7 +18,6 @@ EDGE = {
     "assembly",
     "cli",
     "commands",
-    "config",
     "console",
     "debugger",
     "diagnosis",
@@ -80,7 +79,7 @@ PYTEST = {"microwsgi.pytest_plugin"}
 """Modules that pytest itself imports, and nobody else."""
 SLOW = {"dataclasses", "inspect", "logging", "typing"}
 """Modules of the standard library that `microwsgi serve` is to start without, 3 to 20 ms each."""
-QUICK = {"errors", "options", "wire", "server", "tls", "process", "prefork", "daemon", *EDGE} - {"commands"}
+QUICK = {"errors", "options", "wire", "server", "tls", "process", "prefork", "daemon", *EDGE} - {"commands", "testing"}
 OUTSIDE = {"asyncio", "http", "select", "selectors", "socket", "socketserver", "ssl", "subprocess", "threading"}
 """What wire/ has nothing to do with: bytes go in, and values come out."""
 

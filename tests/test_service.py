@@ -139,7 +139,7 @@ def test_a_service_of_systemd_is_asked_stopped_and_reloaded_by_the_commands(tmp_
         port = running.url().rpartition(":")[2]
         (state,) = machine.states()
         assert (state["pid"], state["name"]) == (running.pid, f"127.0.0.1:{port}")
-        assert "serves the new code" in machine("reload", port)
+        assert "serves the new code" in machine("restart", "--graceful", port)
         assert machine("stop", f"localhost:{port}") == f"127.0.0.1:{port} has stopped.\n"
         assert running.wait() == 0
     finally:

@@ -12,7 +12,7 @@ import sys
 
 from microwsgi.commands.truststores import stores
 from microwsgi.errors import UsageError
-from microwsgi.options import unknown
+from microwsgi.options.declaration import unknown
 from microwsgi.tls.authority import Authority
 from microwsgi.tls.modssl import Certificate
 

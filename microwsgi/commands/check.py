@@ -27,7 +27,8 @@ from microwsgi.devtools.lint import FAULT, NOTE, Finding, Lint
 from microwsgi.devtools.tracer import Tracer
 from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
-from microwsgi.options import BY_NAME, Options
+from microwsgi.options import Options
+from microwsgi.options.declaration import BY_NAME
 from microwsgi.source import source_location
 
 WIDTH = 80
@@ -222,7 +223,7 @@ def parsed(data: bytes) -> ResponseHead:
 
 def check_command(words: list[str], given: dict[str, Any]) -> int:
     """`microwsgi check`. Return 1 if there are faults. Raises UsageError."""
-    options = Options(**{name: value for name, value in given.items() if name in BY_NAME})
+    options = Options.from_mapping({name: value for name, value in given.items() if name in BY_NAME})
     paths = [word for word in words if word.startswith("/")] or ["/"]
     specs = [word for word in words if not word.startswith("/")]
     if len(specs) > 1:

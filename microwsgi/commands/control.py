@@ -170,7 +170,7 @@ def say_not_running(words: list[str], options: Mapping[str, object]) -> None:
     meant = str(options.get("pid_file") or "") or "".join(words)
     lines = [f"{meant} does not run." if meant else "Nothing runs in the background."]
     lines += [f"  {each.name} runs as process {each.pid}." for each in known_servers() if each.pid and meant]
-    print("\n".join(lines), file=sys.stderr)  # noqa: T201 - what went wrong
+    print("\n".join(lines), file=sys.stderr)
 
 
 # --- Commands -----------------------------------------------------------------------------------------------------------
@@ -181,18 +181,18 @@ def status_command(words: list[str], options: dict[str, object]) -> int:
     try:
         found = servers(words, options)
     except ServiceError as error:
-        print(f"microwsgi: {error}", file=sys.stderr)  # noqa: T201 - what went wrong
+        print(f"microwsgi: {error}", file=sys.stderr)
         return UNKNOWN
     states = [
         {"name": each.name, "pid": each.pid, **(each.ask("state", ANSWER_TIME) if each.pid else {})} for each in found
     ]
     if options["json"]:
-        print(json.dumps(states))  # noqa: T201 - what was asked for
+        print(json.dumps(states))
     else:
         for server, state in zip(found, states, strict=True):
-            print(describe(server, state))  # noqa: T201 - what was asked for
+            print(describe(server, state))
         if not found:
-            print(f"{words[0]} does not run." if words else "Nothing runs in the background.")  # noqa: T201 - what was asked for
+            print(f"{words[0]} does not run." if words else "Nothing runs in the background.")
     if found and all(each.pid for each in found):
         return RUNNING
     return DEAD if any(each.was_killed for each in found) else STOPPED
@@ -205,7 +205,7 @@ def stop_command(words: list[str], options: dict[str, object]) -> int:
         say_not_running(words, options)
         return NOT_RUNNING if words or options.get("pid_file") else 0
     stop(server, options)
-    print(f"{server.name} has stopped.")  # noqa: T201 - what was done
+    print(f"{server.name} has stopped.")
     return 0
 
 
@@ -231,6 +231,8 @@ def restart_command(words: list[str], options: dict[str, object]) -> int:
     if server is None:
         say_not_running(words, options)
         return NOT_RUNNING
+    if options["graceful"]:
+        return restart_gracefully(server, float(str(options["wait"])))
     state = server.ask("state", ANSWER_TIME)
     command: list[str] = state.get("command", [])  # type: ignore[assignment]  # as Service.state makes it
     if unit := state.get("unit"):
@@ -244,18 +246,14 @@ def restart_command(words: list[str], options: dict[str, object]) -> int:
     return subprocess.run(command, cwd=str(state["started_in"]), check=False).returncode  # noqa: S603 - its own command
 
 
-def reload_command(words: list[str], options: dict[str, object]) -> int:
-    """`microwsgi reload`: 0 when the new code serves. Raises UsageError."""
-    server = find_running(words, options)
-    if server is None:
-        say_not_running(words, options)
-        return NOT_RUNNING
-    answer = server.ask("reload", float(str(options["wait"])))
+def restart_gracefully(server: Server, wait: float) -> int:
+    """`microwsgi restart --graceful`: 0 when the new code serves. Raises UsageError."""
+    answer = server.ask("reload", wait)
     if not answer:
         raise ServiceError(f"{server.name} has not said that the new code serves; see its log.")
     if answer["trouble"]:
         raise ServiceError(f"{answer['trouble']}\n  The last version that worked goes on serving.")
-    print(f"{server.name} serves the new code.")  # noqa: T201 - what was done
+    print(f"{server.name} serves the new code.")
     return 0
 
 

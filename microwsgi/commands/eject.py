@@ -17,14 +17,15 @@ from typing import Any
 from microwsgi.console import say
 from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
-from microwsgi.options import BY_NAME, Options
+from microwsgi.options import Options
+from microwsgi.options.declaration import BY_NAME
 
 
 def eject_command(words: list[str], given: dict[str, Any]) -> int:
     """`microwsgi eject`. Raises UsageError."""
     if len(words) > 1:
         raise UsageError(f"one application at a time can be ejected, not {len(words)}: {' '.join(words)}.")
-    options = Options(**{name: value for name, value in given.items() if name in BY_NAME})
+    options = Options.from_mapping({name: value for name, value in given.items() if name in BY_NAME})
     name, application = load_named(words[0] if words else None, options.app_dir)
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
         raise UsageError(f"{name} is a handler class of http.server: it needs no adapter.")

@@ -18,7 +18,7 @@ def routes_command(words: list[str], given: dict[str, Any]) -> int:
     if not isinstance(application, App):
         kind = type(application).__name__
         raise UsageError(f"{name} is a {kind}: only a microwsgi.App says what its routes are.")
-    print(as_json(application) if given["json"] else as_lines(application))  # noqa: T201 - what was asked for
+    print(as_json(application) if given["json"] else as_lines(application))
     return 0
 
 

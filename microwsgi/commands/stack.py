@@ -27,7 +27,8 @@ from microwsgi.devtools.stack import Frame
 from microwsgi.devtools.tracer import Tracer
 from microwsgi.errors import UsageError
 from microwsgi.loader import load_named
-from microwsgi.options import BY_NAME, Options
+from microwsgi.options import Options
+from microwsgi.options.declaration import BY_NAME
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.server import WSGIServer
 
@@ -42,7 +43,7 @@ Serving = tuple[int, Callable[[], object], Callable[[], object]]
 
 def stack_command(words: list[str], given: dict[str, Any]) -> int:
     """`microwsgi stack`. Return 1 if no function of the application ran. Raises UsageError."""
-    options = Options(**{name: value for name, value in given.items() if name in BY_NAME})
+    options = Options.from_mapping({name: value for name, value in given.items() if name in BY_NAME})
     path = words.pop() if words and words[-1].startswith("/") else "/"
     if len(words) > 1:
         raise UsageError(f"one application at a time, and a path that begins with a slash, not {' '.join(words)}.")
@@ -232,4 +233,4 @@ def note(visit: Visit) -> str:
 def say(text: str) -> None:
     """Print a text, with escapes for characters that the standard output can't encode."""
     encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))  # noqa: T201 - what was asked for
+    print(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Mapping
 
 from microwsgi.errors import UsageError
-from microwsgi.options import BY_NAME, names, switch
+from microwsgi.options import Options
+from microwsgi.options.declaration import BY_NAME
+from microwsgi.options.kinds import Names, Switch, parse_names
 
 SERVICE = """\
 [Unit]
@@ -19,7 +21,7 @@ Type=notify
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 WorkingDirectory={folder}
-RuntimeDirectory=microwsgi/%N
+{environment}RuntimeDirectory=microwsgi/%N
 WatchdogSec=20
 Restart=on-failure
 TimeoutStopSec=15
@@ -70,11 +72,12 @@ def unit_command(words: list[str], options: dict[str, object]) -> int:
     if len(words) != 1:
         raise UsageError("say which application: microwsgi unit module:attribute.")
     if options.pop("socket"):
-        print(SOCKET.format(app=words[0], listen=listen(options)), end="")  # noqa: T201 - what was asked for
+        print(SOCKET.format(app=words[0], listen=listen(options)), end="")
         return 0
     arguments = [sys.executable, "-m", "microwsgi", "serve", words[0], *flags(options)]
     command = " ".join(map(quoted, arguments))
-    print(SERVICE.format(app=words[0], command=command, folder=os.getcwd()), end="")  # noqa: T201 - what was asked for
+    text = SERVICE.format(app=words[0], command=command, folder=os.getcwd(), environment=environment(options))
+    print(text, end="")
     return 0
 
 
@@ -85,20 +88,27 @@ def flags(options: Mapping[str, object]) -> list[str]:
         option = BY_NAME[name]
         if name == "daemon":
             continue
-        if option.convert is switch:
-            found.append(option.flag if option.take(value) else f"--no-{option.flag[2:]}")
-        elif option.convert is names:
-            found += [part for each in names(value) for part in (option.flag, each)]  # type: ignore[arg-type]  # checked
+        if not option.has_flag:
+            continue
+        if isinstance(option, Switch):
+            found.append(option.flag if option.parse(value) else option.off_flag)
+        elif isinstance(option, Names):
+            found += [part for each in parse_names(value) for part in (option.flag, each)]
         else:
-            found += [option.flag, option.shown(value)]
+            found += [option.flag, option.format(value)]
     return found
+
+
+def environment(options: Mapping[str, object]) -> str:
+    """The lines of the unit that set the options without a flag."""
+    named = [(BY_NAME[name], value) for name, value in options.items() if not BY_NAME[name].has_flag]
+    return "".join(f"Environment={quoted(f'{each.variables[0]}={each.format(value)}')}\n" for each, value in named)
 
 
 def listen(options: Mapping[str, object]) -> str:
     """The socket unit's lines for the addresses."""
-    default = {name: BY_NAME[name].default for name in ("host", "port")}
-    bind = names(options.get("bind", ()))  # type: ignore[arg-type]  # checked
-    addresses = bind or [f"{options.get('host', default['host'])}:{options.get('port', default['port'])}"]
+    given = {name: options[name] for name in ("bind", "host", "port") if name in options}
+    addresses = Options.from_mapping(given).addresses
     return "\n".join(f"ListenStream={address.removeprefix('unix:')}" for address in addresses)
 
 

@@ -61,7 +61,7 @@ def launch(options: Options) -> int:
         raise ServiceError(f"it ended with code {code} before it served.{tail(path, begin)}\n  Log:  {path}")
     if "error" in message:
         process.wait()
-        print(f"microwsgi: {message['error']}\n  Log:  {path}", file=sys.stderr)  # noqa: T201 - what went wrong
+        print(f"microwsgi: {message['error']}\n  Log:  {path}", file=sys.stderr)
         return int(str(message["code"]))
     process.returncode = 0  # it is init's child soon: nobody here waits for it
     say_where(message, path)
@@ -123,4 +123,4 @@ def say_where(message: dict[str, object], path: str) -> None:
     """Tell the person at the terminal where it is, and how to stop it."""
     lines = [f"microwsgi serves {message['application']} in the background, as process {message['pid']}"]
     lines += [f"  {url}" for url in message["urls"]]  # type: ignore[attr-defined]  # as Readiness makes it
-    print("\n".join([*lines, f"  Log:   {path}", f"  Stop:  {message['stop']}"]))  # noqa: T201 - what was asked for
+    print("\n".join([*lines, f"  Log:   {path}", f"  Stop:  {message['stop']}"]))

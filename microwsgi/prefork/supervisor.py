@@ -233,7 +233,7 @@ class Supervisor:
         if seconds is None or (child in self.prompts and self.stops < 2):  # noqa: PLR2004
             child.deadline = NEVER
             return
-        child.deadline = self.clock() + seconds + (self.options.grace_time if deadline is Deadline.GRACE else 0.0)
+        child.deadline = self.clock() + seconds + (self.options.graceful_timeout if deadline is Deadline.GRACE else 0.0)
 
     def current(self) -> list[Child]:
         """The children of the newest code that serve, or will."""
@@ -408,7 +408,7 @@ class Supervisor:
         text = str(message["failed"])
         unusable = bool(message.get("unusable"))  # the application has done something to the interpreter itself
         known = bool(child.generation.trouble)
-        shows_page = self.options.load_error_page or not self.useful()
+        shows_page = self.options.reload_error_page or not self.useful()
         if self.watch is not None and shows_page and not unusable:
             child.broken = True
             child.order("show")
@@ -429,7 +429,7 @@ class Supervisor:
             self.stop()
             return
         generation.failed = True
-        self.observer.failed(generation, text, serving=bool(self.useful()) and not self.options.load_error_page)
+        self.observer.failed(generation, text, serving=bool(self.useful()) and not self.options.reload_error_page)
         if self.watch is None and len(self.serving()) < self.wanted:
             self.try_again()
 

@@ -5,13 +5,13 @@ The parent sends orders on a channel and no signals, since applications replace 
     serve, show, leave    the answer to "ready" or "failed": serve; serve the page that shows what went wrong; end
     retire                a successor serves: accept nothing more, finish what runs however long it takes, end; tell of what
                           takes long
-    stop                  the same within grace_time
+    stop                  the same within graceful_timeout
     now                   wait for nothing
     prompt                the terminal is yours
     report                tell the counts so far
 
 When the channel ends, the parent is dead, and the child stops. TERM to a child is told to the parent, which starts a successor
-and then has this one retire, within grace_time: there is always a process that serves.
+and then has this one retire, within graceful_timeout: there is always a process that serves.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Worker:
         self.tell = channel.send
         self.words: deque[str] = deque()
         self.handoff = handoff
-        self.say: Callable[[str], object] = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: T201
+        self.say: Callable[[str], object] = lambda text: print(text, file=sys.stderr, flush=True)
         self.on_stop: Callable[[WSGIServer], object] = bool
         self.on_reminder: Callable[[WSGIServer], object] = bool  # how a retired child reminds people of itself
         self.on_accept_stopped: Callable[[], object] = bool  # called when a successor gets all new connections
@@ -115,7 +115,7 @@ class Worker:
 
     def attend(self, server: WSGIServer, check: Callable[[], str]) -> None:
         """Do from here on what the parent says, in a thread that waits otherwise; tell it once the server answers."""
-        self.grace_time = server.options.grace_time
+        self.graceful_timeout = server.options.graceful_timeout
         server.handoff = self.handoff
         threading.Thread(target=self.obey, args=(server,), name="microwsgi-parent", daemon=True).start()
         threading.Thread(target=self.check, args=(check,), name="microwsgi-check", daemon=True).start()
@@ -158,7 +158,7 @@ class Worker:
         self.retiring = True
         server.retire(self.accept_stopped)
         if self.leaving:
-            server.limit_drain(self.grace_time)
+            server.limit_drain(self.graceful_timeout)
         self.call_handler()
         threading.Thread(target=self.remind, args=(server,), name="microwsgi-retired", daemon=True).start()
 
@@ -182,8 +182,8 @@ class Worker:
         self.on_stop(server)
 
     def finish(self, server: WSGIServer) -> None:
-        """Finish what runs; a retired one, too, has its `grace_time` from now on."""
-        server.limit_drain(self.grace_time)
+        """Finish what runs; a retired one, too, has its `graceful_timeout` from now on."""
+        server.limit_drain(self.graceful_timeout)
         server.request_stop()
 
     def end(self, server: WSGIServer) -> None:

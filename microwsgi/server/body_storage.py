@@ -42,7 +42,7 @@ class BodyStorage:
         with self.lock:
             if self.in_files + count > self.most_in_files:
                 raise ServiceUnavailable(
-                    f"The bodies of all requests need more than {self.most_in_files} bytes in files (body_files)."
+                    f"The bodies of all requests need more than {self.most_in_files} bytes in files (max_temp_files_size)."
                 )
             self.in_files += count
 

@@ -177,7 +177,7 @@ class PlainConnection:
         self.started = 0.0
         self.aborted = self.close_connection = self.ending = False
         self.state = State.IDLE
-        transport.expect(READ, context.options.idle_time)
+        transport.expect(READ, context.options.keep_alive_timeout)
 
     @property
     def requestline(self) -> str:
@@ -212,7 +212,7 @@ class PlainConnection:
         """Set the state."""
         self.state = state
         if state is State.IDLE:
-            self.transport.expect(READ, self.context.options.idle_time)
+            self.transport.expect(READ, self.context.options.keep_alive_timeout)
 
     def abort(self, reason: str) -> State:  # noqa: ARG002 - the class has its own log
         """Give the connection up: the class is to finish, which is foreign code."""
@@ -231,7 +231,7 @@ class PlainConnection:
             return
         self.requests += 1
         self.started = self.context.clock.now()
-        self.transport.socket.settimeout(self.context.options.idle_time)
+        self.transport.socket.settimeout(self.context.options.keep_alive_timeout)
         failure: BaseException | None = None
         try:
             if self.handler is None:

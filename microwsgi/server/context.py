@@ -76,7 +76,7 @@ class ServerContext:
         self.clock = Clock()
         self.can_suspend = False  # there is a loop, which resumes suspended responses
         self.draining = False  # connections end with their current response
-        self.bodies = BodyStorage(self.options.body_files)
+        self.bodies = BodyStorage(self.options.max_temp_files_size)
         self.permits = ClientPermits(max(self.options.threads // 2, 1))
         self.on_permit: Callable[..., object] = bool  # called with a connection that has waited for a permit
         self.resume: Callable[..., object] = bool  # called by any thread with an Exchange that was suspended
@@ -115,7 +115,7 @@ class ServerContext:
         self.resume = resume
         self.draining = False
         self.on_permit = on_permit
-        self.bodies = BodyStorage(self.options.body_files)
+        self.bodies = BodyStorage(self.options.max_temp_files_size)
         self.permits = ClientPermits(max(self.options.threads // 2, 1))
         self.lock = threading.Lock()
         self.start_log()

@@ -102,7 +102,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         self.requests = 0
         self.waits_for_client = False
         self.state = State.IDLE
-        transport.expect(READ, context.options.idle_time)
+        transport.expect(READ, context.options.keep_alive_timeout)
 
     def setup(self) -> None:
         """Begin under one of http.server's servers, which calls this, `handle` and `finish`."""
@@ -252,7 +252,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def enter(self, state: State) -> None:
         """Set the state, the event that it waits for, and its deadline."""
         if state is IDLE:
-            self.transport.expect(READ, self.context.options.idle_time)
+            self.transport.expect(READ, self.context.options.keep_alive_timeout)
             self.state = state  # last: the leader may look at the state, and touches an idle connection
             return
         if state is State.SUSPENDED and self.exchange.resumed:  # type: ignore[union-attr]  # it has one; see Exchange.resume
@@ -278,13 +278,13 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if state is State.SUSPENDED:
             return self.exchange.resume_in  # type: ignore[union-attr]  # it has one
         if state is State.HEAD:
-            return options.head_time
+            return options.header_timeout
         if state is State.FLUSHING:
             return self.transport.flush_time_left()
         if state is State.BODY:  # the deadline is older than this turn: a client that trickles is cut off
             return max(self.transport.deadline - self.context.clock.now(), 0.0)
         if state is State.DISCARDING:
-            return options.body_time
+            return options.body_timeout
         return LINGER
 
     # --- Receiving ----------------------------------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         head, context = exchange.head, self.context
         options = context.options
         expects = expects_continue(head)
-        length = body_length(head, options.body_size)
+        length = body_length(head, options.max_body_size)
         if not length:
             return QUEUED
         body = RequestBody(self.transport, length, options, context.bodies, expects=expects)
@@ -371,12 +371,12 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if body.done:
             self.transport.unread(body.take_excess())
             return QUEUED
-        streamed = context.stream_chunked if length == CHUNKED else expects or length > options.body_buffer
+        streamed = context.stream_chunked if length == CHUNKED else expects or length > options.body_buffer_size
         if streamed and context.permits.acquire():
             self.waits_for_client = True
-            self.transport.allow(options.body_time)
+            self.transport.allow(options.body_timeout)
             return QUEUED
-        self.transport.expect(READ, options.body_time)
+        self.transport.expect(READ, options.body_timeout)
         body.tell_to_continue()
         return self.continue_body(body)
 
@@ -394,7 +394,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if not data:
             raise ClientError(INCOMPLETE)
         body.feed(data)
-        self.transport.extend(len(data), self.context.options.body_rate, self.context.options.body_time)
+        self.transport.extend(len(data), self.context.options.min_body_rate, self.context.options.body_timeout)
         return self.continue_body(body)
 
     def continue_body(self, body: RequestBody) -> State:
@@ -402,7 +402,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if body.done:
             self.transport.unread(body.take_excess())
             return QUEUED
-        return State.BODY if body.fits_memory(self.context.options.body_buffer) else self.queue_body(body)
+        return State.BODY if body.fits_memory(self.context.options.body_buffer_size) else self.queue_body(body)
 
     def queue_body(self, body: RequestBody) -> State:
         """Have a thread of the pool receive into a file. The time in the queue is not the client's."""
@@ -415,7 +415,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         body: RequestBody = exchange.body  # type: ignore[assignment]  # the phase is RECEIVE
         count = body.receive_into_file()
         options = self.context.options
-        self.transport.expect(READ, min(body.time_left + count / options.body_rate, options.body_time))
+        self.transport.expect(READ, min(body.time_left + count / options.min_body_rate, options.body_timeout))
         if body.done:
             self.transport.unread(body.take_excess())
             exchange.enter_phase(CALL)
@@ -624,18 +624,18 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def time_out_head(self) -> State:
         """The head did not arrive in time."""
-        seconds = self.context.options.head_time
+        seconds = self.context.options.header_timeout
         partial: PartialHead = self.partial  # type: ignore[assignment]  # the state is HEAD
         self.begin_exchange(RequestHead(bytes(partial.buffer), "", "", "", {}))
-        return self.refuse(RequestTimeout(f"The head did not come within {seconds:g} seconds (head_time)."))
+        return self.refuse(RequestTimeout(f"The head did not come within {seconds:g} seconds (header_timeout)."))
 
     def time_out_body(self) -> State:
         """The body did not arrive in time."""
-        return self.refuse(RequestTimeout("The body came more slowly than body_time and body_rate allow."))
+        return self.refuse(RequestTimeout("The body came more slowly than body_timeout and min_body_rate allow."))
 
     def time_out_response(self) -> State:
         """The client did not take the response in time."""
-        return self.abort("The client read more slowly than write_time and write_rate allow.")
+        return self.abort("The client read more slowly than send_timeout and min_send_rate allow.")
 
     def end_suspended(self) -> State:
         """A suspended response ends with the server. The loop logs how many there were."""

@@ -55,8 +55,8 @@ REFUSED_HANDLER_METHODS = {
     "flush_headers": RESPONSE,
     "error_message_format": "error_page of WSGIServer makes the page for an exception",
     "error_content_type": "error_page of WSGIServer makes the page for an exception",
-    "protocol_version": "responses are HTTP/1.1 (RFC 9110 2.5). Options(idle_time=...) limits persistent connections",
-    "timeout": "Options has the time limits: idle_time, head_time, body_time, write_time",
+    "protocol_version": "responses are HTTP/1.1 (RFC 9110 2.5). Options(keep_alive_timeout=...) limits persistent connections",
+    "timeout": "Options has the time limits: keep_alive_timeout, header_timeout, body_timeout, send_timeout",
     "rbufsize": "the server receives by itself",
     "wbufsize": "an application that returns a list has its response sent at once",
     "disable_nagle_algorithm": "TCP_NODELAY is always set",
@@ -296,7 +296,7 @@ class UnverifiedConnection:
         transport = self.transport
         host, port = transport.client
         address = (host, int(port)) if host else ""
-        transport.socket.settimeout(self.context.options.head_time)  # it may want to look at the first bytes
+        transport.socket.settimeout(self.context.options.header_timeout)  # it may want to look at the first bytes
         try:
             if self.server.verify_request(transport.socket, address):  # type: ignore[attr-defined]  # socketserver's
                 transport.socket.setblocking(False)

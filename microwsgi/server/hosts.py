@@ -17,7 +17,8 @@ KNOWN = 256
 class Hosts:
     """The names of this machine, those that end in .localhost, every IP address, since rebinding needs a name, and `names`.
 
-    A name may be `*.zone`, as in certificates, for all names with one label more than the zone.
+    A name may be `*.zone`, as in certificates, for all names with one label more than the zone, or `.zone` for the zone and all
+    names in it.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -31,6 +32,7 @@ class Hosts:
             f"{own.lower().partition('.')[0]}.local",  # how its neighbours find it (RFC 6762), and in our certificate
             *(name.lower().rstrip(".") for name in names),
         }
+        self.zones = tuple(name for name in self.names if name.startswith("."))
         self.known: dict[str, bool] = {}
 
     def allows(self, host: str) -> bool:
@@ -44,6 +46,8 @@ class Hosts:
 
     def judge(self, name: str) -> bool:
         if name in self.names or name.endswith(".localhost") or f"*.{name.partition('.')[2]}" in self.names:
+            return True
+        if self.zones and f".{name}".endswith(self.zones):
             return True
         try:
             ip_address(name)

@@ -1,4 +1,4 @@
-"""The requests that run, each with its age and where in the code it is: what QUIT and --slow have a server say."""
+"""The requests that run, each with its age and where in the code it is: what QUIT and --log-slow-requests have a server say."""
 
 from __future__ import annotations
 

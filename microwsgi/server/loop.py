@@ -181,7 +181,7 @@ class Loop:
             self.calls_later.pop(0)[1]()
         if self.clock.paused:
             return
-        for connection in self.timers.expired(now, BUDGET, self.context.options.idle_time):
+        for connection in self.timers.expired(now, BUDGET, self.context.options.keep_alive_timeout):
             try:
                 connection.on_timeout()
             except BaseException as error:  # noqa: BLE001 - a fault of ours must not end the leader
@@ -339,7 +339,7 @@ class Loop:
     def enter_idle(self, connection: Connection) -> bool:
         """Let a connection wait for the next request; return False if the leader has to do it."""
         transport = connection.transport
-        deadline = self.clock.now() + self.context.options.idle_time
+        deadline = self.clock.now() + self.context.options.keep_alive_timeout
         with self.lock:
             if transport.registered != READ or transport.scheduled > deadline or self.draining:
                 return False

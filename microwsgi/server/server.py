@@ -237,7 +237,7 @@ class WSGIServer(HTTPServer):
     def finish_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
         """Serve a connection of `handle_request`, in this thread; do the handshake of TLS first."""
         if self.tls is not None:
-            request.settimeout(self.options.handshake_time)
+            request.settimeout(self.options.tls_handshake_timeout)
             try:
                 request = self.tls.handshake(request)
             except OSError as error:
@@ -248,7 +248,7 @@ class WSGIServer(HTTPServer):
         self.handler_class(request, client_address, self)
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
-        """Serve until `shutdown`, or until an exception like that of Ctrl-C ends it; running requests get `grace_time`.
+        """Serve until `shutdown`, or until an exception like that of Ctrl-C ends it; running requests get `graceful_timeout`.
 
         A `service_actions` of a subclass is called each `poll_interval` seconds; without one, nothing wakes up for it.
         Raises RuntimeError if the system has no thread to give.
@@ -421,7 +421,7 @@ class WSGIServer(HTTPServer):
         """Accept nothing more, and give the requests that run their time to end."""
         self.retired_at = self.context.clock.now()
         if self.stop is not Stop.RETIRE:
-            self.drain_deadline = min(self.drain_deadline, self.retired_at + self.options.grace_time)
+            self.drain_deadline = min(self.drain_deadline, self.retired_at + self.options.graceful_timeout)
         self.context.drain()
         loop.call_soon(self.stop_accepting)
         while True:
@@ -435,7 +435,7 @@ class WSGIServer(HTTPServer):
                 break
             pool.watch(None if left == NEVER else left)
         if cut := len(self.in_flight()):
-            self.context.log_error(f"{cut} of the requests had not ended after grace_time, and are cut off.")
+            self.context.log_error(f"{cut} of the requests had not ended after graceful_timeout, and are cut off.")
 
     def stop_accepting(self) -> None:
         """Accept nothing more, and end what waits. Leader only."""

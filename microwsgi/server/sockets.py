@@ -12,7 +12,7 @@ import socket
 import stat
 
 from microwsgi.errors import ListenError
-from microwsgi.options import port as port_number
+from microwsgi.options.kinds import parse_port
 from microwsgi.server.procnet import holder, is_loopback, own_addresses
 
 UNACKNOWLEDGED = 60_000
@@ -82,7 +82,7 @@ def host_and_port(address: str) -> tuple[str, int]:
             "  Try:  127.0.0.1:8000, localhost:8000, [::1]:8000, 0.0.0.0:8000, unix:PATH, unix:@NAME or fd://N"
         )
     try:
-        return host[1:-1] if bracketed else host, port_number(port)
+        return host[1:-1] if bracketed else host, parse_port(port)
     except ValueError as error:
         raise ListenError(f"{address} is not an address to listen on: give {error} behind the colon.") from None
 

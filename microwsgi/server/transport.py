@@ -198,7 +198,7 @@ class Transport:
         """Keep something until `flush`."""
         if self.out_buffer is None:
             self.out_buffer = deque()
-            self.allowance = self.options.write_time
+            self.allowance = self.options.send_timeout
             self.flush_deadline = self.clock.now() + self.allowance
         self.out_buffer.append(part)
 
@@ -231,7 +231,7 @@ class Transport:
             self.out_buffer = None
         options = self.options
         self.flush_deadline = min(
-            self.flush_deadline + total / options.write_rate, self.clock.now() + options.write_time
+            self.flush_deadline + total / options.min_send_rate, self.clock.now() + options.send_timeout
         )
         return total
 
@@ -262,7 +262,7 @@ class Transport:
     def receive_into(self, view: memoryview) -> int:
         """Receive at least one byte of a body; return 0 when the client has closed its side.
 
-        The client has `allowance` seconds. Each byte adds 1/body_rate seconds, up to body_time in total: a
+        The client has `allowance` seconds. Each byte adds 1/min_body_rate seconds, up to body_timeout in total: a
         client that trickles is cut off. Raises RequestTimeout, Disconnected.
         """
         options = self.options
@@ -272,12 +272,14 @@ class Transport:
             except BlockingIOError:
                 start = self.clock.now()
                 if not self.wait(self.interest_of(READ), self.allowance):
-                    raise RequestTimeout("The body came more slowly than body_time and body_rate allow.") from None
+                    raise RequestTimeout(
+                        "The body came more slowly than body_timeout and min_body_rate allow."
+                    ) from None
                 self.allowance -= self.clock.now() - start
             except OSError as error:
                 raise Disconnected("The client left before it had sent the whole body.") from error
             else:
-                self.allowance = min(self.allowance + count / options.body_rate, options.body_time)
+                self.allowance = min(self.allowance + count / options.min_body_rate, options.body_timeout)
                 return count
 
     def wait_until_sent(self) -> None:
@@ -286,9 +288,9 @@ class Transport:
         while self.out_buffer is not None:
             start = self.clock.now()
             if not self.wait(self.interest_of(WRITE), self.allowance):
-                raise Disconnected("The client read more slowly than write_time and write_rate allow.")
+                raise Disconnected("The client read more slowly than send_timeout and min_send_rate allow.")
             self.allowance -= self.clock.now() - start
-            self.allowance = min(self.allowance + self.flush() / options.write_rate, options.write_time)
+            self.allowance = min(self.allowance + self.flush() / options.min_send_rate, options.send_timeout)
 
     def allow(self, seconds: float) -> None:
         """Set for how many seconds a thread of the pool may wait for this client."""

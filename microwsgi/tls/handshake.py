@@ -135,7 +135,7 @@ class HandshakeConnection:
         self.outcome = State.HANDSHAKE  # the state after the last flight
         self.state = State.SNIFFING
         # One time limit for everything up to the end of the handshake.
-        transport.expect(READ, context.options.handshake_time)
+        transport.expect(READ, context.options.tls_handshake_timeout)
 
     def address_string(self) -> str:
         """Return the client's address and port, or "unix"."""
@@ -164,7 +164,9 @@ class HandshakeConnection:
     def on_timeout(self) -> None:
         """The client has not done its part in time, or has not closed its side."""
         if self.state is State.HANDSHAKE:
-            self.log_failure(f"it was not done within {self.context.options.handshake_time:g} seconds (handshake_time)")
+            self.log_failure(
+                f"it was not done within {self.context.options.tls_handshake_timeout:g} seconds (tls_handshake_timeout)"
+            )
         self.enter(State.CLOSED)
 
     def on_drain(self) -> None:

@@ -109,13 +109,15 @@ def test_workers_serve_tls_and_resume_each_others_sessions(
     [
         (["--tls-cert", "nothing.pem"], 1, "--tls-cert nothing.pem can't be read: No such file or directory."),
         (["--tls-key", "key.pem"], 2, "--tls-key has no --tls-cert beside it"),
-        (["--tls", "--tls-keylog", "no/such/folder"], 1, "--tls-keylog no/such/folder can't be written"),
+        (["--tls", "SSLKEYLOGFILE=no/such/folder"], 1, "tls_keylog no/such/folder can't be written"),
     ],
 )
 def test_what_is_wrong_is_said_before_it_listens(
     command: Callable[..., Running], home: dict[str, str], arguments: list[str], code: int, said: str
 ) -> None:
-    running = command("serve", "apps.echo:app", "--port", "0", *arguments, **home)
+    variables = dict(each.split("=") for each in arguments if "=" in each)
+    arguments = [each for each in arguments if "=" not in each]
+    running = command("serve", "apps.echo:app", "--port", "0", *arguments, **home, **variables)
     assert running.wait() == code
     assert said in running.output
     assert "Traceback" not in running.output

@@ -56,7 +56,7 @@ def get(url: str, **fields: str) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize("application", ["failing:app", "failing:bare"])
 def test_it_is_what_the_client_reads(application: str, folder: Path, command: Callable[..., Running]) -> None:
-    running = command("serve", application, "--debug", "--editor", "x://{file}:{line}", "--port", "0", cwd=folder)
+    running = command("serve", application, "--debug", "--port", "0", cwd=folder, MICROWSGI_EDITOR="x://{file}:{line}")
     url = running.url() + "/b"
     said = "KeyError: &#x27;b&#x27;" if application == "failing:app" else "ValueError: bare &lt;b&gt;"
     status, kind, page = get(url, Accept="text/html,*/*;q=0.8", Cookie="id=hunter2")

@@ -30,7 +30,7 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
     return [answer]
 """
-OPTIONS = {"HTTP": (), "TLS": ("--tls",), "both": ("--tls", "--http-too")}
+OPTIONS = {"HTTP": (), "TLS": ("--tls",), "both": ("--tls", "--no-https-redirect")}
 
 
 class Load:

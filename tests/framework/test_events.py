@@ -390,7 +390,7 @@ def test_a_thousand_streams_hold_no_thread_and_miss_nothing(command: Callable[..
         for client in clients:
             receive(client, COMMENT)
         each = (resident(server.pid) - before) / STREAMS
-        print(f"{each:.1f} KiB for each of {STREAMS} streams")  # noqa: T201 - docs/events.md has it
+        print(f"{each:.1f} KiB for each of {STREAMS} streams")
         assert each < KIB_PER_STREAM
         for number in range(5):
             assert ask(f"/send?event-{number}.") == "sent"

@@ -47,7 +47,7 @@ def parse(head: bytes, options: Options = LIMITS) -> dict[str, Any]:
     - persistent: whether the connection stays open after the response, as far as the request says
     """
     parsed = request_module.parse_head(head, options)
-    length = request_module.body_length(parsed, options.body_size)
+    length = request_module.body_length(parsed, options.max_body_size)
     return {
         "method": parsed.method,
         "target": parsed.target,

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 
 from microwsgi import later
 from microwsgi.errors import UsageError
-from microwsgi.options import BY_NAME, OPTIONS, Option, Options, host, merged, names, switch, unknown
+from microwsgi.options.declaration import BY_NAME, OPTIONS, Options, unknown
+from microwsgi.options.environment import merged
+from microwsgi.options.kinds import Names, Option, Switch, Text
 
 PROJECT = "pyproject.toml"
 OURS = rb"tool.*microwsgi|\[\s*.?tool.?\s*\]"
@@ -58,25 +60,25 @@ def from_file(given: Mapping[str, object]) -> dict[str, object]:
         if name not in known:
             raise UsageError(f"{path}: {unknown('option', key, known)}")
         if name != "app":
-            found[name] = taken(BY_NAME[name], value, f"{key} = {later.json.dumps(value, default=str)} in {path}")
+            found[name] = parse(BY_NAME[name], value, f"{key} = {later.json.dumps(value, default=str)} in {path}")
     if "bind" in found and not found.keys().isdisjoint({"host", "port"}):
         raise UsageError(f"{path}: bind has host and port in it: leave out host and port, or bind.")
     return found
 
 
-def taken(option: Option, value: object, spelled: str) -> object:
-    """A value of TOML for an option. Raises UsageError."""
-    if option.convert in {str, host} and not isinstance(value, str):
+def parse(option: Option, value: object, spelled: str) -> object:
+    """Return the value of an option that TOML gives. Raises UsageError."""
+    if isinstance(option, Text) and not isinstance(value, str):
         raise UsageError(f"Invalid {spelled}: expected a text.")
-    return option.take(value, spelled)
+    return option.parse(value, spelled)
 
 
-def shown(
+def effective_config(
     file: Mapping[str, object], variables: Mapping[str, object], typed: Mapping[str, object], environ: Mapping[str, str]
 ) -> str:
     """All options as a configuration file, with a comment that says where each is from. Raises UsageError."""
     given = merged(file, variables, typed)
-    options = Options(**given)
+    options = Options.from_mapping(given)
     _, path = read_table(options.config, options.app_dir)
     lines = []
     for option in OPTIONS:
@@ -97,10 +99,10 @@ def shown(
 
 
 def toml(option: Option, value: object) -> str:
-    """A value as TOML has it."""
-    if option.convert is switch:
+    """Return a value as TOML has it."""
+    if isinstance(option, Switch):
         return "true" if value else "false"
-    if option.convert is names:
+    if isinstance(option, Names):
         return later.json.dumps(value)
-    text = option.shown(value)
+    text = option.format(value)
     return text if text.replace(".", "", 1).isdigit() and not isinstance(value, str) else later.json.dumps(text)
