@@ -30,5 +30,5 @@ def refused() -> None:
     client = Client(lambda _, __: [])
     client.get("/", querry={"a": 1})  # type: ignore[call-arg]
     client.post("/", form=1)  # type: ignore[arg-type]
-    with live(lambda _, __: [], graceful_timeout=1):  # type: ignore[call-arg]
+    with live(lambda _, __: [], grace_time=1):  # type: ignore[call-arg]
         pass

@@ -199,7 +199,7 @@ def test_it_can_be_read_in_a_sitting(folder: Path) -> None:
     assert "from apps.echo import app as application\n" in script
     compile(script, "httpsrv.py", "exec")
     lint = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--isolated", "--max-line-size", "128", "--select", "E,F,I,B", "-"],
+        [sys.executable, "-m", "ruff", "check", "--isolated", "--line-length", "128", "--select", "E,F,I,B", "-"],
         input=script, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "No module named ruff" in lint.stderr or (lint.returncode, lint.stdout.strip()) == (0, "All checks passed!")

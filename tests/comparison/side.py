@@ -26,14 +26,14 @@ WAIT = 20
 
 
 OLD_NAMES = {
-    "max_line_size": "max_line_size",
-    "max_header_size": "max_header_size",
-    "max_header_count": "max_header_count",
-    "max_body_size": "max_body_size",
-    "header_timeout": "header_timeout",
-    "keep_alive_timeout": "keep_alive_timeout",
-    "body_timeout": "body_timeout",
-    "send_timeout": "send_timeout",
+    "max_line_size": "line_length",
+    "max_header_size": "head_size",
+    "max_header_count": "field_count",
+    "max_body_size": "body_size",
+    "header_timeout": "head_time",
+    "keep_alive_timeout": "idle_time",
+    "body_timeout": "body_time",
+    "send_timeout": "write_time",
 }
 """Names of options in version 0.1."""
 
