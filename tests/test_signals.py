@@ -307,7 +307,7 @@ def broken(request):
 @app.get("/stream")
 def stream(request):
     def parts():
-        wake = request.environ["microwsgi.wake"]
+        wake = request.environ["microwsgi.resume"]
         for part in told:
             wake(after=0.001)
             yield b""

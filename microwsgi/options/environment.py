@@ -16,8 +16,8 @@ from microwsgi.options.declaration import OPTIONS
 from microwsgi.options.kinds import Option
 
 PREFIX = "MICROWSGI_"
-SERVICE_NAME = re.compile(r"_SERVICE_(HOST|PORT)(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$", re.ASCII)
-SERVICE_URL = re.compile(r"(tcp|udp|sctp)://", re.ASCII)
+SERVICE_NAME = r"_SERVICE_(HOST|PORT)(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$"
+SERVICE_URL = ("tcp://", "udp://", "sctp://")
 """The names and values of the variables that Kubernetes and Docker links set for a service."""
 SIMILARITY = 0.8
 """How similar an unknown variable must be to a known one to be a misspelling of it (difflib's ratio)."""
@@ -27,13 +27,13 @@ def from_environment(environ: Mapping[str, str], options: Iterable[Option] = OPT
     """Return the values that variables set for these options. Raises UsageError, also for a misspelt variable."""
     known = {variable: option for option in OPTIONS for variable in option.variables}
     for variable in environ:
-        if variable.startswith(PREFIX) and variable not in known and not SERVICE_NAME.search(variable):
+        if variable.startswith(PREFIX) and variable not in known and not re.search(SERVICE_NAME, variable):
             refuse_misspelt(variable, known)
     given: dict[str, object] = {}
     for option in options:
         for variable in option.variables:
             value = environ.get(variable, "")
-            if value and not SERVICE_URL.match(value):
+            if value and not value.startswith(SERVICE_URL):
                 given[option.name] = option.parse(value, f"{variable}={value}")
                 break
     return merged(given, {"bind": given["bind"]}) if "bind" in given else given

@@ -149,12 +149,12 @@ class Exchange:
         environ["wsgi.early_hints"] = self.send_early_hints
         environ["microwsgi.socket"] = self.transport.socket
         if self.context.can_suspend:
-            environ["microwsgi.wake"] = self.resume
+            environ["microwsgi.resume"] = self.resume
         if self.body is None:
             environ["wsgi.input"] = io.BytesIO()
         else:
             environ["wsgi.input"] = self.body.open()
-            environ["wsgi.trailers"] = self.body.decoder.trailers
+            environ["microwsgi.trailers"] = self.body.decoder.trailers
             if self.body.done and "HTTP_TRANSFER_ENCODING" in fields:  # RFC 3875 4.2: the coding is undone
                 del environ["HTTP_TRANSFER_ENCODING"]
                 environ["CONTENT_LENGTH"] = str(self.body.size)

@@ -138,7 +138,7 @@ class Server:
     def __init__(self) -> None:
         self.calls: list[float] = []
         self.request = Request.blank("/")
-        self.request.environ["microwsgi.wake"] = self.wake
+        self.request.environ["microwsgi.resume"] = self.wake
 
     def wake(self, after: float = 0.0) -> None:
         self.calls.append(after)
@@ -462,7 +462,7 @@ def test_a_connection_can_be_used_again_after_a_stream() -> None:
             (stream,) = application.broadcaster.streams
             stream.end()
             receive(connection, b"0\r\n\r\n")
-            stream.wake()
+            stream.resume()
             connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             receive(connection, b"hello")
 

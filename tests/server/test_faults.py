@@ -159,7 +159,7 @@ class SlowClose:
     """The iterable: suspended for good after its first chunk, or never."""
 
     def __init__(self, slow: Slow, environ: Environ) -> None:
-        self.slow, self.wake = slow, environ["microwsgi.wake"]
+        self.slow, self.wake = slow, environ["microwsgi.resume"]
         self.big = environ["PATH_INFO"] == "/big"
         self.left = 100 if self.big else 1
 
@@ -307,7 +307,7 @@ def test_with_select_no_wake_up_is_lost() -> None:
         environ["wsgi.input"].read()
         start_response("200 OK", [])
         if path == "/suspend":
-            return suspended(environ["microwsgi.wake"])
+            return suspended(environ["microwsgi.resume"])
         if path == "/big":
             return [bytes(3_000_000), b"hello"]
         if path == "/wait":
@@ -599,7 +599,7 @@ def test_a_broadcast_to_many_lets_others_in() -> None:
             served_after.append(len(resumed))
             return hello(environ, start_response)
         start_response("200 OK", [])
-        return listen(environ["microwsgi.wake"])
+        return listen(environ["microwsgi.resume"])
 
     def listen(wake: Callable[..., None]) -> Iterator[bytes]:
         wake(after=3600)
@@ -636,7 +636,7 @@ def test_a_stop_says_little_of_many_suspended_responses() -> None:
         yield b"begin"
         begun.append(1)
         while True:
-            environ["microwsgi.wake"](after=3600)
+            environ["microwsgi.resume"](after=3600)
             yield b""
 
     with Running(application, threads=4) as running, contextlib.ExitStack() as stack:

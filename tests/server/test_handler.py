@@ -118,9 +118,9 @@ def test_the_environ_is_the_same_on_every_server(kind: str) -> None:
     # What differs because it must: the port, the objects of this very request, and what only our server can do.
     varies = {"SERVER_PORT", "REMOTE_PORT", "wsgi.input", "wsgi.early_hints", "wsgi.errors", "microwsgi.socket"}
     varies.add("wsgi.multithread")
-    only_ours = {"microwsgi.wake"}
+    only_ours = {"microwsgi.resume"}
     assert ours.keys() - only_ours == theirs.keys() - only_ours
-    skip = varies | only_ours | ({"wsgi.trailers"} if "wsgi.trailers" not in theirs else set())
+    skip = varies | only_ours | ({"microwsgi.trailers"} if "microwsgi.trailers" not in theirs else set())
     assert {k: v for k, v in ours.items() if k not in skip} == {k: v for k, v in theirs.items() if k not in skip}
     assert theirs["wsgi.multithread"] is (kind != "HTTPServer")
 
@@ -357,7 +357,7 @@ class Stream:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
         start_response("200 OK", [("Content-Type", "text/event-stream")])
-        return self.chunks(environ["microwsgi.wake"])
+        return self.chunks(environ["microwsgi.resume"])
 
     def chunks(self, wake: Callable[..., None]) -> Iterator[bytes]:
         said = 0
@@ -432,7 +432,7 @@ def test_to_leave_a_resting_response_is_a_failure_only_where_its_end_was_announc
         start_response("200 OK", fields)
         yield b"begin"
         while True:
-            environ["microwsgi.wake"](60)
+            environ["microwsgi.resume"](60)
             yield b""
 
     with Running(
@@ -454,7 +454,7 @@ def test_a_wake_between_the_look_and_the_rest_is_not_lost() -> None:
     calls = [0]
 
     def application(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
-        wake = environ["microwsgi.wake"]
+        wake = environ["microwsgi.resume"]
         start_response("200 OK", [])
         for _ in range(100):
             wake(after=60)
@@ -531,7 +531,7 @@ def test_a_rest_that_a_response_announced_before_its_end_does_not_come(path: str
     def chunks(environ: Environ) -> Iterator[bytes]:
         if environ["PATH_INFO"] != "/fails-early":
             yield b"hello"
-        environ["microwsgi.wake"](after=0.05)
+        environ["microwsgi.resume"](after=0.05)
         if environ["PATH_INFO"] != "/ends":
             raise ValueError("on purpose")
 
@@ -649,7 +649,7 @@ def test_trailers_reach_the_application_apart_from_the_fields() -> None:
         environ["wsgi.input"].read()
         assert "HTTP_X_T" not in environ
         start_response("200 OK", [])
-        return [repr(environ["wsgi.trailers"]).encode()]
+        return [repr(environ["microwsgi.trailers"]).encode()]
 
     with Running(application) as running:
         body = b"5\r\nhello\r\n0\r\nX-T: v\r\n\r\n"

@@ -71,7 +71,7 @@ def test_a_body_that_arrives_while_the_response_is_suspended_is_read_whole() -> 
 
     def application(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
         start_response("200 OK", [])
-        wake = environ["microwsgi.wake"]
+        wake = environ["microwsgi.resume"]
         wake(after=60)
         environ["wake"].append(wake)
         suspended.set()
