@@ -21,6 +21,7 @@ from microwsgi.process.interpreter import green_threads, open_standard_descripto
 from microwsgi.server.connections import Security
 from microwsgi.server.context import Application
 from microwsgi.server.environ import Environ
+from microwsgi.server.forwarded import trusted_proxies
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.log import AccessLog
@@ -38,10 +39,11 @@ CHECK = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 @contextmanager
 def listening(options: Options) -> Iterator[list[socket.socket]]:
     """The listening sockets of all addresses, or none. First of all: a port in use is not to be learnt after a long import."""
+    trusted_proxies(options)  # raises UsageError before anything is imported
     listeners: list[socket.socket] = []
     try:
         for address in addresses(options):
-            listeners += listen(address, options.backlog)
+            listeners += listen(address, options.backlog, mode=options.socket_mode, group=options.socket_group)
         yield listeners
     finally:
         for listener in listeners:

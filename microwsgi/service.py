@@ -141,7 +141,9 @@ class Service:
         if self.identity is not None:
             for path in (self.options.log_file, self.options.access_log, *sockets_of(listeners)):
                 if os.path.isabs(path) and os.path.exists(path):
-                    self.identity.chown(path)
+                    self.identity.chown(
+                        path, keep_group=bool(self.options.socket_group) and path in sockets_of(listeners)
+                    )
             self.identity.drop_privileges()
 
     def end(self) -> None:
@@ -149,10 +151,7 @@ class Service:
         self.readiness.close()
         self.loaded("the server stops")
         if self.control is not None:
-            try:
-                unlink(self.control)
-            except OSError:
-                pass  # root has made it, and this is root no longer; the next one replaces it
+            unlink(self.control)
             self.control.close()
         self.notifier.close()
         if self.pid_file is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import shutil
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import tempfile
@@ -315,6 +317,22 @@ def test_the_key_is_roots_and_a_new_one_that_the_user_may_read_is_taken(roots: M
     certify("second")
     os.chown(roots.folder / "key.pem", 65534, 65534)
     eventually(lambda: ssl.get_server_certificate(("127.0.0.1", port)) != first)
+
+
+def test_a_unix_socket_of_another_user_keeps_the_group_of_the_proxy_and_ends_quietly(roots: Machine) -> None:
+    """The folder is root's, so the user can't remove the file at the end: the next server replaces it."""
+    path = roots.folder / "web.sock"
+    options = ("-b", f"unix:{path}", "--user", "nobody", "--socket-mode", "660", "--socket-group", "daemon")
+    for _ in range(2):
+        roots("serve", "site_a:app", "--daemon", *options)
+        status = path.stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (
+            0o660,
+            65534,
+            grp.getgrnam("daemon").gr_gid,
+        )
+        roots("stop", f"unix:{path}")
+    assert "Traceback" not in roots.log()
 
 
 def test_a_group_alone_and_what_is_not_there(roots: Machine) -> None:

@@ -30,10 +30,10 @@ class Identity:
         if os.geteuid() and not (self.uid in {-1, os.geteuid()} and self.gid in {-1, os.getegid()}):
             raise UsageError("--user and --group are for root, who has privileges to drop: leave them out.")
 
-    def chown(self, path: str) -> None:
+    def chown(self, path: str, *, keep_group: bool = False) -> None:
         """Make it the owner of a file that it must be able to open again."""
         if not os.geteuid():
-            os.chown(path, self.uid, self.gid, follow_symlinks=False)
+            os.chown(path, self.uid, -1 if keep_group else self.gid, follow_symlinks=False)
 
     def drop_privileges(self) -> None:
         """Become this user and group. Raises UsageError if that fails, or if the process could become root again."""

@@ -53,6 +53,15 @@ class Request(webob.Request):
         return quote(self.script_name, safe=PCHAR + "/") + path
 
     @property
+    def client_addr(self) -> str:
+        """The client's address, REMOTE_ADDR. WebOb's is whatever a client sends as X-Forwarded-For.
+
+        Behind a proxy the server sets REMOTE_ADDR: --forwarded-allow-ips.
+        """
+        address: str = self.environ.get("REMOTE_ADDR", "")
+        return address
+
+    @property
     def GET(self) -> GetDict:  # noqa: N802 - WebOb's name
         """The parameters of the query. Raises HTTPBadRequest if they are not UTF-8."""
         try:

@@ -69,9 +69,27 @@ class Options:
         "accept requests for this host name; .example.org for a domain and its subdomains, '*' for any; repeatable",
         common=True,
     )
+    socket_mode = Text("Address", "600", parse_octal, "OCTAL", "permissions of the file of a Unix socket, like 660")
+    socket_group = Text("Address", "", str, "GROUP", "group of the file of a Unix socket")
     backlog = Integer(
         "Address", 1024, parse_count, "N", "maximum length of the queue of pending connections", flag=False
     )
+    forwarded_allow_ips = Names(
+        "Proxies",
+        (),
+        parse_names,
+        "IP",
+        "trust the forwarded fields of these proxies: addresses, networks, or unix; repeatable",
+        variables=("FORWARDED_ALLOW_IPS",),
+    )
+    forwarded_fields = Names(
+        "Proxies",
+        ("for", "proto"),
+        parse_names,
+        "FIELD",
+        "forwarded fields that these proxies set: for, proto, host, port, prefix; repeatable",
+    )
+    proxy_protocol = Switch("Proxies", False, "expect the PROXY protocol from these proxies")
     app_dir = Text("Application", ".", str, "DIR", "directory to import the application from")
     config = Text("Application", "", str, "FILE", "read options from this file instead of pyproject.toml")
     full_traceback = Switch("Application", False, "print the whole traceback if the application cannot be loaded")

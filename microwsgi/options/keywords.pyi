@@ -13,8 +13,18 @@ class OptionValues(TypedDict, total=False):
     """Listen on HOST:PORT, unix:PATH or fd://N; repeatable"""
     allow_host: str | Iterable[str]
     """Accept requests for this host name; .example.org for a domain and its subdomains, '*' for any; repeatable"""
+    socket_mode: str
+    """Permissions of the file of a Unix socket, like 660"""
+    socket_group: str
+    """Group of the file of a Unix socket"""
     backlog: int | str
     """Maximum length of the queue of pending connections"""
+    forwarded_allow_ips: str | Iterable[str]
+    """Trust the forwarded fields of these proxies: addresses, networks, or unix; repeatable"""
+    forwarded_fields: str | Iterable[str]
+    """Forwarded fields that these proxies set: for, proto, host, port, prefix; repeatable"""
+    proxy_protocol: bool
+    """Expect the PROXY protocol from these proxies"""
     app_dir: str
     """Directory to import the application from"""
     config: str

@@ -279,6 +279,8 @@ class PlainConnection:
             self.requests -= 1  # the client has closed the connection, or sent nothing
             return
         exchange = Exchange(self.context, self.transport, self.base, head_of(handler), self.started)
+        if self.context.proxies is not None:
+            exchange.apply_forwarded(self.context.proxies)
         exchange.take_result(output.status, output.size() if output.body else 0, sent=bool(output.count))
         if isinstance(error, ConnectionError):
             exchange.abort("The client left before it had received the whole response.")

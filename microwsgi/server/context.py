@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from microwsgi.options import Options
 from microwsgi.server.body_storage import BodyStorage
+from microwsgi.server.forwarded import trusted_proxies
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.log_writer import ERROR, LEVELS, WARNING, Destination, ErrorStream, LogWriter, printable
 from microwsgi.server.permits import ClientPermits
@@ -70,6 +71,7 @@ class ServerContext:
         self.access_log = access_log
         self.errors = errors
         self.hosts = hosts
+        self.proxies = trusted_proxies(self.options)
         self.error_page = error_page
         self.timing = timing
         self.date = DateFields()

@@ -35,6 +35,7 @@ from microwsgi.errors import (
 from microwsgi.server.context import ServerContext
 from microwsgi.server.detached import DetachableSocket
 from microwsgi.server.environ import Environ
+from microwsgi.server.forwarded import TrustedProxies
 from microwsgi.server.hosts import is_local
 from microwsgi.server.log_writer import one_line
 from microwsgi.server.request_body import RequestBody
@@ -97,6 +98,9 @@ class Exchange:
         self.context = context
         self.transport = transport
         self.base = base
+        self.client = (
+            transport.client
+        )  # address and port; another one than the transport's if a trusted proxy reports it
         self.head = head
         self.started = started  # 0 once it has been logged
         self.phase = CALL
@@ -127,6 +131,15 @@ class Exchange:
         """The request has a body."""
         self.body = body
 
+    def apply_forwarded(self, proxies: TrustedProxies) -> None:
+        """Take over the client, scheme, host and prefix that a trusted proxy reports."""
+        if proxies.trusts(self.client[0]):
+            self.client, self.base = proxies.apply(self.head.fields, self.client, self.base)
+
+    def address_string(self) -> str:
+        """Return the client's address and port, or "unix"."""
+        return ":".join(filter(None, self.client)) or "unix"
+
     # --- What the application is given ------------------------------------------------------------------------------------
 
     def environ(self) -> Environ:
@@ -145,7 +158,7 @@ class Exchange:
         environ["SERVER_PROTOCOL"] = head.version
         environ["REQUEST_URI"] = environ["RAW_URI"] = target
         environ.update(fields)
-        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.transport.client
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client
         environ["wsgi.early_hints"] = self.send_early_hints
         environ["microwsgi.socket"] = self.transport.socket
         if self.context.can_suspend:
@@ -572,7 +585,7 @@ class Exchange:
 
     def description(self) -> str:
         """Return the client and the request line, for the error log."""
-        return f'{self.transport.address_string()} "{self.head.line}"'
+        return f'{self.address_string()} "{self.head.line}"'
 
     def body_fault(self, iterable: object) -> str:
         """Say what is wrong with what the application returned or yielded, for the log."""

@@ -28,6 +28,7 @@ from microwsgi.server.hosts import Hosts, host_name
 from microwsgi.server.request_body import BUFFER_SIZE, CLIENT_LEFT, INCOMPLETE, RequestBody
 from microwsgi.server.state import FLUSHING, IDLE, OWNED, QUEUED, READ, RUNNING, WRITE, Row, State, Table
 from microwsgi.server.transport import RECEIVE, Transport
+from microwsgi.wire.proxy_protocol import BEGINNING, SIGNATURE
 from microwsgi.wire.request import (
     CHUNKED,
     END,
@@ -45,6 +46,11 @@ LINGER = 2.0
 answer that with a reset, and the client might never see the response (RFC 9112 9.6)."""
 TLS_RECORD = b"\x16\x03"
 """What a client that speaks TLS sends first (RFC 8446 5.1)."""
+PROXY_PROTOCOL = (
+    "The connection begins with a PROXY protocol header, and this server does not expect one from this address: serve with "
+    "--proxy-protocol and --forwarded-allow-ips."
+)
+HOST_OF_PROXY = "Behind a proxy: have it pass the Host field on, or see --forwarded-allow-ips."
 SPEAKS_TLS = "speaks TLS, and this port does not: use http://, or serve with --tls."
 
 
@@ -143,7 +149,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """The client's host and port; ("", 0) on a Unix socket."""
         given: tuple[str, int] | None = self.__dict__.get("client_address")
         if given is None:
-            host, port = self.transport.client
+            host, port = self.exchange.client if self.exchange is not None else self.transport.client
             given = host, int(port or 0)
         return given
 
@@ -181,7 +187,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def address_string(self) -> str:
         """Return the client's address and port, or "unix"."""
-        return self.transport.address_string()
+        return self.exchange.address_string() if self.exchange is not None else self.transport.address_string()
 
     def version_string(self) -> str:
         """Return the value of the Server field. Only called if a subclass overrides it, `server_version` or `sys_version`."""
@@ -333,6 +339,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             raise
         fields = head.fields
         exchange = self.exchange = Exchange(context, self.transport, self.base, head, context.clock.now())
+        if context.proxies is not None:
+            exchange.apply_forwarded(context.proxies)
         if context.hosts is not None:
             self.check_host(context.hosts, fields)
         if ("HTTP_CONNECTION" in fields or head.version == "HTTP/1.0") and not is_persistent(head):
@@ -351,7 +359,9 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         host = fields.get("HTTP_HOST")
         if host is not None and self.transport.client[0] and not hosts.allows(host):
             name = host_name(host)
-            raise MisdirectedRequest(f"This server does not answer for {name!r}; with --allow-host {name} it would.")
+            raise MisdirectedRequest(
+                f"This server does not answer for {name!r}; with --allow-host {name} it would. {HOST_OF_PROXY}"
+            )
 
     def take_body(self, exchange: Exchange) -> State:
         """Begin with a body: receive it ahead, or leave it to the application. Raises ClientError, Disconnected.
@@ -610,6 +620,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if exchange.head.raw.startswith(TLS_RECORD):
             self.context.log_client_error(self.address_string(), SPEAKS_TLS)
             exchange.ignore()
+        elif exchange.head.raw.startswith(BEGINNING) or self.transport.read_ahead.startswith(SIGNATURE[len(END) :]):
+            error = ClientError(PROXY_PROTOCOL)
         try:
             exchange.refuse(error)
         except Disconnected as gone:

@@ -85,12 +85,12 @@ class AccessLog:
             status = f"\033[{STATUS_COLORS.get(exchange.status // 100, '31')}m{status}\033[0m"
             clock = f"\033[{DIM}m{clock}\033[0m"
         reason = f"  {escaped(exchange.reason)}" if exchange.reason else ""
-        client, size = exchange.transport.client[0] or "unix", bytes_text(exchange.size)
+        client, size = exchange.client[0] or "unix", bytes_text(exchange.size)
         return f"{clock}  {client}  {what}  {status}  {size}  {time_text(seconds)}{reason}\n"
 
     def common_line(self, exchange: Exchange, seconds: float) -> str:  # noqa: ARG002 - the format has no place for it
         """Apache's common log format."""
-        client, line = exchange.transport.client[0] or "-", quoted(exchange.head.line)
+        client, line = exchange.client[0] or "-", quoted(exchange.head.line)
         return f'{client} - - [{self.stamp}] "{line}" {exchange.status or "-"} {exchange.size or "-"}\n'
 
     def combined_line(self, exchange: Exchange, seconds: float) -> str:
@@ -104,7 +104,7 @@ class AccessLog:
             return self.quoted_line(exchange, seconds)
         field = head.fields.get
         return (
-            f'{exchange.transport.client[0] or "-"} - - [{self.stamp}] "{head.method} {head.target} {head.version}" '
+            f'{exchange.client[0] or "-"} - - [{self.stamp}] "{head.method} {head.target} {head.version}" '
             f'{exchange.status} {exchange.size} "{field("HTTP_REFERER", "-")}" "{field("HTTP_USER_AGENT", "-")}" '
             f"{int(seconds * 1e6)}\n"
         )
@@ -115,7 +115,7 @@ class AccessLog:
         referer, agent = quoted(field("HTTP_REFERER", "")), quoted(field("HTTP_USER_AGENT", ""))
         reason = f' "{quoted(exchange.reason)}"' if exchange.reason and self.has_reason else ""
         return (
-            f'{exchange.transport.client[0] or "-"} - - [{self.stamp}] "{quoted(head.line)}" {exchange.status} '
+            f'{exchange.client[0] or "-"} - - [{self.stamp}] "{quoted(head.line)}" {exchange.status} '
             f'{exchange.size} "{referer}" "{agent}" {int(seconds * 1e6)}{reason}\n'
         )
 
@@ -124,7 +124,7 @@ class AccessLog:
         head = exchange.head
         what = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.second)),
-            "client": exchange.transport.client[0],
+            "client": exchange.client[0],
             "method": head.method,
             "target": head.target,
             "version": head.version,

@@ -36,6 +36,7 @@ from microwsgi.server.log import AccessLog, use_loggers
 from microwsgi.server.loop import Loop
 from microwsgi.server.poller import Poller, new_poller
 from microwsgi.server.pool import LeaderFollowers, WorkerThread
+from microwsgi.server.proxied import ProxiedConnection
 from microwsgi.server.sockets import listen, tune, unlink
 from microwsgi.server.state import NEVER, OWNED
 from microwsgi.server.transport import Transport
@@ -164,7 +165,9 @@ class WSGIServer(HTTPServer):
             if isinstance(address, tuple):
                 host, port = str(address[0]), address[1]
                 address = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"  # noqa: S104 - as http.server
-            self.listeners = listen(str(address), self.backlog())
+            self.listeners = listen(
+                str(address), self.backlog(), mode=self.options.socket_mode, group=self.options.socket_group
+            )
         self.set_address(self.listeners[0])
 
     def backlog(self) -> int:
@@ -389,8 +392,7 @@ class WSGIServer(HTTPServer):
             verified = self.connect_wrapped(connection, address, base)
             return UnverifiedConnection(verified.transport, base, lambda *_: verified, self.context, self)
         transport = Transport(connection, address, self.options, self.context.clock)
-        connect = self.tls.connect if self.tls is not None else self.new_connection
-        return UnverifiedConnection(transport, base, connect, self.context, self)
+        return UnverifiedConnection(transport, base, self.connect_transport, self.context, self)
 
     def connect_wrapped(self, connection: socket.socket, address: object, base: Environ) -> Connection:
         """Return the connection object of a socket that `get_request` may have wrapped: an SSLSocket after its handshake."""
@@ -402,8 +404,15 @@ class WSGIServer(HTTPServer):
 
     def connect(self, connection: socket.socket, address: object, base: Environ) -> Connection:
         """Return the connection object of an accepted socket."""
-        transport = Transport(connection, address, self.options, self.context.clock)
-        return self.tls.connect(transport, base) if self.tls is not None else self.new_connection(transport, base)
+        return self.connect_transport(Transport(connection, address, self.options, self.context.clock), base)
+
+    def connect_transport(self, transport: Transport, base: Environ) -> Connection:
+        """Return the connection object that receives the first bytes over a transport."""
+        connect = self.tls.connect if self.tls is not None else self.new_connection
+        proxies = self.context.proxies
+        if self.options.proxy_protocol and proxies is not None and proxies.trusts(transport.client[0]):
+            return ProxiedConnection(transport, base, self.context, connect)
+        return connect(transport, base)
 
     def adopt(self, connection: socket.socket, address: object, listener: int, received: bytes) -> None:
         """Go on with a connection that a predecessor has accepted on one of the listeners. Leader only."""
@@ -464,7 +473,8 @@ class WSGIServer(HTTPServer):
             return False
         transport = connection.transport
         row = connection.table[connection.state]
-        if self.handoff is not None and row.handoff and not transport.is_secure:
+        # With the PROXY protocol the successor would not know the client's address, and would expect the header again.
+        if self.handoff is not None and row.handoff and not transport.is_secure and not self.options.proxy_protocol:
             base = getattr(connection, "base", self.bases[0])
             listener = self.bases.index(base) if base in self.bases else 0
             if self.handoff.send(transport.descriptor, listener, connection.received()):

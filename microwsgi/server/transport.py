@@ -130,6 +130,10 @@ class Transport:
         """Return the client's address and port, or "unix"."""
         return ":".join(self.client) if self.client[0] else "unix"
 
+    def set_client(self, client: tuple[str, str]) -> None:
+        """Set the address and port of the client; the socket's are a proxy's."""
+        self.client = client
+
     # --- Receiving ------------------------------------------------------------------------------------------------------
 
     def recv(self, size: int) -> bytes:
