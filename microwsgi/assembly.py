@@ -152,7 +152,7 @@ def make(
     if (
         errors is None and sys.stderr is None
     ):  # closed; without a stream the server would look for loggers of the application
-        errors = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - it lives as long as the server
+        errors = open(os.devnull, "w", encoding="utf-8")  # it lives as long as the server
     return WSGIServer(
         options.addresses[0],
         handler,
@@ -268,7 +268,7 @@ def release(listeners: list[socket.socket]) -> None:
             os.close(listener.detach())
 
 
-def says_ok(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:  # noqa: ARG001 - WSGI's signature
+def says_ok(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:  # WSGI's signature
     """An application."""
     start_response("200 OK", [("Content-Length", "0")])
     return []

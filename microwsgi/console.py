@@ -244,7 +244,7 @@ def is_terminal(stream: object) -> bool:
     """Whether people read a stream. Python has None for a standard stream that is closed, and programs have anything."""
     try:
         return bool(stream.isatty())  # type: ignore[attr-defined]
-    except Exception:  # noqa: BLE001 - None, a closed file, an object without that method
+    except Exception:  # None, a closed file, an object without that method
         return False
 
 
@@ -267,7 +267,7 @@ def write(text: str, stream: object) -> None:
         RuntimeError
     ):  # a signal handler says something in the middle of a write to the same stream, which refuses that
         write_past_buffer(text, stream)
-    except Exception:  # noqa: BLE001 - closed, full, or replaced by anything
+    except Exception:  # closed, full, or replaced by anything
         return
 
 
@@ -275,5 +275,5 @@ def write_past_buffer(text: str, stream: object) -> None:
     """Write to the descriptor of a stream that refuses a write at this moment."""
     try:
         os.write(stream.fileno(), text.encode("utf-8", "backslashreplace"))  # type: ignore[attr-defined]
-    except Exception:  # noqa: BLE001 - it has none, or is closed or full
+    except Exception:  # it has none, or is closed or full
         return

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import bdb
-import pdb  # noqa: T100 - this module is the debugger
+import pdb  # this module is the debugger
 from collections.abc import Callable
 from itertools import takewhile
 from types import FrameType

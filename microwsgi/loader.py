@@ -183,7 +183,7 @@ def import_user(name: str, attribute: str, folder: str) -> ModuleType:
 def slow_import_told(name: str) -> Iterator[None]:
     """Print the line of an import that takes longer than SLOW: a server that starts at module level never returns."""
     thread = threading.get_ident()
-    timer = threading.Timer(SLOW, lambda: tell_slow_import(name, sys._current_frames().get(thread)))  # noqa: SLF001 - documented
+    timer = threading.Timer(SLOW, lambda: tell_slow_import(name, sys._current_frames().get(thread)))  # documented
     timer.daemon = True
     timer.start()
     try:
@@ -286,8 +286,8 @@ def check_arguments(function: FunctionType | MethodType, name: str) -> None:
     code = function.__code__
     most = code.co_argcount - isinstance(function, MethodType)
     least = most - len(function.__defaults__ or ())
-    is_factory = function.__name__ in FACTORIES and least < 2  # noqa: PLR2004 - environ and start_response
-    if not is_factory and (least <= 2 <= most or code.co_flags & VARARGS):  # noqa: PLR2004
+    is_factory = function.__name__ in FACTORIES and least < 2  # environ and start_response
+    if not is_factory and (least <= 2 <= most or code.co_flags & VARARGS):
         return
     if not least:
         raise LoadError(f"{name} can be called without arguments: is it a factory?\n  Try:  microwsgi serve '{name}()'")

@@ -62,7 +62,7 @@ class Prompt:
         self.acquire()
         if header:
             debugger.message(header)
-        debugger.set_trace(sys._getframe(1))  # noqa: SLF001 - what pdb itself does
+        debugger.set_trace(sys._getframe(1))  # what pdb itself does
 
     def acquire(self) -> None:
         """Acquire the prompt, unless this thread has it already, and suspend the server's timeouts."""
@@ -95,7 +95,7 @@ def terminal_attributes() -> list[object] | None:
     try:
         termios = import_module("termios")  # which Windows lacks
         return termios.tcgetattr(sys.stdin.fileno())  # type: ignore[no-any-return]
-    except Exception:  # noqa: BLE001 - termios.error, and every kind of stdin that is no terminal
+    except Exception:  # termios.error, and every kind of stdin that is no terminal
         return None
 
 

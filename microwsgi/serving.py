@@ -235,7 +235,7 @@ class Stop:
         if number in self.applications:
             try:
                 self.applications[number](number, frame)
-            except BaseException:  # noqa: BLE001, S110 - many end with sys.exit(); the server ends in its own way
+            except BaseException:  # many end with sys.exit(); the server ends in its own way
                 pass
         self.stop()
 
@@ -246,7 +246,7 @@ class Stop:
         self.signals += 1
         if self.signals > 1:
             self.server.limit_drain(0.0)
-            if self.signals == 2:  # noqa: PLR2004 - a third one must not disturb the end
+            if self.signals == 2:  # a third one must not disturb the end
                 raise KeyboardInterrupt
             return
         self.server.request_stop()

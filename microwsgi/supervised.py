@@ -178,7 +178,7 @@ def unloaded(error: BaseException, text: str, options: Options, livereload: Live
     hosts = Hosts(options.allow_host)
     try:
         page = import_module(ERROR_PAGE).ErrorPage(options.editor, livereload)
-    except Exception:  # noqa: BLE001 - WebOb can't be imported, which may be the very reason
+    except Exception:  # WebOb can't be imported, which may be the very reason
         page = None
 
     def application(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:
@@ -315,7 +315,7 @@ class Terminal(Observer):
             if name not in sys.modules:
                 try:
                     yield import_module(name)
-                except Exception:  # noqa: BLE001, S112 - a child that needs it will say so
+                except Exception:  # a child that needs it will say so
                     continue
         if self.options.reload:
             for path, content in message.get("files", {}).items():  # type: ignore[attr-defined]

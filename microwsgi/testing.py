@@ -230,7 +230,7 @@ def assert_stack_depth(
     application: WSGIApplication,
     path: str = "/",
     *,
-    max: int,  # noqa: A002 - it reads well in a test: assert_stack_depth(app, max=6)
+    max: int,  # it reads well in a test: assert_stack_depth(app, max=6)
     method: str = "GET",
     to: str = "",
 ) -> None:

@@ -35,7 +35,7 @@ def certs_command(words: list[str], given: dict[str, object]) -> int:
     return VERBS[verb](authority, bool(given.get("system")))
 
 
-def show(authority: Authority, system: bool) -> int:  # noqa: ARG001, FBT001 - as all verbs
+def show(authority: Authority, system: bool) -> int:  # as all verbs
     """Print the CA, the certificate, and the stores."""
     ca = authority.read()
     if ca is None:
@@ -53,7 +53,7 @@ def show(authority: Authority, system: bool) -> int:  # noqa: ARG001, FBT001 - a
     return 0
 
 
-def path(authority: Authority, system: bool) -> int:  # noqa: ARG001, FBT001 - as all verbs
+def path(authority: Authority, system: bool) -> int:  # as all verbs
     """Print the file of the CA. Create the CA if there is none."""
     with authority.locked():
         authority.ensure()
@@ -61,14 +61,14 @@ def path(authority: Authority, system: bool) -> int:  # noqa: ARG001, FBT001 - a
     return 0
 
 
-def renew(authority: Authority, system: bool) -> int:  # noqa: ARG001, FBT001 - as all verbs
+def renew(authority: Authority, system: bool) -> int:  # as all verbs
     """Issue a new certificate. A running server uses it at once."""
     made = authority.renew_now()
     say(f"Renewed: {made.days_left} days left. A server that runs uses it for new connections.")
     return 0
 
 
-def trust(authority: Authority, system: bool) -> int:  # noqa: FBT001 - as all verbs
+def trust(authority: Authority, system: bool) -> int:  # as all verbs
     """Add the CA to the stores. Return 1 if one of them failed."""
     with authority.locked():
         authority.ensure()
@@ -87,7 +87,7 @@ def trust(authority: Authority, system: bool) -> int:  # noqa: FBT001 - as all v
     return code
 
 
-def untrust(authority: Authority, system: bool) -> int:  # noqa: FBT001 - as all verbs
+def untrust(authority: Authority, system: bool) -> int:  # as all verbs
     """Remove the CA from the stores. Return 1 if one of them failed."""
     code = 0
     for store in stores(system=system):

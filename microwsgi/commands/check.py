@@ -82,7 +82,7 @@ class SentRequest(NamedTuple):
     leave: int | None = None
 
 
-def request(name: str, method: str, path: str, fields: dict[str, str], body: bytes = b"", **more: Any) -> SentRequest:  # noqa: ANN401
+def request(name: str, method: str, path: str, fields: dict[str, str], body: bytes = b"", **more: Any) -> SentRequest:
     """Return a request with the fields that all requests have."""
     lines = [f"{method} {path} {more.pop('version', 'HTTP/1.1')}", "Host: localhost", "Connection: close"]
     lines += [f"{field}: {value}" for field, value in fields.items()]
@@ -240,7 +240,7 @@ def check_command(words: list[str], given: dict[str, Any]) -> int:
     return 1 if any(finding.level == FAULT for finding in found) else 0
 
 
-def checked(application: Any, paths: list[str]) -> tuple[dict[Finding, list[str]], int]:  # noqa: ANN401 - from the loader
+def checked(application: Any, paths: list[str]) -> tuple[dict[Finding, list[str]], int]:  # from the loader
     """Return the findings with their requests, and the number of requests."""
     tracer, errors = Tracer(), io.StringIO()
     lint = Lint(application, tracer)

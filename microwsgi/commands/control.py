@@ -243,7 +243,7 @@ def restart_command(words: list[str], options: dict[str, object]) -> int:
             f"{server.name} {why}, so nobody can say how to start it again: stop it, and start it yourself."
         )
     stop(server, options)
-    return subprocess.run(command, cwd=str(state["started_in"]), check=False).returncode  # noqa: S603 - its own command
+    return subprocess.run(command, cwd=str(state["started_in"]), check=False).returncode  # its own command
 
 
 def restart_gracefully(server: Server, wait: float) -> int:
@@ -285,7 +285,7 @@ def journal(server: Server, unit: str, options: Mapping[str, object]) -> int:
     own = [] if server.path.startswith("/run/microwsgi/") else ["--user"]
     command = ["journalctl", *own, "--unit", unit, "--lines", str(options["lines"])]
     try:
-        return subprocess.run([*command, *(["--follow"] if options["follow"] else [])], check=False).returncode  # noqa: S603
+        return subprocess.run([*command, *(["--follow"] if options["follow"] else [])], check=False).returncode
     except OSError as error:
         raise ServiceError(f"{' '.join(command)} can't be run: {error.strerror}.") from None
 
@@ -339,7 +339,7 @@ def describe(server: Server, state: Mapping[str, object]) -> str:
 
 def lines(path: str, last: int, *, follow: bool) -> Iterator[str]:
     """The last lines of a file; then, for ever, what is written to it, or to the file that has its name by then."""
-    log = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115 - another takes its place
+    log = open(path, encoding="utf-8", errors="replace")  # another takes its place
     yield "".join(log.readlines()[-last:] if last else [])
     while follow:
         if text := log.read():
@@ -353,5 +353,5 @@ def lines(path: str, last: int, *, follow: bool) -> Iterator[str]:
         if moved:
             yield log.read()
             log.close()
-            log = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115
+            log = open(path, encoding="utf-8", errors="replace")
     log.close()

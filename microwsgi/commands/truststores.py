@@ -71,7 +71,7 @@ class Database(Store):
         finally:
             os.close(read)
 
-    def has(self, authority: Authority) -> bool:  # noqa: ARG002 - by its name
+    def has(self, authority: Authority) -> bool:  # by its name
         return not self.certutil("-L", "-n", NICKNAME)
 
     def add(self, authority: Authority) -> str:
@@ -110,7 +110,7 @@ class Anchors(Store):
             return f"{error.strerror}; as root: {steps}"
         return run(list(self.program))
 
-    def remove(self, authority: Authority) -> str:  # noqa: ARG002 - the file is ours
+    def remove(self, authority: Authority) -> str:  # the file is ours
         try:
             os.unlink(self.file)
         except FileNotFoundError:
@@ -183,7 +183,7 @@ def chromium_uses(folder: str) -> bool:
 def run(command: list[str], pass_fd: int | None = None) -> str:
     """Run a program. Return "" or the last line of its error output."""
     try:
-        done = subprocess.run(  # noqa: S603 - programs of the system, with our own arguments
+        done = subprocess.run(  # programs of the system, with our own arguments
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,

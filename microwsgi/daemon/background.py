@@ -98,7 +98,7 @@ def redirect(path: str, system: System, copies: Iterable[int] = ()) -> None:
     for target in (1, 2, *copies):
         if target != descriptor:
             system.duplicate(descriptor, target)
-    if descriptor > 2:  # noqa: PLR2004 - the standard streams
+    if descriptor > 2:  # the standard streams
         os.close(descriptor)
 
 

@@ -35,14 +35,14 @@ def launch(options: Options) -> int:
     """Start this command in the background, and say what has become of it: 0 only if it serves. Raises UsageError."""
     path = log_path(options)
     try:
-        log = open(path, "ab", opener=opener)  # noqa: SIM115 - closed below
+        log = open(path, "ab", opener=opener)  # closed below
         begin = log.seek(0, os.SEEK_END) if log.seekable() else 0
     except OSError as error:
         raise UsageError(f"--log-file {path} can't be written: {error.strerror}.") from None
     reader, writer = os.pipe()
     try:
         with log:
-            process = subprocess.Popen(  # noqa: S603 - this very command
+            process = subprocess.Popen(  # this very command
                 [sys.executable, *sys.orig_argv[1:]],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -31,7 +31,7 @@ HEADERS = (
 )
 
 
-def event_bytes(data: object, *, event: str = "", id: str = "", retry: float | None = None) -> bytes:  # noqa: A002 - its name
+def event_bytes(data: object, *, event: str = "", id: str = "", retry: float | None = None) -> bytes:  # its name
     """Return an event as bytes; data other than a str as JSON. `retry` is in seconds. Raises ValueError for line ends."""
     for name in (event, id):
         if LINE_END.search(name) or "\0" in name:
@@ -84,7 +84,7 @@ class Stream:
         """The response for the view to return."""
         return Response(headerlist=list(HEADERS), app_iter=self)
 
-    def send(self, data: object, *, event: str = "", id: str = "") -> None:  # noqa: A002 - the standard's word
+    def send(self, data: object, *, event: str = "", id: str = "") -> None:  # the standard's word
         """Send an event. May be called from any thread."""
         self.put(event_bytes(data, event=event, id=id))
 
@@ -184,7 +184,7 @@ class Broadcaster:
 
     def since(self, last: str) -> list[bytes]:
         """Return the events after the one with this id; all of them if the id is unknown."""
-        ids = [id for id, _ in self.history]  # noqa: A001 - the standard's word
+        ids = [id for id, _ in self.history]  # the standard's word
         begin = ids.index(last) + 1 if last in ids else 0
         return [chunk for _, chunk in self.history][begin:]
 
@@ -193,12 +193,12 @@ class Broadcaster:
         with self.lock:
             self.streams.discard(stream)
 
-    def send(self, data: Any, *, event: str = "", id: str = "") -> None:  # noqa: A002, ANN401 - the standard's word; JSON
+    def send(self, data: Any, *, event: str = "", id: str = "") -> None:  # the standard's word; JSON
         """Send an event to all clients, from any thread. All clients get the events in the same order."""
         with self.lock:
             if self.history.maxlen and not id:
                 self.number += 1
-                id = f"{self.series}-{self.number}"  # noqa: A001
+                id = f"{self.series}-{self.number}"
             chunk = event_bytes(data, event=event, id=id)
             self.history.append((id, chunk))
             for stream in self.streams:

@@ -1,6 +1,6 @@
 """WebOb's Request with typed values. A missing or invalid value raises HTTPBadRequest with the reason."""
 
-# ruff: noqa: ANN401
+
 # A value has the type that the view asks for, or the type of its default.
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Request(webob.Request):
             raise HTTPLengthRequired("This server passes no body on without a Content-Length.")
         return readable
 
-    def set_body_readable(self, flag: bool) -> None:  # noqa: FBT001 - WebOb's
+    def set_body_readable(self, flag: bool) -> None:  # WebOb's
         """Say that the body can be read to its end."""
         self.environ["wsgi.input_terminated"] = bool(flag)
 

@@ -172,7 +172,7 @@ class StreamedBody:
 class Redirect(Response):
     """A redirect whose Location stays as it is (RFC 9110 10.2.2). WebOb would make it absolute with the client's Host."""
 
-    def _abs_headerlist(self, environ: dict[str, Any]) -> list[tuple[str, str]]:  # noqa: ARG002 - WebOb's signature
+    def _abs_headerlist(self, environ: dict[str, Any]) -> list[tuple[str, str]]:  # WebOb's signature
         return self.headerlist
 
 

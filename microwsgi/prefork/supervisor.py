@@ -116,7 +116,7 @@ class Supervisor:
         """Call something; an exception is told, and the loop goes on."""
         try:
             act(*arguments)
-        except Exception as error:  # noqa: BLE001 - the parent must not die while its children serve
+        except Exception as error:  # the parent must not die while its children serve
             with suppress(Exception):
                 self.observer.trouble(error)
             self.system.sleep(TROUBLE_PAUSE)
@@ -220,7 +220,7 @@ class Supervisor:
         child.unanswered |= was is State.CHECKING and step.state is State.KILLED
         if step.order == "leave":
             child.process.send_signal(signal.SIGTERM)  # it may be importing, and read no orders
-        if event in {Event.DEADLINE, Event.UNANSWERED} and was is not State.DISMISSED and self.stops < 2:  # noqa: PLR2004
+        if event in {Event.DEADLINE, Event.UNANSWERED} and was is not State.DISMISSED and self.stops < 2:
             self.observer.late(child, was, text)
         if step.state is State.UNRESPONSIVE:
             self.accepts_no_more(child)
@@ -230,7 +230,7 @@ class Supervisor:
     def limit(self, child: Child, deadline: Deadline) -> None:
         """Set when a child is late; a person at the debugger's prompt is, only for a second signal."""
         seconds = deadline.value
-        if seconds is None or (child in self.prompts and self.stops < 2):  # noqa: PLR2004
+        if seconds is None or (child in self.prompts and self.stops < 2):
             child.deadline = NEVER
             return
         child.deadline = self.clock() + seconds + (self.options.graceful_timeout if deadline is Deadline.GRACE else 0.0)

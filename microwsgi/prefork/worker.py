@@ -84,7 +84,7 @@ class Worker:
         if number in self.applications:
             try:
                 self.applications[number](number, frame)
-            except BaseException:  # noqa: BLE001, S110 - many end with sys.exit(); this process ends in its own way
+            except BaseException:  # many end with sys.exit(); this process ends in its own way
                 pass
         if number == signal.SIGTERM and not self.stopping:
             self.channel.wake()
@@ -124,7 +124,7 @@ class Worker:
         """Tell the parent whether this process answers requests."""
         try:
             trouble = check()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the parent tells it
+        except Exception as error:  # whatever it is, the parent tells it
             trouble = repr(error)
         if trouble:
             self.tell(unanswered=f"{trouble}\n{stacks()}")

@@ -48,12 +48,12 @@ class Logged(BaseHTTPRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Do nothing: PlainConnection writes one record when the request is over."""
 
-    def log_error(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+    def log_error(self, format: str, *args: object) -> None:  # http.server's name
         """Write a line to the server's error log, but for what the access log says: that send_error was called."""
         if format != "code %d, message %s":
             self.log_message(format, *args)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+    def log_message(self, format: str, *args: object) -> None:  # http.server's name
         """Write a line to the server's error log."""
         self.server_context.log_error(f"{self.address_string()} {escape_controls(format % args)}")
 
@@ -214,7 +214,7 @@ class PlainConnection:
         if state is State.IDLE:
             self.transport.expect(READ, self.context.options.keep_alive_timeout)
 
-    def abort(self, reason: str) -> State:  # noqa: ARG002 - the class has its own log
+    def abort(self, reason: str) -> State:  # the class has its own log
         """Give the connection up: the class is to finish, which is foreign code."""
         if self.handler is None or self.ending:
             return State.CLOSED
@@ -240,7 +240,7 @@ class PlainConnection:
                 handler = self.begin_request()
                 handler.handle_one_request()
                 self.close_connection = handler.close_connection or self.context.draining
-        except BaseException as error:  # noqa: BLE001 - the class is anybody's code, and SystemExit must not end a thread
+        except BaseException as error:  # the class is anybody's code, and SystemExit must not end a thread
             failure = error
             self.close_connection = True
             self.end_request(failure)
@@ -334,7 +334,7 @@ class PlainConnection:
                 self.transport.half_close()
         except OSError:
             pass
-        except BaseException as error:  # noqa: BLE001 - as above
+        except BaseException as error:  # as above
             self.context.log_exception("A handler failed in finish:", error)
 
     def close(self) -> State:
@@ -345,7 +345,7 @@ class PlainConnection:
         """The class reads them."""
         return State.QUEUED
 
-    table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
+    table: Table = {  # typing.ClassVar would cost its import
         State.IDLE: Row(READ, on_bytes, close, close, eviction_rank=2, handoff=True),
         State.CLOSED: Row(0),
     }
@@ -356,7 +356,7 @@ def head_of(handler: BaseHTTPRequestHandler) -> RequestHead:
     raw = bytes(getattr(handler, "raw_requestline", b"")).rstrip(b"\r\n")
     words = handler.requestline.split()
     version = handler.request_version
-    if not handler.command or len(words) < 2 or words[0] != handler.command or not version.startswith("HTTP/"):  # noqa: PLR2004
+    if not handler.command or len(words) < 2 or words[0] != handler.command or not version.startswith("HTTP/"):
         return RequestHead(raw, "", "", "", {})
     fields: dict[str, str] = {}
     for name, value in handler.headers.items():

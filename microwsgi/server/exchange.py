@@ -465,7 +465,7 @@ class Exchange:
         """Call `close` when the response is complete or given up: an exception can only be logged."""
         try:
             self.close_iterable()
-        except BaseException as error:  # noqa: BLE001 - SystemExit in `close` must not end a thread of the server
+        except BaseException as error:  # SystemExit in `close` must not end a thread of the server
             self.context.log_exception(f"{self.description()} failed in close:", error)
 
     # --- What goes wrong ----------------------------------------------------------------------------------------------------
@@ -494,7 +494,7 @@ class Exchange:
         except Disconnected as gone:
             self.abort(str(gone))
             self.close_sent_iterable()
-        except BaseException as second:  # noqa: BLE001 - `close` of what the application returned is its code too
+        except BaseException as second:  # `close` of what the application returned is its code too
             self.context.log_exception(f"{self.description()} failed again:", second)
             self.abort_response()
 
@@ -513,7 +513,7 @@ class Exchange:
         ):
             try:
                 headers, body = page(error, self.environ(), number)
-            except Exception as second:  # noqa: BLE001 - the page shows values of the application, which may do anything
+            except Exception as second:  # the page shows values of the application, which may do anything
                 self.context.log_exception("The error page failed:", second)
         self.response = response_head("500 Internal Server Error", headers)
         self.suspended = False

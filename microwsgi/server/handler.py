@@ -193,7 +193,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Return the value of the Server field. Only called if a subclass overrides it, `server_version` or `sys_version`."""
         return f"{self.server_version} {self.sys_version}".rstrip()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+    def log_message(self, format: str, *args: object) -> None:  # http.server's name
         """Write a line to the server's error log."""
         text = escape_controls(format % args)
         self.write_error(f"{self.address_string()} - - [{self.log_date_time_string()}] {text}")
@@ -455,7 +455,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
                 if not exchange.write(chunk):
                     return
             exchange.end()
-        except BaseException as error:  # noqa: BLE001 - SystemExit in a view must not end a thread of the server
+        except BaseException as error:  # SystemExit in a view must not end a thread of the server
             exchange.fail(error)
 
     # --- After the application ----------------------------------------------------------------------------------------------
@@ -657,7 +657,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Close the connection."""
         return State.CLOSED
 
-    table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
+    table: Table = {  # typing.ClassVar would cost its import
         State.IDLE: Row(READ, receive_request, close, close, eviction_rank=2, handoff=True),
         State.HEAD: Row(READ, receive_head, time_out_head, close, eviction_rank=2, handoff=True),
         State.BODY: Row(READ, receive_body, time_out_body),

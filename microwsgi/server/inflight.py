@@ -33,7 +33,7 @@ def paragraph(server: WSGIServer, request: Exchange | PlainConnection) -> str:
     """Return the request line, the age, the bytes sent, and the place in the code."""
     threads = [(thread.task, thread.ident) for thread in server.threads]
     thread = next((ident for task, ident in threads if task is request or (task and task.exchange is request)), None)
-    frame = sys._current_frames().get(thread or 0)  # noqa: SLF001 - the one way to see another thread's stack
+    frame = sys._current_frames().get(thread or 0)  # the one way to see another thread's stack
     line, age = escaped(request.requestline.rpartition(" ")[0]), time_text(server.context.clock.now() - request.started)
     place = "".join(later.traceback.format_list(stack(frame))) if frame else "  waits for a thread, or for its client\n"
     sent = bytes_text(request.bytes_sent()) if isinstance(request, Exchange) else "an unknown number of bytes"

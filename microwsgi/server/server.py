@@ -78,7 +78,7 @@ class WSGIServer(HTTPServer):
         self,
         server_address: tuple[str, int] | str = ("127.0.0.1", 0),
         RequestHandlerClass: Callable[..., BaseHTTPRequestHandler] = WSGIRequestHandler,  # noqa: N803 - socketserver's name
-        bind_and_activate: bool = True,  # noqa: FBT001, FBT002 - socketserver's signature
+        bind_and_activate: bool = True,  # socketserver's signature
         *,
         application: Application | None = None,
         options: Options | None = None,
@@ -164,7 +164,7 @@ class WSGIServer(HTTPServer):
             address: object = self.server_address
             if isinstance(address, tuple):
                 host, port = str(address[0]), address[1]
-                address = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"  # noqa: S104 - as http.server
+                address = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"  # as http.server
             self.listeners = listen(
                 str(address), self.backlog(), mode=self.options.socket_mode, group=self.options.socket_group
             )

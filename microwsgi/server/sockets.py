@@ -24,7 +24,7 @@ ATTEMPTS = 20
 NEAR = 100
 """Ports above one in use that are tried, to offer a free one."""
 
-WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to type instead of them
+WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # what to type instead of them
 NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 """What localhost is (RFC 6761 6.3), whatever the hosts file of a container leaves out."""
@@ -286,7 +286,7 @@ def refusal(error: OSError, host: str, port: int, addresses: list[tuple[int, str
     if error.errno == errno.EADDRINUSE:
         return ListenError(in_use(port, addresses))
     if error.errno in {errno.EACCES, errno.EPERM}:
-        low = " (ports below 1024 are kept for root)" if port < 1024 else ""  # noqa: PLR2004 - as the text says
+        low = " (ports below 1024 are kept for root)" if port < 1024 else ""  # as the text says
         return ListenError(f"this user may not open port {port}{low}.\n  Try:  microwsgi serve --port 8080 ...")
     if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
         return ListenError(f"{host} is not an address of this machine.\n{HOSTS}")

@@ -141,6 +141,6 @@ def require_client(context: SSLContext, options: Options) -> None:
     context.verify_mode = ssl.CERT_REQUIRED if options.tls_client_cert == "required" else ssl.CERT_OPTIONAL
 
 
-def note_name(connection: SSLSocket | SSLObject, name: str | None, context: SSLContext) -> None:  # noqa: ARG001 - ssl's
+def note_name(connection: SSLSocket | SSLObject, name: str | None, context: SSLContext) -> None:  # ssl's
     """Keep the name that a client asks for, which ssl keeps on the client's side only."""
     connection.sni = name or ""  # type: ignore[union-attr]

@@ -312,7 +312,7 @@ def make_tls(options: Options, ssl_context: object = None) -> TLS:
         pair, authority = development(options)
         return TLS([pair], options, authority.renew, authority.hints())
     certificates, keys = options.tls_cert, options.tls_key
-    if isinstance(ssl_context, tuple) and len(ssl_context) == 2:  # noqa: PLR2004 - certificate and key
+    if isinstance(ssl_context, tuple) and len(ssl_context) == 2:  # certificate and key
         certificates, keys = (str(ssl_context[0]),), (str(ssl_context[1] or ssl_context[0]),)
     elif ssl_context is not None:
         raise UsageError('ssl_context is an ssl.SSLContext, (certificate file, key file) or "adhoc".')

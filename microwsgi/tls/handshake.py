@@ -179,7 +179,7 @@ class HandshakeConnection:
         if state is State.LINGERING:
             self.transport.expect(self.table[state].interest, LINGER)
 
-    def abort(self, reason: str) -> State:  # noqa: ARG002 - there is no request and no response
+    def abort(self, reason: str) -> State:  # there is no request and no response
         """Give the connection up."""
         return State.CLOSED
 
@@ -244,7 +244,7 @@ class HandshakeConnection:
             self.log_failure(self.front.reason(error))
             # Linger: if data that the client still sends caused a reset, it would not see the alert that says why.
             self.outcome = self.half_close()
-        except BaseException as error:  # noqa: BLE001 - the handshakes of others must go on
+        except BaseException as error:  # the handshakes of others must go on
             self.context.log_exception(f"{self.address_string()}: a TLS handshake failed:", error)
             self.outcome = State.CLOSED
 
@@ -272,7 +272,7 @@ class HandshakeConnection:
         """Close the connection."""
         return State.CLOSED
 
-    table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
+    table: Table = {  # typing.ClassVar would cost its import
         State.SNIFFING: Row(READ, sniff, close, close, eviction_rank=1, handoff=True),
         State.HANDSHAKE: Row(READ, submit, close, close, eviction_rank=1),
         State.LINGERING: Row(READ, linger, close),

@@ -105,7 +105,7 @@ def swallow(environ: Environ, start_response: StartResponse, _: dict[str, str]) 
     """Catch what reading raises, and answer all the same."""
     try:
         data = read(environ, lambda stream: stream.read())
-    except Exception as error:  # noqa: BLE001 - whatever it is, this application goes on
+    except Exception as error:  # whatever it is, this application goes on
         data = type(error).__name__.encode()
     start_response("200 OK", [TEXT])
     return [data[:40]]
@@ -125,7 +125,7 @@ def trailers(environ: Environ, start_response: StartResponse, _: dict[str, str])
 class Closing:
     """An iterable whose `close` is recorded, and may raise."""
 
-    def __init__(self, environ: Environ, chunks: Iterable[bytes], fails: bool = False) -> None:  # noqa: FBT002
+    def __init__(self, environ: Environ, chunks: Iterable[bytes], fails: bool = False) -> None:
         self.environ, self.chunks, self.fails = environ, iter(chunks), fails
 
     def __iter__(self) -> Iterator[bytes]:

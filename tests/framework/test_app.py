@@ -360,7 +360,7 @@ def test_webobs_exceptions_are_responses() -> None:
 
 
 def test_signed_cookies_are_webobs() -> None:
-    from webob.cookies import SignedCookieProfile  # noqa: PLC0415
+    from webob.cookies import SignedCookieProfile
 
     profile = SignedCookieProfile("secret", "salt", "session")
     app = App()
@@ -397,7 +397,7 @@ def client(app: App) -> Client:
 
 
 def test_options(app: App, client: Client) -> None:
-    app.get("/x/{id:int}")(lambda request, id: "")  # noqa: A006
+    app.get("/x/{id:int}")(lambda request, id: "")
     app.post("/y")(lambda request: "")
     app.mount("/z", Response("z"))
     response = client.options("/x/1").expect(204)

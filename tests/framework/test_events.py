@@ -550,7 +550,7 @@ def test_without_a_wake_a_stream_waits_in_its_own_thread() -> None:
 
 
 def test_the_public_module_has_the_same_names() -> None:
-    import microwsgi.events as public  # noqa: PLC0415 - what is tested
+    import microwsgi.events as public  # what is tested
 
     assert public.Broadcaster is events.Broadcaster
     assert public.Stream is events.Stream

@@ -247,7 +247,7 @@ def many_things(environ: Environ, start_response: StartResponse) -> Any:
         start_response(f"{path[1:]} Status", [])
         return [b""]
     if path == "/exc_info":
-        import sys  # noqa: PLC0415 - here for exc_info alone
+        import sys  # here for exc_info alone
 
         start_response("200 OK", headers)
         try:

@@ -71,10 +71,10 @@ class Recorder(WSGIRequestHandler):
         self.calls.append(("log_request", self.requestline, code, size, threading.current_thread().name))
         super().log_request(code, size)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+    def log_message(self, format: str, *args: Any) -> None:  # http.server's name
         self.calls.append(("log_message", format % args))
 
-    def log_error(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+    def log_error(self, format: str, *args: Any) -> None:  # http.server's name
         self.calls.append(("log_error", format % args, threading.current_thread().name))
 
     def date_time_string(self, timestamp: float | None = None) -> str:
@@ -153,7 +153,7 @@ def test_an_overridden_method_that_blocks_or_raises_stops_nobody_else() -> None:
     inside, go_on = threading.Event(), threading.Event()
 
     class Handler(WSGIRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+        def log_message(self, format: str, *args: Any) -> None:  # http.server's name
             if "/wait" in format % args:
                 inside.set()
                 assert go_on.wait(TIME)
@@ -215,7 +215,7 @@ def test_a_connection_that_verify_request_does_not_want_is_closed() -> None:
         def do_GET(self) -> None:
             self.send_error(404)
 
-        def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002 - http.server's name
+        def log_message(self, format: str, *args: Any) -> None: ...  # http.server's name
 
     for handler, status in ((WSGIRequestHandler, 200), (Plain, 404)):
         seen.clear()
@@ -230,7 +230,7 @@ def test_a_connection_that_verify_request_does_not_want_is_closed() -> None:
 
 
 def test_handle_error_is_called_for_an_exception_of_an_application_and_of_a_handler_class() -> None:
-    import sys  # noqa: PLC0415 - here for exc_info alone
+    import sys  # here for exc_info alone
 
     seen = []
 
@@ -465,7 +465,7 @@ def test_a_handler_class_with_a_log_of_its_own_keeps_it() -> None:
     class Handler(SimpleHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+        def log_message(self, format: str, *args: Any) -> None:  # http.server's name
             own.append(format % args)
 
     server = make(Handler, access_log=lambda *_: records.append(1))
@@ -492,7 +492,7 @@ def test_the_server_of_a_handler_is_the_server() -> None:
             seen.append(self.server)  # type: ignore[arg-type]
             self.send_error(404)
 
-        def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002 - http.server's name
+        def log_message(self, format: str, *args: Any) -> None: ...  # http.server's name
 
     server = make(Handler)
     with serve(server) as address:

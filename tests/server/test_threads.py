@@ -31,7 +31,7 @@ from tests.server.exchange import (
 
 def frames() -> list[str]:
     """The functions from the thread's first frame to the caller."""
-    names, frame = [], sys._getframe(1)  # noqa: SLF001 - there is no other way to see them
+    names, frame = [], sys._getframe(1)  # there is no other way to see them
     while frame is not None:
         names.append(frame.f_code.co_name)
         frame = frame.f_back  # type: ignore[assignment]
