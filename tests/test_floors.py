@@ -70,11 +70,6 @@ OPTIONAL = {
     ("microwsgi.server.pool", "resource"),  # Windows has none, and macOS does not count a thread's use
 }
 """Imports inside functions and blocks: (module, what it imports there); only what a system may lack."""
-LAZY_CIRCLES = {
-    ("microwsgi.server.server", "microwsgi.tls.front"),  # make_server(ssl_context=...)
-    ("microwsgi.serving", "microwsgi.supervised"),  # which uses what `serving` prints
-}
-"""Lazy imports that close a circle. There must be no more of them."""
 PYTEST = {"microwsgi.pytest_plugin"}
 """Modules that pytest itself imports, and nobody else."""
 SLOW = {"dataclasses", "inspect", "logging", "typing"}
@@ -164,7 +159,7 @@ def circle(known: dict[str, ast.Module]) -> list[str]:
     """A circle of modules that import each other, by a statement or by `import_module`, if there is one."""
     graph = {
         module: {name for name, _ in imports(tree, set(known)) if name in known}
-        | {name for name in lazy_imports(tree) if name in known and (module, name) not in LAZY_CIRCLES}
+        | {name for name in lazy_imports(tree) if name in known}
         for module, tree in known.items()
     }
     try:
