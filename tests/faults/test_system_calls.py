@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.applications import APPLICATION
-from tests.faults.running import LIMIT, Server, report_all
+from tests.faults.running import LIMIT, Server, report_all, wait_until
 from tests.running import python
 
 Row = namedtuple("Row", ("call", "error", "trigger", "message"))  # noqa: PYI024 - a row of a table
@@ -54,10 +54,10 @@ def begin(folder: Path, *words: str) -> Server:
     return Server(folder, "workers", command=python("-m", "tests.faults.faulty", *words))
 
 
-def ask_state(server: Server) -> dict[str, object]:
+def ask_state(server: Server, limit: float = LIMIT) -> dict[str, object]:
     """What the control socket answers; nothing if it does not."""
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(LIMIT)
+        client.settimeout(limit)
         try:
             client.connect(str(server.folder / "x.sock"))
             client.sendall(b"state\n")
@@ -82,7 +82,7 @@ def pull(server: Server, trigger: str, victim: int) -> None:
     elif trigger == "USR1":
         server.send(signal.SIGUSR1)
     elif trigger == "status":
-        ask_state(server)
+        ask_state(server, 1.0)
     else:
         os.kill(victim, signal.SIGKILL if trigger == "kill a worker" else signal.SIGTERM)
 
@@ -93,6 +93,8 @@ def goes_on(folder: Path, row: Row) -> str:
     try:
         if not server.starts():
             return f"it does not serve:\n{server.said()}"
+        if not wait_until(lambda: len(pids(server)) == 2):  # "serving" is said when the first of them answers
+            return f"{pids(server)} are its workers:\n{server.said()}"
         before = pids(server)
         (folder / f"fault-{row.call}").write_text(row.error)
         pull(server, row.trigger, before[0])
