@@ -120,7 +120,7 @@ class Service:
         if self.pid_file is None and (self.options.daemon or self.options.pid_file or self.runtime_folder):
             path = pid_path(self.options, address, self.runtime_folder)
             if path:
-                self.pid_file = PidFile(path)
+                self.pid_file = PidFile(path, self.system)
                 self.pid_file.lock()
 
     def take_sockets(self, listeners: list[socket.socket], tls: Security | None) -> None:
@@ -134,7 +134,7 @@ class Service:
             try:
                 with chdir(folder):  # a socket's path may have 107 bytes, and a folder's more
                     (self.control,) = listen(f"unix:./{name.removesuffix('.pid')}.sock")
-            except ListenError as error:
+            except (ListenError, OSError) as error:
                 self.say(f"microwsgi status will have no counts: {error}")
         if self.identity is not None:
             for path in (self.options.log_file, self.options.access_log, *sockets_of(listeners)):
@@ -178,6 +178,7 @@ class Service:
         if self.control is not None:
             self.clients = ControlSocket(self.control, supervisor.inputs, self.hear, self.system)
             supervisor.timers.append((self.clients.next_timeout, self.clients.expire))
+        supervisor.timers.append((self.notifier.next_timeout, self.notifier.write_queued))
         if self.notifier.interval:
             supervisor.timers.append((lambda: self.next_tick, self.tick))
 

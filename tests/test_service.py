@@ -154,6 +154,31 @@ def test_what_is_meant_for_another_process_is_not_taken() -> None:
     assert "NOTIFY_SOCKET" not in environ
 
 
+def test_what_systemd_does_not_take_at_once_is_sent_when_it_does() -> None:
+    """Its queue of datagrams is short, and without READY=1 it would end a service that serves."""
+    address = f"@microwsgi-full-{os.getpid()}"
+    manager = Manager(address)
+    notifier = SystemdNotifier({"NOTIFY_SOCKET": address})
+    try:
+        sent = 0
+        while notifier.next_timeout() == float("inf"):
+            notifier.tell(f"STATUS={sent}")
+            sent += 1
+        notifier.tell("READY=1")
+        for _ in range(sent - 1):
+            manager.hear("STATUS=")
+        assert notifier.next_timeout() < float("inf")
+        notifier.write_queued()
+        assert notifier.next_timeout() == float("inf")
+        assert manager.hear("READY=1") == "READY=1"
+        manager.socket.close()
+        notifier.tell("STOPPING=1")
+        assert notifier.next_timeout() == float("inf"), "nobody is there any more"
+    finally:
+        notifier.close()
+        manager.socket.close()
+
+
 # --- systemd: what it passes --------------------------------------------------------------------------------------------
 
 

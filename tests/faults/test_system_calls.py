@@ -46,7 +46,13 @@ STARTS = [
     Row("socketpair", "EMFILE", "", "the system has no sockets for a parent process: Too many open files"),
     Row("open_append", "EROFS", "", "can't be written: Read-only file system"),
     Row("fork", "EAGAIN 2", "", "The next attempt is made in 1 s"),
+    Row("open_own", "EROFS", "", r"the pid file \S+ can't be written: Read-only file system"),
+    Row("lock", "ENOLCK", "", r"the pid file \S+ can't be written: No locks available"),
+    Row("write_at_start", "ENOSPC", "", r"the pid file \S+ can't be written: No space left on device"),
+    Row("truncate", "EIO", "", r"the pid file \S+ can't be written: Input/output error"),
 ]
+ENDS = [Row(call, "EIO", "TERM", "") for call in ("remove", "status", "status_of_path", "truncate", "write", "kill")]
+"""Calls that fail while the service stops: it ends all the same."""
 
 
 def begin(folder: Path, *words: str) -> Server:
@@ -130,9 +136,23 @@ def ends_or_waits(folder: Path, row: Row) -> str:
         server.end()
 
 
+def ends(folder: Path, row: Row) -> str:
+    """The same where the call fails at the end."""
+    server = begin(folder)
+    try:
+        if not server.starts():
+            return f"it does not serve:\n{server.said()}"
+        (folder / f"fault-{row.call}").write_text(row.error)
+        trouble = server.stop() or ("" if "Stopped. " in server.said() else "it does not say that it has stopped")
+        return f"{trouble}:\n{server.said()}" if trouble or "Traceback" in server.said() else ""
+    finally:
+        server.end()
+
+
 def check_all(folder: Path, rows: list[Row]) -> None:
     named = {f"{row.call} {row.error} {row.trigger}".strip(): row for row in rows}
-    report_all(folder, named, lambda folder, _, row: (goes_on if row.trigger else ends_or_waits)(folder, row))
+    kinds = {"": ends_or_waits, "TERM": ends}
+    report_all(folder, named, lambda folder, _, row: kinds.get(row.trigger, goes_on)(folder, row))
 
 
 def test_a_failed_fork_and_a_failed_socketpair_do_not_end_the_service(tmp_path: Path) -> None:
@@ -147,6 +167,11 @@ def test_the_service_goes_on_whichever_call_fails(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_start_without_what_it_needs_ends_with_the_reason_or_is_tried_again(tmp_path: Path) -> None:
     check_all(tmp_path, STARTS)
+
+
+@pytest.mark.slow
+def test_a_service_ends_whichever_call_fails_then(tmp_path: Path) -> None:
+    check_all(tmp_path, ENDS)
 
 
 @pytest.mark.slow
