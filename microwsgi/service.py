@@ -285,7 +285,9 @@ class Service:
     def memory(self) -> int:
         """The bytes that the service's processes have, as of now or of a moment ago: many may ask at once."""
         if self.system.monotonic() >= self.measure_at:
-            self.last_memory = sum(memory(pid) for pid in (os.getpid(), *(child.pid for child in self.supervisor.children)))
+            self.last_memory = sum(
+                memory(pid) for pid in (os.getpid(), *(child.pid for child in self.supervisor.children))
+            )
             self.measure_at = self.system.monotonic() + MEMORY_TIME
         return self.last_memory
 

@@ -33,32 +33,41 @@ class PidFile:
         """Take it, and write the pid into it. Raises ServiceError: another process has it, or it can't be written."""
         try:
             self.descriptor = self.locked()
-            # First the number, then the end: who reads it meanwhile finds an old number or this one.
-            number = f"{os.getpid()}\n".encode()
-            if self.system.write_at_start(self.descriptor, number) < len(number):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self.system.truncate(self.descriptor, len(number))
+            self.write(f"{os.getpid()}\n".encode())
         except OSError as error:
             self.release()
             raise ServiceError(f"the pid file {self.path} can't be written: {error.strerror}.") from None
+
+    def write(self, number: bytes) -> None:
+        """Write the pid: first the number, then the end. A program that reads it meanwhile finds an old number or this one."""
+        if self.system.write_at_start(self.descriptor, number) < len(number):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.system.truncate(self.descriptor, len(number))
 
     def locked(self) -> int:
         """A descriptor of the file that has the path, with the lock on it."""
         while True:
             descriptor = self.system.open_own(self.path)
             try:
-                self.system.lock(descriptor)
+                self.take_lock(descriptor)
                 if self.is_at_path(descriptor):  # its last owner may have removed it just before
                     return descriptor
-            except OSError as error:
+            except BaseException:
                 os.close(descriptor)
-                if error.errno in {errno.EACCES, errno.EAGAIN}:
-                    raise ServiceError(
-                        f"microwsgi runs already, as process {holder(self.path)} (it has locked {self.path}).\n"
-                        f"  Try:  microwsgi stop --pid-file {self.path}"
-                    ) from None
                 raise
             os.close(descriptor)
+
+    def take_lock(self, descriptor: int) -> None:
+        """Lock the open file. Raises ServiceError if another process has locked it."""
+        try:
+            self.system.lock(descriptor)
+        except OSError as error:
+            if error.errno not in {errno.EACCES, errno.EAGAIN}:
+                raise
+            raise ServiceError(
+                f"microwsgi runs already, as process {holder(self.path)} (it has locked {self.path}).\n"
+                f"  Try:  microwsgi stop --pid-file {self.path}"
+            ) from None
 
     def is_at_path(self, descriptor: int) -> bool:
         """Whether an open file is the one that has the path."""

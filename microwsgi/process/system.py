@@ -131,6 +131,13 @@ class System:
 
 _fork = getattr(os, "fork", None) or (lambda: -1)  # Windows has none, and no parent either
 _waitpid, _kill, _open, _dup2, _write = os.waitpid, os.kill, os.open, os.dup2, os.write
-_pwrite, _ftruncate, _fstat, _lstat, _unlink, _lockf = os.pwrite, os.ftruncate, os.fstat, os.lstat, os.unlink, fcntl.lockf
+_pwrite, _ftruncate, _fstat, _lstat, _unlink, _lockf = (
+    os.pwrite,
+    os.ftruncate,
+    os.fstat,
+    os.lstat,
+    os.unlink,
+    fcntl.lockf,
+)
 _popen, _socketpair, _poll = subprocess.Popen, socket.socketpair, select.poll
 _monotonic, _sleep = time.monotonic, time.sleep
