@@ -18,6 +18,7 @@ from microwsgi.daemon.pidfile import PidFile, holder
 from microwsgi.errors import ServiceError
 from microwsgi.process.system import System
 from microwsgi.server import log_writer
+from microwsgi.server.log import AccessLog
 from microwsgi.server.log_writer import Destination, LogSystem, LogWriter
 from tests.faults.running import wait_until
 
@@ -50,12 +51,12 @@ class Fault:
         self.over = False
         setattr(system, name, self)
 
-    def __call__(self, *arguments: object) -> object:
+    def __call__(self, *arguments: object, **named: object) -> object:
         self.calls += 1
         if not self.over and self.calls >= self.first and (not self.last or self.calls <= self.last):
             self.failed += 1
             raise OSError(self.number, os.strerror(self.number))
-        return self.call(*arguments)
+        return self.call(*arguments, **named)
 
 
 @contextmanager
@@ -155,6 +156,26 @@ def test_the_thread_of_the_log_goes_on_without_memory(tmp_path: Path, monkeypatc
         finally:
             writer.stop()
         assert received() == b"... 1 record is missing here: the system has no memory.\ntwo\n"
+
+
+@pytest.mark.parametrize("call", ["open", "dup2"])
+def test_a_log_file_that_can_not_be_opened_again_is_written_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    log = AccessLog(str(tmp_path / "log"))
+    (tmp_path / "log").rename(tmp_path / "old")
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as context:
+        fault = Fault(SimpleNamespace(call=getattr(os, call)), "call", errno.EMFILE)
+        context.setattr(os, call, fault)
+        with pytest.raises(OSError, match="Too many open files"):
+            log.reopen()
+    assert len(os.listdir("/proc/self/fd")) == before
+    log.destination.add("still here\n")
+    log.reopen()
+    log.destination.add("and there\n")
+    log.close()
+    assert (tmp_path / "old").read_text() + (tmp_path / "log").read_text() == "still here\nand there\n"
 
 
 def pid_file(folder: Path, name: str, number: int, when: str) -> str:
