@@ -21,7 +21,7 @@ from microwsgi.daemon.systemd import SystemdNotifier, passed_sockets
 from microwsgi.prefork.children import REPORT_TIME
 from tests.background import APPLICATION, Machine, ended, eventually, fetch, free_port
 from tests.programs import absent, need
-from tests.running import LIMIT, ROOT, Running, environment, microwsgi
+from tests.running import LIMIT, ROOT, Running, environment, microwsgi, python
 
 pytestmark = pytest.mark.slow  # real processes, started and stopped one after another
 
@@ -142,6 +142,38 @@ def test_a_service_of_systemd_is_asked_stopped_and_reloaded_by_the_commands(tmp_
         assert "serves the new code" in machine("reload", port)
         assert machine("stop", f"localhost:{port}") == f"127.0.0.1:{port} has stopped.\n"
         assert running.wait() == 0
+    finally:
+        running.end()
+        systemd.socket.close()
+
+
+UNIT = """
+import sys
+from microwsgi import cli, service
+service.unit_name = lambda: "hello.service"  # systemd alone can put a process into a unit
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_the_log_and_the_restart_of_a_service_of_systemd_are_systemds(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    systemd = Manager(str(tmp_path / "notify"))
+    made = tmp_path / "run" / "microwsgi" / "hello"
+    made.mkdir(parents=True)
+    made.parent.chmod(0o700)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "journalctl").write_text('#!/bin/sh\necho "journalctl $*"\n')
+    (tmp_path / "bin" / "journalctl").chmod(0o755)
+    variables = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "RUNTIME_DIRECTORY": str(made), **machine.variables}
+    machine.variables["PATH"] = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    running = Running(python("-c", UNIT, "serve", "site_a:app", "-p", "0"), cwd=tmp_path, **variables)
+    try:
+        systemd.hear("READY=1")
+        port = running.url().rpartition(":")[2]
+        assert machine("logs", port, "-n", "7") == "journalctl --user --unit hello.service --lines 7\n"
+        assert "Try:  systemctl restart hello.service" in machine("restart", port, code=1)
+        assert "  Unit:     hello.service\n" in machine("status", port)
+        assert running.stop() == 0
     finally:
         running.end()
         systemd.socket.close()

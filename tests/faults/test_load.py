@@ -36,7 +36,7 @@ OPTIONS = {"HTTP": (), "TLS": ("--tls",), "both": ("--tls", "--http-too")}
 class Load:
     """Clients of several kinds, in threads: what they were answered, and what failed."""
 
-    def __init__(self, port: int, secure: list[bool]) -> None:
+    def __init__(self, port: int, secure: list[bool], clients: int = 1) -> None:
         self.port = port
         self.context = ssl.create_default_context()
         self.context.check_hostname, self.context.verify_mode = False, ssl.CERT_NONE
@@ -45,7 +45,9 @@ class Load:
         self.failures: list[str] = []
         self.lock = threading.Lock()  # protects the two
         kinds = (self.new, self.kept, self.upload, self.slow_head)
-        self.threads = [threading.Thread(target=self.run, args=(kind, tls)) for kind in kinds for tls in secure]
+        self.threads = [
+            threading.Thread(target=self.run, args=(kind, tls)) for kind in kinds for tls in secure * clients
+        ]
         for thread in self.threads:
             thread.start()
 
@@ -55,7 +57,7 @@ class Load:
         while not self.over.wait(0.005):
             number += 1
             connection = connection or self.connect(tls)
-            tag = f"{kind.__name__}-{tls}-{number}"
+            tag = f"{kind.__name__}-{tls}-{threading.get_ident()}-{number}"
             try:
                 ends = kind(connection, tag)
             except (OSError, http.client.HTTPException, AssertionError) as error:
@@ -117,7 +119,9 @@ class Load:
             thread.join(LIMIT)
 
 
-def change_under_load(folder: Path, how: str, options: tuple[str, ...], times: int, term_each: int = 0) -> str:
+def change_under_load(
+    folder: Path, how: str, options: tuple[str, ...], times: int, term_each: int = 0, clients: int = 1
+) -> str:
     """Save, send HUP, or send TERM to a worker, so many times, with TERM to a worker in between; what was counted."""
     if options:
         need("openssl")
@@ -127,7 +131,7 @@ def change_under_load(folder: Path, how: str, options: tuple[str, ...], times: i
     load = None
     try:
         assert server.starts(), server.said()
-        load = Load(server.port, {0: [False], 1: [True], 2: [False, True]}[len(options)])
+        load = Load(server.port, {0: [False], 1: [True], 2: [False, True]}[len(options)], clients)
         for number in range(1, times + 1):
             before = server.said().count("; serving main:app after")
             if how == "save":
@@ -170,4 +174,4 @@ def test_no_request_fails_while_code_and_workers_change(tmp_path: Path, how: str
 @pytest.mark.parametrize(("how", "times"), [("save", 200), ("HUP", 100), ("TERM", 100)])
 @pytest.mark.parametrize("protocol", OPTIONS)
 def test_no_request_fails_over_hundreds_of_changes(tmp_path: Path, how: str, times: int, protocol: str) -> None:
-    print(protocol, change_under_load(tmp_path, how, OPTIONS[protocol], times, 5), sep=": ")  # noqa: T201 - pytest -s shows it
+    print(protocol, change_under_load(tmp_path, how, OPTIONS[protocol], times, 5, 3), sep=": ")  # noqa: T201 - pytest -s shows it
