@@ -59,9 +59,11 @@ class Imports:
         self.on_read: Callable[[dict[str, bytes]], object] | None = None
         self.before = set(sys.modules)
         self.libraries = Libraries()
-        self.place = os.path.abspath(
-            "."
-        )  # where relative entries of sys.path lead to: an application may change the folder
+        try:
+            self.place = os.getcwd()
+        except OSError:  # the folder is gone, as that of a release that was replaced; nothing relative leads anywhere
+            self.place = os.sep
+        """Where relative entries of sys.path lead to: an application may change the folder."""
 
     def install(self, on_read: Callable[[dict[str, bytes]], object]) -> None:
         """Replace the loader of source files, for the rest of the process's life.

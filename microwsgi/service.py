@@ -38,8 +38,8 @@ from microwsgi.server.connections import Security
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, unlink, url, urls
 
-STATE_TIME = 0.05
-"""Seconds for which a state is an answer to questions."""
+MEMORY_TIME = 0.05
+"""Seconds for which a measurement of the memory is shown: to read that of all processes takes milliseconds."""
 HEALTHY = frozenset({State.SERVING})
 """States of the children whose answers are the service's health: what is retired, or still loads, does not count."""
 
@@ -86,8 +86,8 @@ class Service:
         self.application = ""
         self.folder = ""
         self.started_in = working_folder()
-        self.last_state: dict[str, object] = {}
-        self.stale_at = 0.0  # when the last state is too old to be an answer
+        self.last_memory = 0
+        self.measure_at = 0.0  # when the last measurement of the memory is too old to be shown
         self.next_tick = 0.0  # when to tell the watchdog of systemd
         self.waiting: list[Client] = []  # for the end of a reload
 
@@ -122,7 +122,7 @@ class Service:
         if self.pid_file is None and (self.options.daemon or self.options.pid_file or self.runtime_folder):
             path = pid_path(self.options, address, self.runtime_folder)
             if path:
-                self.pid_file = PidFile(path)
+                self.pid_file = PidFile(path, self.system)
                 self.pid_file.lock()
 
     def take_sockets(self, listeners: list[socket.socket], tls: Security | None) -> None:
@@ -136,7 +136,7 @@ class Service:
             try:
                 with chdir(folder):  # a socket's path may have 107 bytes, and a folder's more
                     (self.control,) = listen(f"unix:./{name.removesuffix('.pid')}.sock")
-            except ListenError as error:
+            except (ListenError, OSError) as error:
                 self.say(f"microwsgi status will have no counts: {error}")
         if self.identity is not None:
             for path in (self.options.log_file, self.options.access_log, *sockets_of(listeners)):
@@ -179,6 +179,7 @@ class Service:
         if self.control is not None:
             self.clients = ControlSocket(self.control, supervisor.inputs, self.hear, self.system)
             supervisor.timers.append((self.clients.next_timeout, self.clients.expire))
+        supervisor.timers.append((self.notifier.next_timeout, self.notifier.write_queued))
         if self.notifier.interval:
             supervisor.timers.append((lambda: self.next_tick, self.tick))
 
@@ -247,7 +248,7 @@ class Service:
     def hear(self, question: bytes, client: Client) -> None:
         """A client asks: `state` or `reload`."""
         if question == b"state\n":
-            self.supervisor.ask(lambda _: client.answer(self.recent_state()))
+            self.supervisor.ask(lambda _: client.answer(self.state()))
         elif question == b"reload\n":
             self.waiting.append(client)
             self.reload()
@@ -282,13 +283,14 @@ class Service:
             client.answer({"trouble": trouble})
         self.waiting.clear()
 
-    def recent_state(self) -> dict[str, object]:
-        """The state of now, or of a moment ago: to read the memory of all processes takes milliseconds, and many may ask."""
-        now = self.system.monotonic()
-        if now >= self.stale_at:
-            self.last_state = self.state()
-            self.stale_at = self.system.monotonic() + STATE_TIME
-        return self.last_state
+    def memory(self) -> int:
+        """The bytes that the service's processes have, as of now or of a moment ago: many may ask at once."""
+        if self.system.monotonic() >= self.measure_at:
+            self.last_memory = sum(
+                memory(pid) for pid in (os.getpid(), *(child.pid for child in self.supervisor.children))
+            )
+            self.measure_at = self.system.monotonic() + MEMORY_TIME
+        return self.last_memory
 
     def state(self) -> dict[str, object]:
         """What `microwsgi status` shows."""
@@ -313,7 +315,7 @@ class Service:
             "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.began)),
             "uptime": round(time.time() - self.began, 1),
             **totals,
-            "memory": sum(memory(pid) for pid in (os.getpid(), *(child.pid for child in supervisor.children))),
+            "memory": self.memory(),
             "workers": workers,
             "tls": [] if self.tls is None else self.tls.notes(),
             "log": self.options.log_file,

@@ -5,7 +5,7 @@
       run           with a parent process (`microwsgi.supervised.run`), or in this one:
         listening, load_application, make    the parts (`microwsgi.assembly`)
         check_answers                        a request of its own; then the banner is printed
-        serve_forever                        until `Stop` hears INT or TERM
+        serve_forever                        until `Stop` hears INT or TERM; its thread does what a signal asks for
 
 What goes wrong before the first request is a UsageError.
 """
@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -50,7 +53,9 @@ from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import urls
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_install, _current = signal.signal, signal.getsignal  # before an application can replace them
+FAREWELL_TIME = 1.0
+"""Seconds for the last message about a signal to be written; a terminal that is stopped (Ctrl-S) takes none."""
+_install, _current, _exit = signal.signal, signal.getsignal, os._exit  # before an application can replace them
 
 
 def serve(
@@ -114,7 +119,7 @@ def launch(options: Options) -> int:
 
 def leave(*_: object) -> None:
     """A signal's handler, when there is nothing left to finish."""
-    os._exit(0)
+    _exit(0)
 
 
 def run(
@@ -132,12 +137,16 @@ def run(
         # What a parent needs takes 15 ms to import, and most servers have none.
         import_module("microwsgi.supervised").run(application, options, ssl_context, console)
         return
-    stop = Stop(console, at_end)
+    try:
+        stop = Stop(console, at_end)
+    except OSError as error:
+        raise ServiceError(f"the system has no sockets for a server: {error.strerror}.") from None
     pid = os.getpid()
     try:
         tls = https(options, ssl_context)
         with stop.on_signals(), listening(options) as listeners, ForkGuard(lambda: [stop.heard, leave]) as guard:
             guard.add(lambda: release(listeners))
+            guard.add(stop.release)
             options = make_absolute(options)
             import_error_page(options)
             name, application = load_application(application, options)
@@ -149,14 +158,18 @@ def run(
                 guard.add(server.release_descriptors)
                 if trouble := check_answers():
                     raise ServiceError(f"{name} can't be served: {trouble}")
-                stop.server = server
+                stop.act_for(server)
                 console.say(banner(name, listeners, options, tls, color=colored(options.color, console.errors)))
                 start = time.monotonic()
-                with one_prompt(server), slow_requests(server, options.log_slow_requests):
+                with one_prompt(server), slow_requests(server, options.log_slow_requests), stop.serving():
                     server.serve_forever()
-            console.say(farewell(server.requests, server.failures, time.monotonic() - start))
-    except KeyboardInterrupt:  # a second signal, or one before there was anything to finish
-        console.say("Stopped at once.")
+        seconds = time.monotonic() - start
+        last = "Stopped at once." if stop.signals > 1 else farewell(server.requests, server.failures, seconds)
+    except KeyboardInterrupt:  # a signal before there was anything to finish, or afterwards
+        last = "Stopped at once."
+    console.never_block()
+    console.say(last)
+    console.write_rest()
 
 
 def needs_parent(application: object, options: Options) -> bool:
@@ -168,14 +181,23 @@ def needs_parent(application: object, options: Options) -> bool:
 class Stop:
     """What the signals do where there is no parent process: see the table in docs/daemon.md.
 
-    The first INT or TERM has the server finish what runs, the second raises KeyboardInterrupt in `run`.
+    The first INT or TERM has the server finish what runs, the second has it wait for nothing. The handler may interrupt the
+    main thread anywhere: it sets flags, and wakes that thread and one of its own, which does all that may take a lock, or wait
+    for a disk or a terminal. Raises OSError.
     """
 
     def __init__(self, console: Console, at_end: Callable[..., object] | None = None) -> None:
         self.console = console
         self.at_end = at_end  # for INT and TERM when this is over; else what there was before
-        self.signals = 0
-        self.server: WSGIServer | None = None
+        self.signals = 0  # INT and TERM, and the end of the terminal
+        self.server: WSGIServer | None = None  # from when it is complete until it has ended
+        self.is_serving = False  # in `serve_forever`, which ends when it is asked to
+        self.is_interrupted = False
+        self.numbers: deque[int] = deque()  # signals that have come; the handler appends, the thread takes
+        self.reader, self.writer = socket.socketpair()
+        self.writer.setblocking(False)
+        self.thread = threading.Thread(target=self.act_on_signals, name="microwsgi-signals", daemon=True)
+        self.is_installed = False
         self.began = time.monotonic()
         self.at_terminal = console.is_terminal
         self.applications: dict[int, Callable[..., object]] = {}  # handlers of the application for INT and TERM
@@ -202,9 +224,11 @@ class Stop:
             before = [(number, _install(number, self.heard)) for number in (*SIGNALS, *self.others)]
         except ValueError:
             before = []
+        self.is_installed = bool(before)
         try:
             yield
         finally:
+            self.end()
             for number, handler in before:
                 _install(number, (number in SIGNALS and self.at_end) or handler or signal.SIG_DFL)
 
@@ -227,36 +251,87 @@ class Stop:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def heard(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread, between two of its steps."""
-        if number in self.others:
-            if self.server is not None:
-                self.others[number](self.server)
-            return
+        """Handle a signal, in the main thread, between two of its steps: note it, and wake the thread."""
         if number in self.applications:
             try:
                 self.applications[number](number, frame)
             except BaseException:  # many end with sys.exit(); the server ends in its own way
                 pass
-        self.stop()
-
-    def stop(self) -> None:
-        """INT and TERM."""
-        if self.server is None:
-            raise KeyboardInterrupt
-        self.signals += 1
-        if self.signals > 1:
-            self.server.limit_drain(0.0)
-            if self.signals == 2:  # a third one must not disturb the end
+        if number in SIGNALS:
+            self.signals += 1
+            if self.server is not None and (self.is_serving or self.signals == 1):
+                self.stop(self.server)
+            elif not self.is_interrupted:
+                self.is_interrupted = True  # a third signal must not disturb the end
                 raise KeyboardInterrupt
+        self.numbers.append(number)
+        try:
+            self.writer.send(b"\0")
+        except OSError:
+            pass  # it is full, and the thread will wake
+
+    def stop(self, server: WSGIServer) -> None:
+        """Have the server finish what runs; the second time, wait for nothing. It sets flags, and wakes the main thread."""
+        if self.signals > 1:
+            server.limit_drain(0.0)
+        server.request_stop()
+
+    def act_for(self, server: WSGIServer) -> None:
+        """Do from here on what signals ask for, in a thread."""
+        self.server = server
+        if self.is_installed:
+            self.thread.start()
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """While `serve_forever` runs."""
+        self.is_serving = True
+        try:
+            yield
+        finally:
+            self.is_serving = False
+
+    def end(self) -> None:
+        """The server has ended: what is said about a signal is said before the farewell."""
+        self.server = None
+        self.writer.close()
+        if self.thread.is_alive():
+            self.thread.join(FAREWELL_TIME)
+        else:
+            self.reader.close()
+
+    def release(self) -> None:
+        """In a process that the application has forked: close the descriptors."""
+        for each in (self.reader, self.writer):
+            if each.fileno() >= 0:
+                os.close(each.detach())
+
+    def act_on_signals(self) -> None:
+        """The thread's whole life."""
+        with self.reader:
+            while self.reader.recv(4096):
+                while self.numbers:
+                    self.act(self.numbers.popleft())
+
+    def act(self, number: int) -> None:
+        """Do what a signal asks for, but for the stop itself; whatever goes wrong, the next signal is heard, too."""
+        server = self.server
+        if server is None:
             return
-        self.server.request_stop()
-        still_running(self.server, self.console)
+        try:
+            if number in self.others:
+                self.others[number](server)
+            elif self.signals == 1:
+                still_running(server, self.console)
+        except Exception as error:  # a disk, or an application's own log
+            self.console.say(f"{signal.Signals(number).name}: {type(error).__name__}: {error}")
 
     def hang_up(self, server: WSGIServer) -> None:
         """HUP: the terminal is closed, or somebody has new certificates, or wants new code, which takes a parent process."""
         if self.at_terminal and not self.console.is_terminal:
             if not self.signals:  # the kernel and the shell each send HUP when a terminal is closed: it is one event
-                self.stop()
+                self.signals = 1
+                self.stop(server)
         else:
             look_at_certificates(server)
             self.console.say(

@@ -50,6 +50,7 @@ def test_the_signals_are_those_that_are_listened_to() -> None:
     rows = re.findall(r"^\| ([A-Z0-9, ]+) (?:\(Ctrl-.*?\) )?\|", table, re.MULTILINE)
     documented = {name for row in rows for name in row.split(", ")}
     stop = Stop(Console())
+    stop.end()
     alone = {"INT", "TERM", *(number.name[3:] for number in stop.others)}  # type: ignore[attr-defined]  # signal.Signals
     service, supervisor = Service(Options(), Console(), System()), Supervisor(Options(), [], lambda *_: None)  # type: ignore[arg-type]
     try:

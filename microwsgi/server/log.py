@@ -174,8 +174,10 @@ class AppendedFile:
     def reopen(self) -> None:
         """Open the path again. The number of the descriptor stays: the thread that writes finds the old file or the new one."""
         new = open_at_end(self.path)
-        os.dup2(new, self.descriptor, inheritable=False)
-        os.close(new)
+        try:
+            os.dup2(new, self.descriptor, inheritable=False)
+        finally:
+            os.close(new)
 
     def close(self) -> None:
         """Close the file."""

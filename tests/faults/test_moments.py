@@ -284,10 +284,13 @@ def fetch(port: int, path: str) -> bytes:
         connection.close()
 
 
-def test_a_terminal_that_takes_no_output_does_not_block_the_parent(gated: Path) -> None:
-    """A pipe that nobody reads, full: the parent says something with each HUP, and ends with TERM."""
+@pytest.mark.parametrize("options", [(), ("--workers", "1", "--pid-file", "x.pid")], ids=["one process", "a parent"])
+def test_a_terminal_that_takes_no_output_does_not_block_what_handles_signals(
+    gated: Path, options: tuple[str, ...]
+) -> None:
+    """A pipe that nobody reads, full: something is said with each HUP, and TERM ends it."""
     reader, writer = os.pipe()
-    command = microwsgi("serve", "main:app", "-p", "0", "--workers", "1", "--access-log", "off", "--pid-file", "x.pid")
+    command = microwsgi("serve", "main:app", "-p", "0", "--access-log", "off", *options)
     process = subprocess.Popen(command, cwd=gated, env=environment(), stdin=subprocess.DEVNULL, stderr=writer)
     try:
         said = b""
