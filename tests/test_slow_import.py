@@ -40,7 +40,7 @@ def check_report(running: Running, line: str) -> None:
 
 
 def test_an_import_that_does_not_return_is_reported_at_the_start(command: Command, tmp_path: Path) -> None:
-    started = []
+    started: list[tuple[str, str, Running]] = []
     for number, (name, line) in enumerate(SLOW.items()):
         for more in ([], ["--reload"], ["--workers", "2"]):
             folder = tmp_path / f"{number}{len(started)}"
