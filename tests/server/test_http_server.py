@@ -171,6 +171,46 @@ def test_an_overridden_method_that_blocks_or_raises_stops_nobody_else() -> None:
     assert server.context.errors.text.getvalue().count("ValueError: no log") == 5
 
 
+@pytest.mark.parametrize("method", ["log_request", "log_error", "version_string", "date_time_string"])
+def test_a_method_that_blocks_for_a_refused_request_stops_nobody_else(method: str) -> None:
+    """However the request is refused: the thread that polls never calls the methods of the class."""
+    blocks, inside, go_on = threading.Event(), threading.Semaphore(0), threading.Event()
+
+    def block(self: Any, *_: Any) -> str:
+        if blocks.is_set():
+            blocks.clear()
+            inside.release()
+            assert go_on.wait(TIME)
+        return "own"
+
+    chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+    refused = {
+        "no Host": (400, b"GET / HTTP/1.1\r\n\r\n"),
+        "no HTTP": (400, b"hello\r\n\r\n"),
+        "an unknown expectation": (417, chunked + b"Expect: more\r\n\r\n"),
+        "a body that is too long": (413, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n"),
+        "an invalid chunk": (400, chunked + b"\r\nzz\r\n"),
+        "a long field": (431, b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"b" * 10_000),
+        "a head that stops": (408, b"GET / HTTP/1.1\r\nHos"),
+        "a body that stops": (408, chunked + b"\r\n5\r\nhel"),
+    }
+    options = Options(threads=2 * len(refused) + 2, body_size=100, head_size=8192, head_time=0.1, body_time=0.1)
+    handler = type("Handler", (WSGIRequestHandler,), {method: block})
+    with serve(make(handler, options=options)) as address, contextlib.ExitStack() as stack, Rows() as rows:
+        clients = {name: stack.enter_context(socket.create_connection(address, TIME)) for name in refused}
+        for name, (_, data) in refused.items():
+            blocks.set()
+            clients[name].sendall(data)
+            with rows(name, "the method is called"):
+                assert inside.acquire(timeout=TIME)
+            with rows(name, "others are served"):
+                assert [get(address).status for _ in range(3)] == [200] * 3
+        go_on.set()
+        for name, (status, _) in refused.items():
+            with rows(name, "the answer"):
+                assert [response.status for response in parse(receive(clients[name]))] == [status]
+
+
 def test_a_method_that_would_not_be_called_is_refused_with_its_name_and_what_to_do() -> None:
     def method(*_: Any) -> None: ...
 
