@@ -92,7 +92,7 @@ def start_up(app: str) -> Callable[[str, str, str], Figures]:
 
 
 def beyond_webob(by: By) -> float | None:
-    """Start-up with WebOb over its import and the allowance."""
+    """Start-up with WebOb over its import and the wait_budget."""
     ours, theirs = by.get("microwsgi"), by.get("import webob")
     return ours["seconds"] / (theirs["seconds"] + WEBOB_ALLOWANCE) if ours and theirs else None
 

@@ -27,7 +27,7 @@ def reopen_log(server: WSGIServer, say: Callable[[str], object]) -> None:
 def look_at_certificates(server: WSGIServer) -> None:
     """HUP: use those that have been replaced, at once."""
     if server.tls is not None:
-        server.tls.look(asked=True)
+        server.tls.check_files(asked=True)
 
 
 def still_running(server: WSGIServer, console: Console) -> None:

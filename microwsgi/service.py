@@ -194,7 +194,9 @@ class Service:
         elif not self.supervisor.stops:
             self.notifier.reloading()
             if self.tls is not None:
-                self.tls.look(asked=True)  # here for the children to come, so that they resume each other's sessions
+                self.tls.check_files(
+                    asked=True
+                )  # here for the children to come, so that they resume each other's sessions
                 self.order("certificates")
             self.supervisor.reload()
 

@@ -33,8 +33,8 @@ def lines() -> list[str]:
     for kind, table in KINDS:
         for state in sorted(table):
             row = table[state]
-            cells = [name(row.ready), name(row.timeout), name(row.drain)]
-            order = {0: "", 1: "first", 2: "then"}[row.yields]
+            cells = [name(row.on_event), name(row.on_deadline), name(row.on_drain)]
+            order = {0: "", 1: "first", 2: "then"}[row.eviction_rank]
             ends = [order, "yes" if row.handoff else ""]
             found.append("| " + " | ".join([kind, state.name, INTERESTS[row.interest], *cells, *ends]) + " |")
     return [line.replace("|  |", "| |").replace("|  |", "| |") for line in found]

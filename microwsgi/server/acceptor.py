@@ -34,10 +34,10 @@ Accept = Callable[[], tuple[socket.socket, object]]
 class Acceptor:
     """The listening sockets of a loop. Leader only."""
 
-    def __init__(self, loop: Loop, connect: Connect, most: int) -> None:
+    def __init__(self, loop: Loop, connect: Connect, limit: int) -> None:
         self.loop = loop
         self.connect = connect
-        self.most = most or NEVER
+        self.limit = limit or NEVER
         self.listeners: dict[int, Callable[[], object]] = {}
         self.overloaded_at = 0  # how many connections there were when room was last short; 0 if there is room
         self.paused = False
@@ -45,7 +45,7 @@ class Acceptor:
     def listen(self, listener: socket.socket, base: Environ, accept: Accept) -> None:
         """Accept the connections of a listening socket by the function `accept`."""
         descriptor = listener.fileno()
-        if 0 < self.loop.poller.most_descriptor < descriptor:
+        if 0 < self.loop.poller.max_descriptor < descriptor:
             raise ListenError("select() can't watch this socket: the process has too many files open.")
         self.listeners[descriptor] = lambda: self.accept(accept, base)
         self.loop.add_source(descriptor, self.listeners[descriptor])
@@ -55,12 +55,12 @@ class Acceptor:
         connections = self.loop.connections
         idle: deque[Connection] = deque()
         for number in range(ACCEPTS):
-            full = len(connections) >= self.most
+            full = len(connections) >= self.limit
             if full:
                 idle = idle or self.idle_connections()
                 if not idle:
                     if not number:  # otherwise perhaps nobody waits; if somebody does, there is another event
-                        self.pause(f"{self.most} are the most (--max-connections)")
+                        self.pause(f"{self.limit} are the most (--max-connections)")
                     return
             try:
                 connection, address = accept()
@@ -83,18 +83,18 @@ class Acceptor:
 
     def admit(self, connection: socket.socket, address: object, base: Environ) -> None:
         """Add a connection that `AcceptThread` has accepted."""
-        self.add(connection, address, base, deque(), full=len(self.loop.connections) >= self.most)
+        self.add(connection, address, base, deque(), full=len(self.loop.connections) >= self.limit)
 
     def add(
         self, connection: socket.socket, address: object, base: Environ, idle: deque[Connection], *, full: bool
     ) -> None:
         """Add an accepted connection to the loop, in the place of an idle one if there is no room."""
-        most = self.loop.poller.most_descriptor
+        most = self.loop.poller.max_descriptor
         too_high = 0 < most < connection.fileno()
         if full or too_high:
             if not idle:
                 idle.extend(self.idle_connections())
-            self.report(f"{self.most if full else most} are the most")
+            self.report(f"{self.limit if full else most} are the most")
             self.evict_one(idle)
             if too_high:
                 high, connection = connection, connection.dup()  # the lowest free one: that of the evicted connection
@@ -107,9 +107,11 @@ class Acceptor:
     def idle_connections(self) -> deque[Connection]:
         """Return the connections that may be closed for a newcomer, the least valuable first."""
         found = [
-            each for each in self.loop.connections.values() if each.state not in OWNED and each.table[each.state].yields
+            each
+            for each in self.loop.connections.values()
+            if each.state not in OWNED and each.table[each.state].eviction_rank
         ]
-        found.sort(key=lambda each: (each.table[each.state].yields, each.transport.deadline))
+        found.sort(key=lambda each: (each.table[each.state].eviction_rank, each.transport.deadline))
         return deque(found)
 
     def evict_one(self, idle: deque[Connection]) -> bool:

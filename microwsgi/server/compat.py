@@ -26,11 +26,11 @@ from microwsgi.wire.request import END, PartialHead, RequestHead, expects_contin
 
 OK, SWITCHING = 200, 101
 """The first final status, and the 1xx status that ends HTTP on a connection (RFC 9110 15)."""
-MOST_LINE = 65537
+MAX_LINE = 65537
 """Octets of a line that are read at once, as http.server does; a longer one is refused before its end."""
 
 
-class Postponed:
+class DeferredHandler:
     """Mixed into a handler class: `BaseRequestHandler.__init__` then neither handles requests nor ends the connection."""
 
     def handle(self) -> None:
@@ -76,11 +76,11 @@ class CountedFile:
         """Write bytes, and count them."""
         view = memoryview(data).cast("B")
         if not self.body:
-            self.look(bytes(view[:RECEIVE]), len(view))
+            self.find_head(bytes(view[:RECEIVE]), len(view))
         self.count += len(view)
         return self.file.write(data)
 
-    def look(self, data: bytes, size: int) -> None:
+    def find_head(self, data: bytes, size: int) -> None:
         """Find the status, and the end of the head, in a response of which these bytes come next."""
         self.start += data
         while (end := self.start.find(END)) >= 0:
@@ -121,7 +121,7 @@ class HandlerFactory:
         self.server = server
         self.handle_error = handle_error
         base: type[BaseHTTPRequestHandler] = given.func if isinstance(given, functools.partial) else given  # type: ignore[assignment]
-        self.whole = base.handle is not BaseHTTPRequestHandler.handle
+        self.overrides_handle = base.handle is not BaseHTTPRequestHandler.handle
         """The class has its own `handle`, which can't be divided into requests."""
         self.finish: Callable[[BaseHTTPRequestHandler], object] = base.finish
         self.make: Callable[..., BaseHTTPRequestHandler] = given
@@ -129,8 +129,8 @@ class HandlerFactory:
             getattr(base, name) is not getattr(BaseHTTPRequestHandler, name)
             for name in ("log_request", "log_message", "log_error")
         )
-        if not self.whole:
-            mixed = (Postponed, Logged, base) if self.logs else (Postponed, base)
+        if not self.overrides_handle:
+            mixed = (DeferredHandler, Logged, base) if self.logs else (DeferredHandler, base)
             self.make = type(base.__name__, mixed, {"server_context": context})
             if isinstance(given, functools.partial):
                 self.make = functools.partial(self.make, *given.args, **given.keywords)
@@ -192,7 +192,7 @@ class PlainConnection:
         """Return the bytes that were received: none between two requests."""
         return b""
 
-    def go_on(self, received: bytes) -> None:
+    def start_with(self, received: bytes) -> None:
         """Begin with the bytes that another process has received: there are none, see above."""
 
     # --- By the leader --------------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ class PlainConnection:
         try:
             if self.handler is None:
                 self.make_handler()
-            if not self.factory.whole:
+            if not self.factory.overrides_handle:
                 handler = self.begin_request()
                 handler.handle_one_request()
                 self.close_connection = handler.close_connection or self.context.draining
@@ -252,10 +252,10 @@ class PlainConnection:
 
     def make_handler(self) -> None:
         """Make the class's instance; one with a `handle` of its own serves the whole connection meanwhile."""
-        if self.factory.whole:
+        if self.factory.overrides_handle:
             self.close_connection = True
         self.handler = self.factory.make(self.transport.socket, self.client_address(), self.factory.server)
-        if not self.factory.whole:
+        if not self.factory.overrides_handle:
             self.output = CountedFile(self.handler.wfile)
             self.handler.wfile = self.output  # type: ignore[assignment]  # it has the methods of a file
 
@@ -287,9 +287,9 @@ class PlainConnection:
         try:
             if error is not None and exchange.phase is not DONE:
                 self.report(error)
-                exchange.answer_failure(error)
-            if exchange.answer is not None:
-                self.transport.write(exchange.answer)
+                exchange.send_failure_response(error)
+            if exchange.response_bytes is not None:
+                self.transport.write(exchange.response_bytes)
             self.transport.wait_until_sent()
         except Disconnected as gone:
             exchange.abort(str(gone))
@@ -326,7 +326,7 @@ class PlainConnection:
         """Let the class finish, as socketserver would."""
         self.ending = True
         try:
-            if self.handler is not None and not self.factory.whole:
+            if self.handler is not None and not self.factory.overrides_handle:
                 self.factory.finish(self.handler)
             if not self.aborted:  # a reset says that something is missing; our end would come before it
                 self.transport.half_close()
@@ -344,7 +344,7 @@ class PlainConnection:
         return State.QUEUED
 
     table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
-        State.IDLE: Row(READ, on_bytes, close, close, yields=2, handoff=True),
+        State.IDLE: Row(READ, on_bytes, close, close, eviction_rank=2, handoff=True),
         State.CLOSED: Row(0),
     }
 
@@ -543,7 +543,7 @@ def strict_parse_request(owner: type, options: Options | None) -> Callable[[Base
         try:
             found = partial.feed(self.raw_requestline)  # type: ignore[attr-defined]  # handle_one_request sets it
             while found is None:
-                line = self.rfile.readline(MOST_LINE)
+                line = self.rfile.readline(MAX_LINE)
                 if not line:
                     return False
                 found = partial.feed(line)

@@ -21,7 +21,7 @@ from microwsgi.wire.response import DateFields
 
 Application = Callable[..., Iterable[bytes]]
 """PEP 3333's: called with environ and start_response. More exact types would reject applications typed with wsgiref.types."""
-KNOWN_COMPLAINTS = 1024
+MAX_REPORTED = 1024
 """How many messages about clients are remembered, so as not to repeat them."""
 CONTROLS = {number: f"\\x{number:02x}" for number in (*range(0x20), *range(0x7F, 0xA0))} | {ord("\\"): "\\\\"}
 REPEAT = 60.0
@@ -86,7 +86,7 @@ class ServerContext:
         self.log_writer = LogWriter(self.error_log, self.error_text)
         self.log_level = LEVELS[self.options.log_level]
         self.errors_counted = 0
-        self.complaints: dict[tuple[str, str], float] = {}
+        self.reported: dict[tuple[str, str], float] = {}
         self.lock = threading.Lock()  # protects the two above
 
     def set_application(self, application: Application | None) -> None:
@@ -94,7 +94,7 @@ class ServerContext:
         self.application = application
         self.stream_chunked = self.options.stream_chunked or getattr(application, "stream_chunked", False) is True
 
-    def copy_alone(self) -> ServerContext:
+    def without_loop(self) -> ServerContext:
         """Return a context for one request without a loop: the connection is closed after the response."""
         context = ServerContext(
             self.application,
@@ -173,11 +173,11 @@ class ServerContext:
         now = time.monotonic()
         known = client.rpartition(":")[0], text
         with self.lock:
-            if self.complaints.get(known, 0.0) >= now:
+            if self.reported.get(known, 0.0) >= now:
                 return
-            if len(self.complaints) >= KNOWN_COMPLAINTS:
-                self.complaints.clear()
-            self.complaints[known] = now + REPEAT
+            if len(self.reported) >= MAX_REPORTED:
+                self.reported.clear()
+            self.reported[known] = now + REPEAT
         self.log_error(f"{client} {text}")
 
     def log_exception(self, title: str, error: BaseException) -> None:

@@ -54,10 +54,10 @@ from microwsgi.wire.response import (
 ONE_SEND = 64 * 1024
 """Up to this many bytes of a body are copied after the head, so that one system call sends both."""
 BYTES = {bytes}
-NOTHING: Iterator[bytes] = iter(())
+EMPTY: Iterator[bytes] = iter(())
 SERVER_ERROR = 500
 """Statuses from here on are the server's fault (RFC 9110 15.6)."""
-FAILURE = "500 Internal Server Error\n\nThe application failed; the server's log says why{under}.\n"
+FAILURE_TEXT = "500 Internal Server Error\n\nThe application failed; the server's log says why{under}.\n"
 
 
 class Phase(IntEnum):
@@ -102,7 +102,7 @@ class Exchange:
         self.phase = CALL
         self.body: RequestBody | None = None  # of the request
         self.response: ResponseHead | None = None  # status and headers of the application
-        self.answer: bytes | None = None  # a whole response, which the connection sends
+        self.response_bytes: bytes | None = None  # a whole response, which the connection sends
         self.iterable: Iterable[bytes] | None = None  # what the application returned, until it is closed
         self.framing = NO_BODY  # of the response's body
         self.size = self.status = 0  # bytes of the response's body
@@ -216,7 +216,7 @@ class Exchange:
     def begin(self, iterable: Iterable[bytes]) -> None:
         """Keep what has to be iterated and closed. A real file is sent at once."""
         self.iterable = iterable
-        self.iterator = NOTHING
+        self.iterator = EMPTY
         self.phase = Phase.ITERATE
         if self.detached or (isinstance(iterable, FileWrapper) and self.send_file(iterable.filelike)):
             return
@@ -241,7 +241,7 @@ class Exchange:
         data = self.send_head(len(body))
         self.phase = DONE
         if self.framing is NO_BODY:
-            self.answer = data
+            self.response_bytes = data
         elif len(body) != self.remaining:
             self.head_sent = False
             raise ApplicationError(
@@ -251,17 +251,17 @@ class Exchange:
             self.size = len(body)
             self.remaining = 0
             if len(body) <= ONE_SEND:
-                self.answer = data + body
+                self.response_bytes = data + body
             else:
                 self.transport.write(data + body[:ONE_SEND])
                 self.transport.write(memoryview(body)[ONE_SEND:])
 
-    def send_answer(self) -> None:
+    def send_response(self) -> None:
         """Send the whole response that `send_whole` has made."""
-        answer, self.answer = self.answer, None
-        if answer is not None:
+        data, self.response_bytes = self.response_bytes, None
+        if data is not None:
             try:
-                self.transport.write(answer)
+                self.transport.write(data)
             except Disconnected as gone:
                 self.abort(str(gone))
 
@@ -284,7 +284,7 @@ class Exchange:
         data = self.send_head(length)
         self.phase = DONE
         if self.framing is NO_BODY:
-            self.answer = data
+            self.response_bytes = data
             return
         if length != self.remaining:
             self.head_sent = False
@@ -440,7 +440,7 @@ class Exchange:
 
     def close_iterable(self) -> None:
         """Call `close` of what the application returned, as PEP 3333 demands: once, whatever happened."""
-        iterable, self.iterable, self.iterator = self.iterable, None, NOTHING
+        iterable, self.iterable, self.iterator = self.iterable, None, EMPTY
         self.phase = DONE
         close = getattr(iterable, "close", None)
         if close is not None:
@@ -473,25 +473,25 @@ class Exchange:
                 self.refuse(error)
             elif isinstance(error, (Abandoned, TruncatedFile)):
                 self.reason = str(error)
-                self.answer_failure()
+                self.send_failure_response()
             else:
                 number = os.urandom(4).hex()
                 self.context.log_exception(f"{self.description()} failed ({number}):", error)
-                self.answer_failure(error, number)
+                self.send_failure_response(error, number)
         except Disconnected as gone:
             self.abort(str(gone))
             self.close_sent_iterable()
         except BaseException as second:  # noqa: BLE001 - `close` of what the application returned is its code too
             self.context.log_exception(f"{self.description()} failed again:", second)
-            self.break_off()
+            self.abort_response()
 
-    def answer_failure(self, error: BaseException | None = None, number: str = "") -> None:
+    def send_failure_response(self, error: BaseException | None = None, number: str = "") -> None:
         """Send a 500 if nothing has been sent yet; otherwise cut the response off."""
         if self.head_sent or self.detached:
-            self.break_off()
+            self.abort_response()
             return
         headers = [("Content-Type", "text/plain; charset=utf-8")]
-        body = FAILURE.format(under=f" under {number}" if number else "").encode()
+        body = FAILURE_TEXT.format(under=f" under {number}" if number else "").encode()
         page = self.context.error_page
         if (
             error is not None
@@ -507,7 +507,7 @@ class Exchange:
         self.send_whole([body])
         self.close_iterable()
 
-    def break_off(self) -> None:
+    def abort_response(self) -> None:
         """Cut off a response that can't be completed, in a way that the client notices: without the announced end."""
         self.context.count_error()
         self.abort(self.reason or "broken off: the application failed")
@@ -533,7 +533,7 @@ class Exchange:
         """
         if not self.aborted:
             self.aborted = True
-            self.answer = None
+            self.response_bytes = None
             self.size = self.bytes_sent()
             if not self.detached:
                 self.reason = reason

@@ -25,7 +25,7 @@ from microwsgi.server.context import Application, ServerContext, escape_controls
 from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.exchange import CALL, DONE, Exchange, Phase
 from microwsgi.server.hosts import Hosts, host_name
-from microwsgi.server.request_body import BUFFER, INCOMPLETE, LEFT, RequestBody
+from microwsgi.server.request_body import BUFFER_SIZE, CLIENT_LEFT, INCOMPLETE, RequestBody
 from microwsgi.server.state import FLUSHING, IDLE, OWNED, QUEUED, READ, RUNNING, WRITE, Row, State, Table
 from microwsgi.server.transport import RECEIVE, Transport
 from microwsgi.wire.request import (
@@ -107,7 +107,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         """Begin under one of http.server's servers, which calls this, `handle` and `finish`."""
         own: ServerContext | None = getattr(self.server, "context", None)
-        context = own.copy_alone() if own is not None else self.shared
+        context = own.without_loop() if own is not None else self.shared
         if isinstance(
             self.client_address, tuple
         ):  # with Nagle's algorithm, several sends cost http.server 40 ms a request
@@ -217,7 +217,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
                 end = data.find(END)
                 state = self.take_head(data[:end], data[end + 4 :]) if end >= 0 else self.start_request(data)
             else:
-                state = self.table[state].ready(self)  # type: ignore[misc]  # a state without this method waits for no event
+                state = self.table[state].on_event(self)  # type: ignore[misc]  # a state without this method waits for no event
         except BlockingIOError:
             self.retry()
             return
@@ -241,11 +241,11 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def on_timeout(self) -> None:
         """The deadline of the state has passed."""
         row = self.table[self.state]
-        self.enter(row.timeout(self) if row.timeout is not None else State.CLOSED)
+        self.enter(row.on_deadline(self) if row.on_deadline is not None else State.CLOSED)
 
     def on_drain(self) -> None:
         """The server is to end: end what can be ended at once."""
-        drain = self.table[self.state].drain
+        drain = self.table[self.state].on_drain
         if drain is not None:
             self.enter(drain(self))
 
@@ -374,7 +374,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         streamed = context.stream_chunked if length == CHUNKED else expects or length > options.body_buffer
         if streamed and context.permits.acquire():
             self.waits_for_client = True
-            self.transport.allow(options.body_time)
+            self.transport.set_wait_budget(options.body_time)
             return QUEUED
         self.transport.expect(READ, options.body_time)
         body.tell_to_continue()
@@ -386,11 +386,11 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if body.file is not None:
             return self.queue_body(body)
         try:
-            data = self.transport.recv(BUFFER)
+            data = self.transport.recv(BUFFER_SIZE)
         except BlockingIOError:
             raise
         except OSError as error:
-            raise Disconnected(LEFT) from error
+            raise Disconnected(CLIENT_LEFT) from error
         if not data:
             raise ClientError(INCOMPLETE)
         body.feed(data)
@@ -454,7 +454,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Return the bytes of a request that have arrived, for the process that takes the connection over."""
         return bytes(self.partial.buffer) if self.partial is not None else self.transport.read_ahead
 
-    def go_on(self, received: bytes) -> None:
+    def start_with(self, received: bytes) -> None:
         """Begin with the bytes that another process has received."""
         self.transport.unread(received)
         self.enter(self.next_request())
@@ -462,8 +462,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def finish_turn(self) -> State:
         """Do what is left after a run, and return the next state."""
         exchange: Exchange = self.exchange  # type: ignore[assignment]  # there is one until this method ends it
-        if exchange.answer is not None:
-            exchange.send_answer()
+        if exchange.response_bytes is not None:
+            exchange.send_response()
         phase = exchange.phase
         if exchange.aborted:
             if phase is not DONE:
@@ -601,10 +601,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if self.state is State.DISCARDING:  # the response was sent, and these bytes belong to no request
             self.exchange = None
             return self.half_close()
-        self.answer_refusal(error)
+        self.send_refusal(error)
         return self.finish_turn()
 
-    def answer_refusal(self, error: ClientError) -> None:
+    def send_refusal(self, error: ClientError) -> None:
         """Answer a request that breaks a rule."""
         exchange: Exchange = self.exchange  # type: ignore[assignment]  # the method that raised has begun one
         if exchange.head.raw.startswith(TLS_RECORD):
@@ -646,8 +646,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return State.CLOSED
 
     table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
-        State.IDLE: Row(READ, receive_request, close, close, yields=2, handoff=True),
-        State.HEAD: Row(READ, receive_head, time_out_head, close, yields=2, handoff=True),
+        State.IDLE: Row(READ, receive_request, close, close, eviction_rank=2, handoff=True),
+        State.HEAD: Row(READ, receive_head, time_out_head, close, eviction_rank=2, handoff=True),
         State.BODY: Row(READ, receive_body, time_out_body),
         State.SUSPENDED: Row(READ, watch_client, resume, end_suspended),
         State.FLUSHING: Row(WRITE, flush, time_out_response),

@@ -152,13 +152,13 @@ class HookedMethods(WSGIRequestHandler):
         refused, self.refused = self.refused, None
         if refused is not None:
             self.enter(RUNNING)
-            self.answer_refusal(refused)
+            self.send_refusal(refused)
         elif exchange.phase is not DONE or self.transport.out_buffer is not None:
             super().handle_one_request()
         else:
             self.enter(RUNNING)
-        if exchange.answer is not None:
-            exchange.send_answer()
+        if exchange.response_bytes is not None:
+            exchange.send_response()
         if self.is_over(exchange):
             exchange.finish()
 
@@ -169,7 +169,7 @@ class HookedMethods(WSGIRequestHandler):
     def finish_turn(self) -> State:
         """Return the next state: a thread of the pool once more if the log is still to be written."""
         exchange = self.exchange
-        if exchange is not None and exchange.started and exchange.answer is None and self.is_over(exchange):
+        if exchange is not None and exchange.started and exchange.response_bytes is None and self.is_over(exchange):
             return QUEUED
         return super().finish_turn()
 
@@ -320,7 +320,7 @@ class UnverifiedConnection:
         """Return the bytes that were received: none."""
         return b""
 
-    def go_on(self, received: bytes) -> None:
+    def start_with(self, received: bytes) -> None:
         """Begin with bytes that were received: there are none."""
 
     def on_ready(self) -> None:

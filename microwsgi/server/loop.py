@@ -62,7 +62,7 @@ class Loop:
         self.lock = threading.Lock()  # see above; no other lock is taken while it is held
         # Queues. `ready` is for the pool; the others are emptied by the leader.
         self.ready: deque[Connection] = deque()
-        self.answered: deque[Connection] = deque()  # runs of the leader whose responses are sent together
+        self.unsent: deque[Connection] = deque()  # runs of the leader whose responses are sent together
         self.returned: deque[tuple[Connection, State]] = deque()
         self.resumed: deque[Exchange] = deque()
         self.calls: deque[Callable[[], object]] = deque()
@@ -72,12 +72,12 @@ class Loop:
 
     def poll_once(self) -> None:
         """Wait for events and act on them; afterwards `ready` has the connections that want a thread."""
-        if self.answered:
+        if self.unsent:
             # Send all responses of this batch together: each send pushes the interpreter out of the processor's caches.
-            for answered in self.answered:
-                answered.exchange.send_answer()  # type: ignore[union-attr]  # the pool appends only those with an answer
-            while self.answered:
-                self.finish(self.answered.popleft(), True)
+            for unsent in self.unsent:
+                unsent.exchange.send_response()  # type: ignore[union-attr]  # the pool appends only those with `response_bytes`
+            while self.unsent:
+                self.finish(self.unsent.popleft(), True)
             if self.ready:
                 return  # run the requests that were pipelined after those
         connections = self.connections
@@ -106,7 +106,7 @@ class Loop:
 
     def poll_timeout(self) -> float:
         """Return how many seconds to wait for an event: 0 if there is something to do, -1 for no limit."""
-        if self.returned or self.resumed or self.calls or self.answered:
+        if self.returned or self.resumed or self.calls or self.unsent:
             return 0
         if self.clock.paused:
             return -1
@@ -258,10 +258,10 @@ class Loop:
     def close_all(self) -> None:
         """Close all connections, once all threads of the pool have ended but those that did not end in time."""
         self.on_idle = None
-        while self.answered:  # a thread has ended between making these and sending them
-            answered = self.answered.popleft()
-            answered.exchange.send_answer()  # type: ignore[union-attr]  # see poll_once
-            self.finish(answered, True)
+        while self.unsent:  # a thread has ended between making these and sending them
+            unsent = self.unsent.popleft()
+            unsent.exchange.send_response()  # type: ignore[union-attr]  # see poll_once
+            self.finish(unsent, True)
         self.empty_queues()
         for connection in self.snapshot():
             if connection.state is not State.RUNNING:

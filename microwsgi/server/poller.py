@@ -25,7 +25,7 @@ class SelectorPoller:
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         self.selector = selector or selectors.DefaultSelector()
-        self.most_descriptor = SELECT_LIMIT if isinstance(self.selector, selectors.SelectSelector) else 0
+        self.max_descriptor = SELECT_LIMIT if isinstance(self.selector, selectors.SelectSelector) else 0
 
     def register(self, descriptor: int, event: int) -> None:
         """Wait for an event of a descriptor."""
@@ -52,7 +52,7 @@ class SelectorPoller:
 class EpollPoller:
     """The methods of SelectorPoller on epoll: without the selectors module's key objects, which cost as much as the call."""
 
-    most_descriptor = 0
+    max_descriptor = 0
 
     def __init__(self) -> None:
         self.epoll = select.epoll()

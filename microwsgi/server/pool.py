@@ -9,8 +9,8 @@ runnable threads contend for the GIL, and are slower than one. When a request bl
 **The leader lock.** The thread that holds it is the leader: it may poll, and touch connections that no thread runs.
 
 **Running inline.** While the leader runs a request it releases the leader lock without waking a follower; nobody else needs
-the lock. If the request exceeds STALL seconds, the watchdog, in the thread of `serve_forever`, takes the lock and promotes a
-follower. The thread that ran the request then finds the lock taken, and becomes a follower.
+the lock. If the request exceeds INLINE_LIMIT seconds, the watchdog, in the thread of `serve_forever`, takes the lock and
+promotes a follower. The thread that ran the request then finds the lock taken, and becomes a follower.
 
 **Blocking requests.** Once requests were seen to wait rather than compute, the leader promotes a follower *before* it runs the
 next ones. Voluntary context switches of the thread tell waiting from computing: by processor time alone, a computing request
@@ -41,11 +41,11 @@ try:
 except ImportError:  # macOS and Windows do not account for single threads
     RUSAGE_THREAD = None  # type: ignore[assignment, misc]
 
-STALL = 0.005
+INLINE_LIMIT = 0.005
 """Seconds after which a request that the leader runs inline makes another thread the leader."""
 IDLE_CHECKS = 100
 """The watchdog sleeps until the next request after so many checks that found nothing."""
-GLANCE = 0.001
+USAGE_SAMPLE = 0.001
 """Seconds for which a thread's processor time is observed, to tell whether it computes or waits."""
 JOIN_TIMEOUT = 5.0
 """Seconds to wait for a thread that only has to notice that it is to end."""
@@ -53,7 +53,7 @@ SLOW_REQUEST = 0.0003
 """After a request of so many seconds, a system call finds out whether it computed or waited."""
 SAMPLING_TIME = 0.05
 """Seconds for which, after a slow request, the processor time of each request is measured."""
-BLOCKING_TIME, MOST_BLOCKING_TIME = 0.1, 5.0
+BLOCKING_TIME, MAX_BLOCKING_TIME = 0.1, 5.0
 """Seconds for which followers are promoted before each request once one has waited; doubled while requests keep waiting."""
 
 
@@ -107,28 +107,28 @@ class LeaderFollowers:
     """The threads of a server and their queue of connections.
 
     The leader calls `poll`, which fills `ready`; `interrupt` makes it return. The thread that ran a connection calls `finish`
-    with it, or, if it leads, leaves a response that is complete to the next `poll`, in `answered`.
+    with it, or, if it leads, leaves a response that is complete to the next `poll`, in `unsent`.
     """
 
     def __init__(
         self,
         permits: int,
         ready: deque[Connection],
-        answered: deque[Connection],
+        unsent: deque[Connection],
         poll: Callable[[], object],
         finish: Callable[..., object],
         interrupt: Callable[[], object],
         log_error: Callable[[str], object],
     ) -> None:
         self.ready = ready
-        self.answered = answered
+        self.unsent = unsent
         self.poll = poll
         self.finish = finish
         self.interrupt = interrupt
         self.log_error = log_error
         self.finished = False  # the threads are to end
         self.threads: list[WorkerThread] = []
-        self.most_threads = permits + 1
+        self.max_threads = permits + 1
         self.permits = deque([True] * permits)
         self.idle: deque[WorkerThread] = deque()
         self.saturated = False  # the lack of permits was logged
@@ -165,8 +165,13 @@ class LeaderFollowers:
             if now - thread.started > SLOW_REQUEST:
                 self.classify(thread, now)
             exchange = task.exchange
-            if thread.is_leader and exchange is not None and exchange.answer is not None and now > self.sampling_until:
-                self.answered.append(task)
+            if (
+                thread.is_leader
+                and exchange is not None
+                and exchange.response_bytes is not None
+                and now > self.sampling_until
+            ):
+                self.unsent.append(task)
             else:
                 self.finish(task, thread.is_leader)
         while not self.finished:
@@ -222,7 +227,7 @@ class LeaderFollowers:
             self.blocking_until = max(self.blocking_until, now + BLOCKING_TIME)
         else:
             recent = now < self.blocking_until + self.blocking_time
-            self.blocking_time = min(self.blocking_time * 2, MOST_BLOCKING_TIME) if recent else BLOCKING_TIME
+            self.blocking_time = min(self.blocking_time * 2, MAX_BLOCKING_TIME) if recent else BLOCKING_TIME
             self.blocking_until = now + self.blocking_time
 
     # --- Leadership -----------------------------------------------------------------------------------------------------------
@@ -240,7 +245,7 @@ class LeaderFollowers:
     def add_thread(self) -> bool:
         """Start a thread that leads; return False if there are enough, or the system can't create one."""
         with self.threads_lock:
-            if len(self.threads) >= self.most_threads or self.finished:
+            if len(self.threads) >= self.max_threads or self.finished:
                 return False
             thread = WorkerThread(self, len(self.threads) + 1)
             try:
@@ -257,7 +262,7 @@ class LeaderFollowers:
         except IndexError:
             if not self.saturated:
                 self.saturated = True
-                self.log_error(f"All {self.most_threads - 1} threads are busy; new requests are queued (--threads).")
+                self.log_error(f"All {self.max_threads - 1} threads are busy; new requests are queued (--threads).")
         return thread.has_permit
 
     def wait_for_work(self, thread: WorkerThread) -> None:
@@ -269,7 +274,7 @@ class LeaderFollowers:
         if thread.has_permit:
             thread.has_permit = False
             self.permits.append(True)
-            if self.saturated and len(self.permits) * 2 >= self.most_threads:
+            if self.saturated and len(self.permits) * 2 >= self.max_threads:
                 self.saturated = False  # log the next shortage again
         self.idle.append(thread)
         if (self.ready and self.permits) or not self.leader_lock.locked() or self.finished:
@@ -307,7 +312,7 @@ class LeaderFollowers:
     def watchdog_check(self) -> None:
         """Promote a follower if the request that runs inline takes long."""
         now, thread = monotonic(), self.inline_thread
-        if now - self.inline_since > STALL and self.leader_lock.acquire(False):
+        if now - self.inline_since > INLINE_LIMIT and self.leader_lock.acquire(False):
             if not self.promote_new_leader():
                 self.leader_lock.release()
                 self.wake_one()  # a thread may have found the lock taken by this check
@@ -315,12 +320,12 @@ class LeaderFollowers:
                 # Otherwise the next leader would also run a waiting request inline, and be noticed as late.
                 self.assume_blocking(now)
 
-    def watch(self, seconds: float | None = None) -> None:
+    def run_watchdog(self, seconds: float | None = None) -> None:
         """Watch while requests arrive, and sleep while none do; return after `notify_watchdog`, or after `seconds`."""
         end = None if seconds is None else monotonic() + seconds
         seen, checks = self.inline_since, 0
         while True:
-            if self.watchdog_event.acquire(timeout=STALL):
+            if self.watchdog_event.acquire(timeout=INLINE_LIMIT):
                 return
             if end is not None and monotonic() >= end:
                 return
@@ -366,8 +371,8 @@ def is_blocked(thread: WorkerThread) -> bool:
     try:
         clock = time.pthread_getcpuclockid(thread.ident)
         before = time.clock_gettime(clock)
-        time.sleep(GLANCE)
-        return time.clock_gettime(clock) - before < GLANCE / 2
+        time.sleep(USAGE_SAMPLE)
+        return time.clock_gettime(clock) - before < USAGE_SAMPLE / 2
     except OSError:
         return False  # it has ended
 

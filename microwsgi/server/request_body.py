@@ -18,14 +18,14 @@ from microwsgi.server.transport import Transport
 from microwsgi.wire.body import BodyReader, new_decoder
 from microwsgi.wire.response import CONTINUE
 
-BUFFER = 64 * 1024
+BUFFER_SIZE = 64 * 1024
 """Bytes of a body that are received at once."""
-TURN = 1024 * 1024
+RECEIVE_BUDGET = 1024 * 1024
 """Bytes that are received into a file before other connections have their turn."""
 DISCARD = 256 * 1024
 """Bytes of an unread body that are discarded to reach the next request; a longer body ends the connection."""
 INCOMPLETE = "The body ended before the length that its head promised (RFC 9112 8)."
-LEFT = "The client left before it had sent the whole body."
+CLIENT_LEFT = "The client left before it had sent the whole body."
 
 
 class RequestBody:
@@ -106,7 +106,7 @@ class RequestBody:
         return True
 
     def receive_into_file(self) -> int:
-        """Receive what has arrived, TURN bytes at most, into a file; return the count.
+        """Receive what has arrived, RECEIVE_BUDGET bytes at most, into a file; return the count.
 
         File systems may block, so this is for threads of the pool. Raises ClientError, Disconnected.
         """
@@ -117,13 +117,13 @@ class RequestBody:
             self.storage.release(self.in_memory, 0)
             self.in_memory = 0
         total = 0
-        while not self.decoder.done and total < TURN:
+        while not self.decoder.done and total < RECEIVE_BUDGET:
             try:
-                received = self.transport.recv(BUFFER)
+                received = self.transport.recv(BUFFER_SIZE)
             except BlockingIOError:
                 return total
             except OSError as error:
-                raise Disconnected(LEFT) from error
+                raise Disconnected(CLIENT_LEFT) from error
             if not received:
                 raise ClientError(INCOMPLETE)
             total += len(received)
@@ -149,13 +149,13 @@ class RequestBody:
         """Return `wsgi.input`. It ends where the body ends."""
         if self.file is not None:
             if self.reader is None:
-                self.reader = io.BufferedReader(self.file, BUFFER)
+                self.reader = io.BufferedReader(self.file, BUFFER_SIZE)
             self.reader.seek(0)
             return self.reader
         self.received = bytes(self.received)
         if self.decoder.done:
             return io.BytesIO(self.received)
-        return io.BufferedReader(BodyReader(self.decoder, self.receive_into, self.received), BUFFER)
+        return io.BufferedReader(BodyReader(self.decoder, self.receive_into, self.received), BUFFER_SIZE)
 
     def receive_into(self, view: memoryview) -> int:
         """Receive for an application that reads; first send the 100 that the client waits for. Raises OSError, ClientError."""

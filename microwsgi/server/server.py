@@ -263,7 +263,7 @@ class WSGIServer(HTTPServer):
             if "service_actions" in overridden(self):
                 self.watch_with_actions(pool, poll_interval)
             while self.stop is Stop.NO:
-                pool.watch()
+                pool.run_watchdog()
         finally:
             try:
                 self.drain(loop, pool)
@@ -275,7 +275,7 @@ class WSGIServer(HTTPServer):
         now = self.context.clock.now
         due = now() + poll_interval
         while self.stop is Stop.NO:
-            pool.watch(max(due - now(), 0.0))
+            pool.run_watchdog(max(due - now(), 0.0))
             if now() >= due:
                 due = now() + poll_interval
                 self.service_actions()
@@ -341,7 +341,7 @@ class WSGIServer(HTTPServer):
         self.pool = pool = LeaderFollowers(
             options.threads,
             loop.ready,
-            loop.answered,
+            loop.unsent,
             loop.poll_once,
             loop.finish,
             loop.wakeup.notify,
@@ -411,7 +411,7 @@ class WSGIServer(HTTPServer):
         if received:
             transport = Transport(connection, address, self.options, self.context.clock)
             adopted = self.new_connection(transport, base)
-            adopted.go_on(received)
+            adopted.start_with(received)
         else:
             adopted = self.connect(connection, address, base)
         if self.loop is not None:
@@ -433,7 +433,7 @@ class WSGIServer(HTTPServer):
                     return
             if left <= 0:
                 break
-            pool.watch(None if left == NEVER else left)
+            pool.run_watchdog(None if left == NEVER else left)
         if cut := len(self.in_flight()):
             self.context.log_error(f"{cut} of the requests had not ended after grace_time, and are cut off.")
 
@@ -449,12 +449,12 @@ class WSGIServer(HTTPServer):
                 self.loop.remove_source(self.handoff.receiver.fileno())
             if self.stop in {Stop.FINAL, Stop.RETIRE}:
                 self.server_close()
-            self.loop.drain(self.may_wait)
+            self.loop.drain(self.keep_or_hand_off)
         finally:
             self.accept_stopped.set()
             self.notify()
 
-    def may_wait(self, connection: Connection) -> bool:
+    def keep_or_hand_off(self, connection: Connection) -> bool:
         """Return whether a connection without a request may wait for one, while the server drains. Leader only.
 
         A process that retires sends it to its successor. Where that is impossible, one more request is answered, with

@@ -69,24 +69,24 @@ Action = Callable[..., State]
 class Row:
     """What a state waits for, and the method that is called for each event."""
 
-    __slots__ = ("drain", "handoff", "interest", "ready", "timeout", "yields")
+    __slots__ = ("eviction_rank", "handoff", "interest", "on_deadline", "on_drain", "on_event")
 
     def __init__(
         self,
         interest: int,
-        ready: Action | None = None,
-        timeout: Action | None = None,
-        drain: Action | None = None,
+        on_event: Action | None = None,
+        on_deadline: Action | None = None,
+        on_drain: Action | None = None,
         *,
-        yields: int = 0,
+        eviction_rank: int = 0,
         handoff: bool = False,
     ) -> None:
         self.interest = interest
-        self.ready = ready
-        self.timeout = timeout
-        self.drain = drain
+        self.on_event = on_event
+        self.on_deadline = on_deadline
+        self.on_drain = on_drain
         """None: the server waits for the connection until its grace time is over."""
-        self.yields = yields
+        self.eviction_rank = eviction_rank
         """Whether the connection may be closed for a new one at the limit: 1 before 2; 0 for never."""
         self.handoff = handoff
         """The connection may be sent to another process instead of being closed."""

@@ -46,20 +46,20 @@ class Timers:
                 heapify(self.heap)
                 self.stale = 0
 
-    def expired(self, now: float, most: int, patience: float) -> list[Connection]:
-        """Remove up to `most` entries that are due, and return the connections whose deadline has passed.
+    def expired(self, now: float, limit: int, idle_time: float) -> list[Connection]:
+        """Remove up to `limit` entries that are due, and return the connections whose deadline has passed.
 
-        An entry that comes up early is put back: at the deadline, or, for a connection that a thread runs, `patience`
+        An entry that comes up early is put back: at the deadline, or, for a connection that a thread runs, `idle_time`
         seconds from now.
         """
         found: list[Connection] = []
-        while self.heap and self.heap[0][0] <= now and len(found) < most:
+        while self.heap and self.heap[0][0] <= now and len(found) < limit:
             time, _, connection, transport = heappop(self.heap)
             if transport.scheduled != time:
                 self.stale -= 1  # closed, or there is an earlier entry
                 continue
             if connection.state in OWNED:
-                again = now + patience
+                again = now + idle_time
             elif transport.deadline > now:
                 again = transport.deadline
             else:

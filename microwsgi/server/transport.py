@@ -28,7 +28,7 @@ from microwsgi.server.state import NEVER, READ, WRITE
 
 RECEIVE = 16 * 1024
 """Bytes received at once; a head and a small body fit."""
-TURN = 4 * 1024 * 1024
+MAX_FLUSH = 4 * 1024 * 1024
 """Bytes sent to one client before other connections are served."""
 NO_LINGER = struct.pack("ii", 1, 0)
 """For SO_LINGER: on, zero seconds. A close then sends a reset."""
@@ -94,7 +94,7 @@ class Transport:
 
     # Thousands of connections may be idle: slots take a third of the memory of a dict.
     __slots__ = (
-        "allowance",  # how many seconds a thread may still wait for this client
+        "wait_budget",  # how many seconds a thread may still wait for this client
         "client",  # address and port of the client, "" for those of a Unix socket
         "clock",  # the clock of time limits
         "deadline",  # when `on_timeout` of the connection is called
@@ -123,7 +123,7 @@ class Transport:
         self.out_buffer: deque[memoryview | FileRange] | None = None
         self.interest = self.registered = self.sent = 0
         self.deadline = self.scheduled = self.flush_deadline = NEVER
-        self.allowance = 0.0
+        self.wait_budget = 0.0
         self.read_ahead = b""
 
     def address_string(self) -> str:
@@ -140,7 +140,7 @@ class Transport:
         """Return what has arrived, and leave it in the kernel; over TLS, the encrypted bytes. Raises OSError."""
         return socket.socket.recv(self.socket, size, socket.MSG_PEEK)
 
-    def wait_for_bytes(self, count: int) -> bool:
+    def set_low_water_mark(self, count: int) -> bool:
         """Have the kernel report an event only when `count` bytes have arrived; return False where it can't."""
         try:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
@@ -198,8 +198,8 @@ class Transport:
         """Keep something until `flush`."""
         if self.out_buffer is None:
             self.out_buffer = deque()
-            self.allowance = self.options.write_time
-            self.flush_deadline = self.clock.now() + self.allowance
+            self.wait_budget = self.options.write_time
+            self.flush_deadline = self.clock.now() + self.wait_budget
         self.out_buffer.append(part)
 
     def flush(self) -> int:
@@ -209,7 +209,7 @@ class Transport:
         """
         total = 0
         try:
-            while self.out_buffer and total < TURN:
+            while self.out_buffer and total < MAX_FLUSH:
                 part = self.out_buffer[0]
                 if isinstance(part, FileRange):
                     count = self.send_file(part)
@@ -241,7 +241,7 @@ class Transport:
 
     def send_file(self, part: FileRange) -> int:
         """Give the kernel some of a file; return how many bytes it took. Raises BlockingIOError, OSError."""
-        return os.sendfile(self.socket.fileno(), part.descriptor, part.offset, min(part.count, TURN))
+        return os.sendfile(self.socket.fileno(), part.descriptor, part.offset, min(part.count, MAX_FLUSH))
 
     def blocks_on_file(self) -> bool:
         """Return whether a file is to be sent, which may have to be read from a disk."""
@@ -262,7 +262,7 @@ class Transport:
     def receive_into(self, view: memoryview) -> int:
         """Receive at least one byte of a body; return 0 when the client has closed its side.
 
-        The client has `allowance` seconds. Each byte adds 1/body_rate seconds, up to body_time in total: a
+        The client has `wait_budget` seconds. Each byte adds 1/body_rate seconds, up to body_time in total: a
         client that trickles is cut off. Raises RequestTimeout, Disconnected.
         """
         options = self.options
@@ -271,13 +271,13 @@ class Transport:
                 count = self.recv_into(view)
             except BlockingIOError:
                 start = self.clock.now()
-                if not self.wait(self.interest_of(READ), self.allowance):
+                if not self.wait(self.interest_of(READ), self.wait_budget):
                     raise RequestTimeout("The body came more slowly than body_time and body_rate allow.") from None
-                self.allowance -= self.clock.now() - start
+                self.wait_budget -= self.clock.now() - start
             except OSError as error:
                 raise Disconnected("The client left before it had sent the whole body.") from error
             else:
-                self.allowance = min(self.allowance + count / options.body_rate, options.body_time)
+                self.wait_budget = min(self.wait_budget + count / options.body_rate, options.body_time)
                 return count
 
     def wait_until_sent(self) -> None:
@@ -285,14 +285,14 @@ class Transport:
         options = self.options
         while self.out_buffer is not None:
             start = self.clock.now()
-            if not self.wait(self.interest_of(WRITE), self.allowance):
+            if not self.wait(self.interest_of(WRITE), self.wait_budget):
                 raise Disconnected("The client read more slowly than write_time and write_rate allow.")
-            self.allowance -= self.clock.now() - start
-            self.allowance = min(self.allowance + self.flush() / options.write_rate, options.write_time)
+            self.wait_budget -= self.clock.now() - start
+            self.wait_budget = min(self.wait_budget + self.flush() / options.write_rate, options.write_time)
 
-    def allow(self, seconds: float) -> None:
+    def set_wait_budget(self, seconds: float) -> None:
         """Set for how many seconds a thread of the pool may wait for this client."""
-        self.allowance = seconds
+        self.wait_budget = seconds
 
     # --- The loop -------------------------------------------------------------------------------------------------------
 

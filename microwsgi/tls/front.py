@@ -21,19 +21,19 @@ from microwsgi.server.environ import Environ
 from microwsgi.server.transport import Clock, Transport
 from microwsgi.tls.authority import ZONES, development
 from microwsgi.tls.contexts import PROTOCOL, Pair, Shown, note_name
-from microwsgi.tls.handshake import Front, HandshakeConnection, HandshakePool, Redirector
+from microwsgi.tls.handshake import HandshakeConnection, HandshakeContext, HandshakePool, Redirector
 from microwsgi.tls.modssl import Certificate, client_keys, connection_keys, server_keys
 from microwsgi.tls.transport import TLSTransport
 from microwsgi.wire.response import NAMES
 
-LOOK = 1.0
+CHECK_INTERVAL = 1.0
 """Seconds between two checks whether the certificate files have changed."""
-SOON = 14
+EXPIRY_WARNING_DAYS = 14
 """Days before a certificate expires from which on the server warns."""
-OF_DEVELOPERS = tuple(f".{zone}" for zone in ZONES)
+DEVELOPMENT_ZONES = tuple(f".{zone}" for zone in ZONES)
 HSTS = ("Strict-Transport-Security", "strict-transport-security")
 """A field as applications spell it (RFC 6797 6.1)."""
-KNOWN = 256
+MAX_ENVIRONS = 256
 """How many environs are kept. Most connections can share one: what differs between them, like the port, is not in it."""
 
 
@@ -59,10 +59,10 @@ class TLS:
         self.options = options
         self.renew = renew
         self.pool = HandshakePool()
-        self.seen = self.refused = self.changing = self.look_at_files()
+        self.seen = self.refused = self.changing = self.file_signature()
         self.environs: dict[tuple[object, ...], tuple[Environ, Environ]] = {}
-        self.looking = threading.Lock()
-        self.next_look = monotonic() + LOOK
+        self.checking = threading.Lock()
+        self.next_check = monotonic() + CHECK_INTERVAL
         self.context, self.others, self.certificates = self.load()
 
     @classmethod
@@ -73,8 +73,8 @@ class TLS:
         self.pool = HandshakePool()
         self.seen = self.refused = self.changing = ()
         self.environs = {}
-        self.looking = threading.Lock()
-        self.next_look = float("inf")
+        self.checking = threading.Lock()
+        self.next_check = float("inf")
         if context.sni_callback is None:
             context.sni_callback = note_name
         self.context, self.others, self.certificates = context, {}, [Certificate({})]
@@ -96,7 +96,7 @@ class TLS:
         self.server_context = context
         self.connect_http = connect
         self.pool.start(finish)
-        self.front = Front(
+        self.front = HandshakeContext(
             self.pool,
             self.wrap,
             self.secure_successor,
@@ -130,8 +130,8 @@ class TLS:
 
     def wrap_socket(self, connection: socket.socket) -> SSLSocket:
         """Return an SSLSocket whose handshake is still to be done. Raises OSError."""
-        if monotonic() >= self.next_look:
-            self.look()
+        if monotonic() >= self.next_check:
+            self.check_files()
         return self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
 
     def new_transport(self, connection: SSLSocket, client: tuple[str, str], clock: Clock) -> TLSTransport:
@@ -169,13 +169,13 @@ class TLS:
         key = (id(base), sni, tls.version(), tls.cipher(), tls.session_reused, client, int(time()) // 86400)
         _, known = self.environs.get(key, (base, None))
         if known is None:
-            shown = self.certificates[0] if tls.context is self.context else self.shown(tls.context)
+            shown = self.certificates[0] if tls.context is self.context else self.certificate_of(tls.context)
             known = {**base, "wsgi.url_scheme": "https", **connection_keys(tls), **server_keys(shown)}
             if client:
                 # get_verified_chain: from Python 3.13 on; a resumed session has no chain.
                 chain = [client, *getattr(tls, "get_verified_chain", list)()[1:]]
                 known |= client_keys(Certificate(tls.getpeercert() or {}), [*map(ssl.DER_cert_to_PEM_cert, chain)])
-            if len(self.environs) >= KNOWN:
+            if len(self.environs) >= MAX_ENVIRONS:
                 self.environs.clear()
             self.environs[key] = base, known  # with the base: as long as it is kept, no other object has its id
         return known
@@ -185,14 +185,14 @@ class TLS:
 
         This is checked at a handshake, in the cache of response field names, so that it costs nothing for a request.
         """
-        if f".{name.lower()}".endswith(OF_DEVELOPERS) and any(spelled in NAMES for spelled in HSTS):
+        if f".{name.lower()}".endswith(DEVELOPMENT_ZONES) and any(spelled in NAMES for spelled in HSTS):
             self.warned = True
-            self.tell(
+            self.log(
                 f"WARNING: the application sends Strict-Transport-Security. Browsers will remember it for {name} and refuse "
                 "plain http there, on every port, also for other projects: send it in production only."
             )
 
-    def shown(self, context: SSLContext | None) -> Certificate:
+    def certificate_of(self, context: SSLContext | None) -> Certificate:
         """Return the certificate of a context that was chosen by server name (SNI)."""
         found = (each.certificate for each in self.others.values() if each.context is context)
         return next(found, Certificate({}))
@@ -207,12 +207,12 @@ class TLS:
 
     def notes(self) -> list[str]:
         """Return a line for each certificate as it now is in its file, and warnings."""
-        self.look()
+        self.check_files()
         found = []
         for certificate in self.certificates:
             if certificate.until_text:
                 found.append(f"Certificate: {certificate}.")
-                if certificate.days_left < SOON:
+                if certificate.days_left < EXPIRY_WARNING_DAYS:
                     found.append("It expires soon: renew it; the new files are used without a restart.")
         found += self.hints
         if self.options.tls_keylog:
@@ -242,7 +242,7 @@ class TLS:
         pairs = [name for pair in self.pairs for name in (pair.certificate, pair.key)]
         return [*pairs, *filter(None, [self.options.tls_password_file, self.options.tls_client_ca])]
 
-    def look_at_files(self) -> tuple[object, ...]:
+    def file_signature(self) -> tuple[object, ...]:
         """Return a value that changes when one of the files does."""
         found: list[object] = []
         for name in self.files():
@@ -254,28 +254,28 @@ class TLS:
                 found.append((status.st_mtime_ns, status.st_size, status.st_ino))
         return tuple(found)
 
-    def look(self, *, asked: bool = False) -> None:
+    def check_files(self, *, asked: bool = False) -> None:
         """Load changed certificates if they are usable; with `asked` (by a person), report unusable ones at once, too."""
         self.asked = self.asked or asked
         # If it is locked, the holder looks again: that may be this very thread, interrupted by a signal.
-        while self.looking.acquire(blocking=False):
+        while self.checking.acquire(blocking=False):
             try:
                 asked, self.asked = self.asked, False
-                self.next_look = monotonic() + LOOK
-                self.take_changed(asked=asked)
+                self.next_check = monotonic() + CHECK_INTERVAL
+                self.load_changed(asked=asked)
             finally:
-                self.looking.release()
+                self.checking.release()
             if not self.asked:
                 return
 
-    def take_changed(self, *, asked: bool) -> None:
+    def load_changed(self, *, asked: bool) -> None:
         """Load changed certificates, in one thread at a time."""
         try:
             if self.renew is not None:
                 self.renew()
         except CertificateError as error:
-            self.tell(f"The development certificate can't be renewed: {error}")
-        now = self.look_at_files()
+            self.log(f"The development certificate can't be renewed: {error}")
+        now = self.file_signature()
         if now == self.seen or (now == self.refused and not asked):
             return
         try:
@@ -284,14 +284,14 @@ class TLS:
             # Only at the second look with the same files: key and certificate are not replaced at the same moment.
             if now == self.changing or asked:
                 self.refused = now
-                self.tell(f"The changed certificate is not used, the old one serves on: {error}")
+                self.log(f"The changed certificate is not used, the old one serves on: {error}")
             self.changing = now
             return
         self.seen = self.refused = now
         self.environs.clear()
-        self.tell(f"A new certificate is used from here on: {self.certificates[0]}.")
+        self.log(f"A new certificate is used from here on: {self.certificates[0]}.")
 
-    def tell(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Write a line where errors go."""
         context: ServerContext | None = getattr(self, "server_context", None)
         if context is not None:

@@ -29,7 +29,7 @@ from microwsgi.wire.request import origin_form
 
 HANDSHAKE = 0x16
 """The first byte of every TLS connection: a record of the handshake protocol (RFC 8446 5.1). No HTTP request begins with it."""
-NO_TEXT = {*range(0x20), *range(0x7F, 0x100)} - {HANDSHAKE, *b"\r\n"}
+NEITHER_TLS_NOR_HTTP = {*range(0x20), *range(0x7F, 0x100)} - {HANDSHAKE, *b"\r\n"}
 """First bytes that are neither TLS nor HTTP: SSL 2, alerts, guesses of a scanner."""
 RECORD_HEAD = 5
 """Bytes before a record's content: type, version, and the length of the content."""
@@ -47,7 +47,7 @@ class HandshakePool:
         self.available = threading.Semaphore(0)  # released once for each entry of the queue
         self.threads: list[threading.Thread] = []  # only for the leader, and for `end` when there is no leader
         # Half of the processors; the other half is for clients that are being served.
-        self.most_threads = max((os.cpu_count() or 1) // 2, 1)
+        self.max_threads = max((os.cpu_count() or 1) // 2, 1)
         self.finish: Callable[..., object] = bool
 
     def start(self, finish: Callable[..., object]) -> None:
@@ -59,7 +59,7 @@ class HandshakePool:
 
     def submit(self, connection: HandshakeConnection) -> None:
         """Have a thread work on a connection. Leader only."""
-        if len(self.threads) < self.most_threads and len(self.queue) >= len(self.threads):
+        if len(self.threads) < self.max_threads and len(self.queue) >= len(self.threads):
             thread = threading.Thread(target=self.work, name=f"microwsgi-tls-{len(self.threads) + 1}", daemon=True)
             thread.start()
             self.threads.append(thread)
@@ -90,7 +90,7 @@ class HandshakePool:
             thread.join(JOIN_TIMEOUT)
 
 
-class Front:
+class HandshakeContext:
     """What handshakes need: the pool, and functions of `microwsgi.tls.front.TLS`.
 
     `wrap` returns a TLS transport in the place of a plain one, or raises OSError. `secure_successor` and `plain_successor`
@@ -124,7 +124,7 @@ class HandshakeConnection:
     requests = 0
     waits_for_client = keeps_permit = False
 
-    def __init__(self, transport: Transport, context: ServerContext, base: Environ, front: Front) -> None:
+    def __init__(self, transport: Transport, context: ServerContext, base: Environ, front: HandshakeContext) -> None:
         self.transport = transport
         self.context = context
         self.base = base
@@ -145,7 +145,7 @@ class HandshakeConnection:
         """Return the bytes that were received: none, they are left in the kernel."""
         return b""
 
-    def go_on(self, received: bytes) -> None:
+    def start_with(self, received: bytes) -> None:
         """Begin with the bytes that another process has received: there are none, see above."""
 
     # --- By the leader ------------------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ class HandshakeConnection:
     def on_ready(self) -> None:
         """The event that the state waits for has occurred."""
         try:
-            state = self.table[self.state].ready(self)  # type: ignore[misc]  # a state without one waits for no event
+            state = self.table[self.state].on_event(self)  # type: ignore[misc]  # a state without one waits for no event
         except BlockingIOError:
             return
         except OSError:
@@ -186,7 +186,7 @@ class HandshakeConnection:
         data = self.transport.peek(RECORD)
         if not data:
             return State.CLOSED
-        if data[0] in NO_TEXT:
+        if data[0] in NEITHER_TLS_NOR_HTTP:
             self.log_failure("the bytes that the client sent are neither TLS nor HTTP")
             return self.half_close()
         if data[0] != HANDSHAKE:
@@ -209,7 +209,7 @@ class HandshakeConnection:
         wanted = RECORD_HEAD + (int.from_bytes(data[3:5]) if len(data) >= RECORD_HEAD else 0)
         if self.wanted == wanted or not len(data) < wanted <= RECORD:
             wanted = 0  # it has arrived, or never will: the client has left, or the system ignores SO_RCVLOWAT
-        if (self.wanted or wanted) and not self.transport.wait_for_bytes(wanted or 1):
+        if (self.wanted or wanted) and not self.transport.set_low_water_mark(wanted or 1):
             return False
         self.wanted = wanted
         return bool(wanted)
@@ -271,8 +271,8 @@ class HandshakeConnection:
         return State.CLOSED
 
     table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
-        State.SNIFFING: Row(READ, sniff, close, close, yields=1, handoff=True),
-        State.HANDSHAKE: Row(READ, submit, close, close, yields=1),
+        State.SNIFFING: Row(READ, sniff, close, close, eviction_rank=1, handoff=True),
+        State.HANDSHAKE: Row(READ, submit, close, close, eviction_rank=1),
         State.LINGERING: Row(READ, linger, close),
         State.REPLACED: Row(0),
         State.CLOSED: Row(0),

@@ -131,7 +131,7 @@ def test_it_is_renewed_while_it_is_served(tmp_path: Path, monkeypatch: pytest.Mo
         tls.renew.__self__.renew_at = 0.0  # type: ignore[union-attr]  # as when 60 days have gone by
         leaf = tmp_path / "microwsgi" / "localhost.pem"
         Authority().renew_now()
-        tls.next_look = 0.0
+        tls.next_check = 0.0
         assert told_hello(server, ca) != before
         server.errors.wait_for("A new certificate is used")
         assert leaf.exists()
