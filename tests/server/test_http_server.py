@@ -538,3 +538,39 @@ def test_the_server_of_a_handler_is_the_server() -> None:
     with serve(server) as address:
         talk(address)
     assert seen == [server]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_socket_of_a_handler_class_is_closed_with_its_connection(tls: bool, tmp_path: Path) -> None:
+    """Also if nobody closes the files of the class: one that is idle when the server ends, one whose constructor fails."""
+    instances: list[Any] = []
+
+    class Idle(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            instances.append(self)
+            if len(instances) == 2:
+                raise LookupError
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+    authority = Authority(tmp_path)
+    server = make(Idle)
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(authority.leaf("localhost"))
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    with contextlib.ExitStack() as stack, serve(server) as address:
+        for number in range(2):
+            client = stack.enter_context(socket.create_connection(address, TIME))
+            if tls:
+                client = stack.enter_context(authority.client().wrap_socket(client, server_hostname="localhost"))
+            client.sendall(GET)
+            assert (receive(client) if number else receive_until(client)).endswith(b"" if number else b"hello")
+    assert [each.connection.fileno() for each in instances] == [-1, -1]
