@@ -10,6 +10,8 @@ import socket
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 
+from microwsgi.errors import MisdirectedRequest
+
 KNOWN = 256
 """Hosts that are remembered with the answer."""
 
@@ -50,6 +52,13 @@ class Hosts:
         except ValueError:
             return False
         return True
+
+
+def check_host(hosts: Hosts, host: str) -> None:
+    """Raise MisdirectedRequest for an unknown host name: DNS rebinding, perhaps."""
+    if not hosts.allows(host):
+        name = host_name(host)
+        raise MisdirectedRequest(f"This server does not answer for {name!r}; with --allow-host {name} it would.")
 
 
 def is_local(address: str, fields: Mapping[str, object], hosts: Hosts | None) -> bool:

@@ -14,6 +14,7 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import ForkingMixIn, ThreadingMixIn
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ import pytest
 from microwsgi import WSGIRequestHandler, WSGIServer
 from microwsgi.options import Options
 from microwsgi.server.hooks import REFUSED_HANDLER_METHODS, REFUSED_SERVER_METHODS
+from microwsgi.server.hosts import Hosts
 from tests.server.exchange import GET, LAST_GET, TIME, Environ, Log, StartResponse, hello, parse, receive, receive_until
 from tests.tables import Rows
 from tests.tls.authority import Authority
@@ -538,6 +540,86 @@ def test_the_server_of_a_handler_is_the_server() -> None:
     with serve(server) as address:
         talk(address)
     assert seen == [server]
+
+
+class Loop(Article):
+    """Has a `handle` of its own."""
+
+    protocol_version = "HTTP/1.1"
+
+    def handle(self) -> None:
+        self.handle_one_request()
+
+
+def test_the_limits_of_a_head_and_the_list_of_hosts_are_those_of_applications() -> None:
+    good = b"GET /%b HTTP/1.1\r\nHost: %b\r\nA: %b\r\nConnection: close\r\n\r\n"
+    size = len(good % (b"", b"localhost", b""))
+    rows = {
+        "a host": (200, good % (b"", b"a.example", b"")),
+        "another host": (421, good % (b"", b"evil.example", b"")),
+        "a head of the size": (200, good % (b"", b"localhost", b"a" * (1002 - size))),
+        "a head that is too long": (431, good % (b"", b"localhost", b"a" * (1003 - size))),
+        "a line that is too long": (431, good % (b"a" * 1000, b"localhost", b"")),
+        "no host": (200, b"GET / HTTP/1.0\r\n\r\n"),
+    }
+    with Rows() as found:
+        for handler in (Article, Loop):
+            server = make(handler, options=Options(head_size=1000, head_time=TIME), hosts=Hosts(["a.example"]))
+            with serve(server) as address:
+                for name, (status, data) in rows.items():
+                    with found(handler.__name__, name):
+                        assert int(talk(address, data).split(b" ", 2)[1]) == status
+
+
+@pytest.mark.parametrize("handler", [Article, Loop])
+@pytest.mark.parametrize("begun", [b"G", b"GET / HTTP/1.1\r\nHost: a\r\nA: "])
+def test_a_head_that_trickles_is_ended_by_head_time(handler: Any, begun: bytes) -> None:
+    """And a body is not: it has the time that the class gives each receive."""
+    server = make(handler, options=Options(head_time=0.2, idle_time=TIME))
+    with serve(server) as address, socket.create_connection(address, TIME) as client:
+        client.sendall(begun)
+        client.settimeout(0.01)
+        end = monotonic() + TIME
+        data: bytes | None = None
+        while data is None and monotonic() < end:
+            with contextlib.suppress(TimeoutError):
+                data = client.recv(1000)
+            with contextlib.suppress(ConnectionError):
+                client.sendall(b"x")
+        assert data == b""
+
+
+def test_a_pipelined_head_that_is_complete_has_its_time_anew() -> None:
+    go_on = threading.Event()
+
+    class Slow(Article):
+        protocol_version = "HTTP/1.1"
+        timeout = TIME
+
+        def do_POST(self) -> None:
+            go_on.set()
+            data = self.rfile.read(5)
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(data)
+
+    post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+    with (
+        serve(make(Slow, options=Options(head_time=0.05))) as address,
+        socket.create_connection(address, TIME) as client,
+    ):
+        for start in (post[:5], b""):
+            client.sendall(start)
+            client.sendall(post[len(start) :])
+            assert go_on.wait(TIME)
+            go_on.clear()
+            client.settimeout(0.1)
+            with pytest.raises(TimeoutError):  # longer than head_time
+                client.recv(1)
+            client.settimeout(TIME)
+            client.sendall(b"hello")
+            receive_until(client)
 
 
 @pytest.mark.parametrize("tls", [False, True])
