@@ -109,10 +109,29 @@ def find_application(spec: str, folder: str) -> tuple[str, object]:
     if file and not same_file(file, module):
         other = getattr(module, "__file__", None) or "a built-in module"
         raise LoadError(f"{relative(file)} can't be imported: the name {name} is that of {other} already. Rename it.")
-    attribute = attribute or next((each for each in NAMES if hasattr(module, each)), "")
+    attribute = attribute or next((each for each in NAMES if hasattr(module, each)), "") or handler_class(module)
     application = resolve(module, attribute)
     check(application, f"{name}:{attribute}")
     return f"{name}:{attribute}", application
+
+
+def handler_class(module: ModuleType) -> str:
+    """Return the name of the one handler class of http.server that a module defines; "" if there are none, or several.
+
+    A class that another one of the module derives from is only a part of that one.
+    """
+    defined = {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, BaseHTTPRequestHandler) and value.__module__ == module.__name__
+    }
+    last = [
+        name
+        for name, value in defined.items()
+        if any(method.startswith("do_") for method in dir(value))
+        and not any(issubclass(other, value) and other is not value for other in defined.values())
+    ]
+    return last[0] if len(last) == 1 else ""
 
 
 def locate(spec: str, folder: str) -> tuple[str, str, str]:

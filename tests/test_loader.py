@@ -19,6 +19,7 @@ from microwsgi.diagnosis import as_typed
 from microwsgi.errors import LoadError
 from microwsgi.loader import load, load_named
 from microwsgi.testing import Client
+from tests.tables import Rows
 
 HELLO = "def app(environ, start_response): ...\n"
 Write = Callable[..., None]
@@ -161,6 +162,29 @@ def test_a_handler_class_of_http_server_is_taken_as_it_is(write: Write) -> None:
         """,
     )
     assert isinstance(load("httpsrv:RequestHandler"), type)
+
+
+def test_the_one_handler_class_of_a_module_needs_no_name(write: Write) -> None:
+    imports = "from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler\n"
+    method = "    def do_GET(self): ...\n"
+    derived = "class Base(BaseHTTPRequestHandler):\n    def respond(self): ...\n"
+    rows = {
+        "one": (f"class One(BaseHTTPRequestHandler):\n{method}", "one:One"),
+        "files": ("class Files(SimpleHTTPRequestHandler):\n    server_version = 'x'\n", "files:Files"),
+        "derived": (derived + f"class Derived(Base):\n{method}", "derived:Derived"),
+        "app": (f"class One(BaseHTTPRequestHandler):\n{method}" + HELLO, "app:app"),
+        "two": (f"class One(BaseHTTPRequestHandler):\n{method}class Two(BaseHTTPRequestHandler):\n{method}", ""),
+        "part": (derived, ""),
+        "none": ("", ""),
+    }
+    with Rows() as found:
+        for name, (source, expected) in rows.items():
+            write(f"{name}.py", imports + source)
+            with found(name):
+                if expected:
+                    assert load_named(f"{name}.py")[0] == expected
+                else:
+                    assert failure(f"{name}.py")[0] == f"'{name}' has neither 'app' nor 'application'."
 
 
 @pytest.mark.parametrize(

@@ -229,8 +229,6 @@ def check_command(words: list[str], given: dict[str, Any]) -> int:
     if len(specs) > 1:
         raise UsageError(f"one application at a time, and paths that begin with a slash, not {' '.join(specs)}.")
     name, application = load_named(specs[0] if specs else None, options.app_dir)
-    if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
-        raise UsageError(f"{name} is a handler class, not a WSGI application: PEP 3333 has no rules for it.")
     found, count = checked(application, paths)
     if given["json"]:
         rows = [{**finding._asdict(), "requests": asked} for finding, asked in found.items()]
@@ -244,7 +242,9 @@ def checked(application: Any, paths: list[str]) -> tuple[dict[Finding, list[str]
     """Return the findings with their requests, and the number of requests."""
     tracer, errors = Tracer(), io.StringIO()
     lint = Lint(application, tracer)
-    with tracer, running(lambda each: ours(each, errors), lint) as port, warnings.catch_warnings():
+    is_class = isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler)
+    served = application if is_class else lint  # PEP 3333 has no rules for a handler class; its responses are checked
+    with tracer, running(lambda each: ours(each, errors), served) as port, warnings.catch_warnings():
         warnings.simplefilter("ignore", WSGIWarning)  # about methods that the validator does not know
         checker = Checker(port, lint, errors)
         for path in paths:
@@ -254,10 +254,21 @@ def checked(application: Any, paths: list[str]) -> tuple[dict[Finding, list[str]
     found: dict[Finding, list[str]] = {}
     for number, findings in sorted(lint.findings.items(), key=lambda each: int(each[0] or 0)):
         for finding in findings:
-            placed = finding._replace(where=finding.where or source_location(application))
+            method = checker.sent[int(number or 0)].data.partition(b" ")[0].decode()
+            placed = finding._replace(where=finding.where or location(application, method))
             first = next((each for each in found if same_finding(each, placed)), placed)
             found.setdefault(first, []).append(checker.sent[int(number or 0)].name)
     return found, len(checker.sent)
+
+
+def location(application: object, method: str) -> str:
+    """Return the location of an application; of a handler class, that of its method for this request, or of another one."""
+    if not isinstance(application, type) or not issubclass(application, BaseHTTPRequestHandler):
+        return source_location(application)
+    names = [f"do_{method}", "do_GET", *(name for name in dir(application) if name.startswith("do_"))]
+    return next(
+        source_location(getattr(application, name)) for name in [*names, "handle"] if hasattr(application, name)
+    )
 
 
 def same_finding(one: Finding, other: Finding) -> bool:

@@ -136,7 +136,7 @@ def running(make: Callable[[Any], Serving], application: object) -> Iterator[int
 def ours(application: Any, errors: io.TextIOBase | None = None) -> Serving:
     """Return our server. A handler class is its own application."""
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
-        server = WSGIServer(("127.0.0.1", 0), application, errors=errors)
+        server = WSGIServer(("127.0.0.1", 0), application, errors=errors, access_log=lambda *_: None)
     else:
         server = WSGIServer(("127.0.0.1", 0), WSGIRequestHandler, application=application, errors=errors)
     return of_socketserver(server)

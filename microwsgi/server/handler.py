@@ -19,12 +19,12 @@ from collections.abc import Callable
 from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
 
-from microwsgi.errors import ClientError, Disconnected, MisdirectedRequest, RequestTimeout
+from microwsgi.errors import ClientError, Disconnected, RequestTimeout
 from microwsgi.options import Options
 from microwsgi.server.context import Application, ServerContext, escape_controls, multithreaded
 from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.exchange import CALL, DONE, Exchange, Phase
-from microwsgi.server.hosts import Hosts, host_name
+from microwsgi.server.hosts import check_host
 from microwsgi.server.request_body import BUFFER_SIZE, CLIENT_LEFT, INCOMPLETE, RequestBody
 from microwsgi.server.state import FLUSHING, IDLE, OWNED, QUEUED, READ, RUNNING, WRITE, Row, State, Table
 from microwsgi.server.transport import RECEIVE, Transport
@@ -50,7 +50,6 @@ PROXY_PROTOCOL = (
     "The connection begins with a PROXY protocol header, and this server does not expect one from this address: serve with "
     "--proxy-protocol and --forwarded-allow-ips."
 )
-HOST_OF_PROXY = "Behind a proxy: have it pass the Host field on, or see --forwarded-allow-ips."
 SPEAKS_TLS = "speaks TLS, and this port does not: use http://, or serve with --tls."
 
 
@@ -341,8 +340,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         exchange = self.exchange = Exchange(context, self.transport, self.base, head, context.clock.now())
         if context.proxies is not None:
             exchange.apply_forwarded(context.proxies)
-        if context.hosts is not None:
-            self.check_host(context.hosts, fields)
+        if context.hosts is not None and "HTTP_HOST" in fields and self.transport.client[0]:
+            check_host(context.hosts, fields["HTTP_HOST"])
         if ("HTTP_CONNECTION" in fields or head.version == "HTTP/1.0") and not is_persistent(head):
             exchange.end_connection()
         if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields or "HTTP_EXPECT" in fields:
@@ -353,15 +352,6 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Begin an exchange that is only to be refused."""
         self.partial = None
         self.exchange = Exchange(self.context, self.transport, self.base, head, self.context.clock.now())
-
-    def check_host(self, hosts: Hosts, fields: dict[str, str]) -> None:
-        """Refuse a request for an unknown host name: DNS rebinding, perhaps. Raises MisdirectedRequest."""
-        host = fields.get("HTTP_HOST")
-        if host is not None and self.transport.client[0] and not hosts.allows(host):
-            name = host_name(host)
-            raise MisdirectedRequest(
-                f"This server does not answer for {name!r}; with --allow-host {name} it would. {HOST_OF_PROXY}"
-            )
 
     def take_body(self, exchange: Exchange) -> State:
         """Begin with a body: receive it ahead, or leave it to the application. Raises ClientError, Disconnected.

@@ -10,6 +10,9 @@ import socket
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 
+from microwsgi.errors import MisdirectedRequest
+
+BEHIND_PROXY = "Behind a proxy: have it pass the Host field on, or see --forwarded-allow-ips."
 KNOWN = 256
 """Hosts that are remembered with the answer."""
 
@@ -54,6 +57,15 @@ class Hosts:
         except ValueError:
             return False
         return True
+
+
+def check_host(hosts: Hosts, host: str) -> None:
+    """Raise MisdirectedRequest for an unknown host name: DNS rebinding, perhaps."""
+    if not hosts.allows(host):
+        name = host_name(host)
+        raise MisdirectedRequest(
+            f"This server does not answer for {name!r}; with --allow-host {name} it would. {BEHIND_PROXY}"
+        )
 
 
 def is_local(address: str, fields: Mapping[str, object], hosts: Hosts | None) -> bool:

@@ -89,6 +89,13 @@ class Clock:
                 self.now = lambda: monotonic() - lost
 
 
+def close_socket(connection: socket.socket) -> None:
+    """Close a socket, also if files of `makefile` are open, as those of a handler class that was not asked to finish."""
+    connection.close()
+    if (descriptor := connection.detach()) >= 0:
+        socket.close(descriptor)
+
+
 class Transport:
     """A client's TCP or Unix socket."""
 
@@ -364,7 +371,7 @@ class Transport:
 
     def close(self) -> None:
         """Close the socket."""
-        self.socket.close()
+        close_socket(self.socket)
 
     def release(self) -> None:
         """Close the descriptor only, without shutting the connection down: another process has it, too."""

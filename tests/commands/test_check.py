@@ -295,7 +295,6 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "hello.py").write_text(
         dedent("""
-        from http.server import BaseHTTPRequestHandler as Handler
         def good(environ, start_response):
             start_response("200 OK", [("Content-Type", "text/plain")])
             return [b"x"]
@@ -316,7 +315,7 @@ def test_the_report_and_the_exit_code(folder: Path) -> None:
     assert (result.returncode, result.stderr) == (1, "")
     lines = result.stdout.splitlines()
     assert lines[2:4] == [
-        "fault  hello.py:8",
+        "fault  hello.py:7",
         "  an exception: ValueError: a long story a long story a long story a long story",
     ]
     assert lines[-3].startswith("  GET /x, and ")
@@ -327,14 +326,13 @@ def test_the_report_and_the_exit_code(folder: Path) -> None:
 def test_the_values(folder: Path) -> None:
     values = json.loads(run(folder, "hello:bad", "/x", "--json").stdout)
     (finding,) = values["findings"]
-    assert (finding["level"], finding["where"]) == ("fault", "hello.py:8")
+    assert (finding["level"], finding["where"]) == ("fault", "hello.py:7")
     assert 1 < len(finding["requests"]) < values["requests"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "said", "code"),
     [
-        (["hello:Handler"], "handler class", 2),
         (["hello:good", "more"], "one application at a time", 2),
         (["nothing:app"], "nothing", 3),
     ],
