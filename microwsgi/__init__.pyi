@@ -28,4 +28,4 @@ __all__ = [
 ]
 
 __version__: str
-HOMES: dict[str, str]
+LAZY_IMPORTS: dict[str, str]

@@ -209,7 +209,7 @@ def check_answers(seconds: float = CHECK_TIME) -> str:
     except OSError as error:
         return f"no socket could be made for a request: {error.strerror}"
     with client:
-        server = WSGIServer(sockets=[listener], application=says_ok, options=Options(threads=1), errors=errors)  # type: ignore[arg-type]
+        server = WSGIServer(sockets=[listener], application=ok_application, options=Options(threads=1), errors=errors)  # type: ignore[arg-type]
         thread = threading.Thread(target=server.serve_forever, name="microwsgi-check", daemon=True)
         try:
             thread.start()
@@ -268,7 +268,7 @@ def release(listeners: list[socket.socket]) -> None:
             os.close(listener.detach())
 
 
-def says_ok(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:  # WSGI's signature
+def ok_application(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:  # WSGI's signature
     """An application."""
     start_response("200 OK", [("Content-Length", "0")])
     return []

@@ -190,7 +190,7 @@ def same_file(file: str, module: ModuleType) -> bool:
 def import_user(name: str, attribute: str, folder: str) -> ModuleType:
     """Import the user's module. Raises LoadError for any exception in it."""
     try:
-        with slow_import_told(name):
+        with slow_import_reported(name):
             return import_module(name)
     except KeyboardInterrupt:
         raise
@@ -199,10 +199,10 @@ def import_user(name: str, attribute: str, folder: str) -> ModuleType:
 
 
 @contextmanager
-def slow_import_told(name: str) -> Iterator[None]:
+def slow_import_reported(name: str) -> Iterator[None]:
     """Print the line of an import that takes longer than SLOW: a server that starts at module level never returns."""
     thread = threading.get_ident()
-    timer = threading.Timer(SLOW, lambda: tell_slow_import(name, sys._current_frames().get(thread)))  # documented
+    timer = threading.Timer(SLOW, lambda: report_slow_import(name, sys._current_frames().get(thread)))  # documented
     timer.daemon = True
     timer.start()
     try:
@@ -211,7 +211,7 @@ def slow_import_told(name: str) -> Iterator[None]:
         timer.cancel()
 
 
-def tell_slow_import(name: str, frame: FrameType | None) -> None:
+def report_slow_import(name: str, frame: FrameType | None) -> None:
     """Print the line of the user's code that the import is at."""
     serves, where = False, ""
     while frame is not None and not where:

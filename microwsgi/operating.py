@@ -24,20 +24,20 @@ def reopen_log(server: WSGIServer, say: Callable[[str], object]) -> None:
             say(f"{server.access_log.path} can't be opened anew: {error.strerror}; the old file is written on.")
 
 
-def look_at_certificates(server: WSGIServer) -> None:
+def check_certificates(server: WSGIServer) -> None:
     """HUP: use those that have been replaced, at once."""
     if server.tls is not None:
         server.tls.check_files(asked=True)
 
 
-def still_running(server: WSGIServer, console: Console) -> None:
+def report_running(server: WSGIServer, console: Console) -> None:
     """Say what a server that stops waits for."""
-    if what := waited_for(server):
+    if what := describe_running(server):
         start = "\r" if console.is_terminal else ""  # over the ^C
         console.say(f"{start}Stopping; waiting for {what}. Ctrl-C again to stop now.")
 
 
-def waited_for(server: WSGIServer) -> str:
+def describe_running(server: WSGIServer) -> str:
     """How many requests run, and which of them runs longest; "" for none."""
     found = server.in_flight()
     if not found:

@@ -52,7 +52,7 @@ def service(options: Options, console: Console, system: System) -> Iterator[Serv
         begun.begin()
         yield begun
     except UsageError as error:
-        begun.readiness.tell(error=str(error), code=error.exit_code)
+        begun.readiness.send(error=str(error), code=error.exit_code)
         raise
     finally:
         begun.end()
@@ -69,7 +69,7 @@ class Service:
         self.console = console
         self.system = system
         self.began = time.time()
-        self.given = given_options(options)
+        self.given = changed_options(options)
         self.notifier = SystemdNotifier(os.environ)
         self.readiness = Readiness(os.environ)
         self.runtime_folder = ""
@@ -125,7 +125,7 @@ class Service:
                 self.pid_file = PidFile(path, self.system)
                 self.pid_file.lock()
 
-    def take_sockets(self, listeners: list[socket.socket], tls: Security | None) -> None:
+    def adopt_sockets(self, listeners: list[socket.socket], tls: Security | None) -> None:
         """The sockets are bound: files may be given to another user, and root's privileges dropped. Raises UsageError."""
         self.listeners = listeners
         self.tls = tls
@@ -168,24 +168,24 @@ class Service:
 
     # --- Signals, and clients of the control socket -------------------------------------------------------------------
 
-    def attend(self, supervisor: Supervisor) -> None:
+    def attach(self, supervisor: Supervisor) -> None:
         """Handle signals, answer on the control socket, and tell the watchdog of systemd that the service is healthy."""
         self.supervisor = supervisor
         self.at_terminal = self.console.is_terminal
         stop = self.stop
         supervisor.on_signal |= {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: self.reload}
         supervisor.on_signal |= {signal.SIGUSR1: self.reopen, signal.SIGUSR2: self.write_state}
-        supervisor.on_signal[signal.SIGQUIT] = partial(self.order, "running")
+        supervisor.on_signal[signal.SIGQUIT] = partial(self.send_order, "running")
         if self.control is not None:
-            self.clients = ControlSocket(self.control, supervisor.inputs, self.hear, self.system)
+            self.clients = ControlSocket(self.control, supervisor.inputs, self.handle_query, self.system)
             supervisor.timers.append((self.clients.next_timeout, self.clients.expire))
         supervisor.timers.append((self.notifier.next_timeout, self.notifier.write_queued))
         if self.notifier.interval:
-            supervisor.timers.append((lambda: self.next_tick, self.tick))
+            supervisor.timers.append((lambda: self.next_tick, self.notify_watchdog))
 
     def stop(self) -> None:
         """INT and TERM."""
-        self.notifier.tell("STOPPING=1")
+        self.notifier.notify("STOPPING=1")
         self.supervisor.stop()
 
     def reload(self) -> None:
@@ -199,19 +199,19 @@ class Service:
                 self.tls.check_files(
                     asked=True
                 )  # here for the children to come, so that they resume each other's sessions
-                self.order("certificates")
+                self.send_order("certificates")
             self.supervisor.reload()
 
     def reopen(self) -> None:
         """USR1: the log files have been moved, and new ones are to be written."""
         self.reopen_log()
-        self.order("reopen")
+        self.send_order("reopen")
 
-    def order(self, word: str) -> None:
+    def send_order(self, word: str) -> None:
         """Give an order to all children that serve, or finish what they run."""
         for child in self.supervisor.children:
             if child.state in LISTENING:
-                child.order(word)
+                child.send_order(word)
 
     def reopen_in_child(self, server: WSGIServer) -> None:
         """The same in a child, for its own access log, too."""
@@ -240,12 +240,12 @@ class Service:
         watched = {"watched": watch.describe()} if watch is not None else {}
         self.supervisor.ask(lambda _: self.console.say(json.dumps({**self.state(), **watched})))
 
-    def tick(self) -> None:
+    def notify_watchdog(self) -> None:
         """Tell systemd's watchdog that the service is healthy, if all children that serve report."""
         self.next_tick = self.system.monotonic() + self.notifier.interval
-        self.supervisor.ask(lambda healthy: self.notifier.tell("WATCHDOG=1") if healthy else None, HEALTHY)
+        self.supervisor.ask(lambda healthy: self.notifier.notify("WATCHDOG=1") if healthy else None, HEALTHY)
 
-    def hear(self, question: bytes, client: Client) -> None:
+    def handle_query(self, question: bytes, client: Client) -> None:
         """A client asks: `state` or `reload`."""
         if question == b"state\n":
             self.supervisor.ask(lambda _: client.answer(self.state()))
@@ -261,10 +261,10 @@ class Service:
         """A generation serves: tell systemd, the launcher, and clients that wait for a reload."""
         self.application = child.name
         where = ", ".join(self.urls)
-        self.notifier.tell("READY=1", f"STATUS=serving {child.name} at {where}")
+        self.notifier.notify("READY=1", f"STATUS=serving {child.name} at {where}")
         path = self.pid_file.path if self.pid_file else ""
         target = self.options.pid_file or address_of(os.path.basename(path).removesuffix(".pid"))
-        self.readiness.tell(
+        self.readiness.send(
             pid=os.getpid(),
             urls=self.urls,
             application=self.application,
@@ -274,7 +274,7 @@ class Service:
 
     def failed(self, text: str) -> None:
         """New code can't be loaded; the old goes on."""
-        self.notifier.tell("READY=1", f"STATUS=serving the last version that worked; {text.splitlines()[0]}")
+        self.notifier.notify("READY=1", f"STATUS=serving the last version that worked; {text.splitlines()[0]}")
         self.loaded(text)
 
     def loaded(self, trouble: str) -> None:
@@ -322,7 +322,7 @@ class Service:
             "folder": self.folder,
             "started_in": self.started_in,
             "options": self.given,
-            "user": user_name(),
+            "user": effective_user(),
             "python": f"{sys.version.split()[0]} ({sys.executable})",
             "command": [sys.executable, *sys.orig_argv[1:]] if self.options.daemon else [],
             "unit": unit_name() if self.runtime_folder else "",
@@ -342,7 +342,7 @@ def working_folder() -> str:
         return ""
 
 
-def given_options(options: Options) -> dict[str, str]:
+def changed_options(options: Options) -> dict[str, str]:
     """The options that are not at their defaults, each with its value as one would type it; a switch has none."""
     found = {}
     for option in OPTIONS:
@@ -355,7 +355,7 @@ def given_options(options: Options) -> dict[str, str]:
     return found
 
 
-def user_name() -> str:
+def effective_user() -> str:
     """The user of this process; the number of one that has no name."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name

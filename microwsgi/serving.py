@@ -38,7 +38,7 @@ from microwsgi.assembly import (
 )
 from microwsgi.console import Console, banner, colored, farewell
 from microwsgi.errors import ServiceError, UsageError
-from microwsgi.operating import look_at_certificates, reopen_log, show_running, still_running
+from microwsgi.operating import check_certificates, reopen_log, report_running, show_running
 from microwsgi.options import Options
 from microwsgi.options.config_file import from_file
 from microwsgi.options.environment import merged
@@ -144,7 +144,7 @@ def run(
     pid = os.getpid()
     try:
         tls = https(options, ssl_context)
-        with stop.on_signals(), listening(options) as listeners, ForkGuard(lambda: [stop.heard, leave]) as guard:
+        with stop.on_signals(), listening(options) as listeners, ForkGuard(lambda: [stop.on_signal, leave]) as guard:
             guard.add(lambda: release(listeners))
             guard.add(stop.release)
             options = make_absolute(options)
@@ -152,7 +152,7 @@ def run(
             name, application = load_application(application, options)
             if os.getpid() != pid:
                 os._exit(0)  # the application has forked, and the child came back here: one process serves
-            stop.hear_again()
+            stop.reinstall_signal_handlers()
             with open_log(options, console) as log:
                 server = make(application, options, listeners, log, tls, None, console)
                 guard.add(server.release_descriptors)
@@ -221,7 +221,7 @@ class Stop:
         has had INT ignored.
         """
         try:
-            before = [(number, _install(number, self.heard)) for number in (*SIGNALS, *self.others)]
+            before = [(number, _install(number, self.on_signal)) for number in (*SIGNALS, *self.others)]
         except ValueError:
             before = []
         self.is_installed = bool(before)
@@ -232,25 +232,25 @@ class Stop:
             for number, handler in before:
                 _install(number, (number in SIGNALS and self.at_end) or handler or signal.SIG_DFL)
 
-    def hear_again(self) -> None:
+    def reinstall_signal_handlers(self) -> None:
         """After the import: INT and TERM stop the server, also where the application has handlers of its own for them.
 
         Those are called first. An application's handlers for other signals stay as they are.
         """
         for number in SIGNALS:
             handler = _current(number)
-            if handler == self.heard:
+            if handler == self.on_signal:
                 continue
             if callable(handler):
                 self.applications[number] = handler
             try:
-                _install(number, self.heard)
+                _install(number, self.on_signal)
             except ValueError:
                 return  # not the main thread
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
-    def heard(self, number: int, frame: FrameType | None) -> None:
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal, in the main thread, between two of its steps: note it, and wake the thread."""
         if number in self.applications:
             try:
@@ -314,7 +314,7 @@ class Stop:
                     self.act(self.numbers.popleft())
 
     def act(self, number: int) -> None:
-        """Do what a signal asks for, but for the stop itself; whatever goes wrong, the next signal is heard, too."""
+        """Do what a signal asks for, but for the stop itself; whatever goes wrong, the next signal is on_signal, too."""
         server = self.server
         if server is None:
             return
@@ -322,7 +322,7 @@ class Stop:
             if number in self.others:
                 self.others[number](server)
             elif self.signals == 1:
-                still_running(server, self.console)
+                report_running(server, self.console)
         except Exception as error:  # a disk, or an application's own log
             self.console.say(f"{signal.Signals(number).name}: {type(error).__name__}: {error}")
 
@@ -333,7 +333,7 @@ class Stop:
                 self.signals = 1
                 self.stop(server)
         else:
-            look_at_certificates(server)
+            check_certificates(server)
             self.console.say(
                 "HUP: one process alone can't serve new code without a gap. Start it with --workers 1 for that."
             )

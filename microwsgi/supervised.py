@@ -31,7 +31,7 @@ from microwsgi.console import RETRY, Console, banner, colored, farewell
 from microwsgi.devtools.livereload import LiveReload
 from microwsgi.errors import LoadError, ServiceError, UsageError
 from microwsgi.imports import Codes, Imports
-from microwsgi.operating import look_at_certificates, show_running, still_running, waited_for
+from microwsgi.operating import check_certificates, describe_running, report_running, show_running
 from microwsgi.options import Options
 from microwsgi.prefork.channel import Message
 from microwsgi.prefork.children import NEVER, Child, Generation, Observer
@@ -73,7 +73,7 @@ def run(
     with service(options, console, system) as outside, listening(outside.options) as listeners:
         options = outside.options
         tls = https(options, ssl_context)  # made before the fork: a session of one child can be resumed with another
-        outside.take_sockets(listeners, tls)
+        outside.adopt_sockets(listeners, tls)
         console.never_block()
         terminal = Terminal(options, listeners, tls, outside)
         watch = None
@@ -89,7 +89,7 @@ def run(
             supervisor = Supervisor(options, listeners, begin, observer=terminal, watch=watch, system=system)
         except OSError as error:
             raise ServiceError(f"the system has no sockets for a parent process: {error.strerror}.") from None
-        outside.attend(supervisor)
+        outside.attach(supervisor)
         start = time.monotonic()
         supervisor.run()
         if supervisor.stops > 1:
@@ -114,7 +114,7 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
     pid = os.getpid()
     if options.reload or worker.is_reload:
         # A compiled file counts as fresh for a second after its source was changed: see microwsgi.imports.
-        imports.install(lambda files: worker.tell(files=files))
+        imports.install(lambda files: worker.send(files=files))
     try:
         if worker.trouble:
             raise LoadError(worker.trouble)
@@ -124,31 +124,31 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
         exit_if_forked(pid)
         if options.full_traceback and error.__cause__ is not None:
             console.say("".join(traceback.format_exception(error.__cause__)))
-        worker.tell(failed=str(error), unusable=isinstance(error, GreenThreadsError), **imports.report())
-        if worker.wait_for_word() != "show":
+        worker.send(failed=str(error), unusable=isinstance(error, GreenThreadsError), **imports.report())
+        if worker.wait_for_message() != "show":
             return
         name, application = "", unloaded(error.__cause__ or error, str(error), options, livereload)
     exit_if_forked(pid)
-    worker.hear_signals()
+    worker.install_signal_handlers()
     with open_log(options, console) as log:
         server = make(
             application, options, listeners, log, terminal.tls, livereload if options.reload else None, console
         )
         worker.guard.add(server.release_descriptors)
-        worker.tell(ready=name, **imports.report())
-        if worker.wait_for_word() != "serve":
+        worker.send(ready=name, **imports.report())
+        if worker.wait_for_message() != "serve":
             return
-        worker.on_stop = partial(still_running, console=console)
+        worker.on_stop = partial(report_running, console=console)
         worker.on_reminder = lambda server: still_retiring(server, worker.say)
         worker.on_accept_stopped = livereload.notify
         worker.orders["running"] = partial(show_running, say=console.say)
-        worker.orders["certificates"] = look_at_certificates
+        worker.orders["certificates"] = check_certificates
         worker.orders["reopen"] = terminal.service.reopen_in_child
-        worker.attend(server, check_answers)
+        worker.obey_parent(server, check_answers)
         prompt = one_prompt(server, worker.take_terminal, worker.leave_terminal)
         with prompt, slow_requests(server, options.log_slow_requests):
             server.serve_forever()
-        worker.tell(report=server.stats())
+        worker.send(report=server.stats())
 
 
 def exit_if_forked(pid: int) -> None:
@@ -159,7 +159,7 @@ def exit_if_forked(pid: int) -> None:
 
 def still_retiring(server: WSGIServer, say: Callable[[str], object]) -> None:
     """Say what a child with old code waits for."""
-    if what := waited_for(server):
+    if what := describe_running(server):
         say(f"Process {os.getpid()}, with the old code, still waits for {what}; `kill {os.getpid()}` ends it.")
 
 

@@ -54,7 +54,7 @@ def test_the_signals_are_those_that_are_listened_to() -> None:
     alone = {"INT", "TERM", *(number.name[3:] for number in stop.others)}  # type: ignore[attr-defined]  # signal.Signals
     service, supervisor = Service(Options(), Console(), System()), Supervisor(Options(), [], lambda *_: None)  # type: ignore[arg-type]
     try:
-        service.attend(supervisor)
+        service.attach(supervisor)
         parent = {number.name[3:] for number in supervisor.on_signal} - {"CHLD"}  # type: ignore[attr-defined]
     finally:
         supervisor.close()

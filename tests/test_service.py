@@ -196,9 +196,9 @@ def test_what_systemd_does_not_take_at_once_is_sent_when_it_does() -> None:
     try:
         sent = 0
         while notifier.next_timeout() == float("inf"):
-            notifier.tell(f"STATUS={sent}")
+            notifier.notify(f"STATUS={sent}")
             sent += 1
-        notifier.tell("READY=1")
+        notifier.notify("READY=1")
         for _ in range(sent - 1):
             manager.hear("STATUS=")
         assert notifier.next_timeout() < float("inf")
@@ -206,7 +206,7 @@ def test_what_systemd_does_not_take_at_once_is_sent_when_it_does() -> None:
         assert notifier.next_timeout() == float("inf")
         assert manager.hear("READY=1") == "READY=1"
         manager.socket.close()
-        notifier.tell("STOPPING=1")
+        notifier.notify("STOPPING=1")
         assert notifier.next_timeout() == float("inf"), "nobody is there any more"
     finally:
         notifier.close()

@@ -73,7 +73,7 @@ class Command:
                 action = "append" if isinstance(option, Names) else "store"
                 parser.add_argument(*flags, dest=option.name, action=action)
         known, strange = parser.parse_known_intermixed_args(list(arguments))
-        self.like_http_server(vars(known).get("words", []), vars(known), strange)
+        self.accept_http_server_arguments(vars(known).get("words", []), vars(known), strange)
         if strange:
             raise UsageError(self.unknown_flag(strange[0].partition("=")[0]))
         typed = vars(known)
@@ -96,7 +96,9 @@ class Command:
             f"\n  Try:  {option.variables[0]}=VALUE microwsgi {self.name} ..."
         )
 
-    def like_http_server(self, words: Sequence[str], typed: dict[str, object], strange: Sequence[str]) -> None:
+    def accept_http_server_arguments(
+        self, words: Sequence[str], typed: dict[str, object], strange: Sequence[str]
+    ) -> None:
         """Understand the arguments of `python -m http.server`, or raise UsageError with the right command."""
         if BY_NAME["bind"] not in self.options:
             return

@@ -165,7 +165,7 @@ def find_running(words: list[str], options: Mapping[str, object]) -> Server | No
     return running[0] if running else None
 
 
-def say_not_running(words: list[str], options: Mapping[str, object]) -> None:
+def print_not_running(words: list[str], options: Mapping[str, object]) -> None:
     """Say that a server does not run, and which servers do."""
     meant = str(options.get("pid_file") or "") or "".join(words)
     lines = [f"{meant} does not run." if meant else "Nothing runs in the background."]
@@ -202,7 +202,7 @@ def stop_command(words: list[str], options: dict[str, object]) -> int:
     """`microwsgi stop`. Raises UsageError."""
     server = find_running(words, options)
     if server is None:
-        say_not_running(words, options)
+        print_not_running(words, options)
         return NOT_RUNNING if words or options.get("pid_file") else 0
     stop(server, options)
     print(f"{server.name} has stopped.")
@@ -229,7 +229,7 @@ def restart_command(words: list[str], options: dict[str, object]) -> int:
     """`microwsgi restart`: stop a server, and start it with the command and in the folder that it was started with."""
     server = find_running(words, options)
     if server is None:
-        say_not_running(words, options)
+        print_not_running(words, options)
         return NOT_RUNNING
     if options["graceful"]:
         return restart_gracefully(server, float(str(options["wait"])))

@@ -3,7 +3,7 @@
 stack_command
   visit           one request on one server; the calls are recorded by microwsgi.devtools.tracer
     running       run the server in a thread
-  tell            print text or JSON, or write a page: microwsgi.devtools.render
+  print_result            print text or JSON, or write a page: microwsgi.devtools.render
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def stack_command(words: list[str], given: dict[str, Any]) -> int:
             visits.append(visit(server, make, application, request, given["to"]))
         except ImportError:  # only servers that are installed are compared
             continue
-    tell(name, request, visits, given, options)
+    print_result(name, request, visits, given, options)
     return 0 if visits[0].yours else 1
 
 
@@ -198,7 +198,7 @@ SERVERS: dict[str, Callable[[Any], Serving]] = {
 # --- What is told -------------------------------------------------------------------------------------------------------
 
 
-def tell(name: str, request: Request, visits: list[Visit], given: dict[str, Any], options: Options) -> None:
+def print_result(name: str, request: Request, visits: list[Visit], given: dict[str, Any], options: Options) -> None:
     """Print the result, and write the page. Raises UsageError."""
     first, stacks = visits[0], {each.server: each.frames for each in visits}
     asked = f"{request.method} {request.path} of {name}: {first.status or 'no response:'} {first.reason}"

@@ -113,7 +113,7 @@ class Readiness:
         if self.descriptor >= 0:
             os.set_inheritable(self.descriptor, False)
 
-    def tell(self, **message: object) -> None:
+    def send(self, **message: object) -> None:
         """Tell the launcher how the start went, once."""
         if self.descriptor < 0:
             return

@@ -64,7 +64,7 @@ def launch(options: Options) -> int:
         print(f"microwsgi: {message['error']}\n  Log:  {path}", file=sys.stderr)
         return int(str(message["code"]))
     process.returncode = 0  # it is init's child soon: nobody here waits for it
-    say_where(message, path)
+    print_addresses(message, path)
     return 0
 
 
@@ -119,7 +119,7 @@ def tail(path: str, begin: int) -> str:
     return f" It said:\n{text}" if text else ""
 
 
-def say_where(message: dict[str, object], path: str) -> None:
+def print_addresses(message: dict[str, object], path: str) -> None:
     """Tell the person at the terminal where it is, and how to stop it."""
     lines = [f"microwsgi serves {message['application']} in the background, as process {message['pid']}"]
     lines += [f"  {url}" for url in message["urls"]]  # type: ignore[attr-defined]  # as Readiness makes it

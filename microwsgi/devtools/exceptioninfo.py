@@ -40,7 +40,7 @@ DURING = "During handling of the above exception, another exception occurred"
 """Python's own words for the relation of two exceptions."""
 
 
-class Shown(reprlib.Repr):
+class SafeRepr(reprlib.Repr):
     """repr of bounded size, also for objects whose __repr__ raises. Values with the name of a secret are hidden."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Shown(reprlib.Repr):
             return failing(x, error)
 
 
-shown = Shown()
+shown = SafeRepr()
 
 
 class Line(NamedTuple):

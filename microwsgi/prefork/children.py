@@ -46,7 +46,7 @@ class Child:
         self.asked = False  # for a report that has not come yet
         self.deadline = NEVER
 
-    def order(self, word: str) -> None:
+    def send_order(self, word: str) -> None:
         """Tell it to do something: see `microwsgi.prefork.worker`."""
         self.channel.send(do=word)
 

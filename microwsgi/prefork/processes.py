@@ -158,7 +158,7 @@ def run_to_end(begin: Callable[[], Worker], live: Callable[[Worker], object]) ->
             worker.guard = guard
             live(worker)
         if os.getpid() == pid:
-            worker.tell(finished=True)
+            worker.send(finished=True)
             exit_within(EXIT_TIME, worker.say)
             end_pools()
             atexit._run_exitfuncs()  # the interpreter would, but it is not to wait for those threads
