@@ -15,13 +15,13 @@ LAZY_IMPORTS = {
     "FileResponse": "microwsgi.framework.files",
     "Request": "microwsgi.framework.request",
     "Response": "webob",
-    "WSGIRequestHandler": "microwsgi.embedding",
-    "WSGIServer": "microwsgi.embedding",
+    "WSGIRequestHandler": "microwsgi.serving.embedding",
+    "WSGIServer": "microwsgi.serving.embedding",
     "html": "microwsgi.framework.markup",
     "abort": "microwsgi.framework.problems",
-    "make_server": "microwsgi.assembly",
+    "make_server": "microwsgi.serving.assembly",
     "redirect": "microwsgi.framework.views",
-    "serve": "microwsgi.serving",
+    "serve": "microwsgi.serving.serve",
     "wsgi": "microwsgi.server.compat",
 }
 """Each public name, and the module that has it."""

@@ -331,7 +331,7 @@ def test_another_debugger_that_was_chosen_is_left_alone(start: Start, chosen: st
 
 
 def test_pdb_is_imported_with_the_first_breakpoint_only(tmp_path: Path) -> None:
-    code = "import sys, microwsgi.serving; print('pdb' in sys.modules)"
+    code = "import sys, microwsgi.serving.serve; print('pdb' in sys.modules)"
     output = subprocess.run(
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
     ).stdout

@@ -19,14 +19,16 @@ from textwrap import dedent
 
 import pytest
 
-from microwsgi import __version__, assembly, serving
+from microwsgi import __version__
 from microwsgi.cli import main
 from microwsgi.cli.table import COMMANDS, DEMO
-from microwsgi.console import colored, counted, duration
-from microwsgi.diagnosis import WITH_APP
 from microwsgi.errors import UsageError
-from microwsgi.loader import load
 from microwsgi.options.declaration import OPTIONS
+from microwsgi.serving import assembly
+from microwsgi.serving import serve as serving
+from microwsgi.serving.console import colored, counted, duration
+from microwsgi.serving.diagnosis import WITH_APP
+from microwsgi.serving.loader import load
 from tests.running import Running, environment, microwsgi
 
 Command = Callable[..., Running]
@@ -113,7 +115,7 @@ def test_help_is_quick_and_imports_no_server() -> None:
 
 
 def test_a_bare_application_is_served_without_webob_and_what_is_slow(folder: Path) -> None:
-    code = "import sys; import microwsgi.serving; print(*sys.modules)"
+    code = "import sys; import microwsgi.serving.serve; print(*sys.modules)"
     command = [sys.executable, "-c", code]
     imported = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stdout.split()
     assert {"webob", "typing", "inspect", "dataclasses", "logging", "pdb", "argparse"}.isdisjoint(imported)

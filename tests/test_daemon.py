@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from microwsgi.commands.control import Server
+from microwsgi.cli.control import Server
 from microwsgi.daemon import launch
 from microwsgi.daemon.pidfile import holder
 from microwsgi.errors import ServiceError

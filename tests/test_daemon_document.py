@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from microwsgi.console import Console
 from microwsgi.options import Options
 from microwsgi.prefork.life import table
 from microwsgi.prefork.supervisor import Supervisor
 from microwsgi.process.system import System
-from microwsgi.service import Service
-from microwsgi.serving import Stop
+from microwsgi.serving.console import Console
+from microwsgi.serving.serve import Stop
+from microwsgi.serving.service import Service
 from tests.background import Machine, free_port
 from tests.running import ROOT
 

@@ -151,7 +151,8 @@ def test_a_service_of_systemd_is_asked_stopped_and_reloaded_by_the_commands(tmp_
 
 UNIT = """
 import sys
-from microwsgi import cli, service
+from microwsgi import cli
+from microwsgi.serving import service
 service.unit_name = lambda: "hello.service"  # systemd alone can put a process into a unit
 sys.exit(cli.main(sys.argv[1:]))
 """

@@ -566,7 +566,7 @@ def test_a_spawned_child_can_not_have_the_parents_ssl_context(folder: Path) -> N
 def test_without_either_there_is_no_parent_nor_anything_for_one(command: Command, folder: Path) -> None:
     running = command("serve", "main", "-p", "0", cwd=folder)
     assert fetch(running.url())[1] == f"1 {running.pid}"
-    code = "import sys, microwsgi.serving; print(*(name for name in sys.modules if name.startswith('microwsgi')))"
+    code = "import sys, microwsgi.serving.serve; print(*(name for name in sys.modules if name.startswith('microwsgi')))"
     told = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     names = {name.rpartition(".")[2] for name in told.stdout.split()}
     assert "serving" in names

@@ -13,7 +13,7 @@ from microwsgi.errors import UsageError
 from microwsgi.options.declaration import BY_NAME, unknown
 from microwsgi.options.kinds import Names, Option, Switch
 
-BACKGROUND = "microwsgi.commands.control"
+BACKGROUND = "microwsgi.cli.control"
 """The module of the commands for servers in the background, which not every system can have."""
 
 

@@ -21,11 +21,11 @@ from microwsgi import __version__
 from microwsgi.cli.command import Command
 from microwsgi.cli.help import command_help, overview
 from microwsgi.cli.table import COMMANDS, DEMO
-from microwsgi.diagnosis import WITH_APP
 from microwsgi.errors import UsageError
 from microwsgi.options.config_file import effective_config, from_file
 from microwsgi.options.declaration import BY_NAME, OPTIONS, unknown
 from microwsgi.options.environment import from_environment, merged
+from microwsgi.serving.diagnosis import WITH_APP
 
 HINT = re.compile(r"^( +(?:Try:  )?microwsgi) serve(?= )", re.MULTILINE)
 """The beginning of a command in a message."""

@@ -33,7 +33,7 @@ FORCE = Switch("Stop", False, "do not wait for running requests; kill the server
 COMMANDS = (
     Command(
         "serve",
-        "microwsgi.serving:serve_command",
+        "microwsgi.serving.serve:serve_command",
         "Serve an application.",
         words="[APP] [options]",
         about=APP,
@@ -42,7 +42,7 @@ COMMANDS = (
     ),
     Command(
         "dev",
-        "microwsgi.serving:serve_command",
+        "microwsgi.serving.serve:serve_command",
         "Serve an application during development, with --reload and --debug.",
         words="[APP] [options]",
         about=APP,
@@ -52,7 +52,7 @@ COMMANDS = (
     ),
     Command(
         "stack",
-        "microwsgi.commands.stack:stack_command",
+        "microwsgi.cli.stack:stack_command",
         "Draw the call stack between the socket and your function, in a request.",
         words="[APP] [/PATH] [options]",
         about=(*SAME_APP, "The exit code is 1 if none of its functions was called."),
@@ -70,7 +70,7 @@ COMMANDS = (
     ),
     Command(
         "certs",
-        "microwsgi.commands.certs:certs_command",
+        "microwsgi.cli.certs:certs_command",
         "Show, trust and renew the certificates of microwsgi serve --tls.",
         words="[COMMAND] [options]",
         about=(
@@ -87,7 +87,7 @@ COMMANDS = (
     ),
     Command(
         "eject",
-        "microwsgi.commands.eject:eject_command",
+        "microwsgi.cli.eject:eject_command",
         "Write a script that serves the application without microwsgi.",
         words="[APP] [options]",
         about=(
@@ -105,7 +105,7 @@ COMMANDS = (
     ),
     Command(
         "check",
-        "microwsgi.commands.check:check_command",
+        "microwsgi.cli.check:check_command",
         "Send requests to an application and report violations of WSGI and HTTP.",
         words="[APP] [/PATH ...] [options]",
         about=(
@@ -118,7 +118,7 @@ COMMANDS = (
     ),
     Command(
         "routes",
-        "microwsgi.commands.routes:routes_command",
+        "microwsgi.cli.routes:routes_command",
         "List the routes of an App.",
         words="[APP] [options]",
         about=(*SAME_APP, "It is a microwsgi.App."),
@@ -127,7 +127,7 @@ COMMANDS = (
     ),
     Command(
         "status",
-        "microwsgi.commands.control:status_command",
+        "microwsgi.cli.control:status_command",
         "Show servers in the background.",
         words="[ADDRESS] [options]",
         about=(
@@ -140,7 +140,7 @@ COMMANDS = (
     ),
     Command(
         "stop",
-        "microwsgi.commands.control:stop_command",
+        "microwsgi.cli.control:stop_command",
         "Stop a server in the background, and wait until it has ended.",
         words="[ADDRESS] [options]",
         about=ADDRESS,
@@ -153,7 +153,7 @@ COMMANDS = (
     ),
     Command(
         "restart",
-        "microwsgi.commands.control:restart_command",
+        "microwsgi.cli.control:restart_command",
         "Restart a server in the background with its command line.",
         words="[ADDRESS] [options]",
         about=(
@@ -174,7 +174,7 @@ COMMANDS = (
     ),
     Command(
         "logs",
-        "microwsgi.commands.control:logs_command",
+        "microwsgi.cli.control:logs_command",
         "Show the log of a server in the background.",
         words="[ADDRESS] [options]",
         about=ADDRESS,
@@ -187,7 +187,7 @@ COMMANDS = (
     ),
     Command(
         "unit",
-        "microwsgi.commands.unit:unit_command",
+        "microwsgi.cli.unit:unit_command",
         "Print a systemd unit that serves an application.",
         words="APP [options]",
         about=SAME_APP,

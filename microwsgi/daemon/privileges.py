@@ -1,6 +1,6 @@
 """Drop root's privileges for good, and verify that they are gone.
 
-`microwsgi.service` does so after the sockets are bound and the log is open, and before anything of the application is
+`microwsgi.serving.service` does so after the sockets are bound and the log is open, and before anything of the application is
 imported: its code never runs as root, not even when it is imported anew.
 """
 

@@ -14,7 +14,7 @@ from types import CodeType, TracebackType
 from typing import NamedTuple
 
 from microwsgi.devtools.stack import YOURS, Frame, file_owner, fold, make_frame
-from microwsgi.source import def_line
+from microwsgi.support.source import def_line
 
 AROUND = 5
 """The number of source lines that are shown above and below."""

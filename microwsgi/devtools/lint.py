@@ -1,7 +1,7 @@
 """Check an application against PEP 3333, with wsgiref.validate and some rules that it lacks.
 
 A `Lint` is WSGI middleware. Each broken rule becomes a `Finding` with the location in the application's code, listed under the
-value of the request's X-Check field. `microwsgi.commands.check` sends the requests.
+value of the request's X-Check field. `microwsgi.cli.check` sends the requests.
 
     server -> Lint -> wsgiref.validate -> Lint.inside -> the application
 """

@@ -36,8 +36,8 @@ from microwsgi.framework.request import Request
 from microwsgi.framework.routing import ANY, BELOW, CONVERTERS, PCHAR, Converter, Match, Pattern, Route, Router
 from microwsgi.framework.static import Folder
 from microwsgi.framework.views import check_signature, name_of, redirect, response_of
-from microwsgi.source import source_location
-from microwsgi.tracebacks import exception_text
+from microwsgi.support.source import source_location
+from microwsgi.support.tracebacks import exception_text
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """The syntax of a method (RFC 9110 5.6.2)."""

@@ -12,7 +12,7 @@ from webob import Response
 from microwsgi.errors import RouteError, ViewError
 from microwsgi.framework.routing import Pattern
 from microwsgi.framework.values import dump_json
-from microwsgi.source import code_of, source_location
+from microwsgi.support.source import code_of, source_location
 
 HTML, OCTETS, JSON = "text/html; charset=UTF-8", "application/octet-stream", "application/json"
 POSSIBLE = "a Response, str, bytes, dict, list, an iterator, or (one of these, status) or (..., status, headers)"

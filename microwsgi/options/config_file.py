@@ -10,11 +10,11 @@ import os
 import re
 from collections.abc import Mapping
 
-from microwsgi import later
 from microwsgi.errors import UsageError
 from microwsgi.options.declaration import BY_NAME, OPTIONS, Options, unknown
 from microwsgi.options.environment import merged
 from microwsgi.options.kinds import Names, Option, Switch, Text
+from microwsgi.support import lazy
 
 PROJECT = "pyproject.toml"
 OURS = rb"tool.*microwsgi|\[\s*.?tool.?\s*\]"
@@ -38,7 +38,7 @@ def read_table(config: str, folder: str) -> tuple[dict[str, object], str]:
     if project and not re.search(OURS, data):
         return {}, ""
     try:
-        table = later.tomllib.loads(data.decode())
+        table = lazy.tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} can't be read: it is not UTF-8 (byte {error.start}).") from None
     except ValueError as error:
@@ -60,7 +60,7 @@ def from_file(given: Mapping[str, object]) -> dict[str, object]:
         if name not in known:
             raise UsageError(f"{path}: {unknown('option', key, known)}")
         if name != "app":
-            found[name] = parse(BY_NAME[name], value, f"{key} = {later.json.dumps(value, default=str)} in {path}")
+            found[name] = parse(BY_NAME[name], value, f"{key} = {lazy.json.dumps(value, default=str)} in {path}")
     if "bind" in found and not found.keys().isdisjoint({"host", "port"}):
         raise UsageError(f"{path}: bind has host and port in it: leave out host and port, or bind.")
     return found
@@ -103,6 +103,6 @@ def toml(option: Option, value: object) -> str:
     if isinstance(option, Switch):
         return "true" if value else "false"
     if isinstance(option, Names):
-        return later.json.dumps(value)
+        return lazy.json.dumps(value)
     text = option.format(value)
-    return text if text.replace(".", "", 1).isdigit() and not isinstance(value, str) else later.json.dumps(text)
+    return text if text.replace(".", "", 1).isdigit() and not isinstance(value, str) else lazy.json.dumps(text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from microwsgi import later
 from microwsgi.errors import UsageError
 from microwsgi.options.keywords import OptionValues, Unpack
 from microwsgi.options.kinds import (
@@ -30,6 +29,7 @@ from microwsgi.options.kinds import (
     parse_seconds,
     parse_size,
 )
+from microwsgi.support import lazy
 
 
 class Options:
@@ -279,5 +279,5 @@ def convert(given: Mapping[str, object]) -> dict[str, object]:
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Return the message for an unknown name, with the most similar known one."""
-    nearest = later.difflib.get_close_matches(name, list(known), 1)
+    nearest = lazy.difflib.get_close_matches(name, list(known), 1)
     return f"there is no {kind} {name}{f'; did you mean {nearest[0]}?' if nearest else '.'}"

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from microwsgi import later
 from microwsgi.errors import UsageError
 from microwsgi.options.declaration import OPTIONS
 from microwsgi.options.kinds import Option
+from microwsgi.support import lazy
 
 PREFIX = "MICROWSGI_"
 SERVICE_NAME = r"_SERVICE_(HOST|PORT)(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$"
@@ -42,7 +42,7 @@ def from_environment(environ: Mapping[str, str], options: Iterable[Option] = OPT
 def refuse_misspelt(variable: str, known: Iterable[str]) -> None:
     """Raise UsageError if a variable is similar to a known one."""
     names = [name.removeprefix(PREFIX) for name in known]
-    nearest = later.difflib.get_close_matches(variable.removeprefix(PREFIX), names, 1, SIMILARITY)
+    nearest = lazy.difflib.get_close_matches(variable.removeprefix(PREFIX), names, 1, SIMILARITY)
     if nearest:
         raise UsageError(
             f"there is no variable {variable}; did you mean {PREFIX}{nearest[0]}?\n  Try:  unset {variable}"

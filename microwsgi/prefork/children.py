@@ -61,7 +61,7 @@ class Question:
 
 
 class Observer:
-    """What a supervisor has to tell. `microwsgi.supervised` tells it to a terminal, or to a log; here nobody listens."""
+    """The events of a supervisor. `microwsgi.serving.supervised` prints or logs them; here nobody listens."""
 
     def serving(self, child: Child) -> None:
         """The code of this child's generation is served, and no other."""

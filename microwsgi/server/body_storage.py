@@ -10,8 +10,8 @@ import errno
 import io
 import threading
 
-from microwsgi import later
 from microwsgi.errors import InsufficientStorage, ServiceUnavailable
+from microwsgi.support import lazy
 
 MEMORY = 64 * 1024 * 1024
 """Bytes of all bodies in memory; what exceeds them is written to temporary files."""
@@ -74,7 +74,7 @@ def open_file() -> io.FileIO:
     """
     try:
         # With O_TMPFILE where the system has it; elsewhere the file is unlinked at once.
-        file: io.FileIO = later.tempfile.TemporaryFile(buffering=0)
+        file: io.FileIO = lazy.tempfile.TemporaryFile(buffering=0)
     except OSError as error:
         raise storage_error(error) from error
     return file

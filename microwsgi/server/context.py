@@ -17,7 +17,7 @@ from microwsgi.server.hosts import Hosts
 from microwsgi.server.log_writer import ERROR, LEVELS, WARNING, Destination, ErrorStream, LogWriter, printable
 from microwsgi.server.permits import ClientPermits
 from microwsgi.server.transport import Clock
-from microwsgi.tracebacks import exception_text
+from microwsgi.support.tracebacks import exception_text
 from microwsgi.wire.response import DateFields
 
 Application = Callable[..., Iterable[bytes]]

@@ -75,7 +75,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     server_version, sys_version = SERVER, ""
     successor = None
     hooked: Callable[[type[WSGIRequestHandler]], type[WSGIRequestHandler]] | None = None
-    """`microwsgi.server.hooks.hooked_class`, which `microwsgi.embedding` sets: it stands above this module."""
+    """`microwsgi.server.hooks.hooked_class`, which `microwsgi.serving.embedding` sets: it stands above this module."""
     keeps_permit = True
     """The loop has nothing to do with permits: `take_body` acquires one, and `end_body` releases it."""
     context: ServerContext

@@ -11,10 +11,10 @@ import os
 import sys
 import time
 
-from microwsgi import later
 from microwsgi.server.context import ServerContext
 from microwsgi.server.exchange import Exchange
 from microwsgi.server.log_writer import ERROR, INFO, UNCOUNTED, Destination, LogWriter
+from microwsgi.support import lazy
 
 STATUS_COLORS = {1: "36", 2: "32", 3: "36", 4: "33", 5: "31"}
 DIM = "2"
@@ -135,7 +135,7 @@ class AccessLog:
             "referer": head.fields.get("HTTP_REFERER", ""),
             "agent": head.fields.get("HTTP_USER_AGENT", ""),
         }
-        return later.json.dumps(what) + "\n"
+        return lazy.json.dumps(what) + "\n"
 
     # --- The file -------------------------------------------------------------------------------------------------------
 

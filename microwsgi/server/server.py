@@ -72,7 +72,7 @@ class WSGIServer(HTTPServer):
     """
 
     tls_of_context: Callable[[object, Options], Security] | None = None
-    """Makes the TLS of an ssl.SSLContext; `microwsgi.embedding` sets it, since this layer is below that of TLS."""
+    """Makes the TLS of an ssl.SSLContext; `microwsgi.serving.embedding` sets it, since this layer is below that of TLS."""
 
     def __init__(
         self,

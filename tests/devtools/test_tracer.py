@@ -11,7 +11,7 @@ from textwrap import dedent
 import pytest
 
 from microwsgi.devtools.tracer import Tracer
-from microwsgi.loader import load
+from microwsgi.serving.loader import load
 from microwsgi.testing import live
 
 BARE = """

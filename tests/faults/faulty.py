@@ -13,7 +13,7 @@ from collections.abc import Callable
 from microwsgi.errors import UsageError
 from microwsgi.options import Options
 from microwsgi.process.system import System
-from microwsgi.supervised import run
+from microwsgi.serving.supervised import run
 
 PARENT = os.getpid()
 

@@ -16,7 +16,7 @@ from webob import Response
 from webob.exc import HTTPConflict, HTTPFound, HTTPNotFound
 
 from microwsgi import App, Request, abort, redirect
-from microwsgi.commands.routes import as_lines
+from microwsgi.cli.routes import as_lines
 from microwsgi.devtools.stack import capture, traceback_frames
 from microwsgi.errors import ClientError, RouteError, ViewError
 from microwsgi.framework.app import THROW

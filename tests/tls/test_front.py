@@ -974,7 +974,7 @@ def s_client(server: Secure, *arguments: str, text: str = "") -> str:
 def test_who_serves_plain_http_does_not_load_what_knows_tls() -> None:
     """The ssl module itself comes with http.server, which imports http.client."""
     program = (
-        "import sys; from microwsgi.assembly import https; from microwsgi.options import Options; "
+        "import sys; from microwsgi.serving.assembly import https; from microwsgi.options import Options; "
         "https(Options()); sys.exit('microwsgi.tls.front' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, env=environment()).returncode == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from microwsgi.errors import UsageError
 from microwsgi.framework.app import App
-from microwsgi.loader import load_named
+from microwsgi.serving.loader import load_named
 
 
 def routes_command(words: list[str], given: dict[str, Any]) -> int:

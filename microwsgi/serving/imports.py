@@ -15,8 +15,8 @@ from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType
 
-from microwsgi.diagnosis import STANDARD, library
 from microwsgi.prefork.watch import GONE, digest, digest_of
+from microwsgi.serving.diagnosis import STANDARD, library
 
 SHARED = {"microwsgi", "webob"}
 """Packages that a parent imports for its children, beside the standard library."""

@@ -1,4 +1,4 @@
-"""Modules of the standard library that are imported when they are first used: `later.json.dumps(...)`.
+"""Modules of the standard library that are imported when they are first used: `lazy.json.dumps(...)`.
 
 Most starts of a server need none of them, and would pay 3 ms. Type checkers read `later.pyi`.
 """

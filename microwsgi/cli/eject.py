@@ -14,11 +14,11 @@ from string import Template
 from types import ModuleType
 from typing import Any
 
-from microwsgi.console import say
 from microwsgi.errors import UsageError
-from microwsgi.loader import load_named
 from microwsgi.options import Options
 from microwsgi.options.declaration import BY_NAME
+from microwsgi.serving.console import say
+from microwsgi.serving.loader import load_named
 
 
 def eject_command(words: list[str], given: dict[str, Any]) -> int:

@@ -21,15 +21,15 @@ from itertools import chain
 from typing import Any, NamedTuple
 from wsgiref.validate import WSGIWarning
 
-from microwsgi.commands.stack import LIMIT, ours, running, say
-from microwsgi.console import counted
+from microwsgi.cli.stack import LIMIT, ours, running, say
 from microwsgi.devtools.lint import FAULT, NOTE, Finding, Lint
 from microwsgi.devtools.tracer import Tracer
 from microwsgi.errors import UsageError
-from microwsgi.loader import load_named
 from microwsgi.options import Options
 from microwsgi.options.declaration import BY_NAME
-from microwsgi.source import source_location
+from microwsgi.serving.console import counted
+from microwsgi.serving.loader import load_named
+from microwsgi.support.source import source_location
 
 WIDTH = 80
 """The width of the report, in columns."""

@@ -11,11 +11,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from importlib import import_module
 
-from microwsgi.console import Console, colored, is_terminal
 from microwsgi.daemon.systemd import passed_sockets
-from microwsgi.embedding import WSGIServer
 from microwsgi.errors import LoadError, UsageError
-from microwsgi.loader import load_named
 from microwsgi.options import Options
 from microwsgi.process.interpreter import green_threads, open_standard_descriptors, repair_hooks
 from microwsgi.server.connections import Security
@@ -26,6 +23,9 @@ from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.log import AccessLog
 from microwsgi.server.sockets import listen, loopback_only, unlink
+from microwsgi.serving.console import Console, colored, is_terminal
+from microwsgi.serving.embedding import WSGIServer
+from microwsgi.serving.loader import load_named
 
 PATHS = ("app_dir", "config", "pid_file", "tls_password_file", "tls_client_ca", "tls_keylog")
 """Options that are paths, or empty."""

@@ -1,7 +1,7 @@
 """`breakpoint()` while a server runs: one debugger prompt at a time, and no timeout expires while a prompt is open.
 
 `sys.breakpointhook` is a `Prompt`. A thread that reaches a breakpoint while another one has the prompt waits for it. The
-server's timeouts are suspended until the last prompt is closed. `microwsgi.debugger` has the pdb subclass.
+server's timeouts are suspended until the last prompt is closed. `microwsgi.serving.debugger` has the pdb subclass.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class Prompt:
             debugger = self.local.debugger
         except AttributeError:
             # pdb takes 40 ms to import, and most servers never need it.
-            debugger = self.local.debugger = import_module("microwsgi.debugger").Debugger(self.acquire, self.release)
+            debugger = self.local.debugger = import_module("microwsgi.serving.debugger").Debugger(
+                self.acquire, self.release
+            )
         self.acquire()
         if header:
             debugger.message(header)

@@ -1,6 +1,6 @@
 """pdb for a request: a session begins at the prompt and ends with `continue`, `quit` or the return of the view.
 
-`microwsgi.prompt` imports this module when the first breakpoint is reached, since pdb takes 40 ms to import.
+`microwsgi.serving.prompt` imports this module when the first breakpoint is reached, since pdb takes 40 ms to import.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a parent process is to those outside: a pid file, a log, a socket to ask it, a service manager to tell.
+"""The interfaces of a parent process to the system: the pid file, the log, the control socket, the service manager.
 
-`microwsgi.supervised.run` has a `Service` around all that it does. What may fail does so in this order, before anything of the
-application is imported: the user to become, the log, the folder, the pid file, the sockets, the privileges.
+`microwsgi.serving.supervised.run` does all its work within a `Service`. Errors are found in this order, before anything of
+the application is imported: the user to become, the log, the folder, the pid file, the sockets, the privileges.
 """
 
 from __future__ import annotations
@@ -18,15 +18,12 @@ from contextlib import chdir, contextmanager
 from functools import partial
 
 from microwsgi import __version__
-from microwsgi.assembly import make_absolute
-from microwsgi.console import Console
 from microwsgi.daemon.background import UMASK, Readiness, address_of, log_path, pid_path, redirect
 from microwsgi.daemon.control_socket import Client, ControlSocket
 from microwsgi.daemon.pidfile import PidFile
 from microwsgi.daemon.privileges import Identity
 from microwsgi.daemon.systemd import SystemdNotifier, unit_name
 from microwsgi.errors import ListenError, UsageError
-from microwsgi.operating import reopen_log
 from microwsgi.options import Options
 from microwsgi.options.declaration import OPTIONS
 from microwsgi.options.kinds import Switch
@@ -37,6 +34,9 @@ from microwsgi.process.system import System
 from microwsgi.server.connections import Security
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, unlink, url, urls
+from microwsgi.serving.assembly import make_absolute
+from microwsgi.serving.console import Console
+from microwsgi.serving.operating import reopen_log
 
 MEMORY_TIME = 0.05
 """Seconds for which a measurement of the memory is shown: to read that of all processes takes milliseconds."""

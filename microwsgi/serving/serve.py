@@ -2,8 +2,8 @@
 
     serve_command   `microwsgi serve`
     serve           what programs call
-      run           with a parent process (`microwsgi.supervised.run`), or in this one:
-        listening, load_application, make    the parts (`microwsgi.assembly`)
+      run           with a parent process (`microwsgi.serving.supervised.run`), or in this one:
+        listening, load_application, make    the parts (`microwsgi.serving.assembly`)
         check_answers                        a request of its own; then the banner is printed
         serve_forever                        until `Stop` hears INT or TERM; its thread does what a signal asks for
 
@@ -24,8 +24,19 @@ from http.server import BaseHTTPRequestHandler
 from importlib import import_module
 from types import FrameType
 
-from microwsgi import later
-from microwsgi.assembly import (
+from microwsgi.errors import ServiceError, UsageError
+from microwsgi.options import Options
+from microwsgi.options.config_file import from_file
+from microwsgi.options.environment import merged
+from microwsgi.options.keywords import OptionValues, Unpack
+from microwsgi.process.after_fork import ForkGuard
+from microwsgi.process.exiting import EXIT_TIME, exit_within
+from microwsgi.process.interpreter import open_standard_descriptors
+from microwsgi.server.context import Application
+from microwsgi.server.inflight import slow_requests
+from microwsgi.server.server import WSGIServer
+from microwsgi.server.sockets import urls
+from microwsgi.serving.assembly import (
     check_answers,
     https,
     import_error_page,
@@ -36,21 +47,10 @@ from microwsgi.assembly import (
     open_log,
     release,
 )
-from microwsgi.console import Console, banner, colored, farewell
-from microwsgi.errors import ServiceError, UsageError
-from microwsgi.operating import check_certificates, reopen_log, report_running, show_running
-from microwsgi.options import Options
-from microwsgi.options.config_file import from_file
-from microwsgi.options.environment import merged
-from microwsgi.options.keywords import OptionValues, Unpack
-from microwsgi.process.after_fork import ForkGuard
-from microwsgi.process.exiting import EXIT_TIME, exit_within
-from microwsgi.process.interpreter import open_standard_descriptors
-from microwsgi.prompt import one_prompt
-from microwsgi.server.context import Application
-from microwsgi.server.inflight import slow_requests
-from microwsgi.server.server import WSGIServer
-from microwsgi.server.sockets import urls
+from microwsgi.serving.console import Console, banner, colored, farewell
+from microwsgi.serving.operating import check_certificates, reopen_log, report_running, show_running
+from microwsgi.serving.prompt import one_prompt
+from microwsgi.support import lazy
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FAREWELL_TIME = 1.0
@@ -95,7 +95,7 @@ def serve_command(words: list[str], given: dict[str, object]) -> int:
         run(words[0] if words else None, options, None, console, at_end=leave)
     except UsageError as error:
         if options.full_traceback and error.__cause__ is not None:
-            console.say("".join(later.traceback.format_exception(error.__cause__)))
+            console.say("".join(lazy.traceback.format_exception(error.__cause__)))
         raise
     for number in SIGNALS:  # a signal now ends the process at once
         _install(number, leave)
@@ -135,7 +135,7 @@ def run(
         if not hasattr(os, "fork"):  # Windows
             raise UsageError("--reload, --workers and a service want a system whose processes can inherit sockets.")
         # What a parent needs takes 15 ms to import, and most servers have none.
-        import_module("microwsgi.supervised").run(application, options, ssl_context, console)
+        import_module("microwsgi.serving.supervised").run(application, options, ssl_context, console)
         return
     try:
         stop = Stop(console, at_end)
@@ -341,4 +341,4 @@ class Stop:
     def write_state(self, server: WSGIServer) -> None:
         """USR2: the state, as a line of JSON."""
         state = {"pid": os.getpid(), "urls": urls(server.listeners), "uptime": round(time.monotonic() - self.began, 1)}
-        self.console.say(later.json.dumps({**state, **server.stats()}))
+        self.console.say(lazy.json.dumps({**state, **server.stats()}))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from microwsgi.console import Console, counted
 from microwsgi.server.inflight import running
 from microwsgi.server.log import AccessLog, escaped
 from microwsgi.server.server import WSGIServer
+from microwsgi.serving.console import Console, counted
 
 
 def show_running(server: WSGIServer, say: Callable[[str], object]) -> None:

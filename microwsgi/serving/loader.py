@@ -20,8 +20,9 @@ from http.server import BaseHTTPRequestHandler
 from importlib import import_module
 from types import FrameType, FunctionType, MethodType, ModuleType
 
-from microwsgi import later
-from microwsgi.diagnosis import (
+from microwsgi.errors import LoadError, UsageError
+from microwsgi.options.config_file import read_table
+from microwsgi.serving.diagnosis import (
     as_module,
     as_typed,
     definitions,
@@ -33,9 +34,8 @@ from microwsgi.diagnosis import (
     short_repr,
     suggest_file,
 )
-from microwsgi.errors import LoadError, UsageError
-from microwsgi.options.config_file import read_table
-from microwsgi.source import code_of, relative
+from microwsgi.support import lazy
+from microwsgi.support.source import code_of, relative
 
 FILES = ("app.py", "wsgi.py", "main.py")
 """The files that are tried if none is named."""
@@ -96,7 +96,7 @@ def file_server(spec: str, path: str) -> tuple[str, object]:
     """Return a name and an application that serves the files of a folder."""
     name = os.path.join(spec, "")
     if file := next((file for file in FILES if os.path.isfile(os.path.join(path, file))), ""):
-        option = "" if os.path.samefile(path, os.curdir) else f" --app-dir {later.shlex.quote(spec)}"
+        option = "" if os.path.samefile(path, os.curdir) else f" --app-dir {lazy.shlex.quote(spec)}"
         name += f" (files; its {file} runs with: microwsgi serve{option})"
     # Imported here: a bare WSGI application is served without the framework.
     return name, import_module("microwsgi.framework.fileserver").file_server(path)
@@ -217,7 +217,7 @@ def report_slow_import(name: str, frame: FrameType | None) -> None:
     while frame is not None and not where:
         serves = serves or frame.f_code.co_name == "serve_forever"
         if not library(frame.f_code.co_filename):
-            line = later.linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+            line = lazy.linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
             where = f"\n  {relative(frame.f_code.co_filename)}:{frame.f_lineno}: {line}"
         frame = frame.f_back
     text = f"'{name}' is still being imported after {SLOW:g} s.{where}"
@@ -250,7 +250,7 @@ def resolve(module: ModuleType, attribute: str) -> object:
 
 def literal_arguments(call: str) -> tuple[list[object], dict[str, object]]:
     """Return the arguments of a call, all literals: 'create_app("prod", debug=True)'. Raises LoadError."""
-    ast = later.ast
+    ast = lazy.ast
     try:
         node = ast.parse(call, mode="eval").body
         if isinstance(node, ast.Call) and all(each.arg for each in node.keywords):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from microwsgi import later
+from microwsgi.support import lazy
 
 
 def exception_text(error: BaseException) -> str:
@@ -12,7 +12,7 @@ def exception_text(error: BaseException) -> str:
     """
     parts: list[str] = []
     is_note = False
-    for part in later.traceback.TracebackException.from_exception(error).format():
+    for part in lazy.traceback.TracebackException.from_exception(error).format():
         if part.startswith(
             (" ", "\n", "Traceback (")
         ):  # a frame, an exception of a group, or a line between two tracebacks

@@ -19,11 +19,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir
 
-from microwsgi.console import counted, duration
 from microwsgi.daemon.background import address_of, file_name, log_folder, run_folders
 from microwsgi.daemon.pidfile import holder
 from microwsgi.errors import ServiceError, UsageError
 from microwsgi.server.log import bytes_text
+from microwsgi.serving.console import counted, duration
 
 RUNNING, DEAD, STOPPED, UNKNOWN = 0, 1, 3, 4
 """The exit codes of LSB for `status`: it runs; it is dead, and has left its pid file; it does not run; nobody knows."""

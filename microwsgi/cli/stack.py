@@ -21,16 +21,16 @@ from typing import Any
 from urllib.parse import quote
 from wsgiref.simple_server import make_server
 
-from microwsgi.console import colored, is_terminal
 from microwsgi.devtools import render
 from microwsgi.devtools.stack import Frame
 from microwsgi.devtools.tracer import Tracer
 from microwsgi.errors import UsageError
-from microwsgi.loader import load_named
 from microwsgi.options import Options
 from microwsgi.options.declaration import BY_NAME
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.server import WSGIServer
+from microwsgi.serving.console import colored, is_terminal
+from microwsgi.serving.loader import load_named
 
 LIMIT = 10.0
 """Seconds within which the application must respond."""

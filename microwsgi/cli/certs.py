@@ -2,7 +2,7 @@
 
 certs_command
   show, path, renew, client   microwsgi.tls.authority
-  trust, untrust              microwsgi.commands.truststores
+  trust, untrust              microwsgi.cli.truststores
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from microwsgi.commands.truststores import stores
+from microwsgi.cli.truststores import stores
 from microwsgi.errors import UsageError
 from microwsgi.options.declaration import unknown
 from microwsgi.tls.authority import Authority

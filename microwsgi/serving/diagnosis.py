@@ -1,4 +1,4 @@
-"""The messages of `microwsgi.loader` for an application that can't be loaded: the reason, the line, and a command to try.
+"""The messages of the loader for an application that can't be loaded: the reason, the line, and a command to try.
 
 A message has a few lines: the user's own frames only, and the nearest match for a misspelt name.
 """
@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from types import FunctionType, ModuleType, TracebackType
 
-from microwsgi import later
-from microwsgi.source import relative
+from microwsgi.support import lazy
+from microwsgi.support.source import relative
 
 COMMAND = re.compile(r"microwsgi serve (.+?)(?=   \(|$)", re.MULTILINE)
 """A command in a message, without the remark behind it."""
@@ -23,10 +23,12 @@ SHOWN = 8
 LENGTH = 60
 """The length of a value in a message."""
 STANDARD = os.path.dirname(os.__file__) + os.sep
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+"""The folder of microwsgi."""
 MACHINERY = (
     "<frozen ",
     os.path.join(STANDARD, "importlib", ""),
-    os.path.join(os.path.dirname(os.path.abspath(__file__)), ""),
+    os.path.join(PACKAGE, ""),
 )
 """Files of frames that are never shown: the import machinery's and ours."""
 LIBRARIES = (*MACHINERY, STANDARD)
@@ -68,7 +70,7 @@ def module_beside(missing: str, files: Sequence[str], attribute: str) -> tuple[s
     if not found or application.startswith(os.pardir):
         return "which is not installed.", ""
     spec = application.replace(os.sep, ".") + (f":{attribute}" if attribute else "")
-    hint = f"\n  Try:  microwsgi serve --app-dir {later.shlex.quote(relative(folder))} {later.shlex.quote(spec)}"
+    hint = f"\n  Try:  microwsgi serve --app-dir {lazy.shlex.quote(relative(folder))} {lazy.shlex.quote(spec)}"
     return f"which is {relative(found)}: its folder is not on sys.path.", hint
 
 
@@ -79,16 +81,14 @@ def as_typed(message: str, spec: str, arguments: Sequence[str] | None = None) ->
     """
     program, *words = sys.argv if arguments is None else arguments
     base = os.path.basename(program)
-    if base == "__main__.py" and os.path.dirname(os.path.abspath(program)) == os.path.dirname(
-        os.path.abspath(__file__)
-    ):
+    if base == "__main__.py" and os.path.dirname(os.path.abspath(program)) == PACKAGE:
         base = "python -m microwsgi"
     if base not in {"microwsgi", "python -m microwsgi"} or not words or words[0] not in WITH_APP:
         return message
     command, *others = words
     position = others.index(spec) if spec in others else 0
-    before = later.shlex.join(others[:position])
-    after = later.shlex.join(others[position + (spec in others) :])
+    before = lazy.shlex.join(others[:position])
+    after = lazy.shlex.join(others[position + (spec in others) :])
 
     def typed(found: re.Match[str]) -> str:
         return " ".join(filter(None, [base, command, before, found[1], after]))
@@ -105,7 +105,7 @@ def interpreter() -> str:
 def format_failure(error: BaseException, what: str) -> str:
     """Return an exception with the user's frames; the frames of libraries between them are counted."""
     lines, folded = [what], 0
-    for frame in [*later.traceback.extract_tb(error.__traceback__), None]:
+    for frame in [*lazy.traceback.extract_tb(error.__traceback__), None]:
         if frame is not None and library(frame.filename):
             folded += not frame.filename.startswith(MACHINERY)
             continue
@@ -113,13 +113,13 @@ def format_failure(error: BaseException, what: str) -> str:
             lines.append(f"  ... {folded} frame{'s' if folded > 1 else ''} of libraries")
             folded = 0
         if frame is not None:
-            lines.append(later.traceback.format_list([frame])[0].rstrip())
-    return "\n".join([*lines, *later.traceback.format_exception_only(error)]).rstrip()
+            lines.append(lazy.traceback.format_list([frame])[0].rstrip())
+    return "\n".join([*lines, *lazy.traceback.format_exception_only(error)]).rstrip()
 
 
-def users_frames(tracebacks: TracebackType | None) -> list[later.traceback.FrameSummary]:
+def users_frames(tracebacks: TracebackType | None) -> list[lazy.traceback.FrameSummary]:
     """Return the frames of the user's code."""
-    return [frame for frame in later.traceback.extract_tb(tracebacks) if not library(frame.filename)]
+    return [frame for frame in lazy.traceback.extract_tb(tracebacks) if not library(frame.filename)]
 
 
 def library(filename: str) -> bool:
@@ -146,7 +146,7 @@ def similar_module(name: str, attribute: str, folder: str) -> str:
     parts = name.split(".")
     for position, part in enumerate(parts):
         here = os.path.join(folder, *found)
-        match = later.difflib.get_close_matches(part, modules(here), 1)
+        match = lazy.difflib.get_close_matches(part, modules(here), 1)
         if not match:
             return listing(f"  (in {relative(here)} there are: ", modules(here)) if not found else ""
         found += match
@@ -171,7 +171,7 @@ def suggest_file(file: str, folder: str, attribute: str) -> str:
         names = [each.removesuffix(".py") for each in os.listdir(beside) if each.endswith(".py")]
     except OSError:
         names = []
-    nearest = later.difflib.get_close_matches(name.removesuffix(".py"), names, 1)
+    nearest = lazy.difflib.get_close_matches(name.removesuffix(".py"), names, 1)
     if not nearest:
         return "."
     path = os.path.relpath(os.path.join(beside, f"{nearest[0]}.py"), folder)
@@ -181,7 +181,7 @@ def suggest_file(file: str, folder: str, attribute: str) -> str:
 def suggestion(place: str, attribute: str) -> str:
     """Return the command to type instead."""
     spec = f"{place}:{attribute}" if attribute else place
-    return f"  Try:  microwsgi serve {later.shlex.quote(spec) if '(' in spec else spec}"
+    return f"  Try:  microwsgi serve {lazy.shlex.quote(spec) if '(' in spec else spec}"
 
 
 def modules(folder: str) -> list[str]:
@@ -203,7 +203,7 @@ def describe_missing_attribute(
 ) -> str:
     """Describe an attribute that a module, or an object in it, does not have."""
     names = public_callables(module) if owner is module else [name for name in dir(owner) if not name.startswith("_")]
-    match = later.difflib.get_close_matches(part, names, 1) or [each for each in usual if each in names][:1]
+    match = lazy.difflib.get_close_matches(part, names, 1) or [each for each in usual if each in names][:1]
     what = f"'{module.__name__}'" if owner is module else done.removesuffix(".")
     text = f"{what} has no '{part}'.{definitions(module) if owner is module else ''}"
     if not match:

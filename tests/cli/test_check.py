@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from microwsgi.commands.check import checked
+from microwsgi.cli.check import checked
 from microwsgi.devtools.lint import FAULT, NOTE, Finding
-from microwsgi.loader import load
+from microwsgi.serving.loader import load
 from tests.running import ROOT, environment, microwsgi
 
 PLAIN = [("Content-Type", "text/plain")]
-HERE = "tests/commands/test_check.py"
+HERE = "tests/cli/test_check.py"
 Found = dict[Finding, list[str]]
 
 

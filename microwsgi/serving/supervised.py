@@ -1,7 +1,8 @@
 """Serving by children of a parent that never imports the application: `--reload` and `--workers`.
 
-`microwsgi.serving.run` comes here with the one or the other. `microwsgi.prefork.supervisor` is the parent; here is what its
-children do (`live`), what is said on the terminal (`Terminal`), and what is shown when the application can't be loaded.
+`microwsgi.serving.serve.run` calls `run` for either option. `microwsgi.prefork.supervisor` is the parent; this module has the
+code of its children (`live`), the messages on the terminal (`Terminal`), and the page that is served when the application
+can't be loaded.
 """
 
 from __future__ import annotations
@@ -15,7 +16,26 @@ from functools import partial
 from importlib import import_module
 from socket import socket
 
-from microwsgi.assembly import (
+from microwsgi.devtools.livereload import LiveReload
+from microwsgi.errors import LoadError, ServiceError, UsageError
+from microwsgi.options import Options
+from microwsgi.prefork.channel import Message
+from microwsgi.prefork.children import NEVER, Child, Generation, Observer
+from microwsgi.prefork.life import State
+from microwsgi.prefork.processes import fork, fork_is_safe, spawn
+from microwsgi.prefork.supervisor import Supervisor
+from microwsgi.prefork.watch import Watch
+from microwsgi.prefork.worker import Worker
+from microwsgi.process.exiting import EXIT_TIME
+from microwsgi.process.system import System
+from microwsgi.server.connections import Security
+from microwsgi.server.context import Application
+from microwsgi.server.environ import Environ
+from microwsgi.server.hosts import Hosts, is_local
+from microwsgi.server.inflight import slow_requests
+from microwsgi.server.server import WSGIServer
+from microwsgi.server.sockets import urls
+from microwsgi.serving.assembly import (
     ERROR_PAGE,
     GreenThreadsError,
     check_answers,
@@ -27,31 +47,12 @@ from microwsgi.assembly import (
     open_log,
     release,
 )
-from microwsgi.console import RETRY, Console, banner, colored, farewell
-from microwsgi.devtools.livereload import LiveReload
-from microwsgi.errors import LoadError, ServiceError, UsageError
-from microwsgi.imports import Codes, Imports
-from microwsgi.operating import check_certificates, describe_running, report_running, show_running
-from microwsgi.options import Options
-from microwsgi.prefork.channel import Message
-from microwsgi.prefork.children import NEVER, Child, Generation, Observer
-from microwsgi.prefork.life import State
-from microwsgi.prefork.processes import fork, fork_is_safe, spawn
-from microwsgi.prefork.supervisor import Supervisor
-from microwsgi.prefork.watch import Watch
-from microwsgi.prefork.worker import Worker
-from microwsgi.process.exiting import EXIT_TIME
-from microwsgi.process.system import System
-from microwsgi.prompt import one_prompt, set_terminal_attributes, terminal_attributes
-from microwsgi.server.connections import Security
-from microwsgi.server.context import Application
-from microwsgi.server.environ import Environ
-from microwsgi.server.hosts import Hosts, is_local
-from microwsgi.server.inflight import slow_requests
-from microwsgi.server.server import WSGIServer
-from microwsgi.server.sockets import urls
-from microwsgi.service import Service, service
-from microwsgi.source import relative
+from microwsgi.serving.console import RETRY, Console, banner, colored, farewell
+from microwsgi.serving.imports import Codes, Imports
+from microwsgi.serving.operating import check_certificates, describe_running, report_running, show_running
+from microwsgi.serving.prompt import one_prompt, set_terminal_attributes, terminal_attributes
+from microwsgi.serving.service import Service, service
+from microwsgi.support.source import relative
 
 ELSEWHERE = b"The application can't be loaded; the server's terminal says why.\n"
 NAMED = 3
@@ -84,7 +85,9 @@ def run(
         if not fork_is_safe():
             if ssl_context is not None:
                 raise UsageError("a spawned process can't be given an ssl_context; give serve() tls_cert and tls_key.")
-            begin = partial(spawn, call="microwsgi.supervised:live_spawned", values=[application, vars(options)])
+            begin = partial(
+                spawn, call="microwsgi.serving.supervised:live_spawned", values=[application, vars(options)]
+            )
         try:
             supervisor = Supervisor(options, listeners, begin, observer=terminal, watch=watch, system=system)
         except OSError as error:
@@ -113,7 +116,7 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
     livereload = LiveReload()
     pid = os.getpid()
     if options.reload or worker.is_reload:
-        # A compiled file counts as fresh for a second after its source was changed: see microwsgi.imports.
+        # A compiled file counts as fresh for a second after its source was changed: see microwsgi.serving.imports.
         imports.install(lambda files: worker.send(files=files))
     try:
         if worker.trouble:

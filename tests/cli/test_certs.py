@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from microwsgi.commands import truststores
-from microwsgi.commands.truststores import Anchors, Database, stores
+from microwsgi.cli import truststores
+from microwsgi.cli.truststores import Anchors, Database, stores
 from microwsgi.tls.authority import Authority
 from tests.programs import need
 from tests.running import Running, environment, microwsgi

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from microwsgi.loader import load
+from microwsgi.serving.loader import load
 from microwsgi.testing import assert_stack_depth
 from tests.programs import need
 from tests.running import ROOT, environment, microwsgi, python

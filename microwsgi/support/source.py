@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from types import CodeType
 
-from microwsgi import later
+from microwsgi.support import lazy
 
 DEPTH = 50
 """Decorators and partials that are looked through at most."""
@@ -33,7 +33,7 @@ def source_location(function: object) -> str:
 
 def def_line(code: CodeType) -> int:
     """Return the line of a function's `def`: a code object has the line of the first decorator."""
-    lines = later.linecache.getlines(code.co_filename)
+    lines = lazy.linecache.getlines(code.co_filename)
     last = max((line for _, _, line in code.co_lines() if line), default=code.co_firstlineno)
     for line in range(code.co_firstlineno, min(last, len(lines)) + 1):
         if lines[line - 1].lstrip().startswith(("def ", "async def ", "class ")):
