@@ -130,7 +130,7 @@ def parse_head(raw: bytes, limits: Options) -> RequestHead:
     fields = _known_sections.get(section)
     if fields is None:
         fields = parse_fields(section, raw, limits)
-    if len(fields) > limits.field_count or len(raw) > limits.line_length or len(raw) > limits.head_size:
+    if len(fields) > limits.max_header_count or len(raw) > limits.max_line_size or len(raw) > limits.max_header_size:
         check_lines(raw, limits)
     if version == "HTTP/1.1" and "HTTP_HOST" not in fields:
         raise ClientError("An HTTP/1.1 request needs a Host field (RFC 9112 3.2).")
@@ -163,7 +163,7 @@ def parse_fields(section: str, raw: bytes, limits: Options) -> dict[str, str]:
         check_lines(raw, limits)
         raise
     if len(fields) < len(lines) or "" in fields:
-        if len(lines) > limits.field_count:
+        if len(lines) > limits.max_header_count:
             check_lines(raw, limits)
         return combine(lines)
     check_host(fields)
@@ -259,7 +259,7 @@ def body_length(head: RequestHead, most: int) -> int:
         raise ClientError(f"Content-Length is digits only, not {length!r} (RFC 9110 8.6).")
     digits = length.lstrip("0") or "0"
     if len(digits) > len(str(most)) or int(digits) > most:
-        raise ContentTooLarge(f"The body has {digits[:40]} bytes; the limit (body_size) is {most}.")
+        raise ContentTooLarge(f"The body has {digits[:40]} bytes; the limit (max_body_size) is {most}.")
     return int(digits)
 
 
@@ -331,9 +331,9 @@ class PartialHead:
             line = buffer[self.line : end].decode("latin-1")
             if self.number:
                 check_field(line)
-                if self.number > self.limits.field_count:
+                if self.number > self.limits.max_header_count:
                     raise FieldsTooLarge(
-                        f"The head has more than {self.number - 1} field lines, the limit (field_count)."
+                        f"The head has more than {self.number - 1} field lines, the limit (max_header_count)."
                     )
             else:
                 check_request_line(line)
@@ -343,7 +343,7 @@ class PartialHead:
     def check_length(self, end: int) -> None:
         """Check a line, complete or not: 400 for a control character, else 414 or 431 if it is longer than allowed."""
         limits = self.limits
-        room = max(min(limits.line_length, limits.head_size - self.line + self.start), 0)
+        room = max(min(limits.max_line_size, limits.max_header_size - self.line + self.start), 0)
         control = CONTROL.search(self.buffer, max(self.searched, self.line), end)
         if control is not None and control.start() - self.line <= room:
             start = bytes(self.buffer[self.line : min(self.line + 40, end)])
@@ -352,10 +352,10 @@ class PartialHead:
         if end - self.line <= room:
             return
         if not self.number:
-            raise TargetTooLong(f"The request line is longer than {room} bytes, the limit (line_length).")
-        if room == limits.line_length:
-            raise FieldsTooLarge(f"A field line is longer than {room} bytes, the limit (line_length).")
-        raise FieldsTooLarge(f"The head is longer than {limits.head_size} bytes, the limit (head_size).")
+            raise TargetTooLong(f"The request line is longer than {room} bytes, the limit (max_line_size).")
+        if room == limits.max_line_size:
+            raise FieldsTooLarge(f"A field line is longer than {room} bytes, the limit (max_line_size).")
+        raise FieldsTooLarge(f"The head is longer than {limits.max_header_size} bytes, the limit (max_header_size).")
 
 
 def check_lines(raw: bytes, limits: Options) -> None:

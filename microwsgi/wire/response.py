@@ -161,7 +161,7 @@ def check_status(status: str) -> tuple[str, int, bool]:
     if not STATUS.fullmatch(status):
         raise ApplicationError(f"The status is {status!r}; PEP 3333 asks for a str like '200 OK'.")
     code = int(status[:3])
-    if code < 200:  # noqa: PLR2004 - RFC 9110 15.2: the informational ones
+    if code < 200:  # RFC 9110 15.2: the informational ones
         raise ApplicationError(f"{status!r} is an interim status; start_response takes a final one (RFC 9110 15.2).")
     return f"HTTP/1.1 {status}\r\n", code, code in {204, 205, 304}
 
@@ -177,7 +177,7 @@ def encode_head(
     method: str,
     version: str,
     length: int | None,
-    close: bool,  # noqa: FBT001 - a keyword would cost more
+    close: bool,  # a keyword would cost more
     more: str,
 ) -> tuple[bytes, Framing, int]:
     """Return the bytes of a head, the framing of its body, and the number of bytes that Content-Length promises.
