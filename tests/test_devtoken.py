@@ -1,4 +1,4 @@
-"""microwsgi/devtoken.py: the details of an exception reach only a client with the token that the terminal prints."""
+"""microwsgi/serving/devtoken.py: the details of an exception reach only a client with the token that the terminal prints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from microwsgi.devtoken import DevToken
+from microwsgi.serving.devtoken import DevToken
 from tests.background import free_port
 from tests.programs import need
 from tests.proxies import nginx, open_folder

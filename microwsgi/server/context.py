@@ -17,7 +17,7 @@ from microwsgi.server.hosts import Hosts
 from microwsgi.server.log_writer import ERROR, LEVELS, WARNING, Destination, ErrorStream, LogWriter, printable
 from microwsgi.server.permits import ClientPermits
 from microwsgi.server.transport import Clock
-from microwsgi.tracebacks import exception_text
+from microwsgi.support.tracebacks import exception_text
 from microwsgi.wire.response import DateFields
 
 Application = Callable[..., Iterable[bytes]]
@@ -52,7 +52,8 @@ class ServerContext:
     `access_log` and `errors` may be loggers of the module logging.
 
     `hosts` are the host names to answer to, None for all. `error_page` makes the response for an exception, and
-    decides who may see its details; `sign_in` is called with each Exchange whose head was parsed. `timing` returns a field line that says where the time of a request went.
+    decides who may see its details. `sign_in` is called with each Exchange whose head was parsed. `timing` returns a field line
+    that says where the time of a request went.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class ServerContext:
         self.clock = Clock()
         self.can_suspend = False  # there is a loop, which resumes suspended responses
         self.draining = False  # connections end with their current response
-        self.bodies = BodyStorage(self.options.body_files)
+        self.bodies = BodyStorage(self.options.max_temp_files_size)
         self.permits = ClientPermits(max(self.options.threads // 2, 1))
         self.on_permit: Callable[..., object] = bool  # called with a connection that has waited for a permit
         self.resume: Callable[..., object] = bool  # called by any thread with an Exchange that was suspended
@@ -120,7 +121,7 @@ class ServerContext:
         self.resume = resume
         self.draining = False
         self.on_permit = on_permit
-        self.bodies = BodyStorage(self.options.body_files)
+        self.bodies = BodyStorage(self.options.max_temp_files_size)
         self.permits = ClientPermits(max(self.options.threads // 2, 1))
         self.lock = threading.Lock()
         self.start_log()

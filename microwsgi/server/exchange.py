@@ -161,12 +161,12 @@ class Exchange:
         environ["wsgi.early_hints"] = self.send_early_hints
         environ["microwsgi.socket"] = self.transport.socket
         if self.context.can_suspend:
-            environ["microwsgi.wake"] = self.resume
+            environ["microwsgi.resume"] = self.resume
         if self.body is None:
             environ["wsgi.input"] = io.BytesIO()
         else:
             environ["wsgi.input"] = self.body.open()
-            environ["wsgi.trailers"] = self.body.decoder.trailers
+            environ["microwsgi.trailers"] = self.body.decoder.trailers
             if self.body.done and "HTTP_TRANSFER_ENCODING" in fields:  # RFC 3875 4.2: the coding is undone
                 del environ["HTTP_TRANSFER_ENCODING"]
                 environ["CONTENT_LENGTH"] = str(self.body.size)
@@ -464,7 +464,7 @@ class Exchange:
         """Call `close` when the response is complete or given up: an exception can only be logged."""
         try:
             self.close_iterable()
-        except BaseException as error:  # noqa: BLE001 - SystemExit in `close` must not end a thread of the server
+        except BaseException as error:  # SystemExit in `close` must not end a thread of the server
             self.context.log_exception(f"{self.description()} failed in close:", error)
 
     # --- What goes wrong ----------------------------------------------------------------------------------------------------
@@ -493,7 +493,7 @@ class Exchange:
         except Disconnected as gone:
             self.abort(str(gone))
             self.close_sent_iterable()
-        except BaseException as second:  # noqa: BLE001 - `close` of what the application returned is its code too
+        except BaseException as second:  # `close` of what the application returned is its code too
             self.context.log_exception(f"{self.description()} failed again:", second)
             self.abort_response()
 
@@ -508,7 +508,7 @@ class Exchange:
         if error is not None and page is not None:
             try:
                 headers, body = page(error, self.environ(), number)
-            except Exception as second:  # noqa: BLE001 - the page shows values of the application, which may do anything
+            except Exception as second:  # the page shows values of the application, which may do anything
                 self.context.log_exception("The error page failed:", second)
         self.response = response_head("500 Internal Server Error", headers)
         self.suspended = False

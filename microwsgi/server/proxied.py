@@ -42,7 +42,7 @@ class ProxiedConnection:
         self.header = b""  # the part of it that has arrived
         self.successor: Connection | None = None
         self.state = State.SNIFFING
-        transport.expect(READ, context.options.head_time)  # for the whole header
+        transport.expect(READ, context.options.header_timeout)  # for the whole header
 
     def address_string(self) -> str:
         """Return the proxy's address and port, or "unix"."""
@@ -117,7 +117,7 @@ class ProxiedConnection:
         """Return the state."""
         return self.state
 
-    def abort(self, reason: str) -> State:  # noqa: ARG002 - there is no request and no response
+    def abort(self, reason: str) -> State:  # there is no request and no response
         """Give the connection up."""
         return State.CLOSED
 
@@ -125,7 +125,7 @@ class ProxiedConnection:
         """Close the connection."""
         return State.CLOSED
 
-    table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
+    table: Table = {  # typing.ClassVar would cost its import
         State.SNIFFING: Row(READ, receive_header, close, close, eviction_rank=1),
         State.LINGERING: Row(READ, linger, close),
         State.REPLACED: Row(0),

@@ -72,13 +72,13 @@ class WSGIServer(HTTPServer):
     """
 
     tls_of_context: Callable[[object, Options], Security] | None = None
-    """Makes the TLS of an ssl.SSLContext; `microwsgi.embedding` sets it, since this layer is below that of TLS."""
+    """Makes the TLS of an ssl.SSLContext; `microwsgi.serving.embedding` sets it, since this layer is below that of TLS."""
 
     def __init__(
         self,
         server_address: tuple[str, int] | str = ("127.0.0.1", 0),
         RequestHandlerClass: Callable[..., BaseHTTPRequestHandler] = WSGIRequestHandler,  # noqa: N803 - socketserver's name
-        bind_and_activate: bool = True,  # noqa: FBT001, FBT002 - socketserver's signature
+        bind_and_activate: bool = True,  # socketserver's signature
         *,
         application: Application | None = None,
         options: Options | None = None,
@@ -172,7 +172,7 @@ class WSGIServer(HTTPServer):
             address: object = self.server_address
             if isinstance(address, tuple):
                 host, port = str(address[0]), address[1]
-                address = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"  # noqa: S104 - as http.server
+                address = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"  # as http.server
             self.listeners = listen(
                 str(address), self.backlog(), mode=self.options.socket_mode, group=self.options.socket_group
             )
@@ -230,6 +230,12 @@ class WSGIServer(HTTPServer):
         return self.context.application
 
     @property
+    def base_environ(self) -> dict[str, str]:
+        """The part of the environ that wsgiref's own handler class takes from its server."""
+        server = {"SERVER_NAME": self.server_name, "SERVER_PORT": str(self.server_port), "GATEWAY_INTERFACE": "CGI/1.1"}
+        return {**server, "SCRIPT_NAME": "", "REMOTE_HOST": "", "CONTENT_LENGTH": ""}
+
+    @property
     def application(self) -> Application | None:
         """The application."""
         return self.context.application
@@ -248,7 +254,7 @@ class WSGIServer(HTTPServer):
     def finish_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
         """Serve a connection of `handle_request`, in this thread; do the handshake of TLS first."""
         if self.tls is not None:
-            request.settimeout(self.options.handshake_time)
+            request.settimeout(self.options.tls_handshake_timeout)
             try:
                 request = self.tls.handshake(request)
             except OSError as error:
@@ -259,7 +265,7 @@ class WSGIServer(HTTPServer):
         self.handler_class(request, client_address, self)
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
-        """Serve until `shutdown`, or until an exception like that of Ctrl-C ends it; running requests get `grace_time`.
+        """Serve until `shutdown`, or until an exception like that of Ctrl-C ends it; running requests get `graceful_timeout`.
 
         A `service_actions` of a subclass is called each `poll_interval` seconds; without one, nothing wakes up for it.
         Raises RuntimeError if the system has no thread to give.
@@ -438,7 +444,7 @@ class WSGIServer(HTTPServer):
         """Accept nothing more, and give the requests that run their time to end."""
         self.retired_at = self.context.clock.now()
         if self.stop is not Stop.RETIRE:
-            self.drain_deadline = min(self.drain_deadline, self.retired_at + self.options.grace_time)
+            self.drain_deadline = min(self.drain_deadline, self.retired_at + self.options.graceful_timeout)
         self.context.drain()
         loop.call_soon(self.stop_accepting)
         while True:
@@ -452,7 +458,7 @@ class WSGIServer(HTTPServer):
                 break
             pool.run_watchdog(None if left == NEVER else left)
         if cut := len(self.in_flight()):
-            self.context.log_error(f"{cut} of the requests had not ended after grace_time, and are cut off.")
+            self.context.log_error(f"{cut} of the requests had not ended after graceful_timeout, and are cut off.")
 
     def stop_accepting(self) -> None:
         """Accept nothing more, and end what waits. Leader only."""

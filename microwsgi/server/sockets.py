@@ -14,7 +14,7 @@ import stat
 from contextlib import suppress
 
 from microwsgi.errors import ListenError
-from microwsgi.options import port as port_number
+from microwsgi.options.kinds import parse_port
 from microwsgi.server.procnet import holder, is_loopback, own_addresses
 
 UNACKNOWLEDGED = 60_000
@@ -24,7 +24,7 @@ ATTEMPTS = 20
 NEAR = 100
 """Ports above one in use that are tried, to offer a free one."""
 
-WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to type instead of them
+WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # what to type instead of them
 NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 """What localhost is (RFC 6761 6.3), whatever the hosts file of a container leaves out."""
@@ -93,7 +93,7 @@ def host_and_port(address: str) -> tuple[str, int]:
             "  Try:  127.0.0.1:8000, localhost:8000, [::1]:8000, 0.0.0.0:8000, unix:PATH, unix:@NAME or fd://N"
         )
     try:
-        return host[1:-1] if bracketed else host, port_number(port)
+        return host[1:-1] if bracketed else host, parse_port(port)
     except ValueError as error:
         raise ListenError(f"{address} is not an address to listen on: give {error} behind the colon.") from None
 
@@ -286,7 +286,7 @@ def refusal(error: OSError, host: str, port: int, addresses: list[tuple[int, str
     if error.errno == errno.EADDRINUSE:
         return ListenError(in_use(port, addresses))
     if error.errno in {errno.EACCES, errno.EPERM}:
-        low = " (ports below 1024 are kept for root)" if port < 1024 else ""  # noqa: PLR2004 - as the text says
+        low = " (ports below 1024 are kept for root)" if port < 1024 else ""  # as the text says
         return ListenError(f"this user may not open port {port}{low}.\n  Try:  microwsgi serve --port 8080 ...")
     if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
         return ListenError(f"{host} is not an address of this machine.\n{HOSTS}")

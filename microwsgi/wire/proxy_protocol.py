@@ -50,7 +50,7 @@ def parse_proxy_header(data: bytes) -> tuple[int, Client | None] | None:
     if not family:
         return end, None
     for address, number in ((source, port), (destination, own_port)):
-        if not is_address(address, int(family)) or int(number) > 65535 or number != str(int(number)):  # noqa: PLR2004
+        if not is_address(address, int(family)) or int(number) > 65535 or number != str(int(number)):
             raise ClientError(
                 f"{address} {number} in the PROXY protocol header is not an IPv{family} address and a port."
             )

@@ -185,8 +185,8 @@ def test_a_body_of_another_type_is_no_form() -> None:
 
 
 class Small(Request):
-    body_size = 10
-    field_count = 2
+    max_body_size = 10
+    max_field_count = 2
 
 
 @pytest.mark.parametrize("counted", [True, False])

@@ -87,7 +87,7 @@ def test_the_clients_fields_are_not_believed_but_those_of_a_proxy_behind_the_pro
 
 
 def test_a_header_that_does_not_arrive_is_given_up() -> None:
-    with Running(peer, **TRUSTING, head_time=0.05) as running, running.connect() as connection:
+    with Running(peer, **TRUSTING, header_timeout=0.05) as running, running.connect() as connection:
         connection.sendall(LINE[:10])
         began = time.monotonic()
         assert connection.recv(100) == b""

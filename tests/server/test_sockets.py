@@ -311,7 +311,8 @@ def test_only_root_and_members_may_give_a_socket_to_a_group() -> None:
     with open_folder() as folder:
         folder.chmod(0o777)
         program = (
-            "import grp, os; from microwsgi.server.sockets import listen; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+            "import grp, os; from microwsgi.server.sockets import listen\n"
+            "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
             f"try: listen('unix:{folder}/s', group='daemon')\nexcept Exception as error: print(error)"
         )
         said = subprocess.run(

@@ -48,7 +48,7 @@ def parse(head: bytes, options: Options = LIMITS) -> dict[str, Any]:
     - persistent: whether the connection stays open after the response, as far as the request says
     """
     parsed = request_module.parse_head(head, options)
-    length = request_module.body_length(parsed, options.body_size)
+    length = request_module.body_length(parsed, options.max_body_size)
     return {
         "method": parsed.method,
         "target": parsed.target,
@@ -133,7 +133,7 @@ def response(status: Any, headers: Any) -> dict[str, Any]:
     """
     head = response_module.response_head(status, headers)
     return {
-        "line": head.status_line,
+        "line": head.text.removesuffix(head.field_lines),
         "fields": head.field_lines,
         "code": head.code,
         "bodiless": head.bodiless,
