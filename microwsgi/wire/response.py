@@ -76,12 +76,12 @@ class ResponseHead:
     Content-Length.
     """
 
-    __slots__ = ("bodiless", "code", "field_lines", "length", "missing", "status_line")
+    __slots__ = ("bodiless", "code", "field_lines", "length", "missing", "text")
 
     def __init__(
         self, status_line: str, field_lines: str, code: int, *, bodiless: bool, length: int | None, missing: int
     ) -> None:
-        self.status_line = status_line
+        self.text = status_line + field_lines
         self.field_lines = field_lines
         self.code = code
         self.bodiless = bodiless
@@ -185,6 +185,15 @@ def encode_head(
     `length` is that of the body, None if it is not known. `close`: the connection ends with this response. `more` are lines to
     add, Date and Server among them.
     """
+    if (
+        length is not None
+        and head.length is None
+        and not (close or head.bodiless)
+        and version == "HTTP/1.1"
+        and method != "HEAD"
+    ):
+        # The common case of what follows.
+        return f"{head.text}{more}Content-Length: {length}\r\n\r\n".encode("latin-1"), LENGTH_FRAMING, length
     remaining = head.length if head.length is not None else length or 0
     framing, line = LENGTH_FRAMING, ""
     if head.bodiless or method == "HEAD":
@@ -203,7 +212,7 @@ def encode_head(
         line += "Connection: close\r\n"
     elif version == "HTTP/1.0":
         line += "Connection: keep-alive\r\n"
-    return f"{head.status_line}{head.field_lines}{more}{line}\r\n".encode("latin-1"), framing, remaining
+    return f"{head.text}{more}{line}\r\n".encode("latin-1"), framing, remaining
 
 
 def encode_chunk(data: bytes) -> bytes:
