@@ -562,17 +562,17 @@ class ErrorStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Queue the lines of a text, with control characters escaped."""
-        lines, feed, rest = (getattr(self.partial, "text", "") + text).rpartition("\n")
-        self.partial.text = rest
+        lines, feed, rest = (getattr(self.partial, "unfinished", "") + text).rpartition("\n")
+        self.partial.unfinished = rest
         if feed:
             self.queue(f"{lines}\n")
         return len(text)
 
     def flush(self) -> None:
         """Queue a part of a line. What is queued is written without it."""
-        rest = getattr(self.partial, "text", "")
+        rest = getattr(self.partial, "unfinished", "")
         if rest:
-            self.partial.text = ""
+            self.partial.unfinished = ""
             self.queue(rest)
 
     def queue(self, text: str) -> None:
