@@ -207,9 +207,11 @@ class HandlerFactory:
         self.finish: Callable[[BaseHTTPRequestHandler], object] = base.finish
         self.make: Callable[..., BaseHTTPRequestHandler] = given
         self.logs = context.access_log is not None and not any(
-            getattr(base, name) is not getattr(BaseHTTPRequestHandler, name)
+            getattr(base, name, None) is not getattr(BaseHTTPRequestHandler, name)
             for name in ("log_request", "log_message", "log_error")
         )
+        if not issubclass(base, BaseHTTPRequestHandler):
+            return  # of socketserver, for another protocol
         mixed: tuple[type, ...] = (Limited, base)
         if not self.overrides_handle:
             mixed = (DeferredHandler, Logged, Limited, base) if self.logs else (DeferredHandler, Limited, base)

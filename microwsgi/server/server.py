@@ -222,6 +222,12 @@ class WSGIServer(HTTPServer):
         return self.context.application
 
     @property
+    def base_environ(self) -> dict[str, str]:
+        """The part of the environ that wsgiref's own handler class takes from its server."""
+        server = {"SERVER_NAME": self.server_name, "SERVER_PORT": str(self.server_port), "GATEWAY_INTERFACE": "CGI/1.1"}
+        return {**server, "SCRIPT_NAME": "", "REMOTE_HOST": "", "CONTENT_LENGTH": ""}
+
+    @property
     def application(self) -> Application | None:
         """The application."""
         return self.context.application

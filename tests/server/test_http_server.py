@@ -10,12 +10,15 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socketserver import ForkingMixIn, ThreadingMixIn
+from socketserver import ForkingMixIn, StreamRequestHandler, ThreadingMixIn
 from time import monotonic
 from typing import Any
+from wsgiref.simple_server import demo_app, make_server
+from wsgiref.validate import validator
 
 import pytest
 
@@ -660,3 +663,51 @@ def test_the_socket_of_a_handler_class_is_closed_with_its_connection(tls: bool, 
             client.sendall(GET)
             assert (receive(client) if number else receive_until(client)).endswith(b"" if number else b"hello")
     assert [each.connection.fileno() for each in instances] == [-1, -1]
+
+
+# --- Examples of the standard library's documentation -----------------------------------------------------------------------
+
+
+def test_the_examples_of_wsgiref_socketserver_and_http_server_work_with_our_server_class(tmp_path: Path) -> None:
+    """Each is written as its page has it, with WSGIServer in place of the class there."""
+    (tmp_path / "page.txt").write_text("a page")
+
+    class MyTCPHandler(StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(self.rfile.readline().strip().upper())
+
+    class Threaded(ThreadingMixIn, WSGIServer):
+        pass
+
+    def ours() -> Any:
+        classes: Any = {"server_class": WSGIServer, "handler_class": WSGIRequestHandler}
+        return make_server("127.0.0.1", 0, demo_app, **classes)
+
+    def validated() -> Any:
+        server: Any = WSGIServer
+        return make_server("127.0.0.1", 0, validator(demo_app), server_class=server)
+
+    files = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    page = LAST_GET.replace(b" / ", b" /page.txt ")
+    rows: dict[str, tuple[Callable[[], Any], bytes, bytes]] = {
+        "wsgiref.simple_server.make_server": (ours, LAST_GET, b"Hello world!"),
+        "its handler class, wsgiref.validate": (validated, LAST_GET, b"Hello world!"),
+        "SimpleHTTPRequestHandler with a directory": (lambda: WSGIServer(("127.0.0.1", 0), files), page, b"a page"),
+        "a StreamRequestHandler": (lambda: make(MyTCPHandler), b"hello\n", b"HELLO"),
+        "ThreadingMixIn": (lambda: Threaded(("127.0.0.1", 0), files), page, b"a page"),
+    }
+    with Rows() as found:
+        for name, (create, data, expected) in rows.items():
+            with found(name, "serve_forever in a thread, shutdown"), create() as server:
+                thread = threading.Thread(target=server.serve_forever, daemon=True)
+                thread.start()
+                try:
+                    assert expected in talk(server.server_address, data)
+                finally:
+                    server.shutdown()
+                    thread.join(TIME)
+            with found(name, "handle_request"), create() as server:
+                thread = threading.Thread(target=server.handle_request)
+                thread.start()
+                assert expected in talk(server.server_address, data)
+                thread.join(TIME)
