@@ -14,10 +14,10 @@ from types import FunctionType
 import pytest
 
 import microwsgi
-from microwsgi import loader
-from microwsgi.diagnosis import as_typed
 from microwsgi.errors import LoadError
-from microwsgi.loader import load, load_named
+from microwsgi.serving import loader
+from microwsgi.serving.diagnosis import as_typed
+from microwsgi.serving.loader import load, load_named
 from microwsgi.testing import Client
 from tests.tables import Rows
 
@@ -531,7 +531,7 @@ def test_a_file_whose_name_is_taken_by_another_module(write: Write) -> None:
 
 def test_loading_a_bare_application_does_not_import_webob_nor_what_is_slow(write: Write) -> None:
     write("hello.py")
-    code = "import sys; from microwsgi.loader import load; load('hello:app'); print(*sys.modules)"
+    code = "import sys; from microwsgi.serving.loader import load; load('hello:app'); print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     output = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True

@@ -216,6 +216,7 @@ def test_names_that_are_no_text_are_names(serve: Serve) -> None:
         file.write(b"VALUE = 2\n")
     served.save("import importlib, os\nVALUE = importlib.import_module(os.fsdecode(b'part\\xff')).VALUE\n")
     served.serves(2)
+    served.running.line(r"changed: helper\.py.*; serving main:app")  # else the next change would be told with this one
     with open(folder + b"/part\xff.py", "wb") as file:
         file.write(b"VALUE = 3\n")
     served.running.line(r"changed: part\\udcff\.py; serving main:app")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import shutil
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import tempfile
@@ -21,7 +23,7 @@ from microwsgi.daemon.systemd import SystemdNotifier, passed_sockets
 from microwsgi.prefork.children import REPORT_TIME
 from tests.background import APPLICATION, Machine, ended, eventually, fetch, free_port
 from tests.programs import absent, need
-from tests.running import LIMIT, ROOT, Running, environment, microwsgi
+from tests.running import LIMIT, ROOT, Running, environment, microwsgi, python
 
 pytestmark = pytest.mark.slow  # real processes, started and stopped one after another
 
@@ -139,9 +141,42 @@ def test_a_service_of_systemd_is_asked_stopped_and_reloaded_by_the_commands(tmp_
         port = running.url().rpartition(":")[2]
         (state,) = machine.states()
         assert (state["pid"], state["name"]) == (running.pid, f"127.0.0.1:{port}")
-        assert "serves the new code" in machine("reload", port)
+        assert "serves the new code" in machine("restart", "--graceful", port)
         assert machine("stop", f"localhost:{port}") == f"127.0.0.1:{port} has stopped.\n"
         assert running.wait() == 0
+    finally:
+        running.end()
+        systemd.socket.close()
+
+
+UNIT = """
+import sys
+from microwsgi import cli
+from microwsgi.serving import service
+service.unit_name = lambda: "hello.service"  # systemd alone can put a process into a unit
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_the_log_and_the_restart_of_a_service_of_systemd_are_systemds(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    systemd = Manager(str(tmp_path / "notify"))
+    made = tmp_path / "run" / "microwsgi" / "hello"
+    made.mkdir(parents=True)
+    made.parent.chmod(0o700)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "journalctl").write_text('#!/bin/sh\necho "journalctl $*"\n')
+    (tmp_path / "bin" / "journalctl").chmod(0o755)
+    variables = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "RUNTIME_DIRECTORY": str(made), **machine.variables}
+    machine.variables["PATH"] = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    running = Running(python("-c", UNIT, "serve", "site_a:app", "-p", "0"), cwd=tmp_path, **variables)
+    try:
+        systemd.hear("READY=1")
+        port = running.url().rpartition(":")[2]
+        assert machine("logs", port, "-n", "7") == "journalctl --user --unit hello.service --lines 7\n"
+        assert "Try:  systemctl restart hello.service" in machine("restart", port, code=1)
+        assert "  Unit:     hello.service\n" in machine("status", port)
+        assert running.stop() == 0
     finally:
         running.end()
         systemd.socket.close()
@@ -152,6 +187,31 @@ def test_what_is_meant_for_another_process_is_not_taken() -> None:
     assert passed_sockets(environ) == []
     assert SystemdNotifier(environ).interval == 0
     assert "NOTIFY_SOCKET" not in environ
+
+
+def test_what_systemd_does_not_take_at_once_is_sent_when_it_does() -> None:
+    """Its queue of datagrams is short, and without READY=1 it would end a service that serves."""
+    address = f"@microwsgi-full-{os.getpid()}"
+    manager = Manager(address)
+    notifier = SystemdNotifier({"NOTIFY_SOCKET": address})
+    try:
+        sent = 0
+        while notifier.next_timeout() == float("inf"):
+            notifier.notify(f"STATUS={sent}")
+            sent += 1
+        notifier.notify("READY=1")
+        for _ in range(sent - 1):
+            manager.hear("STATUS=")
+        assert notifier.next_timeout() < float("inf")
+        notifier.write_queued()
+        assert notifier.next_timeout() == float("inf")
+        assert manager.hear("READY=1") == "READY=1"
+        manager.socket.close()
+        notifier.notify("STOPPING=1")
+        assert notifier.next_timeout() == float("inf"), "nobody is there any more"
+    finally:
+        notifier.close()
+        manager.socket.close()
 
 
 # --- systemd: what it passes --------------------------------------------------------------------------------------------
@@ -315,6 +375,22 @@ def test_the_key_is_roots_and_a_new_one_that_the_user_may_read_is_taken(roots: M
     certify("second")
     os.chown(roots.folder / "key.pem", 65534, 65534)
     eventually(lambda: ssl.get_server_certificate(("127.0.0.1", port)) != first)
+
+
+def test_a_unix_socket_of_another_user_keeps_the_group_of_the_proxy_and_ends_quietly(roots: Machine) -> None:
+    """The folder is root's, so the user can't remove the file at the end: the next server replaces it."""
+    path = roots.folder / "web.sock"
+    options = ("-b", f"unix:{path}", "--user", "nobody", "--socket-mode", "660", "--socket-group", "daemon")
+    for _ in range(2):
+        roots("serve", "site_a:app", "--daemon", *options)
+        status = path.stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (
+            0o660,
+            65534,
+            grp.getgrnam("daemon").gr_gid,
+        )
+        roots("stop", f"unix:{path}")
+    assert "Traceback" not in roots.log()
 
 
 def test_a_group_alone_and_what_is_not_there(roots: Machine) -> None:

@@ -12,8 +12,10 @@ import fcntl
 import os
 import struct
 import sys
+from contextlib import suppress
 
 from microwsgi.errors import ServiceError
+from microwsgi.process.system import System
 
 LOCK = "hhqqi"
 """struct flock of Linux (fcntl(2)): type, whence, start, length, and the process."""
@@ -22,58 +24,73 @@ LOCK = "hhqqi"
 class PidFile:
     """A pid file of this process."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, system: System) -> None:
         self.path = path
+        self.system = system
         self.descriptor = -1
 
     def lock(self) -> None:
         """Take it, and write the pid into it. Raises ServiceError: another process has it, or it can't be written."""
         try:
             self.descriptor = self.locked()
-            # First the number, then the end: who reads it meanwhile finds an old number or this one.
-            number = f"{os.getpid()}\n".encode()
-            os.pwrite(self.descriptor, number, 0)
-            os.ftruncate(self.descriptor, len(number))
+            self.write(f"{os.getpid()}\n".encode())
         except OSError as error:
+            self.release()
             raise ServiceError(f"the pid file {self.path} can't be written: {error.strerror}.") from None
+
+    def write(self, number: bytes) -> None:
+        """Write the pid: first the number, then the end. A program that reads it meanwhile finds an old number or this one."""
+        if self.system.write_at_start(self.descriptor, number) < len(number):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.system.truncate(self.descriptor, len(number))
 
     def locked(self) -> int:
         """A descriptor of the file that has the path, with the lock on it."""
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            descriptor = self.system.open_own(self.path)
             try:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if same_file(descriptor, self.path):  # its last owner may have removed it just before
+                self.take_lock(descriptor)
+                if self.is_at_path(descriptor):  # its last owner may have removed it just before
                     return descriptor
-            except OSError as error:
+            except BaseException:
                 os.close(descriptor)
-                if error.errno in {errno.EACCES, errno.EAGAIN}:
-                    raise ServiceError(
-                        f"microwsgi runs already, as process {holder(self.path)} (it has locked {self.path}).\n"
-                        f"  Try:  microwsgi stop --pid-file {self.path}"
-                    ) from None
                 raise
             os.close(descriptor)
 
+    def take_lock(self, descriptor: int) -> None:
+        """Lock the open file. Raises ServiceError if another process has locked it."""
+        try:
+            self.system.lock(descriptor)
+        except OSError as error:
+            if error.errno not in {errno.EACCES, errno.EAGAIN}:
+                raise
+            raise ServiceError(
+                f"microwsgi runs already, as process {holder(self.path)} (it has locked {self.path}).\n"
+                f"  Try:  microwsgi stop --pid-file {self.path}"
+            ) from None
+
+    def is_at_path(self, descriptor: int) -> bool:
+        """Whether an open file is the one that has the path."""
+        try:
+            return os.path.samestat(self.system.status(descriptor), self.system.status_of_path(self.path))
+        except FileNotFoundError:
+            return False
+
     def release(self) -> None:
-        """Remove it; where a user that privileges were dropped to may not, it is empty afterwards."""
+        """Remove it; where a user that privileges were dropped to may not, it is empty afterwards.
+
+        If the system does not let it be emptied either, it stays with its number, and without its lock says nothing.
+        """
         if self.descriptor < 0:
             return
-        try:
-            if same_file(self.descriptor, self.path):
-                os.unlink(self.path)
-        except OSError:
-            os.ftruncate(self.descriptor, 0)
+        with suppress(OSError):
+            try:
+                if self.is_at_path(self.descriptor):
+                    self.system.remove(self.path)
+            except OSError:
+                self.system.truncate(self.descriptor, 0)
         os.close(self.descriptor)
         self.descriptor = -1
-
-
-def same_file(descriptor: int, path: str) -> bool:
-    """Whether an open file is the one that has a path."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
-    except FileNotFoundError:
-        return False
 
 
 def holder(path: str) -> int:

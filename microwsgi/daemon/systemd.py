@@ -6,6 +6,7 @@ answer in place of this process.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -13,6 +14,13 @@ from collections.abc import MutableMapping
 
 FIRST = 3
 """SD_LISTEN_FDS_START: the descriptor of the first socket that is passed."""
+MOST_QUEUED = 16
+"""Messages that wait for systemd to read; of more, the last ones count."""
+RETRY = 0.1
+"""Seconds between two attempts to send what waits."""
+PASSING = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}
+"""Errors that pass: systemd's queue is full, or the system has no memory just now."""
+NEVER = float("inf")
 
 
 class SystemdNotifier:
@@ -23,6 +31,8 @@ class SystemdNotifier:
         microseconds = environ.pop("WATCHDOG_USEC", "")
         pid = environ.pop("WATCHDOG_PID", str(os.getpid()))
         self.socket: socket.socket | None = None
+        self.queue: list[bytes] = []  # what systemd has not taken yet
+        self.retry_at = NEVER
         self.interval = 0.0
         """Seconds between two WATCHDOG=1: half of what the watchdog waits for; 0 if there is none."""
         if address[:1] not in {"/", "@"}:
@@ -37,18 +47,32 @@ class SystemdNotifier:
         if microseconds.isdigit() and pid == str(os.getpid()):
             self.interval = int(microseconds) / 2e6
 
-    def tell(self, *lines: str) -> None:
-        """Send assignments, like READY=1. The socket does not block: a manager that reads nothing misses them."""
-        if self.socket is None:
-            return
+    def notify(self, *lines: str) -> None:
+        """Send assignments, like READY=1, now or when systemd takes them: the socket does not block."""
+        if self.socket is not None:
+            self.queue = [*self.queue[1 - MOST_QUEUED :], "\n".join(lines).encode()]
+            self.write_queued()
+
+    def write_queued(self) -> None:
+        """Send what waits, as far as systemd takes it; without its READY=1 it would end a service that serves."""
+        self.retry_at = NEVER
         try:
-            self.socket.send("\n".join(lines).encode())
-        except OSError:
-            pass
+            while self.queue and self.socket is not None:
+                self.socket.send(self.queue[0])
+                del self.queue[0]
+        except OSError as error:
+            if error.errno in PASSING:
+                self.retry_at = time.monotonic() + RETRY
+            else:
+                self.queue.clear()  # nobody is there any more
+
+    def next_timeout(self) -> float:
+        """When to call `write_queued`."""
+        return self.retry_at
 
     def reloading(self) -> None:
         """New code is being loaded, until the next READY=1."""
-        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        self.notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def close(self) -> None:
         """Give the socket back."""

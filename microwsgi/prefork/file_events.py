@@ -86,6 +86,7 @@ DELETE_SELF, MOVE_SELF, UNMOUNT, OVERFLOW, IGNORED = 0x400, 0x800, 0x2000, 0x400
 ONLYDIR, IS_FOLDER = 0x01000000, 0x40000000
 NAMES = MOVED_FROM | MOVED_TO | CREATE | DELETE
 LOST = DELETE_SELF | MOVE_SELF | UNMOUNT | IGNORED
+WATCHES = "as many folders and files as fs.inotify.max_user_watches are watched"
 EVENT = struct.Struct("iIII")
 """inotify(7): watch, mask, cookie, length of the name that follows."""
 
@@ -106,7 +107,6 @@ class Inotify:
         links: Collection[str] = (),
     ) -> None:
         self.links = links  # symbolic links that lead to files that matter
-        self.overflowed = False
         self.known = known  # the files that matter
         self.listed = listed  # their folders
         self.forget = forget  # called with a folder that is not there any more
@@ -139,19 +139,19 @@ class Inotify:
         """Have a folder watched; False if that can't be."""
         watched = self.add_watch(folder, CLOSE_WRITE | ATTRIB | NAMES | DELETE_SELF | MOVE_SELF | ONLYDIR)
         if not watched and ctypes.get_errno() == errno.ENOSPC:
-            self.start_polling()
+            self.start_polling(WATCHES)
         return watched or self.polling is not None
 
-    def start_polling(self) -> None:
-        """The system watches no more folders and files: poll all of them, too."""
+    def start_polling(self, why: str) -> None:
+        """The system watches no more folders and files, or has lost events: poll all of them, too."""
         if self.polling is None:
             self.polling = Polling(self.known, self.listed)
-            self.on_fallback("as many folders and files as fs.inotify.max_user_watches are watched")
+            self.on_fallback(why)
 
     def add_file(self, path: str) -> None:
         """Have events when a program writes to a file; for a whole folder there would be one for each line of a log in it."""
         if not self.add_watch(path, MODIFY | CLOSE_WRITE) and ctypes.get_errno() == errno.ENOSPC:
-            self.start_polling()
+            self.start_polling(WATCHES)
 
     def add_watch(self, path: str, mask: int) -> bool:
         """Have something watched."""
@@ -206,11 +206,7 @@ class Inotify:
         """One event: what it may mean."""
         places = self.places.get(number, set())
         if mask & OVERFLOW:
-            if not self.overflowed:
-                self.overflowed = True
-                self.on_fallback(
-                    "more changed at once than fs.inotify.max_queued_events; all files were compared this time"
-                )
+            self.start_polling("more files changed at once than fs.inotify.max_queued_events")
             self.files |= set(self.known)
             self.folders |= set(self.listed)
             self.writing.clear()

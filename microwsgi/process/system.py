@@ -6,6 +6,7 @@ that replaces `os.fork` or `time.monotonic` does not change what its server does
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import socket
@@ -83,11 +84,39 @@ class System:
 
     def duplicate(self, descriptor: int, target: int) -> None:
         """Copy a descriptor to another number, dup2(2). Only the standard streams are inherited by other programs."""
-        _dup2(descriptor, target, inheritable=target <= 2)  # noqa: PLR2004 - standard error is the last of them
+        _dup2(descriptor, target, inheritable=target <= 2)  # standard error is the last of them
 
     def write(self, descriptor: int, data: bytes) -> int:
         """Write bytes, and say how many the system has taken."""
         return _write(descriptor, data)
+
+    def open_own(self, path: str) -> int:
+        """A descriptor of a file of this process, which is made if it is not there. A link is not followed."""
+        return _open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+
+    def lock(self, descriptor: int) -> None:
+        """Lock a file for this process, or raise BlockingIOError or PermissionError if another has it."""
+        _lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def write_at_start(self, descriptor: int, data: bytes) -> int:
+        """Write bytes over the first ones of a file, and say how many the system has taken."""
+        return _pwrite(descriptor, data, 0)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cut a file off behind so many bytes."""
+        _ftruncate(descriptor, size)
+
+    def status(self, descriptor: int) -> os.stat_result:
+        """The status of an open file."""
+        return _fstat(descriptor)
+
+    def status_of_path(self, path: str) -> os.stat_result:
+        """The status of a file or a link."""
+        return _lstat(path)
+
+    def remove(self, path: str) -> None:
+        """Remove the name of a file."""
+        _unlink(path)
 
     # --- Time ---------------------------------------------------------------------------------------------------------
 
@@ -102,5 +131,13 @@ class System:
 
 _fork = getattr(os, "fork", None) or (lambda: -1)  # Windows has none, and no parent either
 _waitpid, _kill, _open, _dup2, _write = os.waitpid, os.kill, os.open, os.dup2, os.write
+_pwrite, _ftruncate, _fstat, _lstat, _unlink, _lockf = (
+    os.pwrite,
+    os.ftruncate,
+    os.fstat,
+    os.lstat,
+    os.unlink,
+    fcntl.lockf,
+)
 _popen, _socketpair, _poll = subprocess.Popen, socket.socketpair, select.poll
 _monotonic, _sleep = time.monotonic, time.sleep

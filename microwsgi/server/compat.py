@@ -50,12 +50,12 @@ class Logged(BaseHTTPRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Do nothing: PlainConnection writes one record when the request is over."""
 
-    def log_error(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+    def log_error(self, format: str, *args: object) -> None:  # http.server's name
         """Write a line to the server's error log, but for what the access log says: that send_error was called."""
         if format != "code %d, message %s":
             self.log_message(format, *args)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+    def log_message(self, format: str, *args: object) -> None:  # http.server's name
         """Write a line to the server's error log."""
         self.server_context.log_error(f"{self.address_string()} {escape_controls(format % args)}")
 
@@ -68,12 +68,12 @@ class HeadFile(io.RawIOBase):
         self.raw: io.RawIOBase = getattr(handler.rfile, "raw", None) or handler.rfile  # type: ignore[assignment]  # rbufsize = 0
         self.connection = handler.connection
         self.context = context
-        self.seconds = context.options.idle_time if handler.timeout is None else handler.timeout
+        self.seconds = context.options.keep_alive_timeout if handler.timeout is None else handler.timeout
         self.deadline = 0.0
 
     def begin_head(self) -> None:
-        """Some bytes have arrived: the rest of the head must come within `head_time`."""
-        self.deadline = self.context.clock.now() + self.context.options.head_time
+        """Some bytes have arrived: the rest of the head must come within `header_timeout`."""
+        self.deadline = self.context.clock.now() + self.context.options.header_timeout
 
     def end_head(self) -> None:
         """The head has arrived. For the body each receive has its own time."""
@@ -89,7 +89,7 @@ class HeadFile(io.RawIOBase):
         if self.deadline:
             left = self.deadline - self.context.clock.now()
             if left <= 0:
-                raise TimeoutError("the head did not come within head_time")
+                raise TimeoutError("the head did not come within header_timeout")
             self.connection.settimeout(min(left, self.seconds))
         return self.raw.readinto(buffer)
 
@@ -100,7 +100,7 @@ class HeadFile(io.RawIOBase):
 
 
 class Limited(BaseHTTPRequestHandler):
-    """Mixed into a handler class: the options head_time, head_size and allow_host."""
+    """Mixed into a handler class: the options header_timeout, max_header_size and allow_host."""
 
     server_context: ServerContext
     head_file: HeadFile
@@ -126,8 +126,10 @@ class Limited(BaseHTTPRequestHandler):
         fields = self.headers.items()
         size = len(self.raw_requestline) + sum(len(name) + len(value) + len(": \r\n") for name, value in fields)
         try:
-            if size > context.options.head_size:
-                raise FieldsTooLarge(f"The head has more than {context.options.head_size} octets (head_size).")
+            if size > context.options.max_header_size:
+                raise FieldsTooLarge(
+                    f"The head has more than {context.options.max_header_size} octets (max_header_size)."
+                )
             if context.hosts is not None and "Host" in self.headers and self.client_address:
                 check_host(context.hosts, self.headers["Host"])
         except ClientError as error:
@@ -260,7 +262,7 @@ class PlainConnection:
         self.started = 0.0
         self.aborted = self.close_connection = self.ending = False
         self.state = State.IDLE
-        transport.expect(READ, context.options.idle_time)
+        transport.expect(READ, context.options.keep_alive_timeout)
 
     @property
     def requestline(self) -> str:
@@ -295,9 +297,9 @@ class PlainConnection:
         """Set the state."""
         self.state = state
         if state is State.IDLE:
-            self.transport.expect(READ, self.context.options.idle_time)
+            self.transport.expect(READ, self.context.options.keep_alive_timeout)
 
-    def abort(self, reason: str) -> State:  # noqa: ARG002 - the class has its own log
+    def abort(self, reason: str) -> State:  # the class has its own log
         """Give the connection up: the class is to finish, which is foreign code."""
         if self.handler is None or self.ending:
             return State.CLOSED
@@ -314,7 +316,7 @@ class PlainConnection:
             return
         self.requests += 1
         self.started = self.context.clock.now()
-        self.transport.socket.settimeout(self.context.options.idle_time)
+        self.transport.socket.settimeout(self.context.options.keep_alive_timeout)
         failure: BaseException | None = None
         try:
             if self.handler is None:
@@ -323,7 +325,7 @@ class PlainConnection:
                 handler = self.begin_request()
                 handler.handle_one_request()
                 self.close_connection = handler.close_connection or self.context.draining
-        except BaseException as error:  # noqa: BLE001 - the class is anybody's code, and SystemExit must not end a thread
+        except BaseException as error:  # the class is anybody's code, and SystemExit must not end a thread
             failure = error
             self.close_connection = True
             self.end_request(failure)
@@ -364,6 +366,8 @@ class PlainConnection:
             self.requests -= 1  # the client has closed the connection, or sent nothing
             return
         exchange = Exchange(self.context, self.transport, self.base, head_of(handler), self.started)
+        if self.context.proxies is not None:
+            exchange.apply_forwarded(self.context.proxies)
         exchange.take_result(output.status, output.size() if output.body else 0, sent=bool(output.count))
         if isinstance(error, ConnectionError):
             exchange.abort("The client left before it had received the whole response.")
@@ -418,7 +422,7 @@ class PlainConnection:
                 self.transport.half_close()
         except OSError:
             pass
-        except BaseException as error:  # noqa: BLE001 - as above
+        except BaseException as error:  # as above
             self.context.log_exception("A handler failed in finish:", error)
 
     def close(self) -> State:
@@ -429,7 +433,7 @@ class PlainConnection:
         """The class reads them."""
         return State.QUEUED
 
-    table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
+    table: Table = {  # typing.ClassVar would cost its import
         State.IDLE: Row(READ, on_bytes, close, close, eviction_rank=2, handoff=True),
         State.CLOSED: Row(0),
     }
@@ -440,7 +444,7 @@ def head_of(handler: BaseHTTPRequestHandler) -> RequestHead:
     raw = bytes(getattr(handler, "raw_requestline", b"")).rstrip(b"\r\n")
     words = handler.requestline.split()
     version = handler.request_version
-    if not handler.command or len(words) < 2 or words[0] != handler.command or not version.startswith("HTTP/"):  # noqa: PLR2004
+    if not handler.command or len(words) < 2 or words[0] != handler.command or not version.startswith("HTTP/"):
         return RequestHead(raw, "", "", "", {})
     fields: dict[str, str] = {}
     for name, value in handler.headers.items():

@@ -58,7 +58,43 @@ Record = str | tuple[int, str, BaseException | None]
 """The text of a record with its line feed; or its level, its text and the exception that it is about."""
 
 _write, _fstat, _fork_hook = os.write, os.fstat, getattr(os, "register_at_fork", None)
+_poll = getattr(select, "poll", None)  # before an application can replace it
 _exit = os._exit
+
+
+class LogSystem:
+    """The system calls of a destination, as one object: a test makes each of them fail at each place.
+
+    Each method raises OSError as the call itself does.
+    """
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        """Write bytes, and return how many the system has taken."""
+        return _write(descriptor, data)
+
+    def status(self, descriptor: int) -> os.stat_result:
+        """Return the status of an open file."""
+        return _fstat(descriptor)
+
+    def takes_more(self, descriptor: int, seconds: float = 0.0) -> bool:
+        """Return whether a write would not block, perhaps after some seconds.
+
+        A stream that is broken takes everything: the write says what is wrong.
+        """
+        poll = _poll()  # type: ignore[misc]  # Windows has none: see `takes_more`
+        poll.register(descriptor, select.POLLOUT)
+        return bool(poll.poll(seconds * 1000))
+
+    def lock(self, descriptor: int) -> None:
+        """Lock a file for this process; raise BlockingIOError or PermissionError if another has it."""
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def unlock(self, descriptor: int) -> None:
+        """Release that lock."""
+        fcntl.lockf(descriptor, fcntl.LOCK_UN)
+
+
+SYSTEM = LogSystem()
 
 
 class Notice(bytes):
@@ -106,8 +142,9 @@ class Destination:
     nothing, and what it has taken is known.
     """
 
-    def __init__(self, target: object = None) -> None:
+    def __init__(self, target: object = None, system: LogSystem = SYSTEM) -> None:
         self.target = target
+        self.system = system
         self.records: deque[Record] = deque()  # appended to by any thread, and taken from under `lock`
         self.lock = threading.RLock()  # protects the three below; held for a moment only, never during a write
         self.size = 0  # of the records that are counted
@@ -176,6 +213,16 @@ class Destination:
         """Return the descriptor to write to, if there is one."""
         return descriptor_of(sys.stderr if self.target is None else self.target)
 
+    def wait_for_reader(self) -> None:
+        """Wait until a write would not block, for RETRY at most."""
+        descriptor = self.descriptor()
+        try:
+            if descriptor is not None:
+                self.system.takes_more(descriptor, RETRY)
+        except (OSError, ValueError, TypeError):  # as in `takes_more`
+            time.sleep(RETRY)
+        time.sleep(GATHER / 20)  # also where poll() returns at once
+
     # --- Writing --------------------------------------------------------------------------------------------------------
 
     def write(self) -> bool:
@@ -206,11 +253,11 @@ class Destination:
             self.emit_all(records, notice, target)
             return True
         codec = getattr(target, "codec", None) or getattr(target, "encoding", None) or "utf-8"
-        batch = Batch.of([text_of(record) for record in records], codec)
-        if is_file(descriptor):
-            self.waiting.append(batch)
-        else:
-            self.waiting += batch.pieces()
+        try:
+            batch = Batch.of([text_of(record) for record in records], codec)
+            self.waiting += [batch] if self.is_file(descriptor) else batch.pieces()
+        except MemoryError:
+            self.waiting.append(Notice.of(len(records), "the system has no memory"))
         if notice is not None:
             self.waiting.append(notice)
         return self.write_waiting(descriptor)
@@ -234,7 +281,7 @@ class Destination:
             elif target is not None:
                 target.write(text_of(record))  # type: ignore[attr-defined]
                 target.flush()  # type: ignore[attr-defined]
-        except Exception as error:  # noqa: BLE001 - the object is anybody's
+        except Exception as error:  # the object is anybody's
             self.why_failed = getattr(error, "strerror", None) or str(error) or type(error).__name__
             return False
         self.count += 1
@@ -242,16 +289,16 @@ class Destination:
 
     def write_waiting(self, descriptor: int) -> bool:
         """Write to a descriptor without waiting for a reader; return whether nothing is left."""
-        at_once = is_file(descriptor)
-        if not self.torn and not lock(descriptor):
+        at_once = self.is_file(descriptor)
+        if not self.torn and not self.lock_out(descriptor):
             self.trouble = BUSY
             return False
         try:
             while self.waiting:
-                if not at_once and not takes_more(descriptor):
+                if not at_once and not self.takes_more(descriptor):
                     self.trouble = UNREAD
                     return False
-                self.advance(_write(descriptor, self.chunk(FILE_WRITE if at_once else ATOMIC)))
+                self.advance(self.system.write(descriptor, self.chunk(FILE_WRITE if at_once else ATOMIC)))
             self.trouble = ""
         except BlockingIOError:  # another process has made the file non-blocking for all that share it
             self.trouble = UNREAD
@@ -259,8 +306,45 @@ class Destination:
             self.trouble = error.strerror or str(error)
         finally:
             if not self.torn:
-                unlock(descriptor)
+                self.let_in(descriptor)
         return not self.waiting
+
+    def is_file(self, descriptor: int) -> bool:
+        """Return whether a descriptor is that of a regular file, which takes any number of bytes at once. Raises no OSError."""
+        try:
+            return stat.S_ISREG(self.system.status(descriptor).st_mode)
+        except OSError:
+            return False
+
+    def takes_more(self, descriptor: int) -> bool:
+        """Return whether a write would not block. Raises OSError if the system can't say."""
+        try:
+            return self.system.takes_more(descriptor)
+        except (ValueError, TypeError):  # the stream is closed, and the write says so; or Windows, which has no poll
+            return True
+
+    def lock_out(self, descriptor: int) -> bool:
+        """Lock out other processes, so that a record of several writes stays whole; return False if one of them has the lock.
+
+        The lock is one of POSIX: it belongs to the process, so that it also works between workers that have inherited the
+        descriptor. Where the file can't be locked there is none.
+        """
+        if fcntl is not None:
+            try:
+                self.system.lock(descriptor)
+            except BlockingIOError:
+                return False
+            except OSError:
+                pass
+        return True
+
+    def let_in(self, descriptor: int) -> None:
+        """Let the other processes write. If the system does not unlock the file, the next write does."""
+        if fcntl is not None:
+            try:
+                self.system.unlock(descriptor)
+            except OSError:
+                pass
 
     def chunk(self, most: int) -> bytes:
         """Return what is written next: as many whole records as `most` bytes hold, or a part of a longer one."""
@@ -400,7 +484,11 @@ class LogWriter:
         """Write, gather, write; rest when nothing comes. At the end wait for a reader, as long as it reads."""
         wrote_at = time.monotonic()
         while True:
-            wrote = self.write()
+            try:
+                wrote = self.write()
+            except MemoryError:
+                wrote = False  # the thread goes on: what it could not take is in the queue
+                time.sleep(RETRY)
             unwritten = any(destination.waiting for destination in self.destinations)
             if self.mode is not Mode.THREAD:
                 now = time.monotonic()
@@ -425,14 +513,13 @@ class LogWriter:
             self.idle = True
 
     def pause(self) -> None:
-        """Wait for a reader, and not much longer, or before the next attempt to write to what is not read."""
+        """Wait before the next attempt to write: for a reader, or for some time."""
         troubled = [each for each in self.destinations if each.waiting]
-        unread = next((each for each in troubled if each.trouble is UNREAD), None)
-        if unread is not None and (descriptor := unread.descriptor()) is not None:
-            takes_more(descriptor, RETRY)
-            time.sleep(GATHER / 20)  # also where poll() returns at once
+        unread = next((each for each in troubled if each.trouble == UNREAD), None)
+        if unread is not None:
+            unread.wait_for_reader()
         else:
-            time.sleep(GATHER if any(each.trouble is BUSY for each in troubled) else RETRY)
+            time.sleep(GATHER if any(each.trouble == BUSY for each in troubled) else RETRY)
 
     def is_hopeless(self) -> bool:
         """Return whether what is left waits for no reader: the disk is full, or the file is closed."""
@@ -536,14 +623,6 @@ def text_of(record: Record) -> str:
     return record if isinstance(record, str) else record[1]
 
 
-def is_file(descriptor: int) -> bool:
-    """Return whether a descriptor is that of a regular file, which takes any number of bytes at once. Raises no OSError."""
-    try:
-        return stat.S_ISREG(_fstat(descriptor).st_mode)
-    except OSError:
-        return False
-
-
 def descriptor_of(stream: object) -> int | None:
     """Return the descriptor of a stream that has no buffer between, or is one of the interpreter's; else None."""
     if stream is None or (hasattr(stream, "buffer") and stream is not sys.__stderr__ and stream is not sys.__stdout__):
@@ -552,41 +631,3 @@ def descriptor_of(stream: object) -> int | None:
         return stream.fileno()  # type: ignore[attr-defined, no-any-return]
     except (AttributeError, OSError, ValueError):
         return None
-
-
-def takes_more(descriptor: int, seconds: float = 0.0) -> bool:
-    """Return whether a write would not block, perhaps after some seconds.
-
-    A stream that is broken takes everything: the write says what is wrong.
-    """
-    try:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLOUT)
-        return bool(poll.poll(seconds * 1000))
-    except (OSError, ValueError, AttributeError):
-        return True
-
-
-def lock(descriptor: int) -> bool:
-    """Lock out other processes, so that a record of several writes stays whole; return False if one of them has the lock.
-
-    The lock is one of POSIX: it belongs to the process, so that it also works between workers that have inherited the
-    descriptor. Where the file can't be locked there is none.
-    """
-    if fcntl is not None:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
-    return True
-
-
-def unlock(descriptor: int) -> None:
-    """Let the other processes write."""
-    if fcntl is not None:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_UN)
-        except OSError:
-            pass

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.faults.applications import NAMED, REFUSED, SERVED, source
+from tests.faults.applications import APPLICATION, NAMED, REFUSED, SERVED, source
 from tests.faults.running import MODES, Server, report_all
+from tests.running import python
 
 FEW = ("threads that do not end", "a daemonic process", "handlers that exit", "closed standard descriptors")
 """Those of the default run; `make test-all` runs all."""
@@ -74,3 +76,107 @@ def test_hostile_applications_are_served(tmp_path: Path, mode: str) -> None:
 )
 def test_what_can_not_be_served_is_refused_with_the_reason(tmp_path: Path, mode: str) -> None:
     report_all(tmp_path, REFUSED, lambda folder, _, row: refused(folder, mode, *row))
+
+
+OWN = """
+import os, signal
+for each in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(each, lambda *_: open("called", "w").close())
+"""
+
+
+def own_handler(folder: Path, mode: str) -> str:
+    """What goes wrong; "" if the application's handler for TERM is called, and the server stops."""
+    (folder / "main.py").write_text(source(OWN))
+    server = Server(folder, mode)
+    try:
+        if not server.starts():
+            return f"it does not serve:\n{server.said()}"
+        if trouble := server.stop():
+            return f"{trouble}:\n{server.said()}"
+        return "" if (folder / "called").exists() else f"the handler is not called:\n{server.said()}"
+    finally:
+        server.end()
+
+
+@pytest.mark.slow
+def test_a_handler_of_the_application_is_called_and_the_server_stops(tmp_path: Path) -> None:
+    report_all(tmp_path, MODES, lambda folder, mode, _: own_handler(folder, mode))
+
+
+def refused_later(folder: Path, options: tuple[str, ...], code: str, message: str) -> str:
+    """What goes wrong; "" if new code is refused with the message, and the old goes on."""
+    (folder / "main.py").write_text(APPLICATION)
+    server = Server(folder, "serve", *options)
+    try:
+        if not server.starts():
+            return f"it does not serve:\n{server.said()}"
+        (folder / "main.py").write_text(source(code))
+        if "--workers" in options:
+            server.send(signal.SIGHUP)
+        if not server.says(message) or not server.says("The last version that worked goes on serving"):
+            return f"it does not say why:\n{server.said()}"
+        if (answers := [server.get() for _ in range(3)]) != [b"ok"] * 3:
+            return f"it answers {answers}:\n{server.said()}"
+        (folder / "main.py").write_text(APPLICATION + "\n")
+        if "--workers" in options:
+            server.send(signal.SIGHUP)
+        if not server.says("; serving main:app after"):
+            return f"better code is not served:\n{server.said()}"
+        return server.stop()
+    finally:
+        server.end()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [("--workers", "2"), ("--reload",)], ids=["HUP", "a save"])
+def test_new_code_that_can_not_be_served_is_refused_and_the_old_goes_on(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    report_all(tmp_path, REFUSED, lambda folder, _, row: refused_later(folder, options, *row))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["serve", "dev", "workers"])
+def test_an_interpreter_whose_warnings_are_errors_serves_or_says_what_it_can_not_import(
+    tmp_path: Path, mode: str
+) -> None:
+    (tmp_path / "main.py").write_text(APPLICATION)
+    server = Server(tmp_path, mode, command=python("-W", "error", "-m", "microwsgi", *MODES[mode], "-p", "0"))
+    try:
+        if mode == "dev" and sys.version_info < (3, 13):  # WebOb imports cgi there, which is deprecated
+            assert server.says("needs WebOb, which can't be imported: DeprecationWarning: 'cgi' is deprecated")
+            assert server.starts(), server.said()
+            assert server.get() == b"500"
+        else:
+            assert server.starts(), server.said()
+            assert server.get() == b"ok"
+        assert server.stop() == ""
+    finally:
+        server.end()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [("--workers", "2"), ("--reload",)], ids=["workers", "reload"])
+def test_a_service_whose_folder_is_gone_loads_new_code(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """As that of a release that was replaced and removed."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "main.py").write_text(APPLICATION)
+    (tmp_path / "here").mkdir()
+    files = ("--app-dir", str(tmp_path / "code"), "--pid-file", str(tmp_path / "x.pid"), "--access-log", "off")
+    server = Server(tmp_path / "here", "serve", *options, *files)
+    out = tmp_path / "out"
+    (tmp_path / "here" / "out").rename(out)
+    server.folder = tmp_path
+    try:
+        assert server.starts(), server.said()
+        (tmp_path / "here" / "access").unlink(missing_ok=True)
+        (tmp_path / "here").rmdir()
+        for number in (1, 2):
+            server.send(signal.SIGHUP)
+            assert server.says(rf"(?s)(loaded anew; serving.*){{{number}}}"), server.said()
+        assert server.get() == b"ok"
+        assert "Traceback" not in server.said()
+        assert server.stop() == ""
+    finally:
+        server.end()

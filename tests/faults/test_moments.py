@@ -64,7 +64,7 @@ ROWS = {
 def at_a_moment(folder: Path, row: Row) -> str:
     """What goes wrong; "" if the old child serves meanwhile, and new code afterwards."""
     (folder / "main.py").write_text(row.code.format(signal=row.signal) + APPLICATION)
-    server = Server(folder, row.mode, "--pid-file", "x.pid", "--grace-time", "1")
+    server = Server(folder, row.mode, "--pid-file", "x.pid", "--graceful-timeout", "1")
     try:
         if not server.starts():
             return f"it does not serve:\n{server.said()}"
@@ -109,7 +109,7 @@ def gated(tmp_path: Path) -> Path:
 
 def test_a_parent_is_not_blocked_by_a_child_that_reads_nothing(gated: Path) -> None:
     """Questions by the hundred, which would fill the channel of a stopped worker; then TERM."""
-    server = Server(gated, "workers", "--pid-file", "x.pid", "--grace-time", "0.5")
+    server = Server(gated, "workers", "--pid-file", "x.pid", "--graceful-timeout", "0.5")
     try:
         assert server.starts(), server.said()
         os.kill(pids(server)[0], signal.SIGSTOP)
@@ -119,7 +119,7 @@ def test_a_parent_is_not_blocked_by_a_child_that_reads_nothing(gated: Path) -> N
                 client.sendall(b"state\n")
         assert ask_state(server)["pid"] == server.pid
         assert server.stop() == ""
-        assert "has not ended after 0.5 s of --grace-time, and is killed" in server.said()
+        assert "has not ended after 0.5 s of --graceful-timeout, and is killed" in server.said()
     finally:
         server.end()
 
@@ -144,7 +144,7 @@ def test_clients_of_the_control_socket_that_say_nothing_do_not_delay_a_stop(gate
 @pytest.mark.slow
 def test_a_retired_child_that_does_not_react_is_reported_and_does_not_hold_up_the_new_code(gated: Path) -> None:
     """What systemd is told follows: see test_service.py."""
-    server = Server(gated, "workers", "--pid-file", "x.pid", "--grace-time", "0.5")
+    server = Server(gated, "workers", "--pid-file", "x.pid", "--graceful-timeout", "0.5")
     try:
         assert server.starts(), server.said()
         os.kill(pids(server)[0], signal.SIGSTOP)
@@ -244,7 +244,7 @@ def terminate_under_load(folder: Path, times: int) -> None:
 def test_a_closed_terminal_is_one_event_though_hup_comes_twice(gated: Path, options: tuple[str, ...]) -> None:
     """The kernel and the shell each send HUP: what runs is finished all the same."""
     ours, theirs = pty.openpty()
-    command = microwsgi("serve", "main:app", "-p", "0", "--grace-time", "15", *options)
+    command = microwsgi("serve", "main:app", "-p", "0", "--graceful-timeout", "15", *options)
     process = subprocess.Popen(
         command, cwd=gated, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
     )
@@ -284,10 +284,13 @@ def fetch(port: int, path: str) -> bytes:
         connection.close()
 
 
-def test_a_terminal_that_takes_no_output_does_not_block_the_parent(gated: Path) -> None:
-    """A pipe that nobody reads, full: the parent says something with each HUP, and ends with TERM."""
+@pytest.mark.parametrize("options", [(), ("--workers", "1", "--pid-file", "x.pid")], ids=["one process", "a parent"])
+def test_a_terminal_that_takes_no_output_does_not_block_what_handles_signals(
+    gated: Path, options: tuple[str, ...]
+) -> None:
+    """A pipe that nobody reads, full: something is said with each HUP, and TERM ends it."""
     reader, writer = os.pipe()
-    command = microwsgi("serve", "main:app", "-p", "0", "--workers", "1", "--access-log", "off", "--pid-file", "x.pid")
+    command = microwsgi("serve", "main:app", "-p", "0", "--access-log", "off", *options)
     process = subprocess.Popen(command, cwd=gated, env=environment(), stdin=subprocess.DEVNULL, stderr=writer)
     try:
         said = b""

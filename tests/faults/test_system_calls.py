@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.applications import APPLICATION
-from tests.faults.running import LIMIT, Server, report_all
+from tests.faults.running import LIMIT, Server, report_all, wait_until
 from tests.running import python
 
 Row = namedtuple("Row", ("call", "error", "trigger", "message"))  # noqa: PYI024 - a row of a table
@@ -46,7 +46,13 @@ STARTS = [
     Row("socketpair", "EMFILE", "", "the system has no sockets for a parent process: Too many open files"),
     Row("open_append", "EROFS", "", "can't be written: Read-only file system"),
     Row("fork", "EAGAIN 2", "", "The next attempt is made in 1 s"),
+    Row("open_own", "EROFS", "", r"the pid file \S+ can't be written: Read-only file system"),
+    Row("lock", "ENOLCK", "", r"the pid file \S+ can't be written: No locks available"),
+    Row("write_at_start", "ENOSPC", "", r"the pid file \S+ can't be written: No space left on device"),
+    Row("truncate", "EIO", "", r"the pid file \S+ can't be written: Input/output error"),
 ]
+ENDS = [Row(call, "EIO", "TERM", "") for call in ("remove", "status", "status_of_path", "truncate", "write", "kill")]
+"""Calls that fail while the service stops: it ends all the same."""
 
 
 def begin(folder: Path, *words: str) -> Server:
@@ -54,10 +60,10 @@ def begin(folder: Path, *words: str) -> Server:
     return Server(folder, "workers", command=python("-m", "tests.faults.faulty", *words))
 
 
-def ask_state(server: Server) -> dict[str, object]:
+def ask_state(server: Server, limit: float = LIMIT) -> dict[str, object]:
     """What the control socket answers; nothing if it does not."""
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(LIMIT)
+        client.settimeout(limit)
         try:
             client.connect(str(server.folder / "x.sock"))
             client.sendall(b"state\n")
@@ -82,7 +88,7 @@ def pull(server: Server, trigger: str, victim: int) -> None:
     elif trigger == "USR1":
         server.send(signal.SIGUSR1)
     elif trigger == "status":
-        ask_state(server)
+        ask_state(server, 1.0)
     else:
         os.kill(victim, signal.SIGKILL if trigger == "kill a worker" else signal.SIGTERM)
 
@@ -93,6 +99,8 @@ def goes_on(folder: Path, row: Row) -> str:
     try:
         if not server.starts():
             return f"it does not serve:\n{server.said()}"
+        if not wait_until(lambda: len(pids(server)) == 2):  # "serving" is said when the first of them answers
+            return f"{pids(server)} are its workers:\n{server.said()}"
         before = pids(server)
         (folder / f"fault-{row.call}").write_text(row.error)
         pull(server, row.trigger, before[0])
@@ -128,9 +136,23 @@ def ends_or_waits(folder: Path, row: Row) -> str:
         server.end()
 
 
+def ends(folder: Path, row: Row) -> str:
+    """The same where the call fails at the end."""
+    server = begin(folder)
+    try:
+        if not server.starts():
+            return f"it does not serve:\n{server.said()}"
+        (folder / f"fault-{row.call}").write_text(row.error)
+        trouble = server.stop() or ("" if "Stopped. " in server.said() else "it does not say that it has stopped")
+        return f"{trouble}:\n{server.said()}" if trouble or "Traceback" in server.said() else ""
+    finally:
+        server.end()
+
+
 def check_all(folder: Path, rows: list[Row]) -> None:
     named = {f"{row.call} {row.error} {row.trigger}".strip(): row for row in rows}
-    report_all(folder, named, lambda folder, _, row: (goes_on if row.trigger else ends_or_waits)(folder, row))
+    kinds = {"": ends_or_waits, "TERM": ends}
+    report_all(folder, named, lambda folder, _, row: kinds.get(row.trigger, goes_on)(folder, row))
 
 
 def test_a_failed_fork_and_a_failed_socketpair_do_not_end_the_service(tmp_path: Path) -> None:
@@ -145,6 +167,11 @@ def test_the_service_goes_on_whichever_call_fails(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_start_without_what_it_needs_ends_with_the_reason_or_is_tried_again(tmp_path: Path) -> None:
     check_all(tmp_path, STARTS)
+
+
+@pytest.mark.slow
+def test_a_service_ends_whichever_call_fails_then(tmp_path: Path) -> None:
+    check_all(tmp_path, ENDS)
 
 
 @pytest.mark.slow

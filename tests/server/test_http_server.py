@@ -76,10 +76,10 @@ class Recorder(WSGIRequestHandler):
         self.calls.append(("log_request", self.requestline, code, size, threading.current_thread().name))
         super().log_request(code, size)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+    def log_message(self, format: str, *args: Any) -> None:  # http.server's name
         self.calls.append(("log_message", format % args))
 
-    def log_error(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+    def log_error(self, format: str, *args: Any) -> None:  # http.server's name
         self.calls.append(("log_error", format % args, threading.current_thread().name))
 
     def date_time_string(self, timestamp: float | None = None) -> str:
@@ -158,7 +158,7 @@ def test_an_overridden_method_that_blocks_or_raises_stops_nobody_else() -> None:
     inside, go_on = threading.Event(), threading.Event()
 
     class Handler(WSGIRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+        def log_message(self, format: str, *args: Any) -> None:  # http.server's name
             if "/wait" in format % args:
                 inside.set()
                 assert go_on.wait(TIME)
@@ -199,7 +199,9 @@ def test_a_method_that_blocks_for_a_refused_request_stops_nobody_else(method: st
         "a head that stops": (408, b"GET / HTTP/1.1\r\nHos"),
         "a body that stops": (408, chunked + b"\r\n5\r\nhel"),
     }
-    options = Options(threads=2 * len(refused) + 2, body_size=100, head_size=8192, head_time=0.1, body_time=0.1)
+    options = Options(
+        threads=2 * len(refused) + 2, max_body_size=100, max_header_size=8192, header_timeout=0.1, body_timeout=0.1
+    )
     handler = type("Handler", (WSGIRequestHandler,), {method: block})
     with serve(make(handler, options=options)) as address, contextlib.ExitStack() as stack, Rows() as rows:
         clients = {name: stack.enter_context(socket.create_connection(address, TIME)) for name in refused}
@@ -260,7 +262,7 @@ def test_a_connection_that_verify_request_does_not_want_is_closed() -> None:
         def do_GET(self) -> None:
             self.send_error(404)
 
-        def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002 - http.server's name
+        def log_message(self, format: str, *args: Any) -> None: ...  # http.server's name
 
     for handler, status in ((WSGIRequestHandler, 200), (Plain, 404)):
         seen.clear()
@@ -275,7 +277,7 @@ def test_a_connection_that_verify_request_does_not_want_is_closed() -> None:
 
 
 def test_handle_error_is_called_for_an_exception_of_an_application_and_of_a_handler_class() -> None:
-    import sys  # noqa: PLC0415 - here for exc_info alone
+    import sys  # here for exc_info alone
 
     seen = []
 
@@ -510,7 +512,7 @@ def test_a_handler_class_with_a_log_of_its_own_keeps_it() -> None:
     class Handler(SimpleHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+        def log_message(self, format: str, *args: Any) -> None:  # http.server's name
             own.append(format % args)
 
     server = make(Handler, access_log=lambda *_: records.append(1))
@@ -537,7 +539,7 @@ def test_the_server_of_a_handler_is_the_server() -> None:
             seen.append(self.server)  # type: ignore[arg-type]
             self.send_error(404)
 
-        def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002 - http.server's name
+        def log_message(self, format: str, *args: Any) -> None: ...  # http.server's name
 
     server = make(Handler)
     with serve(server) as address:
@@ -567,7 +569,9 @@ def test_the_limits_of_a_head_and_the_list_of_hosts_are_those_of_applications() 
     }
     with Rows() as found:
         for handler in (Article, Loop):
-            server = make(handler, options=Options(head_size=1000, head_time=TIME), hosts=Hosts(["a.example"]))
+            server = make(
+                handler, options=Options(max_header_size=1000, header_timeout=TIME), hosts=Hosts(["a.example"])
+            )
             with serve(server) as address:
                 for name, (status, data) in rows.items():
                     with found(handler.__name__, name):
@@ -578,7 +582,7 @@ def test_the_limits_of_a_head_and_the_list_of_hosts_are_those_of_applications() 
 @pytest.mark.parametrize("begun", [b"G", b"GET / HTTP/1.1\r\nHost: a\r\nA: "])
 def test_a_head_that_trickles_is_ended_by_head_time(handler: Any, begun: bytes) -> None:
     """And a body is not: it has the time that the class gives each receive."""
-    server = make(handler, options=Options(head_time=0.2, idle_time=TIME))
+    server = make(handler, options=Options(header_timeout=0.2, keep_alive_timeout=TIME))
     with serve(server) as address, socket.create_connection(address, TIME) as client:
         client.sendall(begun)
         client.settimeout(0.01)
@@ -609,7 +613,7 @@ def test_a_pipelined_head_that_is_complete_has_its_time_anew() -> None:
 
     post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
     with (
-        serve(make(Slow, options=Options(head_time=0.05))) as address,
+        serve(make(Slow, options=Options(header_timeout=0.05))) as address,
         socket.create_connection(address, TIME) as client,
     ):
         for start in (post[:5], b""):
@@ -618,7 +622,7 @@ def test_a_pipelined_head_that_is_complete_has_its_time_anew() -> None:
             assert go_on.wait(TIME)
             go_on.clear()
             client.settimeout(0.1)
-            with pytest.raises(TimeoutError):  # longer than head_time
+            with pytest.raises(TimeoutError):  # longer than header_timeout
                 client.recv(1)
             client.settimeout(TIME)
             client.sendall(b"hello")

@@ -50,7 +50,7 @@ def serving(folder: Path, *, full: bool) -> Iterator[tuple[Running, int]]:
     (folder / "upload.py").write_text(APPLICATION)
     temporary = folder / "temporary"
     temporary.mkdir()
-    command = microwsgi("serve", "upload:app", "-p", "0", "--access-log", "off", "--body-time", "600")
+    command = microwsgi("serve", "upload:app", "-p", "0", "--access-log", "off", "--body-timeout", "600")
     if full:
         script = 'mount -t tmpfs -o size=8m tmpfs "$TMPDIR"; exec "$@"'
         command = ["unshare", "-m", "sh", "-c", script, "sh", *command]
