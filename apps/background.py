@@ -54,10 +54,10 @@ class Background:
 
     def run(self) -> None:
         try:
-            file = open(self.lock_file or os.devnull, "ab")  # noqa: SIM115 - closed below
+            file = open(self.lock_file or os.devnull, "ab")  # closed below
         except OSError as error:  # then the history is not in its file either, and no other process sees it
             self.trouble = f"{self.lock_file}: {error.strerror}"
-            file = open(os.devnull, "ab")  # noqa: SIM115
+            file = open(os.devnull, "ab")
         with file:
             while not self.stopping.wait(PAUSE):
                 if not self.trouble and self.lock_file and not locked(file.fileno()):
@@ -66,7 +66,7 @@ class Background:
                 began = monotonic()
                 try:
                     asyncio.run(self.session())
-                except Exception:  # noqa: BLE001 - a fault of the work must not end it for good
+                except Exception:  # a fault of the work must not end it for good
                     traceback.print_exc(file=sys.stderr)
                 if monotonic() - began < 1.0:  # not again and again without a pause
                     self.stopping.wait(1.0)

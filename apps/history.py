@@ -134,7 +134,7 @@ class History:
     def select(self, query: str, *values: object) -> list[Sample]:
         with self.lock:
             rows = self.connection.execute(query, values).fetchall()
-        return [Sample(id, series, at, json.loads(data)) for id, series, at, data in rows]  # noqa: A001 - a sample's own
+        return [Sample(id, series, at, json.loads(data)) for id, series, at, data in rows]  # a sample's own
 
     def close(self) -> None:
         with self.lock:

@@ -51,7 +51,7 @@ def see(request: Request) -> None:
 @app.route("/status/{code:int}", methods=METHODS)
 def status(request: Request, code: int) -> tuple[str, int]:
     """A response with this status."""
-    if not HTTPStatus.OK <= code < 600:  # noqa: PLR2004 - RFC 9110 15
+    if not HTTPStatus.OK <= code < 600:  # RFC 9110 15
         abort(400, "A final status is between 200 and 599.")
     return "", code
 
@@ -117,13 +117,13 @@ def anything(environ: WSGIEnvironment, start_response: StartResponse) -> Iterabl
 
 
 def later(request: Request, seconds: float, body: bytes) -> Iterator[bytes]:
-    """A body that comes after some time: on our server it rests in the poller (docs/environ.md), on others a thread waits."""
-    end, wake = time.monotonic() + seconds, request.environ.get("microwsgi.wake")
+    """A body that comes after some time: on our server it is suspended (docs/environ.md), on others a thread waits."""
+    end, resume = time.monotonic() + seconds, request.environ.get("microwsgi.resume")
     while (left := end - time.monotonic()) > 0:
-        if wake is None:
+        if resume is None:
             time.sleep(left)
         else:
-            wake(after=left)
+            resume(after=left)
             yield b""
     yield body
 

@@ -63,7 +63,7 @@ class Process:
 
     def __init__(self, command: Sequence[str], cores: set[int], *, piped: bool = False, **more: str) -> None:
         self.command = list(command)
-        self.output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `stop`
+        self.output = tempfile.TemporaryFile()  # closed in `stop`
         self.popen = subprocess.Popen(
             self.command,
             cwd=ROOT,

@@ -1,7 +1,7 @@
 """Rows about new code: how soon after a save it answers, what watching costs, and what a second worker brings.
 
 The application is a folder made for the occasion: WebOb and ten modules of its own, of which one is saved again and again. The
-saves differ in size, since some of the peers would not see them otherwise (`microwsgi.imports` says why).
+saves differ in size, since some of the peers would not see them otherwise (`microwsgi.serving.imports` says why).
 """
 
 from __future__ import annotations

@@ -10,33 +10,33 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-HOMES = {
+LAZY_IMPORTS = {
     "App": "microwsgi.framework.app",
     "FileResponse": "microwsgi.framework.files",
     "Request": "microwsgi.framework.request",
     "Response": "webob",
-    "WSGIRequestHandler": "microwsgi.embedding",
-    "WSGIServer": "microwsgi.embedding",
+    "WSGIRequestHandler": "microwsgi.serving.embedding",
+    "WSGIServer": "microwsgi.serving.embedding",
     "html": "microwsgi.framework.markup",
     "abort": "microwsgi.framework.problems",
-    "make_server": "microwsgi.assembly",
+    "make_server": "microwsgi.serving.assembly",
     "redirect": "microwsgi.framework.views",
-    "serve": "microwsgi.serving",
+    "serve": "microwsgi.serving.serve",
     "wsgi": "microwsgi.server.compat",
 }
 """Each public name, and the module that has it."""
 
-__all__ = [*HOMES, "__version__"]  # noqa: PLE0604 - names of HOMES are strings
+__all__ = [*LAZY_IMPORTS, "__version__"]  # noqa: PLE0604 - names of LAZY_IMPORTS are strings
 
 
 def __getattr__(name: str) -> object:
     """Import a public name (PEP 562), and keep it, so that this is called once for each."""
-    if name not in HOMES:
+    if name not in LAZY_IMPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(HOMES[name]), name)
+    value = globals()[name] = getattr(import_module(LAZY_IMPORTS[name]), name)
     return value
 
 
 def __dir__() -> list[str]:
     """The names that are here already and those still to come."""
-    return sorted({*globals(), *HOMES})
+    return sorted({*globals(), *LAZY_IMPORTS})

@@ -1,7 +1,5 @@
 from webob import Response
 
-from microwsgi.assembly import make_server
-from microwsgi.embedding import WSGIRequestHandler, WSGIServer
 from microwsgi.framework.app import App
 from microwsgi.framework.files import FileResponse
 from microwsgi.framework.markup import html
@@ -9,7 +7,9 @@ from microwsgi.framework.problems import abort
 from microwsgi.framework.request import Request
 from microwsgi.framework.views import redirect
 from microwsgi.server.compat import wsgi
-from microwsgi.serving import serve
+from microwsgi.serving.assembly import make_server
+from microwsgi.serving.embedding import WSGIRequestHandler, WSGIServer
+from microwsgi.serving.serve import serve
 
 __all__ = [
     "App",
@@ -28,4 +28,4 @@ __all__ = [
 ]
 
 __version__: str
-HOMES: dict[str, str]
+LAZY_IMPORTS: dict[str, str]

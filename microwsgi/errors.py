@@ -30,13 +30,13 @@ class RequestTimeout(ClientError):
 
 
 class ContentTooLarge(ClientError):
-    """RFC 9110 15.5.14: the body is longer than `body_size`."""
+    """RFC 9110 15.5.14: the body is longer than `max_body_size`."""
 
     status = "413 Content Too Large"
 
 
 class TargetTooLong(ClientError):
-    """RFC 9110 15.5.15: the request line is longer than `line_length`."""
+    """RFC 9110 15.5.15: the request line is longer than `max_line_size`."""
 
     status = "414 URI Too Long"
 
@@ -54,7 +54,7 @@ class MisdirectedRequest(ClientError):
 
 
 class FieldsTooLarge(ClientError):
-    """RFC 6585 5: the fields are more, or longer, than `head_size`, `line_length` and `field_count` allow."""
+    """RFC 6585 5: the fields are more, or longer, than `max_header_size`, `max_line_size` and `max_header_count` allow."""
 
     status = "431 Request Header Fields Too Large"
 

@@ -45,7 +45,7 @@ class Fixtures:
         spec = request.config.getini("microwsgi_app")
         if not spec:
             pytest.fail('There is no application: define a fixture `app`, or set microwsgi_app = "module:attribute".')
-        return import_module("microwsgi.loader").load(spec, str(request.config.rootpath))
+        return import_module("microwsgi.serving.loader").load(spec, str(request.config.rootpath))
 
     @pytest.fixture
     def client(self, app: object) -> object:

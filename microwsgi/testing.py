@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from email.message import Message
 from http.client import HTTPConnection
 from http.cookiejar import CookieJar
+from typing import TypedDict, Unpack
 from urllib.parse import urlencode, urljoin
 from urllib.request import Request as CookieRequest
 from wsgiref.types import WSGIApplication
@@ -24,6 +25,7 @@ import webob
 from microwsgi.devtools import render
 from microwsgi.devtools.tracer import Tracer
 from microwsgi.options import Options
+from microwsgi.options.keywords import OptionValues
 from microwsgi.server.server import WSGIServer
 
 SHOWN = 2000
@@ -65,6 +67,25 @@ class Response(webob.Response):
         return "\n".join([*lines, "", body[:SHOWN] + (" ..." if len(body) > SHOWN else "")])
 
 
+class RequestArguments(TypedDict, total=False):
+    """The keyword arguments of a request."""
+
+    query: Mapping[str, object] | None
+    """Parameters of the query string."""
+    json: object
+    """A body, as JSON."""
+    form: Mapping[str, object] | None
+    """A body, as a form. A file in it is a (name, bytes)."""
+    body: bytes | None
+    headers: Mapping[str, str] | None
+    environ: Mapping[str, object] | None
+    """Keys of the environ that the application is to see."""
+    follow: bool
+    """Whether to follow redirects."""
+    stream: bool
+    """Whether to leave the body for `response.app_iter`, which the caller closes."""
+
+
 class Client:
     """Requests to a WSGI application without a socket; cookies are kept, exceptions of the application are the test's."""
 
@@ -80,34 +101,26 @@ class Client:
         self,
         method: str,
         path: str,
-        *,
-        query: Mapping[str, object] | None = None,
-        json: object = ...,
-        form: Mapping[str, object] | None = None,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        environ: Mapping[str, object] | None = None,
-        follow: bool = False,
-        stream: bool = False,
+        **arguments: Unpack[RequestArguments],
     ) -> Response:
-        """The response to one request; a file in `form` is a (name, bytes). With `follow` what redirects lead to.
-
-        With `stream` the body is left for `response.app_iter`, and close() is the test's.
-        """
-        if query:
+        """Return the response to one request. The other methods are the same for one method of HTTP each."""
+        if query := arguments.get("query"):
             path += ("&" if "?" in path else "?") + urlencode(query, doseq=True)
         url = path if path.startswith(("http://", "https://")) else self.url + path
-        request = webob.Request.blank(url, method=method, POST=form)
+        request = webob.Request.blank(url, method=method, POST=arguments.get("form"))
         request.environ["REQUEST_METHOD"] = method  # POST= has a method of its own
-        if json is not ...:
-            request.json, request.content_type = json, "application/json"
+        if "json" in arguments:
+            request.json, request.content_type = arguments["json"], "application/json"
+        body = arguments.get("body")
         if body is not None:
             request.body = body
-        request.headers.update({**self.headers, **(headers or {})})
+        request.headers.update({**self.headers, **(arguments.get("headers") or {})})
         # A test wants to see an exception, and not the page that a client would (wsgi.org's convention).
-        request.environ.update({"x-wsgiorg.throw_errors": True, **(environ or {})})
+        request.environ.update({"x-wsgiorg.throw_errors": True, **(arguments.get("environ") or {})})
         response = self.send(request, url)
-        return self.follow(response) if follow else response if stream else read(response)
+        if arguments.get("follow"):
+            return self.follow(response)
+        return response if arguments.get("stream") else read(response)
 
     def send(self, request: webob.Request, url: str) -> Response:
         """What the application answers, its body not yet asked for."""
@@ -139,26 +152,26 @@ class Client:
         response.history = tuple(history)
         return read(response)
 
-    def get(self, path: str, **options: object) -> Response:
-        return self.request("GET", path, **options)  # type: ignore[arg-type]  # as `request` has them
+    def get(self, path: str, **arguments: Unpack[RequestArguments]) -> Response:
+        return self.request("GET", path, **arguments)
 
-    def head(self, path: str, **options: object) -> Response:
-        return self.request("HEAD", path, **options)  # type: ignore[arg-type]
+    def head(self, path: str, **arguments: Unpack[RequestArguments]) -> Response:
+        return self.request("HEAD", path, **arguments)
 
-    def post(self, path: str, **options: object) -> Response:
-        return self.request("POST", path, **options)  # type: ignore[arg-type]
+    def post(self, path: str, **arguments: Unpack[RequestArguments]) -> Response:
+        return self.request("POST", path, **arguments)
 
-    def put(self, path: str, **options: object) -> Response:
-        return self.request("PUT", path, **options)  # type: ignore[arg-type]
+    def put(self, path: str, **arguments: Unpack[RequestArguments]) -> Response:
+        return self.request("PUT", path, **arguments)
 
-    def patch(self, path: str, **options: object) -> Response:
-        return self.request("PATCH", path, **options)  # type: ignore[arg-type]
+    def patch(self, path: str, **arguments: Unpack[RequestArguments]) -> Response:
+        return self.request("PATCH", path, **arguments)
 
-    def delete(self, path: str, **options: object) -> Response:
-        return self.request("DELETE", path, **options)  # type: ignore[arg-type]
+    def delete(self, path: str, **arguments: Unpack[RequestArguments]) -> Response:
+        return self.request("DELETE", path, **arguments)
 
-    def options(self, path: str, **options: object) -> Response:
-        return self.request("OPTIONS", path, **options)  # type: ignore[arg-type]
+    def options(self, path: str, **arguments: Unpack[RequestArguments]) -> Response:
+        return self.request("OPTIONS", path, **arguments)
 
 
 class Received:
@@ -199,7 +212,7 @@ class Live:
 
 @contextmanager
 def live(
-    application: WSGIApplication, *, errors: Callable[..., object] | None = None, **options: object
+    application: WSGIApplication, *, errors: Callable[..., object] | None = None, **options: Unpack[OptionValues]
 ) -> Iterator[Live]:
     """Serve an application on a free port of this machine, in a thread; the options are those of docs/options.md."""
     server = WSGIServer(("127.0.0.1", 0), application=application, options=Options(**options), errors=errors)  # type: ignore[arg-type]
@@ -217,7 +230,7 @@ def assert_stack_depth(
     application: WSGIApplication,
     path: str = "/",
     *,
-    max: int,  # noqa: A002 - it reads well in a test: assert_stack_depth(app, max=6)
+    max: int,  # it reads well in a test: assert_stack_depth(app, max=6)
     method: str = "GET",
     to: str = "",
 ) -> None:

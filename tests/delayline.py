@@ -62,5 +62,5 @@ def carry(ends: tuple[int, int], delay: float, jitter: float) -> None:
 
 if __name__ == "__main__":
     devices = tun(sys.argv[1]), tun(sys.argv[2])
-    print("ready", flush=True)  # noqa: T201
+    print("ready", flush=True)
     carry(devices, float(sys.argv[3]), float(sys.argv[4]) if len(sys.argv) > 4 else 0.0)

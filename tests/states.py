@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 from microwsgi.server.compat import PlainConnection
 from microwsgi.server.handler import WSGIRequestHandler
+from microwsgi.server.proxied import ProxiedConnection
 from microwsgi.server.state import OWNED, READ, WRITE, State, Table
 from microwsgi.tls.handshake import HandshakeConnection
 
 KINDS: tuple[tuple[str, Table], ...] = (
+    ("PROXY protocol", ProxiedConnection.table),
     ("TLS port", HandshakeConnection.table),
     ("WSGI", WSGIRequestHandler.table),
     ("handler class", PlainConnection.table),
@@ -56,4 +58,4 @@ def docstrings() -> dict[str, str]:
 
 if __name__ == "__main__":
     assert set(undocumented()) == OWNED
-    print("\n".join(lines()))  # noqa: T201 - a program
+    print("\n".join(lines()))

@@ -38,7 +38,7 @@ class Rows:
         self.count += 1
         try:
             yield
-        except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - whatever it is, the next rows are checked
+        except (Exception, pytest.fail.Exception) as error:  # whatever it is, the next rows are checked
             self.failures.append((" ".join(map(str, name)), error))
 
     def __enter__(self) -> Self:

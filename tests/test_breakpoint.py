@@ -198,7 +198,9 @@ def test_others_wait_their_turn_and_requests_without_a_breakpoint_do_not(start: 
 
 
 def test_no_time_limit_runs_out_at_the_prompt(start: Start) -> None:
-    terminal, where = start("view:app", "--head-time", "0.2", "--idle-time", "0.2", "--body-time", "0.2")
+    terminal, where = start(
+        "view:app", "--header-timeout", "0.2", "--keep-alive-timeout", "0.2", MICROWSGI_BODY_TIMEOUT="0.2"
+    )
     host, port = where.split(":")
     client = Client(where, "/?a")
     terminal.until(r"\(Pdb\) ")
@@ -275,7 +277,7 @@ def test_a_thread_of_the_application_has_its_prompt_too(start: Start) -> None:
 
 
 def test_control_c_at_the_prompt_waits_for_the_person_and_a_second_one_does_not(start: Start) -> None:
-    terminal, where = start("view:app", "--grace-time", "0.3")
+    terminal, where = start("view:app", "--graceful-timeout", "0.3")
     client = Client(where, "/?a")
     terminal.until(r"\(Pdb\) ")
     terminal.process.send_signal(signal.SIGINT)
@@ -329,7 +331,7 @@ def test_another_debugger_that_was_chosen_is_left_alone(start: Start, chosen: st
 
 
 def test_pdb_is_imported_with_the_first_breakpoint_only(tmp_path: Path) -> None:
-    code = "import sys, microwsgi.serving; print('pdb' in sys.modules)"
+    code = "import sys, microwsgi.serving.serve; print('pdb' in sys.modules)"
     output = subprocess.run(
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
     ).stdout

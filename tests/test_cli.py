@@ -19,13 +19,16 @@ from textwrap import dedent
 
 import pytest
 
-from microwsgi import __version__, assembly, serving
-from microwsgi.cli import COMMANDS, DEMO, main
-from microwsgi.console import colored, counted, duration
-from microwsgi.diagnosis import WITH_APP
+from microwsgi import __version__
+from microwsgi.cli import main
+from microwsgi.cli.table import COMMANDS, DEMO
 from microwsgi.errors import UsageError
-from microwsgi.loader import load
-from microwsgi.options import OPTIONS
+from microwsgi.options.declaration import OPTIONS
+from microwsgi.serving import assembly
+from microwsgi.serving import serve as serving
+from microwsgi.serving.console import colored, counted, duration
+from microwsgi.serving.diagnosis import WITH_APP
+from microwsgi.serving.loader import load
 from tests.running import Running, environment, microwsgi
 
 Command = Callable[..., Running]
@@ -69,22 +72,39 @@ def fetch(url: str) -> bytes:
 def test_help_is_short_and_ends_with_two_examples(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= 75
+    assert len(lines) <= 80
     assert lines[-3] == "Examples:"
     assert all(line.startswith("  microwsgi ") for line in lines[-2:])
 
 
-def test_the_help_of_serve_has_each_option_on_one_line_with_default_and_variable(
+@pytest.mark.parametrize("arguments", [["--help"], *([each.name, "--help-all"] for each in COMMANDS)])
+def test_help_fits_on_a_terminal_of_80_columns(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main(arguments)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_help_has_the_options_that_people_use_first_and_help_all_has_those_of_the_command_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    main(["serve", "--help"])
-    text = capsys.readouterr().out
-    for option in OPTIONS:
-        line = next(line for line in text.splitlines() if f"{option.flag} " in line)
-        assert option.help in line
-        assert line.endswith(option.variables[-1])
-        assert f" {option.shown_default} " in line
-    assert max(map(len, text.splitlines())) <= 110
+    common = [option for option in OPTIONS if option.is_common]
+    assert len(common) == 10
+    for arguments, options in (["--help"], common), (["--help-all"], [each for each in OPTIONS if each.has_flag]):
+        main(["serve", *arguments])
+        text = capsys.readouterr().out
+        assert re.findall(r"^  (?:-\w, |    )--(?:\[no-\])?([a-z-]+)", text, re.MULTILINE) == [
+            *(option.flag[2:] for option in options),
+            "show-config",
+            *(["help-all"] if arguments == ["--help"] else []),
+        ]
+        joined = " ".join(text.split())
+        for option in options:
+            assert option.help in joined
+    assert "(default: 8000)" in joined
+
+
+def test_an_option_without_a_flag_is_refused_with_its_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--min-body-rate", "4"]) == 2
+    assert capsys.readouterr().err.endswith("\n  Try:  MICROWSGI_MIN_BODY_RATE=VALUE microwsgi serve ...\n")
 
 
 def test_help_is_quick_and_imports_no_server() -> None:
@@ -95,7 +115,7 @@ def test_help_is_quick_and_imports_no_server() -> None:
 
 
 def test_a_bare_application_is_served_without_webob_and_what_is_slow(folder: Path) -> None:
-    code = "import sys; import microwsgi.serving; print(*sys.modules)"
+    code = "import sys; import microwsgi.serving.serve; print(*sys.modules)"
     command = [sys.executable, "-c", code]
     imported = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stdout.split()
     assert {"webob", "typing", "inspect", "dataclasses", "logging", "pdb", "argparse"}.isdisjoint(imported)
@@ -143,11 +163,14 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
         ("serve --prot=1", "there is no option --prot; did you mean --port?\n  Try:  microwsgi serve --help"),
         ("serve --thread 1", "there is no option --thread; did you mean --threads?\n  Try:  microwsgi serve --help"),
         (
-            "serve --no-tracebak",
-            "there is no option --no-tracebak; did you mean --no-traceback?\n  Try:  microwsgi serve --help",
+            "serve --no-full-tracebak",
+            "there is no option --no-full-tracebak; did you mean --no-full-traceback?\n  Try:  microwsgi serve --help",
         ),
         ("serve a:b --port", "-p/--port: expected one argument.\n  Try:  microwsgi serve --help"),
-        ("serve --traceback=1", "--traceback: ignored explicit argument '1'.\n  Try:  microwsgi serve --help"),
+        (
+            "serve --full-traceback=1",
+            "--full-traceback: ignored explicit argument '1'.\n  Try:  microwsgi serve --help",
+        ),
         ("serve a b", "one application at a time can be served, not 2: a b."),
         (
             "serve 8080",
@@ -211,7 +234,7 @@ def test_the_examples_name_what_every_folder_has(tmp_path: Path, monkeypatch: py
         found, typed = command.parse(words)
         for option in command.options:
             if option.name in typed:
-                option.take(typed[option.name])
+                option.parse(typed[option.name])
         if name in WITH_APP:
             applications.add(found[0])
     assert applications == {DEMO, "."}
@@ -241,8 +264,9 @@ def test_a_folder_is_served_as_http_server_does(command: Command, tmp_path: Path
 
 def test_the_hint_of_a_load_error_repeats_what_was_typed(command: Command, folder: Path) -> None:
     """Also where the application is loaded in a child process."""
-    running = command("dev", "helo:app", "-p", "0", "--slow", "3", cwd=folder)
-    running.line("Try:  microwsgi dev hello:app -p 0 --slow 3$|Try:  python -m microwsgi dev hello:app -p 0 --slow 3$")
+    running = command("dev", "helo:app", "-p", "0", "--log-slow-requests", "3", cwd=folder)
+    typed = "dev hello:app -p 0 --log-slow-requests 3"
+    running.line(f"Try:  microwsgi {typed}$|Try:  python -m microwsgi {typed}$")
     running.stop()
     checked = command("check", "helo:app", "/path", cwd=folder)
     assert checked.wait() == 3
@@ -251,8 +275,11 @@ def test_the_hint_of_a_load_error_repeats_what_was_typed(command: Command, folde
 
 def test_the_help_of_dev_has_its_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     main(["dev", "--help"])
-    found = re.findall(r"  --(reload|debug|slow) .* (\S+) +MICROWSGI", capsys.readouterr().out)
-    assert found == [("reload", "on"), ("debug", "on"), ("slow", "5")]
+    main(["dev", "--help-all"])
+    for text in capsys.readouterr().out.split("Usage:")[1:]:
+        assert re.search(r"--\[no-\]reload +load new code as soon as a file is saved\s+\(default: on\)", text)
+        assert re.search(r"--\[no-\]debug .*\s.* \(default: on\)", text)
+    assert re.search(r"--log-slow-requests SECONDS\s[^-]*\(default: 5\)", text)
 
 
 def test_a_prefix_is_not_taken_for_an_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,7 +307,7 @@ def test_traceback_shows_all_frames(command: Command, folder: Path) -> None:
     (folder / "bad.py").write_text("1 / 0")
     short, long = (
         command("serve", "bad", "-p", "0", cwd=folder),
-        command("serve", "bad", "-p", "0", "--traceback", cwd=folder),
+        command("serve", "bad", "-p", "0", "--full-traceback", cwd=folder),
     )
     assert short.wait() == long.wait() == 3
     assert "import_module" not in short.output
@@ -406,7 +433,7 @@ def test_serve_refuses_what_is_no_application_and_no_option() -> None:
     with pytest.raises(UsageError, match="wants an application, or where to find one, not int"):
         serving.serve(42, port=0)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no option prot; did you mean port"):
-        serving.serve("hello", prot=0)
+        serving.serve("hello", prot=0)  # type: ignore[call-arg]
     with pytest.raises(UsageError, match="microwsgi serve --daemon starts another"):
         serving.serve("hello", daemon=True)
 

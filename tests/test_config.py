@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from microwsgi.cli import main
-from microwsgi.config import from_file
 from microwsgi.errors import UsageError
 from microwsgi.options import Options
+from microwsgi.options.config_file import from_file
 from tests.running import Running
 
 Command = Callable[..., Running]
@@ -31,29 +31,33 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_each_layer_is_above_the_one_below_and_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (folder / "prod.toml").write_text('threads = 1\nhead-size = "1K"\nline_length = 2\nbody_size = 3\n')
-    monkeypatch.setenv("MICROWSGI_HEAD_SIZE", "2K")
-    monkeypatch.setenv("MICROWSGI_LINE_LENGTH", "4K")
-    assert main(["serve", "--config", "prod.toml", "--line-length", "8K", "--show-config"]) == 0
+    (folder / "prod.toml").write_text(
+        'threads = 1\nmax-header-size = "1K"\nmax_line_size = 2\nmax_body_size = 3\nmin_body_rate = 4\n'
+    )
+    monkeypatch.setenv("MICROWSGI_MAX_HEADER_SIZE", "2K")
+    monkeypatch.setenv("MICROWSGI_MAX_BODY_SIZE", "4K")
+    monkeypatch.setenv("MICROWSGI_MAX_LINE_SIZE", "4K")
+    assert main(["serve", "--config", "prod.toml", "--max-body-size", "8K", "--show-config"]) == 0
     lines = dict(line.split(" = ", 1) for line in capsys.readouterr().out.splitlines())
     assert lines["threads"].split() == ["1", "#", "prod.toml"]
-    assert lines["body_size"].split() == ["3", "#", "prod.toml"]
-    assert lines["head_size"].split() == ['"2K"', "#", "MICROWSGI_HEAD_SIZE"]
-    assert lines["line_length"].split() == ['"8K"', "#", "command", "line"]
+    assert lines["min_body_rate"].split() == ["4", "#", "prod.toml"]
+    assert lines["max_header_size"].split() == ['"2K"', "#", "MICROWSGI_MAX_HEADER_SIZE"]
+    assert lines["max_line_size"].split() == ['"4K"', "#", "MICROWSGI_MAX_LINE_SIZE"]
+    assert lines["max_body_size"].split() == ['"8K"', "#", "command", "line"]
     assert lines["port"].split() == ["8000", "#", "default"]
 
 
-@pytest.mark.parametrize("arguments", [["-p", "5", "--traceback"], ["-b", "unix:/x,y", "-b", "[::1]:1"], []])
+@pytest.mark.parametrize("arguments", [["-p", "5", "--full-traceback"], ["-b", "unix:/x,y", "-b", "[::1]:1"], []])
 def test_what_is_shown_is_a_file_that_says_the_same(
     folder: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["serve", *arguments, "--head-time", "0.5", "--allow-host", "a.test", "--show-config"])
+    main(["serve", *arguments, "--header-timeout", "0.5", "--allow-host", "a.test", "--show-config"])
     first = capsys.readouterr().out
     (folder / "same.toml").write_text(first)
     main(["serve", "--config", "same.toml", "--show-config"])
     assert tomllib.loads(capsys.readouterr().out) == tomllib.loads(first)
     given = from_file({"config": "same.toml"})
-    assert (given["head_time"], given["allow_host"]) == (0.5, ("a.test",))
+    assert (given["header_timeout"], given["allow_host"]) == (0.5, ("a.test",))
 
 
 def test_pyproject_is_read_where_no_file_is_named(folder: Path) -> None:
@@ -87,7 +91,7 @@ def test_the_table_is_found_however_it_is_spelt(text: str, folder: Path) -> None
         ("config = 'x'", "c.toml: there is no option config."),
         ("threads = 0", "Invalid threads = 0 in c.toml: expected a whole number from 1 on."),
         ("threads = true", "Invalid threads = true in c.toml: expected a whole number from 1 on."),
-        ("traceback = 'perhaps'", 'Invalid traceback = "perhaps" in c.toml: expected on or off.'),
+        ("full_traceback = 'perhaps'", 'Invalid full_traceback = "perhaps" in c.toml: expected on or off.'),
         ("bind = 8000", "Invalid bind = 8000 in c.toml: expected a text, or a list of texts."),
         ("host = 1", "Invalid host = 1 in c.toml: expected a text."),
         ("bind = 'a:1'\nport = 2", "c.toml: bind has host and port in it: leave out host and port, or bind."),
@@ -136,4 +140,4 @@ def test_the_real_command_serves_what_a_file_says(command: Command, folder: Path
 
 def test_serve_takes_a_file_too(folder: Path) -> None:
     (folder / "c.toml").write_text("threads = 7\n")
-    assert Options(**from_file({"config": "c.toml"})).threads == 7
+    assert Options.from_mapping(from_file({"config": "c.toml"})).threads == 7

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from microwsgi.commands.control import Server
+from microwsgi.cli.control import Server
 from microwsgi.daemon import launch
 from microwsgi.daemon.pidfile import holder
 from microwsgi.errors import ServiceError
@@ -168,7 +168,7 @@ def test_a_stale_pid_file_is_no_obstacle_and_no_stranger_is_signalled(machine: M
     """What a killed server leaves; a number that is another program's by now: here that of the tests themselves."""
     (machine.folder / "x.pid").write_text(left)
     assert "x.pid does not run." in machine("stop", "x.pid", code=7)
-    machine("reload", "x.pid", code=7)
+    machine("restart", "--graceful", "x.pid", code=7)
     machine("status", "x.pid", code=1 if left else 3)
     machine.start("--pid-file", "x.pid")
     machine("status", "--pid-file", "x.pid")
@@ -231,7 +231,7 @@ def test_the_counts_outlive_the_workers(machine: Machine) -> None:
 
 
 def test_stop_lets_a_request_finish_and_returns_when_it_has_ended(machine: Machine) -> None:
-    port = machine.start("--grace-time", "60")
+    port = machine.start("--graceful-timeout", "60")
     (pid,) = machine.pids()
     answers: list[str] = []
     client = threading.Thread(target=lambda: answers.append(fetch(port, "/gate")))
@@ -252,7 +252,7 @@ def test_stop_lets_a_request_finish_and_returns_when_it_has_ended(machine: Machi
 
 
 def test_stop_minds_no_idle_and_no_half_sent_connection(machine: Machine) -> None:
-    port = machine.start("--grace-time", "60")
+    port = machine.start("--graceful-timeout", "60")
     idle = HTTPConnection("127.0.0.1", port, timeout=LIMIT)
     idle.request("GET", "/")
     idle.getresponse().read()
@@ -263,7 +263,7 @@ def test_stop_minds_no_idle_and_no_half_sent_connection(machine: Machine) -> Non
 
 
 def test_stop_says_what_it_waits_for_and_can_be_told_not_to(machine: Machine) -> None:
-    port = machine.start("--grace-time", "600")
+    port = machine.start("--graceful-timeout", "600")
     (pid,) = machine.pids()
     client = socket.create_connection(("127.0.0.1", port))
     client.sendall(b"GET /gate HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
@@ -381,10 +381,10 @@ def test_what_was_not_started_with_daemon_is_not_restarted(command: Callable[...
 
 
 def test_status_tells_folder_options_user_and_python(machine: Machine) -> None:
-    port = machine.start("--workers", "2", "--traceback")
+    port = machine.start("--workers", "2", "--full-traceback")
     said = machine("status", str(port))
     assert f"  Folder:   {machine.folder}\n" in said
-    assert "--workers 2 --traceback --daemon\n" in said
+    assert "--workers 2 --full-traceback --daemon\n" in said
     assert re.search(rf"^  User:     \S+, Python \d\.\d+\.\d+\S* \({sys.executable}\)$", said, re.MULTILINE)
 
 
@@ -438,7 +438,7 @@ def test_reload_serves_new_code_or_says_why_not(machine: Machine) -> None:
     assert "serves the new code" in machine("reload")
     assert fetch(port) != before
     machine.write("site_a.py", "app = 1 / 0")
-    said = machine("reload", code=1)
+    said = machine("restart", "--graceful", code=1)
     assert "ZeroDivisionError" in said
     assert said.endswith("The last version that worked goes on serving.\n")
     assert fetch(port)

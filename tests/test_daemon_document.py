@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from microwsgi.console import Console
 from microwsgi.options import Options
 from microwsgi.prefork.life import table
 from microwsgi.prefork.supervisor import Supervisor
 from microwsgi.process.system import System
-from microwsgi.service import Service
-from microwsgi.serving import Stop
+from microwsgi.serving.console import Console
+from microwsgi.serving.serve import Stop
+from microwsgi.serving.service import Service
 from tests.background import Machine, free_port
 from tests.running import ROOT
 
@@ -54,7 +54,7 @@ def test_the_signals_are_those_that_are_listened_to() -> None:
     alone = {"INT", "TERM", *(number.name[3:] for number in stop.others)}  # type: ignore[attr-defined]  # signal.Signals
     service, supervisor = Service(Options(), Console(), System()), Supervisor(Options(), [], lambda *_: None)  # type: ignore[arg-type]
     try:
-        service.attend(supervisor)
+        service.attach(supervisor)
         parent = {number.name[3:] for number in supervisor.signals.actions} - {"CHLD"}  # type: ignore[attr-defined]
     finally:
         supervisor.close()

@@ -12,47 +12,25 @@ from typing import NamedTuple
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "microwsgi"
-EDGE = {
-    "microwsgi",
-    "__main__",
-    "assembly",
-    "cli",
-    "commands",
-    "config",
-    "console",
-    "debugger",
-    "diagnosis",
-    "embedding",
-    "events",
-    "imports",
-    "loader",
-    "operating",
-    "prompt",
-    "pytest_plugin",
-    "service",
-    "serving",
-    "supervised",
-    "testing",
-}
-"""What may use everything. A new module at the top of the package is to be entered here, or on a floor of its own."""
+EDGE = {"microwsgi", "__main__", "cli", "events", "pytest_plugin", "testing"}
+"""What may use everything: the command line, and the modules that users import."""
 BELOW = {
     "errors": set[str](),
-    "later": set[str](),
-    "source": {"later"},
-    "tracebacks": {"later"},
-    "options": {"errors", "later"},
+    "support": set[str](),
+    "options": {"errors", "support"},
     "wire": {"errors", "options"},
-    "server": {"errors", "later", "options", "source", "tracebacks", "wire"},
+    "server": {"errors", "options", "support", "wire"},
     "tls": {"errors", "options", "wire", "server"},
     "process": set[str](),
     "prefork": {"errors", "options", "process", "server"},
     "daemon": {"errors", "options", "process"},
-    "framework": {"errors", "source", "tracebacks"},
-    "devtools": {"errors", "framework", "source"},
+    "framework": {"errors", "support"},
+    "devtools": {"errors", "framework", "support"},
 }
+BELOW["serving"] = {*BELOW}
 BELOW |= {name: {*BELOW, *EDGE} for name in EDGE}
 """Each floor, and those that it may import; it may import itself too."""
-WEBOB = {"framework", "devtools", *EDGE}
+WEBOB = {"framework", "devtools", "serving", *EDGE}
 """Floors that may import WebOb, the one dependency."""
 CRYPTOGRAPHY = (
     "cryptography",
@@ -62,25 +40,23 @@ CRYPTOGRAPHY = (
 )
 OPTIONAL = {
     # Servers to compare with, of which those are drawn that are installed.
-    ("microwsgi.commands.stack", "cheroot.wsgi"),
-    ("microwsgi.commands.stack", "waitress.server"),
-    ("microwsgi.commands.stack", "werkzeug.serving"),
+    ("microwsgi.cli.stack", "cheroot.wsgi"),
+    ("microwsgi.cli.stack", "waitress.server"),
+    ("microwsgi.cli.stack", "werkzeug.serving"),
     *(("microwsgi.tls.signers", name) for name in CRYPTOGRAPHY),  # the extra [tls], where there is no openssl command
     ("microwsgi.tls.authority", "fcntl"),  # Windows has none
     ("microwsgi.server.log_writer", "fcntl"),  # Windows has none
     ("microwsgi.server.pool", "resource"),  # Windows has none, and macOS does not count a thread's use
 }
 """Imports inside functions and blocks: (module, what it imports there); only what a system may lack."""
-LAZY_CIRCLES = {
-    ("microwsgi.server.server", "microwsgi.tls.front"),  # make_server(ssl_context=...)
-    ("microwsgi.serving", "microwsgi.supervised"),  # which uses what `serving` prints
-}
-"""Lazy imports that close a circle. There must be no more of them."""
 PYTEST = {"microwsgi.pytest_plugin"}
 """Modules that pytest itself imports, and nobody else."""
 SLOW = {"dataclasses", "inspect", "logging", "typing"}
 """Modules of the standard library that `microwsgi serve` is to start without, 3 to 20 ms each."""
-QUICK = {"errors", "options", "wire", "server", "tls", "process", "prefork", "daemon", *EDGE} - {"commands"}
+QUICK = {"errors", "options", "wire", "server", "tls", "process", "prefork", "daemon", "serving", *EDGE} - {
+    "cli",
+    "testing",
+}
 OUTSIDE = {"asyncio", "http", "select", "selectors", "socket", "socketserver", "ssl", "subprocess", "threading"}
 """What wire/ has nothing to do with: bytes go in, and values come out."""
 
@@ -165,7 +141,7 @@ def circle(known: dict[str, ast.Module]) -> list[str]:
     """A circle of modules that import each other, by a statement or by `import_module`, if there is one."""
     graph = {
         module: {name for name, _ in imports(tree, set(known)) if name in known}
-        | {name for name in lazy_imports(tree) if name in known and (module, name) not in LAZY_CIRCLES}
+        | {name for name in lazy_imports(tree) if name in known}
         for module, tree in known.items()
     }
     try:

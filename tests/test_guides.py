@@ -77,16 +77,6 @@ def test_framework_errors() -> None:
     client.get("/colour/blue").expect(404, json={"unknown": "'blue'"})
 
 
-def test_framework_behind_a_proxy() -> None:
-    client = Client(application("framework.md", 6))
-    fields = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "example.test"}
-    for proxy, said in (
-        ("127.0.0.1", ["192.0.2.1", "https://example.test"]),
-        ("192.0.2.9", ["192.0.2.9", "http://localhost"]),
-    ):
-        assert client.get("/", headers=fields, environ={"REMOTE_ADDR": proxy}).expect().json == said
-
-
 def test_static(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()

@@ -21,7 +21,7 @@ from tests.running import environment
 
 PRELUDE = """\
 import json, sys
-from microwsgi.imports import Codes, Imports
+from microwsgi.serving.imports import Codes, Imports
 sys.path.insert(0, "")
 codes, told = Codes(), []
 imports = Imports(codes)

@@ -25,13 +25,13 @@ def test_the_stub_says_what_the_module_does() -> None:
     tree = ast.parse(STUB.read_text())
     homes = {alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     public = next(ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign))
-    assert homes == microwsgi.HOMES
+    assert homes == microwsgi.LAZY_IMPORTS
     assert sorted(public) == sorted(microwsgi.__all__)
 
 
-@pytest.mark.parametrize("name", microwsgi.HOMES)
+@pytest.mark.parametrize("name", microwsgi.LAZY_IMPORTS)
 def test_a_public_name_is_the_one_of_its_module(name: str) -> None:
-    assert getattr(microwsgi, name) is getattr(import_module(microwsgi.HOMES[name]), name)
+    assert getattr(microwsgi, name) is getattr(import_module(microwsgi.LAZY_IMPORTS[name]), name)
 
 
 def test_an_application_may_be_typed_as_the_standard_library_has_it() -> None:

@@ -14,11 +14,12 @@ from types import FunctionType
 import pytest
 
 import microwsgi
-from microwsgi import loader
-from microwsgi.diagnosis import as_typed
 from microwsgi.errors import LoadError
-from microwsgi.loader import load, load_named
+from microwsgi.serving import loader
+from microwsgi.serving.diagnosis import as_typed
+from microwsgi.serving.loader import load, load_named
 from microwsgi.testing import Client
+from tests.tables import Rows
 
 HELLO = "def app(environ, start_response): ...\n"
 Write = Callable[..., None]
@@ -161,6 +162,29 @@ def test_a_handler_class_of_http_server_is_taken_as_it_is(write: Write) -> None:
         """,
     )
     assert isinstance(load("httpsrv:RequestHandler"), type)
+
+
+def test_the_one_handler_class_of_a_module_needs_no_name(write: Write) -> None:
+    imports = "from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler\n"
+    method = "    def do_GET(self): ...\n"
+    derived = "class Base(BaseHTTPRequestHandler):\n    def respond(self): ...\n"
+    rows = {
+        "one": (f"class One(BaseHTTPRequestHandler):\n{method}", "one:One"),
+        "files": ("class Files(SimpleHTTPRequestHandler):\n    server_version = 'x'\n", "files:Files"),
+        "derived": (derived + f"class Derived(Base):\n{method}", "derived:Derived"),
+        "app": (f"class One(BaseHTTPRequestHandler):\n{method}" + HELLO, "app:app"),
+        "two": (f"class One(BaseHTTPRequestHandler):\n{method}class Two(BaseHTTPRequestHandler):\n{method}", ""),
+        "part": (derived, ""),
+        "none": ("", ""),
+    }
+    with Rows() as found:
+        for name, (source, expected) in rows.items():
+            write(f"{name}.py", imports + source)
+            with found(name):
+                if expected:
+                    assert load_named(f"{name}.py")[0] == expected
+                else:
+                    assert failure(f"{name}.py")[0] == f"'{name}' has neither 'app' nor 'application'."
 
 
 @pytest.mark.parametrize(
@@ -507,7 +531,7 @@ def test_a_file_whose_name_is_taken_by_another_module(write: Write) -> None:
 
 def test_loading_a_bare_application_does_not_import_webob_nor_what_is_slow(write: Write) -> None:
     write("hello.py")
-    code = "import sys; from microwsgi.loader import load; load('hello:app'); print(*sys.modules)"
+    code = "import sys; from microwsgi.serving.loader import load; load('hello:app'); print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     output = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True

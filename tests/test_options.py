@@ -8,27 +8,40 @@ from pathlib import Path
 import pytest
 
 from microwsgi.errors import ListenError, UsageError
-from microwsgi.options import BY_NAME, OPTIONS, Options, documentation, from_environment, merged, size
+from microwsgi.options import Options
+from microwsgi.options.declaration import BY_NAME, OPTIONS
+from microwsgi.options.document import documentation, keywords
+from microwsgi.options.environment import from_environment, merged
+from microwsgi.options.kinds import parse_size
+from tests.tables import Rows
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "options.md"
+ROOT = Path(__file__).parent.parent
+DOCUMENT = ROOT / "docs" / "options.md"
 
-UNSET = "\n  Try:  unset MICROWSGI_THREAD   (variables that begin with MICROWSGI_ are options)"
+UNSET = "\n  Try:  unset MICROWSGI_THREAD"
 
 
 def refusal(**given: object) -> str:
     with pytest.raises(UsageError) as caught:
-        Options(**given)
+        Options.from_mapping(given)
     return str(caught.value)
 
 
 def test_the_defaults_are_values_that_can_be_given() -> None:
     for option in OPTIONS:
-        assert option.take(option.default) == option.default
-        assert option.take(option.shown_default) == option.default
+        assert option.parse(option.default) == option.default
+        assert option.parse(option.format(option.default)) == option.default
 
 
-def test_each_option_is_an_attribute_with_a_type_and_no_other_is() -> None:
-    assert set(Options.__annotations__) == set(BY_NAME)
+def test_each_option_is_an_attribute_with_its_default() -> None:
+    options = Options()
+    assert vars(options) == {option.name: option.default for option in OPTIONS}
+    assert all(getattr(Options, name) == value for name, value in vars(options).items())
+
+
+def test_the_keyword_arguments_are_made_from_the_declaration() -> None:
+    stub = ROOT / "microwsgi" / "options" / "keywords.pyi"
+    assert stub.read_text(encoding="utf-8") == keywords(), "python -m microwsgi.options keywords > " + stub.name
 
 
 def test_the_documentation_is_made_from_the_declaration() -> None:
@@ -39,25 +52,25 @@ def test_the_documentation_is_made_from_the_declaration() -> None:
     ("text", "value"), [("65536", 65536), ("64K", 65536), ("64k", 65536), ("1G", 1024**3), ("0", 0), (7, 7)]
 )
 def test_sizes(text: str | int, value: int) -> None:
-    assert size(text) == value
+    assert parse_size(text) == value
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"head_size": "4X"}, "Invalid --head-size 4X: expected a number of bytes, like 65536, 64K or 1G."),
-        ({"head_size": -1}, "Invalid --head-size -1: expected a number of bytes, like 65536, 64K or 1G."),
-        ({"head_size": "K"}, "Invalid --head-size K: expected a number of bytes, like 65536, 64K or 1G."),
-        ({"head_size": "٣"}, "Invalid --head-size ٣: expected a number of bytes, like 65536, 64K or 1G."),
-        ({"head_time": "soon"}, "Invalid --head-time soon: expected a number of seconds, like 10 or 0.5."),
-        ({"head_time": "nan"}, "Invalid --head-time nan: expected a number of seconds, like 10 or 0.5."),
-        ({"head_time": "inf"}, "Invalid --head-time inf: expected a number of seconds, like 10 or 0.5."),
-        ({"head_time": None}, "Invalid --head-time None: expected a number of seconds, like 10 or 0.5."),
+        ({"max_header_size": "4X"}, "Invalid --max-header-size 4X: expected a number of bytes, like 65536, 64K or 1G."),
+        ({"max_header_size": -1}, "Invalid --max-header-size -1: expected a number of bytes, like 65536, 64K or 1G."),
+        ({"max_header_size": "K"}, "Invalid --max-header-size K: expected a number of bytes, like 65536, 64K or 1G."),
+        ({"max_header_size": "٣"}, "Invalid --max-header-size ٣: expected a number of bytes, like 65536, 64K or 1G."),
+        ({"header_timeout": "soon"}, "Invalid --header-timeout soon: expected a number of seconds, like 10 or 0.5."),
+        ({"header_timeout": "nan"}, "Invalid --header-timeout nan: expected a number of seconds, like 10 or 0.5."),
+        ({"header_timeout": "inf"}, "Invalid --header-timeout inf: expected a number of seconds, like 10 or 0.5."),
+        ({"header_timeout": None}, "Invalid --header-timeout None: expected a number of seconds, like 10 or 0.5."),
         ({"threads": 0}, "Invalid --threads 0: expected a whole number from 1 on."),
         ({"threads": "1.5"}, "Invalid --threads 1.5: expected a whole number from 1 on."),
         ({"port": "http"}, "Invalid --port http: expected a port from 0 to 65535."),
         ({"color": "red"}, "Invalid --color red: expected one of auto, always, never."),
-        ({"traceback": "perhaps"}, "Invalid --traceback perhaps: expected on or off."),
+        ({"full_traceback": "perhaps"}, "Invalid --full-traceback perhaps: expected on or off."),
         ({"bind": 8000}, "Invalid --bind 8000: expected a text, or a list of texts."),
         ({"bind": [""]}, "Invalid --bind '': expected a value that is not empty."),
         ({"prot": 1}, "there is no option prot; did you mean port?"),
@@ -72,7 +85,7 @@ def test_what_can_not_be_is_one_sentence_with_the_cure(given: dict[str, object],
 @pytest.mark.parametrize("port", [99999, "65536", -1, "-1"])
 def test_a_port_out_of_range_cannot_be_listened_on(port: object) -> None:
     with pytest.raises(ListenError) as caught:
-        Options(port=port)
+        Options.from_mapping({"port": port})
     assert str(caught.value) == f"Invalid port {port}: expected 0 to 65535 (0 picks a free one)."
 
 
@@ -87,12 +100,17 @@ def test_a_port_out_of_range_cannot_be_listened_on(port: object) -> None:
     ],
 )
 def test_where_to_listen(given: dict[str, object], addresses: tuple[str, ...]) -> None:
-    assert Options(**given).addresses == addresses
+    assert Options.from_mapping(given).addresses == addresses
 
 
 def test_variables_are_converted_and_the_empty_ones_are_not_set() -> None:
-    environ = {"MICROWSGI_HEAD_SIZE": "4K", "MICROWSGI_TRACEBACK": "yes", "MICROWSGI_THREADS": "", "PATH": "/bin"}
-    assert from_environment(environ) == {"head_size": 4096, "traceback": True}
+    environ = {
+        "MICROWSGI_MAX_HEADER_SIZE": "4K",
+        "MICROWSGI_FULL_TRACEBACK": "yes",
+        "MICROWSGI_THREADS": "",
+        "PATH": "/bin",
+    }
+    assert from_environment(environ) == {"max_header_size": 4096, "full_traceback": True}
 
 
 def test_port_has_two_variables_and_ours_comes_first() -> None:
@@ -134,3 +152,49 @@ def test_in_the_environment_bind_is_more_than_port() -> None:
 def test_options_of_a_group_stand_together() -> None:
     groups = [group for group, _ in itertools.groupby(option.group for option in OPTIONS)]
     assert len(groups) == len(set(groups))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MICROWSGI_SERVICE_HOST", "10.0.0.1"),
+        ("MICROWSGI_SERVICE_PORT_HTTP", "80"),
+        ("MICROWSGI_PORT", "tcp://10.0.0.1:80"),
+        ("MICROWSGI_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("MICROWSGI_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("MICROWSGI_ADMIN_PORT", "tcp://10.0.0.1:80"),
+        ("MICROWSGI_SECRET_KEY", "x"),
+    ],
+)
+def test_variables_of_other_programs_are_ignored(variable: str, value: str) -> None:
+    assert from_environment({variable: value, "PORT": "5"}) == {"port": 5}
+
+
+def test_variables_are_read_for_the_options_that_a_command_has() -> None:
+    assert from_environment({"PORT": "abc"}, [BY_NAME["pid_file"]]) == {}
+
+
+def test_host_names_are_as_they_can_stand_in_a_host_field() -> None:
+    given = "Example.ORG.,.example.org,b\u00fccher.example,.b\u00fccher.example,[::1],FE80::1,127.0.0.1,a_b,*"
+    expected = "example.org,.example.org,xn--bcher-kva.example,.xn--bcher-kva.example,::1,fe80::1,127.0.0.1,a_b,*"
+    assert Options(allow_host=given).allow_host == tuple(expected.split(","))
+
+
+def test_a_host_name_that_can_never_match_is_refused() -> None:
+    bare = "a host name without scheme, port and path, like"
+    rows = [
+        ("https://example.org", f"{bare} example.org"),
+        ("example.org:8000", f"{bare} example.org"),
+        ("example.org/path", f"{bare} example.org"),
+        ("https://[::1]:80/", f"{bare} ::1"),
+        ("[::1]:80", f"{bare} ::1"),
+        ("*.example.org", ".example.org for a domain and all names in it"),
+        *(
+            (name, "a host name, like example.org")
+            for name in ("a..b", "a b", "-*", ".", "a" * 64, "b\u00fc..c", "a.b?")
+        ),
+    ]
+    with Rows() as table:
+        for name, expected in rows:
+            with table(name):
+                assert refusal(allow_host=[name]) == f"Invalid --allow-host {name}: expected {expected}."

@@ -249,7 +249,7 @@ def test_no_request_fails_while_workers_are_replaced_a_hundred_times(command: Co
 
 @pytest.mark.parametrize("option", [True, False])
 def test_a_load_error_is_served_if_that_is_asked_for(option: bool, command: Command, tmp_path: Path) -> None:
-    """With --load-error-page, as Flask does; without it the last good version goes on."""
+    """With --reload-error-page, as Flask does; without it the last good version goes on."""
 
     def get(accept: str = "text/plain") -> tuple[int, str]:
         client = HTTPConnection("127.0.0.1", port, timeout=LIMIT)
@@ -260,7 +260,7 @@ def test_a_load_error_is_served_if_that_is_asked_for(option: bool, command: Comm
 
     good = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'{}']\n"
     (tmp_path / "app.py").write_text(good.format("first"))
-    running = command("dev", *(["--load-error-page"] if option else []), "-p", "0", cwd=tmp_path)
+    running = command("dev", *(["--reload-error-page"] if option else []), "-p", "0", cwd=tmp_path)
     port = int(running.url().rpartition(":")[2])
     running.line("Ctrl-C")
     assert get() == (200, "first")

@@ -72,13 +72,13 @@ def test_workers_have_the_terminal_in_turn(start: Start) -> None:
 
 
 def test_control_c_waits_for_the_person_and_a_second_one_leaves_the_terminal_as_it_was(start: Start) -> None:
-    terminal, where = start("--reload", "--grace-time", "0.1")
+    terminal, where = start("--reload", "--graceful-timeout", "0.1")
     Client(where, "/?a")
     terminal.until(r"\(Pdb\) ")
     terminal.process.send_signal(signal.SIGINT)
     terminal.until("Stopping; waiting for 1 request")
     before = processor_seconds(terminal.process.pid)
-    time.sleep(1.5)  # no waiting for something: more than grace_time and what is added to it
+    time.sleep(1.5)  # no waiting for something: more than graceful_timeout and what is added to it
     assert processor_seconds(terminal.process.pid) - before < 0.5, "the parent waits without working"
     terminal.type("p 'still', 'here'")
     terminal.until(r"\('still', 'here'\)")

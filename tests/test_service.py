@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import shutil
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import tempfile
@@ -139,7 +141,7 @@ def test_a_service_of_systemd_is_asked_stopped_and_reloaded_by_the_commands(tmp_
         port = running.url().rpartition(":")[2]
         (state,) = machine.states()
         assert (state["pid"], state["name"]) == (running.pid, f"127.0.0.1:{port}")
-        assert "serves the new code" in machine("reload", port)
+        assert "serves the new code" in machine("restart", "--graceful", port)
         assert machine("stop", f"localhost:{port}") == f"127.0.0.1:{port} has stopped.\n"
         assert running.wait() == 0
     finally:
@@ -149,7 +151,8 @@ def test_a_service_of_systemd_is_asked_stopped_and_reloaded_by_the_commands(tmp_
 
 UNIT = """
 import sys
-from microwsgi import cli, service
+from microwsgi import cli
+from microwsgi.serving import service
 service.unit_name = lambda: "hello.service"  # systemd alone can put a process into a unit
 sys.exit(cli.main(sys.argv[1:]))
 """
@@ -194,9 +197,9 @@ def test_what_systemd_does_not_take_at_once_is_sent_when_it_does() -> None:
     try:
         sent = 0
         while notifier.next_timeout() == float("inf"):
-            notifier.tell(f"STATUS={sent}")
+            notifier.notify(f"STATUS={sent}")
             sent += 1
-        notifier.tell("READY=1")
+        notifier.notify("READY=1")
         for _ in range(sent - 1):
             manager.hear("STATUS=")
         assert notifier.next_timeout() < float("inf")
@@ -204,7 +207,7 @@ def test_what_systemd_does_not_take_at_once_is_sent_when_it_does() -> None:
         assert notifier.next_timeout() == float("inf")
         assert manager.hear("READY=1") == "READY=1"
         manager.socket.close()
-        notifier.tell("STOPPING=1")
+        notifier.notify("STOPPING=1")
         assert notifier.next_timeout() == float("inf"), "nobody is there any more"
     finally:
         notifier.close()
@@ -372,6 +375,22 @@ def test_the_key_is_roots_and_a_new_one_that_the_user_may_read_is_taken(roots: M
     certify("second")
     os.chown(roots.folder / "key.pem", 65534, 65534)
     eventually(lambda: ssl.get_server_certificate(("127.0.0.1", port)) != first)
+
+
+def test_a_unix_socket_of_another_user_keeps_the_group_of_the_proxy_and_ends_quietly(roots: Machine) -> None:
+    """The folder is root's, so the user can't remove the file at the end: the next server replaces it."""
+    path = roots.folder / "web.sock"
+    options = ("-b", f"unix:{path}", "--user", "nobody", "--socket-mode", "660", "--socket-group", "daemon")
+    for _ in range(2):
+        roots("serve", "site_a:app", "--daemon", *options)
+        status = path.stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (
+            0o660,
+            65534,
+            grp.getgrnam("daemon").gr_gid,
+        )
+        roots("stop", f"unix:{path}")
+    assert "Traceback" not in roots.log()
 
 
 def test_a_group_alone_and_what_is_not_there(roots: Machine) -> None:

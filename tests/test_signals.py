@@ -124,7 +124,7 @@ def test_what_runs_may_finish_while_nobody_else_gets_in(command: Command, folder
     "numbers", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM)]
 )
 def test_a_second_signal_ends_it_at_once(command: Command, folder: Path, numbers: tuple[int, int], path: str) -> None:
-    running = command("serve", "gated", "-p", "0", "--grace-time", "60", cwd=folder)
+    running = command("serve", "gated", "-p", "0", "--graceful-timeout", "60", cwd=folder)
     client = Client(running.url(), path, folder)
     running.send_signal(numbers[0])
     running.line("Stopping")
@@ -137,7 +137,7 @@ def test_a_second_signal_ends_it_at_once(command: Command, folder: Path, numbers
 
 
 def test_the_grace_time_ends(command: Command, folder: Path) -> None:
-    running = command("serve", "gated", "-p", "0", "--grace-time", "0.2", cwd=folder)
+    running = command("serve", "gated", "-p", "0", "--graceful-timeout", "0.2", cwd=folder)
     client = Client(running.url(), "/gate", folder)
     start = time.monotonic()
     assert running.stop(signal.SIGTERM) == 0
@@ -307,7 +307,7 @@ def broken(request):
 @app.get("/stream")
 def stream(request):
     def parts():
-        wake = request.environ["microwsgi.wake"]
+        wake = request.environ["microwsgi.resume"]
         for part in told:
             wake(after=0.001)
             yield b""

@@ -206,7 +206,7 @@ def test_a_get_on_a_kept_connection_takes_six_files_and_24_calls() -> None:
 
 
 def test_the_path_of_a_request_does_not_grow() -> None:
-    files = [*(PACKAGE / "wire").glob("*.py")]
+    files = [path for path in (PACKAGE / "wire").glob("*.py") if path.name != "proxy_protocol.py"]  # before any request
     files += [PACKAGE / "server" / f"{name}.py" for name in ("transport", "exchange", "handler", "loop", "pool")]
     lines = sum(len(path.read_text().splitlines()) for path in files)
     assert lines < 3300, lines

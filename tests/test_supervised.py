@@ -178,14 +178,14 @@ def test_the_parent_never_imports_the_application_and_a_child_does_it_once(comma
 
 
 def test_a_request_that_runs_is_finished_by_the_old_code(command: Command, folder: Path) -> None:
-    running = command("serve", "main", "-p", "0", "--reload", "--grace-time", "0.1", cwd=folder)
+    running = command("serve", "main", "-p", "0", "--reload", "--graceful-timeout", "0.1", cwd=folder)
     url = running.url()
     with ThreadPoolExecutor() as pool:
         slow = pool.submit(fetch, url, "/gate")
         eventually(True, (folder / "began").exists)
         (folder / "helper.py").write_text("VALUE = 2\n")
         eventually("2", lambda: value(url))
-        time.sleep(0.3)  # no waiting for something: three times grace_time, which is for a stop
+        time.sleep(0.3)  # no waiting for something: three times graceful_timeout, which is for a stop
         (folder / "go").touch()
         assert slow.result(LIMIT)[1].split()[0] == "1"
     old = slow.result()[1].split()[1]
@@ -196,7 +196,7 @@ def test_a_request_that_runs_is_finished_by_the_old_code(command: Command, folde
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["kill", "Ctrl-C"])
 def test_a_request_without_end_is_told_of_and_ended_by_who_wants_that(command: Command, folder: Path, end: str) -> None:
-    running = command("serve", "main", "-p", "0", "--reload", "--grace-time", "0.1", cwd=folder)
+    running = command("serve", "main", "-p", "0", "--reload", "--graceful-timeout", "0.1", cwd=folder)
     url = running.url()
     with ThreadPoolExecutor() as pool:
         endless = pool.submit(fetch, url, "/gate")
@@ -209,7 +209,7 @@ def test_a_request_without_end_is_told_of_and_ended_by_who_wants_that(command: C
             os.kill(int(found[1]), signal.SIGTERM)
         else:
             running.send_signal(signal.SIGINT)
-        running.line("1 of the requests had not ended after grace_time, and are cut off")
+        running.line("1 of the requests had not ended after graceful_timeout, and are cut off")
         with pytest.raises((RemoteDisconnected, ConnectionResetError)):
             endless.result(LIMIT)
     eventually(False, Path(f"/proc/{found[1]}").exists)
@@ -233,7 +233,7 @@ def test_a_stop_waits_for_what_old_code_runs_too(command: Command, folder: Path)
 
 
 def test_a_second_signal_ends_all_at_once(command: Command, folder: Path) -> None:
-    running = command("serve", "main", "-p", "0", "--workers", "2", "--grace-time", "60", cwd=folder)
+    running = command("serve", "main", "-p", "0", "--workers", "2", "--graceful-timeout", "60", cwd=folder)
     url = running.url()
     with ThreadPoolExecutor() as pool:
         slow = pool.submit(fetch, url, "/gate")
@@ -504,7 +504,7 @@ PROGRAM = """
     from microwsgi import serve
 
     threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
-    serve("main:app", port=0, grace_time=2.0, access_log="off", {options})
+    serve("main:app", port=0, graceful_timeout=2.0, access_log="off", {options})
     """
 
 
@@ -566,7 +566,7 @@ def test_a_spawned_child_can_not_have_the_parents_ssl_context(folder: Path) -> N
 def test_without_either_there_is_no_parent_nor_anything_for_one(command: Command, folder: Path) -> None:
     running = command("serve", "main", "-p", "0", cwd=folder)
     assert fetch(running.url())[1] == f"1 {running.pid}"
-    code = "import sys, microwsgi.serving; print(*(name for name in sys.modules if name.startswith('microwsgi')))"
+    code = "import sys, microwsgi.serving.serve; print(*(name for name in sys.modules if name.startswith('microwsgi')))"
     told = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     names = {name.rpartition(".")[2] for name in told.stdout.split()}
     assert "serving" in names

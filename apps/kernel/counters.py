@@ -51,7 +51,7 @@ class Counters:
         found: dict[str, int] = {}
         for number, file in enumerate(self.files):
             lines = text(file).splitlines()
-            found.update(parse(lines) if number < 2 else parse_ipv6(lines))  # noqa: PLR2004 - snmp and netstat
+            found.update(parse(lines) if number < 2 else parse_ipv6(lines))  # snmp and netstat
         return {name: found[name] for name in SHOWN if name in found}
 
 

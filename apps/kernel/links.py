@@ -132,7 +132,7 @@ def speed(name: str) -> int | None:
 
 def address_of(buffer: bytearray) -> int:
     """Where a buffer is in memory: the kernel writes there."""
-    import ctypes  # noqa: PLC0415 - for this only
+    import ctypes  # for this only
 
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
@@ -167,7 +167,7 @@ def main_routes(found: Iterator[bytes]) -> Iterator[Route]:
         if family not in FAMILIES or number != MAIN:
             continue
         more = attributes(message[ROUTE.size :])
-        zero = "0.0.0.0" if family == socket.AF_INET else "::"  # noqa: S104 - a network
+        zero = "0.0.0.0" if family == socket.AF_INET else "::"  # a network
         network = f"{socket.inet_ntop(family, more[ROUTE_TO]) if ROUTE_TO in more else zero}/{length}"
         hops = (
             list(next_hops(family, more[MULTIPATH]))

@@ -201,7 +201,7 @@ class Sampler:
         """What a function finds, or what stands for it; `missing` says why. A socket that failed is opened anew next time."""
         try:
             answer = function()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next second is another try
+        except Exception as error:  # whatever it is, the next second is another try
             self.missing = self.missing | {name: getattr(error, "strerror", None) or str(error) or type(error).__name__}
             if getattr(error, "errno", None) not in {errno.EMFILE, errno.ENFILE}:
                 self.forget_sockets()  # they may be broken; without descriptors there would be no others
@@ -233,7 +233,7 @@ class Sampler:
         if not self.minute:
             return 0
         now, last = self.minute[-1]
-        first = next((values for at, values in self.minute if now - at <= 60), last)  # noqa: PLR2004
+        first = next((values for at, values in self.minute if now - at <= 60), last)
         return max(last.get(name, 0) - first.get(name, 0), 0)
 
     def points(self, name: str, begin: float, end: float) -> list[tuple[float, Rates]]:

@@ -81,7 +81,7 @@ class Config:
             raise ConfigError(f"{self.source}: {key} is {value}, and should be from {smallest:g} to {largest:g}.")
         return float(value)
 
-    def watched(self, entry: Any) -> Watched:  # noqa: ANN401 - of a file
+    def watched(self, entry: Any) -> Watched:  # of a file
         """One [[target]]."""
         place = f"{self.source}: the target {entry.get('name', '')!r}" if isinstance(entry, dict) else self.source
         if not isinstance(entry, dict) or not all(isinstance(v, str) for k, v in entry.items() if k != "status"):

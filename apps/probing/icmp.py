@@ -133,7 +133,7 @@ def echo_reply(connection: socket.socket, target: Target) -> tuple[int, bytes] |
     data = connection.recv(2048)
     if connection.type == socket.SOCK_RAW and target.family == socket.AF_INET:
         data = data[4 * (data[0] & 15) :]  # raw sockets of IPv4 receive its header as well
-    if len(data) < 8 or data[0] != ECHO[target.family][1]:  # noqa: PLR2004 - the header
+    if len(data) < 8 or data[0] != ECHO[target.family][1]:  # the header
         return None
     return int.from_bytes(data[6:8]), data[8:]
 

@@ -115,7 +115,7 @@ def literal(host: str) -> Address | None:
     except (OSError, UnicodeError):
         return None
     family, _, _, _, sockaddr = found[0]
-    scope = sockaddr[3] if len(sockaddr) == 4 else 0  # noqa: PLR2004 - IPv6
+    scope = sockaddr[3] if len(sockaddr) == 4 else 0  # IPv6
     return Address(socket.AddressFamily(family), str(sockaddr[0]).partition("%")[0], int(scope))
 
 

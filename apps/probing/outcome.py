@@ -87,8 +87,8 @@ class Outcome(NamedTuple):
     received: bool = False
     """Whether the first packet was answered by the target, be it with a refusal, and did not have to be sent again."""
     address: str = ""
-    phases: dict[str, float] = {}  # noqa: RUF012 - never changed
-    facts: dict[str, object] = {}  # noqa: RUF012
+    phases: dict[str, float] = {}  # never changed
+    facts: dict[str, object] = {}
 
     @property
     def passed(self) -> bool:

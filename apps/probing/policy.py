@@ -179,7 +179,7 @@ class Budget:
         with self.lock:
             times = self.spent.setdefault(viewer, deque())
             self.spent.move_to_end(viewer)
-            while times and now - times[0] >= 60:  # noqa: PLR2004 - a minute
+            while times and now - times[0] >= 60:  # a minute
                 times.popleft()
             granted = len(times) < self.per_minute
             if granted:

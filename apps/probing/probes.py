@@ -109,7 +109,7 @@ async def run(
         return Outcome(error.reason, phases=timer.seconds, facts={"error": str(error)})
     except Refused as error:
         return Outcome(Reason.NOT_ALLOWED, facts={"error": str(error)})
-    except Exception as error:  # noqa: BLE001 - a fault of one probe must not cost another
+    except Exception as error:  # a fault of one probe must not cost another
         return Outcome(Reason.LOCAL, facts={"error": f"{type(error).__name__}: {error}"})
 
 
@@ -286,7 +286,7 @@ def certificate(writer: asyncio.StreamWriter) -> dict[str, object]:
         facts["names"] = ", ".join(str(name.value) for name in names)
     except x509.ExtensionNotFound:
         facts["names"] = "none"
-    except Exception as error:  # noqa: BLE001 - whatever a peer puts into its certificate
+    except Exception as error:  # whatever a peer puts into its certificate
         facts["certificate"] = f"malformed: {error}"
     return facts
 
@@ -320,16 +320,16 @@ async def response_head(reader: asyncio.StreamReader) -> tuple[str, int, http.cl
         head = io.BytesIO(await reader.readuntil(b"\r\n\r\n"))
         version, _, rest = head.readline().decode("latin-1").strip().partition(" ")
         code = rest.split(" ")[0]
-        if not version.startswith("HTTP/1.") or not (code.isascii() and code.isdigit() and len(code) == 3):  # noqa: PLR2004
+        if not version.startswith("HTTP/1.") or not (code.isascii() and code.isdigit() and len(code) == 3):
             raise ValueError("no status line of HTTP/1")
-        if int(code) >= 200 or int(code) == 101:  # noqa: PLR2004
+        if int(code) >= 200 or int(code) == 101:
             return version.removeprefix("HTTP/"), int(code), http.client.parse_headers(head)
     raise ValueError(f"{INFORMATIONAL} informational responses, and no final one")
 
 
 async def body_size(reader: asyncio.StreamReader, status: int, fields: http.client.HTTPMessage) -> int:
     """How many bytes the body has, up to BODY (RFC 9112 6.3). Raises IncompleteReadError, ValueError."""
-    if status in {204, 304} or status == 101:  # noqa: PLR2004
+    if status in {204, 304} or status == 101:
         return 0
     size = 0
     if fields.get("Transfer-Encoding", "").lower().endswith("chunked"):

@@ -126,11 +126,11 @@ class Flow:
 
         A router need not quote more than eight bytes, of UDP only its header: then it is the first packet without an answer.
         """
-        if self.method == "icmp" and len(data) >= 8:  # noqa: PLR2004 - the ICMP header
+        if self.method == "icmp" and len(data) >= 8:  # the ICMP header
             return self.ttl_of_number(int.from_bytes(data[6:8]))
-        if self.method == "udp" and len(data) >= 4:  # noqa: PLR2004
+        if self.method == "udp" and len(data) >= 4:
             number, complement = struct.unpack_from("!HH", data)
-            if number + complement == 0xFFFF:  # noqa: PLR2004 - as `send` has it
+            if number + complement == 0xFFFF:  # as `send` has it
                 return self.ttl_of_number(number)
         return min(self.sent_at.keys() - self.replies.keys(), default=0)
 

@@ -98,7 +98,7 @@ def redirect(path: str, system: System, copies: Iterable[int] = ()) -> None:
     for target in (1, 2, *copies):
         if target != descriptor:
             system.duplicate(descriptor, target)
-    if descriptor > 2:  # noqa: PLR2004 - the standard streams
+    if descriptor > 2:  # the standard streams
         os.close(descriptor)
 
 
@@ -113,7 +113,7 @@ class Readiness:
         if self.descriptor >= 0:
             os.set_inheritable(self.descriptor, False)
 
-    def tell(self, **message: object) -> None:
+    def send(self, **message: object) -> None:
         """Tell the launcher how the start went, once."""
         if self.descriptor < 0:
             return

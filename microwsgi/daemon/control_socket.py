@@ -1,4 +1,4 @@
-"""The socket on which `microwsgi status` and `microwsgi reload` ask a service: one question and one answer a connection.
+"""The socket on which `microwsgi status` and `restart --graceful` ask a service: one question and one answer a connection.
 
 It is read by the loop of the parent process, so nothing here blocks, and a client that says nothing is not waited for.
 """

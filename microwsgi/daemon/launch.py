@@ -35,14 +35,14 @@ def launch(options: Options) -> int:
     """Start this command in the background, and say what has become of it: 0 only if it serves. Raises UsageError."""
     path = log_path(options)
     try:
-        log = open(path, "ab", opener=opener)  # noqa: SIM115 - closed below
+        log = open(path, "ab", opener=opener)  # closed below
         begin = log.seek(0, os.SEEK_END) if log.seekable() else 0
     except OSError as error:
         raise UsageError(f"--log-file {path} can't be written: {error.strerror}.") from None
     reader, writer = os.pipe()
     try:
         with log:
-            process = subprocess.Popen(  # noqa: S603 - this very command
+            process = subprocess.Popen(  # this very command
                 [sys.executable, *sys.orig_argv[1:]],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -61,10 +61,10 @@ def launch(options: Options) -> int:
         raise ServiceError(f"it ended with code {code} before it served.{tail(path, begin)}\n  Log:  {path}")
     if "error" in message:
         process.wait()
-        print(f"microwsgi: {message['error']}\n  Log:  {path}", file=sys.stderr)  # noqa: T201 - what went wrong
+        print(f"microwsgi: {message['error']}\n  Log:  {path}", file=sys.stderr)
         return int(str(message["code"]))
     process.returncode = 0  # it is init's child soon: nobody here waits for it
-    say_where(message, path)
+    print_addresses(message, path)
     return 0
 
 
@@ -119,8 +119,8 @@ def tail(path: str, begin: int) -> str:
     return f" It said:\n{text}" if text else ""
 
 
-def say_where(message: dict[str, object], path: str) -> None:
+def print_addresses(message: dict[str, object], path: str) -> None:
     """Tell the person at the terminal where it is, and how to stop it."""
     lines = [f"microwsgi serves {message['application']} in the background, as process {message['pid']}"]
     lines += [f"  {url}" for url in message["urls"]]  # type: ignore[attr-defined]  # as Readiness makes it
-    print("\n".join([*lines, f"  Log:   {path}", f"  Stop:  {message['stop']}"]))  # noqa: T201 - what was asked for
+    print("\n".join([*lines, f"  Log:   {path}", f"  Stop:  {message['stop']}"]))

@@ -1,6 +1,6 @@
 """Drop root's privileges for good, and verify that they are gone.
 
-`microwsgi.service` does so after the sockets are bound and the log is open, and before anything of the application is
+`microwsgi.serving.service` does so after the sockets are bound and the log is open, and before anything of the application is
 imported: its code never runs as root, not even when it is imported anew.
 """
 
@@ -30,11 +30,11 @@ class Identity:
         if os.geteuid() and not (self.uid in {-1, os.geteuid()} and self.gid in {-1, os.getegid()}):
             raise UsageError("--user and --group are for root, who has privileges to drop: leave them out.")
 
-    def chown(self, path: str) -> None:
+    def chown(self, path: str, *, keep_group: bool = False) -> None:
         """Make it the owner of a file that it must be able to open again. Raises UsageError."""
         if not os.geteuid():
             try:
-                os.chown(path, self.uid, self.gid, follow_symlinks=False)
+                os.chown(path, self.uid, -1 if keep_group else self.gid, follow_symlinks=False)
             except OSError as error:
                 raise UsageError(f"{path} can't be given to another user: {error.strerror}.") from None
 

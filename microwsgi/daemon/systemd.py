@@ -47,7 +47,7 @@ class SystemdNotifier:
         if microseconds.isdigit() and pid == str(os.getpid()):
             self.interval = int(microseconds) / 2e6
 
-    def tell(self, *lines: str) -> None:
+    def notify(self, *lines: str) -> None:
         """Send assignments, like READY=1, now or when systemd takes them: the socket does not block."""
         if self.socket is not None:
             self.queue = [*self.queue[1 - MOST_QUEUED :], "\n".join(lines).encode()]
@@ -72,7 +72,7 @@ class SystemdNotifier:
 
     def reloading(self) -> None:
         """New code is being loaded, until the next READY=1."""
-        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        self.notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def close(self) -> None:
         """Give the socket back."""

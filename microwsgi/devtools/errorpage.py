@@ -34,7 +34,7 @@ from microwsgi.devtools.exceptioninfo import (
 from microwsgi.devtools.livereload import LiveReload
 from microwsgi.devtools.stack import YOURS, file_owner, full_stack
 from microwsgi.errors import ApplicationError
-from microwsgi.source import code_of
+from microwsgi.support.source import code_of
 
 Environ = Mapping[str, object]
 Answer = tuple[list[tuple[str, str]], bytes]

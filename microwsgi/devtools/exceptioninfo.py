@@ -14,7 +14,7 @@ from types import CodeType, TracebackType
 from typing import NamedTuple
 
 from microwsgi.devtools.stack import YOURS, Frame, file_owner, fold, make_frame
-from microwsgi.source import def_line
+from microwsgi.support.source import def_line
 
 AROUND = 5
 """The number of source lines that are shown above and below."""
@@ -40,7 +40,7 @@ DURING = "During handling of the above exception, another exception occurred"
 """Python's own words for the relation of two exceptions."""
 
 
-class Shown(reprlib.Repr):
+class SafeRepr(reprlib.Repr):
     """repr of bounded size, also for objects whose __repr__ raises. Values with the name of a secret are hidden."""
 
     def __init__(self) -> None:
@@ -60,23 +60,23 @@ class Shown(reprlib.Repr):
         ]
         return "{" + ", ".join([*inside, *(["..."] if len(x) > len(pairs) else [])]) + "}"
 
-    def repr_bytes(self, x: bytes, level: int) -> str:  # noqa: ARG002 - reprlib's signature
+    def repr_bytes(self, x: bytes, level: int) -> str:  # reprlib's signature
         """Format bytes without formatting all of a long value."""
         return repr(x) if len(x) <= self.maxother else f"{x[: self.maxother // 2]!r}... ({len(x)} bytes)"
 
-    def repr_str(self, x: str, level: int) -> str:  # noqa: ARG002 - reprlib's signature
+    def repr_str(self, x: str, level: int) -> str:  # reprlib's signature
         """Cut a str at its end, not in its middle as reprlib does: a secret's name could be cut off from its value."""
         return repr(x) if len(x) <= self.maxstring else f"{x[: self.maxstring]!r}... ({len(x)} characters)"
 
-    def repr_instance(self, x: object, level: int) -> str:  # noqa: ARG002 - reprlib's signature
+    def repr_instance(self, x: object, level: int) -> str:  # reprlib's signature
         """Format any other object. If its __repr__ raises, the values around it are shown all the same."""
         try:
             return cut(repr(x), self.maxother)
-        except Exception as error:  # noqa: BLE001 - somebody's __repr__ may do anything
+        except Exception as error:  # somebody's __repr__ may do anything
             return failing(x, error)
 
 
-shown = Shown()
+shown = SafeRepr()
 
 
 class Line(NamedTuple):
@@ -238,7 +238,7 @@ def values_of(values: Mapping[str, object]) -> dict[str, str]:
             continue
         try:
             found[name] = GIVEN.sub(rf"\1{HIDDEN}", shown.repr(item))
-        except BaseException as error:  # noqa: BLE001 - somebody's __repr__ may do anything
+        except BaseException as error:  # somebody's __repr__ may do anything
             found[name] = failing(item, error)
     return found
 

@@ -1,7 +1,7 @@
 """Check an application against PEP 3333, with wsgiref.validate and some rules that it lacks.
 
 A `Lint` is WSGI middleware. Each broken rule becomes a `Finding` with the location in the application's code, listed under the
-value of the request's X-Check field. `microwsgi.commands.check` sends the requests.
+value of the request's X-Check field. `microwsgi.cli.check` sends the requests.
 
     server -> Lint -> wsgiref.validate -> Lint.inside -> the application
 """
@@ -127,7 +127,7 @@ class ResponseCheck:
         self.promised: int | None = None
         self.sent = 0
 
-    def typed(self, status: str, headers: Any) -> Any:  # noqa: ANN401 - the validator will say what it should have been
+    def typed(self, status: str, headers: Any) -> Any:  # the validator will say what it should have been
         """Return headers that the validator accepts: its rules about Content-Type are not those of PEP 3333."""
         if type(headers) is not list or not all(type(each) is tuple and len(each) == PAIR for each in headers):
             return headers
@@ -217,7 +217,7 @@ class CheckedBody:
 class CheckedInput:
     """A `wsgi.input` that records reads beyond the body: on most servers they would block."""
 
-    def __init__(self, stream: Any, length: int, note: Callable[..., None]) -> None:  # noqa: ANN401 - any file will do
+    def __init__(self, stream: Any, length: int, note: Callable[..., None]) -> None:  # any file will do
         self.stream = stream
         self.left = length
         self.note = note

@@ -37,13 +37,11 @@ class LiveReload:
         """The port on 127.0.0.1 to which pages connect. Raises OSError."""
         if self.listener is None:
             self.listener = socket.create_server(("127.0.0.1", 0))
-            threading.Thread(
-                target=self.attend, args=(self.listener,), name="microwsgi-livereload", daemon=True
-            ).start()
+            threading.Thread(target=self.serve, args=(self.listener,), name="microwsgi-livereload", daemon=True).start()
         port: int = self.listener.getsockname()[1]
         return port
 
-    def attend(self, listener: socket.socket) -> None:
+    def serve(self, listener: socket.socket) -> None:
         """Accept connections of pages, for the life of the thread."""
         while True:
             page, _ = listener.accept()

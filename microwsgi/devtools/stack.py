@@ -49,7 +49,7 @@ class Frame(NamedTuple):
 
 def capture(innermost: FrameType | None = None) -> list[Frame]:
     """Return the stack of this thread, the thread's first frame first, up to the caller or the given frame."""
-    frame = innermost or sys._getframe(1)  # noqa: SLF001 - what inspect.currentframe is, without importing inspect
+    frame = innermost or sys._getframe(1)  # what inspect.currentframe is, without importing inspect
     return [make_frame(each, each.f_lineno) for each in reversed(list(callers(frame)))]
 
 

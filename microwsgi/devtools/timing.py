@@ -9,7 +9,7 @@ from typing import Any
 MILLISECONDS = 1e3
 
 
-def server_timing(exchange: Any) -> str:  # noqa: ANN401 - an Exchange of the server, which devtools does not import
+def server_timing(exchange: Any) -> str:  # an Exchange of the server, which devtools does not import
     """Return the field line: `wait` from the whole head to the call (parsing, and waiting for a thread), `app` the rest."""
     now = monotonic()
     started = getattr(threading.current_thread(), "started", now)  # of the thread's run, by the pool

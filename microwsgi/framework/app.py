@@ -36,8 +36,8 @@ from microwsgi.framework.request import Request
 from microwsgi.framework.routing import ANY, BELOW, CONVERTERS, PCHAR, Converter, Match, Pattern, Route, Router
 from microwsgi.framework.static import Folder
 from microwsgi.framework.views import check_signature, name_of, redirect, response_of
-from microwsgi.source import source_location
-from microwsgi.tracebacks import exception_text
+from microwsgi.support.source import source_location
+from microwsgi.support.tracebacks import exception_text
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """The syntax of a method (RFC 9110 5.6.2)."""
@@ -160,7 +160,7 @@ class App:
         name: str,
         expression: str,
         *,
-        type: type = str,  # noqa: A002 - what else
+        type: type = str,  # what else
         read: Callable[[str], Any] = str,
         write: Callable[[Any], str] = str,
         slashes: bool = False,
@@ -182,7 +182,9 @@ class App:
                 Route((ANY,), pattern, name or name_of(application), application, source_location(application), depth)
             )
 
-    def static(self, prefix: str, folder: str | os.PathLike[str], *, name: str = "static", **options: Any) -> None:  # noqa: ANN401 - Folder has their types
+    def static(
+        self, prefix: str, folder: str | os.PathLike[str], *, name: str = "static", **options: Any
+    ) -> None:  # Folder has their types
         """Serve the files of a folder. The options are those of `microwsgi.framework.static.Folder`."""
         files = Folder(folder, **options)
         for end in ("/", "/{path:path}"):

@@ -83,7 +83,10 @@ def is_cross_site(request: Request) -> bool:
 
 def is_ours(name: str, allowed: Iterable[str]) -> bool:
     """Return whether a host is one of this machine: an address, since rebinding needs a name, or a name that it has."""
-    if name in own_names() or name.endswith(".localhost") or name in {each.lower().rstrip(".") for each in allowed}:
+    names = {each.lower().rstrip(".") for each in allowed}
+    if name in own_names() or name.endswith(".localhost") or name in names:
+        return True
+    if any(each.startswith(".") and f".{name}".endswith(each) for each in names):
         return True
     try:
         ip_address(name)

@@ -1,7 +1,7 @@
 """Server-sent events (HTML standard 9.2), without a thread for each client if the server supports that.
 
 A view returns `Broadcaster.listen(request)`, or the `response` of its own Stream. `send` may be called from any thread. On our
-server a stream without events is suspended (docs/environ.md, `microwsgi.wake`); on another server it blocks the thread that
+server a stream without events is suspended (docs/environ.md, `microwsgi.resume`); on another server it blocks the thread that
 iterates over it.
 """
 
@@ -31,7 +31,7 @@ HEADERS = (
 )
 
 
-def event_bytes(data: object, *, event: str = "", id: str = "", retry: float | None = None) -> bytes:  # noqa: A002 - its name
+def event_bytes(data: object, *, event: str = "", id: str = "", retry: float | None = None) -> bytes:  # its name
     """Return an event as bytes; data other than a str as JSON. `retry` is in seconds. Raises ValueError for line ends."""
     for name in (event, id):
         if LINE_END.search(name) or "\0" in name:
@@ -52,7 +52,7 @@ class Stream:
     """
 
     __slots__ = (
-        "poll", "poll_at", "beat_at", "closed", "ended", "every", "heartbeat", "on_close", "pending", "there", "wake",
+        "poll", "poll_at", "beat_at", "closed", "ended", "every", "heartbeat", "on_close", "pending", "resume", "ready",
     )  # fmt: skip
 
     def __init__(
@@ -65,9 +65,9 @@ class Stream:
         retry: float | None = None,
         on_close: Callable[[Stream], object] | None = None,
     ) -> None:
-        wake = request.environ.get("microwsgi.wake")
-        self.there = None if wake else threading.Event()
-        self.wake: Callable[..., object] = wake or self.there.set  # type: ignore[union-attr]
+        resume = request.environ.get("microwsgi.resume")
+        self.ready = None if resume else threading.Event()
+        self.resume: Callable[..., object] = resume or self.ready.set  # type: ignore[union-attr]
         """Make the server call `__next__`."""
         self.poll, self.every = poll, every
         self.poll_at = monotonic()
@@ -84,7 +84,7 @@ class Stream:
         """The response for the view to return."""
         return Response(headerlist=list(HEADERS), app_iter=self)
 
-    def send(self, data: object, *, event: str = "", id: str = "") -> None:  # noqa: A002 - the standard's word
+    def send(self, data: object, *, event: str = "", id: str = "") -> None:  # the standard's word
         """Send an event. May be called from any thread."""
         self.put(event_bytes(data, event=event, id=id))
 
@@ -96,12 +96,12 @@ class Stream:
             self.end()
             return
         self.pending.append(chunk)
-        self.wake()
+        self.resume()
 
     def end(self) -> None:
         """End the response after all pending events. Browsers reconnect, unless they are answered with 204."""
         self.ended = True
-        self.wake()
+        self.resume()
 
     # --- What the server calls ----------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class Stream:
         return self
 
     def __next__(self) -> bytes:
-        """Return the pending events; b"" if there are none, and the server waits for `wake`."""
+        """Return the pending events; b"" if there are none, and the server waits for `resume`."""
         while not self.ended or self.pending:
             now = monotonic()
             if self.poll is not None and now >= self.poll_at:
@@ -118,10 +118,10 @@ class Stream:
                     self.send(data)
             wait = min(self.beat_at, self.poll_at if self.poll is not None else self.beat_at) - now
             # First declare that there may be nothing, then look: an event that is sent in between, or the end, is not lost.
-            if self.there is None:
-                self.wake(after=max(wait, 0.001))
+            if self.ready is None:
+                self.resume(after=max(wait, 0.001))
             else:
-                self.there.clear()
+                self.ready.clear()
             ended = self.ended
             if self.pending:
                 self.beat_at = now + self.heartbeat
@@ -131,9 +131,9 @@ class Stream:
             if now >= self.beat_at:
                 self.beat_at = now + self.heartbeat
                 return COMMENT
-            if self.there is None:
+            if self.ready is None:
                 return b""
-            self.there.wait(max(wait, 0))
+            self.ready.wait(max(wait, 0))
         raise StopIteration
 
     def take(self) -> bytes:
@@ -184,7 +184,7 @@ class Broadcaster:
 
     def since(self, last: str) -> list[bytes]:
         """Return the events after the one with this id; all of them if the id is unknown."""
-        ids = [id for id, _ in self.history]  # noqa: A001 - the standard's word
+        ids = [id for id, _ in self.history]  # the standard's word
         begin = ids.index(last) + 1 if last in ids else 0
         return [chunk for _, chunk in self.history][begin:]
 
@@ -193,12 +193,12 @@ class Broadcaster:
         with self.lock:
             self.streams.discard(stream)
 
-    def send(self, data: Any, *, event: str = "", id: str = "") -> None:  # noqa: A002, ANN401 - the standard's word; JSON
+    def send(self, data: Any, *, event: str = "", id: str = "") -> None:  # the standard's word; JSON
         """Send an event to all clients, from any thread. All clients get the events in the same order."""
         with self.lock:
             if self.history.maxlen and not id:
                 self.number += 1
-                id = f"{self.series}-{self.number}"  # noqa: A001
+                id = f"{self.series}-{self.number}"
             chunk = event_bytes(data, event=event, id=id)
             self.history.append((id, chunk))
             for stream in self.streams:

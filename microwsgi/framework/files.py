@@ -70,7 +70,7 @@ class FileResponse(Response):
         opener: Callable[[str, int], int] | None = None,
     ) -> None:
         name = os.fspath(name)
-        self.opened = open(name, "rb", buffering=0, opener=opener)  # noqa: SIM115 - open until it is sent
+        self.opened = open(name, "rb", buffering=0, opener=opener)  # open until it is sent
         stat = os.fstat(self.opened.fileno())
         self.size = stat.st_size
         self.modified = int(min(stat.st_mtime, time()))  # never later than Date (RFC 9110 8.8.2.1)

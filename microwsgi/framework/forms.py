@@ -70,7 +70,7 @@ class Upload:
 
     def __init__(self, part: Part, limit: int) -> None:
         self.name, self.filename, self.type = part.name, part.filename or "", part.type
-        self.file: IO[bytes] = SpooledTemporaryFile(BLOCK)  # noqa: SIM115 - it lives as long as the request
+        self.file: IO[bytes] = SpooledTemporaryFile(BLOCK)  # it lives as long as the request
         for block in limited(part.blocks, limit, f"{part.name} in the form"):
             self.file.write(block)
         self.size = self.file.tell()

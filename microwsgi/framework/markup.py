@@ -27,7 +27,7 @@ class Markup(str):
 class Escaping(Formatter):
     """str.format that escapes each value."""
 
-    def format_field(self, value: Any, format_spec: str) -> str:  # noqa: ANN401 - any value has a format
+    def format_field(self, value: Any, format_spec: str) -> str:  # any value has a format
         """Format a value, then escape it, except HTML; the items of a list, tuple or iterator follow each other."""
         if isinstance(value, (list, tuple, Iterator)) and not format_spec:
             return "".join(self.format_field(item, "") for item in value)
@@ -37,7 +37,7 @@ class Escaping(Formatter):
 ESCAPING = Escaping()
 
 
-def html(template: Any, /, **values: object) -> Markup:  # noqa: ANN401 - Template exists from Python 3.14 on
+def html(template: Any, /, **values: object) -> Markup:  # Template exists from Python 3.14 on
     """Return a template with the escaped values. Raises TypeError for text that is finished, like an f-string."""
     if isinstance(template, str):
         if not values:

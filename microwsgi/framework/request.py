@@ -1,6 +1,6 @@
 """WebOb's Request with typed values. A missing or invalid value raises HTTPBadRequest with the reason."""
 
-# ruff: noqa: ANN401
+
 # A value has the type that the view asks for, or the type of its default.
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Request(webob.Request):
     Limits are in bytes; change them in a subclass (`app.request_class`), or in a view before it reads the body.
     """
 
-    body_size = 8 * 1024 * 1024
+    max_body_size = 8 * 1024 * 1024
     """The limit for JSON, and for all text fields of a form together, which are kept in memory."""
-    file_size = 1024 * 1024 * 1024
+    max_file_size = 1024 * 1024 * 1024
     """The limit for one file of a form."""
-    field_count = 1000
+    max_field_count = 1000
     """The limit for the number of fields of a form."""
     app: Any = None
 
@@ -51,6 +51,15 @@ class Request(webob.Request):
         """Return the path of a route of the App, with the prefix under which the App is mounted. Raises RouteError."""
         path: str = self.app.url_for(name, **values)
         return quote(self.script_name, safe=PCHAR + "/") + path
+
+    @property
+    def client_addr(self) -> str:
+        """The client's address, REMOTE_ADDR. WebOb's is whatever a client sends as X-Forwarded-For.
+
+        Behind a proxy the server sets REMOTE_ADDR: --forwarded-allow-ips.
+        """
+        address: str = self.environ.get("REMOTE_ADDR", "")
+        return address
 
     @property
     def GET(self) -> GetDict:  # noqa: N802 - WebOb's name
@@ -114,16 +123,16 @@ class Request(webob.Request):
                 form = forms.multipart(
                     self.body_file,
                     environ["CONTENT_TYPE"],
-                    fields=self.field_count,
-                    text_size=self.body_size,
-                    file_size=self.file_size,
+                    fields=self.max_field_count,
+                    text_size=self.max_body_size,
+                    file_size=self.max_file_size,
                 )
                 environ[FORM] = environ["wsgi.input"], form
             kept: MultiDict[str, Any] = form
             return kept
         if self.content_type not in {URLENCODED, ""}:
             raise HTTPUnsupportedMediaType(f"The body is {self.content_type}; it must be a form.")
-        return forms.urlencoded(self.read_body(), fields=self.field_count)
+        return forms.urlencoded(self.read_body(), fields=self.max_field_count)
 
     def parts(self) -> Iterator[forms.Part]:
         """Return the parts of the form while they arrive, without keeping them. Use this or `form`, not both."""
@@ -151,19 +160,19 @@ class Request(webob.Request):
             raise HTTPLengthRequired("This server passes no body on without a Content-Length.")
         return readable
 
-    def set_body_readable(self, flag: bool) -> None:  # noqa: FBT001 - WebOb's
+    def set_body_readable(self, flag: bool) -> None:  # WebOb's
         """Say that the body can be read to its end."""
         self.environ["wsgi.input_terminated"] = bool(flag)
 
     is_body_readable = property(body_is_readable, set_body_readable)
 
     def read_body(self) -> bytes:
-        """Return the body. Raises HTTPRequestEntityTooLarge beyond `body_size`. WebOb's `body` returns it afterwards."""
-        if (self.content_length or 0) > self.body_size:
-            raise HTTPRequestEntityTooLarge(f"The body has more than {self.body_size} bytes.")
+        """Return the body. Raises HTTPRequestEntityTooLarge beyond `max_body_size`. WebOb's `body` returns it afterwards."""
+        if (self.content_length or 0) > self.max_body_size:
+            raise HTTPRequestEntityTooLarge(f"The body has more than {self.max_body_size} bytes.")
         if not self.is_body_seekable:
             blocks = iter(lambda: self.body_file.read(forms.BLOCK), b"")
-            self.body = b"".join(forms.limited(blocks, self.body_size, "The body"))
+            self.body = b"".join(forms.limited(blocks, self.max_body_size, "The body"))
         return self.body
 
     def read_json(self) -> Any:

@@ -188,7 +188,7 @@ def row(name: str, found: os.stat_result, *, is_folder: bool) -> str:
 
 def human(size: float, units: tuple[str, ...] = ("KiB", "MiB", "GiB", "TiB"), unit: str = "B") -> str:
     """Return a size with three digits before the point at most."""
-    if size >= 1000 and units:  # noqa: PLR2004
+    if size >= 1000 and units:
         return human(size / 1024, units[1:], units[0])
     return f"{size} B" if unit == "B" else f"{size:.1f} {unit}"
 

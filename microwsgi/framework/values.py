@@ -60,7 +60,7 @@ READERS: Mapping[Any, Callable[[str], Any]] = {int: read_int, float: read_float,
 """Types that are read by the functions above. Any other callable is called with the text."""
 
 
-def parse_json(text: str) -> Any:  # noqa: ANN401 - any JSON value
+def parse_json(text: str) -> Any:  # any JSON value
     """Parse JSON (RFC 8259). Raises ValueError for NaN, numbers beyond a float's range, and lone surrogates."""
     value = json.loads(text, parse_constant=no_constant, parse_float=read_float)
     if SURROGATE.search(text):

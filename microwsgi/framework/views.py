@@ -12,7 +12,7 @@ from webob import Response
 from microwsgi.errors import RouteError, ViewError
 from microwsgi.framework.routing import Pattern
 from microwsgi.framework.values import dump_json
-from microwsgi.source import code_of, source_location
+from microwsgi.support.source import code_of, source_location
 
 HTML, OCTETS, JSON = "text/html; charset=UTF-8", "application/octet-stream", "application/json"
 POSSIBLE = "a Response, str, bytes, dict, list, an iterator, or (one of these, status) or (..., status, headers)"
@@ -172,7 +172,7 @@ class StreamedBody:
 class Redirect(Response):
     """A redirect whose Location stays as it is (RFC 9110 10.2.2). WebOb would make it absolute with the client's Host."""
 
-    def _abs_headerlist(self, environ: dict[str, Any]) -> list[tuple[str, str]]:  # noqa: ARG002 - WebOb's signature
+    def _abs_headerlist(self, environ: dict[str, Any]) -> list[tuple[str, str]]:  # WebOb's signature
         return self.headerlist
 
 

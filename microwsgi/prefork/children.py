@@ -46,7 +46,7 @@ class Child:
         self.asked = False  # for a report that has not come yet
         self.deadline = NEVER
 
-    def order(self, word: str) -> None:
+    def send_order(self, word: str) -> None:
         """Tell it to do something: see `microwsgi.prefork.worker`."""
         self.channel.send(do=word)
 
@@ -77,7 +77,7 @@ class Questions:
         for child in children:
             if not child.asked:
                 child.asked = True
-                child.order("report")
+                child.send_order("report")
 
     def answered(self, child: Child) -> None:
         """A child has reported, or never will."""
@@ -97,7 +97,7 @@ class Questions:
 
 
 class Observer:
-    """What a supervisor has to tell. `microwsgi.supervised` tells it to a terminal, or to a log; here nobody listens."""
+    """The events of a supervisor. `microwsgi.serving.supervised` prints or logs them; here nobody listens."""
 
     def serving(self, child: Child) -> None:
         """The code of this child's generation is served, and no other."""
@@ -130,6 +130,6 @@ class Observer:
         """Write messages that wait for a terminal; the seconds until the next attempt, NEVER if none waits."""
         return NEVER
 
-    def chores(self, message: Message) -> Iterator[object]:  # noqa: ARG002 - for those who have some
+    def chores(self, message: Message) -> Iterator[object]:  # for those who have some
         """What makes the next children quicker, after one has imported the application; done step by step in idle time."""
         return iter(())

@@ -23,7 +23,7 @@ class State(Enum):
     RETIRING = "retiring"  # a successor serves; requests that run are finished, however long they take
     UNRESPONSIVE = "unresponsive"  # it was told to retire and has not confirmed that
     DISMISSED = "dismissed"  # it has served nobody, and is to end
-    STOPPING = "stopping"  # requests that run are finished within grace_time
+    STOPPING = "stopping"  # requests that run are finished within graceful_timeout
     EXITING = "exiting"  # it has served its last request
     KILLED = "killed"
 
@@ -51,7 +51,7 @@ class Deadline(Enum):
     CHECK = 12.0  # the child itself gives up after 10, and knows more
     CONFIRM = 5.0
     UNRESPONSIVE = 60.0
-    GRACE = 1.5  # more than --grace-time, after which the child itself cuts requests off
+    GRACE = 1.5  # more than --graceful-timeout, after which the child itself cuts requests off
     END = 1.0
     EXIT = EXIT_TIME + 1.0  # after EXIT_TIME the child itself says what keeps it, and ends
     KILL = 10.0  # then the system has not ended a process for so long that it is worth a line
@@ -117,6 +117,6 @@ def table() -> str:
     for state, events in TABLE.items():
         for event, step in events.items():
             seconds = "" if step.deadline is D.NONE else f"{step.deadline.value:g}"
-            seconds = f"`--grace-time` + {seconds}" if step.deadline is D.GRACE else seconds
+            seconds = f"`--graceful-timeout` + {seconds}" if step.deadline is D.GRACE else seconds
             lines.append(f"| {state.value} | {event.value} | {step.state.value} | {step.order} | {seconds} |")
     return "\n".join(lines)

@@ -45,7 +45,7 @@ class Inheritance:
         handoff: Handoff | None,
         signals: list[int],
         trouble: str,
-        is_reload: bool,  # noqa: FBT001 - as the others
+        is_reload: bool,  # as the others
         close: Callable[[], object],
     ) -> None:
         self.system = system
@@ -135,7 +135,7 @@ def fork(given: Inheritance, ours: socket.socket, theirs: socket.socket, live: C
 
 def be_child(given: Inheritance, theirs: socket.socket) -> Worker:
     """Forget what only a parent has."""
-    atexit._clear()  # noqa: SLF001 - as multiprocessing does: what the parent wants done at its end is not for its child
+    atexit._clear()  # as multiprocessing does: what the parent wants done at its end is not for its child
     forget_guards()
     _set_wakeup(-1)
     for number in given.signals:
@@ -158,12 +158,12 @@ def run_to_end(begin: Callable[[], Worker], live: Callable[[Worker], object]) ->
             worker.guard = guard
             live(worker)
         if os.getpid() == pid:
-            worker.tell(finished=True)
+            worker.send(finished=True)
             exit_within(EXIT_TIME, worker.say)
             end_pools()
-            atexit._run_exitfuncs()  # noqa: SLF001 - the interpreter would, but it is not to wait for those threads
+            atexit._run_exitfuncs()  # the interpreter would, but it is not to wait for those threads
         code = 0
-    except BaseException:  # noqa: BLE001 - nothing of a parent's may run on in its child
+    except BaseException:  # nothing of a parent's may run on in its child
         traceback.print_exc()
     finally:
         flush()
@@ -210,7 +210,7 @@ spawned(*rest)
 """
 
 
-def spawned(call: str, numbers: list[int], count: int, trouble: str, is_reload: bool, values: object) -> None:  # noqa: FBT001
+def spawned(call: str, numbers: list[int], count: int, trouble: str, is_reload: bool, values: object) -> None:
     """The other side of `spawn`."""
     theirs, *shared = (socket.socket(fileno=number) for number in numbers)
 

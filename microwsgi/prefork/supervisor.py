@@ -116,7 +116,7 @@ class Supervisor:
         """Call something; an exception is told, and the loop goes on."""
         try:
             act(*arguments)
-        except Exception as error:  # noqa: BLE001 - the parent must not die while its children serve
+        except Exception as error:  # the parent must not die while its children serve
             with suppress(Exception):
                 self.observer.trouble(error)
             self.system.sleep(TROUBLE_PAUSE)
@@ -142,9 +142,9 @@ class Supervisor:
         if self.watch is not None and (now >= self.watch.next_check or self.watch.fileno() in ready):
             self.attempt(lambda: self.on_change(self.watch.check()))  # type: ignore[union-attr]  # tested above
         for child in self.children[:]:
-            self.attempt(self.attend_to, child, now)
+            self.attempt(self.handle_event, child, now)
         if self.chores and not ready:
-            self.attempt(self.do_chore)
+            self.attempt(self.run_chore)
 
     def interests(self) -> dict[int, int]:
         """The descriptors to wait for, each with its events."""
@@ -176,14 +176,14 @@ class Supervisor:
         for act in self.signals.read():
             self.attempt(act)
 
-    def attend_to(self, child: Child, now: float) -> None:
+    def handle_event(self, child: Child, now: float) -> None:
         """See whether a child has ended, or is late."""
         if child.process.poll() is not None:
             self.ended(child)
         elif now >= child.deadline:
             self.advance(child, Event.DEADLINE)
 
-    def do_chore(self) -> None:
+    def run_chore(self) -> None:
         """One step of what makes the next children quicker."""
         if next(self.chores[0], self) is self:
             self.chores.popleft()
@@ -198,12 +198,12 @@ class Supervisor:
         was, child.state = child.state, step.state
         self.limit(child, step.deadline)
         if step.order:
-            child.order(step.order)
+            child.send_order(step.order)
         child.expected |= event in {Event.RETIRE, Event.DISMISS, Event.STOP, Event.STOP_NOW}
         child.unanswered |= was is State.CHECKING and step.state is State.KILLED
         if step.order == "leave":
             child.process.send_signal(signal.SIGTERM)  # it may be importing, and read no orders
-        if event in {Event.DEADLINE, Event.UNANSWERED} and was is not State.DISMISSED and self.stops < 2:  # noqa: PLR2004
+        if event in {Event.DEADLINE, Event.UNANSWERED} and was is not State.DISMISSED and self.stops < 2:
             self.observer.late(child, was, text)
         if step.state is State.UNRESPONSIVE:
             self.accepts_no_more(child)
@@ -213,10 +213,10 @@ class Supervisor:
     def limit(self, child: Child, deadline: Deadline) -> None:
         """Set when a child is late; a person at the debugger's prompt is, only for a second signal."""
         seconds = deadline.value
-        if seconds is None or (child in self.prompts and self.stops < 2):  # noqa: PLR2004
+        if seconds is None or (child in self.prompts and self.stops < 2):
             child.deadline = NEVER
             return
-        child.deadline = self.clock() + seconds + (self.options.grace_time if deadline is Deadline.GRACE else 0.0)
+        child.deadline = self.clock() + seconds + (self.options.graceful_timeout if deadline is Deadline.GRACE else 0.0)
 
     def current(self) -> list[Child]:
         """The children of the newest code that serve, or will."""
@@ -334,9 +334,9 @@ class Supervisor:
             child.channel.close()
             return
         for message in messages:
-            self.attempt(self.hear, child, message)
+            self.attempt(self.handle_message, child, message)
 
-    def hear(self, child: Child, message: Message) -> None:
+    def handle_message(self, child: Child, message: Message) -> None:
         """Act on one message."""
         if "ready" in message:
             self.imported(child, message)
@@ -391,10 +391,10 @@ class Supervisor:
         text = str(message["failed"])
         unusable = bool(message.get("unusable"))  # the application has done something to the interpreter itself
         known = bool(child.generation.trouble)
-        shows_page = self.options.load_error_page or not self.useful()
+        shows_page = self.options.reload_error_page or not self.useful()
         if self.watch is not None and shows_page and not unusable:
             child.broken = True
-            child.order("show")
+            child.send_order("show")
         else:
             self.advance(child, Event.DISMISS)
         if not known:
@@ -412,7 +412,7 @@ class Supervisor:
             self.stop()
             return
         generation.failed = True
-        self.observer.failed(generation, text, serving=bool(self.useful()) and not self.options.load_error_page)
+        self.observer.failed(generation, text, serving=bool(self.useful()) and not self.options.reload_error_page)
         if self.watch is None and len(self.serving()) < self.wanted:
             self.try_again()
 
@@ -461,7 +461,7 @@ class Supervisor:
             child.deadline = NEVER
         if self.prompts[:1] != before and self.prompts:
             self.observer.prompting()
-            self.prompts[0].order("prompt")
+            self.prompts[0].send_order("prompt")
 
     # --- Questions ----------------------------------------------------------------------------------------------------
 
@@ -478,7 +478,7 @@ class Supervisor:
             if messages is None or child.channel.empty:  # a process that it has forked may still have its end
                 child.channel.close()
             for message in messages or ():
-                self.attempt(self.hear, child, message)
+                self.attempt(self.handle_message, child, message)
         self.children.remove(child)
         self.accepts_no_more(child)
         self.questions.answered(child)

@@ -3,15 +3,15 @@
 The parent sends orders on a channel and no signals, since applications replace signal handlers.
 
     serve, show, leave    the answer to "ready" or "failed": serve; serve the page that shows what went wrong; end
-    retire                a successor serves: accept nothing more, finish what runs however long it takes, end; tell of what
+    retire                a successor serves: accept nothing more, finish what runs however long it takes, end; send of what
                           takes long
-    stop                  the same within grace_time
+    stop                  the same within graceful_timeout
     now                   wait for nothing
     prompt                the terminal is yours
-    report                tell the counts so far
+    report                send the counts so far
 
 When the channel ends, the parent is dead, and the child stops. TERM to a child is told to the parent, which starts a successor
-and then has this one retire, within grace_time: there is always a process that serves.
+and then has this one retire, within graceful_timeout: there is always a process that serves.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Worker:
         self.trouble = trouble  # why the application can't be imported, if a process has ended in the attempt
         self.is_reload = is_reload  # there was other code before, of which there may be compiled files
         self.channel = channel
-        self.tell = channel.send
+        self.send = channel.send
         self.words: deque[str] = deque()
         self.handoff = handoff
-        self.say: Callable[[str], object] = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: T201
+        self.say: Callable[[str], object] = lambda text: print(text, file=sys.stderr, flush=True)
         self.on_stop: Callable[[WSGIServer], object] = bool
         self.on_reminder: Callable[[WSGIServer], object] = bool  # how a retired child reminds people of itself
         self.on_accept_stopped: Callable[[], object] = bool  # called when a successor gets all new connections
@@ -64,34 +64,34 @@ class Worker:
             "stop": self.stop,
             "now": self.end,
             "prompt": lambda _: self.terminal.release(),
-            "report": lambda server: self.tell(report=server.stats()),
+            "report": lambda server: self.send(report=server.stats()),
         }
 
     # --- Signals, and forks of the application ------------------------------------------------------------------------
 
-    def hear_signals(self) -> None:
+    def install_signal_handlers(self) -> None:
         """After the import: TERM is told to the parent; handlers of the application for TERM and INT are called, too."""
         for number in SIGNALS:
             handler = _current(number)
             if callable(handler) and handler not in self.handlers() and handler is not signal.default_int_handler:
                 self.applications[number] = handler
-            _install(number, self.heard)
+            _install(number, self.on_signal)
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
-    def heard(self, number: int, frame: FrameType | None) -> None:
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
         """In the main thread, between two of its steps."""
         if number in self.applications:
             try:
                 self.applications[number](number, frame)
-            except BaseException:  # noqa: BLE001, S110 - many end with sys.exit(); this process ends in its own way
+            except BaseException:  # many end with sys.exit(); this process ends in its own way
                 pass
         if number == signal.SIGTERM and not self.stopping:
             self.channel.wake()
 
     def handlers(self) -> list[object]:
         """The handlers that a process that the application forks must not keep."""
-        return [self.heard, ignored]
+        return [self.on_signal, ignored]
 
     def release(self) -> None:
         """In a process that the application has forked: close the descriptors."""
@@ -102,20 +102,20 @@ class Worker:
 
     # --- Orders -------------------------------------------------------------------------------------------------------
 
-    def wait_for_word(self) -> str:
+    def wait_for_message(self) -> str:
         """The parent's next word, before there is a server; "leave" if the parent is dead, or after TERM."""
         while not self.words:
             woken, messages = self.channel.receive()
             if woken:
-                self.tell(leaving=True)
+                self.send(leaving=True)
             if woken or messages is None:
                 return "leave"
             self.words += [str(message["do"]) for message in messages]
         return self.words.popleft()
 
-    def attend(self, server: WSGIServer, check: Callable[[], str]) -> None:
-        """Do from here on what the parent says, in a thread that waits otherwise; tell it once the server answers."""
-        self.grace_time = server.options.grace_time
+    def obey_parent(self, server: WSGIServer, check: Callable[[], str]) -> None:
+        """Do from here on what the parent says, in a thread that waits otherwise; send it once the server answers."""
+        self.graceful_timeout = server.options.graceful_timeout
         server.handoff = self.handoff
         threading.Thread(target=self.obey, args=(server,), name="microwsgi-parent", daemon=True).start()
         threading.Thread(target=self.check, args=(check,), name="microwsgi-check", daemon=True).start()
@@ -124,12 +124,12 @@ class Worker:
         """Tell the parent whether this process answers requests."""
         try:
             trouble = check()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the parent tells it
+        except Exception as error:  # whatever it is, the parent tells it
             trouble = repr(error)
         if trouble:
-            self.tell(unanswered=f"{trouble}\n{stacks()}")
+            self.send(unanswered=f"{trouble}\n{stacks()}")
         else:
-            self.tell(answered=True)
+            self.send(answered=True)
 
     def obey(self, server: WSGIServer) -> None:
         """The thread's whole life."""
@@ -151,14 +151,14 @@ class Worker:
             self.finish(server)
         else:
             self.leaving = True
-            self.tell(leaving=True)
+            self.send(leaving=True)
 
     def retire(self, server: WSGIServer) -> None:
         """Leave to the successor all that does not run."""
         self.retiring = True
         server.retire(self.accept_stopped)
         if self.leaving:
-            server.limit_drain(self.grace_time)
+            server.limit_drain(self.graceful_timeout)
         self.call_handler()
         threading.Thread(target=self.remind, args=(server,), name="microwsgi-retired", daemon=True).start()
 
@@ -172,7 +172,7 @@ class Worker:
 
     def accept_stopped(self) -> None:
         """All connections that come from here on are the successor's."""
-        self.tell(accept_stopped=True)
+        self.send(accept_stopped=True)
         self.on_accept_stopped()
 
     def stop(self, server: WSGIServer) -> None:
@@ -182,8 +182,8 @@ class Worker:
         self.on_stop(server)
 
     def finish(self, server: WSGIServer) -> None:
-        """Finish what runs; a retired one, too, has its `grace_time` from now on."""
-        server.limit_drain(self.grace_time)
+        """Finish what runs; a retired one, too, has its `graceful_timeout` from now on."""
+        server.limit_drain(self.graceful_timeout)
         server.request_stop()
 
     def end(self, server: WSGIServer) -> None:
@@ -201,12 +201,12 @@ class Worker:
 
     def take_terminal(self) -> None:
         """Wait until the terminal is this process's."""
-        self.tell(prompt=True)
+        self.send(prompt=True)
         self.terminal.acquire()
 
     def leave_terminal(self) -> None:
         """The terminal may be another's."""
-        self.tell(prompt=False)
+        self.send(prompt=False)
 
 
 def ignored(*_: object) -> None:

@@ -54,7 +54,7 @@ class ForkGuard:
         for each in self.releases:
             try:
                 each()
-            except Exception:  # noqa: BLE001, S112 - one descriptor that can't be closed must not keep the others open
+            except Exception:  # one descriptor that can't be closed must not keep the others open
                 continue
 
 

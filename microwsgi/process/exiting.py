@@ -18,7 +18,7 @@ EXIT_TIME = 3.0
 SHOWN = 3
 """Frames of a stack that a message shows: the innermost ones."""
 
-_exit, _frames, _event, _thread = os._exit, sys._current_frames, threading.Event, threading.Thread  # noqa: SLF001
+_exit, _frames, _event, _thread = os._exit, sys._current_frames, threading.Event, threading.Thread
 """Taken before an application can replace them. There are no public names for `os._exit` and the frames of other threads."""
 
 
@@ -72,7 +72,7 @@ def children() -> list[tuple[str, int, Callable[[], object]]]:
     module = sys.modules.get("multiprocessing")
     try:
         return [(each.name, each.pid, each.terminate) for each in module.active_children()]  # type: ignore[union-attr]
-    except Exception:  # noqa: BLE001 - multiprocessing is not there, or the application has broken it
+    except Exception:  # multiprocessing is not there, or the application has broken it
         return []
 
 
@@ -90,5 +90,5 @@ def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except Exception:  # noqa: BLE001, S112 - an application may have replaced or closed it
+        except Exception:  # an application may have replaced or closed it
             continue

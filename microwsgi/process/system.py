@@ -84,7 +84,7 @@ class System:
 
     def duplicate(self, descriptor: int, target: int) -> None:
         """Copy a descriptor to another number, dup2(2). Only the standard streams are inherited by other programs."""
-        _dup2(descriptor, target, inheritable=target <= 2)  # noqa: PLR2004 - standard error is the last of them
+        _dup2(descriptor, target, inheritable=target <= 2)  # standard error is the last of them
 
     def write(self, descriptor: int, data: bytes) -> int:
         """Write bytes, and say how many the system has taken."""

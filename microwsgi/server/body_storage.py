@@ -10,8 +10,8 @@ import errno
 import io
 import threading
 
-from microwsgi import later
 from microwsgi.errors import InsufficientStorage, ServiceUnavailable
+from microwsgi.support import lazy
 
 MEMORY = 64 * 1024 * 1024
 """Bytes of all bodies in memory; what exceeds them is written to temporary files."""
@@ -42,7 +42,7 @@ class BodyStorage:
         with self.lock:
             if self.in_files + count > self.most_in_files:
                 raise ServiceUnavailable(
-                    f"The bodies of all requests need more than {self.most_in_files} bytes in files (body_files)."
+                    f"The bodies of all requests need more than {self.most_in_files} bytes in files (max_temp_files_size)."
                 )
             self.in_files += count
 
@@ -74,7 +74,7 @@ def open_file() -> io.FileIO:
     """
     try:
         # With O_TMPFILE where the system has it; elsewhere the file is unlinked at once.
-        file: io.FileIO = later.tempfile.TemporaryFile(buffering=0)
+        file: io.FileIO = lazy.tempfile.TemporaryFile(buffering=0)
     except OSError as error:
         raise storage_error(error) from error
     return file

@@ -9,16 +9,18 @@ import functools
 import io
 import socket
 from collections.abc import Callable
+from email.message import Message
 from http.server import BaseHTTPRequestHandler
 from time import monotonic
 
-from microwsgi.errors import ClientError, Disconnected
+from microwsgi.errors import ClientError, Disconnected, FieldsTooLarge
 from microwsgi.options import Options
 from microwsgi.server.context import Application, ServerContext, escape_controls, multithreaded
 from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.exchange import DONE, SERVER_ERROR, Exchange
 from microwsgi.server.handler import LINGER, WSGIRequestHandler
 from microwsgi.server.hooks import call_handle_error
+from microwsgi.server.hosts import check_host
 from microwsgi.server.state import OWNED, READ, Row, State, Table
 from microwsgi.server.transport import RECEIVE, Transport
 from microwsgi.wire.body import LengthDecoder
@@ -48,14 +50,93 @@ class Logged(BaseHTTPRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Do nothing: PlainConnection writes one record when the request is over."""
 
-    def log_error(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+    def log_error(self, format: str, *args: object) -> None:  # http.server's name
         """Write a line to the server's error log, but for what the access log says: that send_error was called."""
         if format != "code %d, message %s":
             self.log_message(format, *args)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+    def log_message(self, format: str, *args: object) -> None:  # http.server's name
         """Write a line to the server's error log."""
         self.server_context.log_error(f"{self.address_string()} {escape_controls(format % args)}")
+
+
+class HeadFile(io.RawIOBase):
+    """The file that a handler reads, which limits the time for a head as a whole: `timeout` of a socket is for each receive."""
+
+    def __init__(self, handler: BaseHTTPRequestHandler, context: ServerContext) -> None:
+        self.file = handler.rfile
+        self.raw: io.RawIOBase = getattr(handler.rfile, "raw", None) or handler.rfile  # type: ignore[assignment]  # rbufsize = 0
+        self.connection = handler.connection
+        self.context = context
+        self.seconds = context.options.keep_alive_timeout if handler.timeout is None else handler.timeout
+        self.deadline = 0.0
+
+    def begin_head(self) -> None:
+        """Some bytes have arrived: the rest of the head must come within `header_timeout`."""
+        self.deadline = self.context.clock.now() + self.context.options.header_timeout
+
+    def end_head(self) -> None:
+        """The head has arrived. For the body each receive has its own time."""
+        self.deadline = 0.0
+        self.connection.settimeout(self.seconds)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]  # any buffer is one
+        """Receive. Raises TimeoutError, which http.server handles: it logs that, and ends the connection."""
+        if self.deadline:
+            left = self.deadline - self.context.clock.now()
+            if left <= 0:
+                raise TimeoutError("the head did not come within header_timeout")
+            self.connection.settimeout(min(left, self.seconds))
+        return self.raw.readinto(buffer)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+        super().close()
+
+
+class Limited(BaseHTTPRequestHandler):
+    """Mixed into a handler class: the options header_timeout, max_header_size and allow_host."""
+
+    server_context: ServerContext
+    head_file: HeadFile
+    raw_requestline: bytes  # this and the following are http.server's
+    headers: Message
+    rfile: io.BufferedIOBase
+    client_address: tuple[str, int]
+    close_connection: bool
+
+    def setup(self) -> None:
+        """Limit the time of the first head."""
+        super().setup()
+        self.head_file = HeadFile(self, self.server_context)
+        self.rfile = io.BufferedReader(self.head_file)
+        self.head_file.begin_head()
+
+    def parse_request(self) -> bool:
+        """Parse the head, as the class does, and refuse one that is too long, or for another host."""
+        if not super().parse_request():
+            return False
+        self.head_file.end_head()
+        context = self.server_context
+        fields = self.headers.items()
+        size = len(self.raw_requestline) + sum(len(name) + len(value) + len(": \r\n") for name, value in fields)
+        try:
+            if size > context.options.max_header_size:
+                raise FieldsTooLarge(
+                    f"The head has more than {context.options.max_header_size} octets (max_header_size)."
+                )
+            if context.hosts is not None and "Host" in self.headers and self.client_address:
+                check_host(context.hosts, self.headers["Host"])
+        except ClientError as error:
+            self.close_connection = True
+            self.send_error(int(error.status[:3]), explain=str(error))
+            return False
+        return True
 
 
 class CountedFile:
@@ -126,14 +207,18 @@ class HandlerFactory:
         self.finish: Callable[[BaseHTTPRequestHandler], object] = base.finish
         self.make: Callable[..., BaseHTTPRequestHandler] = given
         self.logs = context.access_log is not None and not any(
-            getattr(base, name) is not getattr(BaseHTTPRequestHandler, name)
+            getattr(base, name, None) is not getattr(BaseHTTPRequestHandler, name)
             for name in ("log_request", "log_message", "log_error")
         )
+        if not issubclass(base, BaseHTTPRequestHandler):
+            return  # of socketserver, for another protocol
+        mixed: tuple[type, ...] = (Limited, base)
         if not self.overrides_handle:
-            mixed = (DeferredHandler, Logged, base) if self.logs else (DeferredHandler, base)
-            self.make = type(base.__name__, mixed, {"server_context": context})
-            if isinstance(given, functools.partial):
-                self.make = functools.partial(self.make, *given.args, **given.keywords)
+            mixed = (DeferredHandler, Logged, Limited, base) if self.logs else (DeferredHandler, Limited, base)
+        attributes = {"server_context": context, "__module__": base.__module__, "__qualname__": base.__qualname__}
+        self.make = type(base.__name__, mixed, attributes)
+        if isinstance(given, functools.partial):
+            self.make = functools.partial(self.make, *given.args, **given.keywords)
 
     def connect(self, transport: Transport, base: Environ) -> PlainConnection:
         """Return the connection of a client."""
@@ -177,7 +262,7 @@ class PlainConnection:
         self.started = 0.0
         self.aborted = self.close_connection = self.ending = False
         self.state = State.IDLE
-        transport.expect(READ, context.options.idle_time)
+        transport.expect(READ, context.options.keep_alive_timeout)
 
     @property
     def requestline(self) -> str:
@@ -212,9 +297,9 @@ class PlainConnection:
         """Set the state."""
         self.state = state
         if state is State.IDLE:
-            self.transport.expect(READ, self.context.options.idle_time)
+            self.transport.expect(READ, self.context.options.keep_alive_timeout)
 
-    def abort(self, reason: str) -> State:  # noqa: ARG002 - the class has its own log
+    def abort(self, reason: str) -> State:  # the class has its own log
         """Give the connection up: the class is to finish, which is foreign code."""
         if self.handler is None or self.ending:
             return State.CLOSED
@@ -231,7 +316,7 @@ class PlainConnection:
             return
         self.requests += 1
         self.started = self.context.clock.now()
-        self.transport.socket.settimeout(self.context.options.idle_time)
+        self.transport.socket.settimeout(self.context.options.keep_alive_timeout)
         failure: BaseException | None = None
         try:
             if self.handler is None:
@@ -240,7 +325,7 @@ class PlainConnection:
                 handler = self.begin_request()
                 handler.handle_one_request()
                 self.close_connection = handler.close_connection or self.context.draining
-        except BaseException as error:  # noqa: BLE001 - the class is anybody's code, and SystemExit must not end a thread
+        except BaseException as error:  # the class is anybody's code, and SystemExit must not end a thread
             failure = error
             self.close_connection = True
             self.end_request(failure)
@@ -264,7 +349,9 @@ class PlainConnection:
         output: CountedFile = self.output  # type: ignore[assignment]  # `make_handler` made it
         handler: BaseHTTPRequestHandler = self.handler  # type: ignore[assignment]  # and this
         output.begin()
+        handler.head_file.begin_head()  # type: ignore[attr-defined]  # of Limited
         handler.requestline = handler.command = handler.request_version = ""
+        handler.headers = handler.MessageClass()  # those of the request before are not those of a head that stops
         handler.close_connection = True
         return handler
 
@@ -279,6 +366,8 @@ class PlainConnection:
             self.requests -= 1  # the client has closed the connection, or sent nothing
             return
         exchange = Exchange(self.context, self.transport, self.base, head_of(handler), self.started)
+        if self.context.proxies is not None:
+            exchange.apply_forwarded(self.context.proxies)
         exchange.take_result(output.status, output.size() if output.body else 0, sent=bool(output.count))
         if isinstance(error, ConnectionError):
             exchange.abort("The client left before it had received the whole response.")
@@ -315,6 +404,7 @@ class PlainConnection:
         """Return the state after a request: the next one may be in the buffer of the class already."""
         if self.close_connection or self.ending:
             return State.CLOSED
+        self.handler.head_file.end_head()  # type: ignore[union-attr]  # it has run
         self.transport.socket.setblocking(False)
         try:
             buffered = self.handler.rfile.peek(1)  # type: ignore[union-attr]  # it has run, and socketserver's is buffered
@@ -332,7 +422,7 @@ class PlainConnection:
                 self.transport.half_close()
         except OSError:
             pass
-        except BaseException as error:  # noqa: BLE001 - as above
+        except BaseException as error:  # as above
             self.context.log_exception("A handler failed in finish:", error)
 
     def close(self) -> State:
@@ -343,7 +433,7 @@ class PlainConnection:
         """The class reads them."""
         return State.QUEUED
 
-    table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
+    table: Table = {  # typing.ClassVar would cost its import
         State.IDLE: Row(READ, on_bytes, close, close, eviction_rank=2, handoff=True),
         State.CLOSED: Row(0),
     }
@@ -354,7 +444,7 @@ def head_of(handler: BaseHTTPRequestHandler) -> RequestHead:
     raw = bytes(getattr(handler, "raw_requestline", b"")).rstrip(b"\r\n")
     words = handler.requestline.split()
     version = handler.request_version
-    if not handler.command or len(words) < 2 or words[0] != handler.command or not version.startswith("HTTP/"):  # noqa: PLR2004
+    if not handler.command or len(words) < 2 or words[0] != handler.command or not version.startswith("HTTP/"):
         return RequestHead(raw, "", "", "", {})
     fields: dict[str, str] = {}
     for name, value in handler.headers.items():

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 
 from microwsgi.options import Options
 from microwsgi.server.body_storage import BodyStorage
+from microwsgi.server.forwarded import trusted_proxies
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.log_writer import ERROR, LEVELS, WARNING, Destination, ErrorStream, LogWriter, printable
 from microwsgi.server.permits import ClientPermits
 from microwsgi.server.transport import Clock
-from microwsgi.tracebacks import exception_text
+from microwsgi.support.tracebacks import exception_text
 from microwsgi.wire.response import DateFields
 
 Application = Callable[..., Iterable[bytes]]
@@ -70,13 +71,14 @@ class ServerContext:
         self.access_log = access_log
         self.errors = errors
         self.hosts = hosts
+        self.proxies = trusted_proxies(self.options)
         self.error_page = error_page
         self.timing = timing
         self.date = DateFields()
         self.clock = Clock()
         self.can_suspend = False  # there is a loop, which resumes suspended responses
         self.draining = False  # connections end with their current response
-        self.bodies = BodyStorage(self.options.body_files)
+        self.bodies = BodyStorage(self.options.max_temp_files_size)
         self.permits = ClientPermits(max(self.options.threads // 2, 1))
         self.on_permit: Callable[..., object] = bool  # called with a connection that has waited for a permit
         self.resume: Callable[..., object] = bool  # called by any thread with an Exchange that was suspended
@@ -115,7 +117,7 @@ class ServerContext:
         self.resume = resume
         self.draining = False
         self.on_permit = on_permit
-        self.bodies = BodyStorage(self.options.body_files)
+        self.bodies = BodyStorage(self.options.max_temp_files_size)
         self.permits = ClientPermits(max(self.options.threads // 2, 1))
         self.lock = threading.Lock()
         self.start_log()

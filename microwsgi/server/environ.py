@@ -32,7 +32,7 @@ def base_environ(address: object, errors: object, *, multithread: bool) -> Envir
     return {
         "SCRIPT_NAME": "",
         # A wildcard is not a name, and to look our own name up could wait for a name server for half a minute.
-        "SERVER_NAME": "localhost" if host in {"", "0.0.0.0", "::"} else host,  # noqa: S104 - compared, not bound
+        "SERVER_NAME": "localhost" if host in {"", "0.0.0.0", "::"} else host,  # compared, not bound
         "SERVER_PORT": str(port),
         "SERVER_SOFTWARE": SERVER,
         "GATEWAY_INTERFACE": "CGI/1.1",

@@ -35,6 +35,7 @@ from microwsgi.errors import (
 from microwsgi.server.context import ServerContext
 from microwsgi.server.detached import DetachableSocket
 from microwsgi.server.environ import Environ
+from microwsgi.server.forwarded import TrustedProxies
 from microwsgi.server.hosts import is_local
 from microwsgi.server.log_writer import one_line
 from microwsgi.server.request_body import RequestBody
@@ -97,6 +98,9 @@ class Exchange:
         self.context = context
         self.transport = transport
         self.base = base
+        self.client = (
+            transport.client
+        )  # address and port; another one than the transport's if a trusted proxy reports it
         self.head = head
         self.started = started  # 0 once it has been logged
         self.phase = CALL
@@ -127,6 +131,15 @@ class Exchange:
         """The request has a body."""
         self.body = body
 
+    def apply_forwarded(self, proxies: TrustedProxies) -> None:
+        """Take over the client, scheme, host and prefix that a trusted proxy reports."""
+        if proxies.trusts(self.client[0]):
+            self.client, self.base = proxies.apply(self.head.fields, self.client, self.base)
+
+    def address_string(self) -> str:
+        """Return the client's address and port, or "unix"."""
+        return ":".join(filter(None, self.client)) or "unix"
+
     # --- What the application is given ------------------------------------------------------------------------------------
 
     def environ(self) -> Environ:
@@ -145,16 +158,16 @@ class Exchange:
         environ["SERVER_PROTOCOL"] = head.version
         environ["REQUEST_URI"] = environ["RAW_URI"] = target
         environ.update(fields)
-        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.transport.client
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client
         environ["wsgi.early_hints"] = self.send_early_hints
         environ["microwsgi.socket"] = self.transport.socket
         if self.context.can_suspend:
-            environ["microwsgi.wake"] = self.resume
+            environ["microwsgi.resume"] = self.resume
         if self.body is None:
             environ["wsgi.input"] = io.BytesIO()
         else:
             environ["wsgi.input"] = self.body.open()
-            environ["wsgi.trailers"] = self.body.decoder.trailers
+            environ["microwsgi.trailers"] = self.body.decoder.trailers
             if self.body.done and "HTTP_TRANSFER_ENCODING" in fields:  # RFC 3875 4.2: the coding is undone
                 del environ["HTTP_TRANSFER_ENCODING"]
                 environ["CONTENT_LENGTH"] = str(self.body.size)
@@ -452,7 +465,7 @@ class Exchange:
         """Call `close` when the response is complete or given up: an exception can only be logged."""
         try:
             self.close_iterable()
-        except BaseException as error:  # noqa: BLE001 - SystemExit in `close` must not end a thread of the server
+        except BaseException as error:  # SystemExit in `close` must not end a thread of the server
             self.context.log_exception(f"{self.description()} failed in close:", error)
 
     # --- What goes wrong ----------------------------------------------------------------------------------------------------
@@ -481,7 +494,7 @@ class Exchange:
         except Disconnected as gone:
             self.abort(str(gone))
             self.close_sent_iterable()
-        except BaseException as second:  # noqa: BLE001 - `close` of what the application returned is its code too
+        except BaseException as second:  # `close` of what the application returned is its code too
             self.context.log_exception(f"{self.description()} failed again:", second)
             self.abort_response()
 
@@ -500,7 +513,7 @@ class Exchange:
         ):
             try:
                 headers, body = page(error, self.environ(), number)
-            except Exception as second:  # noqa: BLE001 - the page shows values of the application, which may do anything
+            except Exception as second:  # the page shows values of the application, which may do anything
                 self.context.log_exception("The error page failed:", second)
         self.response = response_head("500 Internal Server Error", headers)
         self.suspended = False
@@ -572,7 +585,7 @@ class Exchange:
 
     def description(self) -> str:
         """Return the client and the request line, for the error log."""
-        return f'{self.transport.address_string()} "{self.head.line}"'
+        return f'{self.address_string()} "{self.head.line}"'
 
     def body_fault(self, iterable: object) -> str:
         """Say what is wrong with what the application returned or yielded, for the log."""

@@ -19,15 +19,16 @@ from collections.abc import Callable
 from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
 
-from microwsgi.errors import ClientError, Disconnected, MisdirectedRequest, RequestTimeout
+from microwsgi.errors import ClientError, Disconnected, RequestTimeout
 from microwsgi.options import Options
 from microwsgi.server.context import Application, ServerContext, escape_controls, multithreaded
 from microwsgi.server.environ import Environ, base_environ
 from microwsgi.server.exchange import CALL, DONE, Exchange, Phase
-from microwsgi.server.hosts import Hosts, host_name
+from microwsgi.server.hosts import check_host
 from microwsgi.server.request_body import BUFFER_SIZE, CLIENT_LEFT, INCOMPLETE, RequestBody
 from microwsgi.server.state import FLUSHING, IDLE, OWNED, QUEUED, READ, RUNNING, WRITE, Row, State, Table
 from microwsgi.server.transport import RECEIVE, Transport
+from microwsgi.wire.proxy_protocol import BEGINNING, SIGNATURE
 from microwsgi.wire.request import (
     CHUNKED,
     END,
@@ -45,6 +46,10 @@ LINGER = 2.0
 answer that with a reset, and the client might never see the response (RFC 9112 9.6)."""
 TLS_RECORD = b"\x16\x03"
 """What a client that speaks TLS sends first (RFC 8446 5.1)."""
+PROXY_PROTOCOL = (
+    "The connection begins with a PROXY protocol header, and this server does not expect one from this address: serve with "
+    "--proxy-protocol and --forwarded-allow-ips."
+)
 SPEAKS_TLS = "speaks TLS, and this port does not: use http://, or serve with --tls."
 
 
@@ -70,7 +75,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     server_version, sys_version = SERVER, ""
     successor = None
     hooked: Callable[[type[WSGIRequestHandler]], type[WSGIRequestHandler]] | None = None
-    """`microwsgi.server.hooks.hooked_class`, which `microwsgi.embedding` sets: it stands above this module."""
+    """`microwsgi.server.hooks.hooked_class`, which `microwsgi.serving.embedding` sets: it stands above this module."""
     keeps_permit = True
     """The loop has nothing to do with permits: `take_body` acquires one, and `end_body` releases it."""
     context: ServerContext
@@ -102,7 +107,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         self.requests = 0
         self.waits_for_client = False
         self.state = State.IDLE
-        transport.expect(READ, context.options.idle_time)
+        transport.expect(READ, context.options.keep_alive_timeout)
 
     def setup(self) -> None:
         """Begin under one of http.server's servers, which calls this, `handle` and `finish`."""
@@ -143,7 +148,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """The client's host and port; ("", 0) on a Unix socket."""
         given: tuple[str, int] | None = self.__dict__.get("client_address")
         if given is None:
-            host, port = self.transport.client
+            host, port = self.exchange.client if self.exchange is not None else self.transport.client
             given = host, int(port or 0)
         return given
 
@@ -181,13 +186,13 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def address_string(self) -> str:
         """Return the client's address and port, or "unix"."""
-        return self.transport.address_string()
+        return self.exchange.address_string() if self.exchange is not None else self.transport.address_string()
 
     def version_string(self) -> str:
         """Return the value of the Server field. Only called if a subclass overrides it, `server_version` or `sys_version`."""
         return f"{self.server_version} {self.sys_version}".rstrip()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+    def log_message(self, format: str, *args: object) -> None:  # http.server's name
         """Write a line to the server's error log."""
         text = escape_controls(format % args)
         self.write_error(f"{self.address_string()} - - [{self.log_date_time_string()}] {text}")
@@ -252,7 +257,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def enter(self, state: State) -> None:
         """Set the state, the event that it waits for, and its deadline."""
         if state is IDLE:
-            self.transport.expect(READ, self.context.options.idle_time)
+            self.transport.expect(READ, self.context.options.keep_alive_timeout)
             self.state = state  # last: the leader may look at the state, and touches an idle connection
             return
         if state is State.SUSPENDED and self.exchange.resumed:  # type: ignore[union-attr]  # it has one; see Exchange.resume
@@ -278,13 +283,13 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if state is State.SUSPENDED:
             return self.exchange.resume_in  # type: ignore[union-attr]  # it has one
         if state is State.HEAD:
-            return options.head_time
+            return options.header_timeout
         if state is State.FLUSHING:
             return self.transport.flush_time_left()
         if state is State.BODY:  # the deadline is older than this turn: a client that trickles is cut off
             return max(self.transport.deadline - self.context.clock.now(), 0.0)
         if state is State.DISCARDING:
-            return options.body_time
+            return options.body_timeout
         return LINGER
 
     # --- Receiving ----------------------------------------------------------------------------------------------------------
@@ -333,8 +338,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             raise
         fields = head.fields
         exchange = self.exchange = Exchange(context, self.transport, self.base, head, context.clock.now())
-        if context.hosts is not None:
-            self.check_host(context.hosts, fields)
+        if context.proxies is not None:
+            exchange.apply_forwarded(context.proxies)
+        if context.hosts is not None and "HTTP_HOST" in fields and self.transport.client[0]:
+            check_host(context.hosts, fields["HTTP_HOST"])
         if ("HTTP_CONNECTION" in fields or head.version == "HTTP/1.0") and not is_persistent(head):
             exchange.end_connection()
         if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields or "HTTP_EXPECT" in fields:
@@ -346,13 +353,6 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         self.partial = None
         self.exchange = Exchange(self.context, self.transport, self.base, head, self.context.clock.now())
 
-    def check_host(self, hosts: Hosts, fields: dict[str, str]) -> None:
-        """Refuse a request for an unknown host name: DNS rebinding, perhaps. Raises MisdirectedRequest."""
-        host = fields.get("HTTP_HOST")
-        if host is not None and self.transport.client[0] and not hosts.allows(host):
-            name = host_name(host)
-            raise MisdirectedRequest(f"This server does not answer for {name!r}; with --allow-host {name} it would.")
-
     def take_body(self, exchange: Exchange) -> State:
         """Begin with a body: receive it ahead, or leave it to the application. Raises ClientError, Disconnected.
 
@@ -362,7 +362,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         head, context = exchange.head, self.context
         options = context.options
         expects = expects_continue(head)
-        length = body_length(head, options.body_size)
+        length = body_length(head, options.max_body_size)
         if not length:
             return QUEUED
         body = RequestBody(self.transport, length, options, context.bodies, expects=expects)
@@ -371,12 +371,12 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if body.done:
             self.transport.unread(body.take_excess())
             return QUEUED
-        streamed = context.stream_chunked if length == CHUNKED else expects or length > options.body_buffer
+        streamed = context.stream_chunked if length == CHUNKED else expects or length > options.body_buffer_size
         if streamed and context.permits.acquire():
             self.waits_for_client = True
-            self.transport.set_wait_budget(options.body_time)
+            self.transport.set_wait_budget(options.body_timeout)
             return QUEUED
-        self.transport.expect(READ, options.body_time)
+        self.transport.expect(READ, options.body_timeout)
         body.tell_to_continue()
         return self.continue_body(body)
 
@@ -394,7 +394,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if not data:
             raise ClientError(INCOMPLETE)
         body.feed(data)
-        self.transport.extend(len(data), self.context.options.body_rate, self.context.options.body_time)
+        self.transport.extend(len(data), self.context.options.min_body_rate, self.context.options.body_timeout)
         return self.continue_body(body)
 
     def continue_body(self, body: RequestBody) -> State:
@@ -402,7 +402,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if body.done:
             self.transport.unread(body.take_excess())
             return QUEUED
-        return State.BODY if body.fits_memory(self.context.options.body_buffer) else self.queue_body(body)
+        return State.BODY if body.fits_memory(self.context.options.body_buffer_size) else self.queue_body(body)
 
     def queue_body(self, body: RequestBody) -> State:
         """Have a thread of the pool receive into a file. The time in the queue is not the client's."""
@@ -415,7 +415,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         body: RequestBody = exchange.body  # type: ignore[assignment]  # the phase is RECEIVE
         count = body.receive_into_file()
         options = self.context.options
-        self.transport.expect(READ, min(body.time_left + count / options.body_rate, options.body_time))
+        self.transport.expect(READ, min(body.time_left + count / options.min_body_rate, options.body_timeout))
         if body.done:
             self.transport.unread(body.take_excess())
             exchange.enter_phase(CALL)
@@ -445,7 +445,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
                 if not exchange.write(chunk):
                     return
             exchange.end()
-        except BaseException as error:  # noqa: BLE001 - SystemExit in a view must not end a thread of the server
+        except BaseException as error:  # SystemExit in a view must not end a thread of the server
             exchange.fail(error)
 
     # --- After the application ----------------------------------------------------------------------------------------------
@@ -610,6 +610,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if exchange.head.raw.startswith(TLS_RECORD):
             self.context.log_client_error(self.address_string(), SPEAKS_TLS)
             exchange.ignore()
+        elif exchange.head.raw.startswith(BEGINNING) or self.transport.read_ahead.startswith(SIGNATURE[len(END) :]):
+            error = ClientError(PROXY_PROTOCOL)
         try:
             exchange.refuse(error)
         except Disconnected as gone:
@@ -624,18 +626,18 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def time_out_head(self) -> State:
         """The head did not arrive in time."""
-        seconds = self.context.options.head_time
+        seconds = self.context.options.header_timeout
         partial: PartialHead = self.partial  # type: ignore[assignment]  # the state is HEAD
         self.begin_exchange(RequestHead(bytes(partial.buffer), "", "", "", {}))
-        return self.refuse(RequestTimeout(f"The head did not come within {seconds:g} seconds (head_time)."))
+        return self.refuse(RequestTimeout(f"The head did not come within {seconds:g} seconds (header_timeout)."))
 
     def time_out_body(self) -> State:
         """The body did not arrive in time."""
-        return self.refuse(RequestTimeout("The body came more slowly than body_time and body_rate allow."))
+        return self.refuse(RequestTimeout("The body came more slowly than body_timeout and min_body_rate allow."))
 
     def time_out_response(self) -> State:
         """The client did not take the response in time."""
-        return self.abort("The client read more slowly than write_time and write_rate allow.")
+        return self.abort("The client read more slowly than send_timeout and min_send_rate allow.")
 
     def end_suspended(self) -> State:
         """A suspended response ends with the server. The loop logs how many there were."""
@@ -645,7 +647,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Close the connection."""
         return State.CLOSED
 
-    table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
+    table: Table = {  # typing.ClassVar would cost its import
         State.IDLE: Row(READ, receive_request, close, close, eviction_rank=2, handoff=True),
         State.HEAD: Row(READ, receive_head, time_out_head, close, eviction_rank=2, handoff=True),
         State.BODY: Row(READ, receive_body, time_out_body),

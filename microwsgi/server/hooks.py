@@ -55,8 +55,8 @@ REFUSED_HANDLER_METHODS = {
     "flush_headers": RESPONSE,
     "error_message_format": "error_page of WSGIServer makes the page for an exception",
     "error_content_type": "error_page of WSGIServer makes the page for an exception",
-    "protocol_version": "responses are HTTP/1.1 (RFC 9110 2.5). Options(idle_time=...) limits persistent connections",
-    "timeout": "Options has the time limits: idle_time, head_time, body_time, write_time",
+    "protocol_version": "responses are HTTP/1.1 (RFC 9110 2.5). Options(keep_alive_timeout=...) limits persistent connections",
+    "timeout": "Options has the time limits: keep_alive_timeout, header_timeout, body_timeout, send_timeout",
     "rbufsize": "the server receives by itself",
     "wbufsize": "an application that returns a list has its response sent at once",
     "disable_nagle_algorithm": "TCP_NODELAY is always set",
@@ -203,11 +203,11 @@ class HookedContext:
         self.handler.keep_environ(environ)
         return self.context.application(self.handler.get_environ(), start_response)  # type: ignore[misc]  # it is set
 
-    def log_request(self, exchange: Exchange, seconds: float) -> None:  # noqa: ARG002 - http.server knows none
+    def log_request(self, exchange: Exchange, seconds: float) -> None:  # http.server knows none
         """Call the class's log_request."""
         try:
             self.handler.log_request(exchange.status or "-", exchange.size)
-        except Exception as error:  # noqa: BLE001 - anybody's code, and the response has left
+        except Exception as error:  # anybody's code, and the response has left
             self.context.log_exception("log_request failed:", error)
 
     def log_error(self, text: str, level: int = WARNING) -> None:
@@ -217,7 +217,7 @@ class HookedContext:
             return
         try:
             self.handler.log_error("%s", text)
-        except Exception as error:  # noqa: BLE001 - anybody's code, and the response has left
+        except Exception as error:  # anybody's code, and the response has left
             self.context.log_exception("log_error failed:", error)
 
     def log_exception(self, title: str, error: BaseException) -> None:
@@ -232,7 +232,7 @@ def call_handle_error(context: ServerContext, server: object, transport: Transpo
     """Call the server's own handle_error: sys.exc_info() has the exception."""
     try:
         server.handle_error(transport.socket, address)  # type: ignore[attr-defined]  # socketserver's
-    except Exception as second:  # noqa: BLE001 - anybody's code
+    except Exception as second:  # anybody's code
         context.log_exception("handle_error failed:", second)
 
 
@@ -296,12 +296,12 @@ class UnverifiedConnection:
         transport = self.transport
         host, port = transport.client
         address = (host, int(port)) if host else ""
-        transport.socket.settimeout(self.context.options.head_time)  # it may want to look at the first bytes
+        transport.socket.settimeout(self.context.options.header_timeout)  # it may want to look at the first bytes
         try:
             if self.server.verify_request(transport.socket, address):  # type: ignore[attr-defined]  # socketserver's
                 transport.socket.setblocking(False)
                 self.successor = self.connect(transport, self.base)
-        except Exception as error:  # noqa: BLE001 - anybody's code
+        except Exception as error:  # anybody's code
             self.context.log_exception(f"{self.address_string()}: verify_request failed:", error)
 
     def finish_turn(self) -> State:
@@ -312,7 +312,7 @@ class UnverifiedConnection:
         """Set the state."""
         self.state = state
 
-    def abort(self, reason: str) -> State:  # noqa: ARG002 - nothing was asked
+    def abort(self, reason: str) -> State:  # nothing was asked
         """Give the connection up."""
         return State.CLOSED
 
@@ -332,7 +332,7 @@ class UnverifiedConnection:
     def on_drain(self) -> None:
         """The thread that runs verify_request ends it."""
 
-    table: Table = {State.CLOSED: Row(0), State.REPLACED: Row(0)}  # noqa: RUF012 - typing.ClassVar would cost its import
+    table: Table = {State.CLOSED: Row(0), State.REPLACED: Row(0)}  # typing.ClassVar would cost its import
 
 
 class AcceptThread(threading.Thread):
@@ -378,7 +378,7 @@ class AcceptThread(threading.Thread):
             connection, address = self.server.get_request()  # type: ignore[attr-defined]  # socketserver's
         except (BlockingIOError, ConnectionError):
             return
-        except Exception as error:  # noqa: BLE001 - anybody's code
+        except Exception as error:  # anybody's code
             self.loop.context.log_exception("get_request failed:", error)
             return
         self.loop.call_soon(partial(self.admit_one, connection, address, base))

@@ -10,6 +10,9 @@ import socket
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 
+from microwsgi.errors import MisdirectedRequest
+
+BEHIND_PROXY = "Behind a proxy: have it pass the Host field on, or see --forwarded-allow-ips."
 KNOWN = 256
 """Hosts that are remembered with the answer."""
 
@@ -17,7 +20,8 @@ KNOWN = 256
 class Hosts:
     """The names of this machine, those that end in .localhost, every IP address, since rebinding needs a name, and `names`.
 
-    A name may be `*.zone`, as in certificates, for all names with one label more than the zone.
+    A name may be `*.zone`, as in certificates, for all names with one label more than the zone, or `.zone` for the zone and all
+    names in it.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -31,6 +35,7 @@ class Hosts:
             f"{own.lower().partition('.')[0]}.local",  # how its neighbours find it (RFC 6762), and in our certificate
             *(name.lower().rstrip(".") for name in names),
         }
+        self.zones = tuple(name for name in self.names if name.startswith("."))
         self.known: dict[str, bool] = {}
 
     def allows(self, host: str) -> bool:
@@ -45,11 +50,22 @@ class Hosts:
     def judge(self, name: str) -> bool:
         if name in self.names or name.endswith(".localhost") or f"*.{name.partition('.')[2]}" in self.names:
             return True
+        if self.zones and f".{name}".endswith(self.zones):
+            return True
         try:
             ip_address(name)
         except ValueError:
             return False
         return True
+
+
+def check_host(hosts: Hosts, host: str) -> None:
+    """Raise MisdirectedRequest for an unknown host name: DNS rebinding, perhaps."""
+    if not hosts.allows(host):
+        name = host_name(host)
+        raise MisdirectedRequest(
+            f"This server does not answer for {name!r}; with --allow-host {name} it would. {BEHIND_PROXY}"
+        )
 
 
 def is_local(address: str, fields: Mapping[str, object], hosts: Hosts | None) -> bool:

@@ -1,4 +1,4 @@
-"""The requests that run, each with its age and where in the code it is: what QUIT and --slow have a server say."""
+"""The requests that run, each with its age and where in the code it is: what QUIT and --log-slow-requests have a server say."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from microwsgi import later
 from microwsgi.server.compat import PlainConnection
 from microwsgi.server.exchange import Exchange
 from microwsgi.server.log import bytes_text, escaped, time_text
 from microwsgi.server.server import WSGIServer
+from microwsgi.support import lazy
 
 OURS = ("threading", "microwsgi.server.")
 """Modules whose frames stand between the thread's start and the application."""
@@ -33,9 +33,9 @@ def paragraph(server: WSGIServer, request: Exchange | PlainConnection) -> str:
     """Return the request line, the age, the bytes sent, and the place in the code."""
     threads = [(thread.task, thread.ident) for thread in server.threads]
     thread = next((ident for task, ident in threads if task is request or (task and task.exchange is request)), None)
-    frame = sys._current_frames().get(thread or 0)  # noqa: SLF001 - the one way to see another thread's stack
+    frame = sys._current_frames().get(thread or 0)  # the one way to see another thread's stack
     line, age = escaped(request.requestline.rpartition(" ")[0]), time_text(server.context.clock.now() - request.started)
-    place = "".join(later.traceback.format_list(stack(frame))) if frame else "  waits for a thread, or for its client\n"
+    place = "".join(lazy.traceback.format_list(stack(frame))) if frame else "  waits for a thread, or for its client\n"
     sent = bytes_text(request.bytes_sent()) if isinstance(request, Exchange) else "an unknown number of bytes"
     return f"{line}, for {age}, {sent} sent\n{place}".rstrip()
 
@@ -66,9 +66,9 @@ def look_for_slow(server: WSGIServer, seconds: float, over: threading.Event) -> 
         logged = slow
 
 
-def stack(frame: FrameType) -> list[later.traceback.FrameSummary]:
+def stack(frame: FrameType) -> list[lazy.traceback.FrameSummary]:
     """The frames from the application's first on; all, where it has none."""
-    found = list(later.traceback.walk_stack(frame))[::-1]
+    found = list(lazy.traceback.walk_stack(frame))[::-1]
     names = [str(each.f_globals.get("__name__")) for each, _ in found]
     first = next((index for index, name in enumerate(names) if not name.startswith(OURS)), 0)
-    return list(later.traceback.StackSummary.extract(iter(found[first:])))
+    return list(lazy.traceback.StackSummary.extract(iter(found[first:])))

@@ -11,10 +11,10 @@ import os
 import sys
 import time
 
-from microwsgi import later
 from microwsgi.server.context import ServerContext
 from microwsgi.server.exchange import Exchange
 from microwsgi.server.log_writer import ERROR, INFO, UNCOUNTED, Destination, LogWriter
+from microwsgi.support import lazy
 
 STATUS_COLORS = {1: "36", 2: "32", 3: "36", 4: "33", 5: "31"}
 DIM = "2"
@@ -85,12 +85,12 @@ class AccessLog:
             status = f"\033[{STATUS_COLORS.get(exchange.status // 100, '31')}m{status}\033[0m"
             clock = f"\033[{DIM}m{clock}\033[0m"
         reason = f"  {escaped(exchange.reason)}" if exchange.reason else ""
-        client, size = exchange.transport.client[0] or "unix", bytes_text(exchange.size)
+        client, size = exchange.client[0] or "unix", bytes_text(exchange.size)
         return f"{clock}  {client}  {what}  {status}  {size}  {time_text(seconds)}{reason}\n"
 
-    def common_line(self, exchange: Exchange, seconds: float) -> str:  # noqa: ARG002 - the format has no place for it
+    def common_line(self, exchange: Exchange, seconds: float) -> str:  # the format has no place for it
         """Apache's common log format."""
-        client, line = exchange.transport.client[0] or "-", quoted(exchange.head.line)
+        client, line = exchange.client[0] or "-", quoted(exchange.head.line)
         return f'{client} - - [{self.stamp}] "{line}" {exchange.status or "-"} {exchange.size or "-"}\n'
 
     def combined_line(self, exchange: Exchange, seconds: float) -> str:
@@ -100,11 +100,11 @@ class AccessLog:
         # One look at the whole head decides for most requests that nothing needs quoting; numbers, since `b'"' in raw` raises
         # and catches an exception within CPython. A head that could not be parsed has a reason.
         raw = head.raw
-        if 34 in raw or 92 in raw or 9 in raw or not raw.isascii() or exchange.reason:  # noqa: PLR2004 - quote, backslash, tab
+        if 34 in raw or 92 in raw or 9 in raw or not raw.isascii() or exchange.reason:  # quote, backslash, tab
             return self.quoted_line(exchange, seconds)
         field = head.fields.get
         return (
-            f'{exchange.transport.client[0] or "-"} - - [{self.stamp}] "{head.method} {head.target} {head.version}" '
+            f'{exchange.client[0] or "-"} - - [{self.stamp}] "{head.method} {head.target} {head.version}" '
             f'{exchange.status} {exchange.size} "{field("HTTP_REFERER", "-")}" "{field("HTTP_USER_AGENT", "-")}" '
             f"{int(seconds * 1e6)}\n"
         )
@@ -115,7 +115,7 @@ class AccessLog:
         referer, agent = quoted(field("HTTP_REFERER", "")), quoted(field("HTTP_USER_AGENT", ""))
         reason = f' "{quoted(exchange.reason)}"' if exchange.reason and self.has_reason else ""
         return (
-            f'{exchange.transport.client[0] or "-"} - - [{self.stamp}] "{quoted(head.line)}" {exchange.status} '
+            f'{exchange.client[0] or "-"} - - [{self.stamp}] "{quoted(head.line)}" {exchange.status} '
             f'{exchange.size} "{referer}" "{agent}" {int(seconds * 1e6)}{reason}\n'
         )
 
@@ -124,7 +124,7 @@ class AccessLog:
         head = exchange.head
         what = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.second)),
-            "client": exchange.transport.client[0],
+            "client": exchange.client[0],
             "method": head.method,
             "target": head.target,
             "version": head.version,
@@ -135,7 +135,7 @@ class AccessLog:
             "referer": head.fields.get("HTTP_REFERER", ""),
             "agent": head.fields.get("HTTP_USER_AGENT", ""),
         }
-        return later.json.dumps(what) + "\n"
+        return lazy.json.dumps(what) + "\n"
 
     # --- The file -------------------------------------------------------------------------------------------------------
 
@@ -239,17 +239,17 @@ def quoted(text: str) -> str:
 
 def bytes_text(size: int) -> str:
     """345 B, 3.4 KB, 12 MB."""
-    if size < 1000:  # noqa: PLR2004 - three digits are read at a glance
+    if size < 1000:  # three digits are read at a glance
         return f"{size} B"
     for unit in ("KB", "MB", "GB"):
         size /= 1000  # type: ignore[assignment]
-        if size < 1000:  # noqa: PLR2004
-            return f"{size:.1f} {unit}" if size < 10 else f"{size:.0f} {unit}"  # noqa: PLR2004
+        if size < 1000:
+            return f"{size:.1f} {unit}" if size < 10 else f"{size:.0f} {unit}"
     return f"{size:.0f} GB"
 
 
 def time_text(seconds: float) -> str:
     """85 µs, 1.3 ms, 2.1 s."""
-    if seconds < 0.001:  # noqa: PLR2004
+    if seconds < 0.001:
         return f"{seconds * 1e6:.0f} µs"
     return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -264,7 +264,7 @@ class Destination:
             elif target is not None:
                 target.write(text_of(record))  # type: ignore[attr-defined]
                 target.flush()  # type: ignore[attr-defined]
-        except Exception as error:  # noqa: BLE001 - the object is anybody's
+        except Exception as error:  # the object is anybody's
             self.why_failed = getattr(error, "strerror", None) or str(error) or type(error).__name__
             return False
         self.count += 1

@@ -93,7 +93,7 @@ class Loop:
             else:
                 try:
                     connection.on_ready()
-                except BaseException as error:  # noqa: BLE001 - a fault of ours must not end the leader
+                except BaseException as error:  # a fault of ours must not end the leader
                     self.fail(connection, error)
                 if connection.state is QUEUED and not connection.waits_for_client:  # the common case of `update`
                     self.ready.append(connection)
@@ -160,7 +160,7 @@ class Loop:
             call = self.calls.popleft()
             try:
                 call()
-            except BaseException as error:  # noqa: BLE001 - a fault of ours must not end the leader
+            except BaseException as error:  # a fault of ours must not end the leader
                 self.context.log_exception("The server failed:", error)
         for _ in range(len(self.returned)):
             connection, state = self.returned.popleft()
@@ -181,10 +181,10 @@ class Loop:
             self.calls_later.pop(0)[1]()
         if self.clock.paused:
             return
-        for connection in self.timers.expired(now, BUDGET, self.context.options.idle_time):
+        for connection in self.timers.expired(now, BUDGET, self.context.options.keep_alive_timeout):
             try:
                 connection.on_timeout()
-            except BaseException as error:  # noqa: BLE001 - a fault of ours must not end the leader
+            except BaseException as error:  # a fault of ours must not end the leader
                 self.fail(connection, error)
             self.update(connection)
 
@@ -199,7 +199,7 @@ class Loop:
         try:
             if connection.state not in OWNED:
                 connection.on_ready()
-        except BaseException as error:  # noqa: BLE001 - a fault of ours must not end the leader
+        except BaseException as error:  # a fault of ours must not end the leader
             self.fail(connection, error)
         self.update(connection)
 
@@ -303,12 +303,12 @@ class Loop:
         self.ready.append(connection)
         self.wakeup.notify()
 
-    def finish(self, connection: Connection, leading: bool) -> None:  # noqa: FBT001 - a keyword would cost a dict
+    def finish(self, connection: Connection, leading: bool) -> None:  # a keyword would cost a dict
         """Go on with a connection after its run, in the thread that ran it; `leading`: whether that is the leader."""
         waited = connection.waits_for_client
         try:
             state = connection.finish_turn()
-        except BaseException as error:  # noqa: BLE001 - a fault of ours must not end a thread of the pool
+        except BaseException as error:  # a fault of ours must not end a thread of the pool
             self.context.log_exception(f"{connection.address_string()}: a connection failed:", error)
             state = State.CLOSED
         if waited and not connection.keeps_permit:
@@ -339,7 +339,7 @@ class Loop:
     def enter_idle(self, connection: Connection) -> bool:
         """Let a connection wait for the next request; return False if the leader has to do it."""
         transport = connection.transport
-        deadline = self.clock.now() + self.context.options.idle_time
+        deadline = self.clock.now() + self.context.options.keep_alive_timeout
         with self.lock:
             if transport.registered != READ or transport.scheduled > deadline or self.draining:
                 return False

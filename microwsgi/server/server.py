@@ -36,6 +36,7 @@ from microwsgi.server.log import AccessLog, use_loggers
 from microwsgi.server.loop import Loop
 from microwsgi.server.poller import Poller, new_poller
 from microwsgi.server.pool import LeaderFollowers, WorkerThread
+from microwsgi.server.proxied import ProxiedConnection
 from microwsgi.server.sockets import listen, tune, unlink
 from microwsgi.server.state import NEVER, OWNED
 from microwsgi.server.transport import Transport
@@ -71,13 +72,13 @@ class WSGIServer(HTTPServer):
     """
 
     tls_of_context: Callable[[object, Options], Security] | None = None
-    """Makes the TLS of an ssl.SSLContext; `microwsgi.embedding` sets it, since this layer is below that of TLS."""
+    """Makes the TLS of an ssl.SSLContext; `microwsgi.serving.embedding` sets it, since this layer is below that of TLS."""
 
     def __init__(
         self,
         server_address: tuple[str, int] | str = ("127.0.0.1", 0),
         RequestHandlerClass: Callable[..., BaseHTTPRequestHandler] = WSGIRequestHandler,  # noqa: N803 - socketserver's name
-        bind_and_activate: bool = True,  # noqa: FBT001, FBT002 - socketserver's signature
+        bind_and_activate: bool = True,  # socketserver's signature
         *,
         application: Application | None = None,
         options: Options | None = None,
@@ -163,8 +164,10 @@ class WSGIServer(HTTPServer):
             address: object = self.server_address
             if isinstance(address, tuple):
                 host, port = str(address[0]), address[1]
-                address = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"  # noqa: S104 - as http.server
-            self.listeners = listen(str(address), self.backlog())
+                address = f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"  # as http.server
+            self.listeners = listen(
+                str(address), self.backlog(), mode=self.options.socket_mode, group=self.options.socket_group
+            )
         self.set_address(self.listeners[0])
 
     def backlog(self) -> int:
@@ -219,6 +222,12 @@ class WSGIServer(HTTPServer):
         return self.context.application
 
     @property
+    def base_environ(self) -> dict[str, str]:
+        """The part of the environ that wsgiref's own handler class takes from its server."""
+        server = {"SERVER_NAME": self.server_name, "SERVER_PORT": str(self.server_port), "GATEWAY_INTERFACE": "CGI/1.1"}
+        return {**server, "SCRIPT_NAME": "", "REMOTE_HOST": "", "CONTENT_LENGTH": ""}
+
+    @property
     def application(self) -> Application | None:
         """The application."""
         return self.context.application
@@ -237,7 +246,7 @@ class WSGIServer(HTTPServer):
     def finish_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
         """Serve a connection of `handle_request`, in this thread; do the handshake of TLS first."""
         if self.tls is not None:
-            request.settimeout(self.options.handshake_time)
+            request.settimeout(self.options.tls_handshake_timeout)
             try:
                 request = self.tls.handshake(request)
             except OSError as error:
@@ -248,7 +257,7 @@ class WSGIServer(HTTPServer):
         self.handler_class(request, client_address, self)
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
-        """Serve until `shutdown`, or until an exception like that of Ctrl-C ends it; running requests get `grace_time`.
+        """Serve until `shutdown`, or until an exception like that of Ctrl-C ends it; running requests get `graceful_timeout`.
 
         A `service_actions` of a subclass is called each `poll_interval` seconds; without one, nothing wakes up for it.
         Raises RuntimeError if the system has no thread to give.
@@ -389,8 +398,7 @@ class WSGIServer(HTTPServer):
             verified = self.connect_wrapped(connection, address, base)
             return UnverifiedConnection(verified.transport, base, lambda *_: verified, self.context, self)
         transport = Transport(connection, address, self.options, self.context.clock)
-        connect = self.tls.connect if self.tls is not None else self.new_connection
-        return UnverifiedConnection(transport, base, connect, self.context, self)
+        return UnverifiedConnection(transport, base, self.connect_transport, self.context, self)
 
     def connect_wrapped(self, connection: socket.socket, address: object, base: Environ) -> Connection:
         """Return the connection object of a socket that `get_request` may have wrapped: an SSLSocket after its handshake."""
@@ -402,8 +410,15 @@ class WSGIServer(HTTPServer):
 
     def connect(self, connection: socket.socket, address: object, base: Environ) -> Connection:
         """Return the connection object of an accepted socket."""
-        transport = Transport(connection, address, self.options, self.context.clock)
-        return self.tls.connect(transport, base) if self.tls is not None else self.new_connection(transport, base)
+        return self.connect_transport(Transport(connection, address, self.options, self.context.clock), base)
+
+    def connect_transport(self, transport: Transport, base: Environ) -> Connection:
+        """Return the connection object that receives the first bytes over a transport."""
+        connect = self.tls.connect if self.tls is not None else self.new_connection
+        proxies = self.context.proxies
+        if self.options.proxy_protocol and proxies is not None and proxies.trusts(transport.client[0]):
+            return ProxiedConnection(transport, base, self.context, connect)
+        return connect(transport, base)
 
     def adopt(self, connection: socket.socket, address: object, listener: int, received: bytes) -> None:
         """Go on with a connection that a predecessor has accepted on one of the listeners. Leader only."""
@@ -421,7 +436,7 @@ class WSGIServer(HTTPServer):
         """Accept nothing more, and give the requests that run their time to end."""
         self.retired_at = self.context.clock.now()
         if self.stop is not Stop.RETIRE:
-            self.drain_deadline = min(self.drain_deadline, self.retired_at + self.options.grace_time)
+            self.drain_deadline = min(self.drain_deadline, self.retired_at + self.options.graceful_timeout)
         self.context.drain()
         loop.call_soon(self.stop_accepting)
         while True:
@@ -435,7 +450,7 @@ class WSGIServer(HTTPServer):
                 break
             pool.run_watchdog(None if left == NEVER else left)
         if cut := len(self.in_flight()):
-            self.context.log_error(f"{cut} of the requests had not ended after grace_time, and are cut off.")
+            self.context.log_error(f"{cut} of the requests had not ended after graceful_timeout, and are cut off.")
 
     def stop_accepting(self) -> None:
         """Accept nothing more, and end what waits. Leader only."""
@@ -464,7 +479,8 @@ class WSGIServer(HTTPServer):
             return False
         transport = connection.transport
         row = connection.table[connection.state]
-        if self.handoff is not None and row.handoff and not transport.is_secure:
+        # With the PROXY protocol the successor would not know the client's address, and would expect the header again.
+        if self.handoff is not None and row.handoff and not transport.is_secure and not self.options.proxy_protocol:
             base = getattr(connection, "base", self.bases[0])
             listener = self.bases.index(base) if base in self.bases else 0
             if self.handoff.send(transport.descriptor, listener, connection.received()):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import stat
+from contextlib import suppress
 
 from microwsgi.errors import ListenError
-from microwsgi.options import port as port_number
+from microwsgi.options.kinds import parse_port
 from microwsgi.server.procnet import holder, is_loopback, own_addresses
 
 UNACKNOWLEDGED = 60_000
@@ -22,7 +24,7 @@ ATTEMPTS = 20
 NEAR = 100
 """Ports above one in use that are tried, to offer a free one."""
 
-WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to type instead of them
+WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # what to type instead of them
 NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 """What localhost is (RFC 6761 6.3), whatever the hosts file of a container leaves out."""
@@ -34,8 +36,8 @@ class UnixListener(socket.socket):
     path = ""
     identity: tuple[int, int, int] | None = None
 
-    def bind_file(self, path: str) -> None:
-        """Bind to a file that only this user may connect to. Raises OSError."""
+    def bind_file(self, path: str, mode: int, group: str) -> None:
+        """Bind to a file with this mode, and with this group if it is not "". Raises OSError, LookupError."""
         umask = os.umask(0o177)
         try:
             self.bind(path)
@@ -43,21 +45,30 @@ class UnixListener(socket.socket):
             os.umask(umask)
         self.path = os.path.abspath(path)  # the process may change its folder
         self.identity = identity(path)
+        # Nobody can connect before `listen`, so there is no moment with another mode or group.
+        if group:
+            shutil.chown(path, group=int(group) if group.isdigit() else group)
+        os.chmod(path, mode)
 
     def unlink(self) -> None:
-        """Remove the file, once, if this process made it and nobody put another in its place."""
+        """Remove the file, once, if this process made it and nobody put another in its place.
+
+        A process that has dropped root's privileges may be unable to: then the next server replaces the file.
+        """
         made, self.identity = self.identity, None
         if made is not None and identity(self.path) == made:
-            os.unlink(self.path)
+            with suppress(PermissionError):
+                os.unlink(self.path)
 
 
-def listen(address: str, backlog: int = 1024) -> list[socket.socket]:
+def listen(address: str, backlog: int = 1024, *, mode: str = "", group: str = "") -> list[socket.socket]:
     """Sockets that listen: one, or for a host name one for each of its addresses, all with the same port.
 
-    HOST:PORT, [V6]:PORT, unix:PATH, unix:@NAME (abstract, Linux) or fd://N. Raises ListenError.
+    HOST:PORT, [V6]:PORT, unix:PATH, unix:@NAME (abstract, Linux) or fd://N. `mode`, in octal, and `group` are those of the
+    file of a Unix socket. Raises ListenError.
     """
     if address.startswith("unix:"):
-        return [listen_unix(address.removeprefix("unix:"), backlog)]
+        return [listen_unix(address.removeprefix("unix:"), backlog, int(mode or "600", 8), group)]
     if address.startswith("fd://"):
         return [listen_descriptor(address.removeprefix("fd://"), backlog)]
     return listen_tcp(*host_and_port(address), backlog)
@@ -82,7 +93,7 @@ def host_and_port(address: str) -> tuple[str, int]:
             "  Try:  127.0.0.1:8000, localhost:8000, [::1]:8000, 0.0.0.0:8000, unix:PATH, unix:@NAME or fd://N"
         )
     try:
-        return host[1:-1] if bracketed else host, port_number(port)
+        return host[1:-1] if bracketed else host, parse_port(port)
     except ValueError as error:
         raise ListenError(f"{address} is not an address to listen on: give {error} behind the colon.") from None
 
@@ -176,8 +187,8 @@ def close_all(listeners: list[socket.socket]) -> None:
 # --- Unix sockets, and those of others ----------------------------------------------------------------------------------
 
 
-def listen_unix(path: str, backlog: int) -> socket.socket:
-    """A Unix socket that only this user may connect to; the socket file of a dead server is replaced."""
+def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket:
+    """A Unix socket that only those may connect to who may write its file; the file of a dead server is replaced."""
     if not path.removeprefix("@"):
         raise ListenError("unix: wants a path behind it, like unix:/tmp/app.sock, or a name, like unix:@app.")
     if not hasattr(socket, "AF_UNIX"):
@@ -190,12 +201,21 @@ def listen_unix(path: str, backlog: int) -> socket.socket:
             listener.bind("\0" + path[1:])
         else:
             make_way(path)
-            listener.bind_file(path)
+            listener.bind_file(path, mode, group)
         listener.listen(backlog)
+    except LookupError:
+        listener.unlink()
+        listener.close()
+        raise ListenError(f"there is no group {group} here (--socket-group).") from None
     except OSError as error:
+        listener.unlink()
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise ListenError(f"another server listens on unix:{path}.") from None
+        if error.errno == errno.EPERM and group:
+            raise ListenError(
+                f"this user may not give unix:{path} to the group {group}: only root and members of it may."
+            ) from None
         reason = "a path of at most 107 bytes is possible" if error.errno is None else error.strerror
         raise ListenError(f"unix:{path} can't be listened on: {reason}.") from None
     except ListenError:
@@ -266,7 +286,7 @@ def refusal(error: OSError, host: str, port: int, addresses: list[tuple[int, str
     if error.errno == errno.EADDRINUSE:
         return ListenError(in_use(port, addresses))
     if error.errno in {errno.EACCES, errno.EPERM}:
-        low = " (ports below 1024 are kept for root)" if port < 1024 else ""  # noqa: PLR2004 - as the text says
+        low = " (ports below 1024 are kept for root)" if port < 1024 else ""  # as the text says
         return ListenError(f"this user may not open port {port}{low}.\n  Try:  microwsgi serve --port 8080 ...")
     if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
         return ListenError(f"{host} is not an address of this machine.\n{HOSTS}")

@@ -24,7 +24,7 @@ class State(IntEnum):
     """What a connection does; or, where the text is a noun, what it waits for."""
 
     SNIFFING = 0
-    """On a TLS port: the first bytes tell TLS from plain HTTP."""
+    """On a TLS port, the first bytes, which tell TLS from plain HTTP; of a proxy, the header of the PROXY protocol."""
     HANDSHAKE = 1
     """The client's next part of a TLS handshake."""
     IDLE = 2
@@ -50,7 +50,7 @@ class State(IntEnum):
     DETACHED = 12
     """The application has taken the socket."""
     REPLACED = 13
-    """The handshake is done, or the client speaks plain HTTP: `successor` takes over the socket."""
+    """What comes before HTTP is done: `successor` takes over the socket."""
     CLOSED = 14
     """The end: the loop closes the socket and forgets the connection."""
 

@@ -46,10 +46,10 @@ class Timers:
                 heapify(self.heap)
                 self.stale = 0
 
-    def expired(self, now: float, limit: int, idle_time: float) -> list[Connection]:
+    def expired(self, now: float, limit: int, keep_alive_timeout: float) -> list[Connection]:
         """Remove up to `limit` entries that are due, and return the connections whose deadline has passed.
 
-        An entry that comes up early is put back: at the deadline, or, for a connection that a thread runs, `idle_time`
+        An entry that comes up early is put back: at the deadline, or, for a connection that a thread runs, `keep_alive_timeout`
         seconds from now.
         """
         found: list[Connection] = []
@@ -59,7 +59,7 @@ class Timers:
                 self.stale -= 1  # closed, or there is an earlier entry
                 continue
             if connection.state in OWNED:
-                again = now + idle_time
+                again = now + keep_alive_timeout
             elif transport.deadline > now:
                 again = transport.deadline
             else:

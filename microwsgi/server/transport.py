@@ -89,6 +89,13 @@ class Clock:
                 self.now = lambda: monotonic() - lost
 
 
+def close_socket(connection: socket.socket) -> None:
+    """Close a socket, also if files of `makefile` are open, as those of a handler class that was not asked to finish."""
+    connection.close()
+    if (descriptor := connection.detach()) >= 0:
+        socket.close(descriptor)
+
+
 class Transport:
     """A client's TCP or Unix socket."""
 
@@ -129,6 +136,10 @@ class Transport:
     def address_string(self) -> str:
         """Return the client's address and port, or "unix"."""
         return ":".join(self.client) if self.client[0] else "unix"
+
+    def set_client(self, client: tuple[str, str]) -> None:
+        """Set the address and port of the client; the socket's are a proxy's."""
+        self.client = client
 
     # --- Receiving ------------------------------------------------------------------------------------------------------
 
@@ -198,7 +209,7 @@ class Transport:
         """Keep something until `flush`."""
         if self.out_buffer is None:
             self.out_buffer = deque()
-            self.wait_budget = self.options.write_time
+            self.wait_budget = self.options.send_timeout
             self.flush_deadline = self.clock.now() + self.wait_budget
         self.out_buffer.append(part)
 
@@ -231,7 +242,7 @@ class Transport:
             self.out_buffer = None
         options = self.options
         self.flush_deadline = min(
-            self.flush_deadline + total / options.write_rate, self.clock.now() + options.write_time
+            self.flush_deadline + total / options.min_send_rate, self.clock.now() + options.send_timeout
         )
         return total
 
@@ -262,7 +273,7 @@ class Transport:
     def receive_into(self, view: memoryview) -> int:
         """Receive at least one byte of a body; return 0 when the client has closed its side.
 
-        The client has `wait_budget` seconds. Each byte adds 1/body_rate seconds, up to body_time in total: a
+        The client has `wait_budget` seconds. Each byte adds 1/min_body_rate seconds, up to body_timeout in total: a
         client that trickles is cut off. Raises RequestTimeout, Disconnected.
         """
         options = self.options
@@ -272,12 +283,14 @@ class Transport:
             except BlockingIOError:
                 start = self.clock.now()
                 if not self.wait(self.interest_of(READ), self.wait_budget):
-                    raise RequestTimeout("The body came more slowly than body_time and body_rate allow.") from None
+                    raise RequestTimeout(
+                        "The body came more slowly than body_timeout and min_body_rate allow."
+                    ) from None
                 self.wait_budget -= self.clock.now() - start
             except OSError as error:
                 raise Disconnected("The client left before it had sent the whole body.") from error
             else:
-                self.wait_budget = min(self.wait_budget + count / options.body_rate, options.body_time)
+                self.wait_budget = min(self.wait_budget + count / options.min_body_rate, options.body_timeout)
                 return count
 
     def wait_until_sent(self) -> None:
@@ -286,9 +299,9 @@ class Transport:
         while self.out_buffer is not None:
             start = self.clock.now()
             if not self.wait(self.interest_of(WRITE), self.wait_budget):
-                raise Disconnected("The client read more slowly than write_time and write_rate allow.")
+                raise Disconnected("The client read more slowly than send_timeout and min_send_rate allow.")
             self.wait_budget -= self.clock.now() - start
-            self.wait_budget = min(self.wait_budget + self.flush() / options.write_rate, options.write_time)
+            self.wait_budget = min(self.wait_budget + self.flush() / options.min_send_rate, options.send_timeout)
 
     def set_wait_budget(self, seconds: float) -> None:
         """Set for how many seconds a thread of the pool may wait for this client."""
@@ -358,7 +371,7 @@ class Transport:
 
     def close(self) -> None:
         """Close the socket."""
-        self.socket.close()
+        close_socket(self.socket)
 
     def release(self) -> None:
         """Close the descriptor only, without shutting the connection down: another process has it, too."""

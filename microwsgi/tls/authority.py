@@ -230,7 +230,12 @@ def development(options: Options) -> tuple[Pair, Authority]:
 
 def served_names(options: Options) -> list[str]:
     """The names and addresses by which a client may ask for what is served."""
-    found = [*local_names(), *(name for name in options.allow_host if name != "*")]
+    found = local_names()
+    for name in options.allow_host:
+        if name.startswith("."):
+            found += [name[1:], f"*{name}"]
+        elif name != "*":
+            found.append(name)
     for address in options.addresses:
         if address.startswith(("unix:", "fd://")):
             continue

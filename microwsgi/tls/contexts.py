@@ -56,7 +56,7 @@ def new_context(options: Options) -> SSLContext:
             os.close(os.open(options.tls_keylog, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
             context.keylog_filename = options.tls_keylog
         except OSError as error:
-            raise CertificateError(f"--tls-keylog {options.tls_keylog} can't be written: {error.strerror}.") from None
+            raise CertificateError(f"tls_keylog {options.tls_keylog} can't be written: {error.strerror}.") from None
     return context
 
 
@@ -138,9 +138,9 @@ def require_client(context: SSLContext, options: Options) -> None:
         context.load_verify_locations(options.tls_client_ca)
     except ssl.SSLError:
         raise CertificateError(f"--tls-client-ca {options.tls_client_ca} has no certificate in PEM.") from None
-    context.verify_mode = ssl.CERT_REQUIRED if options.tls_client == "required" else ssl.CERT_OPTIONAL
+    context.verify_mode = ssl.CERT_REQUIRED if options.tls_client_cert == "required" else ssl.CERT_OPTIONAL
 
 
-def note_name(connection: SSLSocket | SSLObject, name: str | None, context: SSLContext) -> None:  # noqa: ARG001 - ssl's
+def note_name(connection: SSLSocket | SSLObject, name: str | None, context: SSLContext) -> None:  # ssl's
     """Keep the name that a client asks for, which ssl keeps on the client's side only."""
     connection.sni = name or ""  # type: ignore[union-attr]

@@ -14,7 +14,8 @@ from ssl import SSLContext, SSLObject, SSLSocket
 from time import monotonic, time
 
 from microwsgi.errors import CertificateError, UsageError
-from microwsgi.options import BY_NAME, Options
+from microwsgi.options import Options
+from microwsgi.options.declaration import BY_NAME
 from microwsgi.server.connections import Connection
 from microwsgi.server.context import ServerContext
 from microwsgi.server.environ import Environ
@@ -115,7 +116,7 @@ class TLS:
 
     def plain_successor(self, transport: Transport, base: Environ) -> Connection:
         """Return the connection that goes on with a client that does not speak TLS."""
-        if self.options.http_too:
+        if not self.options.https_redirect:
             return self.connect_http(transport, base)
         return Redirector.connect(self.server_context, transport, base)
 
@@ -217,7 +218,7 @@ class TLS:
         found += self.hints
         if self.options.tls_keylog:
             found.append(
-                f"WARNING: who reads {self.options.tls_keylog} can read all that is sent here (--tls-keylog, SSLKEYLOGFILE)."
+                f"WARNING: who reads {self.options.tls_keylog} can read all that is sent here (tls_keylog, SSLKEYLOGFILE)."
             )
         return found
 
@@ -311,7 +312,7 @@ def make_tls(options: Options, ssl_context: object = None) -> TLS:
         pair, authority = development(options)
         return TLS([pair], options, authority.renew, authority.hints())
     certificates, keys = options.tls_cert, options.tls_key
-    if isinstance(ssl_context, tuple) and len(ssl_context) == 2:  # noqa: PLR2004 - certificate and key
+    if isinstance(ssl_context, tuple) and len(ssl_context) == 2:  # certificate and key
         certificates, keys = (str(ssl_context[0]),), (str(ssl_context[1] or ssl_context[0]),)
     elif ssl_context is not None:
         raise UsageError('ssl_context is an ssl.SSLContext, (certificate file, key file) or "adhoc".')
@@ -322,7 +323,7 @@ def make_tls(options: Options, ssl_context: object = None) -> TLS:
 
 
 OF_CERTIFICATE = ("tls_cert", "tls_key")
-OF_CONTEXT = (*OF_CERTIFICATE, "tls_password_file", "tls_min", "tls_client_ca", "tls_client", "tls_keylog")
+OF_CONTEXT = (*OF_CERTIFICATE, "tls_password_file", "tls_min", "tls_client_ca", "tls_client_cert", "tls_keylog")
 """Options that an SSLContext has its own settings for; it is used unchanged."""
 
 
@@ -330,7 +331,7 @@ def refuse_both(options: Options, names: tuple[str, ...]) -> None:
     """Refuse options that are also given by `ssl_context`. Raises UsageError."""
     for name in names:
         if getattr(options, name) != BY_NAME[name].default:
-            raise UsageError(f"ssl_context says that already: leave out {BY_NAME[name].flag}, or ssl_context.")
+            raise UsageError(f"ssl_context says that already: leave out {BY_NAME[name].label}, or ssl_context.")
 
 
 UNTRUSTED = "the client does not trust this certificate; with the development CA: microwsgi certs trust"

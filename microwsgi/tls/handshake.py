@@ -135,7 +135,7 @@ class HandshakeConnection:
         self.outcome = State.HANDSHAKE  # the state after the last flight
         self.state = State.SNIFFING
         # One time limit for everything up to the end of the handshake.
-        transport.expect(READ, context.options.handshake_time)
+        transport.expect(READ, context.options.tls_handshake_timeout)
 
     def address_string(self) -> str:
         """Return the client's address and port, or "unix"."""
@@ -164,7 +164,9 @@ class HandshakeConnection:
     def on_timeout(self) -> None:
         """The client has not done its part in time, or has not closed its side."""
         if self.state is State.HANDSHAKE:
-            self.log_failure(f"it was not done within {self.context.options.handshake_time:g} seconds (handshake_time)")
+            self.log_failure(
+                f"it was not done within {self.context.options.tls_handshake_timeout:g} seconds (tls_handshake_timeout)"
+            )
         self.enter(State.CLOSED)
 
     def on_drain(self) -> None:
@@ -177,7 +179,7 @@ class HandshakeConnection:
         if state is State.LINGERING:
             self.transport.expect(self.table[state].interest, LINGER)
 
-    def abort(self, reason: str) -> State:  # noqa: ARG002 - there is no request and no response
+    def abort(self, reason: str) -> State:  # there is no request and no response
         """Give the connection up."""
         return State.CLOSED
 
@@ -242,7 +244,7 @@ class HandshakeConnection:
             self.log_failure(self.front.reason(error))
             # Linger: if data that the client still sends caused a reset, it would not see the alert that says why.
             self.outcome = self.half_close()
-        except BaseException as error:  # noqa: BLE001 - the handshakes of others must go on
+        except BaseException as error:  # the handshakes of others must go on
             self.context.log_exception(f"{self.address_string()}: a TLS handshake failed:", error)
             self.outcome = State.CLOSED
 
@@ -270,7 +272,7 @@ class HandshakeConnection:
         """Close the connection."""
         return State.CLOSED
 
-    table: Table = {  # noqa: RUF012 - typing.ClassVar would cost its import
+    table: Table = {  # typing.ClassVar would cost its import
         State.SNIFFING: Row(READ, sniff, close, close, eviction_rank=1, handoff=True),
         State.HANDSHAKE: Row(READ, submit, close, close, eviction_rank=1),
         State.LINGERING: Row(READ, linger, close),

@@ -63,7 +63,7 @@ def best() -> Signer:
     if path:
         return OpenSSL(path)
     try:
-        import cryptography  # noqa: F401, PLC0415 - optional: the extra [tls]
+        import cryptography  # noqa: F401 - optional: the extra [tls]
     except ImportError:
         raise CertificateError(MISSING) from None
     return Cryptography()
@@ -118,7 +118,7 @@ class OpenSSL(Signer):
     def run(self, folder: str, *arguments: str) -> None:
         """Run a command of openssl's. Raises CertificateError."""
         try:
-            done = subprocess.run(  # noqa: S603 - the openssl of PATH, with our own arguments
+            done = subprocess.run(  # the openssl of PATH, with our own arguments
                 [self.path, *arguments],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
@@ -137,7 +137,7 @@ class Cryptography(Signer):
     """By the package, which brings an OpenSSL of its own."""
 
     def authority(self, name: str, zones: list[str], networks: list[str], days: int) -> tuple[str, str]:
-        from cryptography import x509  # noqa: PLC0415 - optional: the extra [tls]
+        from cryptography import x509  # optional: the extra [tls]
 
         permitted: list[x509.GeneralName] = [x509.DNSName(zone) for zone in zones]
         permitted += [x509.IPAddress(ip_network(net)) for net in networks]
@@ -153,8 +153,8 @@ class Cryptography(Signer):
         )
 
     def leaf(self, ca: tuple[str, str], names: list[str], usage: str, days: int) -> tuple[str, str]:
-        from cryptography import x509  # noqa: PLC0415 - optional: the extra [tls]
-        from cryptography.x509.oid import ExtendedKeyUsageOID  # noqa: PLC0415
+        from cryptography import x509  # optional: the extra [tls]
+        from cryptography.x509.oid import ExtendedKeyUsageOID
 
         purpose = ExtendedKeyUsageOID.SERVER_AUTH if usage == SERVER else ExtendedKeyUsageOID.CLIENT_AUTH
         makers = {"IP": lambda name: x509.IPAddress(ip_address(name)), "DNS": x509.DNSName, "email": x509.RFC822Name}
@@ -174,10 +174,10 @@ class Cryptography(Signer):
         self, subject: tuple[str, str], days: int, extensions: list[tuple[object, bool]], ca: tuple[str, str] | None
     ) -> tuple[str, str]:
         """A certificate and its key, signed by the CA, or by itself."""
-        from cryptography import x509  # noqa: PLC0415 - optional: the extra [tls]
-        from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
-        from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
-        from cryptography.x509.oid import NameOID  # noqa: PLC0415
+        from cryptography import x509  # optional: the extra [tls]
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import NameOID
 
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name(
@@ -212,7 +212,7 @@ class Cryptography(Signer):
 
 def key_usage(*uses: str) -> object:
     """The extension that allows these and nothing else."""
-    from cryptography import x509  # noqa: PLC0415 - optional: the extra [tls]
+    from cryptography import x509  # optional: the extra [tls]
 
     every = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
              "key_cert_sign", "crl_sign", "encipher_only", "decipher_only")  # fmt: skip

@@ -16,7 +16,7 @@ from ssl import SSLSocket
 
 from microwsgi.options import Options
 from microwsgi.server.state import READ, WRITE
-from microwsgi.server.transport import Clock, FileRange, Transport
+from microwsgi.server.transport import Clock, FileRange, Transport, close_socket
 
 PIECE = 64 * 1024
 """Bytes that are encrypted at once. OpenSSL requires a piece that did not fit to be passed again unchanged."""
@@ -150,4 +150,4 @@ class TLSTransport(Transport):
             self.close_notify()
         except (BlockingIOError, ValueError):
             pass
-        self.socket.close()
+        close_socket(self.socket)

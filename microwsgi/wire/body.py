@@ -93,7 +93,7 @@ class ChunkedDecoder:
                 start += len(piece)
                 continue
             end = data.find(b"\r\n", start + max(self.searched - 1, 0))
-            if end < 0 or end - start > self.limits.line_length:
+            if end < 0 or end - start > self.limits.max_line_size:
                 self.check_line(data, start, end if end >= 0 else len(data) - data.endswith(b"\r"))
             if end < 0:
                 break
@@ -123,8 +123,10 @@ class ChunkedDecoder:
         self.remaining = int(match[1], 16)
         self.size += self.remaining
         self.extensions += len(match[2])
-        if self.size > self.limits.body_size:
-            raise ContentTooLarge(f"The body is longer than {self.limits.body_size} bytes, the limit (body_size).")
+        if self.size > self.limits.max_body_size:
+            raise ContentTooLarge(
+                f"The body is longer than {self.limits.max_body_size} bytes, the limit (max_body_size)."
+            )
         if self.extensions > EXTENSIONS + self.size:
             raise ClientError(f"The body has more than {EXTENSIONS} bytes of chunk extensions, and less data.")
         if not self.remaining:
@@ -146,18 +148,18 @@ class ChunkedDecoder:
             raise ClientError("A trailer is not a field line (RFC 9112 7.1.2).")
         self.trailer_size += len(line)
         self.trailers.append((match[1], match[2].strip(" \t")))
-        if self.trailer_size > self.limits.head_size or len(self.trailers) > self.limits.field_count:
-            raise FieldsTooLarge("The trailer has more fields than head_size and field_count allow.")
+        if self.trailer_size > self.limits.max_header_size or len(self.trailers) > self.limits.max_header_count:
+            raise FieldsTooLarge("The trailer has more fields than max_header_size and max_header_count allow.")
 
     def check_line(self, data: bytes, start: int, end: int) -> None:
         """Reject a line as soon as it can no longer be valid, instead of waiting for its CRLF."""
-        length, most = end - start, self.limits.line_length
+        length, most = end - start, self.limits.max_line_size
         control = CONTROL.search(data, start + min(self.searched, length), end)
         if (control and control.start() - start <= most) or (length and self.on_line == self.on_data_end):
             raise ClientError("A line of the chunked coding is not ended by CR LF (RFC 9112 7.1).")
         if length > most:
             kind = FieldsTooLarge if self.on_line == self.on_trailer_line else ClientError
-            raise kind(f"A line of the chunked coding is longer than {most} bytes (line_length).")
+            raise kind(f"A line of the chunked coding is longer than {most} bytes (max_line_size).")
         self.searched = length
 
 

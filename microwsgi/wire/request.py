@@ -19,14 +19,15 @@ from microwsgi.errors import (
     VersionNotSupported,
 )
 from microwsgi.options import Options
-from microwsgi.wire.syntax import CONTROL, TARGET, TOKEN, VALUE, VERSION, valid_host
+from microwsgi.wire.syntax import CONTROL, FIELD_LINE, TARGET, TOKEN, VALUE, VERSION, valid_host
 
 END = b"\r\n\r\n"
 CHUNKED = -1
 """The value of `body_length` for a chunked body: its length is not known before its end."""
 
-# The whole head in one pass. The quantifiers are possessive: a head that does not match fails in one pass too.
-HEAD = re.compile(rf"({TOKEN}++) ({TARGET}++) (HTTP/1\.[01])((?:\r\n{TOKEN}++:{VALUE}*+)*+)")
+# The request line, and the field lines after it. The quantifiers are possessive: a line that does not match fails in one pass.
+HEAD = re.compile(rf"({TOKEN}++) ({TARGET}++) (HTTP/1\.[01])(?:\r\n(.++))?+", re.DOTALL)
+FIELD_VALUE = re.compile(rf"{VALUE}*+")
 ABSOLUTE = re.compile(rf"(?i:https?)://([^/?]*+)({TARGET}*+)")
 
 LAST_PORT = 65535
@@ -35,7 +36,11 @@ KNOWN_NAMES = 1024
 """Field names whose environ keys are remembered. A client that invents more names only slows down its own requests."""
 KNOWN_LINES = 1024
 LONGEST_KNOWN_LINE = 256
+KNOWN_SECTIONS = 256
+LONGEST_KNOWN_SECTION = 2048
+COOKIE = "\r\nCookie: "
 PRIVATE = {"HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION"}
+"""Fields that are secrets of one client: lines and sections with them are not kept."""
 
 
 class FieldKeys(dict[str, str]):
@@ -58,15 +63,17 @@ KEYS = FieldKeys()
 
 
 class FieldLines(dict[str, tuple[str, str]]):
-    """Map a field line to its environ key and its value. Most clients repeat most of their lines with each request.
+    """Check a field line; map it to its environ key and its value. Raises ValueError for a line that breaks RFC 9112 5.
 
-    Lines with cookies and credentials are not kept, nor long ones. When the map is full, it is emptied.
+    Most clients repeat most of their lines with each request. When the map is full, it is emptied.
     """
 
     def __missing__(self, line: str) -> tuple[str, str]:
-        name, _, value = line.partition(":")
-        key = KEYS[name]
-        pair = key, value.strip(" \t")
+        match = FIELD_LINE.fullmatch(line)
+        if match is None:
+            raise ValueError(line)
+        key = KEYS[match[1]]
+        pair = key, match[2].strip(" \t")
         if len(line) <= LONGEST_KNOWN_LINE and key not in PRIVATE:
             if len(self) >= KNOWN_LINES:
                 self.clear()
@@ -76,10 +83,15 @@ class FieldLines(dict[str, tuple[str, str]]):
 
 LINES = FieldLines()
 
+_known_sections: dict[str, dict[str, str]] = {}
+# The fields of sections that were checked before: the requests of one page, and those of a health check or a program, often
+# differ in their target and their cookies only. The dicts are shared by requests, and never changed.
+
 
 class RequestHead:
-    """A parsed head. `fields` has environ keys; `raw` is the head without the empty line at its end.
+    """A parsed head. `raw` is the head without the empty line at its end.
 
+    `fields` has environ keys. Heads with the same field lines share one dict, so it is never changed.
     A head that was refused before it was parsed has an empty method, target and version.
     """
 
@@ -114,26 +126,53 @@ def parse_head(raw: bytes, limits: Options) -> RequestHead:
             return parse_head(raw[2:], limits)
         check_lines(raw, limits)
         raise ClientError("Two empty lines stand before the request line.")
-    method, target, version, section = match.groups()
-    lines = section.split("\r\n")
-    del lines[0]
-    if len(lines) > limits.field_count or len(raw) > limits.line_length or len(raw) > limits.head_size:
+    method, target, version, section = match.groups("")
+    fields = _known_sections.get(section)
+    if fields is None:
+        fields = parse_fields(section, raw, limits)
+    if len(fields) > limits.max_header_count or len(raw) > limits.max_line_size or len(raw) > limits.max_header_size:
         check_lines(raw, limits)
-    fields: dict[str, str] = {}
-    for line in lines:
-        key, value = LINES[line]
-        fields[key] = value
-    if len(fields) < len(lines) or "" in fields:
-        fields = combine(lines)
-    host = fields.get("HTTP_HOST")
-    if host is None:
-        if version == "HTTP/1.1":
-            raise ClientError("An HTTP/1.1 request needs a Host field (RFC 9112 3.2).")
-    elif not valid_host(host):
-        raise ClientError(f"{host!r} is not a valid Host (RFC 9112 3.2).")
+    if version == "HTTP/1.1" and "HTTP_HOST" not in fields:
+        raise ClientError("An HTTP/1.1 request needs a Host field (RFC 9112 3.2).")
     if target[0] != "/" or method == "CONNECT":
-        check_target(method, target, fields)
+        fields = check_target(method, target, fields)
     return RequestHead(raw, method, target, version, fields)
+
+
+def parse_fields(section: str, raw: bytes, limits: Options) -> dict[str, str]:
+    """Parse the field lines of the head `raw`. Raises ClientError.
+
+    The cookies are set aside when the section is looked up among the known ones: they differ where the rest does not.
+    """
+    before, cookie, after = section.partition(COOKIE)
+    if cookie:
+        value, _, after = after.partition("\r\n")
+        rest = f"{before}\r\n{after}" if after else before
+        known = _known_sections.get(rest)
+        if known is not None and FIELD_VALUE.fullmatch(value):
+            return {**known, "HTTP_COOKIE": value.strip(" \t")}
+    else:
+        rest = section
+    lines = section.split("\r\n") if section else []
+    fields: dict[str, str] = {}
+    try:
+        for line in lines:
+            key, content = LINES[line]
+            fields[key] = content
+    except ValueError:
+        check_lines(raw, limits)
+        raise
+    if len(fields) < len(lines) or "" in fields:
+        if len(lines) > limits.max_header_count:
+            check_lines(raw, limits)
+        return combine(lines)
+    check_host(fields)
+    shared = {key: value for key, value in fields.items() if key != "HTTP_COOKIE"} if cookie else fields
+    if len(rest) <= LONGEST_KNOWN_SECTION and PRIVATE.isdisjoint(shared):
+        if len(_known_sections) >= KNOWN_SECTIONS:
+            _known_sections.clear()
+        _known_sections[rest] = shared
+    return fields
 
 
 def combine(lines: list[str]) -> dict[str, str]:
@@ -149,25 +188,36 @@ def combine(lines: list[str]) -> dict[str, str]:
             raise ClientError("A request has one Host field, not several (RFC 9112 3.2).")
         else:  # cookies are not joined by a comma: RFC 6265 5.4, RFC 9113 8.2.3
             fields[key] += ("; " if key == "HTTP_COOKIE" else ", ") + value
+    check_host(fields)
     return fields
 
 
-def check_target(method: str, target: str, fields: dict[str, str]) -> None:
-    """Check a target that does not begin with a slash (RFC 9112 3.2). The authority of an absolute form replaces Host."""
+def check_host(fields: dict[str, str]) -> None:
+    """Check the syntax of Host, if there is one."""
+    host = fields.get("HTTP_HOST")
+    if host is not None and not valid_host(host):
+        raise ClientError(f"{host!r} is not a valid Host (RFC 9112 3.2).")
+
+
+def check_target(method: str, target: str, fields: dict[str, str]) -> dict[str, str]:
+    """Check a target that does not begin with a slash (RFC 9112 3.2); return the fields.
+
+    The authority of an absolute form replaces Host (RFC 9112 3.2.2).
+    """
     if method == "CONNECT":
         port = target.rpartition(":")[2]
         if valid_host(target) and re.fullmatch("[0-9]{1,5}", port) and int(port) <= LAST_PORT and port != target:
             raise NotImplementedByServer("CONNECT asks for a tunnel, and this is an origin server.")
         raise ClientError("The target of CONNECT is host:port (RFC 9112 3.2.3).")
     if target == "*" and method == "OPTIONS":
-        return
+        return fields
     match = ABSOLUTE.fullmatch(target)
     if match is None:
         raise ClientError(f"{target!r} is no target for {method}: it begins with a slash (RFC 9112 3.2).")
     authority = match[1]
     if not authority or not valid_host(authority):
         raise ClientError(f"{authority!r} is not a valid authority (RFC 9110 4.2).")
-    fields["HTTP_HOST"] = authority  # RFC 9112 3.2.2: Host must be present, and is ignored
+    return {**fields, "HTTP_HOST": authority}
 
 
 def origin_form(target: str) -> str:
@@ -203,12 +253,13 @@ def body_length(head: RequestHead, most: int) -> int:
         first, *others = [value.strip(" \t") for value in length.split(",")]
         if any(value != first for value in others):
             raise ClientError("Content-Length is given with two values (RFC 9112 6.3).")
-        fields["CONTENT_LENGTH"] = length = first
+        head.fields = {**fields, "CONTENT_LENGTH": first}
+        length = first
     if not (length.isascii() and length.isdigit()):
         raise ClientError(f"Content-Length is digits only, not {length!r} (RFC 9110 8.6).")
     digits = length.lstrip("0") or "0"
     if len(digits) > len(str(most)) or int(digits) > most:
-        raise ContentTooLarge(f"The body has {digits[:40]} bytes; the limit (body_size) is {most}.")
+        raise ContentTooLarge(f"The body has {digits[:40]} bytes; the limit (max_body_size) is {most}.")
     return int(digits)
 
 
@@ -280,9 +331,9 @@ class PartialHead:
             line = buffer[self.line : end].decode("latin-1")
             if self.number:
                 check_field(line)
-                if self.number > self.limits.field_count:
+                if self.number > self.limits.max_header_count:
                     raise FieldsTooLarge(
-                        f"The head has more than {self.number - 1} field lines, the limit (field_count)."
+                        f"The head has more than {self.number - 1} field lines, the limit (max_header_count)."
                     )
             else:
                 check_request_line(line)
@@ -292,7 +343,7 @@ class PartialHead:
     def check_length(self, end: int) -> None:
         """Check a line, complete or not: 400 for a control character, else 414 or 431 if it is longer than allowed."""
         limits = self.limits
-        room = max(min(limits.line_length, limits.head_size - self.line + self.start), 0)
+        room = max(min(limits.max_line_size, limits.max_header_size - self.line + self.start), 0)
         control = CONTROL.search(self.buffer, max(self.searched, self.line), end)
         if control is not None and control.start() - self.line <= room:
             start = bytes(self.buffer[self.line : min(self.line + 40, end)])
@@ -301,10 +352,10 @@ class PartialHead:
         if end - self.line <= room:
             return
         if not self.number:
-            raise TargetTooLong(f"The request line is longer than {room} bytes, the limit (line_length).")
-        if room == limits.line_length:
-            raise FieldsTooLarge(f"A field line is longer than {room} bytes, the limit (line_length).")
-        raise FieldsTooLarge(f"The head is longer than {limits.head_size} bytes, the limit (head_size).")
+            raise TargetTooLong(f"The request line is longer than {room} bytes, the limit (max_line_size).")
+        if room == limits.max_line_size:
+            raise FieldsTooLarge(f"A field line is longer than {room} bytes, the limit (max_line_size).")
+        raise FieldsTooLarge(f"The head is longer than {limits.max_header_size} bytes, the limit (max_header_size).")
 
 
 def check_lines(raw: bytes, limits: Options) -> None:

@@ -76,12 +76,12 @@ class ResponseHead:
     Content-Length.
     """
 
-    __slots__ = ("bodiless", "code", "field_lines", "length", "missing", "status_line")
+    __slots__ = ("bodiless", "code", "field_lines", "length", "missing", "text")
 
     def __init__(
         self, status_line: str, field_lines: str, code: int, *, bodiless: bool, length: int | None, missing: int
     ) -> None:
-        self.status_line = status_line
+        self.text = status_line + field_lines
         self.field_lines = field_lines
         self.code = code
         self.bodiless = bodiless
@@ -161,7 +161,7 @@ def check_status(status: str) -> tuple[str, int, bool]:
     if not STATUS.fullmatch(status):
         raise ApplicationError(f"The status is {status!r}; PEP 3333 asks for a str like '200 OK'.")
     code = int(status[:3])
-    if code < 200:  # noqa: PLR2004 - RFC 9110 15.2: the informational ones
+    if code < 200:  # RFC 9110 15.2: the informational ones
         raise ApplicationError(f"{status!r} is an interim status; start_response takes a final one (RFC 9110 15.2).")
     return f"HTTP/1.1 {status}\r\n", code, code in {204, 205, 304}
 
@@ -177,7 +177,7 @@ def encode_head(
     method: str,
     version: str,
     length: int | None,
-    close: bool,  # noqa: FBT001 - a keyword would cost more
+    close: bool,  # a keyword would cost more
     more: str,
 ) -> tuple[bytes, Framing, int]:
     """Return the bytes of a head, the framing of its body, and the number of bytes that Content-Length promises.
@@ -185,6 +185,15 @@ def encode_head(
     `length` is that of the body, None if it is not known. `close`: the connection ends with this response. `more` are lines to
     add, Date and Server among them.
     """
+    if (
+        length is not None
+        and head.length is None
+        and not (close or head.bodiless)
+        and version == "HTTP/1.1"
+        and method != "HEAD"
+    ):
+        # The common case of what follows.
+        return f"{head.text}{more}Content-Length: {length}\r\n\r\n".encode("latin-1"), LENGTH_FRAMING, length
     remaining = head.length if head.length is not None else length or 0
     framing, line = LENGTH_FRAMING, ""
     if head.bodiless or method == "HEAD":
@@ -203,7 +212,7 @@ def encode_head(
         line += "Connection: close\r\n"
     elif version == "HTTP/1.0":
         line += "Connection: keep-alive\r\n"
-    return f"{head.status_line}{head.field_lines}{more}{line}\r\n".encode("latin-1"), framing, remaining
+    return f"{head.text}{more}{line}\r\n".encode("latin-1"), framing, remaining
 
 
 def encode_chunk(data: bytes) -> bytes:

@@ -179,7 +179,7 @@ def test_an_outage_is_seen_with_its_time_and_nothing_old_looks_new(seconds: int,
 
 
 def sqlite(path: Path) -> Any:
-    import sqlite3  # noqa: PLC0415
+    import sqlite3
 
     return sqlite3.connect(path)
 

@@ -17,7 +17,7 @@ EVIL = "<script>alert(1)</script>"
 
 
 def test_hello() -> None:
-    from apps.hello import app  # noqa: PLC0415
+    from apps.hello import app
 
     client = Client(app)
     assert 'href="/hello/world"' in client.get("/").text
@@ -123,7 +123,7 @@ def test_upload_lists_what_a_url_can_name(upload: ModuleType) -> None:
 @pytest.mark.slow
 def test_a_person_uses_them(todo: Client, upload: ModuleType, tmp_path: Path) -> None:
     chromium = need("chromium")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait
+    from playwright.sync_api import sync_playwright  # a second that other tests need not wait
 
     (tmp_path / "picture.bin").write_bytes(b"x" * 1000)
     app: Any = sys.modules["apps.todo"].app

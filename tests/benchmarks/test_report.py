@@ -154,7 +154,7 @@ def test_a_figure_is_only_shown_when_there_is_enough_behind_it() -> None:
 
 def printed(report: Report) -> str:
     console = pytest.importorskip("rich.console")
-    from benchmarks import terminal  # noqa: PLC0415 - needs rich
+    from benchmarks import terminal  # needs rich
 
     out = console.Console(width=120, record=True, file=open("/dev/null", "w"))
     with out.file:
@@ -218,7 +218,7 @@ def test_why_a_peer_is_missing_stands_below_its_table_and_squeezes_no_bar() -> N
 
 def test_one_slow_server_does_not_flatten_the_others_bars() -> None:
     pytest.importorskip("rich")
-    from benchmarks import terminal  # noqa: PLC0415
+    from benchmarks import terminal
 
     longest = terminal.fair([0.1, 0.2, 0.4, 1000.0])
     assert longest == 0.4
@@ -278,9 +278,9 @@ def test_a_failure_of_ours_stands_at_the_head_of_the_page_and_is_the_exit_status
 @pytest.mark.slow
 def test_the_page_has_every_picture_with_its_data_and_asks_the_network_for_nothing(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415
+    from playwright.sync_api import sync_playwright
 
-    from benchmarks import page  # noqa: PLC0415 - needs matplotlib
+    from benchmarks import page  # needs matplotlib
 
     chromium, report = need("chromium"), made()
     page.write(tmp_path / "page.html", report, made(1.3))
@@ -329,7 +329,7 @@ def expected(report: Report) -> list[str]:
 
 def test_text_of_others_is_escaped_in_the_page() -> None:
     pytest.importorskip("matplotlib")
-    from benchmarks import page  # noqa: PLC0415
+    from benchmarks import page
 
     report = Report({**MACHINE})
     report.stacks["<b>"] = Depth("<b>", capture(), [], None)
@@ -340,7 +340,7 @@ def test_text_of_others_is_escaped_in_the_page() -> None:
 
 def test_the_readmes_pictures_follow_the_readers_theme(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from benchmarks import pictures, readme  # noqa: PLC0415
+    from benchmarks import pictures, readme
 
     written = readme.write(tmp_path, made())
     assert [path.name for path in written] == ["stacks.svg", "latency.svg"]
@@ -354,9 +354,9 @@ def test_the_readmes_pictures_follow_the_readers_theme(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_readmes_pictures_can_be_read_on_a_telephone(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415
+    from playwright.sync_api import sync_playwright
 
-    from benchmarks import readme  # noqa: PLC0415
+    from benchmarks import readme
 
     chromium, wanted = (
         need("chromium"),

@@ -105,17 +105,18 @@ def swallow(environ: Environ, start_response: StartResponse, _: dict[str, str]) 
     """Catch what reading raises, and answer all the same."""
     try:
         data = read(environ, lambda stream: stream.read())
-    except Exception as error:  # noqa: BLE001 - whatever it is, this application goes on
+    except Exception as error:  # whatever it is, this application goes on
         data = type(error).__name__.encode()
     start_response("200 OK", [TEXT])
     return [data[:40]]
 
 
 def trailers(environ: Environ, start_response: StartResponse, _: dict[str, str]) -> Iterable[bytes]:
-    before = list(environ.get("wsgi.trailers", []))
+    key = "microwsgi.trailers" if "microwsgi.trailers" in environ else "wsgi.trailers"  # the name in 0.1
+    before = list(environ.get(key, []))
     read(environ, lambda stream: stream.read())
     start_response("200 OK", [TEXT])
-    return [json.dumps([before, environ.get("wsgi.trailers")]).encode()]
+    return [json.dumps([before, environ.get(key)]).encode()]
 
 
 # --- Bodies of responses ----------------------------------------------------------------------------------------------
@@ -124,7 +125,7 @@ def trailers(environ: Environ, start_response: StartResponse, _: dict[str, str])
 class Closing:
     """An iterable whose `close` is recorded, and may raise."""
 
-    def __init__(self, environ: Environ, chunks: Iterable[bytes], fails: bool = False) -> None:  # noqa: FBT002
+    def __init__(self, environ: Environ, chunks: Iterable[bytes], fails: bool = False) -> None:
         self.environ, self.chunks, self.fails = environ, iter(chunks), fails
 
     def __iter__(self) -> Iterator[bytes]:
@@ -369,7 +370,7 @@ def hints(environ: Environ, start_response: StartResponse, query: dict[str, str]
 
 def suspend(environ: Environ, start_response: StartResponse, query: dict[str, str]) -> Iterable[bytes]:
     """Suspend `n` times, until a thread wakes the response or the time is over; with `ever`, until the client leaves."""
-    wake = environ["microwsgi.wake"]
+    wake = environ.get("microwsgi.resume") or environ["microwsgi.wake"]  # the name in 0.1
     headers = [TEXT, *([("Content-Length", query["length"])] if "length" in query else [])]
     start_response("200 OK", headers)
 

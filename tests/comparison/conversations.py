@@ -11,9 +11,9 @@ from tests.comparison.client import Step
 from tests.comparison.corpus import corpus
 from tests.wire.cases import cases
 
-LIMITS = {"line_length": 200, "head_size": 600, "field_count": 8, "body_size": 400}
+LIMITS = {"max_line_size": 200, "max_header_size": 600, "max_header_count": 8, "max_body_size": 400}
 """Small enough for generated messages to reach them; as in tests/fuzz."""
-HASTY = {"head_time": 0.2, "idle_time": 0.2, "body_time": 0.2, "write_time": 0.2}
+HASTY = {"header_timeout": 0.2, "keep_alive_timeout": 0.2, "body_timeout": 0.2, "send_timeout": 0.2}
 """For clients that stall: they wait until their time is over."""
 GENERATED = 1200
 SECURE_PART = 8

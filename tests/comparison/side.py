@@ -18,11 +18,31 @@ from typing import Any
 
 import microwsgi
 from microwsgi import make_server
-from microwsgi.options import Options
+from microwsgi import options as options_module
 from tests.comparison.application import EVENTS, Plain, application
 
 WAIT = 20
 """Seconds for a server to stop."""
+
+
+OLD_NAMES = {
+    "max_line_size": "line_length",
+    "max_header_size": "head_size",
+    "max_header_count": "field_count",
+    "max_body_size": "body_size",
+    "header_timeout": "head_time",
+    "keep_alive_timeout": "idle_time",
+    "body_timeout": "body_time",
+    "send_timeout": "write_time",
+}
+"""Names of options in version 0.1."""
+
+
+def make_options(given: dict[str, Any]) -> Any:
+    """The options in this version, or in 0.1."""
+    if hasattr(options_module, "OPTIONS"):  # 0.1
+        given = {OLD_NAMES.get(name, name): value for name, value in given.items()}
+    return options_module.Options(**given)
 
 
 class Log(io.TextIOBase):
@@ -49,10 +69,10 @@ def make(kind: str, options: dict[str, Any], certificate: str, log: Log) -> Any:
     if kind == "tls":
         return make_server(*address, application, ssl_context=(certificate, certificate))
     if kind == "plain":
-        return microwsgi.WSGIServer(address, Plain, options=Options(**options), errors=log)
+        return microwsgi.WSGIServer(address, Plain, options=make_options(options), errors=log)
     if kind == "adapter":
         return QuietServer(address, microwsgi.WSGIRequestHandler.of(application))
-    return microwsgi.WSGIServer(address, application=application, options=Options(**options), errors=log)
+    return microwsgi.WSGIServer(address, application=application, options=make_options(options), errors=log)
 
 
 def main() -> None:

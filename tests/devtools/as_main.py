@@ -5,4 +5,4 @@ from __future__ import annotations
 from microwsgi.devtools.stack import capture
 
 for frame in capture():
-    print(frame.module, frame.function)  # noqa: T201
+    print(frame.module, frame.function)

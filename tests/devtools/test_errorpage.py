@@ -56,7 +56,7 @@ def get(url: str, **fields: str) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize("application", ["failing:app", "failing:bare"])
 def test_it_is_what_the_client_reads(application: str, folder: Path, command: Callable[..., Running]) -> None:
-    running = command("serve", application, "--debug", "--editor", "x://{file}:{line}", "--port", "0", cwd=folder)
+    running = command("serve", application, "--debug", "--port", "0", cwd=folder, MICROWSGI_EDITOR="x://{file}:{line}")
     url = running.url() + "/b"
     said = "KeyError: &#x27;b&#x27;" if application == "failing:app" else "ValueError: bare &lt;b&gt;"
     status, kind, page = get(url, Accept="text/html,*/*;q=0.8", Cookie="id=hunter2")
@@ -265,7 +265,7 @@ def note(asked: list[str], request: Any) -> None:
 @pytest.mark.slow
 def test_a_person_reads_it(folder: Path, command: Callable[..., Running]) -> None:
     chromium = need("chromium")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait
+    from playwright.sync_api import sync_playwright  # a second that other tests need not wait
 
     running = command("dev", "failing:app", "--port", "0", cwd=folder)
     url = running.url() + "/b"
@@ -294,7 +294,7 @@ def test_a_person_reads_it(folder: Path, command: Callable[..., Running]) -> Non
 @pytest.mark.slow
 def test_what_was_posted_is_not_posted_again_by_itself(folder: Path, command: Callable[..., Running]) -> None:
     chromium = need("chromium")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait
+    from playwright.sync_api import sync_playwright  # a second that other tests need not wait
 
     running = command("dev", "failing:bare", "--port", "0", cwd=folder)
     with sync_playwright() as playwright:
@@ -314,7 +314,7 @@ def test_what_was_posted_is_not_posted_again_by_itself(folder: Path, command: Ca
 @pytest.mark.slow
 def test_a_first_start_that_fails_is_shown_and_shown_anew(folder: Path, command: Callable[..., Running]) -> None:
     chromium = need("chromium")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a second that other tests need not wait
+    from playwright.sync_api import sync_playwright  # a second that other tests need not wait
 
     (folder / "failing.py").write_text("from helper import missing\n")
     (folder / "helper.py").write_text("")

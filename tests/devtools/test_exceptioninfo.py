@@ -19,7 +19,7 @@ from microwsgi.devtools.stack import fold
 def caught(function: Callable[[], object]) -> ExceptionInfo:
     try:
         function()
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
         return exception_info(error)
     raise AssertionError
 

@@ -40,7 +40,7 @@ def test_the_threads_first_frame_comes_first_and_the_caller_last() -> None:
 
 def test_a_frame_that_is_given_is_the_last() -> None:
     def inner() -> list[Frame]:
-        return capture(sys._getframe(1))  # noqa: SLF001 - there is no other way
+        return capture(sys._getframe(1))  # there is no other way
 
     assert capture()[:-1] == inner()[:-1]
     assert inner()[-1].function == "test_a_frame_that_is_given_is_the_last"

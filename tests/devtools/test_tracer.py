@@ -11,7 +11,7 @@ from textwrap import dedent
 import pytest
 
 from microwsgi.devtools.tracer import Tracer
-from microwsgi.loader import load
+from microwsgi.serving.loader import load
 from microwsgi.testing import live
 
 BARE = """
@@ -278,7 +278,7 @@ def test_the_frames_end_with_the_function_and_a_name_picks_another(tmp_path: Pat
 
 
 def test_where_nothing_of_yours_ran_the_frames_lead_to_who_called_start_response() -> None:
-    from wsgiref.simple_server import demo_app  # noqa: PLC0415
+    from wsgiref.simple_server import demo_app
 
     tracer = called(demo_app)
     assert tracer.maker() is None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from microwsgi.errors import UsageError
 from microwsgi.options import Options
 from microwsgi.process.system import System
-from microwsgi.supervised import run
+from microwsgi.serving.supervised import run
 
 PARENT = os.getpid()
 
@@ -52,7 +52,13 @@ def main() -> int:
         if not name.startswith("_"):
             setattr(system, name, failing(name, getattr(system, name)))
     options = Options(
-        port=0, workers=2, pid_file="x.pid", log_file="log", access_log="off", grace_time=1, reload="reload" in sys.argv
+        port=0,
+        workers=2,
+        pid_file="x.pid",
+        log_file="log",
+        access_log="off",
+        graceful_timeout=1,
+        reload="reload" in sys.argv,
     )
     try:
         run("main:app", options, system=system)

@@ -29,7 +29,7 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
     return [answer]
 """
-OPTIONS = {"HTTP": (), "TLS": ("--tls",), "both": ("--tls", "--http-too")}
+OPTIONS = {"HTTP": (), "TLS": ("--tls",), "both": ("--tls", "--no-https-redirect")}
 
 
 class Load:
@@ -180,4 +180,4 @@ def test_no_request_fails_while_code_and_workers_change(tmp_path: Path, how: str
 @pytest.mark.parametrize(("how", "times"), [("save", 200), ("HUP", 100), ("TERM", 100)])
 @pytest.mark.parametrize("protocol", OPTIONS)
 def test_no_request_fails_over_hundreds_of_changes(tmp_path: Path, how: str, times: int, protocol: str) -> None:
-    print(protocol, change_under_load(tmp_path, how, OPTIONS[protocol], times, 5, 3), sep=": ")  # noqa: T201 - pytest -s shows it
+    print(protocol, change_under_load(tmp_path, how, OPTIONS[protocol], times, 5, 3), sep=": ")  # pytest -s shows it

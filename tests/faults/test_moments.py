@@ -62,7 +62,7 @@ ROWS = {
 def at_a_moment(folder: Path, row: Row) -> str:
     """What goes wrong; "" if the old child serves meanwhile, and new code afterwards."""
     (folder / "main.py").write_text(row.code.format(signal=row.signal) + APPLICATION)
-    server = Server(folder, row.mode, "--pid-file", "x.pid", "--grace-time", "1")
+    server = Server(folder, row.mode, "--pid-file", "x.pid", "--graceful-timeout", "1")
     try:
         if not server.starts():
             return f"it does not serve:\n{server.said()}"
@@ -107,7 +107,7 @@ def gated(tmp_path: Path) -> Path:
 
 def test_a_parent_is_not_blocked_by_a_child_that_reads_nothing(gated: Path) -> None:
     """Questions by the hundred, which would fill the channel of a stopped worker; then TERM."""
-    server = Server(gated, "workers", "--pid-file", "x.pid", "--grace-time", "0.5")
+    server = Server(gated, "workers", "--pid-file", "x.pid", "--graceful-timeout", "0.5")
     try:
         assert server.starts(), server.said()
         os.kill(pids(server)[0], signal.SIGSTOP)
@@ -117,7 +117,7 @@ def test_a_parent_is_not_blocked_by_a_child_that_reads_nothing(gated: Path) -> N
                 client.sendall(b"state\n")
         assert ask_state(server)["pid"] == server.pid
         assert server.stop() == ""
-        assert "has not ended after 0.5 s of --grace-time, and is killed" in server.said()
+        assert "has not ended after 0.5 s of --graceful-timeout, and is killed" in server.said()
     finally:
         server.end()
 
@@ -142,7 +142,7 @@ def test_clients_of_the_control_socket_that_say_nothing_do_not_delay_a_stop(gate
 @pytest.mark.slow
 def test_a_retired_child_that_does_not_react_is_reported_and_does_not_hold_up_the_new_code(gated: Path) -> None:
     """What systemd is told follows: see test_service.py."""
-    server = Server(gated, "workers", "--pid-file", "x.pid", "--grace-time", "0.5")
+    server = Server(gated, "workers", "--pid-file", "x.pid", "--graceful-timeout", "0.5")
     try:
         assert server.starts(), server.said()
         os.kill(pids(server)[0], signal.SIGSTOP)
@@ -175,7 +175,7 @@ def test_saves_with_an_exit_handler_that_hangs_leave_no_processes(tmp_path: Path
 def test_a_closed_terminal_is_one_event_though_hup_comes_twice(gated: Path, options: tuple[str, ...]) -> None:
     """The kernel and the shell each send HUP: what runs is finished all the same."""
     ours, theirs = pty.openpty()
-    command = microwsgi("serve", "main:app", "-p", "0", "--grace-time", "15", *options)
+    command = microwsgi("serve", "main:app", "-p", "0", "--graceful-timeout", "15", *options)
     process = subprocess.Popen(
         command, cwd=gated, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
     )

@@ -17,7 +17,9 @@ KEPT = 5
 """Connections of each kind that wait between two requests."""
 
 
-@pytest.mark.parametrize("options", [("--tls",), ("--tls", "--http-too")], ids=["TLS", "TLS and HTTP on one port"])
+@pytest.mark.parametrize(
+    "options", [("--tls",), ("--tls", "--no-https-redirect")], ids=["TLS", "TLS and HTTP on one port"]
+)
 def test_kept_connections_are_answered_once_more(tmp_path: Path, options: tuple[str, ...]) -> None:
     need("openssl")
     (tmp_path / "main.py").write_text(APPLICATION)
@@ -30,7 +32,7 @@ def test_kept_connections_are_answered_once_more(tmp_path: Path, options: tuple[
         kept = [
             http.client.HTTPSConnection("127.0.0.1", server.port, timeout=LIMIT, context=context) for _ in range(KEPT)
         ]
-        if "--http-too" in options:
+        if "--no-https-redirect" in options:
             kept += [http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT) for _ in range(KEPT)]
         for connection in kept:
             connection.auto_open = 0

@@ -80,7 +80,7 @@ def survives(folder: Path, state: State, number: int) -> str:
     (folder / "main.py").write_text(APPLICATION)
     if "slow-exit" in row.files:
         (folder / "slow-exit").touch()
-    server = Server(folder, "workers", "--pid-file", "x.pid", "--grace-time", "3")
+    server = Server(folder, "workers", "--pid-file", "x.pid", "--graceful-timeout", "3")
     try:
         if not server.starts() or not wait_until(lambda: len(pids(server)) == 2):
             return f"it does not serve:\n{server.said()}"

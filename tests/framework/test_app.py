@@ -16,7 +16,7 @@ from webob import Response
 from webob.exc import HTTPConflict, HTTPFound, HTTPNotFound
 
 from microwsgi import App, Request, abort, redirect
-from microwsgi.commands.routes import as_lines
+from microwsgi.cli.routes import as_lines
 from microwsgi.devtools.stack import capture, traceback_frames
 from microwsgi.errors import ClientError, RouteError, ViewError
 from microwsgi.framework.app import THROW
@@ -360,7 +360,7 @@ def test_webobs_exceptions_are_responses() -> None:
 
 
 def test_signed_cookies_are_webobs() -> None:
-    from webob.cookies import SignedCookieProfile  # noqa: PLC0415
+    from webob.cookies import SignedCookieProfile
 
     profile = SignedCookieProfile("secret", "salt", "session")
     app = App()
@@ -397,7 +397,7 @@ def client(app: App) -> Client:
 
 
 def test_options(app: App, client: Client) -> None:
-    app.get("/x/{id:int}")(lambda request, id: "")  # noqa: A006
+    app.get("/x/{id:int}")(lambda request, id: "")
     app.post("/y")(lambda request: "")
     app.mount("/z", Response("z"))
     response = client.options("/x/1").expect(204)

@@ -138,7 +138,7 @@ class Server:
     def __init__(self) -> None:
         self.calls: list[float] = []
         self.request = Request.blank("/")
-        self.request.environ["microwsgi.wake"] = self.wake
+        self.request.environ["microwsgi.resume"] = self.wake
 
     def wake(self, after: float = 0.0) -> None:
         self.calls.append(after)
@@ -390,7 +390,7 @@ def test_a_thousand_streams_hold_no_thread_and_miss_nothing(command: Callable[..
         for client in clients:
             receive(client, COMMENT)
         each = (resident(server.pid) - before) / STREAMS
-        print(f"{each:.1f} KiB for each of {STREAMS} streams")  # noqa: T201 - docs/events.md has it
+        print(f"{each:.1f} KiB for each of {STREAMS} streams")
         assert each < KIB_PER_STREAM
         for number in range(5):
             assert ask(f"/send?event-{number}.") == "sent"
@@ -462,7 +462,7 @@ def test_a_connection_can_be_used_again_after_a_stream() -> None:
             (stream,) = application.broadcaster.streams
             stream.end()
             receive(connection, b"0\r\n\r\n")
-            stream.wake()
+            stream.resume()
             connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             receive(connection, b"hello")
 
@@ -550,7 +550,7 @@ def test_without_a_wake_a_stream_waits_in_its_own_thread() -> None:
 
 
 def test_the_public_module_has_the_same_names() -> None:
-    import microwsgi.events as public  # noqa: PLC0415 - what is tested
+    import microwsgi.events as public  # what is tested
 
     assert public.Broadcaster is events.Broadcaster
     assert public.Stream is events.Stream

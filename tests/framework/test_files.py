@@ -40,7 +40,7 @@ class Case(NamedTuple):
     fields: dict[str, str]
     status: int = 200
     body: bytes | None = None
-    expected: dict[str, str | None] = {}  # noqa: RUF012 - nobody changes it
+    expected: dict[str, str | None] = {}  # nobody changes it
     method: str = "GET"
 
 

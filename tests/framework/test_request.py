@@ -30,6 +30,15 @@ def request(body: bytes = b"", kind: str = "", path: str = "/", **environ: Any) 
     return found
 
 
+def test_the_clients_address_is_what_the_server_says_not_what_the_client_says() -> None:
+    app = App()
+    app.get("/")(lambda request: [request.client_addr, request.remote_addr])
+    client = Client(app)
+    fields = {"X-Forwarded-For": "6.6.6.6", "Forwarded": "for=6.6.6.6"}
+    client.get("/", headers=fields, environ={"REMOTE_ADDR": "192.0.2.1"}).expect(json=["192.0.2.1", "192.0.2.1"])
+    assert Request({}).client_addr == "", "a server may not know it"
+
+
 @pytest.mark.parametrize(
     ("query", "kind", "expected"),
     [
@@ -176,8 +185,8 @@ def test_a_body_of_another_type_is_no_form() -> None:
 
 
 class Small(Request):
-    body_size = 10
-    field_count = 2
+    max_body_size = 10
+    max_field_count = 2
 
 
 @pytest.mark.parametrize("counted", [True, False])

@@ -10,8 +10,8 @@ from tests.wire.exchange import read
 from tests.wire.subject import CHUNKED, decoder
 
 MISDIRECTED = 421
-SMALL = {"line_length": 200, "head_size": 600, "field_count": 8, "body_size": 400}
-LIMITS = Options(**SMALL)
+SMALL = {"max_line_size": 200, "max_header_size": 600, "max_header_count": 8, "max_body_size": 400}
+LIMITS = Options.from_mapping(SMALL)
 """Small enough for a fuzzer to reach them."""
 
 FOUND = (b"GET httpS://em HTTP/1.1\r\nHost:e.cm\r\n\r\nGET / HTTP/1.1\r\nHost:a\r\n\r\n",)
@@ -66,7 +66,7 @@ def chunks(data: bytes) -> None:
         assert found[1:] == whole[1:]
         if not whole[4]:  # what was decoded before a fault may be more when it came alone
             assert found[0] == whole[0]
-    assert len(whole[0]) <= LIMITS.body_size
+    assert len(whole[0]) <= LIMITS.max_body_size
     if whole[1]:
         assert data.endswith(whole[2])
 

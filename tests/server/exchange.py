@@ -290,7 +290,7 @@ class Recorder:
             "version": environ["SERVER_PROTOCOL"],
             "fields": {key: value for key, value in environ.items() if key.startswith(("HTTP_", "CONTENT_"))},
             "body": body.decode("latin-1"),
-            "trailers": [list(pair) for pair in environ.get("wsgi.trailers", [])],
+            "trailers": [list(pair) for pair in environ.get("microwsgi.trailers", [])],
         }
         self.requests.setdefault(environ["REMOTE_PORT"], []).append(request)
         start_response("200 OK", [("Content-Type", "application/json")])

@@ -27,9 +27,9 @@ ATTRIBUTES = {
 
 def take_away() -> None:
     """Remove the modules and attributes from this process."""
-    import selectors  # noqa: PLC0415 - with those that are left only
-    import subprocess  # noqa: F401, PLC0415 - of the standard library, which looks for them itself
-    import tempfile  # noqa: F401, PLC0415
+    import selectors  # with those that are left only
+    import subprocess  # noqa: F401 - of the standard library, which looks for them itself
+    import tempfile  # noqa: F401
 
     pair = partial(socket.socketpair, socket.AF_UNIX)
     for name in MODULES:

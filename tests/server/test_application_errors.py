@@ -417,7 +417,7 @@ def test_an_application_may_catch_its_own_error_of_start_response(stage: Stage) 
     def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         try:
             start_response("200 OK", [("X-A", "\r\n")])
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             start_response("500 Oh", [("Content-Type", "text/plain")])
             return [type(error).__name__.encode()]
         return [b"hello"]
@@ -499,7 +499,7 @@ def test_an_empty_exc_info_after_the_head_is_an_error_as_any_second_call() -> No
         yield b"x"
         try:
             start_response("500 Oops", [], (None, None, None))
-        except Exception as error:  # noqa: BLE001 - any
+        except Exception as error:  # any
             seen.append(str(error))
         yield b"y"
 

@@ -159,7 +159,7 @@ class SlowClose:
     """The iterable: suspended for good after its first chunk, or never."""
 
     def __init__(self, slow: Slow, environ: Environ) -> None:
-        self.slow, self.wake = slow, environ["microwsgi.wake"]
+        self.slow, self.wake = slow, environ["microwsgi.resume"]
         self.big = environ["PATH_INFO"] == "/big"
         self.left = 100 if self.big else 1
 
@@ -184,7 +184,7 @@ def test_a_slow_close_of_a_response_delays_no_other_client(tmp_path: Path, why: 
     (tmp_path / "file").write_bytes(bytes(6 << 20))
     slow = Slow(tmp_path / "file")
     path = {"file": "/file", "reader": "/big", "limit": "/big"}.get(why, "/suspended")
-    limits: dict[str, Any] = {"write_time": 0.1} if why == "limit" else {}
+    limits: dict[str, Any] = {"send_timeout": 0.1} if why == "limit" else {}
     with Running(slow, threads=8, **limits) as running, running.connect() as other:
         other.sendall(GET)
         receive_until(other)
@@ -307,7 +307,7 @@ def test_with_select_no_wake_up_is_lost() -> None:
         environ["wsgi.input"].read()
         start_response("200 OK", [])
         if path == "/suspend":
-            return suspended(environ["microwsgi.wake"])
+            return suspended(environ["microwsgi.resume"])
         if path == "/big":
             return [bytes(3_000_000), b"hello"]
         if path == "/wait":
@@ -324,7 +324,7 @@ def test_with_select_no_wake_up_is_lost() -> None:
     post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n"
     # Accepted before, so that their requests come to threads that do not poll.
     with (
-        Running(application, threads=4, body_buffer="16K", arguments={"poller": new_poller}) as running,
+        Running(application, threads=4, body_buffer_size="16K", arguments={"poller": new_poller}) as running,
         running.connect() as client,
         running.connect() as other,
     ):
@@ -398,7 +398,7 @@ def test_refusals_within_the_application_are_recorded_once() -> None:
     }
     found = {}
     arguments = {"access_log": lambda request, seconds: records.append(request.status)}
-    options: dict[str, Any] = {"body_size": 50_000, "body_buffer": "16K", "stream_chunked": True}
+    options: dict[str, Any] = {"max_body_size": 50_000, "body_buffer_size": "16K", "stream_chunked": True}
     with Running(application, arguments=arguments, **options) as running:
         for name, (data, _) in rows.items():
             before = len(running.errors.text.getvalue())
@@ -416,7 +416,7 @@ def test_a_server_that_gets_no_thread_says_so_and_does_not_listen_without_one(mo
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    server = WSGIServer(("127.0.0.1", 0), application=hello, options=Options(grace_time=3600), errors=Log())
+    server = WSGIServer(("127.0.0.1", 0), application=hello, options=Options(graceful_timeout=3600), errors=Log())
     refused, raised = threading.Event(), []
 
     def serve() -> None:
@@ -472,7 +472,7 @@ def test_a_server_that_waits_for_its_last_request_does_not_poll() -> None:
         threading.Event().wait(0.3)  # the time that is measured
         return switches() - before
 
-    with Running(application, grace_time=3600) as running, running.connect() as busy, running.connect() as idle:
+    with Running(application, graceful_timeout=3600) as running, running.connect() as busy, running.connect() as idle:
         busy.sendall(GET)
         assert inside.wait(TIME)
         running.server.request_stop()
@@ -599,7 +599,7 @@ def test_a_broadcast_to_many_lets_others_in() -> None:
             served_after.append(len(resumed))
             return hello(environ, start_response)
         start_response("200 OK", [])
-        return listen(environ["microwsgi.wake"])
+        return listen(environ["microwsgi.resume"])
 
     def listen(wake: Callable[..., None]) -> Iterator[bytes]:
         wake(after=3600)
@@ -636,7 +636,7 @@ def test_a_stop_says_little_of_many_suspended_responses() -> None:
         yield b"begin"
         begun.append(1)
         while True:
-            environ["microwsgi.wake"](after=3600)
+            environ["microwsgi.resume"](after=3600)
             yield b""
 
     with Running(application, threads=4) as running, contextlib.ExitStack() as stack:
@@ -650,7 +650,7 @@ def test_a_stop_says_little_of_many_suspended_responses() -> None:
 def test_a_head_that_comes_byte_by_byte_costs_the_same_for_each_byte() -> None:
     """The processor time of a byte does not depend on how much of its line has come."""
     size, part = 1_000_000, 100
-    limits: dict[str, Any] = {"line_length": 4_000_000, "head_size": 8_000_000, "head_time": 3600}
+    limits: dict[str, Any] = {"max_line_size": 4_000_000, "max_header_size": 8_000_000, "header_timeout": 3600}
     with Running(hello, **limits) as running, running.connect() as client, running.connect() as other:
 
         def spent(data: bytes) -> float:
@@ -675,7 +675,7 @@ def test_a_head_that_comes_byte_by_byte_costs_the_same_for_each_byte() -> None:
 
 
 def test_options_are_not_changed_by_serving() -> None:
-    options = Options(threads=2, grace_time=1.5)
+    options = Options(threads=2, graceful_timeout=1.5)
     before = dict(vars(options))
     server = WSGIServer(("127.0.0.1", 0), application=hello, options=options, errors=Log())
     thread = threading.Thread(target=server.serve_forever)

@@ -118,9 +118,9 @@ def test_the_environ_is_the_same_on_every_server(kind: str) -> None:
     # What differs because it must: the port, the objects of this very request, and what only our server can do.
     varies = {"SERVER_PORT", "REMOTE_PORT", "wsgi.input", "wsgi.early_hints", "wsgi.errors", "microwsgi.socket"}
     varies.add("wsgi.multithread")
-    only_ours = {"microwsgi.wake"}
+    only_ours = {"microwsgi.resume"}
     assert ours.keys() - only_ours == theirs.keys() - only_ours
-    skip = varies | only_ours | ({"wsgi.trailers"} if "wsgi.trailers" not in theirs else set())
+    skip = varies | only_ours | ({"microwsgi.trailers"} if "microwsgi.trailers" not in theirs else set())
     assert {k: v for k, v in ours.items() if k not in skip} == {k: v for k, v in theirs.items() if k not in skip}
     assert theirs["wsgi.multithread"] is (kind != "HTTPServer")
 
@@ -159,7 +159,7 @@ def test_the_environ_is_what_pep_3333_and_the_request_say() -> None:
 def test_a_time_limit_holds_where_one_thread_serves_one_connection_too() -> None:
     """As under http.server's servers: `handle_request` waits for the client in its own thread."""
     log = Log()
-    server = WSGIServer(("127.0.0.1", 0), application=hello, options=Options(head_time=0.05), errors=log)
+    server = WSGIServer(("127.0.0.1", 0), application=hello, options=Options(header_timeout=0.05), errors=log)
     thread = threading.Thread(target=server.handle_request)
     thread.start()
     with socket.create_connection(server.server_address[:2], TIME) as connection:  # type: ignore[arg-type]
@@ -168,7 +168,7 @@ def test_a_time_limit_holds_where_one_thread_serves_one_connection_too() -> None
     thread.join(TIME)
     server.server_close()
     assert response.status == 408
-    log.wait_for("(head_time)")
+    log.wait_for("(header_timeout)")
 
 
 def test_a_unix_server_of_the_standard_library_has_clients_without_an_address(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def many_things(environ: Environ, start_response: StartResponse) -> Any:
         start_response(f"{path[1:]} Status", [])
         return [b""]
     if path == "/exc_info":
-        import sys  # noqa: PLC0415 - here for exc_info alone
+        import sys  # here for exc_info alone
 
         start_response("200 OK", headers)
         try:
@@ -357,7 +357,7 @@ class Stream:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
         start_response("200 OK", [("Content-Type", "text/event-stream")])
-        return self.chunks(environ["microwsgi.wake"])
+        return self.chunks(environ["microwsgi.resume"])
 
     def chunks(self, wake: Callable[..., None]) -> Iterator[bytes]:
         said = 0
@@ -432,7 +432,7 @@ def test_to_leave_a_resting_response_is_a_failure_only_where_its_end_was_announc
         start_response("200 OK", fields)
         yield b"begin"
         while True:
-            environ["microwsgi.wake"](60)
+            environ["microwsgi.resume"](60)
             yield b""
 
     with Running(
@@ -454,7 +454,7 @@ def test_a_wake_between_the_look_and_the_rest_is_not_lost() -> None:
     calls = [0]
 
     def application(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
-        wake = environ["microwsgi.wake"]
+        wake = environ["microwsgi.resume"]
         start_response("200 OK", [])
         for _ in range(100):
             wake(after=60)
@@ -531,7 +531,7 @@ def test_a_rest_that_a_response_announced_before_its_end_does_not_come(path: str
     def chunks(environ: Environ) -> Iterator[bytes]:
         if environ["PATH_INFO"] != "/fails-early":
             yield b"hello"
-        environ["microwsgi.wake"](after=0.05)
+        environ["microwsgi.resume"](after=0.05)
         if environ["PATH_INFO"] != "/ends":
             raise ValueError("on purpose")
 
@@ -553,7 +553,7 @@ def test_a_rest_that_a_response_announced_before_its_end_does_not_come(path: str
 
 def test_a_stop_ends_resting_responses() -> None:
     stream = Stream()
-    with Running(stream, grace_time=TIME) as running, running.connect() as connection:
+    with Running(stream, graceful_timeout=TIME) as running, running.connect() as connection:
         connection.sendall(GET)
         receive_until(connection, b"begin\r\n")
         wait_until(lambda: stream.wakes and not running.server.in_flight())
@@ -634,7 +634,7 @@ def test_a_long_body_can_be_read_in_every_way(framing: str, buffer: str) -> None
         start_response("200 OK", [])
         return [first, some, few, *rest, body.read(), b"|", str(len(body.read(1))).encode()]
 
-    with Running(application, body_buffer=buffer, stream_chunked=buffer == "16K") as running:
+    with Running(application, body_buffer_size=buffer, stream_chunked=buffer == "16K") as running:
         for path in ("/lines", "/all"):
             if framing == "length":
                 response = running.get(path, f"Content-Length: {len(content)}", method="POST", body=content)
@@ -649,7 +649,7 @@ def test_trailers_reach_the_application_apart_from_the_fields() -> None:
         environ["wsgi.input"].read()
         assert "HTTP_X_T" not in environ
         start_response("200 OK", [])
-        return [repr(environ["wsgi.trailers"]).encode()]
+        return [repr(environ["microwsgi.trailers"]).encode()]
 
     with Running(application) as running:
         body = b"5\r\nhello\r\n0\r\nX-T: v\r\n\r\n"
@@ -727,15 +727,15 @@ def test_a_file_that_becomes_shorter_breaks_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sent", "options", "status"),
     [
-        (GET[:-2], {"head_time": 0.05}, b"408"),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe", {"body_time": 0.05}, b"408"),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\nhe", {"body_time": 0.05}, b"408"),
+        (GET[:-2], {"header_timeout": 0.05}, b"408"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe", {"body_timeout": 0.05}, b"408"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\nhe", {"body_timeout": 0.05}, b"408"),
         (
             b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\nhe",
-            {"body_time": 0.05, "body_buffer": "16K"},
+            {"body_timeout": 0.05, "body_buffer_size": "16K"},
             b"408",
         ),
-        (b"", {"idle_time": 0.05}, b""),
+        (b"", {"keep_alive_timeout": 0.05}, b""),
     ],
 )
 def test_each_time_limit_ends_the_wait_and_is_in_the_log(sent: bytes, options: dict[str, Any], status: bytes) -> None:
@@ -755,7 +755,7 @@ def test_each_time_limit_ends_the_wait_and_is_in_the_log(sent: bytes, options: d
 
 def test_a_trickle_is_ended_by_the_total_limit() -> None:
     """A byte now and then does not keep a head alive: the time counts from its first byte."""
-    with Running(hello, head_time=0.2) as running, running.connect() as connection:
+    with Running(hello, header_timeout=0.2) as running, running.connect() as connection:
         connection.settimeout(0.01)
         start = time.monotonic()
         for byte in GET[:20] * 100:
@@ -783,9 +783,9 @@ def test_a_reader_that_reads_nothing_is_ended(path: str) -> None:
         start_response("200 OK", [])
         return [bytes(50_000_000)] if environ["PATH_INFO"] == "/list" else Chunks()
 
-    with Running(application, write_time=0.1) as running, running.connect() as connection:
+    with Running(application, send_timeout=0.1) as running, running.connect() as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-        running.errors.wait_for("write_time")
+        running.errors.wait_for("send_timeout")
         running.wait_for_connections(0)
         # By a reset: after a mere close, the kernel would keep what it has for this reader.
         wait_until(lambda: connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET)
@@ -901,7 +901,7 @@ def leave_nothing_behind(clients: int) -> None:
 
     Counted.closes = {}
     luck = random.Random(7)
-    with Running(application, threads=8, write_time=1, body_buffer="16K") as running:
+    with Running(application, threads=8, send_timeout=1, body_buffer_size="16K") as running:
         assert running.get().status == 200
         running.wait_for_connections(0)
         descriptors = len(list(Path("/proc/self/fd").iterdir()))

@@ -17,19 +17,19 @@ OWN_LOCAL = f"{socket.gethostname().partition('.')[0]}.local"
     "host",
     ["localhost", "LOCALHOST:8000", "localhost.", "a.localhost", "a.b.localhost:1", "127.0.0.1", "127.0.0.1:8000", "[::1]",
      "[::1]:8000", "192.0.2.7", "[2001:db8::1]:80", socket.gethostname(),
-     OWN_LOCAL, "a.zone.test", "extra.example", "Extra.Example:80"],
+     OWN_LOCAL, "a.zone.test", "extra.example", "Extra.Example:80", "all.test:80", "a.b.all.test"],
 )  # fmt: skip
 def test_this_machine_addresses_and_what_was_allowed_are_answered(host: str) -> None:
-    assert Hosts(["Extra.example", "*.zone.test"]).allows(host)
+    assert Hosts(["Extra.example", "*.zone.test", ".all.test"]).allows(host)
 
 
 @pytest.mark.parametrize(
     "host",
     ["evil.example", "evil.example:8000", "localhost.evil.example", "notlocalhost", "127.0.0.1.evil.example", "", "0x7f.1",
-     "[v1.a]", "a.extra.example", "zone.test", "a.b.zone.test"],
+     "[v1.a]", "a.extra.example", "zone.test", "a.b.zone.test", "notall.test", "test"],
 )  # fmt: skip
 def test_any_other_name_is_not(host: str) -> None:
-    assert not Hosts(["extra.example", "*.zone.test"]).allows(host)
+    assert not Hosts(["extra.example", "*.zone.test", ".all.test"]).allows(host)
 
 
 def test_inventing_names_does_not_fill_the_memory() -> None:

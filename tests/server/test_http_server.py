@@ -10,17 +10,22 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socketserver import ForkingMixIn, ThreadingMixIn
+from socketserver import ForkingMixIn, StreamRequestHandler, ThreadingMixIn
+from time import monotonic
 from typing import Any
+from wsgiref.simple_server import demo_app, make_server
+from wsgiref.validate import validator
 
 import pytest
 
 from microwsgi import WSGIRequestHandler, WSGIServer
 from microwsgi.options import Options
 from microwsgi.server.hooks import REFUSED_HANDLER_METHODS, REFUSED_SERVER_METHODS
+from microwsgi.server.hosts import Hosts
 from tests.server.exchange import GET, LAST_GET, TIME, Environ, Log, StartResponse, hello, parse, receive, receive_until
 from tests.tables import Rows
 from tests.tls.authority import Authority
@@ -71,10 +76,10 @@ class Recorder(WSGIRequestHandler):
         self.calls.append(("log_request", self.requestline, code, size, threading.current_thread().name))
         super().log_request(code, size)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+    def log_message(self, format: str, *args: Any) -> None:  # http.server's name
         self.calls.append(("log_message", format % args))
 
-    def log_error(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+    def log_error(self, format: str, *args: Any) -> None:  # http.server's name
         self.calls.append(("log_error", format % args, threading.current_thread().name))
 
     def date_time_string(self, timestamp: float | None = None) -> str:
@@ -153,7 +158,7 @@ def test_an_overridden_method_that_blocks_or_raises_stops_nobody_else() -> None:
     inside, go_on = threading.Event(), threading.Event()
 
     class Handler(WSGIRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+        def log_message(self, format: str, *args: Any) -> None:  # http.server's name
             if "/wait" in format % args:
                 inside.set()
                 assert go_on.wait(TIME)
@@ -169,6 +174,48 @@ def test_an_overridden_method_that_blocks_or_raises_stops_nobody_else() -> None:
         waiting.sendall(LAST_GET)
         assert receive(waiting)
     assert server.context.errors.text.getvalue().count("ValueError: no log") == 5
+
+
+@pytest.mark.parametrize("method", ["log_request", "log_error", "version_string", "date_time_string"])
+def test_a_method_that_blocks_for_a_refused_request_stops_nobody_else(method: str) -> None:
+    """However the request is refused: the thread that polls never calls the methods of the class."""
+    blocks, inside, go_on = threading.Event(), threading.Semaphore(0), threading.Event()
+
+    def block(self: Any, *_: Any) -> str:
+        if blocks.is_set():
+            blocks.clear()
+            inside.release()
+            assert go_on.wait(TIME)
+        return "own"
+
+    chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+    refused = {
+        "no Host": (400, b"GET / HTTP/1.1\r\n\r\n"),
+        "no HTTP": (400, b"hello\r\n\r\n"),
+        "an unknown expectation": (417, chunked + b"Expect: more\r\n\r\n"),
+        "a body that is too long": (413, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n"),
+        "an invalid chunk": (400, chunked + b"\r\nzz\r\n"),
+        "a long field": (431, b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"b" * 10_000),
+        "a head that stops": (408, b"GET / HTTP/1.1\r\nHos"),
+        "a body that stops": (408, chunked + b"\r\n5\r\nhel"),
+    }
+    options = Options(
+        threads=2 * len(refused) + 2, max_body_size=100, max_header_size=8192, header_timeout=0.1, body_timeout=0.1
+    )
+    handler = type("Handler", (WSGIRequestHandler,), {method: block})
+    with serve(make(handler, options=options)) as address, contextlib.ExitStack() as stack, Rows() as rows:
+        clients = {name: stack.enter_context(socket.create_connection(address, TIME)) for name in refused}
+        for name, (_, data) in refused.items():
+            blocks.set()
+            clients[name].sendall(data)
+            with rows(name, "the method is called"):
+                assert inside.acquire(timeout=TIME)
+            with rows(name, "others are served"):
+                assert [get(address).status for _ in range(3)] == [200] * 3
+        go_on.set()
+        for name, (status, _) in refused.items():
+            with rows(name, "the answer"):
+                assert [response.status for response in parse(receive(clients[name]))] == [status]
 
 
 def test_a_method_that_would_not_be_called_is_refused_with_its_name_and_what_to_do() -> None:
@@ -215,7 +262,7 @@ def test_a_connection_that_verify_request_does_not_want_is_closed() -> None:
         def do_GET(self) -> None:
             self.send_error(404)
 
-        def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002 - http.server's name
+        def log_message(self, format: str, *args: Any) -> None: ...  # http.server's name
 
     for handler, status in ((WSGIRequestHandler, 200), (Plain, 404)):
         seen.clear()
@@ -230,7 +277,7 @@ def test_a_connection_that_verify_request_does_not_want_is_closed() -> None:
 
 
 def test_handle_error_is_called_for_an_exception_of_an_application_and_of_a_handler_class() -> None:
-    import sys  # noqa: PLC0415 - here for exc_info alone
+    import sys  # here for exc_info alone
 
     seen = []
 
@@ -465,7 +512,7 @@ def test_a_handler_class_with_a_log_of_its_own_keeps_it() -> None:
     class Handler(SimpleHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+        def log_message(self, format: str, *args: Any) -> None:  # http.server's name
             own.append(format % args)
 
     server = make(Handler, access_log=lambda *_: records.append(1))
@@ -492,9 +539,175 @@ def test_the_server_of_a_handler_is_the_server() -> None:
             seen.append(self.server)  # type: ignore[arg-type]
             self.send_error(404)
 
-        def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002 - http.server's name
+        def log_message(self, format: str, *args: Any) -> None: ...  # http.server's name
 
     server = make(Handler)
     with serve(server) as address:
         talk(address)
     assert seen == [server]
+
+
+class Loop(Article):
+    """Has a `handle` of its own."""
+
+    protocol_version = "HTTP/1.1"
+
+    def handle(self) -> None:
+        self.handle_one_request()
+
+
+def test_the_limits_of_a_head_and_the_list_of_hosts_are_those_of_applications() -> None:
+    good = b"GET /%b HTTP/1.1\r\nHost: %b\r\nA: %b\r\nConnection: close\r\n\r\n"
+    size = len(good % (b"", b"localhost", b""))
+    rows = {
+        "a host": (200, good % (b"", b"a.example", b"")),
+        "another host": (421, good % (b"", b"evil.example", b"")),
+        "a head of the size": (200, good % (b"", b"localhost", b"a" * (1002 - size))),
+        "a head that is too long": (431, good % (b"", b"localhost", b"a" * (1003 - size))),
+        "a line that is too long": (431, good % (b"a" * 1000, b"localhost", b"")),
+        "no host": (200, b"GET / HTTP/1.0\r\n\r\n"),
+    }
+    with Rows() as found:
+        for handler in (Article, Loop):
+            server = make(
+                handler, options=Options(max_header_size=1000, header_timeout=TIME), hosts=Hosts(["a.example"])
+            )
+            with serve(server) as address:
+                for name, (status, data) in rows.items():
+                    with found(handler.__name__, name):
+                        assert int(talk(address, data).split(b" ", 2)[1]) == status
+
+
+@pytest.mark.parametrize("handler", [Article, Loop])
+@pytest.mark.parametrize("begun", [b"G", b"GET / HTTP/1.1\r\nHost: a\r\nA: "])
+def test_a_head_that_trickles_is_ended_by_head_time(handler: Any, begun: bytes) -> None:
+    """And a body is not: it has the time that the class gives each receive."""
+    server = make(handler, options=Options(header_timeout=0.2, keep_alive_timeout=TIME))
+    with serve(server) as address, socket.create_connection(address, TIME) as client:
+        client.sendall(begun)
+        client.settimeout(0.01)
+        end = monotonic() + TIME
+        data: bytes | None = None
+        while data is None and monotonic() < end:
+            with contextlib.suppress(TimeoutError):
+                data = client.recv(1000)
+            with contextlib.suppress(ConnectionError):
+                client.sendall(b"x")
+        assert data == b""
+
+
+def test_a_pipelined_head_that_is_complete_has_its_time_anew() -> None:
+    go_on = threading.Event()
+
+    class Slow(Article):
+        protocol_version = "HTTP/1.1"
+        timeout = TIME
+
+        def do_POST(self) -> None:
+            go_on.set()
+            data = self.rfile.read(5)
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(data)
+
+    post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+    with (
+        serve(make(Slow, options=Options(header_timeout=0.05))) as address,
+        socket.create_connection(address, TIME) as client,
+    ):
+        for start in (post[:5], b""):
+            client.sendall(start)
+            client.sendall(post[len(start) :])
+            assert go_on.wait(TIME)
+            go_on.clear()
+            client.settimeout(0.1)
+            with pytest.raises(TimeoutError):  # longer than header_timeout
+                client.recv(1)
+            client.settimeout(TIME)
+            client.sendall(b"hello")
+            receive_until(client)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_socket_of_a_handler_class_is_closed_with_its_connection(tls: bool, tmp_path: Path) -> None:
+    """Also if nobody closes the files of the class: one that is idle when the server ends, one whose constructor fails."""
+    instances: list[Any] = []
+
+    class Idle(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            instances.append(self)
+            if len(instances) == 2:
+                raise LookupError
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+    authority = Authority(tmp_path)
+    server = make(Idle)
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(authority.leaf("localhost"))
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    with contextlib.ExitStack() as stack, serve(server) as address:
+        for number in range(2):
+            client = stack.enter_context(socket.create_connection(address, TIME))
+            if tls:
+                client = stack.enter_context(authority.client().wrap_socket(client, server_hostname="localhost"))
+            client.sendall(GET)
+            assert (receive(client) if number else receive_until(client)).endswith(b"" if number else b"hello")
+    assert [each.connection.fileno() for each in instances] == [-1, -1]
+
+
+# --- Examples of the standard library's documentation -----------------------------------------------------------------------
+
+
+def test_the_examples_of_wsgiref_socketserver_and_http_server_work_with_our_server_class(tmp_path: Path) -> None:
+    """Each is written as its page has it, with WSGIServer in place of the class there."""
+    (tmp_path / "page.txt").write_text("a page")
+
+    class MyTCPHandler(StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(self.rfile.readline().strip().upper())
+
+    class Threaded(ThreadingMixIn, WSGIServer):
+        pass
+
+    def ours() -> Any:
+        classes: Any = {"server_class": WSGIServer, "handler_class": WSGIRequestHandler}
+        return make_server("127.0.0.1", 0, demo_app, **classes)
+
+    def validated() -> Any:
+        server: Any = WSGIServer
+        return make_server("127.0.0.1", 0, validator(demo_app), server_class=server)
+
+    files = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    page = LAST_GET.replace(b" / ", b" /page.txt ")
+    rows: dict[str, tuple[Callable[[], Any], bytes, bytes]] = {
+        "wsgiref.simple_server.make_server": (ours, LAST_GET, b"Hello world!"),
+        "its handler class, wsgiref.validate": (validated, LAST_GET, b"Hello world!"),
+        "SimpleHTTPRequestHandler with a directory": (lambda: WSGIServer(("127.0.0.1", 0), files), page, b"a page"),
+        "a StreamRequestHandler": (lambda: make(MyTCPHandler), b"hello\n", b"HELLO"),
+        "ThreadingMixIn": (lambda: Threaded(("127.0.0.1", 0), files), page, b"a page"),
+    }
+    with Rows() as found:
+        for name, (create, data, expected) in rows.items():
+            with found(name, "serve_forever in a thread, shutdown"), create() as server:
+                thread = threading.Thread(target=server.serve_forever, daemon=True)
+                thread.start()
+                try:
+                    assert expected in talk(server.server_address, data)
+                finally:
+                    server.shutdown()
+                    thread.join(TIME)
+            with found(name, "handle_request"), create() as server:
+                thread = threading.Thread(target=server.handle_request)
+                thread.start()
+                assert expected in talk(server.server_address, data)
+                thread.join(TIME)

@@ -38,7 +38,7 @@ def test_a_stream_that_rests_is_not_slow() -> None:
     def application(environ: Environ, start_response: Callable[..., Any]) -> Iterator[bytes]:
         start_response("200 OK", [])
         yield b"begin"
-        environ["microwsgi.wake"](after=60)
+        environ["microwsgi.resume"](after=60)
         yield b""
 
     told = threading.Event()

@@ -732,7 +732,7 @@ def test_a_message_of_a_signal_handler_in_the_middle_of_a_write_is_not_lost(tmp_
     """Python's standard error refuses a write within a write."""
     code = (
         "import signal, sys\n"
-        "from microwsgi.console import say\n"
+        "from microwsgi.serving.console import say\n"
         "signal.signal(signal.SIGUSR1, lambda *_: say('heard'))\n"
         "print('ready', flush=True)\n"
         "sys.stderr.write('x' * 300000)\n"  # blocks in the middle of the write, since the pipe is full

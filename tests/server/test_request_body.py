@@ -16,7 +16,7 @@ DRAINED = 256 * 1024
 
 
 def test_a_client_that_leaves_while_its_unread_body_is_received_is_closed() -> None:
-    with Running(hello, body_buffer=0) as running:
+    with Running(hello, body_buffer_size=0) as running:
         with running.connect() as client:
             client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100)
             receive_until(client)
@@ -71,7 +71,7 @@ def test_a_body_that_arrives_while_the_response_is_suspended_is_read_whole() -> 
 
     def application(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
         start_response("200 OK", [])
-        wake = environ["microwsgi.wake"]
+        wake = environ["microwsgi.resume"]
         wake(after=60)
         environ["wake"].append(wake)
         suspended.set()
@@ -80,7 +80,7 @@ def test_a_body_that_arrives_while_the_response_is_suspended_is_read_whole() -> 
 
     wakes: list[Callable[..., None]] = []
     with (
-        Running(application, body_buffer=1024, arguments={"more_environ": {"wake": wakes}}) as running,
+        Running(application, body_buffer_size=1024, arguments={"more_environ": {"wake": wakes}}) as running,
         running.connect() as client,
     ):
         client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 40000\r\n\r\n" + body[:4])

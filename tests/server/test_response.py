@@ -255,7 +255,11 @@ def test_a_client_that_has_left_is_no_error_of_the_system() -> None:
 
 def test_a_limit_does_not_run_out_while_the_clock_stands_still() -> None:
     """As it does while a person is at a debugger's prompt; the time that is left is left afterwards."""
-    with Running(hello, head_time=0.2, idle_time=0.2) as running, running.connect() as half, running.connect() as idle:
+    with (
+        Running(hello, header_timeout=0.2, keep_alive_timeout=0.2) as running,
+        running.connect() as half,
+        running.connect() as idle,
+    ):
         half.sendall(GET[:-2])
         idle.sendall(b"")
         with running.server.limits_paused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import re
 import socket
@@ -19,6 +20,8 @@ from microwsgi.server import procnet, sockets
 from microwsgi.server.sockets import UNACKNOWLEDGED, host_and_port, listen, loopback_only, unlink, url, urls
 from tests.background import free_port
 from tests.programs import absent
+from tests.running import environment, python
+from tests.tables import Rows
 
 LINUX = sys.platform == "linux"
 ANYWHERE = "0.0.0.0"
@@ -275,6 +278,45 @@ def test_a_unix_socket_is_its_users_alone_and_goes_with_the_server(opened: Opene
     unlink(listener)
     assert not path.exists()
     unlink(listener)
+
+
+def test_a_unix_socket_has_the_mode_and_the_group_that_the_options_say(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    own = grp.getgrgid(os.getgid()).gr_name
+    other = 65534 if os.geteuid() == 0 else os.getgid()
+    with Rows() as rows:
+        for mode, group, expected in (
+            ("600", "", (0o600, os.getgid())),
+            ("660", own, (0o660, os.getgid())),
+            ("0666", str(other), (0o666, other)),
+        ):
+            with rows(mode, group):
+                (listener,) = listen(f"unix:{path}", mode=mode, group=group)
+                status = path.stat()
+                assert (stat.S_IMODE(status.st_mode), status.st_gid) == expected
+                unlink(listener)
+                listener.close()
+
+
+def test_a_group_that_does_not_exist_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ListenError, match="there is no group no-such-group"):
+        listen(f"unix:{tmp_path}/s", group="no-such-group")
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_only_root_and_members_may_give_a_socket_to_a_group(tmp_path: Path) -> None:
+    """As the user nobody, in a process of its own."""
+    tmp_path.chmod(0o777)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    program = (
+        "import grp, os; from microwsgi.server.sockets import listen; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        f"try: listen('unix:{tmp_path}/s', group='daemon')\nexcept Exception as error: print(error)"
+    )
+    said = subprocess.run(python("-c", program), env=environment(), capture_output=True, text=True, check=True).stdout
+    assert "only root and members of it may" in said
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_unix_socket_is_removed_where_it_was_made(

@@ -31,7 +31,7 @@ from tests.server.exchange import (
 
 def frames() -> list[str]:
     """The functions from the thread's first frame to the caller."""
-    names, frame = [], sys._getframe(1)  # noqa: SLF001 - there is no other way to see them
+    names, frame = [], sys._getframe(1)  # there is no other way to see them
     while frame is not None:
         names.append(frame.f_code.co_name)
         frame = frame.f_back  # type: ignore[assignment]
@@ -155,7 +155,7 @@ def test_long_bodies_that_trickle_leave_threads_for_others() -> None:
         environ["wsgi.input"].read()
         return hello(environ, start_response)
 
-    with Running(application, threads=8, body_buffer="16K") as running, contextlib.ExitStack() as stack:
+    with Running(application, threads=8, body_buffer_size="16K") as running, contextlib.ExitStack() as stack:
         slow = [stack.enter_context(running.connect()) for _ in range(8)]
         for connection in slow:
             connection.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n" + b"x" * 10)
@@ -273,7 +273,7 @@ def test_when_no_thread_is_free_polling_and_time_limits_go_on() -> None:
         assert gate.wait(TIME)
         return hello(environ, start_response)
 
-    with Running(application, threads=2, head_time=0.1) as running, contextlib.ExitStack() as stack:
+    with Running(application, threads=2, header_timeout=0.1) as running, contextlib.ExitStack() as stack:
         waiting = [stack.enter_context(running.connect()) for _ in range(5)]
         for connection in waiting:
             connection.sendall(GET)
@@ -297,7 +297,7 @@ def test_a_limit_that_runs_out_while_a_request_runs_leaves_it_alone() -> None:
             assert gate.wait(TIME)
         return hello(environ, start_response)
 
-    with Running(application, idle_time=0.05) as running, running.connect() as one:
+    with Running(application, keep_alive_timeout=0.05) as running, running.connect() as one:
         one.sendall(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
         assert inside.wait(TIME)
         with running.connect() as idle:
@@ -531,7 +531,7 @@ def test_who_has_not_ended_after_the_grace_time_is_cut_off_and_the_log_says_so()
         assert gate.wait(TIME)
         return hello(environ, start_response)
 
-    with Running(application, grace_time=0.05) as running, running.connect() as connection:
+    with Running(application, graceful_timeout=0.05) as running, running.connect() as connection:
         connection.sendall(GET)
         assert inside.wait(TIME)
         running.server.shutdown()
@@ -558,7 +558,7 @@ def test_a_response_that_is_cut_off_while_it_is_sent_is_closed() -> None:
         return Chunks()
 
     with (
-        Running(application, grace_time=0.05, threads=1) as running,
+        Running(application, graceful_timeout=0.05, threads=1) as running,
         running.connect() as one,
         running.connect() as two,
     ):
@@ -609,7 +609,7 @@ def test_requests_and_limits_work_with_every_poller_of_the_standard_library() ->
 
         arguments = {"poller": lambda kind=kind: SelectorPoller(kind())}
         with (
-            Running(application, threads=8, head_time=0.3, arguments=arguments) as running,
+            Running(application, threads=8, header_timeout=0.3, arguments=arguments) as running,
             contextlib.ExitStack() as stack,
         ):
             clients = [stack.enter_context(running.connect()) for _ in range(8)]

@@ -68,7 +68,7 @@ def test_crowds_that_wait_change_nothing_for_the_others(tmp_path: Path, figure: 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 2 * CROWD + 500:
         absent("descriptors", f"a process may have {hard} descriptors here, which is not enough")
-    with serving(tmp_path, "--head-time", "600", "--idle-time", "600") as server, Client() as client:
+    with serving(tmp_path, "--header-timeout", "600", "--keep-alive-timeout", "600") as server, Client() as client:
         median_latency(client, server)  # its threads are there
         ratios, sizes = [], []
         for _ in range(3):
@@ -144,7 +144,7 @@ class Trickler:
 
 @pytest.mark.parametrize(
     ("kind", "limit", "reason"),
-    [("half a head", 10, "head_time"), ("half a body", 20, "body_time"), ("a reader", 20, "write_time")],
+    [("half a head", 10, "header_timeout"), ("half a body", 20, "body_timeout"), ("a reader", 20, "send_timeout")],
 )
 def test_a_trickle_is_ended_by_a_total_limit(
     kind: str, limit: int, reason: str, command: Callable[..., Running], tmp_path: Path, figure: Figure

@@ -216,7 +216,13 @@ def test_names_are_those_that_are_served(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module, "own_addresses", lambda family: ["192.168.1.7"])
     local = ["localhost", "*.localhost", "127.0.0.1", "::1", "desk.example.com", "desk.local"]
     assert served_names(Options()) == [*local, "127.0.0.1"]
-    assert served_names(Options(host="::", allow_host="a.test,*")) == [*local, "a.test", "192.168.1.7"]
+    assert served_names(Options(host="::", allow_host="a.test,.b.test,*")) == [
+        *local,
+        "a.test",
+        "b.test",
+        "*.b.test",
+        "192.168.1.7",
+    ]
     assert served_names(Options(bind=["unix:/tmp/x", "[fe80::1%eth0]:80"])) == [*local, "fe80::1"]
     monkeypatch.setattr(
         "socket.gethostname", lambda: "dev"

@@ -313,7 +313,7 @@ def test_a_socket_that_an_application_takes_speaks_tls(authority: Authority) -> 
 
 
 def test_every_orderly_end_has_its_closure_alert(authority: Authority) -> None:
-    with Secure(authority, hello, idle_time=0.2) as server:
+    with Secure(authority, hello, keep_alive_timeout=0.2) as server:
         for sent in (LAST_GET, GET.replace(b"1.1", b"1.0"), GET, b"", b"nonsense\r\n\r\n"):
             with server.secure() as client:
                 client.sendall(sent)
@@ -373,7 +373,7 @@ def test_the_alert_waits_until_a_slow_reader_has_room_for_it(authority: Authorit
 
 
 def test_a_thousand_silent_clients_hold_no_thread_and_delay_nobody(authority: Authority) -> None:
-    with Secure(authority, hello, handshake_time=60.0) as server:
+    with Secure(authority, hello, tls_handshake_timeout=60.0) as server:
         with server.secure() as client:
             client.sendall(GET)
             answer(client)
@@ -404,13 +404,13 @@ def client_hello(authority: Authority) -> bytes:
 
 @pytest.mark.parametrize("start", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01"])
 def test_who_does_not_go_on_is_closed_after_handshake_time(authority: Authority, start: bytes) -> None:
-    with Secure(authority, hello, handshake_time=0.2) as server, server.connect() as client:
+    with Secure(authority, hello, tls_handshake_timeout=0.2) as server, server.connect() as client:
         client.sendall(start)
         assert closed_within(client)
 
 
 def test_a_handshake_that_trickles_has_one_limit_for_all_of_it(authority: Authority) -> None:
-    with Secure(authority, hello, handshake_time=0.3) as server, server.connect() as client:
+    with Secure(authority, hello, tls_handshake_timeout=0.3) as server, server.connect() as client:
         client.settimeout(0.01)
         begun = time.monotonic()
         with contextlib.suppress(ConnectionError):
@@ -423,10 +423,10 @@ def test_a_handshake_that_trickles_has_one_limit_for_all_of_it(authority: Author
 
 
 def test_a_handshake_that_stops_in_the_middle_is_told_of(authority: Authority) -> None:
-    with Secure(authority, hello, handshake_time=0.2) as server, server.connect() as client:
+    with Secure(authority, hello, tls_handshake_timeout=0.2) as server, server.connect() as client:
         client.sendall(client_hello(authority))
         assert closed_within(client)
-        server.errors.wait_for("TLS handshake failed: it was not done within 0.2 seconds (handshake_time).")
+        server.errors.wait_for("TLS handshake failed: it was not done within 0.2 seconds (tls_handshake_timeout).")
 
 
 def test_a_trickled_hello_is_served_when_it_is_whole(authority: Authority) -> None:
@@ -533,7 +533,11 @@ def test_five_hundred_at_once_are_all_served_and_do_not_stop_who_is_there(author
 
 
 def test_a_stop_does_not_wait_for_handshakes(authority: Authority) -> None:
-    with Secure(authority, hello, grace_time=TIME * 2) as server, server.connect() as silent, server.connect() as begun:
+    with (
+        Secure(authority, hello, graceful_timeout=TIME * 2) as server,
+        server.connect() as silent,
+        server.connect() as begun,
+    ):
         begun.sendall(b"\x16\x03")
         with server.secure() as client:  # the two others were accepted before
             client.sendall(GET)
@@ -638,7 +642,7 @@ def test_the_explanation_reaches_who_sends_a_large_body_in_the_clear(authority: 
 
 
 def test_with_http_too_both_are_served(authority: Authority) -> None:
-    with Secure(authority, keys, http_too=True) as server:
+    with Secure(authority, keys, https_redirect=False) as server:
         assert b"wsgi.url_scheme='http'\n" in server.get().body + b"\n"
         assert b"SSL_" not in server.get().body
         with server.secure() as client:
@@ -673,7 +677,7 @@ def test_client_certificates(authority: Authority, tmp_path: Path, verify: str, 
         "expired": (authority.leaf("old@example.com", name="expired", days=-2), "certificate has expired"),
     }
     for case, (certificate, reason) in cases.items():
-        with Secure(authority, keys, tls_client_ca=authority.file, tls_client=verify) as server:
+        with Secure(authority, keys, tls_client_ca=authority.file, tls_client_cert=verify) as server:
             context = authority.client(certificate, **versions)
             if case == "good" or (case == "none" and verify == "optional"):
                 with server.secure(context) as client:
@@ -812,13 +816,8 @@ def test_what_is_wrong_with_files_is_one_sentence(authority: Authority, tmp_path
         (tmp_path / name).write_text(text)
 
     def attempt(cert: str, key: str = "", password: str = "", **more: str) -> str:
-        options = {name: str(tmp_path / value) for name, value in more.items()}
-        given = Options(
-            tls_cert=(str(tmp_path / cert),),
-            tls_key=(str(tmp_path / key),) if key else (),
-            tls_password_file=str(tmp_path / password) if password else "",
-            **options,
-        )
+        files = {"tls_cert": cert, "tls_key": key, "tls_password_file": password, **more}
+        given = Options.from_mapping({name: str(tmp_path / value) for name, value in files.items() if value})
         try:
             make_tls(given)
         except CertificateError as error:
@@ -840,7 +839,7 @@ def test_what_is_wrong_with_files_is_one_sentence(authority: Authority, tmp_path
     assert attempt("cert", "locked", "nothing").startswith("--tls-password-file nothing can't be read")
     assert attempt("expired").startswith("expired has expired, on ")
     assert attempt("cert", "key", tls_client_ca="bad") == "--tls-client-ca bad has no certificate in PEM."
-    assert attempt("cert", "key", tls_keylog="no/such").startswith("--tls-keylog no/such can't be written")
+    assert attempt("cert", "key", tls_keylog="no/such").startswith("tls_keylog no/such can't be written")
 
 
 def test_session_keys_are_written_for_wireshark_into_a_file_of_ones_own(authority: Authority, tmp_path: Path) -> None:
@@ -874,15 +873,15 @@ def test_a_context_of_ones_own(authority: Authority) -> None:
         ({"tls_key": ("a.pem",)}, "--tls-key"),
         ({"tls_min": "1.3"}, "--tls-min"),
         ({"tls_client_ca": "ca.pem"}, "--tls-client-ca"),
-        ({"tls_client": "optional"}, "--tls-client"),
-        ({"tls_keylog": "keys"}, "--tls-keylog"),
+        ({"tls_client_cert": "optional"}, "--tls-client-cert"),
+        ({"tls_keylog": "keys"}, "tls_keylog"),
     ],
 )
 def test_options_do_not_change_a_context_of_ones_own(given: dict[str, object], flag: str) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with pytest.raises(UsageError, match=f"leave out {flag}, or ssl_context"):
-        make_tls(Options(**given), context)
-    assert make_tls(Options(tls=True, http_too=True, handshake_time=1), context).context is context
+        make_tls(Options.from_mapping(given), context)
+    assert make_tls(Options(tls=True, https_redirect=False, tls_handshake_timeout=1), context).context is context
 
 
 def test_a_pair_of_files_is_given_once(authority: Authority) -> None:
@@ -975,7 +974,7 @@ def s_client(server: Secure, *arguments: str, text: str = "") -> str:
 def test_who_serves_plain_http_does_not_load_what_knows_tls() -> None:
     """The ssl module itself comes with http.server, which imports http.client."""
     program = (
-        "import sys; from microwsgi.assembly import https; from microwsgi.options import Options; "
+        "import sys; from microwsgi.serving.assembly import https; from microwsgi.options import Options; "
         "https(Options()); sys.exit('microwsgi.tls.front' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, env=environment()).returncode == 0

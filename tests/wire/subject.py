@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from microwsgi.options import Options
 from microwsgi.wire import body as body_module
+from microwsgi.wire import proxy_protocol as proxy_module
 from microwsgi.wire import request as request_module
 from microwsgi.wire import response as response_module
 from microwsgi.wire import syntax as syntax_module
@@ -47,7 +48,7 @@ def parse(head: bytes, options: Options = LIMITS) -> dict[str, Any]:
     - persistent: whether the connection stays open after the response, as far as the request says
     """
     parsed = request_module.parse_head(head, options)
-    length = request_module.body_length(parsed, options.body_size)
+    length = request_module.body_length(parsed, options.max_body_size)
     return {
         "method": parsed.method,
         "target": parsed.target,
@@ -59,6 +60,14 @@ def parse(head: bytes, options: Options = LIMITS) -> dict[str, Any]:
         "expects": request_module.expects_continue(parsed),
         "persistent": request_module.is_persistent(parsed),
     }
+
+
+def parse_proxy_header(data: bytes) -> tuple[int, tuple[str, str] | None] | None:
+    """Return the length of a PROXY protocol header and the client's address and port, if it has them.
+
+    Return None if the header is not complete. Raise ClientError if the data does not begin with a valid one.
+    """
+    return proxy_module.parse_proxy_header(data)
 
 
 def valid_host(host: str) -> bool:
@@ -124,7 +133,7 @@ def response(status: Any, headers: Any) -> dict[str, Any]:
     """
     head = response_module.response_head(status, headers)
     return {
-        "line": head.status_line,
+        "line": head.text.removesuffix(head.field_lines),
         "fields": head.field_lines,
         "code": head.code,
         "bodiless": head.bodiless,

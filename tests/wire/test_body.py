@@ -93,11 +93,11 @@ def test_chunks_are_refused_as_soon_as_they_can_not_become_valid() -> None:
 
 
 def test_trailers_are_limited_like_fields() -> None:
-    body = decoder(CHUNKED, Options(field_count=2))
+    body = decoder(CHUNKED, Options(max_header_count=2))
     body.feed(b"0\r\nA: 1\r\nB: 2\r\n")
     with pytest.raises(FieldsTooLarge):
         body.feed(b"C: 3\r\n")
-    body = decoder(CHUNKED, Options(head_size=10))
+    body = decoder(CHUNKED, Options(max_header_size=10))
     with pytest.raises(FieldsTooLarge):
         body.feed(b"0\r\nA: 123\r\nB: 456\r\n")
 

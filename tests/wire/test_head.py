@@ -81,15 +81,15 @@ def test_a_client_that_invents_names_does_not_fill_the_memory() -> None:
 
 
 def test_equal_lengths_become_one_for_the_application() -> None:
-    head = parse("POST / HTTP/1.1", "Host: a", "Content-Length: 5, 5", body_size=10)
+    head = parse("POST / HTTP/1.1", "Host: a", "Content-Length: 5, 5", max_body_size=10)
     assert head["length"] == 5
     assert head["fields"] == {"HTTP_HOST": "a", "CONTENT_LENGTH": "5"}
 
 
 def test_framing() -> None:
-    assert parse("POST / HTTP/1.1", "Host: a", body_size=10)["length"] == 0
-    assert parse("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked", body_size=10)["length"] == CHUNKED
-    assert parse("POST / HTTP/1.0", "Content-Length: 10", body_size=10)["length"] == 10
+    assert parse("POST / HTTP/1.1", "Host: a", max_body_size=10)["length"] == 0
+    assert parse("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked", max_body_size=10)["length"] == CHUNKED
+    assert parse("POST / HTTP/1.0", "Content-Length: 10", max_body_size=10)["length"] == 10
 
 
 def test_persistence() -> None:
@@ -157,9 +157,9 @@ def test_the_reason_names_what_is_wrong() -> None:
         (["GET /a b HTTP/1.1", "Host: a"], "one space between"),
         (["GET a HTTP/1.1", "Host: a"], "'a' is no target for GET"),
         (["GET / HTTP/1.1", "Host: a/b"], "'a/b' is not a valid Host"),
-        (["GET / HTTP/1.1", "Host: a", *["X: y"] * 100], "100 field lines, the limit (field_count)"),
-        (["GET / HTTP/1.1", "Host: a", "X: " + "y" * 9000], "8190 bytes, the limit (line_length)"),
-        (["GET / HTTP/1.1", "Host: a", *["X: " + "y" * 8000] * 9], "65536 bytes, the limit (head_size)"),
+        (["GET / HTTP/1.1", "Host: a", *["X: y"] * 100], "100 field lines, the limit (max_header_count)"),
+        (["GET / HTTP/1.1", "Host: a", "X: " + "y" * 9000], "8190 bytes, the limit (max_line_size)"),
+        (["GET / HTTP/1.1", "Host: a", *["X: " + "y" * 8000] * 9], "65536 bytes, the limit (max_header_size)"),
         (["", "", "GET / HTTP/1.1"], "Two empty lines"),
     ]
     with Rows() as rows:
@@ -200,7 +200,7 @@ def test_the_limit_of_the_head_counts_neither_its_end_nor_an_empty_line_before_i
     with Rows() as rows:
         for before in (b"", b"\r\n"):
             for size, status in ((len(head), None), (len(head) - 1, 431)):
-                limits = Options(head_size=size)
+                limits = Options(max_header_size=size)
                 data = before + head + b"\r\n\r\n"
                 for pieces in ([data], [before + head, b"\r\n\r\n"], [bytes([octet]) for octet in data]):
                     with rows(before, size, len(pieces), "pieces"):

@@ -111,7 +111,7 @@ def damaged(draw: strategies.DrawFn) -> bytes:
     return bytes(data) + draw(strategies.sampled_from([b"", *ALL]))
 
 
-SMALL = Options(line_length=60, head_size=150, field_count=3, body_size=20)
+SMALL = Options(max_line_size=60, max_header_size=150, max_header_count=3, max_body_size=20)
 
 
 @given(

@@ -1,0 +1,131 @@
+"""One command of the command line: its arguments, parsed with argparse, and the function that it calls."""
+
+from __future__ import annotations
+
+import gc
+import os
+from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from types import MappingProxyType
+
+from microwsgi.errors import UsageError
+from microwsgi.options.declaration import BY_NAME, unknown
+from microwsgi.options.kinds import Names, Option, Switch
+
+BACKGROUND = "microwsgi.cli.control"
+"""The module of the commands for servers in the background, which not every system can have."""
+
+
+class Parser(ArgumentParser):
+    """An ArgumentParser whose errors are raised."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]  # typing.NoReturn costs an import
+        """Raise UsageError, where argparse would print its usage and exit."""
+        raise UsageError(f"{message.replace('argument ', '', 1)}.\n  Try:  {self.prog} --help")
+
+
+class Command:
+    """One command: its function, as module:function, and its arguments.
+
+    The function is called with the positional arguments and the options. An option of the command line takes precedence over
+    the environment, that over the file of `--config`, and that over `defaults`. Options that only this command has are not
+    read from the environment; they are validated and always present.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: str,
+        summary: str,
+        *,
+        words: str = "",
+        about: Sequence[str] = (),
+        options: tuple[Option, ...] = (),
+        defaults: Mapping[str, object] = MappingProxyType({}),
+        examples: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.summary = summary
+        self.words = words
+        self.about = about
+        self.options = options
+        self.defaults = defaults
+        self.examples = examples
+
+    def parse(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, object]]:
+        """Parse the positional arguments and the options. Raises UsageError."""
+        parser = Parser(prog=f"microwsgi {self.name}", add_help=False, allow_abbrev=False, argument_default=SUPPRESS)
+        parser.add_argument("words", nargs="*")
+        parser.add_argument("-h", "--help", action="store_true")
+        parser.add_argument("--help-all", action="store_true")
+        words = [word.partition("=")[0] for word in arguments]
+        for option in self.options:
+            flags = [option.short, option.flag] if option.short else [option.flag]
+            off = option.off_flag if isinstance(option, Switch) else option.flag
+            if not option.has_flag or not (option.short or option.flag in words or off in words):
+                continue  # to add all of them takes argparse 3 ms
+            if isinstance(option, Switch):
+                parser.add_argument(*flags, dest=option.name, action="store_const", const=True)
+                parser.add_argument(off, dest=option.name, action="store_const", const=False)
+            else:
+                action = "append" if isinstance(option, Names) else "store"
+                parser.add_argument(*flags, dest=option.name, action=action)
+        known, strange = parser.parse_known_intermixed_args(list(arguments))
+        self.accept_http_server_arguments(vars(known).get("words", []), vars(known), strange)
+        if strange:
+            raise UsageError(self.unknown_flag(strange[0].partition("=")[0]))
+        typed = vars(known)
+        return typed.pop("words", []), typed
+
+    @property
+    def flags(self) -> list[str]:
+        """All long options."""
+        options = [option for option in self.options if option.has_flag]
+        switches = [option.off_flag for option in options if isinstance(option, Switch)]
+        return ["--help", "--help-all", *(option.flag for option in options), *switches]
+
+    def unknown_flag(self, flag: str) -> str:
+        """Return the message for an unknown flag, with the cure."""
+        option = next((each for each in self.options if flag == each.flag), None)
+        if option is None:
+            return f"{unknown('option', flag, self.flags)}\n  Try:  microwsgi {self.name} --help"
+        return (
+            f"{option.name} is not an option of the command line, only of the environment and of pyproject.toml."
+            f"\n  Try:  {option.variables[0]}=VALUE microwsgi {self.name} ..."
+        )
+
+    def accept_http_server_arguments(
+        self, words: Sequence[str], typed: dict[str, object], strange: Sequence[str]
+    ) -> None:
+        """Understand the arguments of `python -m http.server`, or raise UsageError with the right command."""
+        if BY_NAME["bind"] not in self.options:
+            return
+        program = f"microwsgi {self.name}"
+        if strange[:1] in (["-d"], ["--directory"]):
+            rest = " ".join(words) or "FOLDER"
+            raise UsageError(f"a folder is given without {strange[0]}.\n  Try:  {program} {rest}")
+        port = next((word for word in words if word.isascii() and word.isdigit()), "")
+        if port and not strange and not os.path.exists(port):
+            rest = " ".join(word for word in words if word != port)
+            files = "" if rest else f"\n        {program} . -p {port}   (the files of this folder)"
+            raise UsageError(f"a port is given with -p.\n  Try:  {' '.join([program, *rest.split()])} -p {port}{files}")
+        addresses = typed.get("bind")
+        if isinstance(addresses, list) and len(addresses) == 1 and ":" not in addresses[0]:
+            typed["host"] = addresses[0]  # there -b has no port
+            del typed["bind"]
+
+    def load(self) -> Callable[[list[str], dict[str, object]], int]:
+        """Import the function. Enable garbage collection, which `main` has disabled, of new objects only."""
+        module, _, name = self.function.partition(":")
+        if module == BACKGROUND and not hasattr(os, "fork"):  # Windows
+            raise UsageError(
+                f"microwsgi {self.name} is for servers in the background (--daemon), which this system does not have: "
+                "Ctrl-C in its window stops a server."
+            )
+        function: Callable[[list[str], dict[str, object]], int] = getattr(import_module(module), name)
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
+        return function

@@ -1,0 +1,357 @@
+"""`microwsgi status`, `stop`, `restart`, `reload` and `logs`: servers in the background, by their address or their pid file.
+
+Services that systemd has started have a pid file, too, in a folder that systemd makes for them.
+
+What the lock of a pid file says is believed, and nothing else: a number in a file may be another program's by now. A signal is
+sent to a process that had the lock after we had a hold of that very process, so that no other can be in its place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import chdir
+
+from microwsgi.daemon.background import address_of, file_name, log_folder, run_folders
+from microwsgi.daemon.pidfile import holder
+from microwsgi.errors import ServiceError, UsageError
+from microwsgi.server.log import bytes_text
+from microwsgi.serving.console import counted, duration
+
+RUNNING, DEAD, STOPPED, UNKNOWN = 0, 1, 3, 4
+"""The exit codes of LSB for `status`: it runs; it is dead, and has left its pid file; it does not run; nobody knows."""
+NOT_RUNNING = 7
+"""That of LSB for `reload`, and ours for `stop` and `restart`, of a server that does not run."""
+ANSWER_TIME = 3.0
+"""Seconds for a server to answer a question; its workers have one of them."""
+FORCED_TIME = 2.0
+"""Seconds for a server to end that was told to wait for nothing."""
+LOG_PAUSE = 0.2
+"""Seconds between two attempts to read new lines of a log."""
+LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
+"""Names of one address, for people."""
+
+
+class Server:
+    """A pid file, and the process that has locked it, if there is one. Raises ServiceError if the file can't be read."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.name = address_of(os.path.basename(path).removesuffix(".pid"))
+        self.descriptor = -1  # of the process: while it is open, no other can have its pid
+        try:
+            self.pid = holder(path)
+        except OSError as error:
+            raise ServiceError(f"{path} can't be read: {error.strerror}.") from None
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether it is dead, and has left its pid file: one that ends by itself removes or empties it."""
+        return not self.pid and os.path.exists(self.path) and os.path.getsize(self.path) > 0
+
+    def ask(self, question: str, seconds: float) -> dict[str, object]:
+        """Its answer; nothing if there is none in time."""
+        folder, name = os.path.split(os.path.abspath(self.path))
+        with chdir(folder), socket.socket(socket.AF_UNIX) as connection:  # a socket's path may have 107 bytes
+            connection.settimeout(seconds)
+            received = b""
+            try:
+                connection.connect(f"{name.removesuffix('.pid')}.sock")
+                connection.sendall(f"{question}\n".encode())
+                while not received.endswith(b"\n"):
+                    data = connection.recv(65536)
+                    if not data:
+                        return {}
+                    received += data
+            except OSError:
+                return {}
+        answer: dict[str, object] = json.loads(received)
+        return answer
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, and it alone. Raises ServiceError."""
+        try:
+            if hasattr(os, "pidfd_open"):
+                self.descriptor = os.pidfd_open(self.pid) if self.descriptor < 0 else self.descriptor
+            if holder(self.path) != self.pid:
+                return  # it has just ended
+            if self.descriptor < 0:
+                os.kill(self.pid, number)
+            else:
+                signal.pidfd_send_signal(self.descriptor, number)
+        except PermissionError:
+            raise ServiceError(f"process {self.pid} is another user's: you may not stop or reload it.") from None
+        except ProcessLookupError:
+            pass  # it has just ended
+
+    def ends(self, seconds: float) -> bool:
+        """Whether it ends within so many seconds."""
+        end = time.monotonic() + seconds
+        while holder(self.path) == self.pid:
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            if self.descriptor < 0:
+                time.sleep(min(left, LOG_PAUSE))
+            else:
+                poll = select.poll()
+                poll.register(self.descriptor, select.POLLIN)
+                poll.poll(left * 1000)
+        return True
+
+
+# --- Which server -------------------------------------------------------------------------------------------------------
+
+
+def servers(words: list[str], options: Mapping[str, object]) -> list[Server]:
+    """The servers that are meant: by pid file, by address, by port, or all. Raises UsageError."""
+    if len(words) > 1:
+        raise UsageError(f"one server at a time, not {len(words)}: {' '.join(words)}.")
+    path = str(options.get("pid_file") or "")
+    if not path and words and words[0].endswith(".pid"):
+        path = words[0]
+    if path:
+        return [Server(path)]
+    found = known_servers()
+    if not words:
+        return found
+    exact = [each for each in found if each.name == words[0]]
+    return exact or [each for each in found if matches(words[0], each.name)]
+
+
+def known_servers() -> list[Server]:
+    """All servers that have a pid file in one of the run folders. Raises UsageError."""
+    own, *others = run_folders()
+    found = [Server(os.path.join(own, name)) for name in pid_files(own)]
+    for folder in others:
+        for name in pid_files(folder):
+            try:
+                found.append(Server(os.path.join(folder, name)))
+            except ServiceError:
+                continue  # a service that is none of this user's business
+    return found
+
+
+def pid_files(folder: str) -> list[str]:
+    """The names of the pid files in a folder."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(".pid"))
+    except OSError:
+        return []
+
+
+def matches(wanted: str, name: str) -> bool:
+    """Whether a server's name is the address that a person has typed, or has the port."""
+    wanted = wanted.removeprefix("http://").removeprefix("https://").rstrip("/")
+    host, _, port = wanted.rpartition(":")
+    its_host, _, its_port = name.rpartition(":")
+    if not host:
+        return wanted in {name, its_port}
+    return port == its_port and (host == its_host or {host, its_host} <= LOOPBACK)
+
+
+def find_running(words: list[str], options: Mapping[str, object]) -> Server | None:
+    """The one that runs and is meant; None if none does. Raises UsageError if it is not clear which."""
+    running = [each for each in servers(words, options) if each.pid]
+    if len(running) > 1:
+        raise UsageError(f"several run: say which ({', '.join(each.name for each in running)}).")
+    return running[0] if running else None
+
+
+def print_not_running(words: list[str], options: Mapping[str, object]) -> None:
+    """Say that a server does not run, and which servers do."""
+    meant = str(options.get("pid_file") or "") or "".join(words)
+    lines = [f"{meant} does not run." if meant else "Nothing runs in the background."]
+    lines += [f"  {each.name} runs as process {each.pid}." for each in known_servers() if each.pid and meant]
+    print("\n".join(lines), file=sys.stderr)
+
+
+# --- Commands -----------------------------------------------------------------------------------------------------------
+
+
+def status_command(words: list[str], options: dict[str, object]) -> int:
+    """`microwsgi status`."""
+    try:
+        found = servers(words, options)
+    except ServiceError as error:
+        print(f"microwsgi: {error}", file=sys.stderr)
+        return UNKNOWN
+    states = [
+        {"name": each.name, "pid": each.pid, **(each.ask("state", ANSWER_TIME) if each.pid else {})} for each in found
+    ]
+    if options["json"]:
+        print(json.dumps(states))
+    else:
+        for server, state in zip(found, states, strict=True):
+            print(describe(server, state))
+        if not found:
+            print(f"{words[0]} does not run." if words else "Nothing runs in the background.")
+    if found and all(each.pid for each in found):
+        return RUNNING
+    return DEAD if any(each.was_killed for each in found) else STOPPED
+
+
+def stop_command(words: list[str], options: dict[str, object]) -> int:
+    """`microwsgi stop`. Raises UsageError."""
+    server = find_running(words, options)
+    if server is None:
+        print_not_running(words, options)
+        return NOT_RUNNING if words or options.get("pid_file") else 0
+    stop(server, options)
+    print(f"{server.name} has stopped.")
+    return 0
+
+
+def stop(server: Server, options: Mapping[str, object]) -> None:
+    """Stop a server, and wait until it has ended. Raises ServiceError."""
+    wait = float(str(options["wait"]))
+    server.signal(signal.SIGTERM)
+    if options["force"]:
+        for number in (signal.SIGTERM, signal.SIGKILL):  # the second TERM means: wait for nothing
+            server.signal(number)
+            if server.ends(FORCED_TIME):
+                break
+    elif not server.ends(wait):
+        raise ServiceError(
+            f"{server.name} has not ended within {wait:g} s; it still finishes what runs.\n"
+            f"  Try:  microwsgi stop --force {server.name}"
+        )
+
+
+def restart_command(words: list[str], options: dict[str, object]) -> int:
+    """`microwsgi restart`: stop a server, and start it with the command and in the folder that it was started with."""
+    server = find_running(words, options)
+    if server is None:
+        print_not_running(words, options)
+        return NOT_RUNNING
+    if options["graceful"]:
+        return restart_gracefully(server, float(str(options["wait"])))
+    state = server.ask("state", ANSWER_TIME)
+    command: list[str] = state.get("command", [])  # type: ignore[assignment]  # as Service.state makes it
+    if unit := state.get("unit"):
+        raise ServiceError(f"systemd has started {server.name}.\n  Try:  systemctl restart {unit}")
+    if not command:
+        why = "was not started with --daemon" if state else "does not answer"
+        raise ServiceError(
+            f"{server.name} {why}, so nobody can say how to start it again: stop it, and start it yourself."
+        )
+    stop(server, options)
+    return subprocess.run(command, cwd=str(state["started_in"]), check=False).returncode  # its own command
+
+
+def restart_gracefully(server: Server, wait: float) -> int:
+    """`microwsgi restart --graceful`: 0 when the new code serves. Raises UsageError."""
+    answer = server.ask("reload", wait)
+    if not answer:
+        raise ServiceError(f"{server.name} has not said that the new code serves; see its log.")
+    if answer["trouble"]:
+        raise ServiceError(f"{answer['trouble']}\n  The last version that worked goes on serving.")
+    print(f"{server.name} serves the new code.")
+    return 0
+
+
+def logs_command(words: list[str], options: dict[str, object]) -> int:
+    """`microwsgi logs`: the end of a log, and with --follow what comes, also after it was rotated. Raises UsageError."""
+    server = find_running(words, options)
+    state = server.ask("state", ANSWER_TIME) if server else {}
+    if server and state.get("unit") and not state["log"]:
+        return journal(server, str(state["unit"]), options)
+    path = str(state.get("log", "")) if server else last_log(words)
+    if not path:
+        raise ServiceError("there is no log of such a server: see microwsgi status.")
+    try:
+        for text in lines(path, int(str(options["lines"])), follow=bool(options["follow"])):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        pass
+    except OSError as error:
+        raise ServiceError(f"{path} can't be read: {error.strerror}.") from None
+    return 0
+
+
+# --- What they need -----------------------------------------------------------------------------------------------------
+
+
+def journal(server: Server, unit: str, options: Mapping[str, object]) -> int:
+    """Show what systemd's journal has of a unit. Raises ServiceError."""
+    own = [] if server.path.startswith("/run/microwsgi/") else ["--user"]
+    command = ["journalctl", *own, "--unit", unit, "--lines", str(options["lines"])]
+    try:
+        return subprocess.run([*command, *(["--follow"] if options["follow"] else [])], check=False).returncode
+    except OSError as error:
+        raise ServiceError(f"{' '.join(command)} can't be run: {error.strerror}.") from None
+
+
+def last_log(words: list[str]) -> str:
+    """The log of what does not run any more, in the folder where logs are by default: that of an address, or the newest."""
+    folder = log_folder()
+    name = f"{file_name(words[0])}.log" if words else ""
+    try:
+        found = [
+            os.path.join(folder, each) for each in os.listdir(folder) if each == name or (not words and ".log" in each)
+        ]
+    except OSError:
+        found = []
+    return max(found, key=os.path.getmtime, default="")
+
+
+def describe(server: Server, state: Mapping[str, object]) -> str:
+    """A server's state for people."""
+    if not server.pid:
+        killed = "; it was killed, and has left its pid file" if server.was_killed else ""
+        return f"{server.name} does not run{killed}."
+    lines = [f"{server.name} runs as process {server.pid}"]
+    if "uptime" not in state:
+        return f"{lines[0]}, and does not answer."
+    workers: list[dict[str, object]] = state["workers"]  # type: ignore[assignment]  # as Service.state makes it
+    urls: list[str] = state["urls"]  # type: ignore[assignment]
+    given: dict[str, str] = state["options"]  # type: ignore[assignment]
+    number: Callable[[str], int] = lambda name: int(str(state[name]))  # noqa: E731 - a cast of five values
+    lines[0] += f", up {duration(float(str(state['uptime'])))}: {state['application']}"
+    lines += [f"  {each}" for each in urls]
+    counts = [counted(number("requests"), "request"), counted(number("errors"), "error")]
+    counts += [f"{number('running')} running", counted(number("connections"), "connection")]
+    lines.append(f"  {', '.join(counts)}")
+    pids = ", ".join(
+        f"{worker['pid']}{'' if worker['state'] == 'serving' else ' ' + str(worker['state'])}" for worker in workers
+    )
+    size = f", {bytes_text(number('memory'))} of memory" if state["memory"] else ""
+    lines.append(f"  {counted(len(workers), 'worker')} ({pids}){size}")
+    notes: list[str] = state["tls"]  # type: ignore[assignment]
+    lines += [f"  {note}" for note in notes]
+    lines.append(f"  Folder:   {state['folder']}")
+    lines.append(f"  Options:  {' '.join(f'{flag} {value}'.rstrip() for flag, value in given.items())}")
+    lines.append(f"  User:     {state['user']}, Python {state['python']}")
+    if state["unit"]:
+        lines.append(f"  Unit:     {state['unit']}")
+    if state["log"]:
+        lines.append(f"  Log:      {state['log']}")
+    return "\n".join(lines)
+
+
+def lines(path: str, last: int, *, follow: bool) -> Iterator[str]:
+    """The last lines of a file; then, for ever, what is written to it, or to the file that has its name by then."""
+    log = open(path, encoding="utf-8", errors="replace")  # another takes its place
+    yield "".join(log.readlines()[-last:] if last else [])
+    while follow:
+        if text := log.read():
+            yield text
+            continue
+        time.sleep(LOG_PAUSE)  # nothing tells of a file's growth that every system has
+        try:
+            moved = not os.path.samestat(os.stat(path), os.fstat(log.fileno()))
+        except FileNotFoundError:
+            continue
+        if moved:
+            yield log.read()
+            log.close()
+            log = open(path, encoding="utf-8", errors="replace")
+    log.close()

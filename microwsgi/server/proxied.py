@@ -1,0 +1,133 @@
+"""Connections of a proxy that speaks the PROXY protocol: its header is read first, then the connection is REPLACED.
+
+`successor` goes on with the same transport, which has the client's address then: with HTTP, or with the TLS handshake. No byte
+after the header is received, since TLS has to find all of its own in the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from microwsgi.errors import ClientError
+from microwsgi.server.connections import Connection
+from microwsgi.server.context import ServerContext
+from microwsgi.server.environ import Environ
+from microwsgi.server.handler import LINGER
+from microwsgi.server.state import READ, Row, State, Table
+from microwsgi.server.transport import RECEIVE, Transport
+from microwsgi.wire.proxy_protocol import LONGEST, parse_proxy_header
+from microwsgi.wire.response import refusal
+
+
+class ProxiedConnection:
+    """A connection from a trusted proxy whose PROXY protocol header has not arrived yet."""
+
+    __slots__ = ("base", "connect", "context", "header", "state", "successor", "transport")
+
+    exchange = None
+    requests = 0
+    waits_for_client = keeps_permit = False
+
+    def __init__(
+        self,
+        transport: Transport,
+        base: Environ,
+        context: ServerContext,
+        connect: Callable[[Transport, Environ], Connection],
+    ) -> None:
+        self.transport = transport
+        self.base = base
+        self.context = context
+        self.connect = connect
+        self.header = b""  # the part of it that has arrived
+        self.successor: Connection | None = None
+        self.state = State.SNIFFING
+        transport.expect(READ, context.options.header_timeout)  # for the whole header
+
+    def address_string(self) -> str:
+        """Return the proxy's address and port, or "unix"."""
+        return self.transport.address_string()
+
+    def received(self) -> bytes:
+        """Return the bytes that were received."""
+        return self.header
+
+    def start_with(self, received: bytes) -> None:
+        """Do nothing: such a connection is not handed off."""
+
+    def on_ready(self) -> None:
+        """The event that the state waits for has occurred."""
+        try:
+            state = self.table[self.state].on_event(self)  # type: ignore[misc]  # a state without one waits for no event
+        except BlockingIOError:
+            return
+        except OSError:
+            state = State.CLOSED
+        if state is not self.state:
+            self.enter(state)
+
+    def on_timeout(self) -> None:
+        """The header did not arrive in time, or the proxy has not closed its side."""
+        self.enter(State.CLOSED)
+
+    def on_drain(self) -> None:
+        """The server is to end, and no request has arrived."""
+        self.enter(State.CLOSED)
+
+    def enter(self, state: State) -> None:
+        """Set the state and its deadline; that of the header stays."""
+        self.state = state
+        if state is State.LINGERING:
+            self.transport.expect(READ, LINGER)
+
+    def receive_header(self) -> State:
+        """Receive what has arrived of the header, and nothing behind it."""
+        data = self.transport.peek(LONGEST)
+        if not data:
+            return State.CLOSED
+        try:
+            found = parse_proxy_header(self.header + data)
+        except ClientError as error:
+            return self.refuse(error)
+        if found is None:
+            self.header += self.transport.recv(len(data))
+            return State.SNIFFING
+        length, client = found
+        self.transport.recv(length - len(self.header))
+        if client is not None:
+            self.transport.set_client(client)
+        self.successor = self.connect(self.transport, self.base)
+        return State.REPLACED
+
+    def refuse(self, error: ClientError) -> State:
+        """Answer a connection without a valid header, and end it."""
+        self.context.log_client_error(self.address_string(), str(error))
+        self.transport.write(refusal(error, self.context.date.tick()[0]))
+        self.transport.half_close()
+        return State.LINGERING
+
+    def linger(self) -> State:
+        """Discard what arrives until the proxy has closed its side, too: so no reset destroys the response."""
+        return State.LINGERING if self.transport.recv(RECEIVE) else State.CLOSED
+
+    def handle_one_request(self) -> None:
+        """Do nothing: the pool has never such a connection."""
+
+    def finish_turn(self) -> State:
+        """Return the state."""
+        return self.state
+
+    def abort(self, reason: str) -> State:  # there is no request and no response
+        """Give the connection up."""
+        return State.CLOSED
+
+    def close(self) -> State:
+        """Close the connection."""
+        return State.CLOSED
+
+    table: Table = {  # typing.ClassVar would cost its import
+        State.SNIFFING: Row(READ, receive_header, close, close, eviction_rank=1),
+        State.LINGERING: Row(READ, linger, close),
+        State.REPLACED: Row(0),
+        State.CLOSED: Row(0),
+    }

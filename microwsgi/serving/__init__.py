@@ -1,0 +1,1 @@
+"""Serve an application from the command line or a program: load it, listen, serve, stop."""

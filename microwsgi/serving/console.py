@@ -1,0 +1,279 @@
+"""The person at the terminal, or the log that stands for one: the standard streams, and what is said there.
+
+`Console` has copies of the standard streams that are made before the application is imported: what an application does to
+`sys.stdout`, `sys.stderr` or the descriptors 0 to 2 does not change where its server writes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import socket
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
+
+from microwsgi import __version__
+from microwsgi.options import Options
+from microwsgi.server.connections import Security
+from microwsgi.server.log import escaped
+from microwsgi.server.sockets import loopback_only, urls
+
+_poll = getattr(select, "poll", None)  # before an application can replace it; Windows has none
+ONLY_HERE = "(only this machine)"
+EVERYONE = "(every machine on your network can reach this)"
+DIM, BOLD = "2", "1"
+MOST_QUEUED = 64 * 1024
+"""Characters that wait for a terminal, or for a pipe, that takes none; what comes then is left out, and counted."""
+PIECE = 1000
+"""Characters of one write: poll(2) promises that a pipe has room for 4,096 bytes, and UTF-8 has four at most for each."""
+PATIENT = 1000
+"""Milliseconds for a file that another process has made non-blocking to take more."""
+RETRY = 0.1
+"""Seconds between two attempts to write what waits."""
+
+
+class Console:
+    """The standard streams of this process, as they are now."""
+
+    def __init__(self) -> None:
+        self.output = own_copy(sys.stdout)
+        self.errors = own_copy(sys.stderr)
+        self.queue: deque[str] | None = None
+        """What waits to be written; None where writing may block, which is in every process but the parent."""
+        self.left_out = 0
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Of the copies: where the log is another file from now on, these are to lead there, too."""
+        return [stream.fileno() for stream in (self.output, self.errors) if isinstance(stream, OwnCopy)]
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person reads what is said."""
+        return is_terminal(self.errors)
+
+    def say(self, text: str) -> None:
+        """Write a line for the person at the terminal, at once, also into a pipe."""
+        # With its end in one write: several processes may say something at once.
+        if self.queue is None:
+            write(f"{text}\n", self.errors)
+        elif sum(map(len, self.queue)) < MOST_QUEUED:
+            self.queue.append(f"{text}\n")
+            self.write_queued()
+        else:
+            self.left_out += 1
+
+    def never_block(self) -> None:
+        """In the parent: a terminal that is stopped (Ctrl-S) must not stop the process that handles signals."""
+        if self.queue is None and isinstance(self.errors, OwnCopy):
+            self.queue = deque()
+
+    def block_again(self) -> None:
+        """In a worker, which the parent has forked: what the parent has not written yet, it writes itself."""
+        self.queue = None
+
+    def write_queued(self) -> None:
+        """Write what waits, as far as the stream takes it without blocking."""
+        while self.queue and self.takes_more():
+            if self.left_out:
+                self.queue.append(f"... {self.left_out} messages are missing here: nobody read them.\n")
+                self.left_out = 0
+            text = self.queue.popleft()
+            write(text[:PIECE], self.errors)
+            if text[PIECE:]:
+                self.queue.appendleft(text[PIECE:])
+
+    def write_rest(self) -> None:
+        """At the end: write what waits, if somebody reads it soon."""
+        while self.queue and self.takes_more(PATIENT):
+            self.write_queued()
+        self.queue = None
+
+    def takes_more(self, milliseconds: int = 0) -> bool:
+        """Whether a write would not block. A stream that is broken takes everything: nobody reads it."""
+        try:
+            poll = _poll()  # type: ignore[misc]
+            poll.register(self.errors.fileno(), select.POLLOUT)  # type: ignore[union-attr]  # OwnCopy
+            return bool(poll.poll(milliseconds))
+        except (OSError, ValueError, AttributeError):
+            return True
+
+    def replace_closed(self) -> None:
+        """Have None in place of standard streams that the application has closed: at its end Python flushes both."""
+        for name in ("stdout", "stderr"):
+            if getattr(getattr(sys, name), "closed", False):
+                setattr(sys, name, None)
+
+    def close(self) -> None:
+        """Give the copies back."""
+        if self.queue:
+            self.write_queued()
+        for stream in (self.output, self.errors):
+            if isinstance(stream, OwnCopy):
+                try:
+                    stream.close()
+                except OSError:
+                    pass  # the disk is full, or the reader of a pipe has gone
+
+
+class OwnCopy(io.TextIOBase):
+    """A text stream on a descriptor of our own, without a buffer.
+
+    A signal's handler may write while the main thread does: Python's own streams refuse that, and what it says would be lost.
+    """
+
+    def __init__(self, descriptor: int, encoding: str) -> None:
+        self.descriptor = descriptor
+        self.codec = encoding
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self.descriptor
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return os.isatty(self.descriptor)
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Write all of a text. Raises OSError."""
+        data = memoryview(text.encode(self.codec, "backslashreplace"))
+        while data:
+            try:
+                data = data[os.write(self.descriptor, data) :]
+            except BlockingIOError:  # another process has made the file non-blocking for all that share it
+                poll = _poll()  # type: ignore[misc]
+                poll.register(self.descriptor, select.POLLOUT)
+                if not poll.poll(PATIENT):
+                    raise
+        return len(text)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if not self.closed:
+            super().close()
+            os.close(self.descriptor)
+
+
+def own_copy(stream: object) -> io.TextIOBase | None:
+    """A stream that writes to the same file and that nobody else has; the stream itself if it is none of the interpreter's.
+
+    A program that has replaced sys.stderr wants what is said to go there.
+    """
+    if not isinstance(stream, io.TextIOWrapper) or (stream is not sys.__stdout__ and stream is not sys.__stderr__):
+        return stream  # type: ignore[return-value]  # whatever it is, it is written to with care
+    try:
+        return OwnCopy(os.dup(stream.fileno()), stream.encoding)
+    except (OSError, ValueError):
+        return None
+
+
+# --- Messages -----------------------------------------------------------------------------------------------------------
+
+
+def banner(
+    name: str, listeners: list[socket.socket], options: Options, tls: Security | None = None, *, color: bool = False
+) -> str:
+    """What is served, where, and how to stop it."""
+    dim, bold = (DIM, BOLD) if color else ("", "")
+    lines = [f"microwsgi {__version__} serving {paint(escaped(name), bold)}"]
+    scheme = "http" if tls is None else "https"
+    lines += [f"  {address:<30}{paint(note, dim)}".rstrip() for address, note in places(listeners, scheme)]
+    if tls is not None:
+        lines += [f"  {note}" for note in tls.notes()]
+    if not loopback_only(listeners):
+        lines.append(f"  {paint('A development server: put a proxy in front of it before strangers come.', dim)}")
+    more = "Reloads on save. " if options.reload else ""
+    more += f"{options.workers} workers. " if options.workers > 1 else ""
+    end = f"Process {os.getpid()}, in the background." if options.daemon else "Ctrl-C stops."
+    lines.append(f"  {paint(more + end, dim)}")
+    return "\n".join(lines)
+
+
+def places(listeners: list[socket.socket], scheme: str = "http") -> Iterator[tuple[str, str]]:
+    """Each address to click on, and a note on who can reach it."""
+    alone = loopback_only(listeners)
+    for address in urls(listeners, scheme):
+        if address.startswith("unix:"):
+            path = address.removeprefix("unix:")
+            option = f"--abstract-unix-socket {path[1:]}" if path.startswith("@") else f"--unix-socket {path}"
+            yield address, f"(curl {option} {scheme}://localhost/)"
+        elif "//127." in address or "//[::1]" in address or "//localhost" in address:
+            yield address, ONLY_HERE if alone else ""
+        else:
+            yield address, EVERYONE
+
+
+def farewell(requests: int, errors: int, seconds: float) -> str:
+    """The counts, at the end."""
+    return f"Stopped. {counted(requests, 'request')}, {counted(errors, 'error')}, up {duration(seconds)}."
+
+
+def counted(number: int, noun: str) -> str:
+    """1 request, 2 requests."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """12 s, 4 min, 3 h 5 min, 2 days."""
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    if days:
+        return counted(days, "day")
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{seconds:.0f} s"
+
+
+def colored(when: str, stream: object, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether to write in colour: what the option says, then NO_COLOR, then FORCE_COLOR, then a terminal that can."""
+    if when != "auto":
+        return when == "always"
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR"):
+        return True
+    return is_terminal(stream) and environ.get("TERM") != "dumb"
+
+
+def is_terminal(stream: object) -> bool:
+    """Whether people read a stream. Python has None for a standard stream that is closed, and programs have anything."""
+    try:
+        return bool(stream.isatty())  # type: ignore[attr-defined]
+    except Exception:  # None, a closed file, an object without that method
+        return False
+
+
+def paint(text: str, style: str) -> str:
+    """In a style of ANSI terminals; in none for ""."""
+    return f"\033[{style}m{text}\033[0m" if style and text else text
+
+
+def say(text: str, stream: object = None) -> None:
+    """Write a line to a stream, or to standard error, at once."""
+    write(f"{text}\n", sys.stderr if stream is None else stream)
+
+
+def write(text: str, stream: object) -> None:
+    """Write to a stream, at once; what nobody can read is lost."""
+    try:
+        stream.write(text)  # type: ignore[attr-defined]
+        stream.flush()  # type: ignore[attr-defined]
+    except (
+        RuntimeError
+    ):  # a signal handler says something in the middle of a write to the same stream, which refuses that
+        write_past_buffer(text, stream)
+    except Exception:  # closed, full, or replaced by anything
+        return
+
+
+def write_past_buffer(text: str, stream: object) -> None:
+    """Write to the descriptor of a stream that refuses a write at this moment."""
+    try:
+        os.write(stream.fileno(), text.encode("utf-8", "backslashreplace"))  # type: ignore[attr-defined]
+    except Exception:  # it has none, or is closed or full
+        return

@@ -1,0 +1,183 @@
+"""Imports under a reloader: never from a stale .pyc, and reported to the parent, which watches the files.
+
+Python takes a .pyc for fresh when its source has the time and size that it had, and the time counts seconds: of two saves
+within one second, the second may never be seen. So the user's own modules are compiled from what is in the file, and no .pyc
+is written or read for them. That costs nothing, since the parent compiles in idle time what a child has imported, and the next
+one finds the code there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
+from types import CodeType, ModuleType
+
+from microwsgi.prefork.watch import GONE, digest, digest_of
+from microwsgi.serving.diagnosis import STANDARD, library
+
+SHARED = {"microwsgi", "webob"}
+"""Packages that a parent imports for its children, beside the standard library."""
+NOT_SHARED = {"antigravity", "this", "__main__"}
+"""Modules that it does not import: the first opens a browser, the second prints a poem, the third is the program."""
+
+
+class Codes:
+    """Code objects of files, each with the digest of its source."""
+
+    def __init__(self) -> None:
+        self.codes: dict[str, tuple[bytes, CodeType]] = {}
+
+    def get(self, path: str, content: bytes) -> CodeType | None:
+        """The code of a file, if its source has this digest."""
+        known, code = self.codes.get(path, (b"", None))
+        return code if known == content else None
+
+    def prepare(self, path: str, content: bytes) -> None:
+        """Compile a file, unless it is compiled already, or its source has another digest by now."""
+        if not path.endswith(".py") or self.get(path, content) is not None:
+            return
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+            if digest(data) == content:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # the child has given them
+                    self.codes[path] = content, SourceFileLoader("", path).source_to_code(data, path)
+        except (OSError, SyntaxError, ValueError):
+            pass  # whoever imports it will say so
+
+
+class Imports:
+    """The user's modules that this process imports from here on."""
+
+    def __init__(self, codes: Codes) -> None:
+        self.codes = codes
+        self.read: dict[str, bytes] = {}  # files, and the digests of what was read
+        self.on_read: Callable[[dict[str, bytes]], object] | None = None
+        self.before = set(sys.modules)
+        self.libraries = Libraries()
+        try:
+            self.place = os.getcwd()
+        except OSError:  # the folder is gone, as that of a release that was replaced; nothing relative leads anywhere
+            self.place = os.sep
+        """Where relative entries of sys.path lead to: an application may change the folder."""
+
+    def install(self, on_read: Callable[[dict[str, bytes]], object]) -> None:
+        """Replace the loader of source files, for the rest of the process's life.
+
+        `on_read` is called with each file that is read, and its digest, unless its code is known already.
+        """
+        self.on_read = on_read
+        # Processes that the application starts must not write .pyc files either: these could be stale after the next save.
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        original = SourceFileLoader.get_code
+
+        def get_code(loader: SourceFileLoader, fullname: str) -> CodeType | None:
+            path = loader.get_filename(fullname)
+            return original(loader, fullname) if self.libraries.has(path) else self.code(loader, path)
+
+        # The class itself, and no finder of ours: editable installs, plug-ins and others' import hooks make such loaders, too.
+        SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]  # where its parent class has it
+        sys.path_importer_cache.clear()  # what the parent has seen in folders may be older than a file, within one clock tick
+
+    def code(self, loader: SourceFileLoader, path: str) -> CodeType:
+        """The code of a file, as it is; a loader that makes something else of a source than Python does makes it."""
+        try:
+            data = loader.get_data(path)
+        except OSError:
+            self.read[path] = GONE  # so that it is watched until it can be read
+            raise
+        content = self.read[path] = digest(data)
+        code = self.codes.get(path, content)
+        if code is None and self.on_read is not None:
+            self.on_read({path: content})
+        if code is None or type(loader).source_to_code is not SourceFileLoader.source_to_code:
+            code = loader.source_to_code(data, path)
+        return code
+
+    def names(self) -> list[str]:
+        """Names of the modules that were imported since the beginning, in their order."""
+        return [name for name, module in list(sys.modules.items()) if name not in self.before and module is not None]
+
+    def files(self) -> dict[str, bytes]:
+        """The user's files that have been imported, or could not be, with their digests."""
+        paths = {file_of(sys.modules[name]) for name in self.names()}
+        texts = {os.path.join(self.place, path) for path in paths if isinstance(path, str) and os.path.basename(path)}
+        loaded = {path for path in texts if not self.libraries.has(path) and "<" not in path}
+        return {path: self.read.get(path) or content(path) for path in loaded | self.read.keys()}
+
+    def folders(self) -> list[str]:
+        """Folders from which modules of the user's may be imported."""
+        packages = [path for name in self.names() for path in folders_of(name)]
+        places = [os.path.join(self.place, path) for path in sys.path]
+        return [
+            path
+            for path in {*map(os.path.normpath, places), *packages}
+            if os.path.isdir(path) and not self.libraries.has(os.path.join(path, ""))
+        ]
+
+    def modules(self) -> list[str]:
+        """Modules that a parent may import for its children, in their order."""
+        return [name for name in self.names() if shared(name)]
+
+    def report(self) -> dict[str, object]:
+        """What the parent is told: files, folders, and modules that it may import for the next child."""
+        if self.on_read is None:
+            return {"modules": self.modules()}
+        return {"files": self.files(), "folders": self.folders(), "modules": self.modules()}
+
+
+class Libraries:
+    """Files that are a library's: not the user's to edit.
+
+    A package that is linked into site-packages (`flit install --symlink`, hupper's issue 60) is the user's: its real path
+    counts. Of a folder that is asked of the system once.
+    """
+
+    def __init__(self) -> None:
+        self.folders: dict[str, bool] = {}
+
+    def has(self, path: str) -> bool:
+        """Whether a file is a library's."""
+        if not library(path):
+            return False
+        folder, name = os.path.split(path)
+        if folder not in self.folders:
+            self.folders[folder] = library(os.path.join(os.path.realpath(folder), ""))
+        if self.folders[folder] and name and os.path.islink(path):
+            return library(os.path.realpath(path))
+        return self.folders[folder]
+
+
+def content(path: str) -> bytes:
+    """The digest of a file; GONE if it can't be read."""
+    try:
+        return digest_of(path)
+    except OSError:
+        return GONE
+
+
+def file_of(module: ModuleType) -> object:
+    """Where a module is from; of one in a zip file that."""
+    loader = getattr(vars(module).get("__spec__"), "loader", None)
+    return getattr(loader, "archive", None) or vars(module).get("__file__")
+
+
+def folders_of(name: str) -> list[str]:
+    """The folders of a package."""
+    try:
+        return [os.path.abspath(path) for path in vars(sys.modules[name]).get("__path__", ())]
+    except (KeyError, TypeError):  # gone meanwhile; something that only looks like a package
+        return []
+
+
+def shared(name: str) -> bool:
+    """Whether a module is one of the standard library's, or of the packages that all children need."""
+    top = name.partition(".")[0]
+    if name in NOT_SHARED or not (top in SHARED or top in sys.stdlib_module_names):
+        return False
+    origin = getattr(getattr(sys.modules[name], "__spec__", None), "origin", None) or ""
+    return origin in {"built-in", "frozen"} or (library(origin) and (top in SHARED or origin.startswith(STANDARD)))

@@ -1,0 +1,46 @@
+"""What signals have a running server do besides stopping: show requests, reopen logs, look at certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from microwsgi.server.inflight import running
+from microwsgi.server.log import AccessLog, escaped
+from microwsgi.server.server import WSGIServer
+from microwsgi.serving.console import Console, counted
+
+
+def show_running(server: WSGIServer, say: Callable[[str], object]) -> None:
+    """QUIT: the requests in flight, with their stacks."""
+    say(running(server))
+
+
+def reopen_log(server: WSGIServer, say: Callable[[str], object]) -> None:
+    """USR1: the access log has been moved, and a new one is to be written; if there can be none, the old one."""
+    if isinstance(server.access_log, AccessLog):
+        try:
+            server.access_log.reopen()
+        except OSError as error:
+            say(f"{server.access_log.path} can't be opened anew: {error.strerror}; the old file is written on.")
+
+
+def check_certificates(server: WSGIServer) -> None:
+    """HUP: use those that have been replaced, at once."""
+    if server.tls is not None:
+        server.tls.check_files(asked=True)
+
+
+def report_running(server: WSGIServer, console: Console) -> None:
+    """Say what a server that stops waits for."""
+    if what := describe_running(server):
+        start = "\r" if console.is_terminal else ""  # over the ^C
+        console.say(f"{start}Stopping; waiting for {what}. Ctrl-C again to stop now.")
+
+
+def describe_running(server: WSGIServer) -> str:
+    """How many requests run, and which of them runs longest; "" for none."""
+    found = server.in_flight()
+    if not found:
+        return ""
+    line, seconds = max(found, key=lambda request: request[1])
+    return f"{counted(len(found), 'request')} ({escaped(line.rpartition(' ')[0])}, {seconds:.1f} s)"

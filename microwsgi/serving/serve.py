@@ -1,0 +1,344 @@
+"""Serve an application until a signal ends it: listen, load, say where, serve, finish.
+
+    serve_command   `microwsgi serve`
+    serve           what programs call
+      run           with a parent process (`microwsgi.serving.supervised.run`), or in this one:
+        listening, load_application, make    the parts (`microwsgi.serving.assembly`)
+        check_answers                        a request of its own; then the banner is printed
+        serve_forever                        until `Stop` hears INT or TERM; its thread does what a signal asks for
+
+What goes wrong before the first request is a UsageError.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from importlib import import_module
+from types import FrameType
+
+from microwsgi.errors import ServiceError, UsageError
+from microwsgi.options import Options
+from microwsgi.options.config_file import from_file
+from microwsgi.options.environment import merged
+from microwsgi.options.keywords import OptionValues, Unpack
+from microwsgi.process.after_fork import ForkGuard
+from microwsgi.process.exiting import EXIT_TIME, exit_within
+from microwsgi.process.interpreter import open_standard_descriptors
+from microwsgi.server.context import Application
+from microwsgi.server.inflight import slow_requests
+from microwsgi.server.server import WSGIServer
+from microwsgi.server.sockets import urls
+from microwsgi.serving.assembly import (
+    check_answers,
+    https,
+    import_error_page,
+    listening,
+    load_application,
+    make,
+    make_absolute,
+    open_log,
+    release,
+)
+from microwsgi.serving.console import Console, banner, colored, farewell
+from microwsgi.serving.operating import check_certificates, reopen_log, report_running, show_running
+from microwsgi.serving.prompt import one_prompt
+from microwsgi.support import lazy
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FAREWELL_TIME = 1.0
+"""Seconds for the last message about a signal to be written; a terminal that is stopped (Ctrl-S) takes none."""
+_install, _current, _exit = signal.signal, signal.getsignal, os._exit  # before an application can replace them
+
+
+def serve(
+    application: Application | type[BaseHTTPRequestHandler] | str | None = None,
+    *,
+    ssl_context: object = None,
+    **options: Unpack[OptionValues],
+) -> None:
+    """Serve until INT or TERM comes; requests that run then have `graceful_timeout` to end.
+
+    `application` is a callable, a handler class of http.server, or where to find one, as `microwsgi serve` takes it; the
+    options are those of docs/options.md. `ssl_context`, for https with a certificate of your own, is an ssl.SSLContext,
+    (certificate file, key file) or "adhoc". The environment is not read. Raises UsageError.
+    """
+    checked = Options.from_mapping(merged(from_file(options) if "config" in options else {}, options))
+    if checked.daemon:
+        raise UsageError(
+            "a program can't go into the background in the middle: microwsgi serve --daemon starts another."
+        )
+    console = Console()
+    try:
+        run(application, checked, ssl_context, console)
+    finally:
+        console.close()
+
+
+def serve_command(words: list[str], given: dict[str, object]) -> int:
+    """`microwsgi serve`. Raises UsageError."""
+    if len(words) > 1:
+        raise UsageError(f"one application at a time can be served, not {len(words)}: {' '.join(words)}.")
+    options = Options.from_mapping(given)
+    open_standard_descriptors()  # else a socket, or the pipe of `launch`, would get the number of a standard stream
+    if options.daemon and "_MICROWSGI_READY_FD" not in os.environ:
+        return launch(options)
+    console = Console()
+    try:
+        run(words[0] if words else None, options, None, console, at_end=leave)
+    except UsageError as error:
+        if options.full_traceback and error.__cause__ is not None:
+            console.say("".join(lazy.traceback.format_exception(error.__cause__)))
+        raise
+    for number in SIGNALS:  # a signal now ends the process at once
+        _install(number, leave)
+    if hasattr(signal, "setitimer"):  # the interpreter removes its handlers at its end, and an alarm would then kill it
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+    console.replace_closed()
+    # Threads, child processes and exit handlers that the application has left must not keep the process.
+    exit_within(EXIT_TIME, console.say)
+    return 0
+
+
+def launch(options: Options) -> int:
+    """`--daemon`, in the foreground. Raises UsageError."""
+    if options.reload:
+        raise UsageError("--reload is for a terminal, and --daemon for when there is none: leave one of them out.")
+    if not hasattr(os, "fork"):  # Windows
+        raise UsageError("--daemon is not possible on this system: start it in a window of its own, without --daemon.")
+    code: int = import_module("microwsgi.daemon.launch").launch(options)
+    return code
+
+
+def leave(*_: object) -> None:
+    """A signal's handler, when there is nothing left to finish."""
+    _exit(0)
+
+
+def run(
+    application: object,
+    options: Options,
+    ssl_context: object,
+    console: Console,
+    *,
+    at_end: Callable[..., object] | None = None,
+) -> None:
+    """The same with options that are checked already; `at_end` handles INT and TERM afterwards, without a moment between."""
+    if needs_parent(application, options):
+        if not hasattr(os, "fork"):  # Windows
+            raise UsageError("--reload, --workers and a service want a system whose processes can inherit sockets.")
+        # What a parent needs takes 15 ms to import, and most servers have none.
+        import_module("microwsgi.serving.supervised").run(application, options, ssl_context, console)
+        return
+    try:
+        stop = Stop(console, at_end)
+    except OSError as error:
+        raise ServiceError(f"the system has no sockets for a server: {error.strerror}.") from None
+    pid = os.getpid()
+    try:
+        tls = https(options, ssl_context)
+        with stop.on_signals(), listening(options) as listeners, ForkGuard(lambda: [stop.on_signal, leave]) as guard:
+            guard.add(lambda: release(listeners))
+            guard.add(stop.release)
+            options = make_absolute(options)
+            import_error_page(options)
+            name, application = load_application(application, options)
+            if os.getpid() != pid:
+                os._exit(0)  # the application has forked, and the child came back here: one process serves
+            stop.reinstall_signal_handlers()
+            with open_log(options, console) as log:
+                server = make(application, options, listeners, log, tls, None, console)
+                guard.add(server.release_descriptors)
+                if trouble := check_answers():
+                    raise ServiceError(f"{name} can't be served: {trouble}")
+                stop.act_for(server)
+                console.say(banner(name, listeners, options, tls, color=colored(options.color, console.errors)))
+                start = time.monotonic()
+                with one_prompt(server), slow_requests(server, options.log_slow_requests), stop.serving():
+                    server.serve_forever()
+        seconds = time.monotonic() - start
+        last = "Stopped at once." if stop.signals > 1 else farewell(server.requests, server.failures, seconds)
+    except KeyboardInterrupt:  # a signal before there was anything to finish, or afterwards
+        last = "Stopped at once."
+    console.never_block()
+    console.say(last)
+    console.write_rest()
+
+
+def needs_parent(application: object, options: Options) -> bool:
+    """Whether a parent process is asked for; under systemd, and as process 1 of a container, there is always one."""
+    named = application is None or isinstance(application, str)
+    return options.is_service or (named and ("NOTIFY_SOCKET" in os.environ or os.getpid() == 1))
+
+
+class Stop:
+    """What the signals do where there is no parent process: see the table in docs/daemon.md.
+
+    The first INT or TERM has the server finish what runs, the second has it wait for nothing. The handler may interrupt the
+    main thread anywhere: it sets flags, and wakes that thread and one of its own, which does all that may take a lock, or wait
+    for a disk or a terminal. Raises OSError.
+    """
+
+    def __init__(self, console: Console, at_end: Callable[..., object] | None = None) -> None:
+        self.console = console
+        self.at_end = at_end  # for INT and TERM when this is over; else what there was before
+        self.signals = 0  # INT and TERM, and the end of the terminal
+        self.server: WSGIServer | None = None  # from when it is complete until it has ended
+        self.is_serving = False  # in `serve_forever`, which ends when it is asked to
+        self.is_interrupted = False
+        self.numbers: deque[int] = deque()  # signals that have come; the handler appends, the thread takes
+        self.reader, self.writer = socket.socketpair()
+        self.writer.setblocking(False)
+        self.thread = threading.Thread(target=self.act_on_signals, name="microwsgi-signals", daemon=True)
+        self.is_installed = False
+        self.began = time.monotonic()
+        self.at_terminal = console.is_terminal
+        self.applications: dict[int, Callable[..., object]] = {}  # handlers of the application for INT and TERM
+        self.others: dict[int, Callable[[WSGIServer], object]] = {}
+        say = console.say
+        acts: dict[str, Callable[[WSGIServer], object]] = {
+            "SIGHUP": self.hang_up,
+            "SIGQUIT": lambda server: show_running(server, say),
+            "SIGUSR1": lambda server: reopen_log(server, say),
+            "SIGUSR2": self.write_state,
+        }
+        for name, act in acts.items():
+            if hasattr(signal, name):  # Windows has none of them
+                self.others[getattr(signal, name)] = act
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Listen to the signals, outside of the main thread to none.
+
+        Also as process 1, where the kernel ignores what nobody listens to, and in a script's background, where the shell
+        has had INT ignored.
+        """
+        try:
+            before = [(number, _install(number, self.on_signal)) for number in (*SIGNALS, *self.others)]
+        except ValueError:
+            before = []
+        self.is_installed = bool(before)
+        try:
+            yield
+        finally:
+            self.end()
+            for number, handler in before:
+                _install(number, (number in SIGNALS and self.at_end) or handler or signal.SIG_DFL)
+
+    def reinstall_signal_handlers(self) -> None:
+        """After the import: INT and TERM stop the server, also where the application has handlers of its own for them.
+
+        Those are called first. An application's handlers for other signals stay as they are.
+        """
+        for number in SIGNALS:
+            handler = _current(number)
+            if handler == self.on_signal:
+                continue
+            if callable(handler):
+                self.applications[number] = handler
+            try:
+                _install(number, self.on_signal)
+            except ValueError:
+                return  # not the main thread
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal, in the main thread, between two of its steps: note it, and wake the thread."""
+        if number in self.applications:
+            try:
+                self.applications[number](number, frame)
+            except BaseException:  # many end with sys.exit(); the server ends in its own way
+                pass
+        if number in SIGNALS:
+            self.signals += 1
+            if self.server is not None and (self.is_serving or self.signals == 1):
+                self.stop(self.server)
+            elif not self.is_interrupted:
+                self.is_interrupted = True  # a third signal must not disturb the end
+                raise KeyboardInterrupt
+        self.numbers.append(number)
+        try:
+            self.writer.send(b"\0")
+        except OSError:
+            pass  # it is full, and the thread will wake
+
+    def stop(self, server: WSGIServer) -> None:
+        """Have the server finish what runs; the second time, wait for nothing. It sets flags, and wakes the main thread."""
+        if self.signals > 1:
+            server.limit_drain(0.0)
+        server.request_stop()
+
+    def act_for(self, server: WSGIServer) -> None:
+        """Do from here on what signals ask for, in a thread."""
+        self.server = server
+        if self.is_installed:
+            self.thread.start()
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """While `serve_forever` runs."""
+        self.is_serving = True
+        try:
+            yield
+        finally:
+            self.is_serving = False
+
+    def end(self) -> None:
+        """The server has ended: what is said about a signal is said before the farewell."""
+        self.server = None
+        self.writer.close()
+        if self.thread.is_alive():
+            self.thread.join(FAREWELL_TIME)
+        else:
+            self.reader.close()
+
+    def release(self) -> None:
+        """In a process that the application has forked: close the descriptors."""
+        for each in (self.reader, self.writer):
+            if each.fileno() >= 0:
+                os.close(each.detach())
+
+    def act_on_signals(self) -> None:
+        """The thread's whole life."""
+        with self.reader:
+            while self.reader.recv(4096):
+                while self.numbers:
+                    self.act(self.numbers.popleft())
+
+    def act(self, number: int) -> None:
+        """Do what a signal asks for, but for the stop itself; whatever goes wrong, the next signal is handled, too."""
+        server = self.server
+        if server is None:
+            return
+        try:
+            if number in self.others:
+                self.others[number](server)
+            elif self.signals == 1:
+                report_running(server, self.console)
+        except Exception as error:  # a disk, or an application's own log
+            self.console.say(f"{signal.Signals(number).name}: {type(error).__name__}: {error}")
+
+    def hang_up(self, server: WSGIServer) -> None:
+        """HUP: the terminal is closed, or somebody has new certificates, or wants new code, which takes a parent process."""
+        if self.at_terminal and not self.console.is_terminal:
+            if not self.signals:  # the kernel and the shell each send HUP when a terminal is closed: it is one event
+                self.signals = 1
+                self.stop(server)
+        else:
+            check_certificates(server)
+            self.console.say(
+                "HUP: one process alone can't serve new code without a gap. Start it with --workers 1 for that."
+            )
+
+    def write_state(self, server: WSGIServer) -> None:
+        """USR2: the state, as a line of JSON."""
+        state = {"pid": os.getpid(), "urls": urls(server.listeners), "uptime": round(time.monotonic() - self.began, 1)}
+        self.console.say(lazy.json.dumps({**state, **server.stats()}))

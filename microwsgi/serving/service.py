@@ -1,0 +1,384 @@
+"""The interfaces of a parent process to the system: the pid file, the log, the control socket, the service manager.
+
+`microwsgi.serving.supervised.run` does all its work within a `Service`. Errors are found in this order, before anything of
+the application is imported: the user to become, the log, the folder, the pid file, the sockets, the privileges.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from functools import partial
+
+from microwsgi import __version__
+from microwsgi.daemon.background import UMASK, Readiness, address_of, log_path, pid_path, redirect
+from microwsgi.daemon.control_socket import Client, ControlSocket
+from microwsgi.daemon.pidfile import PidFile
+from microwsgi.daemon.privileges import Identity
+from microwsgi.daemon.systemd import SystemdNotifier, unit_name
+from microwsgi.errors import ListenError, UsageError
+from microwsgi.options import Options
+from microwsgi.options.declaration import OPTIONS
+from microwsgi.options.kinds import Switch
+from microwsgi.prefork.children import Child
+from microwsgi.prefork.life import LISTENING, State
+from microwsgi.prefork.supervisor import Supervisor
+from microwsgi.process.system import System
+from microwsgi.server.connections import Security
+from microwsgi.server.server import WSGIServer
+from microwsgi.server.sockets import listen, unlink, url, urls
+from microwsgi.serving.assembly import make_absolute
+from microwsgi.serving.console import Console
+from microwsgi.serving.operating import reopen_log
+
+MEMORY_TIME = 0.05
+"""Seconds for which a measurement of the memory is shown: to read that of all processes takes milliseconds."""
+HEALTHY = frozenset({State.SERVING})
+"""States of the children whose answers are the service's health: what is retired, or still loads, does not count."""
+
+
+@contextmanager
+def service(options: Options, console: Console, system: System) -> Iterator[Service]:
+    """A service that has begun; if it can't serve, the launcher that waits for it is told why. Raises UsageError."""
+    begun = Service(options, console, system)
+    try:
+        begun.begin()
+        yield begun
+    except UsageError as error:
+        begun.readiness.send(error=str(error), code=error.exit_code)
+        raise
+    finally:
+        begun.end()
+
+
+class Service:
+    """A parent's outside."""
+
+    supervisor: Supervisor
+    at_terminal: bool
+
+    def __init__(self, options: Options, console: Console, system: System) -> None:
+        self.options = options
+        self.console = console
+        self.system = system
+        self.began = time.time()
+        self.given = changed_options(options)
+        self.notifier = SystemdNotifier(os.environ)
+        self.readiness = Readiness(os.environ)
+        self.runtime_folder = ""
+        """The folder that systemd has made for this service (RuntimeDirectory=)."""
+        if self.notifier.socket is not None:
+            self.runtime_folder = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+        self.pid_file: PidFile | None = None
+        self.control: socket.socket | None = None
+        self.clients: ControlSocket | None = None
+        self.listeners: list[socket.socket] = []
+        self.urls: list[str] = []
+        self.tls: Security | None = None
+        self.identity: Identity | None = None
+        self.application = ""
+        self.folder = ""
+        self.started_in = working_folder()
+        self.last_memory = 0
+        self.measure_at = 0.0  # when the last measurement of the memory is too old to be shown
+        self.next_tick = 0.0  # when to tell the watchdog of systemd
+        self.waiting: list[Client] = []  # for the end of a reload
+
+    # --- Begin and end ------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Take the files and the folder that the options name. Raises UsageError."""
+        options = self.options
+        if options.user or options.group:
+            self.identity = Identity(options.user, options.group)
+        if options.daemon or options.log_file:
+            options = self.options = options.replaced(log_file=log_path(options))
+            try:
+                self.redirect()
+            except OSError as error:
+                raise UsageError(f"--log-file {options.log_file} can't be written: {error.strerror}.") from None
+            if sys.stdout is not None:
+                sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what is printed is seen in the log
+        options = self.options = make_absolute(options)
+        if options.umask or options.daemon:
+            os.umask(int(options.umask, 8) if options.umask else UMASK)
+        if options.chdir:
+            try:
+                os.chdir(options.chdir)
+            except OSError as error:
+                raise UsageError(f"--chdir {options.chdir} is not possible: {error.strerror}.") from None
+        self.folder = working_folder()
+        self.lock(options.addresses[0])
+
+    def lock(self, address: str) -> None:
+        """Write and lock the pid file, once its name is known. Raises UsageError."""
+        if self.pid_file is None and (self.options.daemon or self.options.pid_file or self.runtime_folder):
+            path = pid_path(self.options, address, self.runtime_folder)
+            if path:
+                self.pid_file = PidFile(path, self.system)
+                self.pid_file.lock()
+
+    def adopt_sockets(self, listeners: list[socket.socket], tls: Security | None) -> None:
+        """The sockets are bound: files may be given to another user, and root's privileges dropped. Raises UsageError."""
+        self.listeners = listeners
+        self.tls = tls
+        self.urls = urls(listeners, "http" if tls is None else "https")
+        self.lock(address(listeners[0]))
+        if self.pid_file is not None:
+            folder, name = os.path.split(self.pid_file.path)
+            try:
+                with chdir(folder):  # a socket's path may have 107 bytes, and a folder's more
+                    (self.control,) = listen(f"unix:./{name.removesuffix('.pid')}.sock")
+            except (ListenError, OSError) as error:
+                self.say(f"microwsgi status will have no counts: {error}")
+        if self.identity is not None:
+            for path in (self.options.log_file, self.options.access_log, *sockets_of(listeners)):
+                if os.path.isabs(path) and os.path.exists(path):
+                    self.identity.chown(
+                        path, keep_group=bool(self.options.socket_group) and path in sockets_of(listeners)
+                    )
+            self.identity.drop_privileges()
+
+    def end(self) -> None:
+        """Remove what is there only while it serves; a launcher and clients that wait are told that it does not."""
+        self.readiness.close()
+        self.loaded("the server stops")
+        if self.control is not None:
+            unlink(self.control)
+            self.control.close()
+        self.notifier.close()
+        if self.pid_file is not None:
+            self.pid_file.release()
+
+    def leave(self) -> None:
+        """In a child: none of this is its own."""
+        self.readiness.close()
+        self.notifier.close()
+        if self.clients is not None:
+            self.clients.close()
+        if self.pid_file is not None:
+            os.close(self.pid_file.descriptor)
+
+    # --- Signals, and clients of the control socket -------------------------------------------------------------------
+
+    def attach(self, supervisor: Supervisor) -> None:
+        """Handle signals, answer on the control socket, and tell the watchdog of systemd that the service is healthy."""
+        self.supervisor = supervisor
+        self.at_terminal = self.console.is_terminal
+        stop = self.stop
+        actions = supervisor.signals.actions
+        actions |= {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: self.reload}
+        actions |= {signal.SIGUSR1: self.reopen, signal.SIGUSR2: self.write_state}
+        actions[signal.SIGQUIT] = partial(self.send_order, "running")
+        if self.control is not None:
+            self.clients = ControlSocket(self.control, supervisor.inputs, self.handle_query, self.system)
+            supervisor.timers.append((self.clients.next_timeout, self.clients.expire))
+        supervisor.timers.append((self.notifier.next_timeout, self.notifier.write_queued))
+        if self.notifier.interval:
+            supervisor.timers.append((lambda: self.next_tick, self.notify_watchdog))
+
+    def stop(self) -> None:
+        """INT and TERM."""
+        self.notifier.notify("STOPPING=1")
+        self.supervisor.stop()
+
+    def reload(self) -> None:
+        """HUP: new code; but a stop if the terminal was closed, for which the kernel sends HUP, and the shell does again."""
+        if self.at_terminal and not self.console.is_terminal:
+            if not self.supervisor.stops:
+                self.stop()
+        elif not self.supervisor.stops:
+            self.notifier.reloading()
+            if self.tls is not None:
+                self.tls.check_files(
+                    asked=True
+                )  # here for the children to come, so that they resume each other's sessions
+                self.send_order("certificates")
+            self.supervisor.reload()
+
+    def reopen(self) -> None:
+        """USR1: the log files have been moved, and new ones are to be written."""
+        self.reopen_log()
+        self.send_order("reopen")
+
+    def send_order(self, word: str) -> None:
+        """Give an order to all children that serve, or finish what they run."""
+        for child in self.supervisor.children:
+            if child.state in LISTENING:
+                child.send_order(word)
+
+    def reopen_in_child(self, server: WSGIServer) -> None:
+        """The same in a child, for its own access log, too."""
+        self.reopen_log()
+        reopen_log(server, self.say)
+
+    def redirect(self) -> None:
+        """Write to the log file from here on. Raises OSError."""
+        redirect(self.options.log_file, self.system, self.console.descriptors)
+
+    def reopen_log(self) -> None:
+        """Write to a new file; if there can be none, to the old one, and say so."""
+        try:
+            if self.options.log_file:
+                self.redirect()
+        except OSError as error:
+            self.say(f"{self.options.log_file} can't be opened anew: {error.strerror}; the old file is written on.")
+
+    def say(self, text: str) -> None:
+        """Tell the person at the terminal, or the log, and that the time, too."""
+        self.console.say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}" if self.options.log_file else text)
+
+    def write_state(self) -> None:
+        """USR2: the state, as a line of JSON in the log, and what is watched for changes."""
+        watch = self.supervisor.watch
+        watched = {"watched": watch.describe()} if watch is not None else {}
+        self.supervisor.ask(lambda _: self.console.say(json.dumps({**self.state(), **watched})))
+
+    def notify_watchdog(self) -> None:
+        """Tell systemd's watchdog that the service is healthy, if all children that serve report."""
+        self.next_tick = self.system.monotonic() + self.notifier.interval
+        self.supervisor.ask(lambda healthy: self.notifier.notify("WATCHDOG=1") if healthy else None, HEALTHY)
+
+    def handle_query(self, question: bytes, client: Client) -> None:
+        """A client asks: `state` or `reload`."""
+        if question == b"state\n":
+            self.supervisor.ask(lambda _: client.answer(self.state()))
+        elif question == b"reload\n":
+            self.waiting.append(client)
+            self.reload()
+        else:
+            client.close()
+
+    # --- What becomes of the children ---------------------------------------------------------------------------------
+
+    def serving(self, child: Child) -> None:
+        """A generation serves: tell systemd, the launcher, and clients that wait for a reload."""
+        self.application = child.name
+        where = ", ".join(self.urls)
+        self.notifier.notify("READY=1", f"STATUS=serving {child.name} at {where}")
+        path = self.pid_file.path if self.pid_file else ""
+        target = self.options.pid_file or address_of(os.path.basename(path).removesuffix(".pid"))
+        self.readiness.send(
+            pid=os.getpid(),
+            urls=self.urls,
+            application=self.application,
+            stop=f"microwsgi stop {target}",
+        )
+        self.loaded("")
+
+    def failed(self, text: str) -> None:
+        """New code can't be loaded; the old goes on."""
+        self.notifier.notify("READY=1", f"STATUS=serving the last version that worked; {text.splitlines()[0]}")
+        self.loaded(text)
+
+    def loaded(self, trouble: str) -> None:
+        """A reload has ended."""
+        for client in self.waiting:
+            client.answer({"trouble": trouble})
+        self.waiting.clear()
+
+    def memory(self) -> int:
+        """The bytes that the service's processes have, as of now or of a moment ago: many may ask at once."""
+        if self.system.monotonic() >= self.measure_at:
+            self.last_memory = sum(
+                memory(pid) for pid in (os.getpid(), *(child.pid for child in self.supervisor.children))
+            )
+            self.measure_at = self.system.monotonic() + MEMORY_TIME
+        return self.last_memory
+
+    def state(self) -> dict[str, object]:
+        """What `microwsgi status` shows."""
+        supervisor = self.supervisor
+        now = self.system.monotonic()
+        workers = [
+            {
+                "pid": child.pid,
+                "state": child.state.value,
+                "uptime": round(now - child.began, 1),
+                **child.stats,
+            }
+            for child in supervisor.children
+        ]
+        totals = {name: sum(int(worker.get(name, 0)) for worker in workers) for name in COUNTS}  # type: ignore[call-overload]
+        totals["requests"] += supervisor.requests
+        totals["errors"] += supervisor.errors
+        return {
+            "pid": os.getpid(),
+            "application": self.application,
+            "urls": self.urls,
+            "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.began)),
+            "uptime": round(time.time() - self.began, 1),
+            **totals,
+            "memory": self.memory(),
+            "workers": workers,
+            "tls": [] if self.tls is None else self.tls.notes(),
+            "log": self.options.log_file,
+            "folder": self.folder,
+            "started_in": self.started_in,
+            "options": self.given,
+            "user": effective_user(),
+            "python": f"{sys.version.split()[0]} ({sys.executable})",
+            "command": [sys.executable, *sys.orig_argv[1:]] if self.options.daemon else [],
+            "unit": unit_name() if self.runtime_folder else "",
+            "version": __version__,
+        }
+
+
+COUNTS = ("requests", "errors", "connections", "running")
+"""What children report, and the sums of it."""
+
+
+def working_folder() -> str:
+    """The folder of this process; "" if it has been removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def changed_options(options: Options) -> dict[str, str]:
+    """The options that are not at their defaults, each with its value as one would type it; a switch has none."""
+    found = {}
+    for option in OPTIONS:
+        value = getattr(options, option.name)
+        if value != option.default:
+            if isinstance(option, Switch):
+                found[option.label if value else option.off_flag] = ""
+            else:
+                found[option.label] = option.format(value)
+    return found
+
+
+def effective_user() -> str:
+    """The user of this process; the number of one that has no name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def address(listener: socket.socket) -> str:
+    """A listener as a person names it: 127.0.0.1:8000."""
+    return url(listener).removeprefix("http://").rstrip("/")
+
+
+def sockets_of(listeners: list[socket.socket]) -> list[str]:
+    """The files of Unix sockets."""
+    names = [listener.getsockname() for listener in listeners]
+    return [name for name in names if isinstance(name, str) and name.startswith("/")]
+
+
+def memory(pid: int) -> int:
+    """The bytes that a process has for itself, and its part of those that it shares; 0 where the system does not say."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            return 1024 * next(int(line.split()[1]) for line in file if line.startswith(b"Pss:"))
+    except (OSError, StopIteration):
+        return 0

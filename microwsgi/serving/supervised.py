@@ -1,0 +1,332 @@
+"""Serving by children of a parent that never imports the application: `--reload` and `--workers`.
+
+`microwsgi.serving.serve.run` calls `run` for either option. `microwsgi.prefork.supervisor` is the parent; this module has the
+code of its children (`live`), the messages on the terminal (`Terminal`), and the page that is served when the application
+can't be loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+from socket import socket
+
+from microwsgi.devtools.livereload import LiveReload
+from microwsgi.errors import LoadError, ServiceError, UsageError
+from microwsgi.options import Options
+from microwsgi.prefork.channel import Message
+from microwsgi.prefork.children import NEVER, Child, Generation, Observer
+from microwsgi.prefork.life import State
+from microwsgi.prefork.processes import fork, fork_is_safe, spawn
+from microwsgi.prefork.supervisor import Supervisor
+from microwsgi.prefork.watch import Watch
+from microwsgi.prefork.worker import Worker
+from microwsgi.process.exiting import EXIT_TIME
+from microwsgi.process.system import System
+from microwsgi.server.connections import Security
+from microwsgi.server.context import Application
+from microwsgi.server.environ import Environ
+from microwsgi.server.hosts import Hosts, is_local
+from microwsgi.server.inflight import slow_requests
+from microwsgi.server.server import WSGIServer
+from microwsgi.server.sockets import urls
+from microwsgi.serving.assembly import (
+    ERROR_PAGE,
+    GreenThreadsError,
+    check_answers,
+    https,
+    import_error_page,
+    listening,
+    load_application,
+    make,
+    open_log,
+    release,
+)
+from microwsgi.serving.console import RETRY, Console, banner, colored, farewell
+from microwsgi.serving.imports import Codes, Imports
+from microwsgi.serving.operating import check_certificates, describe_running, report_running, show_running
+from microwsgi.serving.prompt import one_prompt, set_terminal_attributes, terminal_attributes
+from microwsgi.serving.service import Service, service
+from microwsgi.support.source import relative
+
+ELSEWHERE = b"The application can't be loaded; the server's terminal says why.\n"
+NAMED = 3
+"""Changed files that a message names; the others are counted."""
+
+
+def run(
+    application: object,
+    options: Options,
+    ssl_context: object = None,
+    console: Console | None = None,
+    system: System | None = None,
+) -> None:
+    """Serve until INT or TERM. Raises UsageError."""
+    if application is not None and not isinstance(application, str):
+        raise UsageError("for a server with a parent process, serve() wants the application's name, as a text.")
+    console = console or Console()
+    system = system or System()
+    with service(options, console, system) as outside, listening(outside.options) as listeners:
+        options = outside.options
+        tls = https(options, ssl_context)  # made before the fork: a session of one child can be resumed with another
+        outside.adopt_sockets(listeners, tls)
+        console.never_block()
+        terminal = Terminal(options, listeners, tls, outside)
+        watch = None
+        if options.reload:
+            include, exclude, polling = options.reload_include, options.reload_exclude, options.reload_poll
+            watch = Watch(options.app_dir, include, exclude, polling=polling, on_fallback=terminal.polls)
+        begin = partial(fork, live=partial(live, application, options, listeners, terminal))
+        if not fork_is_safe():
+            if ssl_context is not None:
+                raise UsageError("a spawned process can't be given an ssl_context; give serve() tls_cert and tls_key.")
+            begin = partial(
+                spawn, call="microwsgi.serving.supervised:live_spawned", values=[application, vars(options)]
+            )
+        try:
+            supervisor = Supervisor(options, listeners, begin, observer=terminal, watch=watch, system=system)
+        except OSError as error:
+            raise ServiceError(f"the system has no sockets for a parent process: {error.strerror}.") from None
+        outside.attach(supervisor)
+        start = time.monotonic()
+        supervisor.run()
+        if supervisor.stops > 1:
+            outside.say("Stopped at once.")
+        else:
+            outside.say(farewell(supervisor.requests, supervisor.errors, time.monotonic() - start))
+        console.write_rest()
+
+
+# --- A child ------------------------------------------------------------------------------------------------------------
+
+
+def live(spec: str | None, options: Options, listeners: list[socket], terminal: Terminal, worker: Worker) -> None:
+    """A child's life: import the application, say so, serve when the parent says so."""
+    console = terminal.service.console
+    console.block_again()
+    worker.say = terminal.service.say
+    worker.guard.add(lambda: release(listeners))
+    terminal.service.leave()
+    imports = Imports(terminal.codes)
+    livereload = LiveReload()
+    pid = os.getpid()
+    if options.reload or worker.is_reload:
+        # A compiled file counts as fresh for a second after its source was changed: see microwsgi.serving.imports.
+        imports.install(lambda files: worker.send(files=files))
+    try:
+        if worker.trouble:
+            raise LoadError(worker.trouble)
+        import_error_page(options)
+        name, application = load_application(spec, options)
+    except UsageError as error:
+        exit_if_forked(pid)
+        if options.full_traceback and error.__cause__ is not None:
+            console.say("".join(traceback.format_exception(error.__cause__)))
+        worker.send(failed=str(error), unusable=isinstance(error, GreenThreadsError), **imports.report())
+        if worker.wait_for_message() != "show":
+            return
+        name, application = "", unloaded(error.__cause__ or error, str(error), options, livereload)
+    exit_if_forked(pid)
+    worker.install_signal_handlers()
+    with open_log(options, console) as log:
+        server = make(
+            application, options, listeners, log, terminal.tls, livereload if options.reload else None, console
+        )
+        worker.guard.add(server.release_descriptors)
+        worker.send(ready=name, **imports.report())
+        if worker.wait_for_message() != "serve":
+            return
+        worker.on_stop = partial(report_running, console=console)
+        worker.on_reminder = lambda server: still_retiring(server, worker.say)
+        worker.on_accept_stopped = livereload.notify
+        worker.orders["running"] = partial(show_running, say=console.say)
+        worker.orders["certificates"] = check_certificates
+        worker.orders["reopen"] = terminal.service.reopen_in_child
+        worker.obey_parent(server, check_answers)
+        prompt = one_prompt(server, worker.take_terminal, worker.leave_terminal)
+        with prompt, slow_requests(server, options.log_slow_requests):
+            server.serve_forever()
+        worker.send(report=server.stats())
+
+
+def exit_if_forked(pid: int) -> None:
+    """End a process that the application has forked at import and that has come back here: one process is the worker."""
+    if os.getpid() != pid:
+        os._exit(0)
+
+
+def still_retiring(server: WSGIServer, say: Callable[[str], object]) -> None:
+    """Say what a child with old code waits for."""
+    if what := describe_running(server):
+        say(f"Process {os.getpid()}, with the old code, still waits for {what}; `kill {os.getpid()}` ends it.")
+
+
+def live_spawned(worker: Worker, listeners: list[socket], values: list[object]) -> None:
+    """The same in a process that has nothing of its parent but the sockets."""
+    spec, given = values
+    options = Options()
+    vars(options).update(given)  # type: ignore[call-overload]  # of `run`, by way of JSON
+    outside = Service(options, Console(), System())
+    terminal = Terminal(options, listeners, https(options, None), outside)
+    live(spec, options, listeners, terminal, worker)  # type: ignore[arg-type]  # of `run`, too
+
+
+def unloaded(error: BaseException, text: str, options: Options, livereload: LiveReload) -> Application:
+    """Return the application that is served instead of one that can't be loaded: its page has the text of the terminal."""
+    hosts = Hosts(options.allow_host)
+    try:
+        page = import_module(ERROR_PAGE).ErrorPage(options.editor, livereload)
+    except Exception:  # WebOb can't be imported, which may be the very reason
+        page = None
+
+    def application(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:
+        if page is not None and is_local(str(environ["REMOTE_ADDR"]), environ, hosts):
+            headers, body = page.at_start(error, text, environ)
+        else:
+            headers, body = [("Content-Type", "text/plain"), ("Cache-Control", "no-store"), ("Refresh", "1")], ELSEWHERE
+        start_response("500 Internal Server Error", headers)
+        return [body]
+
+    return application
+
+
+# --- The parent ---------------------------------------------------------------------------------------------------------
+
+
+class Terminal(Observer):
+    """Tells the person at the terminal what is served, and what is wrong; prepares the next children."""
+
+    def __init__(self, options: Options, listeners: list[socket], tls: Security | None, service: Service) -> None:
+        self.options = options
+        self.tls = tls
+        self.service = service
+        self.listeners = listeners
+        self.codes = Codes()
+        self.greeted = False
+        self.text = ""  # what was wrong with the last generation
+        self.terminal: list[object] | None = None
+        self.told = ("", 0)  # the last trouble of the parent, and how often it has come since it was told
+
+    def serving(self, child: Child) -> None:
+        """Say what is served, and why it is other code."""
+        console = self.service.console
+        if child.generation.changed or self.greeted:
+            took = (time.monotonic() - child.generation.began) * 1000
+            why = f"{'fixed' if self.text else 'changed'}: {named(child.generation.changed)}"
+            self.service.say(
+                f"{why if child.generation.changed else 'loaded anew'}; serving {child.name} after {took:.0f} ms"
+            )
+        if not self.greeted:
+            self.greeted = True
+            color = colored(self.options.color, console.errors)
+            console.say(banner(child.name, self.listeners, self.options, self.tls, color=color))
+        self.text = ""
+        self.service.serving(child)
+
+    def failed(self, generation: Generation, text: str, *, serving: bool) -> None:
+        """Say what is wrong; what has been said is not repeated."""
+        if serving:
+            self.service.failed(text)
+        if text == self.text:
+            return
+        self.text = text
+        lines = [f"changed: {named(generation.changed)}"] if generation.changed else []
+        lines.append(f"microwsgi: {text}")
+        scheme = "http" if self.tls is None else "https"
+        if serving:
+            lines.append("  The last version that worked goes on serving.")
+        elif self.options.reload:
+            lines += [
+                f"  {url} shows this until it is mended. Ctrl-C stops." for url in urls(self.listeners, scheme)[:1]
+            ]
+        self.service.say("\n".join(lines))
+
+    def died(self, child: Child, how: str, pause: float) -> None:
+        """Say which child is dead, and when there is another."""
+        self.service.say(f"Worker {child.pid} {how}; another takes its place{f' in {pause:g} s' if pause else ''}.")
+
+    def leaving(self, child: Child) -> None:
+        """Say that a child is replaced."""
+        self.service.say(f"Worker {child.pid} was told to end (TERM); another takes its place.")
+
+    def late(self, child: Child, was: State, text: str) -> None:
+        """Say what a child does not do, and what happens now."""
+        grace = f"{self.options.graceful_timeout:g} s of --graceful-timeout"
+        messages = {
+            State.CHECKING: f"Worker {child.pid} accepts connections and does not answer: it is killed and replaced.",
+            State.RETIRING: f"Process {child.pid}, with the old code, does not react; clients that it has accepted wait.",
+            State.UNRESPONSIVE: f"Process {child.pid}, with the old code, still does not react, and is killed.",
+            State.STOPPING: f"Process {child.pid} has not ended after {grace}, and is killed.",
+            State.EXITING: f"Process {child.pid} has served its last request {EXIT_TIME:g} s ago and is killed: "
+            "something that the application has left keeps it.",
+            State.KILLED: f"Process {child.pid} was killed, and the system has not ended it yet.",
+        }
+        if was in messages:
+            self.service.say("\n".join(filter(None, [messages[was], text])))
+        if was is State.CHECKING:
+            self.service.loaded("\n".join(filter(None, ["a new worker does not answer.", text])))
+
+    def not_started(self, error: BaseException, pause: float) -> None:
+        """Say what the system has none of."""
+        why = getattr(error, "strerror", None) or repr(error)
+        self.service.say(f"No worker could be started: {why}. The next attempt is made in {pause:g} s.")
+        if self.greeted:
+            self.service.failed(f"no worker could be started: {why}")
+
+    def trouble(self, error: BaseException) -> None:
+        """Say what went wrong in the parent, once for each kind."""
+        text = f"{type(error).__name__}: {error}"
+        last, count = self.told
+        if text == last:
+            self.told = text, count + 1
+            return
+        if count:
+            self.service.say(f"({last}: {count} times more)")
+        self.told = text, 0
+        place = traceback.extract_tb(error.__traceback__)[-1:]
+        where = "".join(f" ({os.path.basename(frame.filename)}:{frame.lineno})" for frame in place)
+        self.service.say(f"The parent process goes on after {text}{where}.")
+
+    def polls(self, why: str) -> None:
+        """Say that the system does not tell of changes."""
+        self.service.say(f"Changes are looked for a few times a second, as with --reload-poll: {why}.")
+
+    def prompting(self) -> None:
+        """Remember how the terminal was set before the line editor sets it for itself."""
+        self.terminal = terminal_attributes()
+
+    def prompt_lost(self) -> None:
+        """Set it as it was."""
+        if self.terminal is not None:
+            set_terminal_attributes(self.terminal)
+
+    def write_queued(self) -> float:
+        """Write messages that wait for the terminal."""
+        console = self.service.console
+        if console.queue:
+            console.write_queued()
+        return RETRY if console.queue else NEVER
+
+    def chores(self, message: Message) -> Iterator[object]:
+        """Import and compile here what a child has, but for the application itself: the next one finds it done."""
+        for name in message.get("modules", ()):  # type: ignore[attr-defined]  # as `live` makes it
+            if name not in sys.modules:
+                try:
+                    yield import_module(name)
+                except Exception:  # a child that needs it will say so
+                    continue
+        if self.options.reload:
+            for path, content in message.get("files", {}).items():  # type: ignore[attr-defined]
+                self.codes.prepare(path, content)
+                yield path
+
+
+def named(paths: list[str]) -> str:
+    """Files as a person would type them."""
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    return ", ".join(relative(path) for path in paths[:NAMED]) + more

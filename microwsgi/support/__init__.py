@@ -1,0 +1,1 @@
+"""Helpers of all layers, on the standard library only."""

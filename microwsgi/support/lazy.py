@@ -1,0 +1,15 @@
+"""Modules of the standard library that are imported when they are first used: `lazy.json.dumps(...)`.
+
+Most starts of a server need none of them, and would pay 3 ms. Type checkers read `later.pyi`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import a module (PEP 562), and keep it, so that this is called once for each."""
+    module = globals()[name] = import_module(name)
+    return module
