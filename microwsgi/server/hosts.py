@@ -42,12 +42,12 @@ class Hosts:
         """Whether to answer a request with this Host, which may have a port."""
         answer = self.known.get(host)
         if answer is None:
-            answer = self.judge(host_name(host))
+            answer = self.is_allowed(host_name(host))
             if len(self.known) < KNOWN:
                 self.known[host] = answer
         return answer
 
-    def judge(self, name: str) -> bool:
+    def is_allowed(self, name: str) -> bool:
         if name in self.names or name.endswith(".localhost") or f"*.{name.partition('.')[2]}" in self.names:
             return True
         if self.zones and f".{name}".endswith(self.zones):

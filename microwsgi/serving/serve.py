@@ -316,7 +316,7 @@ class Stop:
                     self.act(self.numbers.popleft())
 
     def act(self, number: int) -> None:
-        """Do what a signal asks for, but for the stop itself; whatever goes wrong, the next signal is on_signal, too."""
+        """Do what a signal asks for, but for the stop itself; whatever goes wrong, the next signal is handled, too."""
         server = self.server
         if server is None:
             return
