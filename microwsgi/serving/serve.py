@@ -136,7 +136,7 @@ def run(
         if not hasattr(os, "fork"):  # Windows
             raise UsageError("--reload, --workers and a service want a system whose processes can inherit sockets.")
         # What a parent needs takes 15 ms to import, and most servers have none.
-        import_module("microwsgi.serving.supervised").run(application, options, ssl_context, console)
+        import_module("microwsgi.serving.supervised").run(application, options, ssl_context, console, at_end=at_end)
         return
     try:
         stop = Stop(console, at_end)
