@@ -342,6 +342,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             exchange.apply_forwarded(context.proxies)
         if context.hosts is not None and "HTTP_HOST" in fields and self.transport.client[0]:
             check_host(context.hosts, fields["HTTP_HOST"])
+        if context.sign_in is not None:
+            context.sign_in(exchange)
         if ("HTTP_CONNECTION" in fields or head.version == "HTTP/1.0") and not is_persistent(head):
             exchange.end_connection()
         if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields or "HTTP_EXPECT" in fields:

@@ -37,6 +37,7 @@ from microwsgi.server.inflight import slow_requests
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import urls
 from microwsgi.serving.assembly import (
+    address_query,
     check_answers,
     https,
     import_error_page,
@@ -159,7 +160,8 @@ def run(
                 if trouble := check_answers():
                     raise ServiceError(f"{name} can't be served: {trouble}")
                 stop.act_for(server)
-                console.say(banner(name, listeners, options, tls, color=colored(options.color, console.errors)))
+                color = colored(options.color, console.errors)
+                console.say(banner(name, listeners, options, tls, color=color, query=address_query(options)))
                 start = time.monotonic()
                 with one_prompt(server), slow_requests(server, options.log_slow_requests), stop.serving():
                     server.serve_forever()

@@ -76,12 +76,12 @@ class ResponseHead:
     Content-Length.
     """
 
-    __slots__ = ("bodiless", "code", "field_lines", "length", "missing", "text")
+    __slots__ = ("bodiless", "code", "field_lines", "length", "missing", "status_and_fields")
 
     def __init__(
         self, status_line: str, field_lines: str, code: int, *, bodiless: bool, length: int | None, missing: int
     ) -> None:
-        self.text = status_line + field_lines
+        self.status_and_fields = status_line + field_lines
         self.field_lines = field_lines
         self.code = code
         self.bodiless = bodiless
@@ -193,7 +193,11 @@ def encode_head(
         and method != "HEAD"
     ):
         # The common case of what follows.
-        return f"{head.text}{more}Content-Length: {length}\r\n\r\n".encode("latin-1"), LENGTH_FRAMING, length
+        return (
+            f"{head.status_and_fields}{more}Content-Length: {length}\r\n\r\n".encode("latin-1"),
+            LENGTH_FRAMING,
+            length,
+        )
     remaining = head.length if head.length is not None else length or 0
     framing, line = LENGTH_FRAMING, ""
     if head.bodiless or method == "HEAD":
@@ -212,7 +216,7 @@ def encode_head(
         line += "Connection: close\r\n"
     elif version == "HTTP/1.0":
         line += "Connection: keep-alive\r\n"
-    return f"{head.text}{more}{line}\r\n".encode("latin-1"), framing, remaining
+    return f"{head.status_and_fields}{more}{line}\r\n".encode("latin-1"), framing, remaining
 
 
 def encode_chunk(data: bytes) -> bytes:

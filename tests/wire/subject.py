@@ -133,7 +133,7 @@ def response(status: Any, headers: Any) -> dict[str, Any]:
     """
     head = response_module.response_head(status, headers)
     return {
-        "line": head.text.removesuffix(head.field_lines),
+        "line": head.status_and_fields.removesuffix(head.field_lines),
         "fields": head.field_lines,
         "code": head.code,
         "bodiless": head.bodiless,
