@@ -11,7 +11,7 @@ that appended a value is trusted. `microwsgi.server.handler` calls `apply` for a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import unquote_to_bytes
 
@@ -68,8 +68,8 @@ class TrustedProxies:
         return answer
 
     def apply(
-        self, fields: dict[str, str], client: tuple[str, str], base: Environ
-    ) -> tuple[tuple[str, str], Environ, dict[str, str]]:
+        self, fields: Mapping[str, str], client: tuple[str, str], base: Environ
+    ) -> tuple[tuple[str, str], Environ, Mapping[str, str]]:
         """Return the client's address and port, the base environ and the fields for a request of a trusted proxy.
 
         The arguments stay as they are: other requests share them.
@@ -87,7 +87,7 @@ class TrustedProxies:
                 break
         return client, *(with_reported(base, fields, reported) if reported else (base, fields))
 
-    def columns(self, fields: dict[str, str]) -> list[dict[str, str]]:
+    def columns(self, fields: Mapping[str, str]) -> list[dict[str, str]]:
         """Return the values of the X-Forwarded fields by proxy, the nearest first."""
         columns = {
             name: [part.strip(" \t") for part in reversed(fields[key].split(","))]
@@ -97,7 +97,7 @@ class TrustedProxies:
         count = max(map(len, columns.values()), default=0)
         return [{name: column[row] for name, column in columns.items() if row < len(column)} for row in range(count)]
 
-    def elements(self, fields: dict[str, str]) -> list[dict[str, str]]:
+    def elements(self, fields: Mapping[str, str]) -> list[dict[str, str]]:
         """Return the elements of the Forwarded field, the nearest proxy first; none if the field is malformed."""
         text, position = fields.get("HTTP_FORWARDED", ""), 0
         hops: list[dict[str, str]] = [{}]
@@ -131,7 +131,7 @@ def items(values: Iterable[str]) -> list[str]:
     return [item.strip() for value in values for item in value.split(",") if item.strip()]
 
 
-def with_reported(base: Environ, fields: dict[str, str], reported: dict[str, str]) -> tuple[Environ, dict[str, str]]:
+def with_reported(base: Environ, fields: Mapping[str, str], reported: Mapping[str, str]) -> tuple[Environ, Mapping[str, str]]:
     """Return copies of the base environ and the fields with the reported scheme, host, port and prefix."""
     made = base.copy()
     scheme = made["wsgi.url_scheme"] = SCHEMES.get(reported.get("proto", "").lower(), base["wsgi.url_scheme"])
