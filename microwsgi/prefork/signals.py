@@ -19,6 +19,7 @@ class Signals:
     def __init__(self, system: System, actions: dict[int, Callable[[], object]]) -> None:
         self.system = system
         self.actions = actions
+        self.at_end: Callable[..., object] | None = None  # handles INT and TERM afterwards, without a moment between
         self.reader, self.writer = system.socketpair()
         self.reader.setblocking(False)
         self.writer.setblocking(False)
@@ -41,7 +42,8 @@ class Signals:
         finally:
             signal.set_wakeup_fd(wakeup)
             for number, handler in before.items():
-                signal.signal(number, handler or signal.SIG_DFL)
+                ends = number in {signal.SIGINT, signal.SIGTERM}
+                signal.signal(number, (ends and self.at_end) or handler or signal.SIG_DFL)
 
     def read(self) -> list[Callable[[], object]]:
         """What is to be done for the signals that have come. Raises OSError."""

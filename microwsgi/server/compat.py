@@ -9,6 +9,7 @@ import functools
 import io
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler
 from time import monotonic
@@ -284,7 +285,8 @@ class PlainConnection:
 
     def on_ready(self) -> None:
         """Bytes have arrived: the class reads them itself, and may have to wait for the rest."""
-        self.state = self.on_bytes()
+        with suppress(BlockingIOError):  # a connection that is accepted may have sent nothing yet
+            self.state = self.on_bytes()
 
     def on_timeout(self) -> None:
         """The client has sent nothing for too long."""
@@ -435,7 +437,10 @@ class PlainConnection:
         return State.CLOSED if sign_in is not None and self.signs_in(sign_in) else State.QUEUED
 
     def signs_in(self, sign_in: Callable[..., object]) -> bool:
-        """Answer a request that signs a browser in; return whether it was one. Over TLS the field has to be sent instead."""
+        """Answer a request that signs a browser in; return whether it was one. Raises BlockingIOError.
+
+        Over TLS, where nothing can be looked at before it is received, the token has to be sent as a field.
+        """
         try:
             raw, end, _ = self.transport.peek(RECEIVE).partition(END)
             head = parse_head(raw, self.context.options)
@@ -448,8 +453,10 @@ class PlainConnection:
             exchange.refuse(error)
             exchange.finish()
             return True
+        except BlockingIOError:
+            raise
         except OSError:
-            return False
+            return False  # the class finds out why
         return False
 
     table: Table = {  # typing.ClassVar would cost its import

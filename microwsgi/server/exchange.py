@@ -133,7 +133,9 @@ class Exchange:
     def apply_forwarded(self, proxies: TrustedProxies) -> None:
         """Take over the client, scheme, host and prefix that a trusted proxy reports."""
         if proxies.trusts(self.client[0]):
-            self.client, self.base = proxies.apply(self.head.fields, self.client, self.base)
+            head = self.head
+            self.client, self.base, fields = proxies.apply(head.fields, self.client, self.base)
+            self.head = RequestHead(head.raw, head.method, head.target, head.version, fields)
 
     def address_string(self) -> str:
         """Return the client's address and port, or "unix"."""

@@ -340,6 +340,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         exchange = self.exchange = Exchange(context, self.transport, self.base, head, context.clock.now())
         if context.proxies is not None:
             exchange.apply_forwarded(context.proxies)
+            head, fields = exchange.head, exchange.head.fields
         if context.hosts is not None and "HTTP_HOST" in fields and self.transport.client[0]:
             check_host(context.hosts, fields["HTTP_HOST"])
         if context.sign_in is not None:

@@ -213,6 +213,16 @@ class Destination:
         """Return the descriptor to write to, if there is one."""
         return descriptor_of(sys.stderr if self.target is None else self.target)
 
+    def wait_for_reader(self) -> None:
+        """Wait until a write would not block, for RETRY at most."""
+        descriptor = self.descriptor()
+        try:
+            if descriptor is not None:
+                self.system.takes_more(descriptor, RETRY)
+        except (OSError, ValueError, TypeError):  # as in `takes_more`
+            time.sleep(RETRY)
+        time.sleep(GATHER / 20)  # also where poll() returns at once
+
     # --- Writing --------------------------------------------------------------------------------------------------------
 
     def write(self) -> bool:
@@ -503,17 +513,13 @@ class LogWriter:
             self.idle = True
 
     def pause(self) -> None:
-        """Wait for a reader, and not much longer, or before the next attempt to write to what is not read."""
+        """Wait before the next attempt to write: for a reader, or for some time."""
         troubled = [each for each in self.destinations if each.waiting]
-        unread = next((each for each in troubled if each.trouble is UNREAD), None)
-        if unread is not None and (descriptor := unread.descriptor()) is not None:
-            try:
-                unread.takes_more(descriptor, RETRY)
-            except OSError:
-                time.sleep(RETRY)
-            time.sleep(GATHER / 20)  # also where poll() returns at once
+        unread = next((each for each in troubled if each.trouble == UNREAD), None)
+        if unread is not None:
+            unread.wait_for_reader()
         else:
-            time.sleep(GATHER if any(each.trouble is BUSY for each in troubled) else RETRY)
+            time.sleep(GATHER if any(each.trouble == BUSY for each in troubled) else RETRY)
 
     def is_hopeless(self) -> bool:
         """Return whether what is left waits for no reader: the disk is full, or the file is closed."""

@@ -136,7 +136,7 @@ def run(
         if not hasattr(os, "fork"):  # Windows
             raise UsageError("--reload, --workers and a service want a system whose processes can inherit sockets.")
         # What a parent needs takes 15 ms to import, and most servers have none.
-        import_module("microwsgi.serving.supervised").run(application, options, ssl_context, console)
+        import_module("microwsgi.serving.supervised").run(application, options, ssl_context, console, at_end=at_end)
         return
     try:
         stop = Stop(console, at_end)
@@ -316,7 +316,7 @@ class Stop:
                     self.act(self.numbers.popleft())
 
     def act(self, number: int) -> None:
-        """Do what a signal asks for, but for the stop itself; whatever goes wrong, the next signal is on_signal, too."""
+        """Do what a signal asks for, but for the stop itself; whatever goes wrong, the next signal is handled, too."""
         server = self.server
         if server is None:
             return

@@ -66,8 +66,10 @@ def run(
     ssl_context: object = None,
     console: Console | None = None,
     system: System | None = None,
+    *,
+    at_end: Callable[..., object] | None = None,
 ) -> None:
-    """Serve until INT or TERM. Raises UsageError."""
+    """Serve until INT or TERM, which `at_end` handles afterwards. Raises UsageError."""
     if application is not None and not isinstance(application, str):
         raise UsageError("for a server with a parent process, serve() wants the application's name, as a text.")
     console = console or Console()
@@ -94,6 +96,7 @@ def run(
         except OSError as error:
             raise ServiceError(f"the system has no sockets for a parent process: {error.strerror}.") from None
         outside.attach(supervisor)
+        supervisor.signals.at_end = at_end
         start = time.monotonic()
         supervisor.run()
         if supervisor.stops > 1:

@@ -573,6 +573,10 @@ def test_an_application_that_ends_the_process_loses_no_line(options: list[str], 
 WHOLE_LINE = re.compile(rb'127\.0\.0\.1 - - \[[^]]+\] "GET /(\d+)\.(\d+)\.y+\.end HTTP/1\.1" 200 5 "-" "-" \d+')
 
 
+BACKLOG = 6000
+"""Lines that may wait for the reader: the server drops those beyond 32 MiB, and says so."""
+
+
 class LineCounter:
     """Takes the pieces of a log; `seen` has, for each client, how often the line of each of its requests came."""
 
@@ -614,8 +618,12 @@ def lines_through_trouble(folder: Path, each: int) -> None:
         reader = threading.Thread(target=read)
         reader.start()
 
+        sent = [0, 0, 0]
+
         def client(name: int) -> None:
             for start in range(0, each, 50):  # a connection for some requests, so that each worker has some
+                sent[name] = start
+                wait_until(lambda: sum(sent) - found.count < BACKLOG)
                 with socket.create_connection(served.address, TIME) as connection:
                     for number in range(start, min(start + 50, each)):
                         path = f"/{name}.{number}.{'y' * (5000 if number % 2 else 10)}.end"
