@@ -178,11 +178,12 @@ def absolute(name: str, value: object) -> object:
 
 def unreadable(paths: list[str], options: Options) -> list[str]:
     """The folders and files on the way to these paths that a user that systemd makes may not read."""
-    found: list[str] = []
+    found: set[str] = set()
     for path in [] if options.user else map(Path, map(os.path.realpath, paths)):
-        present = [each for each in (path, *path.parents) if each.exists()]
-        found += [str(each) for each in present if not each.stat().st_mode & (0o001 if each.is_dir() else 0o004)]
-    return sorted(set(found))
+        for each in (path, *path.parents):
+            if each.exists() and not each.stat().st_mode & (0o001 if each.is_dir() else 0o004):
+                found.add(str(each))
+    return sorted(found)
 
 
 def flags(options: Mapping[str, object]) -> list[str]:
