@@ -85,7 +85,7 @@ class Terminal:
         """Run a command to its end, and compare its output."""
         done = subprocess.run(
             ["/bin/bash", "-c", self.here(command.replace("curl ", "curl -sS "))], check=False, cwd=self.folder,
-            env=self.variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=self.variables, stdin=subprocess.DEVNULL, capture_output=True, text=True,
             timeout=COMMAND_LIMIT,
         )  # fmt: skip
         pattern = ".*".join(map(re.escape, self.here(expected).strip().split("...")))
