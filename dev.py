@@ -257,6 +257,12 @@ def tls_scan() -> None:
     become(PYTHON, "-m", "tests.tls_scan")
 
 
+def docs() -> None:
+    """Build the documentation as a site in build/docs. A warning, such as a broken link, is an error."""
+    prepare("docs")
+    become(PYTHON, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--nitpicky", "--quiet", "docs", "build/docs")
+
+
 def build() -> None:
     """Build a wheel and an sdist in dist."""
     prepare("dev")
@@ -275,7 +281,7 @@ def clean() -> None:
 
 COMMANDS = {
     function.__name__.replace("_", "-"): function
-    for function in (serve, test, test_all, coverage, soak, check, compare, bench, fuzz, tls_scan, build, clean)
+    for function in (serve, test, test_all, coverage, soak, check, compare, bench, fuzz, tls_scan, docs, build, clean)
 }
 
 

@@ -70,8 +70,8 @@ ONE_REQUEST = (
 REFUSED_SERVER_METHODS = {
     "process_request": ONE_REQUEST,
     "finish_request": ONE_REQUEST,
-    "shutdown_request": "a connection is closed after the client has the whole response. Override log_request of the handler class",
-    "close_request": "a connection is closed after the client has the whole response. Override log_request of the handler class",
+    "shutdown_request": "connections close after the client has the response. Override log_request of the handler class",
+    "close_request": "connections close after the client has the response. Override log_request of the handler class",
 }
 """Methods of a WSGIServer that are not called."""
 
