@@ -171,7 +171,8 @@ def judge(module: ModuleType, answers: dict[str, Answers]) -> tuple[list[tuple[s
 def run(name: str, module: ModuleType, servers: list[str]) -> Result:
     """Run a product on all servers."""
     start = time.monotonic()
-    own: list[str] = getattr(module, "SERVERS", None) or servers
+    own: list[str] = getattr(module, "SERVERS", servers)
+    own = [server for server in own if server in servers] or own
     requirements = [*BASE, *(SERVERS[server].package for server in own if SERVERS[server].package)]
     summary = (module.__doc__ or name).strip().splitlines()[0]
     missing = [program for program in getattr(module, "PROGRAMS", []) if shutil.which(program) is None]
