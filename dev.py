@@ -46,6 +46,7 @@ NETWORK = {"apps.inspect", "apps.netmon", "apps.path", "apps.probe"}
 """Examples that import packages of the extra `apps`."""
 GENERATED = (
     ".venv",
+    ".venv-compat",
     "dist",
     "build",
     "htmlcov",
@@ -191,9 +192,9 @@ def serve(*arguments: str) -> None:
 
 
 def prepare_tests() -> None:
-    """Install the packages that the tests use; where everything is required, other servers, frameworks and packages too."""
+    """Install the packages that the tests use; where everything is required, other servers and frameworks too."""
     everything = os.environ.get("MICROWSGI_TEST_REQUIRE") == "all"
-    prepare("dev", optional=["bench", "compat"] if everything else [])
+    prepare("dev", optional=["bench"] if everything else [])
 
 
 def test(*arguments: str) -> None:
@@ -239,6 +240,11 @@ def compare(*arguments: str) -> None:
     become(PYTHON, "-m", "tests.comparison", *arguments)
 
 
+def compat(*arguments: str) -> None:
+    """Run real products and clients on this server and on others, in venvs of their own; ARGS=core runs some."""
+    become(BASE, "-m", "tests.compat", *arguments)
+
+
 def bench(*arguments: str) -> None:
     """Run the benchmarks, with every other server that can be installed here."""
     prepare(optional=["bench"])
@@ -275,7 +281,7 @@ def clean() -> None:
 
 COMMANDS = {
     function.__name__.replace("_", "-"): function
-    for function in (serve, test, test_all, coverage, soak, check, compare, bench, fuzz, tls_scan, build, clean)
+    for function in (serve, test, test_all, coverage, soak, check, compare, compat, bench, fuzz, tls_scan, build, clean)
 }
 
 

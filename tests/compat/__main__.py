@@ -82,7 +82,7 @@ def venv(name: str, requirements: list[str]) -> Path:
     wanted = hashlib.sha256(f"{sys.version}\n{ROOT}\n{sorted(requirements)}".encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
         return python
-    subprocess.run([dev.BASE, "-m", "venv", "--without-pip", "--clear", folder], check=True)
+    subprocess.run([str(dev.BASE), "-m", "venv", "--without-pip", "--clear", str(folder)], check=True)
     complaint = dev.pip(requirements, str(python))
     if complaint:
         raise RuntimeError(f"not installed: {dev.reasons(complaint)[0]}")
@@ -112,7 +112,13 @@ def client(python: Path, variables: dict[str, str], *words: str) -> Any:
     """Run tests.compat.client in the venv of the product, and return what it printed last."""
     command = [python, "-m", "tests.compat.client", variables["COMPAT_PRODUCT"], *words]
     done = subprocess.run(
-        command, env=variables, capture_output=True, text=True, timeout=LIMIT, check=False, cwd=variables["COMPAT_FOLDER"]
+        command,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+        cwd=variables["COMPAT_FOLDER"],
     )
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no output"])[-1])
@@ -131,8 +137,8 @@ def answers_on(server: str, name: str, python: Path, folder: Path) -> Answers:
     except (RuntimeError, subprocess.TimeoutExpired) as error:
         return {"start": f"FAILED: {error}"}
     text = log.read_text(errors="replace")
-    if SERVERS[server].ours and (count := text.count("Traceback (most recent call last)")):
-        found["tracebacks in the log"] = f"FAILED: {count}"
+    if "Traceback (most recent call last)" in text:
+        found["tracebacks"] = "in the log"
         keep = CACHE / "logs" / f"{name}-{server}.log"
         keep.parent.mkdir(exist_ok=True)
         shutil.copy(log, keep)
@@ -148,31 +154,35 @@ def shortened(answer: Any) -> str:
 def judge(module: ModuleType, answers: dict[str, Answers]) -> tuple[list[tuple[str, str, str]], list[str]]:
     """Return the differences that have a reason, and those that have none.
 
-    An answer of ours is right if it is no failure, and equal to that of one of the peers, where peers were asked.
+    An answer of ours is right if it is no failure, and equal to that of one of the peers, where peers were asked. Where the
+    product is ours, the answers of all other servers are compared with those of the server in REFERENCE.
     """
     reasons: dict[str, str] = getattr(module, "DIFFERENCES", {})
-    peers = [found for server, found in answers.items() if not SERVERS[server].ours]
-    judged = [server for server in answers if SERVERS[server].ours] or [*answers]
+    reference = getattr(module, "REFERENCE", "")
+    judged = [server for server in answers if SERVERS[server].ours]
+    if reference:
+        judged = [*answers]
+    others = {server: answers[server] for server in answers if server == reference or server not in judged}
     explained, faults = [], []
     for server in judged:
         for check, found in answers[server].items():
             failed = isinstance(found, str) and found.startswith("FAILED")
-            same = any(other.get(check) == found for other in peers) if peers else True
-            if check == "tracebacks in the log" or failed or not same:
+            theirs = {name: found.get(check) for name, found in others.items()}
+            same = not theirs or found in theirs.values()
+            if failed or not same:
                 reason = reasons.get(f"{check} on {server}") or reasons.get(check)
                 if reason:
                     explained.append((server, check, reason))
                 else:
-                    theirs = {name: answers[name].get(check) for name in answers if not SERVERS[name].ours}
                     faults.append(f"{check} on {server}: {shortened(found)}; the others: {shortened(theirs)}")
     return explained, faults
 
 
 def run(name: str, module: ModuleType, servers: list[str]) -> Result:
-    """Run a product on all servers."""
+    """Run a product on these servers, or without any on those that its module names."""
     start = time.monotonic()
-    own: list[str] = getattr(module, "SERVERS", servers)
-    own = [server for server in own if server in servers] or own
+    usual: list[str] = getattr(module, "SERVERS", [*OURS, *PEERS])
+    own = [server for server in usual if server in servers or not servers] or usual
     requirements = [*BASE, *(SERVERS[server].package for server in own if SERVERS[server].package)]
     summary = (module.__doc__ or name).strip().splitlines()[0]
     missing = [program for program in getattr(module, "PROGRAMS", []) if shutil.which(program) is None]
@@ -196,16 +206,19 @@ def run(name: str, module: ModuleType, servers: list[str]) -> Result:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="make compat", description="Run real products on microwsgi and on other servers.")
+    parser = argparse.ArgumentParser(
+        prog="make compat", description="Run real products on microwsgi and on other servers."
+    )
     parser.add_argument("names", nargs="*", help="products; core for those that CI runs; all if none is named")
     parser.add_argument("--on", metavar="SERVERS", help=f"comma-separated, of {', '.join(SERVERS)}")
     parser.add_argument("--jobs", type=int, default=2, help="products that run at the same time (2)")
     arguments = parser.parse_args()
-    servers = (arguments.on or (CORE_SERVERS if "core" in arguments.names else ",".join(OURS | PEERS))).split(",")
+    on = arguments.on or (CORE_SERVERS if "core" in arguments.names else "")
+    servers = on.split(",") if on else []
     modules = product_modules(arguments.names)
     CACHE.mkdir(exist_ok=True)
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        results = list(pool.map(lambda item: run(*item, servers), modules.items()))
+        results = list(pool.map(lambda item: run(item[0], item[1], servers), modules.items()))
     if not arguments.names and not arguments.on:
         today = dt.datetime.now(dt.UTC).date().isoformat()
         PAGE.write_text(page(results, today, f"Python {platform.python_version()}, {platform.system()}"))

@@ -41,15 +41,19 @@ class Site:
     @cached_property
     def session(self) -> Any:
         """A session of requests. It takes the CA from REQUESTS_CA_BUNDLE."""
-        import requests
+        import requests  # type: ignore[import-untyped]
 
         return requests.Session()
 
-    def ask(self, path: str, method: str = "GET", **options: Any) -> Any:
-        """Send a request to a path, and return the response of requests."""
-        return self.session.request(method, self.url + path, timeout=LIMIT, **options)
+    def ask(self, path: str, method: str = "GET", *, fails: bool = False, **options: Any) -> Any:
+        """Send a request to a path, and return the response of requests; AssertionError for an unexpected status 500."""
+        response = self.session.request(method, self.url + path, timeout=LIMIT, **options)
+        assert fails or response.status_code != 500, f"500 for {method} {path}: {response.text}"
+        return response
 
-    def seen(self, path: str, method: str = "GET", *, fields: tuple[str, ...] = ("Content-Type",), **options: Any) -> Any:
+    def seen(
+        self, path: str, method: str = "GET", *, fields: tuple[str, ...] = ("Content-Type",), **options: Any
+    ) -> Any:
         """Send a request, and return the status, some fields and the content of the response."""
         response = self.ask(path, method, **options)
         return [response.status_code, *(response.headers.get(name) for name in fields), self.shown(response.content)]
@@ -58,7 +62,8 @@ class Site:
         """Return a short content as text without our own URL; of a long one its length and hash."""
         if len(content) > SHORT:
             return described(content)
-        return content.decode("utf-8", "replace").replace(f"{self.url.split('//')[1]}", "SITE")
+        text = content.decode("utf-8", "replace").replace(self.url, "SITE")
+        return str(text.replace(self.url.partition("//")[2], "SITE"))
 
     def run(self, *words: str, status: int = 0, **options: Any) -> str:
         """Run a program in the folder, and return its output; AssertionError if it fails."""
@@ -118,7 +123,11 @@ def main() -> None:
         print(json.dumps(versions([*product.PACKAGES, *json.loads(arguments[0])])))
         return
     checks = [function for key, function in vars(product).items() if key.startswith("check_")]
-    print(json.dumps({check.__name__.removeprefix("check_"): answer(check, Site(arguments[0], folder)) for check in checks}))
+    print(
+        json.dumps(
+            {check.__name__.removeprefix("check_"): answer(check, Site(arguments[0], folder)) for check in checks}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -44,5 +44,7 @@ def page(results: Sequence[Any], date: str, system: str) -> str:
             if failed and not SERVERS[server].ours:
                 lines.append(f"| {result.name} | {server} | {', '.join(failed)} |")
     lines += ["", "## Not run", ""]
-    lines += [f"- {result.summary} {result.left_out}" for result in results if result.left_out] or ["Nothing was left out."]
+    lines += [f"- {result.summary} {result.left_out}" for result in results if result.left_out] or [
+        "Nothing was left out."
+    ]
     return "\n".join(lines) + "\n"

@@ -21,7 +21,7 @@ window.got = []; new EventSource("/news").onmessage = event => got.push(event.da
 
 def application(folder: Path) -> Any:
     app = framework.application(folder)
-    from microwsgi import Request, Response, html
+    from microwsgi import Request, Response
     from microwsgi.events import Broadcaster
 
     news = Broadcaster(history=100)
@@ -29,7 +29,7 @@ def application(folder: Path) -> Any:
 
     @app.get("/page")
     def page(request: Request) -> str:
-        return html(PAGE)
+        return PAGE
 
     @app.get("/counted.js")
     def counted(request: Request) -> Any:

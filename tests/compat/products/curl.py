@@ -62,7 +62,9 @@ def check_resumption(site: Site) -> Any:
 
 
 def check_ranges(site: Site) -> Any:
-    return [curl(site, "-r", ranges, f"{site.url}/static/large.bin")[0].split()[:3:2] for ranges in ("0-99", "-1", "7-")]
+    return [
+        curl(site, "-r", ranges, f"{site.url}/static/large.bin")[0].split()[:3:2] for ranges in ("0-99", "-1", "7-")
+    ]
 
 
 def check_keep_alive(site: Site) -> Any:

@@ -24,9 +24,12 @@ def configure(folder: Path) -> None:
         SECRET_KEY="of the tests",  # noqa: S106
         DEBUG=False,
         DATA_UPLOAD_MAX_MEMORY_SIZE=None,
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": folder / "db", "OPTIONS": {"timeout": 30}}},
+        DATABASES={
+            "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": folder / "db", "OPTIONS": {"timeout": 30}}
+        },
         INSTALLED_APPS=[
-            f"django.contrib.{name}" for name in ("admin", "auth", "contenttypes", "sessions", "messages", "staticfiles")
+            f"django.contrib.{name}"
+            for name in ("admin", "auth", "contenttypes", "sessions", "messages", "staticfiles")
         ],
         MIDDLEWARE=[
             "whitenoise.middleware.WhiteNoiseMiddleware",

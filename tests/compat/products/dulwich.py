@@ -38,7 +38,19 @@ def push_and_clone(site: Site, path: str) -> Any:
     (site.folder / "work" / "large").write_bytes(os.urandom(30_000_000))
     site.run(*GIT, "-C", "work", "-c", "core.compression=0", "add", "large")
     site.run(*GIT, "-C", "work", "commit", "-qm", "large")
-    site.run(*GIT, "-C", "work", "-c", "pack.compression=0", "-c", "pack.window=0", "push", "-q", url, f"HEAD:refs/heads/{branch}")
+    site.run(
+        *GIT,
+        "-C",
+        "work",
+        "-c",
+        "pack.compression=0",
+        "-c",
+        "pack.window=0",
+        "push",
+        "-q",
+        url,
+        f"HEAD:refs/heads/{branch}",
+    )
     site.run(*GIT, "clone", "-q", "--branch", branch, url, "clone")
     return (site.folder / "work" / "large").read_bytes() == (site.folder / "clone" / "large").read_bytes()
 

@@ -87,7 +87,12 @@ def check_ranges(site: Site) -> Any:
 
 def check_methods(site: Site) -> Any:
     answers = [site.seen("/options", method, fields=("X-A",)) for method in ("OPTIONS", "DELETE", "PATCH", "PUT")]
-    return [*answers, site.seen("/stream", "HEAD"), site.seen("/missing"), site.seen("/count", "DELETE", fields=("Allow",))]
+    return [
+        *answers,
+        site.seen("/stream", "HEAD"),
+        site.seen("/missing"),
+        site.seen("/count", "DELETE", fields=("Allow",)),
+    ]
 
 
 def check_redirect(site: Site) -> Any:

@@ -43,4 +43,7 @@ def check_push_and_clone(site: Site) -> Any:
 
 
 def check_pages(site: Site) -> Any:
-    return [site.ask(path).status_code for path in ("/", "/file/tip", "/log?style=raw", "/missing", "/static/style-paper.css")]
+    return [
+        site.ask(path).status_code
+        for path in ("/", "/file/tip", "/log?style=raw", "/missing", "/static/style-paper.css")
+    ]

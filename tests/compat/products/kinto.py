@@ -17,7 +17,11 @@ def application(folder: Path) -> Any:
 
     names = ("storage", "cache", "permission")
     settings = {f"kinto.{name}_backend": f"kinto.core.{name}.memory" for name in names}
-    settings |= {"kinto.userid_hmac_secret": "secret", "multiauth.policies": "basicauth", "kinto.bucket_create_principals": "system.Everyone"}
+    settings |= {
+        "kinto.userid_hmac_secret": "secret",
+        "multiauth.policies": "basicauth",
+        "kinto.bucket_create_principals": "system.Everyone",
+    }
     return kinto.main({}, config=Configurator(settings=settings), **settings)
 
 
@@ -33,4 +37,6 @@ def check_records(site: Site) -> Any:
 
 
 def check_heartbeat(site: Site) -> Any:
-    return [site.ask(path, allow_redirects=False).status_code for path in ("/v1/", "/v1", "/v1/__heartbeat__", "/missing")]
+    return [
+        site.ask(path, allow_redirects=False).status_code for path in ("/v1/", "/v1", "/v1/__heartbeat__", "/missing")
+    ]

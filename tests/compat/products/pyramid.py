@@ -51,4 +51,8 @@ def check_bodies(site: Site) -> Any:
 
 
 def check_static(site: Site) -> Any:
-    return [site.seen("/static/a.bin"), site.seen("/static/a.bin", headers={"Range": "bytes=1-5"}), site.seen("/static/%2e%2e/x")]
+    return [
+        site.seen("/static/a.bin"),
+        site.seen("/static/a.bin", headers={"Range": "bytes=1-5"}),
+        site.seen("/static/%2e%2e/x"),
+    ]

@@ -25,7 +25,10 @@ def check_httpx(site: Site) -> Any:
     import httpx
 
     with httpx.Client(base_url=site.url, verify=context(site), timeout=LIMIT) as client:
-        posted = [client.post("/body", content=data).text for data in (content(5), content(2_000_000), pieces(content(2_000_000)))]
+        posted = [
+            client.post("/body", content=data).text
+            for data in (content(5), content(2_000_000), pieces(content(2_000_000)))
+        ]
         form = client.post("/form", data={"a": "b"}, files={"file": ("c", content(300_000))}).json()
         with client.stream("GET", "/stream") as response:
             streamed = described(b"".join(response.iter_bytes()))
@@ -75,4 +78,7 @@ def check_urllib(site: Site) -> Any:
 
     options = {"context": context(site)} if site.tls else {}
     bodies = (content(5), pieces(content(2_000_000)))
-    return [urlopen(Request(f"{site.url}/body", data=data, method="POST"), timeout=LIMIT, **options).read().decode() for data in bodies]  # type: ignore[arg-type]
+    return [
+        urlopen(Request(f"{site.url}/body", data=data, method="POST"), timeout=LIMIT, **options).read().decode()
+        for data in bodies
+    ]

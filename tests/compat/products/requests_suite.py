@@ -32,8 +32,9 @@ def prepare(folder: Path) -> None:
     """Get the sdist, which has the tests, of the version that is installed."""
     from requests import __version__
 
-    pip = [getattr(sys, "_base_executable", sys.executable), "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"]
-    subprocess.run([*pip, "--no-build-isolation", "-d", str(folder), f"requests=={__version__}"], check=True)
+    options = "-m pip download -q --no-deps --no-binary :all: -d".split()
+    pip = [getattr(sys, "_base_executable", sys.executable), *options]
+    subprocess.run([*pip, str(folder), f"requests=={__version__}"], check=True)
     with tarfile.open(next(folder.glob("requests-*.tar.gz"))) as archive:
         archive.extractall(folder, filter="data")
     (folder / "plugin.py").write_text(PLUGIN)
@@ -47,7 +48,8 @@ def application(folder: Path) -> Any:
 
 def pytest(site: Site, *words: str) -> list[str]:
     """Run the suite, and return the tests that failed and the number of those that passed."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:httpbin", "-p", "plugin", "-p", "no:cacheprovider", *words]
+    options = "-q -p no:httpbin -p plugin -p no:cacheprovider".split()
+    command = [sys.executable, "-m", "pytest", *options, *words]
     variables = {**os.environ, "HTTPBIN": site.url, "PYTHONPATH": f"{site.folder}:{os.environ['PYTHONPATH']}"}
     where = next(path for path in site.folder.glob("requests-*") if path.is_dir())
     done = subprocess.run(

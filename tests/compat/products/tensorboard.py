@@ -19,7 +19,11 @@ def application(folder: Path) -> Any:
     board.configure(logdir=str(folder / "log"))
     ingester = board._make_data_ingester()
     return backend.TensorBoardWSGIApp(
-        board.flags, board.plugin_loaders, ingester.data_provider, board.assets_zip_provider, ingester.deprecated_multiplexer
+        board.flags,
+        board.plugin_loaders,
+        ingester.data_provider,
+        board.assets_zip_provider,
+        ingester.deprecated_multiplexer,
     )
 
 

@@ -18,7 +18,9 @@ def prepare(folder: Path) -> None:
     import sys
 
     program = Path(sys.executable).parent / "mkwsgiinstance"
-    subprocess.run([program, "-d", folder / "zope", "-u", "a:a", "-p", sys.executable], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [program, "-d", folder / "zope", "-u", "a:a", "-p", sys.executable], check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def application(folder: Path) -> Any:
