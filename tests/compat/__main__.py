@@ -110,7 +110,7 @@ def variables(name: str, folder: Path) -> dict[str, str]:
 
 def client(python: Path, variables: dict[str, str], *words: str) -> Any:
     """Run tests.compat.client in the venv of the product, and return what it printed last."""
-    command = [python, "-m", "tests.compat.client", variables["COMPAT_PRODUCT"], *words]
+    command = [str(python), "-m", "tests.compat.client", variables["COMPAT_PRODUCT"], *words]
     done = subprocess.run(
         command,
         env=variables,

@@ -63,7 +63,7 @@ class Site:
         if len(content) > SHORT:
             return described(content)
         text = content.decode("utf-8", "replace").replace(self.url, "SITE")
-        return str(text.replace(self.url.partition("//")[2], "SITE"))
+        return text.replace(self.url.partition("//")[2], "SITE")
 
     def run(self, *words: str, status: int = 0, **options: Any) -> str:
         """Run a program in the folder, and return its output; AssertionError if it fails."""
@@ -71,7 +71,8 @@ class Site:
             words, cwd=self.folder, capture_output=True, text=True, timeout=LIMIT, check=False, **options
         )
         assert done.returncode == status, f"{words[0]} ended with {done.returncode}: {done.stdout}{done.stderr}"
-        return done.stdout
+        output: str = done.stdout
+        return output
 
     def file(self, name: str, size: int) -> Path:
         """Return a file of this size, which is made unless it is there."""

@@ -21,7 +21,7 @@ def configure(folder: Path) -> None:
     settings.configure(
         ROOT_URLCONF=NAME,
         ALLOWED_HOSTS=["*"],
-        SECRET_KEY="of the tests",  # noqa: S106
+        SECRET_KEY="of the tests",
         DEBUG=False,
         DATA_UPLOAD_MAX_MEMORY_SIZE=None,
         DATABASES={
@@ -123,7 +123,7 @@ def check_admin(site: Site) -> Any:
         assert token
         return site.ask(path, "POST", data={"csrfmiddlewaretoken": token[1], **fields}, headers=referer)
 
-    login = send("/admin/login/?next=/admin/", username="a", password="secret")  # noqa: S106
+    login = send("/admin/login/?next=/admin/", username="a", password="secret")
     added = send("/admin/auth/group/add/", name=name)
     listed = site.ask("/admin/auth/group/")
     return [login.status_code, "Site administration" in login.text, added.status_code, name in listed.text]

@@ -16,7 +16,8 @@ async function* pieces() { for (let i = 0; i < 50; i++) yield new Uint8Array(400
 (async () => {
   const found = [];
   found.push(await (await fetch(url + "/echo/%C3%A4?q=1")).json());
-  found.push(await (await fetch(url + "/json", { method: "POST", body: '{"a": 5}', headers: { "Content-Type": "application/json" } })).json());
+  const headers = { "Content-Type": "application/json" };
+  found.push(await (await fetch(url + "/json", { method: "POST", body: `{"a": 5}`, headers })).json());
   found.push(await (await fetch(url + "/body", { method: "POST", body: pieces(), duplex: "half" })).text());
   let length = 0;
   for await (const piece of (await fetch(url + "/stream")).body) length += piece.length;

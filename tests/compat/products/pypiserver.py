@@ -30,7 +30,7 @@ def wheel(folder: Path, version: str) -> Path:
     files = {
         "exemplar.bin": content(3_000_000),
         f"exemplar-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: exemplar\nVersion: {version}\n".encode(),
-        f"exemplar-{version}.dist-info/WHEEL": b"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"exemplar-{version}.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = f"exemplar-{version}.dist-info/RECORD"
     lines = [

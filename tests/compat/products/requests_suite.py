@@ -32,7 +32,7 @@ def prepare(folder: Path) -> None:
     """Get the sdist, which has the tests, of the version that is installed."""
     from requests import __version__
 
-    options = "-m pip download -q --no-deps --no-binary :all: -d".split()
+    options = ["-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d"]
     pip = [getattr(sys, "_base_executable", sys.executable), *options]
     subprocess.run([*pip, str(folder), f"requests=={__version__}"], check=True)
     with tarfile.open(next(folder.glob("requests-*.tar.gz"))) as archive:
@@ -48,14 +48,14 @@ def application(folder: Path) -> Any:
 
 def pytest(site: Site, *words: str) -> list[str]:
     """Run the suite, and return the tests that failed and the number of those that passed."""
-    options = "-q -p no:httpbin -p plugin -p no:cacheprovider".split()
+    options = ["-q", "-p", "no:httpbin", "-p", "plugin", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *options, *words]
     variables = {**os.environ, "HTTPBIN": site.url, "PYTHONPATH": f"{site.folder}:{os.environ['PYTHONPATH']}"}
     where = next(path for path in site.folder.glob("requests-*") if path.is_dir())
     done = subprocess.run(
         command, cwd=where, env=variables, capture_output=True, text=True, timeout=3 * LIMIT, check=False
     )
-    failed = re.findall(r"^(?:FAILED|ERROR) \S+?::(\S+)", done.stdout, re.M)
+    failed = re.findall(r"^(?:FAILED|ERROR) \S+?::(\S+)", done.stdout, re.MULTILINE)
     return [*sorted(failed), *re.findall(r"\d+ passed", done.stdout)]
 
 
