@@ -47,6 +47,7 @@ NETWORK = {"apps.inspect", "apps.netmon", "apps.path", "apps.probe"}
 GENERATED = (
     ".venv",
     ".venv-compat",
+    ".venv-pythons",
     "dist",
     "build",
     "htmlcov",
@@ -209,6 +210,11 @@ def test_all(*arguments: str) -> None:
     become(PYTHON, "-m", "pytest", *PARALLEL, *arguments)
 
 
+def test_pythons(*arguments: str) -> None:
+    """Run the tests on every Python from 3.11 on that is here; ARGS=--get gets more before."""
+    become(BASE, "-m", "tests.pythons", *arguments)
+
+
 def coverage(*arguments: str) -> None:
     """Run the tests of wire, server, tls and framework; fail if they leave out a line or branch of certain files."""
     prepare_tests()
@@ -281,13 +287,28 @@ def clean() -> None:
 
 COMMANDS = {
     function.__name__.replace("_", "-"): function
-    for function in (serve, test, test_all, coverage, soak, check, compare, compat, bench, fuzz, tls_scan, build, clean)
+    for function in (
+        serve,
+        test,
+        test_all,
+        test_pythons,
+        coverage,
+        soak,
+        check,
+        compare,
+        compat,
+        bench,
+        fuzz,
+        tls_scan,
+        build,
+        clean,
+    )
 }
 
 
 def usage() -> str:
     """Return the list of commands."""
-    lines = [f"  make {name:9} {function.__doc__}" for name, function in COMMANDS.items()]
+    lines = [f"  make {name:12} {function.__doc__}" for name, function in COMMANDS.items()]
     return "\n".join([*lines, "Options go in ARGS: make test ARGS='-x -k chunked'; another Python in PYTHON."])
 
 

@@ -59,11 +59,10 @@ class Site:
         return [response.status_code, *(response.headers.get(name) for name in fields), self.shown(response.content)]
 
     def shown(self, content: bytes) -> str:
-        """Return a short content as text without our own URL; of a long one its length and hash."""
-        if len(content) > SHORT:
-            return described(content)
-        text = content.decode("utf-8", "replace").replace(self.url, "SITE")
-        return text.replace(self.url.partition("//")[2], "SITE")
+        """Return a short content as text, without our own URL; of a long one its length and hash."""
+        for own in (self.url, self.url.partition("//")[2]):
+            content = content.replace(own.encode(), b"SITE")
+        return described(content) if len(content) > SHORT else content.decode("utf-8", "replace")
 
     def run(self, *words: str, status: int = 0, **options: Any) -> str:
         """Run a program in the folder, and return its output; AssertionError if it fails."""
