@@ -105,7 +105,14 @@ class Abandoned(BaseException):
 
 
 class ApplicationError(MicrowsgiError):
-    """The application broke a rule of PEP 3333; the text names the rule."""
+    """The application broke a rule of PEP 3333; the text names the rule.
+
+    `code` is the application's code object if it has returned, so that no frame of it is on the traceback.
+    """
+
+    def __init__(self, message: str, code: CodeType | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class RouteError(MicrowsgiError, ValueError):

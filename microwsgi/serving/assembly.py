@@ -136,12 +136,11 @@ def make(
 ) -> WSGIServer:
     """Return the server for an application, or for a handler class. Error pages reload by `livereload`."""
     handler: type = WSGIRequestHandler
-    page_about = application
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
         handler, application = application, None
     error_page = timing = None
     if options.debug and ERROR_PAGE in sys.modules:
-        error_page = import_module(ERROR_PAGE).ErrorPage(options.editor, livereload, page_about)
+        error_page = import_module(ERROR_PAGE).ErrorPage(options.editor, livereload)
         timing = import_module(TIMING).server_timing
     # The names are for the framework's guard against cross-site requests: only the server knows them.
     environ: dict[str, object] = {"microwsgi.allow_host": options.allow_host}
