@@ -133,6 +133,9 @@ SERVERS = (
 )  # fmt: skip
 
 
+TOKEN = re.compile(r"\?token=([0-9a-f]{32})")
+
+
 class Seen(NamedTuple):
     """What a person sees."""
 
@@ -148,10 +151,12 @@ class Running:
         words = [word.format(port=port, module=module) for word in server.command]
         self.shown = " ".join([*words[:-1], words[-1].replace(str(port), "8000")])
         self.folder, self.port = folder, port
+        self.token = ""  # in the address that microwsgi prints: a browser that has opened it sees details
         environ = {
             name: value for name, value in os.environ.items() if not name.startswith(("MICROWSGI", "FLASK", "PYTHON"))
         }
         environ |= {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "TERM": "dumb", "PYTHONDONTWRITEBYTECODE": "1"}
+        environ["XDG_STATE_HOME"] = str(folder)
         self.process = subprocess.Popen(
             [str(BIN / words[0]), *words[1:]], cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
@@ -163,6 +168,7 @@ class Running:
     def read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
+            self.token = (TOKEN.findall(line) or [self.token])[0]
             self.lines.put(line.rstrip("\n"))
 
     def printed(self, most: float = LIMIT, quiet: float = QUIET) -> list[str]:
@@ -181,7 +187,7 @@ class Running:
         """Return the status and the text of the answer to a browser, or what was wrong with it."""
         client = HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
         try:
-            client.request("GET", "/", headers={"Accept": "text/html,*/*;q=0.8"})
+            client.request("GET", "/", headers={"Accept": "text/html,*/*;q=0.8", "Microwsgi-Token": self.token})
             response = client.getresponse()
             body = response.read().decode(errors="replace")
         except (OSError, HTTPException) as error:
@@ -320,6 +326,7 @@ def clean(running: Running, lines: list[str]) -> list[str]:
             text = text.replace(path, "~/project")
         text = re.sub(r"(?<![\w.~])(/[\w.+-]+)+/(site-packages|lib/python3\.\d+)/", r".../", text)
         text = text.replace(str(BIN), "~/venv/bin").replace(str(Path(__file__).parents[1]), "...")
+        text = TOKEN.sub("?token=346c03c20e4452203dd5a5344e874d57", text)
         text = text.replace(str(running.port), "8000").replace(sys.prefix, "~/venv").replace(sys.base_prefix, "...")
         text = re.sub(
             r"127\.0\.0\.1:\d{4,5}", lambda found: found[0] if "8000" in found[0] else "127.0.0.1:50000", text

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -15,7 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LIMIT = 10.0
 """Seconds for whatever is waited for."""
-URL = re.compile(r"https?://\S+")
+URL = re.compile(r"https?://[^\s/]+")
+STATE = f"{tempfile.gettempdir()}/microwsgi-tests-{os.getuid()}"
+"""The folder of the user's state, instead of the real one."""
+TOKEN = re.compile(r"\?token=([0-9a-f]{32})")
 OURS = re.compile(r"MICROWSGI_.*|PORT|HOST|NO_COLOR|FORCE_COLOR|LISTEN_.*|NOTIFY_SOCKET|SSLKEYLOGFILE|PYTHON.*")
 """Variables that change what the command does. PYTHONUNBUFFERED and PYTHONDONTWRITEBYTECODE would hide faults."""
 
@@ -23,7 +27,7 @@ OURS = re.compile(r"MICROWSGI_.*|PORT|HOST|NO_COLOR|FORCE_COLOR|LISTEN_.*|NOTIFY
 def environment(**more: str) -> dict[str, str]:
     """The environment of the tests without what microwsgi listens to, and with the checkout to import from."""
     kept = {name: value for name, value in os.environ.items() if not OURS.fullmatch(name)}
-    return {**kept, "PYTHONPATH": str(ROOT), **more}
+    return {**kept, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": STATE, **more}
 
 
 class Running:
@@ -78,6 +82,12 @@ class Running:
         found = URL.search(self.line(URL.pattern, limit))
         assert found
         return found[0].rstrip("/")
+
+    def token(self) -> str:
+        """The token of the address that it has printed in development."""
+        found = TOKEN.search(self.output)
+        assert found, self.output
+        return found[1]
 
     @property
     def output(self) -> str:

@@ -55,7 +55,7 @@ def test_the_signals_are_those_that_are_listened_to() -> None:
     service, supervisor = Service(Options(), Console(), System()), Supervisor(Options(), [], lambda *_: None)  # type: ignore[arg-type]
     try:
         service.attach(supervisor)
-        parent = {number.name[3:] for number in supervisor.on_signal} - {"CHLD"}  # type: ignore[attr-defined]
+        parent = {number.name[3:] for number in supervisor.signals.actions} - {"CHLD"}  # type: ignore[attr-defined]
     finally:
         supervisor.close()
         assert supervisor.handoff is not None

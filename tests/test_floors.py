@@ -27,7 +27,7 @@ BELOW = {
     "framework": {"errors", "support"},
     "devtools": {"errors", "framework", "support"},
 }
-BELOW["serving"] = {*BELOW}
+BELOW["serving"] = {*BELOW, "microwsgi"}  # the version
 BELOW |= {name: {*BELOW, *EDGE} for name in EDGE}
 """Each floor, and those that it may import; it may import itself too."""
 WEBOB = {"framework", "devtools", "serving", *EDGE}

@@ -79,7 +79,7 @@ def test_a_script_is_served_checked_and_reloaded_as_it_is(folder: Path, command:
     (folder / "httpsrv.py").write_text(FAILING)
     running.line(r"changed: httpsrv\.py; serving")
     client = http.client.HTTPConnection(url.split("/")[2], timeout=10)
-    client.request("GET", "/", headers={"Accept": "text/html"})
+    client.request("GET", "/", headers={"Accept": "text/html", "Microwsgi-Token": running.token()})
     page = client.getresponse()
     assert page.status == 500
     assert "NameError" in page.read().decode()
@@ -124,7 +124,8 @@ def test_a_failing_script_is_read_in_a_browser(folder: Path, command: Command) -
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
         tab = browser.new_page(viewport={"width": 1000, "height": 800})
-        tab.goto(running.url() + "/")
+        url = running.url()
+        tab.goto(f"{url}/?token={running.token()}")
         assert tab.inner_text("h1") == "NameError"
         assert tab.inner_text("details[open] mark") == "TITLE"
         assert 'self.respond(FORM.replace("Echo", TITLE))' in tab.inner_text("details[open] >> nth=0")

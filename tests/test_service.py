@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import grp
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -14,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.client import HTTPSConnection
 from pathlib import Path
 from textwrap import dedent
 
@@ -24,6 +27,7 @@ from microwsgi.prefork.children import REPORT_TIME
 from tests.background import APPLICATION, Machine, ended, eventually, fetch, free_port
 from tests.programs import absent, need
 from tests.running import LIMIT, ROOT, Running, environment, microwsgi, python
+from tests.tables import Rows
 
 pytestmark = pytest.mark.slow  # real processes, started and stopped one after another
 
@@ -276,25 +280,108 @@ def can_connect(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.mark.parametrize("options", [("--workers", "2"), ("-b", "0.0.0.0:80", "--app-dir", "with space")])
-def test_systemd_accepts_the_units(folder: Path, options: tuple[str, ...]) -> None:
+UNITS = (
+    ("--workers", "2"),
+    ("-b", "0.0.0.0:80", "--app-dir", "with space"),
+    ("-b", "unix:/run/lab/web.sock", "--socket-mode", "660", "--socket-group", "daemon", "--user", "daemon"),
+    ("--tls", "--forwarded-allow-ips", "127.0.0.1,unix", "--umask", "077"),
+)
+
+
+def unit(folder: Path, *options: str) -> str:
+    """What `microwsgi unit` prints."""
+    command = microwsgi("unit", *options)
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_systemd_accepts_the_units(folder: Path) -> None:
     analyze = need("systemd-analyze")
-    for name, more in (("hello.service", ()), ("hello.socket", ("--socket",))):
-        done = subprocess.run(
-            microwsgi("unit", "hello:app", *options, *more),
-            cwd=folder,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=True,
+    (folder / "with space").mkdir()
+    (folder / "with space" / "site_a.py").write_text("print('imported')\ndef app(environ, start_response): ...\n")
+    with Rows() as rows:
+        for options in UNITS:
+            with rows(*options):
+                for name, more in (("hello.service", ()), ("hello.socket", ("--socket",))):
+                    (folder / name).write_text(unit(folder, "site_a:app", *options, *more))
+                files = [str(folder / "hello.service"), str(folder / "hello.socket")]
+                verified = subprocess.run([analyze, "verify", *files], capture_output=True, text=True, check=False)
+                assert (verified.returncode, verified.stderr) == (0, "")
+                safe = [analyze, "security", "--offline=true", "--threshold=35", files[0]]
+                judged = subprocess.run(safe, capture_output=True, text=True, check=False)
+                assert judged.returncode == 0, judged.stdout[-300:]
+
+
+def test_a_unit_has_a_user_folders_and_groups_by_systemds_own_lines(folder: Path) -> None:
+    service, socket_unit = (unit(folder, "site_a:app", *UNITS[2], *more) for more in ((), ("--socket",)))
+    lines = service.splitlines()
+    for line in ("User=daemon", "SupplementaryGroups=daemon", "RuntimeDirectory=microwsgi/%N lab", "StateDirectory=%N"):
+        assert line in lines
+    assert "DynamicUser=yes" not in lines
+    assert "--user" not in service
+    assert {"SocketMode=660", "SocketGroup=daemon"} <= set(socket_unit.splitlines())
+    assert "DynamicUser=yes" in unit(folder, "site_a:app").splitlines()
+
+
+def test_a_unit_that_can_not_work_is_refused(folder: Path) -> None:
+    with Rows() as rows:
+        for said, options in (
+            ("there is no module 'nosuch'", ["nosuch:app"]),
+            ("systemctl reload", ["site_a:app", "--reload"]),
+            ("the journal", ["site_a:app", "--log-file", "log"]),
+            ("leave it out", ["site_a:app", "--pid-file", "/run/x.pid"]),
+            ("no such user", ["site_a:app", "--user", "no-such"]),
+            ("no such user or group", ["site_a:app", "--socket-group", "no-such"]),
+            ("folder of its own", ["site_a:app", "-b", "unix:/srv/web.sock"]),
+            ("folder of its own", ["site_a:app", "-b", "unix:/run/web.sock"]),
+            ("may not write --access-log", ["site_a:app", "--access-log", "/var/log/x"]),
+            ("--forwarded-allow-ips", ["site_a:app", "--proxy-protocol"]),
+        ):
+            with rows(*options):
+                command = microwsgi("unit", *options)
+                done = subprocess.run(
+                    command, cwd=folder, env=environment(), capture_output=True, text=True, check=False
+                )
+                assert (done.returncode != 0, done.stdout) == (True, "")
+                assert said in done.stderr
+
+
+def test_in_the_environment_of_the_unit_an_application_writes_and_tls_works(folder: Path) -> None:
+    """What systemd does with the unit, by a manager of our own: folders, variables, the notification."""
+    (folder / "writer.py").write_text(
+        "import os\n\n\ndef app(environ, start_response):\n    open('data', 'a').write('x')\n"
+        "    start_response('200 OK', [])\n    return [os.getcwd().encode()]\n"
+    )
+    port = free_port()
+    text = unit(folder, "writer:app", "-p", str(port), "--tls")
+    state, run = folder / "var" / "web", folder / "runtime"
+    for each in (state, run):
+        each.mkdir(parents=True)
+    found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("Environment"))
+    replaced = {"%S": str(folder / "var"), "%N": "web"}
+    command, place = (
+        re.sub("%[SN]", lambda match: replaced[match[0]], found[key]) for key in ("ExecStart", "WorkingDirectory")
+    )
+    assert "Environment=HOME=%S/%N" in text
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(run / "notify"))
+        manager.settimeout(LIMIT)
+        variables = {"HOME": str(state), "RUNTIME_DIRECTORY": str(run), "NOTIFY_SOCKET": str(run / "notify")}
+        process = subprocess.Popen(
+            shlex.split(command), cwd=place, env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **variables}
         )
-        (folder / name).write_text(done.stdout)
-    files = [str(folder / "hello.service"), str(folder / "hello.socket")]
-    verified = subprocess.run([analyze, "verify", *files], capture_output=True, text=True, check=False)
-    assert (verified.returncode, verified.stderr) == (0, "")
-    safe = [analyze, "security", "--offline=true", "--threshold=35", files[0]]
-    judged = subprocess.run(safe, capture_output=True, text=True, check=False)
-    assert judged.returncode == 0, judged.stdout[-300:]
+        with ended(process):
+            while b"READY=1" not in manager.recv(4096):
+                pass
+            context = ssl.create_default_context(cafile=str(next(state.rglob("ca.pem"))))
+            connection = HTTPSConnection("127.0.0.1", port, timeout=LIMIT, context=context)
+            connection.request("GET", "/")
+            assert connection.getresponse().read() == str(state).encode()
+            connection.close()
+            assert (state / "data").read_text() == "x"
+            process.terminate()
+            assert process.wait(LIMIT) == 0
 
 
 # --- Root ---------------------------------------------------------------------------------------------------------------

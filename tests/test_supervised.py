@@ -106,12 +106,13 @@ def test_a_start_with_a_broken_application_shows_why_until_it_is_mended(command:
     running.line("helper.py has a syntax error")
     url = running.url()
     eventually(500, lambda: fetch(url)[0])
-    assert "helper.py has a syntax error on line 1" in fetch(url)[1]
-    assert "syntax error" not in fetch(url, Forwarded="for=192.0.2.1")[1], "it is nobody else's"
+    token = {"Microwsgi-Token": running.token()}
+    assert "helper.py has a syntax error on line 1" in fetch(url, **token)[1]
+    assert "syntax error" not in fetch(url)[1], "it is nobody else's"
     (folder / "helper.py").write_text("VALUE = missing\n")
     running.line("name 'missing' is not defined")
-    running.line("shows this until it is mended")
-    eventually(True, lambda: "name 'missing' is not defined" in fetch(url)[1])
+    running.line("shows this until it is fixed")
+    eventually(True, lambda: "name 'missing' is not defined" in fetch(url, **token)[1])
     (folder / "helper.py").write_text("VALUE = 3\n")
     running.line("fixed: helper.py")
     running.line("serving main:app")
@@ -271,11 +272,11 @@ def test_a_start_that_dies_is_no_start(command: Command, folder: Path) -> None:
 
 def test_with_reload_such_a_death_is_shown_until_the_code_is_better(command: Command, folder: Path) -> None:
     (folder / "helper.py").write_text("import os\nos._exit(5)\n")
-    running = command("serve", "main", "-p", "0", "--reload", cwd=folder)
+    running = command("dev", "main", "-p", "0", cwd=folder)
     running.line("the process that imports the application ended with code 5")
     url = running.url()
     eventually(500, lambda: fetch(url)[0])
-    assert "ended with code 5" in fetch(url)[1]
+    assert "ended with code 5" in fetch(url, **{"Microwsgi-Token": running.token()})[1]
     (folder / "main.py").write_text(
         "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'well']\n"
     )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import os
+import pwd
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from microwsgi.errors import UsageError
 from microwsgi.options import Options
 from microwsgi.options.declaration import BY_NAME
 from microwsgi.options.kinds import Names, Switch, parse_names
+from microwsgi.server.forwarded import trusted_proxies
+from microwsgi.serving.loader import load_named
 
 SERVICE = """\
 [Unit]
@@ -20,15 +26,18 @@ After=network.target
 Type=notify
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
+{identity}
+# The only folder that the application can write to, /var/lib/ and the name of this unit: relative paths lead there.
+StateDirectory=%N
 WorkingDirectory={folder}
-{environment}RuntimeDirectory=microwsgi/%N
+Environment=HOME=%S/%N
+{environment}RuntimeDirectory=microwsgi/%N{runtime}
 WatchdogSec=20
 Restart=on-failure
 TimeoutStopSec=15
 KillMode=mixed
-UMask=027
+UMask={umask}
 
-DynamicUser=yes
 AmbientCapabilities=CAP_NET_BIND_SERVICE
 CapabilityBoundingSet=CAP_NET_BIND_SERVICE
 NoNewPrivileges=yes
@@ -43,6 +52,7 @@ ProtectKernelModules=yes
 ProtectKernelTunables=yes
 PrivateTmp=yes
 PrivateDevices=yes
+RemoveIPC=yes
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
 RestrictNamespaces=yes
 RestrictRealtime=yes
@@ -61,33 +71,126 @@ Description=where microwsgi serves {app}
 [Socket]
 {listen}
 FileDescriptorName=web
-
+{access}
 [Install]
 WantedBy=sockets.target
 """
+OF_SYSTEMD = ("daemon", "user", "group", "umask", "chdir", "app_dir")
+"""Options that lines of the unit replace, or that are written in another way."""
+FOR_TERMINALS = {
+    "reload": "a service has no terminal and no editor: systemctl reload serves new code",
+    "pid_file": "systemd knows the process: leave it out",
+    "log_file": "the journal has the log: leave it out",
+}
+"""Options that a unit can't have, and why."""
+PATHS = ("config", "tls_password_file", "tls_client_ca", "tls_cert", "tls_key")
+"""Options that are paths of files to read."""
+RUN = "/run/"
 
 
 def unit_command(words: list[str], options: dict[str, object]) -> int:
-    """`microwsgi unit`. Raises UsageError."""
+    """`microwsgi unit`. Raises UsageError, also for what can't work."""
     if len(words) != 1:
         raise UsageError("say which application: microwsgi unit module:attribute.")
-    if options.pop("socket"):
-        print(SOCKET.format(app=words[0], listen=listen(options)), end="")
+    socket = options.pop("socket")
+    checked = Options.from_mapping(options)
+    check(words[0], checked)
+    if socket:
+        print(SOCKET.format(app=words[0], listen=listen(options), access=access(checked)), end="")
         return 0
-    arguments = [sys.executable, "-m", "microwsgi", "serve", words[0], *flags(options)]
-    command = " ".join(map(quoted, arguments))
-    text = SERVICE.format(app=words[0], command=command, folder=os.getcwd(), environment=environment(options))
+    place = os.path.abspath(checked.app_dir)
+    given = {name: absolute(name, value) for name, value in options.items() if name not in OF_SYSTEMD}
+    arguments = [sys.executable, "-m", "microwsgi", "serve", words[0], "--app-dir", place, *flags(given)]
+    text = SERVICE.format(
+        app=words[0],
+        command=" ".join(map(quoted, arguments)),
+        identity=identity(checked),
+        folder=os.path.abspath(checked.chdir).replace("%", "%%") if checked.chdir else "%S/%N",
+        runtime="".join(f" {folder}" for folder in runtime_folders(checked)),
+        umask=checked.umask or "027",
+        environment=environment(given),
+    )
     print(text, end="")
+    for path in unreadable([sys.executable, place, *checked.tls_cert, *checked.tls_key], checked):
+        print(f"Note: the user of the service may not read {path}.", file=sys.stderr)
     return 0
 
 
+def check(application: str, options: Options) -> None:
+    """Raise UsageError for options and an application that can't work as a service."""
+    trusted_proxies(options)
+    for name, reason in FOR_TERMINALS.items():
+        if getattr(options, name):
+            raise UsageError(f"{BY_NAME[name].label} is not possible in a unit: {reason}.")
+    try:
+        if options.user:
+            pwd.getpwnam(options.user)
+        for group in filter(None, (options.group, options.socket_group)):
+            grp.getgrnam(group)
+    except KeyError as error:
+        raise UsageError(f"there is no such user or group here: {error.args[0]}.") from None
+    for path in unix_paths(options):
+        if not path.startswith(RUN) or os.path.dirname(path) == RUN.rstrip("/"):
+            raise UsageError(
+                f"the service may not write to the folder of unix:{path}: take a folder of its own, unix:/run/NAME/web.sock."
+            )
+    if options.access_log not in {"-", "off"} and os.path.isabs(options.access_log):
+        raise UsageError(
+            f"the service may not write --access-log {options.access_log}: leave it out, or give a name without a folder."
+        )
+    with contextlib.redirect_stdout(sys.stderr):  # what the application prints is not part of the unit
+        load_named(application, options.app_dir, options.config)
+
+
+def identity(options: Options) -> str:
+    """The lines for the user and the groups."""
+    lines = [f"User={options.user}"] if options.user else ["DynamicUser=yes"]
+    lines += [f"Group={options.group}"] if options.group else []
+    lines += [f"SupplementaryGroups={options.socket_group}"] if options.socket_group else []
+    return "\n".join(lines)
+
+
+def unix_paths(options: Options) -> list[str]:
+    """The files of Unix sockets."""
+    paths = [address.removeprefix("unix:") for address in options.addresses if address.startswith("unix:")]
+    return [path for path in paths if not path.startswith("@")]
+
+
+def runtime_folders(options: Options) -> list[str]:
+    """The folders below /run of Unix sockets, as RuntimeDirectory= has them."""
+    return [os.path.dirname(path).removeprefix(RUN) for path in unix_paths(options)]
+
+
+def access(options: Options) -> str:
+    """The socket unit's lines for the permissions of a Unix socket; systemd's own default is 0666."""
+    if not unix_paths(options):
+        return ""
+    group = f"SocketGroup={options.socket_group}\n" if options.socket_group else ""
+    return f"SocketMode={options.socket_mode or '600'}\n{group}"
+
+
+def absolute(name: str, value: object) -> object:
+    """A value whose paths are absolute: the service starts in another folder."""
+    if name not in PATHS or not value:
+        return value
+    return os.path.abspath(value) if isinstance(value, str) else [os.path.abspath(each) for each in parse_names(value)]
+
+
+def unreadable(paths: list[str], options: Options) -> list[str]:
+    """The folders and files on the way to these paths that a user that systemd makes may not read."""
+    found: set[str] = set()
+    for path in [] if options.user else map(Path, map(os.path.realpath, paths)):
+        for each in (path, *path.parents):
+            if each.exists() and not each.stat().st_mode & (0o001 if each.is_dir() else 0o004):
+                found.add(str(each))
+    return sorted(found)
+
+
 def flags(options: Mapping[str, object]) -> list[str]:
-    """The options as `microwsgi serve` takes them; --daemon is systemd's own business."""
+    """The options as `microwsgi serve` takes them."""
     found = []
     for name, value in options.items():
         option = BY_NAME[name]
-        if name == "daemon":
-            continue
         if not option.has_flag:
             continue
         if isinstance(option, Switch):

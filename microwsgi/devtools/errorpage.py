@@ -1,9 +1,9 @@
 """The page, text or problem document (RFC 9457) that describes an exception to the developer, chosen by Accept.
 
 `ErrorPage` is called where the exception is caught, so that it can show the whole stack: from the socket to the line that
-raised. The page contains local values, so the caller must make sure that only this machine gets it. It works without scripts;
-the only script reloads the page when new code serves. There is no console in the page: the debugger's prompt is in the
-terminal, where no other client can reach it.
+raised. The page contains local values: `allows` says which requests get it; all others get the number in the log. It works
+without scripts; the only script reloads the page when new code serves. There is no console in the page: the debugger's prompt
+is in the terminal, where no other client can reach it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shlex
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from html import escape
 from itertools import groupby
@@ -65,10 +65,13 @@ RELOAD_NOTICE = (
 )
 CAUSES = {CAUSED: "Caused by", DURING: "Raised while handling"}
 """The headings of earlier exceptions, which follow the later one on the page."""
+WITHOUT_DETAILS = (
+    "500 Internal Server Error\n\nThe application failed; the server's log says why under {number}.\n{hint}"
+)
 LOAD_ERROR = "The application can't be loaded"
 BEGINNING = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
 HINT = "To inspect the state where it failed, write breakpoint() there: the debugger's prompt opens in the server's terminal."
-ENDING = '<p class="quiet">{} Only this machine can see this page.</p>'
+ENDING = '<p class="quiet">{} Only those who have opened the address with the token can see this page.</p>'
 STYLE = """\
 :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; --line: #8886; --mark: #e5484d40; --here: #e5484d1c }
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere }
@@ -97,12 +100,23 @@ class ErrorPage:
     With `livereload`, a page that is open in a browser reloads when new code serves.
     """
 
-    def __init__(self, editor: str = "", livereload: LiveReload | None = None) -> None:
+    def __init__(
+        self,
+        editor: str = "",
+        livereload: LiveReload | None = None,
+        *,
+        allows: Callable[[Environ], bool] | None = None,
+        hint: str = "",
+    ) -> None:
         self.editor = EDITORS.get(editor, editor)
         self.livereload = livereload
+        self.allows = allows
+        self.hint = hint
 
     def __call__(self, error: BaseException, environ: Environ, number: str) -> Answer:
         """Return the headers and the body. `number` identifies the traceback in the log."""
+        if self.allows is not None and not self.allows(environ):
+            return make_answer(PLAIN, WITHOUT_DETAILS.format(number=number, hint=self.hint))
         info = exception_info(error)
         kind = preferred_type(environ)
         if kind == PLAIN:
@@ -128,6 +142,9 @@ class ErrorPage:
     def at_start(self, error: BaseException, text: str, environ: Environ) -> Answer:
         """Describe an application that can't be loaded; `text` is the message of the terminal. The page reloads by itself."""
         kind = preferred_type(environ)
+        if self.allows is not None and not self.allows(environ):
+            headers, body = make_answer(PLAIN, f"{LOAD_ERROR}; the terminal says why.\n\n{self.hint}")
+            return [*headers, ("Refresh", "1")], body
         if kind == PLAIN:
             headers, body = make_answer(
                 kind, f"{text}\n\nThis page reloads by itself when a file is saved that fixes it.\n"

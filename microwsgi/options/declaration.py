@@ -111,7 +111,9 @@ class Options:
     reload_error_page = Switch(
         "Development", False, "if saved code cannot be loaded, serve the error instead of the previous code"
     )
-    debug = Switch("Development", False, "show tracebacks in the browser, to clients on this machine", common=True)
+    debug = Switch(
+        "Development", False, "show tracebacks in browsers that have opened the printed address", common=True
+    )
     log_slow_requests = Seconds(
         "Development", 0.0, parse_seconds, "SECONDS", "log a stack trace of requests that take longer; 0 for never"
     )

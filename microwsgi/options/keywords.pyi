@@ -48,7 +48,7 @@ class OptionValues(TypedDict, total=False):
     reload_error_page: bool
     """If saved code cannot be loaded, serve the error instead of the previous code"""
     debug: bool
-    """Show tracebacks in the browser, to clients on this machine"""
+    """Show tracebacks in browsers that have opened the printed address"""
     log_slow_requests: float | str
     """Log a stack trace of requests that take longer; 0 for never"""
     editor: str

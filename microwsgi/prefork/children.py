@@ -56,8 +56,44 @@ class Question:
 
     def __init__(self, children: list[Child], then: Callable[[bool], object], until: float) -> None:
         self.children = children
+        self.asked = bool(children)
         self.then = then
         self.until = until
+
+
+class Questions:
+    """The questions about the counts of children that wait for answers."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.waiting: list[Question] = []
+
+    def ask(self, children: list[Child], then: Callable[[bool], object]) -> None:
+        """Have these children report; `then` is to be called with whether all have, and there is one.
+
+        A child that has not answered the last question is not asked again: its channel would fill up.
+        """
+        self.waiting.append(Question(children, then, self.clock() + REPORT_TIME))
+        for child in children:
+            if not child.asked:
+                child.asked = True
+                child.send_order("report")
+
+    def answered(self, child: Child) -> None:
+        """A child has reported, or never will."""
+        for question in self.waiting:
+            question.children = [each for each in question.children if each is not child]
+
+    def deadlines(self) -> list[float]:
+        """When each question is answered with what there is."""
+        return [question.until for question in self.waiting]
+
+    def take_answered(self) -> list[tuple[Callable[[bool], object], bool]]:
+        """What to call for the questions that need not wait any more, and with what."""
+        now = self.clock()
+        done = [question for question in self.waiting if not question.children or now >= question.until]
+        self.waiting = [question for question in self.waiting if question not in done]
+        return [(question.then, question.asked and not question.children) for question in done]
 
 
 class Observer:

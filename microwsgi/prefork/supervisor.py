@@ -23,14 +23,15 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from microwsgi.errors import LoadError
 from microwsgi.options import Options
 from microwsgi.prefork.channel import Channel, Message
-from microwsgi.prefork.children import NEVER, REPORT_TIME, Child, Generation, Observer, Question
+from microwsgi.prefork.children import NEVER, Child, Generation, Observer, Questions
 from microwsgi.prefork.life import CURRENT, LISTENING, Deadline, Event, State, next_step
-from microwsgi.prefork.processes import Inheritance, Started, describe_exit, nothing, reap
+from microwsgi.prefork.processes import Inheritance, Started, describe_exit, reap
+from microwsgi.prefork.signals import Signals
 from microwsgi.prefork.watch import Watch
 from microwsgi.process.system import READ, System
 from microwsgi.server.handoff import Handoff
@@ -84,22 +85,21 @@ class Supervisor:
         self.prompts: list[Child] = []  # the child that has the terminal, and those that wait for it
         self.chores: deque[Iterator[object]] = deque()
         self.requests = self.errors = 0  # of children that have ended
-        self.questions: list[Question] = []
+        self.questions = Questions(self.clock)
         self.inputs: dict[int, Callable[[], object]] = {}  # descriptors of the edge, and what reads there
         self.timers: list[tuple[Callable[[], float], Callable[[], object]]] = []
         """Of the edge: when something is due, and what is done then."""
-        self.signals, self.signal_writer = self.system.socketpair()
-        self.on_signal: dict[int, Callable[[], object]] = {signal.SIGINT: self.stop, signal.SIGTERM: self.stop}
-        """What is done for each signal; may be added to before `run`."""
+        actions: dict[int, Callable[[], object]] = {signal.SIGINT: self.stop, signal.SIGTERM: self.stop}
         if os.name == "posix":
-            self.on_signal |= {signal.SIGHUP: self.reload, signal.SIGCHLD: self.reap}
+            actions |= {signal.SIGHUP: self.reload, signal.SIGCHLD: self.reap}
+        self.signals = Signals(self.system, actions)
 
     # --- The loop -----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Serve until INT or TERM. Raises LoadError."""
         try:
-            with self.listening_to_signals():
+            with self.signals.received():
                 while self.children or not self.stops:
                     self.attempt(self.arrange)
                     self.attempt(self.wait)
@@ -121,24 +121,6 @@ class Supervisor:
                 self.observer.trouble(error)
             self.system.sleep(TROUBLE_PAUSE)
 
-    @contextmanager
-    def listening_to_signals(self) -> Iterator[None]:
-        """Have signals end the wait of `wait`; in the main thread only, as Python has it."""
-        self.signals.setblocking(False)
-        self.signal_writer.setblocking(False)
-        try:
-            wakeup = signal.set_wakeup_fd(self.signal_writer.fileno(), warn_on_full_buffer=False)
-        except ValueError:
-            yield
-            return
-        before = {number: signal.signal(number, nothing) for number in self.on_signal}
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(wakeup)
-            for number, handler in before.items():
-                signal.signal(number, handler or signal.SIG_DFL)
-
     def wait(self) -> None:
         """Wait for what comes first, and act on it; do a chore when nothing comes."""
         ready = dict(self.system.poll(self.interests(), self.time_left()))
@@ -155,7 +137,8 @@ class Supervisor:
         for next_timeout, act in self.timers:
             if now >= next_timeout():
                 self.attempt(act)
-        self.answer(now)
+        for then, all_have in self.questions.take_answered():
+            self.attempt(then, all_have)
         if self.watch is not None and (now >= self.watch.next_check or self.watch.fileno() in ready):
             self.attempt(lambda: self.on_change(self.watch.check()))  # type: ignore[union-attr]  # tested above
         for child in self.children[:]:
@@ -178,7 +161,7 @@ class Supervisor:
         if self.chores:
             return 0.0
         now = self.clock()
-        due = [child.deadline for child in self.children] + [question.until for question in self.questions]
+        due = [child.deadline for child in self.children] + self.questions.deadlines()
         due += [next_timeout() for next_timeout, _ in self.timers]
         due.append(now + self.observer.write_queued())
         if self.retry_at > now:
@@ -190,8 +173,8 @@ class Supervisor:
 
     def read_signals(self) -> None:
         """Act on the signals that have come."""
-        for number in self.system.receive(self.signals, 4096):
-            self.attempt(self.on_signal.get(number, bool))
+        for act in self.signals.read():
+            self.attempt(act)
 
     def handle_event(self, child: Child, now: float) -> None:
         """See whether a child has ended, or is late."""
@@ -306,7 +289,7 @@ class Supervisor:
                 self.system,
                 self.listeners,
                 self.handoff,
-                [*self.on_signal],
+                [*self.signals.actions],
                 self.generation.trouble,
                 self.generation is not self.first,
                 self.close,
@@ -377,7 +360,7 @@ class Supervisor:
         elif "report" in message:
             child.stats = message["report"]  # type: ignore[assignment]  # as worker.py makes it
             child.asked = False
-            self.answered(child)
+            self.questions.answered(child)
 
     def read_files(self, child: Child, files: dict[str, bytes]) -> None:
         """A child has read files of the application: at its start, or in a request."""
@@ -483,30 +466,8 @@ class Supervisor:
     # --- Questions ----------------------------------------------------------------------------------------------------
 
     def ask(self, then: Callable[[bool], object], states: frozenset[State] = LISTENING) -> None:
-        """Have the children in these states report their counts; `then` is called with whether all have, and there is one.
-
-        A child that has not answered the last question is not asked again: its channel would fill up.
-        """
-        asked = [child for child in self.children if child.state in states]
-        self.questions.append(
-            Question(asked, lambda all_have: then(all_have and bool(asked)), self.clock() + REPORT_TIME)
-        )
-        for child in asked:
-            if not child.asked:
-                child.asked = True
-                child.send_order("report")
-
-    def answered(self, child: Child) -> None:
-        """A child has reported, or never will."""
-        for question in self.questions:
-            question.children = [each for each in question.children if each is not child]
-
-    def answer(self, now: float) -> None:
-        """Go on with questions that need not wait any more."""
-        for question in self.questions[:]:
-            if not question.children or now >= question.until:
-                self.questions.remove(question)
-                self.attempt(question.then, not question.children)
+        """Have the children in these states report their counts; `then` is called with whether all have, and there is one."""
+        self.questions.ask([child for child in self.children if child.state in states], then)
 
     # --- What becomes of them -----------------------------------------------------------------------------------------
 
@@ -520,7 +481,7 @@ class Supervisor:
                 self.attempt(self.handle_message, child, message)
         self.children.remove(child)
         self.accepts_no_more(child)
-        self.answered(child)
+        self.questions.answered(child)
         self.requests += int(child.stats.get("requests", 0))  # type: ignore[call-overload]  # as worker.py makes it
         self.errors += int(child.stats.get("errors", 0))  # type: ignore[call-overload]
         if self.prompts[:1] == [child]:
@@ -584,7 +545,6 @@ class Supervisor:
     def close(self) -> None:
         """Give back what only a parent has."""
         self.signals.close()
-        self.signal_writer.close()
         for child in self.children:
             child.channel.close()
         if self.watch is not None:

@@ -9,6 +9,7 @@ import functools
 import io
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler
 from time import monotonic
@@ -284,7 +285,8 @@ class PlainConnection:
 
     def on_ready(self) -> None:
         """Bytes have arrived: the class reads them itself, and may have to wait for the rest."""
-        self.state = State.QUEUED
+        with suppress(BlockingIOError):  # a connection that is accepted may have sent nothing yet
+            self.state = self.on_bytes()
 
     def on_timeout(self) -> None:
         """The client has sent nothing for too long."""
@@ -430,8 +432,32 @@ class PlainConnection:
         return State.CLOSED
 
     def on_bytes(self) -> State:
-        """The class reads them."""
-        return State.QUEUED
+        """The class reads them, except, in development, the request that signs a browser in."""
+        sign_in = self.context.sign_in
+        return State.CLOSED if sign_in is not None and self.signs_in(sign_in) else State.QUEUED
+
+    def signs_in(self, sign_in: Callable[..., object]) -> bool:
+        """Answer a request that signs a browser in; return whether it was one. Raises BlockingIOError.
+
+        Over TLS, where nothing can be looked at before it is received, the token has to be sent as a field.
+        """
+        try:
+            raw, end, _ = self.transport.peek(RECEIVE).partition(END)
+            head = parse_head(raw, self.context.options)
+            exchange = Exchange(self.context, self.transport, self.base, head, self.context.clock.now())
+            sign_in(exchange)
+        except ClientError as error:
+            if not error.status.startswith("3"):
+                return False  # the class answers a request that breaks a rule
+            self.transport.recv(len(raw + end))
+            exchange.refuse(error)
+            exchange.finish()
+            return True
+        except BlockingIOError:
+            raise
+        except OSError:
+            return False  # the class finds out why
+        return False
 
     table: Table = {  # typing.ClassVar would cost its import
         State.IDLE: Row(READ, on_bytes, close, close, eviction_rank=2, handoff=True),

@@ -54,8 +54,9 @@ class ServerContext:
 
     `access_log` and `errors` may be loggers of the module logging.
 
-    `hosts` are the host names to answer to, None for all. `error_page` makes the page that a client on this machine is
-    shown for an exception. `timing` returns a field line that says where the time of a request went.
+    `hosts` are the host names to answer to, None for all. `error_page` makes the response for an exception, and
+    decides who may see its details. `sign_in` is called with each Exchange whose head was parsed. `timing` returns a field line
+    that says where the time of a request went.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class ServerContext:
         hosts: Hosts | None = None,
         error_page: ErrorPage | None = None,
         timing: Callable[..., str] | None = None,
+        sign_in: Callable[..., object] | None = None,
     ) -> None:
         self.options = options or Options()
         self.set_application(application)
@@ -77,6 +79,7 @@ class ServerContext:
         self.proxies = trusted_proxies(self.options)
         self.error_page = error_page
         self.timing = timing
+        self.sign_in = sign_in
         self.date = DateFields()
         self.clock = Clock()
         self.can_suspend = False  # there is a loop, which resumes suspended responses
@@ -110,6 +113,7 @@ class ServerContext:
             hosts=self.hosts,
             error_page=self.error_page,
             timing=self.timing,
+            sign_in=self.sign_in,
         )
         context.draining = True
         context.bodies = self.bodies

@@ -36,7 +36,6 @@ from microwsgi.server.context import ExceptionInfo, ServerContext
 from microwsgi.server.detached import DetachableSocket
 from microwsgi.server.environ import Environ
 from microwsgi.server.forwarded import TrustedProxies
-from microwsgi.server.hosts import is_local
 from microwsgi.server.log_writer import one_line
 from microwsgi.server.request_body import RequestBody
 from microwsgi.server.transport import FileRange, Transport
@@ -135,7 +134,9 @@ class Exchange:
     def apply_forwarded(self, proxies: TrustedProxies) -> None:
         """Take over the client, scheme, host and prefix that a trusted proxy reports."""
         if proxies.trusts(self.client[0]):
-            self.client, self.base = proxies.apply(self.head.fields, self.client, self.base)
+            head = self.head
+            self.client, self.base, fields = proxies.apply(head.fields, self.client, self.base)
+            self.head = RequestHead(head.raw, head.method, head.target, head.version, fields)
 
     def address_string(self) -> str:
         """Return the client's address and port, or "unix"."""
@@ -503,11 +504,7 @@ class Exchange:
         headers = [("Content-Type", "text/plain; charset=utf-8")]
         body = FAILURE_TEXT.format(under=f" under {number}" if number else "").encode()
         page = self.context.error_page
-        if (
-            error is not None
-            and page is not None
-            and is_local(self.transport.client[0], self.head.fields, self.context.hosts)
-        ):
+        if error is not None and page is not None:
             try:
                 headers, body = page(error, self.environ(), number)
             except Exception as second:  # the page shows values of the application, which may do anything

@@ -11,7 +11,7 @@ that appended a value is trusted. `microwsgi.server.handler` calls `apply` for a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import unquote_to_bytes
 
@@ -67,8 +67,12 @@ class TrustedProxies:
                 self.known[address] = answer
         return answer
 
-    def apply(self, fields: dict[str, str], client: tuple[str, str], base: Environ) -> tuple[tuple[str, str], Environ]:
-        """Return the client's address and port, and the base environ, for a request of a trusted proxy; set Host in `fields`.
+    def apply(
+        self, fields: Mapping[str, str], client: tuple[str, str], base: Environ
+    ) -> tuple[tuple[str, str], Environ, Mapping[str, str]]:
+        """Return the client's address and port, the base environ and the fields for a request of a trusted proxy.
+
+        The arguments stay as they are: other requests share them.
 
         Each hop is the values that one proxy has set, from the nearest on, as long as the proxy before it is trusted.
         """
@@ -81,9 +85,9 @@ class TrustedProxies:
             client = address, port
             if not self.trusts(address):
                 break
-        return client, with_reported(base, fields, reported) if reported else base
+        return client, *(with_reported(base, fields, reported) if reported else (base, fields))
 
-    def columns(self, fields: dict[str, str]) -> list[dict[str, str]]:
+    def columns(self, fields: Mapping[str, str]) -> list[dict[str, str]]:
         """Return the values of the X-Forwarded fields by proxy, the nearest first."""
         columns = {
             name: [part.strip(" \t") for part in reversed(fields[key].split(","))]
@@ -93,7 +97,7 @@ class TrustedProxies:
         count = max(map(len, columns.values()), default=0)
         return [{name: column[row] for name, column in columns.items() if row < len(column)} for row in range(count)]
 
-    def elements(self, fields: dict[str, str]) -> list[dict[str, str]]:
+    def elements(self, fields: Mapping[str, str]) -> list[dict[str, str]]:
         """Return the elements of the Forwarded field, the nearest proxy first; none if the field is malformed."""
         text, position = fields.get("HTTP_FORWARDED", ""), 0
         hops: list[dict[str, str]] = [{}]
@@ -127,8 +131,10 @@ def items(values: Iterable[str]) -> list[str]:
     return [item.strip() for value in values for item in value.split(",") if item.strip()]
 
 
-def with_reported(base: Environ, fields: dict[str, str], reported: dict[str, str]) -> Environ:
-    """Return a copy of the base environ with the reported scheme, host, port and prefix; set the Host field."""
+def with_reported(
+    base: Environ, fields: Mapping[str, str], reported: Mapping[str, str]
+) -> tuple[Environ, Mapping[str, str]]:
+    """Return copies of the base environ and the fields with the reported scheme, host, port and prefix."""
     made = base.copy()
     scheme = made["wsgi.url_scheme"] = SCHEMES.get(reported.get("proto", "").lower(), base["wsgi.url_scheme"])
     host = HOST.fullmatch(reported.get("host", ""))
@@ -140,11 +146,11 @@ def with_reported(base: Environ, fields: dict[str, str], reported: dict[str, str
         default = DEFAULT_PORTS[str(scheme)]
         port = port or own[2] or default
         made["SERVER_NAME"], made["SERVER_PORT"] = own[1].strip("[]"), port
-        fields["HTTP_HOST"] = own[1] if port == default else f"{own[1]}:{port}"
+        fields = {**fields, "HTTP_HOST": own[1] if port == default else f"{own[1]}:{port}"}
     prefix = reported.get("prefix", "").rstrip("/")
     if PREFIX.fullmatch(prefix):
         made["SCRIPT_NAME"] = unquote_to_bytes(prefix).decode("latin-1") + str(base["SCRIPT_NAME"])
-    return made
+    return made, fields
 
 
 def parse_node(text: str) -> tuple[str, str]:

@@ -340,8 +340,11 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         exchange = self.exchange = Exchange(context, self.transport, self.base, head, context.clock.now())
         if context.proxies is not None:
             exchange.apply_forwarded(context.proxies)
+            head, fields = exchange.head, exchange.head.fields
         if context.hosts is not None and "HTTP_HOST" in fields and self.transport.client[0]:
             check_host(context.hosts, fields["HTTP_HOST"])
+        if context.sign_in is not None:
+            context.sign_in(exchange)
         if ("HTTP_CONNECTION" in fields or head.version == "HTTP/1.0") and not is_persistent(head):
             exchange.end_connection()
         if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields or "HTTP_EXPECT" in fields:

@@ -7,7 +7,7 @@ script may read what we answer. The browser's Host field still says evil.example
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from ipaddress import ip_address
 
 from microwsgi.errors import MisdirectedRequest
@@ -42,12 +42,12 @@ class Hosts:
         """Whether to answer a request with this Host, which may have a port."""
         answer = self.known.get(host)
         if answer is None:
-            answer = self.judge(host_name(host))
+            answer = self.is_allowed(host_name(host))
             if len(self.known) < KNOWN:
                 self.known[host] = answer
         return answer
 
-    def judge(self, name: str) -> bool:
+    def is_allowed(self, name: str) -> bool:
         if name in self.names or name.endswith(".localhost") or f"*.{name.partition('.')[2]}" in self.names:
             return True
         if self.zones and f".{name}".endswith(self.zones):
@@ -66,21 +66,6 @@ def check_host(hosts: Hosts, host: str) -> None:
         raise MisdirectedRequest(
             f"This server does not answer for {name!r}; with --allow-host {name} it would. {BEHIND_PROXY}"
         )
-
-
-def is_local(address: str, fields: Mapping[str, object], hosts: Hosts | None) -> bool:
-    """Whether a client, of an address that is "" on a Unix socket, may see what is for who sits at this machine alone.
-
-    Not a proxy that speaks for somebody else; and not a page of a hostile site that has rebound its name: a server for all
-    addresses has no list of hosts, and has not refused that.
-    """
-    if "HTTP_FORWARDED" in fields or "HTTP_X_FORWARDED_FOR" in fields:
-        return False
-    address = address.removeprefix("::ffff:")
-    if not address:
-        return True
-    host = str(fields.get("HTTP_HOST", ""))
-    return (address == "::1" or address.startswith("127.")) and (not host or (hosts or Hosts()).allows(host))
 
 
 def host_name(host: str) -> str:

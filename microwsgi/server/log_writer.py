@@ -34,7 +34,7 @@ LEVELS = {"info": INFO, "warning": WARNING, "error": ERROR}
 GATHER = 0.02
 """Seconds in which records are gathered: a person does not notice, and a busy server writes no more than 50 times a second."""
 RETRY = 0.1
-"""Seconds until the next attempt to write to a terminal, a pipe or a disk that took nothing."""
+"""Seconds until the next attempt to write to a disk that took nothing, or to a pipe or a terminal that nobody reads."""
 UNCOUNTED = 2000
 """Records in a queue whose sizes are not counted: more come within GATHER only if nothing is written."""
 MOST_SIZE = 32 * 1024 * 1024
@@ -76,11 +76,14 @@ class LogSystem:
         """Return the status of an open file."""
         return _fstat(descriptor)
 
-    def takes_more(self, descriptor: int) -> bool:
-        """Return whether a write would not block. A stream that is broken takes everything: the write says what is wrong."""
+    def takes_more(self, descriptor: int, seconds: float = 0.0) -> bool:
+        """Return whether a write would not block, perhaps after some seconds.
+
+        A stream that is broken takes everything: the write says what is wrong.
+        """
         poll = _poll()  # type: ignore[misc]  # Windows has none: see `takes_more`
         poll.register(descriptor, select.POLLOUT)
-        return bool(poll.poll(0))
+        return bool(poll.poll(seconds * 1000))
 
     def lock(self, descriptor: int) -> None:
         """Lock a file for this process; raise BlockingIOError or PermissionError if another has it."""
@@ -206,6 +209,20 @@ class Destination:
         self.size = self.lost = self.failed = 0
         self.writing = self.torn = False
 
+    def descriptor(self) -> int | None:
+        """Return the descriptor to write to, if there is one."""
+        return descriptor_of(sys.stderr if self.target is None else self.target)
+
+    def wait_for_reader(self) -> None:
+        """Wait until a write would not block, for RETRY at most."""
+        descriptor = self.descriptor()
+        try:
+            if descriptor is not None:
+                self.system.takes_more(descriptor, RETRY)
+        except (OSError, ValueError, TypeError):  # as in `takes_more`
+            time.sleep(RETRY)
+        time.sleep(GATHER / 20)  # also where poll() returns at once
+
     # --- Writing --------------------------------------------------------------------------------------------------------
 
     def write(self) -> bool:
@@ -226,7 +243,7 @@ class Destination:
     def write_once(self) -> bool:
         """Write what the queue holds now; return whether nothing is left of that."""
         target = sys.stderr if self.target is None else self.target
-        descriptor = descriptor_of(target)
+        descriptor = self.descriptor()
         if self.waiting:
             return self.write_waiting(-1 if descriptor is None else descriptor)
         records, notice = self.take()
@@ -299,10 +316,10 @@ class Destination:
         except OSError:
             return False
 
-    def takes_more(self, descriptor: int) -> bool:
-        """Return whether a write would not block. Raises OSError if the system can't say."""
+    def takes_more(self, descriptor: int, seconds: float = 0.0) -> bool:
+        """Return whether a write would not block, perhaps after some seconds. Raises OSError if the system can't say."""
         try:
-            return self.system.takes_more(descriptor)
+            return self.system.takes_more(descriptor, seconds)
         except (ValueError, TypeError):  # the stream is closed, and the write says so; or Windows, which has no poll
             return True
 
@@ -481,7 +498,7 @@ class LogWriter:
                 time.sleep(GATHER)
             elif unwritten:
                 self.idle = False
-                time.sleep(RETRY)
+                self.pause()
             elif wrote:
                 self.idle = False
                 time.sleep(GATHER)
@@ -494,6 +511,15 @@ class LogWriter:
             self.thread = None
             self.mode = Mode.DIRECT
             self.idle = True
+
+    def pause(self) -> None:
+        """Wait before the next attempt to write: for a reader, or for some time."""
+        troubled = [each for each in self.destinations if each.waiting]
+        unread = next((each for each in troubled if each.trouble == UNREAD), None)
+        if unread is not None:
+            unread.wait_for_reader()
+        else:
+            time.sleep(GATHER if any(each.trouble == BUSY for each in troubled) else RETRY)
 
     def is_hopeless(self) -> bool:
         """Return whether what is left waits for no reader: the disk is full, or the file is closed."""
@@ -562,17 +588,17 @@ class ErrorStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Queue the lines of a text, with control characters escaped."""
-        lines, feed, rest = (getattr(self.partial, "text", "") + text).rpartition("\n")
-        self.partial.text = rest
+        lines, feed, rest = (getattr(self.partial, "unfinished", "") + text).rpartition("\n")
+        self.partial.unfinished = rest
         if feed:
             self.queue(f"{lines}\n")
         return len(text)
 
     def flush(self) -> None:
         """Queue a part of a line. What is queued is written without it."""
-        rest = getattr(self.partial, "text", "")
+        rest = getattr(self.partial, "unfinished", "")
         if rest:
-            self.partial.text = ""
+            self.partial.unfinished = ""
             self.queue(rest)
 
     def queue(self, text: str) -> None:

@@ -89,6 +89,7 @@ class WSGIServer(HTTPServer):
         hosts: Hosts | None = None,
         error_page: ErrorPage | None = None,
         timing: Callable[..., str] | None = None,
+        sign_in: Callable[..., object] | None = None,
         more_environ: Environ | None = None,
         poller: Callable[[], Poller] = new_poller,
     ) -> None:
@@ -96,7 +97,14 @@ class WSGIServer(HTTPServer):
         if hasattr(access_log, "makeRecord"):
             access_log = AccessLog(access_log)  # a logger
         self.context = ServerContext(
-            application, options, access_log, errors, hosts=hosts, error_page=error_page, timing=timing
+            application,
+            options,
+            access_log,
+            errors,
+            hosts=hosts,
+            error_page=error_page,
+            timing=timing,
+            sign_in=sign_in,
         )
         self.options = self.context.options
         self.more_environ = more_environ or {}

@@ -24,6 +24,7 @@ from microwsgi.server.hosts import Hosts
 from microwsgi.server.log import AccessLog
 from microwsgi.server.sockets import listen, loopback_only, unlink
 from microwsgi.serving.console import Console, colored, is_terminal
+from microwsgi.serving.devtoken import DevToken
 from microwsgi.serving.embedding import WSGIServer
 from microwsgi.serving.loader import load_named
 
@@ -113,6 +114,16 @@ def import_error_page(options: Options) -> None:
             raise LoadError(f"--debug needs WebOb, which can't be imported: {type(error).__name__}: {error}") from error
 
 
+def dev_token(options: Options) -> DevToken:
+    """Return the token of the project, with which clients see the details of exceptions."""
+    return DevToken(options.app_dir)
+
+
+def address_query(options: Options) -> str:
+    """Return the query of the addresses that the terminal prints: in development, the token of the project."""
+    return dev_token(options).query if options.debug else ""
+
+
 class GreenThreadsError(LoadError):
     """The application has patched this interpreter, which can't run threads any more."""
 
@@ -138,9 +149,13 @@ def make(
     handler: type = WSGIRequestHandler
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
         handler, application = application, None
-    error_page = timing = None
+    error_page = timing = sign_in = None
     if options.debug and ERROR_PAGE in sys.modules:
-        error_page = import_module(ERROR_PAGE).ErrorPage(options.editor, livereload)
+        token = dev_token(options)
+        sign_in = token.sign_in
+        error_page = import_module(ERROR_PAGE).ErrorPage(
+            options.editor, livereload, allows=token.allows, hint=token.hint
+        )
         timing = import_module(TIMING).server_timing
     # The names are for the framework's guard against cross-site requests: only the server knows them.
     environ: dict[str, object] = {"microwsgi.allow_host": options.allow_host}
@@ -164,6 +179,7 @@ def make(
         hosts=Hosts([*options.allow_host, *(tls.names() if tls is not None else ())]) if some_hosts else None,
         error_page=error_page,
         timing=timing,
+        sign_in=sign_in,
         more_environ=environ,
     )
 

@@ -177,13 +177,21 @@ def own_copy(stream: object) -> io.TextIOBase | None:
 
 
 def banner(
-    name: str, listeners: list[socket.socket], options: Options, tls: Security | None = None, *, color: bool = False
+    name: str,
+    listeners: list[socket.socket],
+    options: Options,
+    tls: Security | None = None,
+    *,
+    color: bool = False,
+    query: str = "",
 ) -> str:
-    """What is served, where, and how to stop it."""
+    """What is served, where, and how to stop it. `query` is that of the addresses to click on."""
     dim, bold = (DIM, BOLD) if color else ("", "")
     lines = [f"microwsgi {__version__} serving {paint(escaped(name), bold)}"]
     scheme = "http" if tls is None else "https"
-    lines += [f"  {address:<30}{paint(note, dim)}".rstrip() for address, note in places(listeners, scheme)]
+    for address, note in places(listeners, scheme):
+        link = address if address.startswith("unix:") else address + query
+        lines.append(f"  {link:<30}{' ' if query else ''}{paint(note, dim)}".rstrip())
     if tls is not None:
         lines += [f"  {note}" for note in tls.notes()]
     if not loopback_only(listeners):

@@ -37,6 +37,7 @@ from microwsgi.server.inflight import slow_requests
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import urls
 from microwsgi.serving.assembly import (
+    address_query,
     check_answers,
     https,
     import_error_page,
@@ -135,7 +136,7 @@ def run(
         if not hasattr(os, "fork"):  # Windows
             raise UsageError("--reload, --workers and a service want a system whose processes can inherit sockets.")
         # What a parent needs takes 15 ms to import, and most servers have none.
-        import_module("microwsgi.serving.supervised").run(application, options, ssl_context, console)
+        import_module("microwsgi.serving.supervised").run(application, options, ssl_context, console, at_end=at_end)
         return
     try:
         stop = Stop(console, at_end)
@@ -159,7 +160,8 @@ def run(
                 if trouble := check_answers():
                     raise ServiceError(f"{name} can't be served: {trouble}")
                 stop.act_for(server)
-                console.say(banner(name, listeners, options, tls, color=colored(options.color, console.errors)))
+                color = colored(options.color, console.errors)
+                console.say(banner(name, listeners, options, tls, color=color, query=address_query(options)))
                 start = time.monotonic()
                 with one_prompt(server), slow_requests(server, options.log_slow_requests), stop.serving():
                     server.serve_forever()
@@ -314,7 +316,7 @@ class Stop:
                     self.act(self.numbers.popleft())
 
     def act(self, number: int) -> None:
-        """Do what a signal asks for, but for the stop itself; whatever goes wrong, the next signal is on_signal, too."""
+        """Do what a signal asks for, but for the stop itself; whatever goes wrong, the next signal is handled, too."""
         server = self.server
         if server is None:
             return

@@ -173,9 +173,10 @@ class Service:
         self.supervisor = supervisor
         self.at_terminal = self.console.is_terminal
         stop = self.stop
-        supervisor.on_signal |= {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: self.reload}
-        supervisor.on_signal |= {signal.SIGUSR1: self.reopen, signal.SIGUSR2: self.write_state}
-        supervisor.on_signal[signal.SIGQUIT] = partial(self.send_order, "running")
+        actions = supervisor.signals.actions
+        actions |= {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: self.reload}
+        actions |= {signal.SIGUSR1: self.reopen, signal.SIGUSR2: self.write_state}
+        actions[signal.SIGQUIT] = partial(self.send_order, "running")
         if self.control is not None:
             self.clients = ControlSocket(self.control, supervisor.inputs, self.handle_query, self.system)
             supervisor.timers.append((self.clients.next_timeout, self.clients.expire))

@@ -31,14 +31,15 @@ from microwsgi.process.system import System
 from microwsgi.server.connections import Security
 from microwsgi.server.context import Application
 from microwsgi.server.environ import Environ
-from microwsgi.server.hosts import Hosts, is_local
 from microwsgi.server.inflight import slow_requests
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import urls
 from microwsgi.serving.assembly import (
     ERROR_PAGE,
     GreenThreadsError,
+    address_query,
     check_answers,
+    dev_token,
     https,
     import_error_page,
     listening,
@@ -65,8 +66,10 @@ def run(
     ssl_context: object = None,
     console: Console | None = None,
     system: System | None = None,
+    *,
+    at_end: Callable[..., object] | None = None,
 ) -> None:
-    """Serve until INT or TERM. Raises UsageError."""
+    """Serve until INT or TERM, which `at_end` handles afterwards. Raises UsageError."""
     if application is not None and not isinstance(application, str):
         raise UsageError("for a server with a parent process, serve() wants the application's name, as a text.")
     console = console or Console()
@@ -93,6 +96,7 @@ def run(
         except OSError as error:
             raise ServiceError(f"the system has no sockets for a parent process: {error.strerror}.") from None
         outside.attach(supervisor)
+        supervisor.signals.at_end = at_end
         start = time.monotonic()
         supervisor.run()
         if supervisor.stops > 1:
@@ -178,14 +182,16 @@ def live_spawned(worker: Worker, listeners: list[socket], values: list[object]) 
 
 def unloaded(error: BaseException, text: str, options: Options, livereload: LiveReload) -> Application:
     """Return the application that is served instead of one that can't be loaded: its page has the text of the terminal."""
-    hosts = Hosts(options.allow_host)
+    page = None
     try:
-        page = import_module(ERROR_PAGE).ErrorPage(options.editor, livereload)
+        if options.debug:
+            token = dev_token(options)
+            page = import_module(ERROR_PAGE).ErrorPage(options.editor, livereload, allows=token.allows, hint=token.hint)
     except Exception:  # WebOb can't be imported, which may be the very reason
-        page = None
+        pass
 
     def application(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:
-        if page is not None and is_local(str(environ["REMOTE_ADDR"]), environ, hosts):
+        if page is not None:
             headers, body = page.at_start(error, text, environ)
         else:
             headers, body = [("Content-Type", "text/plain"), ("Cache-Control", "no-store"), ("Refresh", "1")], ELSEWHERE
@@ -224,7 +230,11 @@ class Terminal(Observer):
         if not self.greeted:
             self.greeted = True
             color = colored(self.options.color, console.errors)
-            console.say(banner(child.name, self.listeners, self.options, self.tls, color=color))
+            console.say(
+                banner(
+                    child.name, self.listeners, self.options, self.tls, color=color, query=address_query(self.options)
+                )
+            )
         self.text = ""
         self.service.serving(child)
 
@@ -242,7 +252,8 @@ class Terminal(Observer):
             lines.append("  The last version that worked goes on serving.")
         elif self.options.reload:
             lines += [
-                f"  {url} shows this until it is mended. Ctrl-C stops." for url in urls(self.listeners, scheme)[:1]
+                f"  {url}{address_query(self.options)} shows this until it is fixed. Ctrl-C stops."
+                for url in urls(self.listeners, scheme)[:1]
             ]
         self.service.say("\n".join(lines))
 

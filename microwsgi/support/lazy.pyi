@@ -1,5 +1,7 @@
 import ast as ast
 import difflib as difflib
+import hashlib as hashlib
+import hmac as hmac
 import json as json
 import linecache as linecache
 import shlex as shlex

@@ -8,6 +8,7 @@ parsers read one message in different ways.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from microwsgi.errors import (
     ClientError,
@@ -83,7 +84,7 @@ class FieldLines(dict[str, tuple[str, str]]):
 
 LINES = FieldLines()
 
-_known_sections: dict[str, dict[str, str]] = {}
+_known_sections: dict[str, Mapping[str, str]] = {}
 # The fields of sections that were checked before: the requests of one page, and those of a health check or a program, often
 # differ in their target and their cookies only. The dicts are shared by requests, and never changed.
 
@@ -95,7 +96,7 @@ class RequestHead:
     A head that was refused before it was parsed has an empty method, target and version.
     """
 
-    def __init__(self, raw: bytes, method: str, target: str, version: str, fields: dict[str, str]) -> None:
+    def __init__(self, raw: bytes, method: str, target: str, version: str, fields: Mapping[str, str]) -> None:
         self.raw = raw
         self.method = method
         self.target = target
@@ -139,7 +140,7 @@ def parse_head(raw: bytes, limits: Options) -> RequestHead:
     return RequestHead(raw, method, target, version, fields)
 
 
-def parse_fields(section: str, raw: bytes, limits: Options) -> dict[str, str]:
+def parse_fields(section: str, raw: bytes, limits: Options) -> Mapping[str, str]:
     """Parse the field lines of the head `raw`. Raises ClientError.
 
     The cookies are set aside when the section is looked up among the known ones: they differ where the rest does not.
@@ -192,14 +193,14 @@ def combine(lines: list[str]) -> dict[str, str]:
     return fields
 
 
-def check_host(fields: dict[str, str]) -> None:
+def check_host(fields: Mapping[str, str]) -> None:
     """Check the syntax of Host, if there is one."""
     host = fields.get("HTTP_HOST")
     if host is not None and not valid_host(host):
         raise ClientError(f"{host!r} is not a valid Host (RFC 9112 3.2).")
 
 
-def check_target(method: str, target: str, fields: dict[str, str]) -> dict[str, str]:
+def check_target(method: str, target: str, fields: Mapping[str, str]) -> Mapping[str, str]:
     """Check a target that does not begin with a slash (RFC 9112 3.2); return the fields.
 
     The authority of an absolute form replaces Host (RFC 9112 3.2.2).

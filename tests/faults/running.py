@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -146,6 +147,26 @@ class Server:
             except OSError:
                 continue
         self.process.wait()
+
+
+def ask_state(server: Server, limit: float = LIMIT) -> dict[str, object]:
+    """What the control socket answers; nothing if it does not."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(limit)
+        try:
+            client.connect(str(server.folder / "x.sock"))
+            client.sendall(b"state\n")
+            received = b""
+            while data := client.recv(65536):
+                received += data
+            return dict(json.loads(received or b"{}"))
+        except OSError:
+            return {}
+
+
+def pids(server: Server) -> list[int]:
+    workers = ask_state(server).get("workers", ())
+    return [int(worker["pid"]) for worker in workers if worker["state"] == "serving"]  # type: ignore[attr-defined]
 
 
 def report_all(folder: Path, rows: Mapping[str, Row], check: Callable[[Path, str, Row], str]) -> None:

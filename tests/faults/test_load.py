@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.running import LIMIT, Server, wait_until
-from tests.faults.test_system_calls import pids
+from tests.faults.running import LIMIT, Server, pids, wait_until
 from tests.programs import need
 
 APPLICATION = """
@@ -144,6 +143,9 @@ def change_under_load(
                 terminate_one(server, 1 if how == "save" else 2)
         load.stop()
         assert load.failures == [], server.said()
+        terms = times if how == "TERM" else times // term_each
+        assert server.said().count("was told to end (TERM); another takes its place.") == terms
+        assert " in 0.5 s" not in server.said(), "a worker that was told to end has not crashed"
         assert min(load.answered.values()) > times / 10
         assert server.stop() == ""
         lines = (folder / "access").read_text().splitlines()
@@ -161,6 +163,10 @@ def terminate_one(server: Server, workers: int) -> None:
     victim = pids(server)[0]
     os.kill(victim, signal.SIGTERM)
     assert wait_until(lambda: victim not in pids(server) and len(pids(server)) == workers), server.said()
+
+
+def test_term_to_a_worker_fails_no_request_and_there_is_always_another(tmp_path: Path) -> None:
+    change_under_load(tmp_path, "TERM", (), 10, 1)
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ import pty
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +17,7 @@ import pytest
 
 from microwsgi.prefork.life import TABLE, Deadline, State
 from tests.faults.applications import APPLICATION
-from tests.faults.running import LIMIT, Server, report_all, wait_until
-from tests.faults.test_system_calls import ask_state, pids
+from tests.faults.running import LIMIT, Server, ask_state, pids, report_all, wait_until
 from tests.running import environment, microwsgi
 
 GATED = """
@@ -170,73 +168,6 @@ def test_saves_with_an_exit_handler_that_hangs_leave_no_processes(tmp_path: Path
         assert server.said().count("has served its last request and still runs after 3 s") == 5
         assert server.stop() == ""
     finally:
-        server.end()
-
-
-def test_term_to_a_worker_fails_no_request_and_there_is_always_another(gated: Path) -> None:
-    terminate_under_load(gated, 10)
-
-
-@pytest.mark.soak
-def test_term_to_workers_a_hundred_times_fails_no_request(gated: Path) -> None:
-    terminate_under_load(gated, 100)
-
-
-def terminate_under_load(folder: Path, times: int) -> None:
-    """Send TERM to a worker again and again while requests come on new and on kept connections."""
-    server = Server(folder, "workers", "--pid-file", "x.pid")
-    failures: list[str] = []
-    over = threading.Event()
-    counts = [0, 0]
-
-    def new() -> None:
-        while not over.is_set():
-            counts[0] += 1
-            over.wait(0.002)
-            if (body := server.get()) != b"ok":
-                failures.append(f"a new connection: {body!r}")
-
-    def kept() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT)
-        connection.connect()
-        connection.auto_open = 0
-        while not over.is_set():
-            counts[1] += 1
-            over.wait(0.002)
-            try:
-                connection.request("GET", "/")
-                response = connection.getresponse()
-                response.read()
-                if response.will_close:
-                    connection.close()
-                    connection.connect()
-            except (OSError, http.client.HTTPException) as error:
-                failures.append(f"a kept connection: {error!r}")
-                return
-        connection.close()
-
-    try:
-        assert server.starts(), server.said()
-        threads = [threading.Thread(target=each) for each in (new, kept, kept)]
-        for thread in threads:
-            thread.start()
-        for _ in range(times):
-            assert wait_until(lambda: len(pids(server)) == 2), server.said()
-            victim = pids(server)[0]
-            os.kill(victim, signal.SIGTERM)
-            assert wait_until(lambda victim=victim: victim not in pids(server)), server.said()  # type: ignore[misc]
-        over.set()
-        for thread in threads:
-            thread.join(LIMIT)
-        assert failures == [], server.said()
-        assert min(counts) > times
-        assert server.said().count("was told to end (TERM); another takes its place.") == times
-        assert " in 0.5 s" not in server.said()
-        assert server.stop() == ""
-        lines = (folder / "access").read_text().count("\n")
-        assert lines == sum(counts)
-    finally:
-        over.set()
         server.end()
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from microwsgi.prefork.life import State
-from tests.faults.running import Server, report_all, wait_until
-from tests.faults.test_system_calls import ask_state, pids
+from tests.faults.running import Server, ask_state, pids, report_all, wait_until
 
 APPLICATION = """
 import atexit, os, signal, time

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
-import socket
 import sys
 from collections import namedtuple
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.applications import APPLICATION
-from tests.faults.running import LIMIT, Server, report_all, wait_until
+from tests.faults.running import Server, ask_state, pids, report_all, wait_until
 from tests.running import python
 
 Row = namedtuple("Row", ("call", "error", "trigger", "message"))  # noqa: PYI024 - a row of a table
@@ -58,26 +56,6 @@ ENDS = [Row(call, "EIO", "TERM", "") for call in ("remove", "status", "status_of
 def begin(folder: Path, *words: str) -> Server:
     (folder / "main.py").write_text(APPLICATION)
     return Server(folder, "workers", command=python("-m", "tests.faults.faulty", *words))
-
-
-def ask_state(server: Server, limit: float = LIMIT) -> dict[str, object]:
-    """What the control socket answers; nothing if it does not."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(limit)
-        try:
-            client.connect(str(server.folder / "x.sock"))
-            client.sendall(b"state\n")
-            received = b""
-            while data := client.recv(65536):
-                received += data
-            return dict(json.loads(received or b"{}"))
-        except OSError:
-            return {}
-
-
-def pids(server: Server) -> list[int]:
-    workers = ask_state(server).get("workers", ())
-    return [int(worker["pid"]) for worker in workers if worker["state"] == "serving"]  # type: ignore[attr-defined]
 
 
 def pull(server: Server, trigger: str, victim: int) -> None:

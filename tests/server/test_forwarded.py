@@ -27,11 +27,13 @@ def seen(peer: str = PROXY, *, names: Iterable[str] = tuple(FIELDS), **sent: str
     fields = {"HTTP_HOST": "localhost"} | {f"HTTP_{name.upper()}": value for name, value in sent.items()}
     base = base_environ(("127.0.0.1", 8000), None, multithread=False)
     assert proxies.trusts(peer)
-    (address, port), made = proxies.apply(fields, (peer, "1"), base)
+    before = fields.copy(), base.copy()
+    (address, port), made, changed = proxies.apply(fields, (peer, "1"), base)
+    assert (fields, base) == before, "other requests share the arguments"
     return {
         "client": f"{address} {port}".strip(),
         "scheme": made["wsgi.url_scheme"],
-        "host": fields["HTTP_HOST"],
+        "host": changed["HTTP_HOST"],
         "server": f"{made['SERVER_NAME']}:{made['SERVER_PORT']}",
         "prefix": made["SCRIPT_NAME"],
     }

@@ -20,6 +20,7 @@ from microwsgi.server import procnet, sockets
 from microwsgi.server.sockets import UNACKNOWLEDGED, host_and_port, listen, loopback_only, unlink, url, urls
 from tests.background import free_port
 from tests.programs import absent
+from tests.proxies import open_folder
 from tests.running import environment, python
 from tests.tables import Rows
 
@@ -305,18 +306,20 @@ def test_a_group_that_does_not_exist_is_refused_and_leaves_no_file(tmp_path: Pat
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_only_root_and_members_may_give_a_socket_to_a_group(tmp_path: Path) -> None:
+def test_only_root_and_members_may_give_a_socket_to_a_group() -> None:
     """As the user nobody, in a process of its own."""
-    tmp_path.chmod(0o777)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    program = (
-        "import grp, os; from microwsgi.server.sockets import listen; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        f"try: listen('unix:{tmp_path}/s', group='daemon')\nexcept Exception as error: print(error)"
-    )
-    said = subprocess.run(python("-c", program), env=environment(), capture_output=True, text=True, check=True).stdout
-    assert "only root and members of it may" in said
-    assert not (tmp_path / "s").exists()
+    with open_folder() as folder:
+        folder.chmod(0o777)
+        program = (
+            "import grp, os; from microwsgi.server.sockets import listen\n"
+            "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+            f"try: listen('unix:{folder}/s', group='daemon')\nexcept Exception as error: print(error)"
+        )
+        said = subprocess.run(
+            python("-c", program), env=environment(), capture_output=True, text=True, check=True
+        ).stdout
+        assert "only root and members of it may" in said
+        assert not (folder / "s").exists()
 
 
 def test_a_unix_socket_is_removed_where_it_was_made(
