@@ -98,9 +98,7 @@ class Exchange:
         self.context = context
         self.transport = transport
         self.base = base
-        self.client = (
-            transport.client
-        )  # address and port; another one than the transport's if a trusted proxy reports it
+        self.client = transport.client  # address and port; those that a trusted proxy reports, if there is one
         self.head = head
         self.started = started  # 0 once it has been logged
         self.phase = CALL
