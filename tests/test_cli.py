@@ -27,8 +27,8 @@ from microwsgi.options.declaration import OPTIONS
 from microwsgi.serving import assembly
 from microwsgi.serving import serve as serving
 from microwsgi.serving.console import colored, counted, duration
-from microwsgi.serving.diagnosis import WITH_APP
 from microwsgi.serving.loader import load
+from microwsgi.serving.retyped import WITH_APP
 from tests.running import Running, environment, microwsgi
 
 Command = Callable[..., Running]
@@ -181,7 +181,15 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
         ),
         ("dev hello:app 8080", "a port is given with -p.\n  Try:  microwsgi dev hello:app -p 8080"),
         ("serve -d docs", "a folder is given without -d.\n  Try:  microwsgi serve docs"),
-        ("serve --directory docs -p 0", "a folder is given without --directory.\n  Try:  microwsgi serve docs"),
+        ("serve --directory docs -p 0", "a folder is given without --directory.\n  Try:  microwsgi serve docs -p 0"),
+        ("dev --directory=docs -p 0", "a folder is given without --directory.\n  Try:  microwsgi dev docs -p 0"),
+        (
+            "serve 8080 -b 127.0.0.1 --debug",
+            (
+                "a port is given with -p.\n  Try:  microwsgi serve -p 8080 -b 127.0.0.1 --debug\n"
+                "        microwsgi serve . -p 8080 -b 127.0.0.1 --debug   (the files of this folder)"
+            ),
+        ),
         (
             "serve --host 127.0.0.1:5000",
             (
@@ -200,8 +208,8 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
             "dev --host 192.0.2.1 -p 0",
             (
                 "192.0.2.1 is not an address of this machine.\n"
-                "  Try:  microwsgi dev --host 127.0.0.1   (only this machine)\n"
-                "        microwsgi dev --host 0.0.0.0     (every interface)"
+                "  Try:  microwsgi dev --host 127.0.0.1 -p 0   (only this machine)\n"
+                "        microwsgi dev --host 0.0.0.0 -p 0     (every interface)"
             ),
         ),
         ("serve --threads 0", "Invalid --threads 0: expected a whole number from 1 on."),
@@ -213,8 +221,9 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
     ],
 )
 def test_a_mistake_is_a_sentence_with_the_cure_and_exit_code_2(
-    folder: Path, arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, arguments: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "argv", ["microwsgi", *arguments.split()])
     code = main([*arguments.split(), "--app-dir", str(folder)] if "hello " in arguments else arguments.split())
     assert code == (4 if "192.0.2.1" in arguments else 2)
     assert capsys.readouterr().err == f"microwsgi: {said}\n"
