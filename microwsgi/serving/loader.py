@@ -24,7 +24,6 @@ from microwsgi.errors import LoadError, UsageError
 from microwsgi.options.config_file import read_table
 from microwsgi.serving.diagnosis import (
     as_module,
-    as_typed,
     definitions,
     describe_import_error,
     describe_missing_attribute,
@@ -34,6 +33,7 @@ from microwsgi.serving.diagnosis import (
     short_repr,
     suggest_file,
 )
+from microwsgi.serving.retyped import with_application
 from microwsgi.support import lazy
 from microwsgi.support.source import code_of, relative
 
@@ -81,7 +81,7 @@ def find(spec: str, folder: str) -> tuple[str, object]:
         path = os.path.join(folder, spec)
         return file_server(spec, path) if spec and is_folder(spec, path) else find_application(spec, folder)
     except LoadError as error:
-        raise LoadError(as_typed(str(error), spec)) from error.__cause__
+        raise LoadError(with_application(str(error), spec)) from error.__cause__
 
 
 def is_folder(spec: str, path: str) -> bool:
