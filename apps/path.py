@@ -19,28 +19,16 @@ from itertools import takewhile
 from typing import Any
 from urllib.parse import urlencode
 
+from apps.look import page as look
 from apps.look.chart import ceiling, milliseconds
-from apps.look.page import (
-    FILES,
-    Cell,
-    clock_time,
-    duration,
-    listed,
-    moment,
-    page,
-    range_links,
-    range_of,
-    section,
-    table,
-    ticks,
-)
+from apps.look.page import Cell, clock_time, duration, listed, moment, range_of, section, table
 from apps.probing.config import load
 from apps.probing.names import LookupFailed
 from apps.probing.paths import INTERVAL, Branch, Hop, Traced, Tracer, as_rounds, as_values, branches, changes
 from apps.probing.policy import Budget, Refused
 from apps.probing.smoke import picture
 from apps.probing.trace import METHODS
-from microwsgi import App, Request, Response, abort
+from microwsgi import Request, Response, abort
 from microwsgi.framework.crosssite import require_same_site
 
 MINUTE = 60
@@ -58,30 +46,23 @@ budget = Budget(config.per_minute)
 allowed: dict[str, float] = {}
 """Targets that were looked up and may be probed, and until when."""
 
-app = App()
-app.static("/look", FILES)
-tracer.background.start()
-
-
-@app.before
-def begin(request: Request) -> None:
-    """A server may fork after the import, and threads do not survive that."""
-    tracer.background.start()
+app = look.site(tracer.background.start)
 
 
 @app.get("/")
 def overview(request: Request) -> Response:
     """The configured targets, and a form for others."""
     rows = [
-        (Cell(f'<a href="to?{escape(urlencode({"target": each.name}))}">{escape(each.name)}</a>'), each.check.target)
-        for each in config.targets
+        (look.link(f"to?{urlencode({'target': each.name})}", each.name), each.check.target) for each in config.targets
     ]
     options = "".join(f"<option>{method}</option>" for method in METHODS)
     form = (
         '<h2>Another target</h2><form action="to"><label>Target <input name="target" placeholder="host" required></label>'
         f'<label>Method <select name="method">{options}</select></label><button>Trace</button></form>'
     )
-    return page(request, "Routes", table("Configured targets", ("target", "address or name"), rows) + form, links=LINKS)
+    return look.page(
+        request, "Routes", table("Configured targets", ("target", "address or name"), rows) + form, links=LINKS
+    )
 
 
 @app.get("/to")
@@ -98,8 +79,8 @@ def show(request: Request) -> Response | dict[str, Any]:
     for each in METHODS:
         current = ' aria-current="true"' if each == method else ""
         others.append(f'<a href="?{escape(urlencode({**request.GET, "method": each}))}"{current}>by {each}</a>')
-    content = f'<nav class="ranges" aria-label="Method">{" ".join(others)}</nav>{range_links(request)}'
-    return page(
+    content = f'<nav class="ranges" aria-label="Method">{" ".join(others)}</nav>{look.range_links(request)}'
+    return look.page(
         request, f"Route to {name}", content + section(request, "route", part(request), "Route"), links=LINKS, live=True
     )
 
@@ -145,7 +126,7 @@ def part(request: Request) -> str:
 @app.get("/events")
 def events(request: Request) -> Response:
     """A tick a second; each is a reason to fetch the route again."""
-    return ticks(request, lambda: {"route": time.time() // 1})
+    return look.ticks(request, lambda: {"route": time.time() // 1})
 
 
 def draw(rounds: list[Traced], now: float, period: float) -> str:
@@ -156,12 +137,9 @@ def draw(rounds: list[Traced], now: float, period: float) -> str:
     current = [each for each in rounds if each.address == last.address]
     ways = branches(current)
     state, text = condition(rounds, ways, now)
-    parts = [f'<p class="summary {state}" role="status">{escape(text)}</p>']
-    facts = {
-        "address": last.address or "-",
-        "path MTU": f"{last.mtu} bytes" if last.mtu else "not known",
-        "rounds": len(current),
-    }
+    parts = [look.summary(state, text)]
+    mtu = f"{last.mtu} bytes" if last.mtu else "unknown"
+    facts = {"address": last.address or "-", "path MTU": mtu, "rounds": len(current)}
     parts.append(listed(facts).replace("</dl>", f"<div><dt>last round</dt><dd>{moment(last.at)}</dd></div></dl>"))
     widest = ceiling(max((hop.quantile(1.0) or 0.0 for way in ways for hop in way.hops), default=0.0) or 0.001)
     parts += [branch_table(number, way, widest, len(ways)) for number, way in enumerate(ways, 1)]
@@ -215,22 +193,11 @@ def branch_table(number: int, branch: Branch, widest: float, count: int) -> str:
     hops = list(branch.hops)
     while len(hops) > 1 and not hops[-1].received and not hops[-2].received and not hops[-1].reason:
         hops.pop()
-    names = (
-        "hop",
-        "address",
-        "packet loss",
-        "sent",
-        "best",
-        "median",
-        "worst",
-        "jitter",
-        f"0 to {milliseconds(widest)}",
-    )
-    return table(
-        caption,
-        names,
-        [row(place, hop, widest, min(each.loss for each in hops[place - 1 :])) for place, hop in enumerate(hops, 1)],
-    )
+    scale = f"0 to {milliseconds(widest)}"
+    names = ("hop", "address", "packet loss", "sent", "best", "median", "worst", "jitter", scale)
+    losses = [min(each.loss for each in hops[place:]) for place in range(len(hops))]
+    rows = [row(place, hop, widest, loss) for place, (hop, loss) in enumerate(zip(hops, losses, strict=True), 1)]
+    return table(caption, names, rows)
 
 
 def row(number: int, hop: Hop, widest: float, real: float) -> list[object]:
@@ -246,15 +213,8 @@ def row(number: int, hop: Hop, widest: float, real: float) -> list[object]:
             f'<rect class="smoke" fill-opacity="0.4" x="{left}" y="2" width="{max(right - left, 1):.1f}" height="8"/>'
             f'<rect class="median ok" x="{tick - 1}" y="1" width="2" height="10"/></svg>'
         )
-    state = "failing" if real == 1 else "degraded" if real else "ok"
-    loss = Cell(f'<span class="state {state}">{real:.0%}</span>')
+    loss = look.state("failing" if real == 1 else "degraded" if real else "ok", f"{real:.0%}")
     if hop.loss > real:
         loss = Cell(f'{loss} <span class="quiet">({hop.loss:.0%} not answered: ICMP rate limit)</span>')
-    return [
-        number,
-        addresses + reason,
-        loss,
-        hop.sent,
-        *map(milliseconds, (best, middle, worst, hop.jitter)),
-        Cell(bar),
-    ]
+    times = map(milliseconds, (best, middle, worst, hop.jitter))
+    return [number, addresses + reason, loss, hop.sent, *times, Cell(bar)]

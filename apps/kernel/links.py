@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from apps.kernel.netlink import Netlink, attributes
@@ -37,7 +37,6 @@ NEIGHBOUR_STATES = {
     0x01: "incomplete", 0x02: "reachable", 0x04: "stale", 0x08: "delay", 0x10: "probe", 0x20: "failed", 0x80: "permanent",
 }  # fmt: skip
 FAMILIES = {socket.AF_INET, socket.AF_INET6}
-SIOCETHTOOL, ETHTOOL_GSET = 0x8946, 0x1
 
 
 class Traffic(NamedTuple):
@@ -118,23 +117,12 @@ def addresses(route: Netlink) -> dict[int, list[str]]:
 
 
 def speed(name: str) -> int | None:
-    """Bits a second that a link is made for, as `ethtool` says; None for a device that has none."""
-    command = bytearray(struct.pack("=I40x", ETHTOOL_GSET))  # struct ethtool_cmd
+    """The nominal bits a second of a link, as `ethtool` shows them; None for a device that has none."""
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-            fcntl.ioctl(control, SIOCETHTOOL, struct.pack("16sP16x", name.encode(), address_of(command)))
-    except OSError:
+        megabits = int(Path("/sys/class/net", name, "speed").read_text())
+    except (OSError, ValueError):
         return None
-    (low,), (high,) = struct.unpack_from("=H", command, 12), struct.unpack_from("=H", command, 28)
-    megabits = high << 16 | low
-    return megabits * 10**6 if megabits not in {0, 0xFFFF, 0xFFFFFFFF} else None
-
-
-def address_of(buffer: bytearray) -> int:
-    """Where a buffer is in memory: the kernel writes there."""
-    import ctypes  # for this only
-
-    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    return megabits * 10**6 if megabits > 0 else None
 
 
 def neighbours(route: Netlink | None = None) -> list[Neighbour]:

@@ -32,11 +32,24 @@ WATCHED = 10.0
 """Seconds for which a viewer counts."""
 SPEED_EVERY = 30.0
 CHANGES = 50
+MANY_RETRANSMITTED = 0.01
+"""Share of retransmitted segments that is a problem."""
+CALM = 60.0
+"""Seconds without an error after which a problem is over."""
+RETRANSMITTED = "{:.1%} of the TCP segments of the last minute were retransmitted"
 
 T = TypeVar("T")
 Rates = Sequence[float]
 """A second's change of each counter of links.Traffic."""
 NOTHING = array("f", [0.0] * 8)
+
+
+class Problem(NamedTuple):
+    """Something that is wrong now and then: when it began, when it was last seen, and a figure for its text."""
+
+    since: float
+    last: float
+    value: float
 
 
 class Change(NamedTuple):
@@ -67,6 +80,8 @@ class Sampler:
         self.speeds_until = 0.0
         self.recent: dict[str, deque[tuple[float, Rates]]] = {}
         self.changes: deque[Change] = deque(maxlen=CHANGES)
+        self.problems: dict[str, Problem] = {}
+        """By their texts."""
         self.counters: dict[str, int] = {}
         self.rates: dict[str, float] = {}
         self.minute: deque[tuple[float, dict[str, int]]] = deque(maxlen=61)
@@ -142,15 +157,22 @@ class Sampler:
         if found is not None:
             self.addresses = self.asked("addresses", lambda: links.addresses(self.route_socket()), {})
             if ticked > self.speeds_until:
-                self.speeds, self.speeds_until = (
-                    {each.name: links.speed(each.name) for each in found},
-                    ticked + SPEED_EVERY,
-                )
+                self.speeds = {each.name: links.speed(each.name) for each in found}
+                self.speeds_until = ticked + SPEED_EVERY
             self.compare(found, now, seconds)
             self.seen_at = now
         before, self.counters = self.counters, self.asked("counters", self.count, {})
         self.rates = {name: max(value - before.get(name, value), 0) / seconds for name, value in self.counters.items()}
         self.minute.append((now, self.counters))
+        again, sent = self.last_minute("Tcp.RetransSegs"), self.last_minute("Tcp.OutSegs")
+        if again > MANY_RETRANSMITTED * (sent + again):
+            self.report(RETRANSMITTED, now, again / (sent + again), total=False)
+        self.problems = {text: each for text, each in self.problems.items() if now - each.last < CALM}
+
+    def report(self, text: str, now: float, value: float, *, total: bool = True) -> None:
+        """Remember a problem. Its figure is the sum since it began, or the last one."""
+        before = self.problems.get(text, Problem(now, now, 0.0))
+        self.problems[text] = Problem(before.since, now, value + before.value if total else value)
 
     def compare(self, found: list[links.Interface], now: float, seconds: float) -> None:
         """Rates and changes since the look before."""
@@ -168,9 +190,12 @@ class Sampler:
                 continue
             if before.state != each.state:
                 self.changes.append(Change(now, f"{name}: {before.state} → {each.state}", bad=each.state != "up"))
-            # An interface that was made anew counts from 0.
-            rates = array("f", [max(b - a, 0) / seconds for a, b in zip(before.traffic, each.traffic, strict=True)])
-            ring.append((now, rates if any(rates) else NOTHING))
+            # An interface that was removed and added again counts from 0.
+            grown = [max(b - a, 0) for a, b in zip(before.traffic, each.traffic, strict=True)]
+            ring.append((now, array("f", [count / seconds for count in grown]) if any(grown) else NOTHING))
+            for word, count in (("errors", grown[2] + grown[6]), ("drops", grown[3] + grown[7])):
+                if count:
+                    self.report(f"{name.replace('{', '{{').replace('}', '}}')}: {{:.0f}} {word}", now, count)
         self.interfaces = fresh
 
     def keep(self) -> None:
@@ -245,6 +270,5 @@ class Sampler:
 
 def mean(data: Sequence[Data]) -> Data:
     """Of several samples."""
-    return {
-        "rates": [round(sum(column) / len(data), 1) for column in zip(*(each["rates"] for each in data), strict=True)]
-    }
+    columns = zip(*(each["rates"] for each in data), strict=True)
+    return {"rates": [round(sum(column) / len(data), 1) for column in columns]}

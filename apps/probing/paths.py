@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from apps.background import Background
@@ -21,7 +20,7 @@ from apps.probing.config import Config
 from apps.probing.names import LookupFailed, Resolver
 from apps.probing.outcome import Outcome, Reason
 from apps.probing.policy import Refused, Target, parse
-from apps.probing.rounds import Round, quantile
+from apps.probing.rounds import Round, jitter, quantile
 from apps.probing.trace import METHODS, Flow, Reply, path_mtu, trace
 
 INTERVAL = 2.0
@@ -132,12 +131,8 @@ class Tracer:
                     address = target.address
                     if not flows or flows[0].target.address != address:
                         close(flows)
-                        flows, number, turn, mtu_until = (
-                            [Flow(target, method, each) for each in range(FLOWS)],
-                            0,
-                            0,
-                            0.0,
-                        )
+                        flows, number, turn = [Flow(target, method, each) for each in range(FLOWS)], 0, 0
+                        mtu_until = 0.0
                     flows[turn].length = flows[turn].length or flows[0].length
                     hops = await trace(flows[turn], explore=number % (FLOWS * EXPLORE) == 0)
                     if loop.time() > mtu_until and number >= FLOWS:  # not among the first packets, which find the route
@@ -149,13 +144,8 @@ class Tracer:
                 except (Refused, OSError) as error:
                     trouble = str(getattr(error, "strerror", None) or error)
                     close(flows)  # they are opened anew
-                data = {
-                    "flow": flows[turn].identifier if flows else 0,
-                    "address": address,
-                    "hops": hops,
-                    "mtu": mtu,
-                    "trouble": trouble,
-                }
+                flow = flows[turn].identifier if flows else 0
+                data = {"flow": flow, "address": address, "hops": hops, "mtu": mtu, "trouble": trouble}
                 self.history.add(f"{method} {text}", at, data)
                 await asyncio.to_thread(self.history.flush, time.time())
                 number += 1
@@ -202,12 +192,24 @@ class Hop:
         return 1 - self.received / self.sent if self.sent else 0.0
 
     def quantile(self, share: float) -> float | None:
-        return quantile(sorted(self.seconds), share)
+        return quantile(self.seconds, share)
 
     @property
     def jitter(self) -> float | None:
-        steps = [abs(after - before) for before, after in pairwise(self.seconds)]
-        return sum(steps) / len(steps) if steps else None
+        return jitter(self.seconds)
+
+    def as_values(self) -> dict[str, Any]:
+        """For JSON; times in seconds."""
+        times = {name: self.quantile(share) for name, share in (("best", 0.0), ("median", 0.5), ("worst", 1.0))}
+        lost, addresses = self.sent - self.received, dict(self.addresses)
+        return {
+            "addresses": addresses,
+            "sent": self.sent,
+            "lost": lost,
+            **times,
+            "jitter": self.jitter,
+            "reason": self.reason,
+        }
 
 
 class Branch(NamedTuple):
@@ -296,22 +298,6 @@ def as_values(rounds: Sequence[Traced]) -> dict[str, Any]:
         "trouble": last.trouble if last else "",
         "changes": changes(rounds),
         "branches": [
-            {
-                "flows": branch.flows,
-                "hops": [
-                    {
-                        "addresses": dict(hop.addresses),
-                        "sent": hop.sent,
-                        "lost": hop.sent - hop.received,
-                        "best": hop.quantile(0.0),
-                        "median": hop.quantile(0.5),
-                        "worst": hop.quantile(1.0),
-                        "jitter": hop.jitter,
-                        "reason": hop.reason,
-                    }
-                    for hop in branch.hops
-                ],
-            }
-            for branch in branches(current)
+            {"flows": branch.flows, "hops": [hop.as_values() for hop in branch.hops]} for branch in branches(current)
         ],
     }

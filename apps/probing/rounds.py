@@ -106,18 +106,22 @@ class Round(NamedTuple):
         return worst
 
     def quantile(self, share: float) -> float | None:
-        return quantile(sorted(self.seconds), share)
+        return quantile(self.seconds, share)
 
     @property
     def jitter(self) -> float | None:
-        """The mean difference of two answers that follow each other (as RFC 3550 6.4.1, without its smoothing)."""
-        steps = [abs(after - before) for before, after in pairwise(self.seconds)]
-        return sum(steps) / len(steps) if steps else None
+        return jitter(self.seconds)
 
 
-def quantile(ordered: Sequence[float], share: float) -> float | None:
-    """The nearest rank; None of nothing."""
-    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else None
+def quantile(values: Sequence[float], share: float) -> float | None:
+    """The value of the nearest rank; None without values."""
+    return sorted(values)[min(int(share * len(values)), len(values) - 1)] if values else None
+
+
+def jitter(times: Sequence[float]) -> float | None:
+    """The mean difference of two consecutive times (as RFC 3550 6.4.1, without its smoothing)."""
+    steps = [abs(after - before) for before, after in pairwise(times)]
+    return sum(steps) / len(steps) if steps else None
 
 
 def merged(rounds: Sequence[Round]) -> Round:
