@@ -383,7 +383,7 @@ def test_a_hundred_pages_hold_no_thread_and_slow_nobody(server: Live) -> None:
         assert quickest(server.port) < 5 * alone + 0.01
         for page in pages:
             told = b""
-            while told.count(b"counters") < 2:
+            while told.count(b'"now"') < 2:
                 told += (more := page.recv(65536))
                 assert more, "the stream has ended"
         wait_for(lambda: threading.active_count() - threads < 5)
