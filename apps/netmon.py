@@ -94,8 +94,8 @@ def part(request: Request, name: str) -> str:
         abort(404, f"There is no {name}.")
     if kind in {"sockets", "routes"}:
         sampler.watch()
-    version = versions().get(kind, sampler.ticked)
-    return drawn.get(request, name, version, lambda: PARTS[kind](request, device))
+    found = versions()
+    return drawn.get(request, name, found.get(kind, found["*"]), lambda: PARTS[kind](request, device))
 
 
 @app.get("/events")
@@ -110,8 +110,9 @@ def events(request: Request) -> Response:
 
 
 def versions() -> dict[str, float]:
-    """The version of each part; "*" stands for all others."""
-    return {"*": sampler.ticked, "sockets": sampler.sockets_at, "routes": sampler.sockets_at}
+    """The version of each part; "*" stands for all others. Without new figures they change, too: they get old."""
+    latest = sampler.ticked if time.time() - sampler.seen_at <= STALE else time.time() // 1
+    return {"*": latest, "sockets": sampler.sockets_at, "routes": sampler.sockets_at}
 
 
 # --- Parts ------------------------------------------------------------------------------------------------------------

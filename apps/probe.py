@@ -114,13 +114,14 @@ def sentence(found: dict[str, State]) -> str:
     """The number of targets with a problem, and the latest problem."""
     bad = {name: state for name, state in found.items() if state.name in {"failing", "degraded"}}
     unknown = [state for state in found.values() if state.name == "unknown"]
-    text = f"{len(bad)} of {len(found)} targets have a problem." if bad else ""
+    sentences = []
     if bad:
         name, state = max(bad.items(), key=lambda item: item[1].since)
-        text += f" The latest: {name} is {state.name} since {clock_time(state.since)} ({state.text})."
+        latest = f"{name} is {state.name} since {clock_time(state.since)} ({state.text})"
+        sentences.append(f"{len(bad)} of {len(found)} targets have a problem. The latest: {latest}.")
     if unknown:
-        text += f" {len(unknown)} of {len(found)} have no data: {unknown[0].text}."
-    return " ".join(filter(None, [text or f"All {len(found)} targets are ok.", prober.history.trouble]))
+        sentences.append(f"{len(unknown)} of {len(found)} have no data: {unknown[0].text}.")
+    return " ".join(filter(None, [*(sentences or [f"All {len(found)} targets are ok."]), prober.history.trouble]))
 
 
 def loss(name: str) -> float:

@@ -175,7 +175,7 @@ class Condition:
         """The state now: without a round for so many seconds it is unknown, whatever it was."""
         if not self.recent or time.time() - self.recent[-1].at <= stale_after:
             return self.state
-        return State("unknown", self.recent[-1].at, "no data: the prober does not run")
+        return State("unknown", self.recent[-1].at, "the prober does not run")
 
 
 class Prober:
