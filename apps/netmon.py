@@ -111,7 +111,7 @@ def events(request: Request) -> Response:
 
 def versions() -> dict[str, float]:
     """The version of each part; "*" stands for all others. Without new figures they change, too: they get old."""
-    latest = sampler.ticked if time.time() - sampler.seen_at <= STALE else time.time() // 1
+    latest = sampler.ticked if time.time() - sampler.read_at <= STALE else time.time() // 1
     return {"*": latest, "sockets": sampler.sockets_at, "routes": sampler.sockets_at}
 
 
@@ -126,9 +126,9 @@ def draw_summary(request: Request, _: str) -> str:
         for each in sampler.interfaces.values()
         if each.state != "up" and sampler.addresses.get(each.number)
     ]
-    if now - sampler.seen_at > STALE:
+    if now - sampler.read_at > STALE:
         state = "unknown"
-        texts = [f"No figures for {look.duration(now - sampler.seen_at)}." if sampler.seen_at else "No figures yet."]
+        texts = [f"No figures for {look.duration(now - sampler.read_at)}." if sampler.read_at else "No figures yet."]
     elif texts:
         state = "failing"
     else:
@@ -144,7 +144,7 @@ def draw_summary(request: Request, _: str) -> str:
         texts.append(f"{up} of {len(sampler.interfaces)} interfaces are up. No errors and no drops in the last minute.")
     missing = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in sampler.missing.items())
     return (
-        f'{look.summary(state, " ".join(texts))}<p class="quiet">Interfaces read {look.moment(sampler.seen_at)}</p>'
+        f'{look.summary(state, " ".join(texts))}<p class="quiet">Interfaces read {look.moment(sampler.read_at)}</p>'
         + (f"<p>Not available here:</p><ul>{missing}</ul>" if missing else "")
     )
 
@@ -297,7 +297,7 @@ def api(request: Request) -> dict[str, Any]:
     most = request.query("sockets", int, default=1000)
     return {
         "host": HOST,
-        "age": time.time() - sampler.seen_at,
+        "age": time.time() - sampler.read_at,
         "interfaces": {
             name: {
                 **each._asdict(),
@@ -326,7 +326,7 @@ def api(request: Request) -> dict[str, Any]:
 @app.get("/metrics")
 def metrics(request: Request) -> Response:
     """For Prometheus. All names with `node_` are node_exporter's and mean the same."""
-    sampler.fresh()
+    sampler.refresh()
     return exposition(collect())
 
 
@@ -353,7 +353,7 @@ def collect() -> Iterator[Metric]:
         yield Metric(f"node_netstat_{group}_{counter}", value, {}, "untyped", f"Statistic {group}{counter}.")
     for state, count in sampler.states.items():
         yield Metric("netmon_tcp_sockets", count, {"state": state}, help="TCP sockets by state")
-    yield Metric("netmon_age_seconds", time.time() - sampler.seen_at, help="Seconds since the interfaces were read")
+    yield Metric("netmon_age_seconds", time.time() - sampler.read_at, help="Seconds since the interfaces were read")
     for name in ("interfaces", "counters", "sockets by state"):
         available, labels = float(name not in sampler.missing), {"figures": name}
         yield Metric("netmon_available", available, labels, help="Whether these figures are available")

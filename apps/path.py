@@ -1,11 +1,11 @@
-"""The route to a host, hop by hop, again and again: `PROBE_CONFIG=probe.toml microwsgi serve apps.path:app`.
+"""The route to a host, hop by hop, continuously: `PROBE_CONFIG=probe.toml microwsgi serve apps.path:app`.
 
 The hops, their round-trip times and packet loss, the branches where routers balance their load, the changes of the route, and
 the path's MTU. It needs no privileges: apps/probing/trace.py says how. Targets are those of the configuration and the networks
-that it allows; a target is traced while somebody looks.
+that it allows; a target is traced while a page about it is open.
 
     tracer      rounds in an event loop, in one process     apps/probing/paths.py
-    pages       made of the rounds of the last minutes
+    pages       drawn from the rounds of the last minutes
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from microwsgi.framework.crosssite import require_same_site
 
 MINUTE = 60
 SILENT_ROUNDS = 15
-"""Rounds without an answer of the target that tell where packets get lost."""
+"""Rounds without an answer of the target that show where packets are lost."""
 WIDTH = 200
-"""Of the picture of a hop."""
+"""Of the chart of a hop."""
 LINKS = {"Routes": "/"}
 STALE = 3 * INTERVAL + 2
 """Seconds without a round after which there is something wrong here."""
@@ -44,7 +44,7 @@ config = load(os.environ.get("PROBE_CONFIG", ""))
 tracer = Tracer(config)
 budget = Budget(config.per_minute)
 allowed: dict[str, float] = {}
-"""Targets that were looked up and may be probed, and until when."""
+"""Targets of visitors that the policy permits, and the time until this holds."""
 
 app = look.site(tracer.background.start)
 
@@ -71,7 +71,7 @@ def show(request: Request) -> Response | dict[str, Any]:
     require_same_site(request)
     name, method = wanted(request)
     permit(name, request.remote_addr or "")
-    tracer.look(name, method)
+    tracer.watch(name, method)
     if request.accept.acceptable_offers(["text/html", "application/json"])[:1] == [("application/json", 1.0)]:
         _, period = range_of(request)
         return as_values(tracer.rounds(name, method, time.time() - period, time.time()))
@@ -94,7 +94,7 @@ def wanted(request: Request) -> tuple[str, str]:
 
 
 def permit(name: str, viewer: str) -> None:
-    """Raise 403 and 429 for what may not be traced. A name that can't be looked up is traced: it may be back in a moment."""
+    """Raise 403, 404 or 429 if a visitor may not trace this target."""
     now = time.monotonic()
     if name in tracer.targets or allowed.get(name, 0.0) > now:
         return
@@ -113,11 +113,11 @@ def permit(name: str, viewer: str) -> None:
 
 @app.get("/part/route")
 def part(request: Request) -> str:
-    """What changes on the page; a page that fetches it is one that somebody looks at."""
+    """The part of the page that changes. A page that fetches it is open, so its target is traced."""
     name, method = wanted(request)
     if name not in tracer.targets and name not in allowed:
         abort(404)
-    tracer.look(name, method)
+    tracer.watch(name, method)
     _, period = range_of(request)
     now = time.time()
     return draw(tracer.rounds(name, method, now - period, now), now, period)
@@ -125,7 +125,7 @@ def part(request: Request) -> str:
 
 @app.get("/events")
 def events(request: Request) -> Response:
-    """A tick a second; each is a reason to fetch the route again."""
+    """An event each second, after which the page fetches the route."""
     return look.ticks(request, lambda: {"route": time.time() // 1})
 
 
@@ -135,14 +135,14 @@ def draw(rounds: list[Traced], now: float, period: float) -> str:
         return '<p class="summary" role="status">No round in this period yet.</p>'
     last = rounds[-1]
     current = [each for each in rounds if each.address == last.address]
-    ways = branches(current)
-    state, text = condition(rounds, ways, now)
+    routes = branches(current)
+    state, text = condition(rounds, routes, now)
     parts = [look.summary(state, text)]
     mtu = f"{last.mtu} bytes" if last.mtu else "unknown"
     facts = {"address": last.address or "-", "path MTU": mtu, "rounds": len(current)}
     parts.append(listed(facts).replace("</dl>", f"<div><dt>last round</dt><dd>{moment(last.at)}</dd></div></dl>"))
-    widest = ceiling(max((hop.quantile(1.0) or 0.0 for way in ways for hop in way.hops), default=0.0) or 0.001)
-    parts += [branch_table(number, way, widest, len(ways)) for number, way in enumerate(ways, 1)]
+    widest = ceiling(max((hop.quantile(1.0) or 0.0 for route in routes for hop in route.hops), default=0.0) or 0.001)
+    parts += [branch_table(number, route, widest, len(routes)) for number, route in enumerate(routes, 1)]
     parts.append(picture(as_rounds(rounds), now - period, now, INTERVAL, "Round trips of the target"))
     if latest := changes(rounds)[-5:]:
         rows = [(clock_time(at), text) for at, text in reversed(latest)]
@@ -150,8 +150,8 @@ def draw(rounds: list[Traced], now: float, period: float) -> str:
     return "".join(parts)
 
 
-def condition(rounds: Sequence[Traced], ways: Sequence[Branch], now: float) -> tuple[str, str]:
-    """What is wrong with the route and since when, in a sentence."""
+def condition(rounds: Sequence[Traced], routes: Sequence[Branch], now: float) -> tuple[str, str]:
+    """The state of the route, and a sentence: what is wrong, and since when."""
     last = rounds[-1]
     if now - last.at > STALE:
         return "unknown", f"No new round for {duration(now - last.at)}: the tracer does not run."
@@ -163,8 +163,8 @@ def condition(rounds: Sequence[Traced], ways: Sequence[Branch], now: float) -> t
         good = [each for each in rounds if each.reached]
         since = f"since {clock_time(good[-1].at)} (for {duration(now - good[-1].at)})" if good else "in this period"
         return "failing", f"{last.address} does not answer {since}. {last_hop(rounds)}"
-    hops = " or ".join(str(count) for count in sorted({len(way.hops) for way in ways}))
-    branched = f", {len(ways)} branches" if len(ways) > 1 else ""
+    hops = " or ".join(str(count) for count in sorted({len(route.hops) for route in routes}))
+    branched = f", {len(routes)} branches" if len(routes) > 1 else ""
     lost = 1 - len(answered) / len(recent) if recent else 0.0
     state = "degraded" if lost else "ok"
     began = now
@@ -176,7 +176,7 @@ def condition(rounds: Sequence[Traced], ways: Sequence[Branch], now: float) -> t
 
 
 def last_hop(rounds: Sequence[Traced]) -> str:
-    """Where the packets get lost: routers limit their ICMP messages, so of several rounds the hop that is farthest."""
+    """Where packets are lost. Routers limit their ICMP messages: so the farthest hop that answered in one of several rounds."""
     silent = list(takewhile(lambda each: not each.reached, reversed(rounds)))[:SILENT_ROUNDS]
     hops = [(number, hop) for each in silent for number, hop in enumerate(each.hops, 1) if hop]
     if reports := [hop for _, hop in hops if hop.reason]:

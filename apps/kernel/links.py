@@ -53,7 +53,7 @@ class Traffic(NamedTuple):
 
 
 class Interface(NamedTuple):
-    """An interface; `state` is "up", or why it carries nothing."""
+    """An interface; `state` is "up", or the reason why it carries no traffic."""
 
     number: int
     name: str
@@ -126,7 +126,7 @@ def speed(name: str) -> int | None:
 
 
 def neighbours(route: Netlink | None = None) -> list[Neighbour]:
-    """The hosts that this machine has heard of or asked for, but for those that need no asking. Raises OSError."""
+    """The entries of the ARP and neighbour discovery tables, without those of state noarp. Raises OSError."""
     if route is None:
         with Netlink(NETLINK_ROUTE) as opened:
             return neighbours(opened)
@@ -166,7 +166,7 @@ def main_routes(found: Iterator[bytes]) -> Iterator[Route]:
 
 
 def next_hops(family: int, data: bytes) -> Iterator[str]:
-    """The ways of a multipath route."""
+    """The next hops of a multipath route."""
     while len(data) >= NEXT_HOP.size:
         length, _, weight, index = NEXT_HOP.unpack_from(data)
         if not NEXT_HOP.size <= length <= len(data):

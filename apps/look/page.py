@@ -84,7 +84,7 @@ def ticks(request: Request, versions: Callable[[], object]) -> Response:
 
 
 class Drawn:
-    """The parts that were drawn, until their data have another version: a hundred viewers are one drawing."""
+    """Caches each part until its data have a new version, so that a hundred viewers cost one drawing."""
 
     def __init__(self, most: int = 100) -> None:
         self.most = most
@@ -200,7 +200,7 @@ def listing(request: Request, caption: str, columns: Sequence[Column], items: It
 
 
 def filter_form(request: Request, label: str) -> str:
-    """A field whose text a table's rows must have."""
+    """A search field for the rows of a table."""
     others = {key: value for key, value in request.GET.items() if key != "filter"}
     hidden = "".join(f'<input type="hidden" name="{escape(k)}" value="{escape(v)}">' for k, v in others.items())
     value = escape(request.GET.get("filter", ""))
@@ -209,15 +209,15 @@ def filter_form(request: Request, label: str) -> str:
 
 
 def range_of(request: Request) -> tuple[str, float]:
-    """The period that a page shows: its name and its seconds. Raises 400."""
+    """The name and the seconds of the period that the query chooses. Raises 400."""
     name = request.GET.get("range", "10m")
     if name not in RANGES:
-        abort(400, f"There is no range {name}; there are {', '.join(RANGES)}.")
+        abort(400, f"There is no range {name}. Choose {', '.join(RANGES)}.")
     return name, RANGES[name][0]
 
 
 def range_links(request: Request) -> str:
-    """The periods as links to the same page."""
+    """Links to the same page with each of the periods."""
     chosen, _ = range_of(request)
     parts = []
     for name, (_, text) in RANGES.items():

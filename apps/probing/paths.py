@@ -1,8 +1,8 @@
-"""Routes that are traced again and again while somebody looks, as mtr does, and what the rounds of the last minutes come to.
+"""Routes that are traced continuously while a page is open, as mtr does, and the statistics of the last minutes.
 
-Tracer.look     a viewer wants a target traced                any process
-Tracer.work     traces what is wanted, and keeps the rounds   the process with the lock
-summary         the branches, hops and changes                any process
+Tracer.watch    a page asks for the route to a target         any process
+Tracer.work     traces the targets, and records the rounds    the process with the lock
+branches        the branches with their hops                  any process
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from apps.probing.trace import METHODS, Flow, Reply, path_mtu, trace
 INTERVAL = 2.0
 """Seconds between two rounds: routers answer once a second, and there may be two viewers with two methods."""
 FLOWS = 4
-"""Flows that take turns: of two equal ways, both are seen in seven of eight cases."""
+"""Flows that take turns: of two equal routes, both are found in seven of eight cases."""
 EXPLORE = 10
-"""Rounds between two looks beyond the known length while the target does not answer."""
+"""Rounds between two searches beyond the known hops while the target does not answer."""
 UNSEEN = 15.0
-"""Seconds after the last look at which the tracing ends."""
+"""Seconds after the last request of a page at which the tracing ends."""
 MOST = 20
-"""Targets at the same time; the one that was looked at the longest time ago is dropped."""
+"""Targets at the same time; the one that was watched least recently is dropped."""
 MTU_EVERY = 60.0
-LOOK, LOOK_EVERY = "look", 3.0
-"""The series of the wishes, and the seconds between two of one viewer's page."""
+WATCH, WATCH_EVERY = "watch", 3.0
+"""The series of the requests of pages, and the seconds between two records for one target."""
 
 
 class Traced(NamedTuple):
@@ -53,13 +53,13 @@ class Traced(NamedTuple):
         return next((each for each in self.hops if each and each.reached), None)
 
     @property
-    def way(self) -> tuple[str, ...]:
+    def route(self) -> tuple[str, ...]:
         """The address of each hop; "" for one that was silent."""
         return tuple(each.address if each and not each.reason else "" for each in self.hops)
 
 
 class Tracer:
-    """The traces of a configuration's targets, and of those that visitors may ask for."""
+    """Traces the targets of a configuration, and those that visitors may ask for."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -69,20 +69,20 @@ class Tracer:
         self.history = History(path, lambda data: data[-1])
         self.background = Background("tracer", self.work, path and f"{path}.lock")
         self.resolver = Resolver()
-        self.looked: OrderedDict[str, float] = OrderedDict()
-        self.lock = threading.Lock()  # protects `looked`
+        self.watched: OrderedDict[str, float] = OrderedDict()
+        self.lock = threading.Lock()  # protects `watched`
 
-    def look(self, target: str, method: str) -> None:
-        """Have a target traced for a while."""
+    def watch(self, target: str, method: str) -> None:
+        """Trace a target for a while."""
         key, now = f"{method} {target}", time.time()
         with self.lock:
-            if now - self.looked.get(key, 0.0) < LOOK_EVERY:
+            if now - self.watched.get(key, 0.0) < WATCH_EVERY:
                 return
-            self.looked[key] = now
-            self.looked.move_to_end(key)
-            while len(self.looked) > 10 * MOST:
-                self.looked.popitem(last=False)
-        self.history.add(LOOK, now, {"target": target, "method": method})
+            self.watched[key] = now
+            self.watched.move_to_end(key)
+            while len(self.watched) > 10 * MOST:
+                self.watched.popitem(last=False)
+        self.history.add(WATCH, now, {"target": target, "method": method})
         self.history.flush(now)
 
     async def resolve(self, text: str) -> list[Target]:
@@ -92,7 +92,7 @@ class Tracer:
         return self.config.policy.targets(host, 0, found, configured=text in self.targets)
 
     async def work(self) -> None:
-        """Start a trace for each wish, and end those that nobody looks at."""
+        """Start a trace of each target that is watched, and end the others."""
         newest, wanted = 0, OrderedDict[tuple[str, str], float]()
         tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         try:
@@ -100,7 +100,7 @@ class Tracer:
                 now = time.time()
                 for sample in await asyncio.to_thread(self.history.after, newest, now - UNSEEN):
                     newest = sample.id
-                    if sample.series == LOOK and sample.data["method"] in METHODS:
+                    if sample.series == WATCH and sample.data["method"] in METHODS:
                         key = (sample.data["target"], sample.data["method"])
                         wanted[key] = sample.at
                         wanted.move_to_end(key)
@@ -143,7 +143,7 @@ class Tracer:
                     trouble = str(error.reason)
                 except (Refused, OSError) as error:
                     trouble = str(getattr(error, "strerror", None) or error)
-                    close(flows)  # they are opened anew
+                    close(flows)  # they are opened again
                 flow = flows[turn].identifier if flows else 0
                 data = {"flow": flow, "address": address, "hops": hops, "mtu": mtu, "trouble": trouble}
                 self.history.add(f"{method} {text}", at, data)
@@ -177,7 +177,7 @@ class Hop:
         self.addresses: Counter[str] = Counter()
         self.seconds: list[float] = []
         self.reason = ""
-        """What the last packet for this hop met instead of an answer."""
+        """The ICMP error in place of an answer to the last packet."""
 
     def add(self, reply: Reply | None) -> None:
         self.sent += 1
@@ -213,16 +213,16 @@ class Hop:
 
 
 class Branch(NamedTuple):
-    """The flows that take one way, and its hops."""
+    """The flows that take one route, and its hops."""
 
     flows: list[int]
     hops: list[Hop]
 
 
 def branches(rounds: Sequence[Traced]) -> list[Branch]:
-    """The ways that the flows take, each from all of its rounds.
+    """The different routes of the flows, each from all of its rounds.
 
-    A flow's way is that of its most frequent addresses: a lost answer, or an outage, makes no other branch.
+    The route of a flow consists of its most frequent addresses: a lost answer or an outage makes no other branch.
     """
     by_flow: dict[int, list[Hop]] = {}
     for each in rounds:
@@ -233,13 +233,13 @@ def branches(rounds: Sequence[Traced]) -> list[Branch]:
             hop.add(reply)
     found: list[tuple[tuple[str, ...], list[int]]] = []
     for flow, hops in sorted(by_flow.items()):
-        way = tuple(max(hop.addresses, key=hop.addresses.__getitem__, default="") for hop in hops)
+        route = tuple(max(hop.addresses, key=hop.addresses.__getitem__, default="") for hop in hops)
         for other, flows in found:
-            if len(way) == len(other) and all(a == b or not a or not b for a, b in zip(way, other, strict=True)):
+            if len(route) == len(other) and all(a == b or not a or not b for a, b in zip(route, other, strict=True)):
                 flows.append(flow)
                 break
         else:
-            found.append((way, [flow]))
+            found.append((route, [flow]))
     joined = []
     for _, flows in found:
         hops = [Hop() for _ in range(max(len(by_flow[flow]) for flow in flows))]
@@ -252,7 +252,7 @@ def branches(rounds: Sequence[Traced]) -> list[Branch]:
 
 
 def changes(rounds: Sequence[Traced]) -> list[tuple[float, str]]:
-    """The times at which a flow took another way, or the name another address; a silent hop is no change."""
+    """The times at which the route of a flow or the address of the name changed; a silent hop is no change."""
     found: list[tuple[float, str]] = []
     known: dict[int, list[str]] = {}
     address = ""
@@ -262,7 +262,7 @@ def changes(rounds: Sequence[Traced]) -> list[tuple[float, str]]:
             known.clear()
         address = each.address or address
         before = known.setdefault(each.flow, [])
-        for number, hop in enumerate(each.way):
+        for number, hop in enumerate(each.route):
             if number == len(before):
                 before.append(hop)
             elif hop:

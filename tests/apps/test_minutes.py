@@ -126,7 +126,7 @@ def test_netmon_after_a_suspension(clock: Clock, netmon: Any, monkeypatch: pytes
     def look(second: int, rate: int) -> None:
         octets[0] += rate * int(clock.begin + second - clock.now)
         clock.now = clock.begin + second
-        sampler.look()
+        sampler.read()
 
     for second in range(60):
         look(second, 1000)
@@ -159,7 +159,7 @@ def test_problems_of_interfaces_have_a_beginning_and_an_end(
     for second in range(200):
         clock.now = clock.begin + second
         drops[0] += 2 if second in {10, 60} else 0
-        sampler.look()
+        sampler.read()
         if second in {5, 12, 65, 119, 125}:
             seen[second] = state(client, "/part/summary")
     began = time.strftime("%T", time.localtime(clock.begin + 10))

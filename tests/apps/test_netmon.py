@@ -247,14 +247,14 @@ def test_a_lack_of_descriptors_stops_nothing() -> None:
         "try:\n"
         "    while True: held.append(os.open('/dev/null', os.O_RDONLY))\n"
         "except OSError: pass\n"
-        "before = s.seen_at, s.interfaces['lo'].traffic, s.counters\n"
+        "before = s.read_at, s.interfaces['lo'].traffic, s.counters\n"
         "def others():\n"  # a server has connections to accept: what is closed here is open there
         "    while True:\n"
         "        try: held.append(os.open('/dev/null', os.O_RDONLY))\n"
         "        except OSError: time.sleep(0.001)\n"
         "threading.Thread(target=others, daemon=True).start()\n"
         "for _ in range(5): time.sleep(0.02); s.tick(); s.watch()\n"
-        "print(s.seen_at > before[0], sorted(s.missing))\n"
+        "print(s.read_at > before[0], sorted(s.missing))\n"
     )
     done = subprocess.run(python("-c", code), capture_output=True, text=True, check=False, cwd=ROOT, env=environment())
     assert done.stdout.strip() == "True ['counters']", done.stdout + done.stderr
@@ -288,7 +288,7 @@ def test_ten_scrapes_at_once_look_once(sampler: Sampler, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(links, "interfaces", slow)
     monkeypatch.setattr(kernel_sampler, "EVERY", 60.0)  # a busy machine may take longer than a second for ten threads
-    threads = [threading.Thread(target=sampler.fresh) for _ in range(10)]
+    threads = [threading.Thread(target=sampler.refresh) for _ in range(10)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -302,7 +302,7 @@ def test_many_sockets_are_looked_at_less_often(sampler: Sampler, monkeypatch: py
         return {}
 
     monkeypatch.setattr("apps.kernel.processes.owners", slow)
-    sampler.look_at_sockets()
+    sampler.read_sockets()
     assert sampler.sockets_due - time.monotonic() > 4, "a twentieth of the time, however many there are"
 
 
@@ -408,9 +408,9 @@ def test_open_pages_take_no_more_memory_with_time(sampler: Sampler) -> None:
         def look(seconds: int) -> int:
             for second in range(seconds):
                 clock[0] += 1
-                sampler.look()
+                sampler.read()
                 if second % 10 == 0:
-                    sampler.keep()
+                    sampler.record()
                 if second % 100 == 0:
                     Client(netmon.app).get("/part/interfaces?range=1h").expect()
             gc.collect()
