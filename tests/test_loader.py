@@ -512,3 +512,20 @@ def test_loading_a_bare_application_does_not_import_webob_nor_what_is_slow(write
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     ).stdout
     assert {"webob", "inspect", "dataclasses", "typing", "logging"}.isdisjoint(output.split())
+
+
+@pytest.mark.parametrize("spec", ["hello:app", "hello:create_app()"])
+def test_a_usage_error_of_an_application_is_its_sentence_without_a_traceback(write: Write, spec: str) -> None:
+    """An application raises it for its own configuration: in its import, or in its factory. Other exceptions have a traceback."""
+    source = """
+        from microwsgi.errors import UsageError
+        def create_app():
+            raise {0}("probe.toml: there is no intervall.")
+        {1}
+    """
+    call = "create_app()" if spec == "hello:app" else ""
+    write("hello.py", source.format("UsageError", call))
+    assert failure(spec) == ["probe.toml: there is no intervall."]
+    sys.modules.pop("hello", None)
+    write("hello.py", source.format("ValueError", call))
+    assert len(failure(spec)) > 3

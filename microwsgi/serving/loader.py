@@ -188,12 +188,14 @@ def same_file(file: str, module: ModuleType) -> bool:
 
 
 def import_user(name: str, attribute: str, folder: str) -> ModuleType:
-    """Import the user's module. Raises LoadError for any exception in it."""
+    """Import the user's module. Raises LoadError for any exception in it; a UsageError is one sentence without a traceback."""
     try:
         with slow_import_reported(name):
             return import_module(name)
     except KeyboardInterrupt:
         raise
+    except UsageError as error:  # the application says what is wrong with its configuration: no traceback adds to that
+        raise LoadError(str(error)) from error
     except BaseException as error:
         raise LoadError(describe_import_error(error, name, attribute, folder)) from error
 
@@ -271,6 +273,8 @@ def run_factory(factory: object, name: str, call: str) -> object:
         return factory(*arguments, **keywords)
     except KeyboardInterrupt:
         raise
+    except UsageError as error:
+        raise LoadError(str(error)) from error
     except BaseException as error:
         text = format_failure(error, f"{name.partition(':')[0]}:{call} failed:")
         not_entered = error.__traceback__ is not None and error.__traceback__.tb_next is None
