@@ -125,7 +125,7 @@ def test_what_is_wrong_with_a_pyproject_is_said_with_its_name(write: Write, tmp_
     write("pyproject.toml", "tool.microwsgi = 1\n")
     assert failure("") == ["pyproject.toml can't be read: microwsgi in it is no table."]
     write("pyproject.toml", "[tool.microwsgi]\napp = 1\n")
-    assert failure("") == ['Invalid app in pyproject.toml: expected a text, like app = "module:attribute".']
+    assert failure("") == ['Invalid app in pyproject.toml: expected a string, like app =  "module:attribute".']
     write("pyproject.toml", '[tool.microwsgi]\napp = "nothing:app"\n')
     assert failure("")[-1] == '  That is app = "nothing:app" in pyproject.toml.'
 
