@@ -84,7 +84,9 @@ def test_the_app_escapes(command: Callable[..., Running], tmp_path: Path) -> Non
     assert get(f"{url}/hello/%3Cb%3E") == b"<p>Hello, &lt;b&gt;!"
 
 
-@pytest.mark.parametrize("program", [SERVE, SERVER, ADAPTER, THREADING], ids=["serve", "server", "adapter", "threading"])
+@pytest.mark.parametrize(
+    "program", [SERVE, SERVER, ADAPTER, THREADING], ids=["serve", "server", "adapter", "threading"]
+)
 def test_the_programs_serve_it(program: str, folder: Path) -> None:
     """As they are, but on another port."""
     port = free_port()

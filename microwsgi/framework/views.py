@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, get_type_hints
 from urllib.parse import quote, urlsplit
 
@@ -172,8 +172,9 @@ class StreamedBody:
 class Redirect(Response):
     """A redirect whose Location stays as it is (RFC 9110 10.2.2). WebOb would make it absolute with the client's Host."""
 
-    def _abs_headerlist(self, environ: dict[str, Any]) -> list[tuple[str, str]]:  # WebOb's signature
-        return self.headerlist
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response(self.status, self.headerlist)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else self.app_iter
 
 
 def redirect(location: str, status: int = 303, *, external: bool = False) -> Response:

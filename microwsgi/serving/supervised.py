@@ -23,6 +23,7 @@ from microwsgi.prefork.channel import Message
 from microwsgi.prefork.children import NEVER, Child, Generation, Observer
 from microwsgi.prefork.life import State
 from microwsgi.prefork.processes import fork, fork_is_safe, spawn
+from microwsgi.prefork.publisher import Publisher
 from microwsgi.prefork.supervisor import Supervisor
 from microwsgi.prefork.watch import Watch
 from microwsgi.prefork.worker import Worker
@@ -53,6 +54,7 @@ from microwsgi.serving.imports import Codes, Imports
 from microwsgi.serving.operating import check_certificates, describe_running, report_running, show_running
 from microwsgi.serving.prompt import one_prompt, set_terminal_attributes, terminal_attributes
 from microwsgi.serving.service import Service, service
+from microwsgi.support.relay import relay
 from microwsgi.support.source import relative
 
 ELSEWHERE = b"The application can't be loaded; the server's terminal says why.\n"
@@ -116,6 +118,10 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
     worker.say = terminal.service.say
     worker.guard.add(lambda: release(listeners))
     terminal.service.leave()
+    publisher = Publisher(worker.send, worker.say)
+    relay.connect(publisher.send)
+    worker.on_event = relay.receive
+    worker.guard.add(relay.disconnect)
     imports = Imports(terminal.codes)
     livereload = LiveReload()
     pid = os.getpid()
@@ -155,6 +161,7 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
         prompt = one_prompt(server, worker.take_terminal, worker.leave_terminal)
         with prompt, slow_requests(server, options.log_slow_requests):
             server.serve_forever()
+        publisher.close()
         worker.send(report=server.stats())
 
 
@@ -281,6 +288,10 @@ class Terminal(Observer):
             self.service.say("\n".join(filter(None, [messages[was], text])))
         if was is State.CHECKING:
             self.service.loaded("\n".join(filter(None, ["a new worker does not answer.", text])))
+
+    def lagging(self, child: Child) -> None:
+        """Say that events are lost."""
+        self.service.say(f"Worker {child.pid} does not read its events: new ones are dropped until it does.")
 
     def not_started(self, error: BaseException, pause: float) -> None:
         """Say what the system has none of."""
