@@ -244,7 +244,7 @@ def body_length(head: RequestHead, most: int) -> int:
             raise ClientError("An HTTP/1.0 request must not have Transfer-Encoding (RFC 9112 6.1).")
         *others, last = [coding.strip(" \t").lower() for coding in codings.split(",")]
         if last != "chunked" or "chunked" in others or "" in others:  # only attackers send ", chunked"
-            raise ClientError("chunked must be the last transfer coding, and appear only once (RFC 9112 6.3).")
+            raise ClientError("Transfer-Encoding must end with chunked, and contain it once (RFC 9112 6.3).")
         if others:
             raise NotImplementedByServer(f"This server knows no transfer coding but chunked, not {others[0]!r}.")
         return CHUNKED

@@ -178,8 +178,8 @@ def test_one_pattern_may_have_a_view_for_each_method() -> None:
         ("a", "does not begin with a slash"),
         ("/{a", "a brace"),
         ("/{}", "a brace"),
-        ("/{a:b}", "none of the converters"),
-        ("/{a}/{a}", "one name twice"),
+        ("/{a:b}", "not one of the converters"),
+        ("/{a}/{a}", "a name twice"),
         ("/{1}", "a brace"),
     ],
 )

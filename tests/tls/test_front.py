@@ -672,8 +672,8 @@ def test_client_certificates(authority: Authority, tmp_path: Path, verify: str, 
     versions = {"minimum_version": version, "maximum_version": version}
     cases = {
         "good": (authority.leaf("ann@example.com", "ann.localhost", name="good"), ""),
-        "none": ("", "the client has shown no certificate"),
-        "foreign": (foreign.leaf("eve@example.com", name="foreign"), "not of a CA in --tls-client-ca"),
+        "none": ("", "the client sent no certificate"),
+        "foreign": (foreign.leaf("eve@example.com", name="foreign"), "not issued by a CA in --tls-client-ca"),
         "expired": (authority.leaf("old@example.com", name="expired", days=-2), "certificate has expired"),
     }
     for case, (certificate, reason) in cases.items():
