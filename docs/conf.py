@@ -12,7 +12,7 @@ OUTSIDE = {"index": "README.md", "changes": "CHANGELOG.md", "benchmarks": "bench
 
 project = "microwsgi"
 html_title = "microwsgi"
-copyright = "The microwsgi authors"  # noqa: A001 - Sphinx names it
+copyright = "The microwsgi authors"
 extensions = ["myst_parser"]
 exclude_patterns = ["apps/*.png"]
 myst_heading_anchors = 3
@@ -32,4 +32,5 @@ def read(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
     app.connect("source-read", read)

@@ -477,7 +477,7 @@ def test_serve_refuses_what_is_no_application_and_no_option() -> None:
         serving.serve(42, port=0)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no option prot; did you mean port"):
         serving.serve("hello", prot=0)  # type: ignore[call-arg]
-    with pytest.raises(UsageError, match="microwsgi serve --daemon starts another"):
+    with pytest.raises(UsageError, match="Use microwsgi serve --daemon"):
         serving.serve("hello", daemon=True)
 
 

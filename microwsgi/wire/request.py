@@ -370,9 +370,7 @@ def check_request_line(line: str) -> None:
     """Raise for a request line that breaks RFC 9112 3."""
     parts = line.split(" ")
     if len(parts) != len(("method", "target", "version")):
-        raise ClientError(
-            "The request line must be a method, a target and a version, separated by single spaces (RFC 9112 3)."
-        )
+        raise ClientError("The request line must be METHOD TARGET VERSION, separated by single spaces (RFC 9112 3).")
     method, target, version = parts
     if not re.fullmatch(f"{TOKEN}+", method):
         raise ClientError(f"{method!r} is not a method (RFC 9110 9.1).")

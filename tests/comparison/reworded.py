@@ -21,7 +21,7 @@ REWORDED = {
     "Content-Length is given with two values": "The request has two different Content-Length values",
     "Content-Length is digits only, not": "Content-Length must be digits, not",
     "A request line is a method, a target and a version with one space between": (
-        "The request line must be a method, a target and a version, separated by single spaces"
+        "The request line must be METHOD TARGET VERSION, separated by single spaces"
     ),
     "White space stands before the colon of": "There is white space before the colon of",
     " is the server's business: PEP 3333 forbids hop-by-hop fields.": (
