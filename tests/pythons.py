@@ -4,8 +4,8 @@
     python -m tests.pythons --get        get Debian's 3.14 and newer, and build a free-threaded 3.13t; as root
     python -m tests.pythons 3.12 3.13t   these only; the page is not written
 
-Each runs `make test` of a copy of the checkout below .venv-pythons. --get uses debootstrap: a folder with Debian's unstable has
-its newest Pythons, one with its stable release builds 3.13t from that release's sources. Nothing outside .venv-pythons changes.
+Each runs `make test` of a copy of the checkout below .venv-pythons. --get puts Debian's unstable into a folder there, with
+debootstrap, and compiles 3.13t in it from Debian's sources. Nothing outside .venv-pythons changes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ CACHE = ROOT / ".venv-pythons"
 PAGE = ROOT / "docs" / "pythons.md"
 LIMIT = 1800
 """Seconds for the tests of a Python."""
-NEWEST = "unstable"
-STABLE = "trixie"
+DEBIAN = "unstable"
+"""The release, and the folder below .venv-pythons that it is put into."""
 LIBRARIES = "libssl-dev zlib1g-dev libffi-dev libbz2-dev liblzma-dev libsqlite3-dev libreadline-dev"
 PROGRAMS = "ca-certificates git make curl openssl procps iproute2"
 WITHOUT = {"t": ["cryptography", "playwright", "trustme", "mypy"]}
@@ -76,12 +76,11 @@ def found() -> list[Python]:
         for path in filter(None, candidates):
             if name not in pythons and works(str(path)):
                 pythons[name] = Python(name, str(path))
-    for release in (NEWEST, STABLE):
-        root = CACHE / release
-        for file in sorted(root.glob("usr/bin/python3.[0-9]*")) + sorted(root.glob("opt/free/bin/python3.[0-9]*t")):
-            name = file.name.removeprefix("python")
-            if re.fullmatch(r"3\.\d+t?", name) and (name not in pythons):
-                pythons[name] = Python(name, f"/{file.relative_to(root)}", root)
+    root = CACHE / DEBIAN
+    for file in sorted(root.glob("usr/bin/python3.[0-9]*")) + sorted(root.glob("opt/free/bin/python3.[0-9]*t")):
+        name = file.name.removeprefix("python")
+        if re.fullmatch(r"3\.\d+t?", name) and name not in pythons:
+            pythons[name] = Python(name, f"/{file.relative_to(root)}", root)
     return list(pythons.values())
 
 
@@ -97,31 +96,26 @@ def get() -> None:
     """Get Debian's newest Pythons, and build a free-threaded one."""
     if os.getuid() or not shutil.which("debootstrap"):
         sys.exit("--get needs root and debootstrap.")
-    for release in (NEWEST, STABLE):
-        root = CACHE / release
-        if not (root / "etc" / "os-release").exists():
-            command = [
-                "debootstrap",
-                "--variant=minbase",
-                f"--include={PROGRAMS.replace(' ', ',')}",
-                release,
-                str(root),
-            ]
-            subprocess.run(command, check=True)
-        for own in ("etc/pip.conf", "etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"):  # of this machine
-            if Path("/", own).exists():
-                shutil.copy(Path("/", own), root / own)
-    install = "apt-get install --yes --quiet --no-install-recommends"
-    newer = "$(apt-cache search --names-only '^python3[.]1[4-9]-venv$' | cut -d' ' -f1)"
-    inside(CACHE / NEWEST, "sh", "-ec", f"apt-get update -q; {install} {newer}").check_returncode()
-    if not (CACHE / STABLE / "opt" / "free").exists():
-        build = f"""
-            sed 's/^deb /deb-src /' /etc/apt/sources.list >/etc/apt/sources.list.d/sources.list
-            apt-get update -q; {install} build-essential dpkg-dev pkg-config {LIBRARIES}
-            mkdir -p /build; cd /build; apt-get source --quiet python3.13; cd python3.13-*/
-            ./configure --quiet --prefix=/opt/free --disable-gil; make -s -j2; make -s install
-        """
-        inside(CACHE / STABLE, "sh", "-ec", build).check_returncode()
+    root = CACHE / DEBIAN
+    if not (root / "etc" / "os-release").exists():
+        command = ["debootstrap", "--variant=minbase", f"--include={PROGRAMS.replace(' ', ',')}", DEBIAN, str(root)]
+        subprocess.run(command, check=True)
+    for own in ("etc/pip.conf", "etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"):  # of this machine
+        if Path("/", own).exists():
+            shutil.copy(Path("/", own), root / own)
+    install = "apt-get install --yes --quiet=2 --no-install-recommends"
+    script = f"""
+        export DEBIAN_FRONTEND=noninteractive
+        sed 's/^deb /deb-src /' /etc/apt/sources.list >/etc/apt/sources.list.d/sources.list
+        # A mirror may be behind: as with debootstrap, the signature is checked, and the date to which it is valid is not.
+        apt-get -o Acquire::Check-Valid-Until=false update --quiet=2
+        {install} $(apt-cache search --names-only '^python3[.]1[4-9]-venv$' | cut -d' ' -f1)
+        test -d /opt/free && exit
+        {install} build-essential dpkg-dev pkg-config {LIBRARIES}
+        mkdir -p /build; cd /build; apt-get source --quiet=2 python3.13; cd python3.13-*/
+        ./configure --quiet --prefix=/opt/free --disable-gil; make -s -j2; make -s install
+    """
+    inside(root, "sh", "-ec", script).check_returncode()
 
 
 def copy(python: Python, without: list[str]) -> Path:
