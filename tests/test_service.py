@@ -426,7 +426,7 @@ def test_root_binds_and_nobody_serves(roots: Machine) -> None:
         assert set(status["Gid"].split()) == {who.partition(":")[2]}
         assert "0" not in status["Groups"].split()
         assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
-    roots("reload")
+    roots("restart", "--graceful")
     assert fetch(port).split()[0] != worker
     assert roots("status").startswith(f"127.0.0.1:{port} runs as process {pid}")
     roots("stop")

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from microwsgi.devtools.stack import YOURS, Frame, file_owner, fold, make_frame
 from microwsgi.support.source import def_line
+from microwsgi.support.tracebacks import code_that_returned
 
 AROUND = 5
 """The number of source lines that are shown above and below."""
@@ -169,10 +170,11 @@ def frame_infos(trace: TracebackType | None) -> Iterable[FrameInfo]:
 def defined_frames(error: BaseException) -> Iterator[FrameInfo]:
     """Return the source that an exception is about, where no frame of the traceback is there.
 
-    For a SyntaxError that is the line, for an exception with a `code` object (ViewError) the function that has returned.
+    For a SyntaxError that is the line, for an exception with a `code` object (ViewError, ApplicationError) the function that
+    has returned.
     """
-    code = getattr(error, "code", None)
-    if isinstance(code, CodeType):
+    code = code_that_returned(error)
+    if code is not None:
         yield definition(code)
     elif isinstance(error, SyntaxError) and error.filename and error.lineno:
         frame = Frame("", "<module>", error.filename, error.lineno, file_owner(error.filename))

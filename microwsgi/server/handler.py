@@ -432,10 +432,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         try:
             if exchange.phase is CALL:
                 self.requests += 1
-                iterable = self.context.application(exchange.environ(), exchange.start_response)  # type: ignore[misc]
+                iterable = self.context.application(exchange.environ(), exchange.start_response)
                 if (
                     iterable.__class__ is list and not exchange.head_sent
-                ):  # the whole body is known, and a list has no `close`
+                ):  # the whole body is known; a list has no `close`
                     exchange.send_whole(iterable)
                     return
                 exchange.begin(iterable)

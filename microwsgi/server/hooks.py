@@ -201,7 +201,7 @@ class HookedContext:
     def call_with_environ(self, environ: Environ, start_response: object) -> object:
         """Call the application with the environ that the class makes of ours."""
         self.handler.keep_environ(environ)
-        return self.context.application(self.handler.get_environ(), start_response)  # type: ignore[misc]  # it is set
+        return self.context.application(self.handler.get_environ(), start_response)
 
     def log_request(self, exchange: Exchange, seconds: float) -> None:  # http.server knows none
         """Call the class's log_request."""

@@ -118,7 +118,7 @@ def resolve(host: str, port: int) -> list[tuple[int, str]]:
     try:
         found = socket.getaddrinfo(plain(host), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
-        raise ListenError(f"there is no host named {host}.\n{HOSTS}") from None
+        raise ListenError(f"there is no host named {host}.", wrong_host=host) from None
     # getnameinfo with numbers only is no look-up; it adds the zone without which a link-local address can't be bound.
     return list(dict.fromkeys((family, socket.getnameinfo(where, NUMERIC)[0]) for family, _, _, _, where in found))
 
@@ -275,35 +275,30 @@ def listen_descriptor(text: str, backlog: int) -> socket.socket:
 
 # --- What to say when it can't be -------------------------------------------------------------------------------------
 
-HOSTS = (
-    "  Try:  microwsgi serve --host 127.0.0.1   (only this machine)\n"
-    "        microwsgi serve --host 0.0.0.0     (every interface)"
-)
-
 
 def refusal(error: OSError, host: str, port: int, addresses: list[tuple[int, str]]) -> ListenError:
-    """The reason that a person understands, and what to type next."""
+    """The reason that a person understands, and what can be done about it."""
     if error.errno == errno.EADDRINUSE:
-        return ListenError(in_use(port, addresses))
+        return in_use(port, addresses)
     if error.errno in {errno.EACCES, errno.EPERM}:
         low = " (ports below 1024 are kept for root)" if port < 1024 else ""  # as the text says
-        return ListenError(f"this user may not open port {port}{low}.\n  Try:  microwsgi serve --port 8080 ...")
+        return ListenError(
+            f"this user may not open port {port}{low}.", port=port, free_port=next_free(max(port, 8079), addresses)
+        )
     if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
-        return ListenError(f"{host} is not an address of this machine.\n{HOSTS}")
+        return ListenError(f"{host} is not an address of this machine.", wrong_host=host)
     return ListenError(f"{host}:{port} can't be listened on: {error.strerror}.")
 
 
-def in_use(port: int, addresses: list[tuple[int, str]]) -> str:
+def in_use(port: int, addresses: list[tuple[int, str]]) -> ListenError:
     """Who has the port, and which is free."""
     pid, command = holder(port, addresses) or (0, "")
     if pid == os.getpid():
-        return f"port {port} is asked for twice."
+        return ListenError(f"port {port} is asked for twice.")
     by = f" by PID {pid} ({command})" if pid else ""
     free = next_free(port, addresses)
-    offers = [f"microwsgi serve --port {free} ..."] if free else []
-    offers += [f"{f'kill {pid}':<23}(stop that program)"] if pid else []
     free_text = f"; {free} is free" if free else ""
-    return f"port {port} is already in use{by}{free_text}.\n  Try:  " + "\n        ".join(offers)
+    return ListenError(f"port {port} is already in use{by}{free_text}.", port=port, free_port=free, holder=pid)
 
 
 def next_free(port: int, addresses: list[tuple[int, str]]) -> int:

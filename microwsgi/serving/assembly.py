@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 from importlib import import_module
 
 from microwsgi.daemon.systemd import passed_sockets
-from microwsgi.errors import LoadError, UsageError
+from microwsgi.errors import ListenError, LoadError, UsageError
 from microwsgi.options import Options
 from microwsgi.process.interpreter import green_threads, open_standard_descriptors, repair_hooks
 from microwsgi.server.connections import Security
@@ -27,6 +27,7 @@ from microwsgi.serving.console import Console, colored, is_terminal
 from microwsgi.serving.devtoken import DevToken
 from microwsgi.serving.embedding import WSGIServer
 from microwsgi.serving.loader import load_named
+from microwsgi.serving.retyped import with_cures
 
 PATHS = ("app_dir", "config", "pid_file", "tls_password_file", "tls_client_ca", "tls_keylog")
 """Options that are paths, or empty."""
@@ -44,7 +45,10 @@ def listening(options: Options) -> Iterator[list[socket.socket]]:
     listeners: list[socket.socket] = []
     try:
         for address in addresses(options):
-            listeners += listen(address, options.backlog, mode=options.socket_mode, group=options.socket_group)
+            try:
+                listeners += listen(address, options.backlog, mode=options.socket_mode, group=options.socket_group)
+            except ListenError as error:
+                raise with_cures(error) from None
         yield listeners
     finally:
         for listener in listeners:
@@ -147,7 +151,6 @@ def make(
 ) -> WSGIServer:
     """Return the server for an application, or for a handler class. Error pages reload by `livereload`."""
     handler: type = WSGIRequestHandler
-    page_about = application
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
         handler, application = application, None
     error_page = timing = sign_in = None
@@ -155,7 +158,7 @@ def make(
         token = dev_token(options)
         sign_in = token.sign_in
         error_page = import_module(ERROR_PAGE).ErrorPage(
-            options.editor, livereload, page_about, allows=token.allows, hint=token.hint
+            options.editor, livereload, allows=token.allows, hint=token.hint
         )
         timing = import_module(TIMING).server_timing
     # The names are for the framework's guard against cross-site requests: only the server knows them.

@@ -24,7 +24,6 @@ from microwsgi.errors import LoadError, UsageError
 from microwsgi.options.config_file import read_table
 from microwsgi.serving.diagnosis import (
     as_module,
-    as_typed,
     definitions,
     describe_import_error,
     describe_missing_attribute,
@@ -34,6 +33,7 @@ from microwsgi.serving.diagnosis import (
     short_repr,
     suggest_file,
 )
+from microwsgi.serving.retyped import with_application
 from microwsgi.support import lazy
 from microwsgi.support.source import code_of, relative
 
@@ -81,7 +81,7 @@ def find(spec: str, folder: str) -> tuple[str, object]:
         path = os.path.join(folder, spec)
         return file_server(spec, path) if spec and is_folder(spec, path) else find_application(spec, folder)
     except LoadError as error:
-        raise LoadError(as_typed(str(error), spec)) from error.__cause__
+        raise LoadError(with_application(str(error), spec)) from error.__cause__
 
 
 def is_folder(spec: str, path: str) -> bool:
@@ -188,12 +188,14 @@ def same_file(file: str, module: ModuleType) -> bool:
 
 
 def import_user(name: str, attribute: str, folder: str) -> ModuleType:
-    """Import the user's module. Raises LoadError for any exception in it."""
+    """Import the user's module. Raises LoadError for any exception in it; a UsageError is one sentence without a traceback."""
     try:
         with slow_import_reported(name):
             return import_module(name)
     except KeyboardInterrupt:
         raise
+    except UsageError as error:  # the application says what is wrong with its configuration: no traceback adds to that
+        raise LoadError(str(error)) from error
     except BaseException as error:
         raise LoadError(describe_import_error(error, name, attribute, folder)) from error
 
@@ -271,6 +273,8 @@ def run_factory(factory: object, name: str, call: str) -> object:
         return factory(*arguments, **keywords)
     except KeyboardInterrupt:
         raise
+    except UsageError as error:
+        raise LoadError(str(error)) from error
     except BaseException as error:
         text = format_failure(error, f"{name.partition(':')[0]}:{call} failed:")
         not_entered = error.__traceback__ is not None and error.__traceback__.tb_next is None

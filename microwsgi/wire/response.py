@@ -135,8 +135,8 @@ def check_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
             elif kind:
                 own |= 1 if kind == "date" else 2
             lines += f"{name}: {value}\r\n"
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ApplicationError(headers_fault(headers)) from error
+    except (TypeError, ValueError, AttributeError):
+        raise ApplicationError(headers_fault(headers)) from None
     return ResponseHead(status_line, lines, code, bodiless=bodiless, length=length, missing=own)
 
 

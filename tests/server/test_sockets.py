@@ -201,8 +201,7 @@ def test_a_port_in_use_names_the_process_and_a_free_port(address: str) -> None:
         assert "\033" not in lines[0], "a program's name must not write on our terminal"
         free = re.search(r"; (\d+) is free\.$", lines[0])
         assert free
-        assert lines[1] == f"  Try:  microwsgi serve --port {free[1]} ..."
-        assert lines[2] == f"        {f'kill {other.pid}':<23}(stop that program)"
+        assert len(lines) == 1, "the command line makes commands of it: tests/test_retyped.py"
         for listener in listen(f"{address}:{free[1]}"):
             listener.close()
         other.communicate("\n")
@@ -228,9 +227,7 @@ def test_without_proc_the_port_is_still_said_to_be_in_use(opened: Opener, monkey
     monkeypatch.setattr(sockets, "holder", lambda *_: None)
     (listener,) = opened("127.0.0.1:0")
     port = port_of(listener)
-    assert re.fullmatch(
-        rf"port {port} is already in use; \d+ is free\.\n  Try:  .* --port \d+ \.\.\.", refusal(f"127.0.0.1:{port}")
-    )
+    assert re.fullmatch(rf"port {port} is already in use; \d+ is free\.", refusal(f"127.0.0.1:{port}"))
 
 
 @pytest.mark.parametrize(
@@ -239,9 +236,9 @@ def test_without_proc_the_port_is_still_said_to_be_in_use(opened: Opener, monkey
         (
             errno.EACCES,
             80,
-            "this user may not open port 80 (ports below 1024 are kept for root).\n  Try:  microwsgi serve --port 8080 ...",
+            "this user may not open port 80 (ports below 1024 are kept for root).",
         ),
-        (errno.EACCES, 8000, "this user may not open port 8000.\n  Try:  microwsgi serve --port 8080 ..."),
+        (errno.EACCES, 8000, "this user may not open port 8000."),
         (errno.ENOBUFS, 8000, f"127.0.0.1:8000 can't be listened on: {os.strerror(errno.ENOBUFS)}."),
     ],
 )
@@ -254,11 +251,7 @@ def test_other_reasons(monkeypatch: pytest.MonkeyPatch, number: int, port: int, 
 
 
 def test_an_address_of_another_machine() -> None:
-    assert refusal("203.0.113.9:0") == (
-        "203.0.113.9 is not an address of this machine.\n"
-        "  Try:  microwsgi serve --host 127.0.0.1   (only this machine)\n"
-        "        microwsgi serve --host 0.0.0.0     (every interface)"
-    )
+    assert refusal("203.0.113.9:0") == "203.0.113.9 is not an address of this machine."
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 300])
