@@ -276,6 +276,7 @@ def build() -> None:
         date = subprocess.run(["git", "log", "-1", "--format=%ct"], check=False, capture_output=True, text=True)
         os.environ.update({"SOURCE_DATE_EPOCH": date.stdout.strip()} if date.returncode == 0 else {})
     shutil.rmtree("dist", ignore_errors=True)
+    os.mkdir("dist")
     program = "from flit_core.buildapi import *; print(build_wheel('dist'), build_sdist('dist'), sep='\\n')"
     built = subprocess.run([PYTHON, "-c", program], check=True, capture_output=True, text=True).stdout.split()
     files = [os.path.join("dist", name) for name in built]
