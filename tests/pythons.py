@@ -64,7 +64,7 @@ class Result(NamedTuple):
 
 
 def works(path: str) -> bool:
-    """Return whether a Python runs: a version manager has shims for versions that it lacks. One named t must be free-threaded."""
+    """Return whether a Python runs: a version manager has shims for those that it lacks. One named t must be free-threaded."""
     free = str(path.endswith("t"))
     program = "import sysconfig, venv; print(bool(sysconfig.get_config_var('Py_GIL_DISABLED')))"
     done = subprocess.run([path, "-c", program], check=False, capture_output=True, text=True)
