@@ -58,7 +58,7 @@ BYTES = {bytes}
 EMPTY: Iterator[bytes] = iter(())
 SERVER_ERROR = 500
 """Statuses from here on are the server's fault (RFC 9110 15.6)."""
-FAILURE_TEXT = "500 Internal Server Error\n\nThe application failed; the server's log says why{under}.\n"
+FAILURE_TEXT = "500 Internal Server Error\n\nThe application failed. The server's log has the reason{under}.\n"
 
 
 class Phase(IntEnum):
@@ -189,7 +189,7 @@ class Exchange:
                 if isinstance(exc_info[1], BaseException):
                     raise exc_info[1].with_traceback(exc_info[2])
                 raise ApplicationError(
-                    "start_response was called after the head had left, with an empty exc_info (PEP 3333)."
+                    "start_response was called after the response head was sent, with an empty exc_info (PEP 3333)."
                 )
         elif self.response is not None:
             raise ApplicationError("start_response was called a second time, without exc_info (PEP 3333).")
@@ -597,17 +597,17 @@ def result_fault(result: object) -> str:
     if hasattr(result, "app_iter"):
         return "returned a response instead of calling it: return response(environ, start_response)."
     if isinstance(result, (str, bytes)):
-        return f"returned {type(result).__name__}; PEP 3333 asks for an iterable of bytes: a list of one."
+        return f"returned {type(result).__name__}; PEP 3333 requires an iterable of bytes: a list of one."
     if result is None:
-        return "returned None: is a return missing? PEP 3333 asks for an iterable of bytes."
-    return f"returned {result!r:.60}; PEP 3333 asks for an iterable of bytes."
+        return "returned None: is a return missing? PEP 3333 requires an iterable of bytes."
+    return f"returned {result!r:.60}; PEP 3333 requires an iterable of bytes."
 
 
 def chunk_fault(chunks: Iterable[object]) -> str:
     """Describe the first chunk of a body that is not bytes."""
     chunk = next(chunk for chunk in chunks if not isinstance(chunk, bytes))
     hint = '; write .encode("utf-8")' if isinstance(chunk, str) else ""
-    return f"has {type(chunk).__name__} {chunk!r:.60} in its body; PEP 3333 asks for bytes{hint}."
+    return f"has {type(chunk).__name__} {chunk!r:.60} in its body; PEP 3333 requires bytes{hint}."
 
 
 def is_plain(file: object) -> bool:

@@ -573,7 +573,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if not data:
             # An event stream ends when the client closes it; with a Content-Length, the client has left too early.
             exchange: Exchange = self.exchange  # type: ignore[assignment]  # the state is SUSPENDED
-            return self.abort("The client left." if exchange.promises_more() else "")
+            return self.abort("The client disconnected." if exchange.promises_more() else "")
         transport.unread(data)
         if len(transport.read_ahead) >= RECEIVE:
             transport.expect_event(0)
