@@ -113,9 +113,9 @@ def state(name: str, text: str = "") -> Cell:
     return Cell(f'<span class="state {name}">{escape(text or name)}</span>')
 
 
-def summary(name: str, text: str) -> str:
-    """The first sentence of a page: what is wrong, and since when."""
-    return f'<p class="summary {name}" role="status">{escape(text)}</p>'
+def summary(name: str, *sentences: str) -> str:
+    """The first lines of a page: what is wrong, and since when."""
+    return f'<p class="summary {name}" role="status">{"<br>".join(map(escape, sentences))}</p>'
 
 
 def link(path: str, text: str) -> Cell:

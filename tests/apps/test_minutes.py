@@ -61,7 +61,7 @@ def metric(client: Client, name: str) -> float | None:
 
 def state(client: Client, path: str) -> tuple[str, str]:
     """Class and text of the first sentence of a page."""
-    found = re.search(r'<p class="summary (\w+)" role="status">([^<]*)', client.get(path).expect().text)
+    found = re.search(r'<p class="summary (\w+)" role="status">(.*?)</p>', client.get(path).expect().text)
     assert found
     return found[1], found[2]
 

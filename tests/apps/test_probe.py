@@ -152,7 +152,7 @@ def test_an_outage_is_seen_with_its_time_and_nothing_old_looks_new(seconds: int,
     assert found["far"]["since"] == pytest.approx(broken, abs=4)
     assert found["far"]["text"] in {"network unreachable", "no answer"}
     assert found["router"]["state"] != "failing"
-    assert "1 of 2 targets have a problem. The latest: far is failing since" in page(tmp_path)
+    assert "1 of 2 targets have a problem.<br>far is failing since" in page(tmp_path)
     lab.do(lab.router, "ip link set line up")
     lab.do(lab.router, f"ip route replace {FAR} dev line")
     repaired = time.time()
