@@ -36,7 +36,7 @@ from microwsgi.framework.crosssite import require_same_site
 
 LINKS = {"Targets": "/", "Metrics": "/metrics"}
 ORDER = {"failing": 0, "degraded": 1, "unknown": 2, "ok": 3}
-SPARKS, MOST, LATEST = 50, 1000, 4
+SPARKS, MOST, LATEST = 50, 1000, 5
 """With more targets than SPARKS only those with a problem have a small chart; rows of the table; problems in the summary."""
 
 config = load(os.environ.get("PROBE_CONFIG", ""))

@@ -229,21 +229,22 @@ def branches(rounds: Sequence[Traced]) -> list[Branch]:
     flows: dict[int, list[Traced]] = {}
     for each in rounds:
         flows.setdefault(each.flow, []).append(each)
-    by_flow = {flow: hops_of(found, length_of(found)) for flow, found in flows.items()}
-    found: list[tuple[tuple[str, ...], list[int]]] = []
-    for flow, hops in sorted(by_flow.items()):
+    found: list[tuple[tuple[str, ...], list[Traced]]] = []
+    for ours in sorted(flows.values(), key=lambda each: not has_reached(each)):
+        hops = hops_of(ours, length_of(ours))
         route = tuple(max(hop.addresses, key=hop.addresses.__getitem__, default="") for hop in hops)
         for other, same in found:
-            if len(route) == len(other) and all(a == b or not a or not b for a, b in zip(route, other, strict=True)):
-                same.append(flow)
+            comparable = len(route) == len(other) or not has_reached(ours)
+            if comparable and all(a == b or not a or not b for a, b in zip(route, other, strict=False)):
+                same.extend(ours)
                 break
         else:
-            found.append((route, [flow]))
-    joined = []
-    for _, same in found:
-        length = max(len(by_flow[flow]) for flow in same)
-        joined.append(Branch(same, hops_of([each for each in rounds if each.flow in same], length)))
-    return joined
+            found.append((route, ours))
+    return [Branch(sorted({each.flow for each in same}), hops_of(same, length_of(same))) for _, same in found]
+
+
+def has_reached(rounds: Sequence[Traced]) -> bool:
+    return any(each.reached for each in rounds)
 
 
 def length_of(rounds: Sequence[Traced]) -> int:
@@ -251,16 +252,17 @@ def length_of(rounds: Sequence[Traced]) -> int:
 
     One round does not tell: if the target's own packet was lost, it answers a packet for a hop beyond it.
     """
-    lengths = [next(n for n, hop in enumerate(each.hops, 1) if hop and hop.reached) for each in rounds if each.reached]
-    if lengths:
-        return Counter(lengths[-LAST_ROUNDS:]).most_common(1)[0][0]
+    reached = sorted((each for each in rounds if each.reached), key=lambda each: each.at)[-LAST_ROUNDS:]
+    if reached:
+        lengths = Counter(each.hops.index(each.reached) + 1 for each in reached)
+        return lengths.most_common(1)[0][0]
     return max(len(each.hops) for each in rounds)
 
 
 def hops_of(rounds: Sequence[Traced], length: int) -> list[Hop]:
     """So many hops, with the answers of all rounds."""
     hops = [Hop() for _ in range(length)]
-    for each in rounds:
+    for each in sorted(rounds, key=lambda each: each.at):
         for hop, reply in zip(hops, each.hops, strict=False):
             hop.add(reply)
     return hops

@@ -230,6 +230,11 @@ def test_a_route_that_changes_is_told_with_its_time() -> None:
     assert [len(each.hops) for each in branches(lost)] == [2], (
         "the answer to a packet for a hop beyond the target is no hop"
     )
+    down = reply("a", reason="host unreachable")
+    outage = [traced(1, 0, a, z), traced(2, 0, a, None), traced(3, 8, None, None, None), traced(4, 9, a, down, down)]
+    assert [(each.flows, len(each.hops)) for each in branches(outage)] == [([0, 8, 9], 2)], (
+        "an outage is no other branch"
+    )
     longer = [traced(at, 0, a, z) for at in range(5)] + [traced(at, 0, a, b, z) for at in range(5, 8)]
     assert [len(each.hops) for each in branches(longer)] == [3]
 
