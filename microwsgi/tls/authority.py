@@ -22,9 +22,9 @@ from microwsgi.errors import CertificateError
 from microwsgi.options import Options
 from microwsgi.server.procnet import own_addresses
 from microwsgi.server.sockets import WILDCARDS, host_and_port
-from microwsgi.tls.contexts import Pair, Shown, read
+from microwsgi.tls.contexts import LoadedCertificate, Pair, read
 from microwsgi.tls.modssl import DAY, Certificate
-from microwsgi.tls.signers import CLIENT, SERVER, best, kind, private
+from microwsgi.tls.signers import CLIENT, SERVER, best_signer, kind, private
 
 try:
     import fcntl
@@ -93,7 +93,7 @@ class Authority:
             return found
         name = f"{user()}@{socket.gethostname()}"
         zones = [*ZONES, *machine_names()]
-        certificate, key = best().authority(name, zones, NETWORKS, CA_DAYS)
+        certificate, key = best_signer().authority(name, zones, NETWORKS, CA_DAYS)
         self.write(self.key, key)
         self.write(self.zones_file, "\n".join(zones))
         self.write(self.certificate, certificate)
@@ -139,7 +139,7 @@ class Authority:
         missing = {canonical(name) for name in self.wanted} - {canonical(name) for name in known}
         if present is None or missing or present.days_left <= RENEW_DAYS:
             every = list({canonical(name): name for name in [*self.wanted, *filter(self.permits, known)]}.values())
-            certificate, key = best().leaf(self.pem(), every[:MOST_NAMES], SERVER, LEAF_DAYS)
+            certificate, key = best_signer().leaf(self.pem(), every[:MOST_NAMES], SERVER, LEAF_DAYS)
             self.write(self.leaf_file, key + certificate)
             self.renew_at = time() + (LEAF_DAYS - RENEW_DAYS) * DAY
         else:
@@ -148,7 +148,7 @@ class Authority:
     def read_leaf(self) -> Certificate | None:
         """What the leaf says, if there is one that can be used and is of this CA."""
         try:
-            shown = Shown(Pair(self.leaf_file), Options())
+            shown = LoadedCertificate(Pair(self.leaf_file), Options())
             read(shown.context, self.pem()[0])
         except CertificateError:
             return None
@@ -165,15 +165,15 @@ class Authority:
             self.ensure()
             present = self.read_leaf()
             known = [value for _, value in present.alternatives] if present else local_names()
-            certificate, key = best().leaf(self.pem(), list(filter(self.permits, known)), SERVER, LEAF_DAYS)
+            certificate, key = best_signer().leaf(self.pem(), list(filter(self.permits, known)), SERVER, LEAF_DAYS)
             self.write(self.leaf_file, key + certificate)
-        return Shown(Pair(self.leaf_file), Options()).certificate
+        return LoadedCertificate(Pair(self.leaf_file), Options()).certificate
 
     def client(self, name: str) -> str:
         """The file of a new certificate for a client, with its key."""
         with self.locked():
             self.ensure()
-            certificate, key = best().leaf(self.pem(), [name], CLIENT, LEAF_DAYS)
+            certificate, key = best_signer().leaf(self.pem(), [name], CLIENT, LEAF_DAYS)
             path = os.path.join(self.folder, f"client-{''.join(c if c.isalnum() else '-' for c in name)}.pem")
             self.write(path, key + certificate)
         return path

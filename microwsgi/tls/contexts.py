@@ -29,7 +29,7 @@ class Pair:
         self.key = key or certificate
 
 
-class Shown:
+class LoadedCertificate:
     """A context with its certificate, both checked. Raises CertificateError."""
 
     def __init__(self, pair: Pair, options: Options) -> None:

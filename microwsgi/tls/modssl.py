@@ -35,7 +35,7 @@ NAMES = {
 KINDS = {"email": "Email", "DNS": "DNS"}
 """Of a certificate's alternative names those that mod_ssl has keys for."""
 
-SHOWN = 6
+MAX_NAMES = 6
 """Names of a certificate that are told; of others the number."""
 DN = tuple[tuple[tuple[str, str], ...], ...]
 
@@ -72,11 +72,9 @@ class Certificate:
 
     def __str__(self) -> str:
         names = [value for _, value in self.alternatives] or [dn_text(self.subject)]
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
         left = f"{self.days_left} {'day' if self.days_left == 1 else 'days'} left"
-        return (
-            f"{', '.join(names[:SHOWN])}{more}; by {first(self.issuer, 'commonName') or dn_text(self.issuer)}, {left}"
-        )
+        return f"{', '.join(names[:MAX_NAMES])}{more}; by {first(self.issuer, 'commonName') or dn_text(self.issuer)}, {left}"
 
 
 def first(name: DN, part: str) -> str:

@@ -57,7 +57,7 @@ subjectAltName = {alternatives}
 """
 
 
-def best() -> Signer:
+def best_signer() -> Signer:
     """The one that is here. Raises CertificateError."""
     path = shutil.which("openssl")
     if path:

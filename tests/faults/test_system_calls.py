@@ -36,7 +36,12 @@ ROWS = [
     Row("accept", "EMFILE", "status", ""),
     Row("accept", "ECONNABORTED", "status", ""),
     Row("receive", "ECONNRESET 1", "status", ""),
-    Row("open_append", "ENOSPC", "USR1", "can't be reopened: No space left on device. The server continues with the old file"),
+    Row(
+        "open_append",
+        "ENOSPC",
+        "USR1",
+        "can't be reopened: No space left on device. The server continues with the old file",
+    ),
     Row("open_append", "EACCES", "USR1", "can't be reopened: Permission denied"),
     Row("duplicate", "EBUSY", "USR1", "can't be reopened: Device or resource busy"),
 ]

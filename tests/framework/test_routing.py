@@ -43,7 +43,9 @@ def test_parameters_of_other_frameworks_are_told_how_to_write_them() -> None:
         with pytest.raises(RouteError) as caught:
             Pattern(text)
         said[text] = str(caught.value)
-    assert [text for text, hint in rows.items() if not said[text].endswith(f" is not a valid parameter; {hint}.")] == [], said
+    assert [
+        text for text, hint in rows.items() if not said[text].endswith(f" is not a valid parameter; {hint}.")
+    ] == [], said
 
 
 @pytest.mark.parametrize(
