@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from enum import IntEnum
 from time import time
+from types import TracebackType
 from urllib.parse import unquote_to_bytes
 from wsgiref.util import FileWrapper
 
@@ -39,6 +40,7 @@ from microwsgi.server.forwarded import TrustedProxies
 from microwsgi.server.log_writer import one_line
 from microwsgi.server.request_body import RequestBody
 from microwsgi.server.transport import FileRange, Transport
+from microwsgi.support.typenames import UNSET, BinaryIO, TypeGuard
 from microwsgi.wire.request import RequestHead, origin_form
 from microwsgi.wire.response import (
     LAST_CHUNK,
@@ -53,6 +55,8 @@ from microwsgi.wire.response import (
 
 ONE_SEND = 64 * 1024
 """Up to this many bytes of a body are copied after the head, so that one system call sends both."""
+ExceptionInfo = tuple[object, BaseException | None, TracebackType | None]
+"""As sys.exc_info() returns it."""
 BYTES = {bytes}
 EMPTY: Iterator[bytes] = iter(())
 SERVER_ERROR = 500
@@ -103,7 +107,7 @@ class Exchange:
         self.head = head
         self.started = started  # 0 once it has been logged
         self.phase = CALL
-        self.body: RequestBody | None = None  # of the request
+        self.body: RequestBody = UNSET  # of the request; UNSET if there is none
         self.response: ResponseHead | None = None  # status and headers of the application
         self.response_bytes: bytes | None = None  # a whole response, which the connection sends
         self.iterable: Iterable[bytes] | None = None  # what the application returned, until it is closed
@@ -178,7 +182,7 @@ class Exchange:
         return environ
 
     def start_response(
-        self, status: str, headers: list[tuple[str, str]], exc_info: tuple[object, ...] | None = None, /
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExceptionInfo | None = None, /
     ) -> Callable[[bytes], object]:
         """Check and keep status and headers, which leave with the first bytes of the body (PEP 3333).
 
@@ -188,7 +192,7 @@ class Exchange:
         if exc_info is not None:
             if self.head_sent:
                 if isinstance(exc_info[1], BaseException):
-                    raise exc_info[1].with_traceback(exc_info[2])  # type: ignore[arg-type]
+                    raise exc_info[1].with_traceback(exc_info[2])
                 raise ApplicationError(
                     "start_response was called after the head had left, with an empty exc_info (PEP 3333)."
                 )
@@ -322,7 +326,7 @@ class Exchange:
         if self.response is None or self.head_sent or not is_plain(file) or not hasattr(os, "sendfile"):
             return False
         try:
-            descriptor, offset = file.fileno(), file.tell()  # type: ignore[attr-defined]
+            descriptor, offset = file.fileno(), file.tell()
             available = os.fstat(descriptor).st_size - offset
         except (AttributeError, OSError):
             return False
@@ -602,7 +606,7 @@ class Exchange:
         return f"The body of {name}, the application, has {type(chunk).__name__} {chunk!r:.60}; PEP 3333 asks for bytes{hint}."
 
 
-def is_plain(file: object) -> bool:
+def is_plain(file: object) -> TypeGuard[BinaryIO]:
     """Return whether the content of a file is that of its descriptor.
 
     It is not that of gzip.GzipFile and other files that decode, which have a `fileno`, too. A class of files that are parts of

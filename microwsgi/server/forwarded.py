@@ -131,7 +131,9 @@ def items(values: Iterable[str]) -> list[str]:
     return [item.strip() for value in values for item in value.split(",") if item.strip()]
 
 
-def with_reported(base: Environ, fields: Mapping[str, str], reported: Mapping[str, str]) -> tuple[Environ, Mapping[str, str]]:
+def with_reported(
+    base: Environ, fields: Mapping[str, str], reported: Mapping[str, str]
+) -> tuple[Environ, Mapping[str, str]]:
     """Return copies of the base environ and the fields with the reported scheme, host, port and prefix."""
     made = base.copy()
     scheme = made["wsgi.url_scheme"] = SCHEMES.get(reported.get("proto", "").lower(), base["wsgi.url_scheme"])
