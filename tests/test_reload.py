@@ -225,7 +225,7 @@ def replace_under_load(command: Command, folder: Path, times: int, *options: str
     try:
         for _ in range(times):
             running.send_signal(signal.SIGHUP)
-            running.line("loaded anew; serving zoo:app")
+            running.line("reloaded; serving zoo:app")
             before = load.requests
             while load.requests < before + 10:
                 assert not load.failures
@@ -253,7 +253,7 @@ def test_a_load_error_is_served_if_that_is_asked_for(option: bool, command: Comm
 
     def get(accept: str = "text/plain") -> tuple[int, str]:
         client = HTTPConnection("127.0.0.1", port, timeout=LIMIT)
-        client.request("GET", "/", headers={"Accept": accept})
+        client.request("GET", "/", headers={"Accept": accept, "Microwsgi-Token": running.token()})
         response = client.getresponse()
         with closing(client):
             return response.status, response.read().decode()

@@ -335,7 +335,7 @@ def test_a_unit_that_can_not_work_is_refused(folder: Path) -> None:
             ("no such user or group", ["site_a:app", "--socket-group", "no-such"]),
             ("folder of its own", ["site_a:app", "-b", "unix:/srv/web.sock"]),
             ("folder of its own", ["site_a:app", "-b", "unix:/run/web.sock"]),
-            ("may not write --access-log", ["site_a:app", "--access-log", "/var/log/x"]),
+            ("can't write --access-log", ["site_a:app", "--access-log", "/var/log/x"]),
             ("--forwarded-allow-ips", ["site_a:app", "--proxy-protocol"]),
         ):
             with rows(*options):
@@ -426,7 +426,7 @@ def test_root_binds_and_nobody_serves(roots: Machine) -> None:
         assert set(status["Gid"].split()) == {who.partition(":")[2]}
         assert "0" not in status["Groups"].split()
         assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
-    roots("reload")
+    roots("restart", "--graceful")
     assert fetch(port).split()[0] != worker
     assert roots("status").startswith(f"127.0.0.1:{port} runs as process {pid}")
     roots("stop")

@@ -1,7 +1,7 @@
-"""The outcome of a probe: three things that are not the same.
+"""The outcome of a probe: three independent facts.
 
-Whether packets were lost, the round trip of whatever answered, and pass or fail with its reason. A refused connection is a
-failure without packet loss; a page that is too slow was answered and did not pass.
+Packet loss, the round-trip time of an answer of any kind, and pass or fail with its reason. A refused connection is a failure
+without packet loss; a page that is too slow was answered and did not pass.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ VERIFY = {
 
 
 def reason_of(error: OSError) -> tuple[Reason, str]:
-    """What an error of the system stands for, and its own words."""
+    """The reason that an error of the system stands for, and its message."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return VERIFY.get(error.verify_code, Reason.TLS_UNTRUSTED), error.verify_message
     if isinstance(error, ssl.SSLError):

@@ -111,7 +111,7 @@ class Observer:
         """A child ended that should not have; another is started in its place after so many seconds."""
 
     def leaving(self, child: Child) -> None:
-        """A child was sent TERM: another takes its place, and then it retires."""
+        """A child was sent TERM: a new worker starts, and then it retires."""
 
     def late(self, child: Child, was: State, text: str) -> None:
         """The deadline of a child's state is over, or the child has said so itself, in a text."""

@@ -448,7 +448,7 @@ class Supervisor:
         self.new_generation(Generation(began, sorted({*changed, *untried})))
 
     def leave(self, child: Child) -> None:
-        """A child was sent TERM: another takes its place, then it retires."""
+        """A child was sent TERM: a new worker starts, then it retires."""
         if child.state in CURRENT and not child.leaving and not self.stops:
             child.leaving = True
             self.observer.leaving(child)

@@ -168,7 +168,7 @@ class Worker:
             self.send(leaving=True)
 
     def retire(self, server: WSGIServer) -> None:
-        """Leave to the successor all that does not run."""
+        """Leave to the successor all that is not running."""
         self.retiring = True
         server.retire(self.accept_stopped)
         if self.leaving:

@@ -57,7 +57,7 @@ REFUSED_HANDLER_METHODS = {
     "error_content_type": "error_page of WSGIServer makes the page for an exception",
     "protocol_version": "responses are HTTP/1.1 (RFC 9110 2.5). Options(keep_alive_timeout=...) limits persistent connections",
     "timeout": "Options has the time limits: keep_alive_timeout, header_timeout, body_timeout, send_timeout",
-    "rbufsize": "the server receives by itself",
+    "rbufsize": "the server reads from the socket itself",
     "wbufsize": "an application that returns a list has its response sent at once",
     "disable_nagle_algorithm": "TCP_NODELAY is always set",
     "get_stderr": "WSGIServer(errors=...) is the stream of wsgi.errors",
@@ -70,8 +70,8 @@ ONE_REQUEST = (
 REFUSED_SERVER_METHODS = {
     "process_request": ONE_REQUEST,
     "finish_request": ONE_REQUEST,
-    "shutdown_request": "a connection is closed when the client has what was sent. Override log_request of the handler class",
-    "close_request": "a connection is closed when the client has what was sent. Override log_request of the handler class",
+    "shutdown_request": "a connection is closed after the client has the whole response. Override log_request of the handler class",
+    "close_request": "a connection is closed after the client has the whole response. Override log_request of the handler class",
 }
 """Methods of a WSGIServer that are not called."""
 
@@ -201,7 +201,7 @@ class HookedContext:
     def call_with_environ(self, environ: Environ, start_response: object) -> object:
         """Call the application with the environ that the class makes of ours."""
         self.handler.keep_environ(environ)
-        return self.context.application(self.handler.get_environ(), start_response)  # type: ignore[misc]  # it is set
+        return self.context.application(self.handler.get_environ(), start_response)
 
     def log_request(self, exchange: Exchange, seconds: float) -> None:  # http.server knows none
         """Call the class's log_request."""

@@ -458,7 +458,7 @@ class WSGIServer(HTTPServer):
                 break
             pool.run_watchdog(None if left == NEVER else left)
         if cut := len(self.in_flight()):
-            self.context.log_error(f"{cut} of the requests had not ended after graceful_timeout, and are cut off.")
+            self.context.log_error(f"{cut} of the requests did not finish within graceful_timeout and are aborted.")
 
     def stop_accepting(self) -> None:
         """Accept nothing more, and end what waits. Leader only."""

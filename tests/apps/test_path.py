@@ -235,7 +235,7 @@ def test_nobody_looks_and_it_is_left_alone(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("apps.probing.paths.UNSEEN", 1.0)
     with loaded("apps.path", CONFIG, tmp_path) as module:
         tracer: Tracer = module.tracer
-        tracer.look("a/b ü", "udp")
+        tracer.watch("a/b ü", "udp")
         end = time.monotonic() + LIMIT
         counts = [0]
         while not (counts[-1] and len(counts) > 25 and counts[-25] == counts[-1]):  # 2.5 seconds without a round
@@ -256,7 +256,7 @@ def test_a_moved_name_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         seen: list[str] = []
         while set(seen) != {"127.0.0.1", "127.0.0.2"}:
             assert time.monotonic() < end
-            module.tracer.look("a/b ü", "udp")
+            module.tracer.watch("a/b ü", "udp")
             time.sleep(0.25)  # between two looks
             seen = [each.address for each in module.tracer.rounds("a/b ü", "udp", time.time() - 60, time.time())]
             if seen:

@@ -19,6 +19,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from apps.probing.config import ConfigError
 from microwsgi.testing import Client, live
 from tests.apps.browsers import chromium, faults
 from tests.apps.probing.loading import loaded
@@ -410,5 +411,5 @@ def test_prometheus_is_not_shut_out(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_configuration_is_one_sentence(config: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)), loaded("apps.probe", config, tmp_path):
+    with pytest.raises(ConfigError, match=re.escape(said)), loaded("apps.probe", config, tmp_path):
         pass
