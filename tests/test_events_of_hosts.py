@@ -24,7 +24,7 @@ def redis(folder: Path) -> Iterator[Running]:
     where = ("--port", "0", "--unixsocket", f"{folder}/redis.sock", "--dir", str(folder))
     running = Running([need("redis-server"), *where, "--save", "", "--appendonly", "no"])
     try:
-        running.line("ready to accept connections")
+        running.line("[Rr]eady to accept connections")
         yield running
     finally:
         running.send_signal(signal.SIGCONT)
@@ -119,7 +119,7 @@ def test_gunicorn_takes_part(server: Callable[..., Running], tmp_path: Path) -> 
     pytest.importorskip("gunicorn")
     with redis(tmp_path):
         one = server("--workers", "2").url()
-        words = ("-m", "gunicorn", "--workers", "2", "--worker-class", "gthread", "--threads", "99", "--preload")
+        words = ("-m", "gunicorn", "--workers", "2", "--worker-class", "gthread", "--threads", "99", "--preload", "--graceful-timeout", "1")
         settings = {"EVENTS_REDIS_URL": f"unix://{tmp_path}/redis.sock", "HOME": str(tmp_path)}
         other = Running(python(*words, "--bind", "127.0.0.1:0", "streams:app"), tmp_path, **settings)
         try:
