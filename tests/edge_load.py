@@ -70,7 +70,9 @@ class Load:
 def main() -> None:
     load = Load(*sys.argv[1:])
     signal.signal(signal.SIGTERM, lambda *_: load.stopped.set())
-    threads = [threading.Thread(target=load.run, args=(method,)) for method, count in CLIENTS.items() for _ in range(count)]
+    threads = [
+        threading.Thread(target=load.run, args=(method,)) for method, count in CLIENTS.items() for _ in range(count)
+    ]
     for thread in threads:
         thread.start()
     while not load.stopped.wait(0.1):

@@ -65,6 +65,7 @@ def test_all_servers_have_the_same_events_in_one_order(server: Callable[..., Run
             assert "Redis" not in each.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["suspended", "stopped"])
 def test_a_redis_that_does_not_answer_delays_nobody(how: str, server: Callable[..., Running], tmp_path: Path) -> None:
     """It is reported; the events reach the other hosts later, and nobody twice."""
@@ -100,6 +101,7 @@ def test_a_redis_that_does_not_answer_delays_nobody(how: str, server: Callable[.
         assert a.read(1) == b.read(1) == c.read(1) == ["after 0"]
 
 
+@pytest.mark.slow
 def test_a_redis_that_is_not_there_at_the_start_delays_nobody(server: Callable[..., Running], tmp_path: Path) -> None:
     running = server("--workers", "2")
     url = running.url()
@@ -114,12 +116,25 @@ def test_a_redis_that_is_not_there_at_the_start_delays_nobody(server: Callable[.
                 assert c.read(2) == ["x 0", "x 1"]
 
 
+@pytest.mark.slow
 def test_gunicorn_takes_part(server: Callable[..., Running], tmp_path: Path) -> None:
     """With the application loaded before the fork: the workers have threads and ids of their own."""
     pytest.importorskip("gunicorn")
     with redis(tmp_path):
         one = server("--workers", "2").url()
-        words = ("-m", "gunicorn", "--workers", "2", "--worker-class", "gthread", "--threads", "99", "--preload", "--graceful-timeout", "1")
+        words = (
+            "-m",
+            "gunicorn",
+            "--workers",
+            "2",
+            "--worker-class",
+            "gthread",
+            "--threads",
+            "99",
+            "--preload",
+            "--graceful-timeout",
+            "1",
+        )
         settings = {"EVENTS_REDIS_URL": f"unix://{tmp_path}/redis.sock", "HOME": str(tmp_path)}
         other = Running(python(*words, "--bind", "127.0.0.1:0", "streams:app"), tmp_path, **settings)
         try:

@@ -1,7 +1,7 @@
 """deploy/: two hosts behind a proxy, in network namespaces, as docs/deploy.md says, under load: one is killed, drained, cut off.
 
-    client 10.99.0.2 -- 10.99.0.1 edge (proxy, Redis) 10.99.1.1 -- 10.99.1.2 one
-                                                      10.99.2.1 -- 10.99.2.2 two
+client 10.99.0.2 -- 10.99.0.1 edge (proxy, Redis) 10.99.1.1 -- 10.99.1.2 one
+10.99.2.1 -- 10.99.2.2 two
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import trustme
 
 from tests.background import eventually
 from tests.lab import Lab
-from tests.programs import absent, need
+from tests.programs import need
 from tests.proxies import open_folder
 from tests.running import ROOT, Running, environment, python
 from tests.test_deploy_document import PAGE
@@ -169,7 +169,8 @@ def check_logs(edge: Running, services: dict[str, Running]) -> None:
         records = [json.loads(line) for line in drained(service) if line.startswith('{"id"')]
         assert records
         assert {each["client"] for each in records} == {"10.99.0.2"}
-        assert {each["id"] for each in records[:-20]} <= numbers
+        unknown = [each["id"] for each in records if each["id"] not in numbers]
+        assert len(unknown) < len(records) / 10, "more than HAProxy drops, which waits for no reader of its log"
 
 
 def drained(running: Running) -> list[str]:
