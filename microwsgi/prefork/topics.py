@@ -84,7 +84,7 @@ class Topics:
     def publish(self, message: Message) -> None:
         """Send an event to all children that have subscribed, the one that published it included."""
         name = str(message.pop("publish"))
-        event = {**message, "event": name}
+        event = {**message, "name": name}
         if name in self.history:
             self.history[name].append(event)
         data = encode({**event, "again": False})
