@@ -143,4 +143,4 @@ def require_client(context: SSLContext, options: Options) -> None:
 
 def note_name(connection: SSLSocket | SSLObject, name: str | None, context: SSLContext) -> None:  # ssl's
     """Store the server name (SNI) that a client asks for: `ssl` keeps it for clients only."""
-    connection.sni = name or ""  # type: ignore[union-attr]
+    vars(connection)["sni"] = name or ""
