@@ -154,7 +154,7 @@ def shortened(answer: Any) -> str:
 def judge(module: ModuleType, answers: dict[str, Answers]) -> tuple[list[tuple[str, str, str]], list[str]]:
     """Return the differences that have a reason, and those that have none.
 
-    An answer of ours is right if it is no failure, and equal to that of one of the peers, where peers were asked. Where the
+    An answer of ours is right if it is no failure, and equal to that of one of the peers that have not failed. Where the
     product is ours, the answers of all other servers are compared with those of the server in REFERENCE.
     """
     reasons: dict[str, str] = getattr(module, "DIFFERENCES", {})
@@ -168,7 +168,8 @@ def judge(module: ModuleType, answers: dict[str, Answers]) -> tuple[list[tuple[s
         for check, found in answers[server].items():
             failed = isinstance(found, str) and found.startswith("FAILED")
             theirs = {name: found.get(check) for name, found in others.items()}
-            same = not theirs or found in theirs.values()
+            passed = [other for other in theirs.values() if not str(other).startswith("FAILED")]
+            same = found in passed or not passed
             if failed or not same:
                 reason = reasons.get(f"{check} on {server}") or reasons.get(check)
                 if reason:

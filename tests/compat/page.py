@@ -11,7 +11,7 @@ HEAD = """# Compatibility
 
 Real products and clients, run on microwsgi and on other servers, and their answers compared. `make compat` makes this page;
 [development](development.md) shows how a product is added. An answer of ours is right if it is no failure and equal to the
-answer on a peer: gunicorn with gthread, or waitress. A difference needs a reason in the product's module, or the run fails.
+answer on a peer that has not failed: gunicorn with gthread, or waitress. A difference needs a reason in the product's module, or the run fails.
 
 `serve`, `dev`, `workers` (`--workers 2`) and `tls` (`--tls`) are ours.
 
