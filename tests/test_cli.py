@@ -174,7 +174,7 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
             "serve --full-traceback=1",
             "--full-traceback: ignored explicit argument '1'.\n  Try:  microwsgi serve --help",
         ),
-        ("serve a b", "one application at a time can be served, not 2: a b."),
+        ("serve a b", "expected one application, not 2: a b."),
         (
             "serve 8080",
             (

@@ -22,6 +22,7 @@ from select import select
 from microwsgi.daemon.background import UMASK, VARIABLE, log_path
 from microwsgi.errors import ServiceError, UsageError
 from microwsgi.options import Options
+from microwsgi.support.typenames import Any
 
 START_TIME = 90.0
 """Seconds for the application to be imported, as systemd's TimeoutStartSec."""
@@ -58,7 +59,9 @@ def launch(options: Options) -> int:
         os.close(reader)
     if message is None:
         code = process.wait()
-        raise ServiceError(f"it ended with code {code} before it served.{tail(path, begin)}\n  Log:  {path}")
+        raise ServiceError(
+            f"the server ended with exit code {code} before it was ready.{tail(path, begin)}\n  Log:  {path}"
+        )
     if "error" in message:
         process.wait()
         print(f"microwsgi: {message['error']}\n  Log:  {path}", file=sys.stderr)
@@ -91,7 +94,7 @@ def wait_for_message(reader: int, process: subprocess.Popen[bytes]) -> dict[str,
             process.kill()
             process.wait()
         raise
-    message: dict[str, object] | None = json.loads(received) if received else None
+    message: dict[str, Any] | None = json.loads(received) if received else None
     return message
 
 
@@ -100,7 +103,7 @@ def receive(reader: int) -> bytes:
     received, end = b"", time.monotonic() + START_TIME
     while not received.endswith(b"\n"):
         if not select([reader], [], [], max(end - time.monotonic(), 0))[0]:
-            raise ServiceError(f"it did not serve within {START_TIME:g} s, and was stopped.")
+            raise ServiceError(f"the server was not ready within {START_TIME:g} s, and was stopped.")
         data = os.read(reader, 65536)
         if not data:
             return b""
@@ -119,8 +122,8 @@ def tail(path: str, begin: int) -> str:
     return f" It said:\n{text}" if text else ""
 
 
-def print_addresses(message: dict[str, object], path: str) -> None:
+def print_addresses(message: dict[str, Any], path: str) -> None:
     """Tell the person at the terminal where it is, and how to stop it."""
     lines = [f"microwsgi serves {message['application']} in the background, as process {message['pid']}"]
-    lines += [f"  {url}" for url in message["urls"]]  # type: ignore[attr-defined]  # as Readiness makes it
+    lines += [f"  {url}" for url in message["urls"]]
     print("\n".join([*lines, f"  Log:   {path}", f"  Stop:  {message['stop']}"]))

@@ -66,7 +66,7 @@ RELOAD_NOTICE = (
 CAUSES = {CAUSED: "Caused by", DURING: "Raised while handling"}
 """The headings of earlier exceptions, which follow the later one on the page."""
 WITHOUT_DETAILS = (
-    "500 Internal Server Error\n\nThe application failed; the server's log says why under {number}.\n{hint}"
+    "500 Internal Server Error\n\nThe application failed. The server's log has the reason under {number}.\n{hint}"
 )
 LOAD_ERROR = "The application can't be loaded"
 BEGINNING = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -87,7 +87,8 @@ summary { padding: .4rem .7rem; cursor: pointer } details pre { padding: .4rem .
 table { border-collapse: collapse; width: 100% }
 td { vertical-align: top; padding: .15rem .7rem; border-top: 1px solid var(--line) }
 td:first-child { width: 12rem; opacity: .8 }
-@media (max-width: 32rem) { td, td:first-child { display: block; width: auto } td + td { border: 0; padding-top: 0 } }
+@media (max-width: 32rem) { td, td:first-child { display: block; width: auto } td + td { border: 0; padding-top: 0 }
+.source div { white-space: pre-wrap; padding-left: 4.2em; text-indent: -3.5em } .source i { text-indent: 0 } }
 .group { margin-left: 1.5rem }
 .others > summary { opacity: .7 } .others > details { margin: .4rem .7rem }
 h3 { font-size: .9rem; margin: 1rem 0 .2rem; opacity: .8 }

@@ -35,7 +35,7 @@ GIVEN = re.compile(
     re.IGNORECASE,
 )
 """A value behind the name of a secret within a text: in a dataclass's repr, in a list of pairs, in a query."""
-HIDDEN = "(hidden: its name says that it is a secret)"
+HIDDEN = "(hidden: the name suggests a secret)"
 CAUSED = "The above exception was the direct cause of the following exception"
 DURING = "During handling of the above exception, another exception occurred"
 """Python's own words for the relation of two exceptions."""

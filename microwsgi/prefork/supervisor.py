@@ -32,6 +32,7 @@ from microwsgi.prefork.children import NEVER, Child, Generation, Observer, Quest
 from microwsgi.prefork.life import CURRENT, LISTENING, Deadline, Event, State, next_step
 from microwsgi.prefork.processes import Inheritance, Started, describe_exit, reap
 from microwsgi.prefork.signals import Signals
+from microwsgi.prefork.topics import Topics
 from microwsgi.prefork.watch import Watch
 from microwsgi.process.system import READ, System
 from microwsgi.server.handoff import Handoff
@@ -86,6 +87,7 @@ class Supervisor:
         self.chores: deque[Iterator[object]] = deque()
         self.requests = self.errors = 0  # of children that have ended
         self.questions = Questions(self.clock)
+        self.topics = Topics(lambda: self.children, self.observer.lagging)
         self.inputs: dict[int, Callable[[], object]] = {}  # descriptors of the edge, and what reads there
         self.timers: list[tuple[Callable[[], float], Callable[[], object]]] = []
         """Of the edge: when something is due, and what is done then."""
@@ -129,6 +131,7 @@ class Supervisor:
         for child in self.children[:]:
             if child.channel.fileno() in ready and child.channel.fileno() >= 0:
                 self.attempt(child.channel.write_queued)
+                self.attempt(self.topics.catch_up, child)
                 self.attempt(self.read, child)
         for descriptor, read in list(self.inputs.items()):
             if descriptor in ready:
@@ -139,8 +142,9 @@ class Supervisor:
                 self.attempt(act)
         for then, all_have in self.questions.take_answered():
             self.attempt(then, all_have)
-        if self.watch is not None and (now >= self.watch.next_check or self.watch.fileno() in ready):
-            self.attempt(lambda: self.on_change(self.watch.check()))  # type: ignore[union-attr]  # tested above
+        watch = self.watch
+        if watch is not None and (now >= watch.next_check or watch.fileno() in ready):
+            self.attempt(lambda: self.on_change(watch.check()))
         for child in self.children[:]:
             self.attempt(self.handle_event, child, now)
         if self.chores and not ready:
@@ -343,7 +347,7 @@ class Supervisor:
         elif "failed" in message:
             self.failed(child, message)
         elif "files" in message:
-            self.read_files(child, message["files"])  # type: ignore[arg-type]  # as the edge makes it
+            self.read_files(child, message["files"])
         elif "answered" in message:
             self.advance(child, Event.ANSWERED)
         elif "unanswered" in message:
@@ -358,9 +362,11 @@ class Supervisor:
         elif "prompt" in message:
             self.prompt(child, wanted=bool(message["prompt"]))
         elif "report" in message:
-            child.stats = message["report"]  # type: ignore[assignment]  # as worker.py makes it
+            child.stats = message["report"]
             child.asked = False
             self.questions.answered(child)
+        else:
+            self.topics.handle_message(child, message)
 
     def read_files(self, child: Child, files: dict[str, bytes]) -> None:
         """A child has read files of the application: at its start, or in a request."""
@@ -418,7 +424,7 @@ class Supervisor:
 
     def up_to_date(self, child: Child, message: Message) -> bool:
         """Whether the files are still as the child has read them. If they are not, the next child is on its way."""
-        child.generation.files |= message.get("files", {})  # type: ignore[call-overload]  # as the edge makes it
+        child.generation.files |= message.get("files", {})
         if child.generation is not self.generation or child.state not in CURRENT:
             return False
         if self.watch is None:
@@ -427,7 +433,7 @@ class Supervisor:
         changed: set[str] = set()
         try:
             if not child.generation.trouble:  # else it has imported nothing
-                self.watch.watch_only(files, message.get("folders", ()))  # type: ignore[arg-type]
+                self.watch.watch_only(files, message.get("folders", ()))
             changed = {*self.watch.check(), *self.watch.differing(child.generation.files)}
         except OSError as error:
             self.observer.trouble(error)  # the child is not to wait for an answer to its message because of that
@@ -443,7 +449,7 @@ class Supervisor:
         self.new_generation(Generation(began, sorted({*changed, *untried})))
 
     def leave(self, child: Child) -> None:
-        """A child was sent TERM: another takes its place, then it retires."""
+        """A child was sent TERM: a new worker starts, then it retires."""
         if child.state in CURRENT and not child.leaving and not self.stops:
             child.leaving = True
             self.observer.leaving(child)
@@ -482,8 +488,8 @@ class Supervisor:
         self.children.remove(child)
         self.accepts_no_more(child)
         self.questions.answered(child)
-        self.requests += int(child.stats.get("requests", 0))  # type: ignore[call-overload]  # as worker.py makes it
-        self.errors += int(child.stats.get("errors", 0))  # type: ignore[call-overload]
+        self.requests += int(child.stats.get("requests", 0))
+        self.errors += int(child.stats.get("errors", 0))
         if self.prompts[:1] == [child]:
             self.observer.prompt_lost()
         while child in self.prompts:

@@ -40,6 +40,7 @@ from microwsgi.server.log_writer import one_line
 from microwsgi.server.request_body import RequestBody
 from microwsgi.server.transport import FileRange, Transport
 from microwsgi.support.source import code_of, source_location
+from microwsgi.support.typenames import UNSET, BinaryIO, TypeGuard
 from microwsgi.wire.request import RequestHead, origin_form
 from microwsgi.wire.response import (
     LAST_CHUNK,
@@ -58,7 +59,7 @@ BYTES = {bytes}
 EMPTY: Iterator[bytes] = iter(())
 SERVER_ERROR = 500
 """Statuses from here on are the server's fault (RFC 9110 15.6)."""
-FAILURE_TEXT = "500 Internal Server Error\n\nThe application failed; the server's log says why{under}.\n"
+FAILURE_TEXT = "500 Internal Server Error\n\nThe application failed. The server's log has the reason{under}.\n"
 
 
 class Phase(IntEnum):
@@ -102,7 +103,7 @@ class Exchange:
         self.head = head
         self.started = started  # 0 once it has been logged
         self.phase = CALL
-        self.body: RequestBody | None = None  # of the request
+        self.body: RequestBody = UNSET  # of the request; UNSET if there is none
         self.response: ResponseHead | None = None  # status and headers of the application
         self.response_bytes: bytes | None = None  # a whole response, which the connection sends
         self.iterable: Iterable[bytes] | None = None  # what the application returned, until it is closed
@@ -189,7 +190,7 @@ class Exchange:
                 if isinstance(exc_info[1], BaseException):
                     raise exc_info[1].with_traceback(exc_info[2])
                 raise ApplicationError(
-                    "start_response was called after the head had left, with an empty exc_info (PEP 3333)."
+                    "start_response was called after the response head was sent, with an empty exc_info (PEP 3333)."
                 )
         elif self.response is not None:
             raise ApplicationError("start_response was called a second time, without exc_info (PEP 3333).")
@@ -319,7 +320,7 @@ class Exchange:
         if self.response is None or self.head_sent or not is_plain(file) or not hasattr(os, "sendfile"):
             return False
         try:
-            descriptor, offset = file.fileno(), file.tell()  # type: ignore[attr-defined]
+            descriptor, offset = file.fileno(), file.tell()
             available = os.fstat(descriptor).st_size - offset
         except (AttributeError, OSError):
             return False
@@ -583,9 +584,8 @@ class Exchange:
         """Return the error for a broken rule, with the application's place: it may have returned, and left no frame."""
         application = self.context.application
         name = getattr(application, "__qualname__", type(application).__qualname__)
-        return ApplicationError(
-            f"The application {name} ({source_location(application)}) {fault}", code_of(application)
-        )
+        place, code = source_location(application), code_of(application)
+        return ApplicationError(f"The application {name} ({place}) {fault}", code)
 
     def wrong_length(self, length: int) -> ApplicationError:
         """Return the error for a body whose length is not that of its Content-Length."""
@@ -597,20 +597,20 @@ def result_fault(result: object) -> str:
     if hasattr(result, "app_iter"):
         return "returned a response instead of calling it: return response(environ, start_response)."
     if isinstance(result, (str, bytes)):
-        return f"returned {type(result).__name__}; PEP 3333 asks for an iterable of bytes: a list of one."
+        return f"returned {type(result).__name__}; PEP 3333 requires an iterable of bytes: a list of one."
     if result is None:
-        return "returned None: is a return missing? PEP 3333 asks for an iterable of bytes."
-    return f"returned {result!r:.60}; PEP 3333 asks for an iterable of bytes."
+        return "returned None: is a return missing? PEP 3333 requires an iterable of bytes."
+    return f"returned {result!r:.60}; PEP 3333 requires an iterable of bytes."
 
 
 def chunk_fault(chunks: Iterable[object]) -> str:
     """Describe the first chunk of a body that is not bytes."""
     chunk = next(chunk for chunk in chunks if not isinstance(chunk, bytes))
     hint = '; write .encode("utf-8")' if isinstance(chunk, str) else ""
-    return f"has {type(chunk).__name__} {chunk!r:.60} in its body; PEP 3333 asks for bytes{hint}."
+    return f"has {type(chunk).__name__} {chunk!r:.60} in its body; PEP 3333 requires bytes{hint}."
 
 
-def is_plain(file: object) -> bool:
+def is_plain(file: object) -> TypeGuard[BinaryIO]:
     """Return whether the content of a file is that of its descriptor.
 
     It is not that of gzip.GzipFile and other files that decode, which have a `fileno`, too. A class of files that are parts of

@@ -95,7 +95,7 @@ def host_and_port(address: str) -> tuple[str, int]:
     try:
         return host[1:-1] if bracketed else host, parse_port(port)
     except ValueError as error:
-        raise ListenError(f"{address} is not an address to listen on: give {error} behind the colon.") from None
+        raise ListenError(f"{address} is not an address to listen on: expected {error} after the colon.") from None
 
 
 def listen_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
@@ -190,9 +190,9 @@ def close_all(listeners: list[socket.socket]) -> None:
 def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket:
     """A Unix socket that only those may connect to who may write its file; the file of a dead server is replaced."""
     if not path.removeprefix("@"):
-        raise ListenError("unix: wants a path behind it, like unix:/tmp/app.sock, or a name, like unix:@app.")
+        raise ListenError("unix: needs a path, like unix:/tmp/app.sock, or a name, like unix:@app.")
     if not hasattr(socket, "AF_UNIX"):
-        raise ListenError(f"unix:{path} is not possible: this system has no Unix sockets.")
+        raise ListenError(f"unix:{path} can't be used: this system has no Unix sockets.")
     abstract = path.startswith("@")
     listener = UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.setblocking(False)
@@ -206,7 +206,7 @@ def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket
     except LookupError:
         listener.unlink()
         listener.close()
-        raise ListenError(f"there is no group {group} here (--socket-group).") from None
+        raise ListenError(f"there is no group {group} (--socket-group).") from None
     except OSError as error:
         listener.unlink()
         listener.close()
@@ -216,7 +216,7 @@ def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket
             raise ListenError(
                 f"this user may not give unix:{path} to the group {group}: only root and members of it may."
             ) from None
-        reason = "a path of at most 107 bytes is possible" if error.errno is None else error.strerror
+        reason = "the path is longer than 107 bytes" if error.errno is None else error.strerror
         raise ListenError(f"unix:{path} can't be listened on: {reason}.") from None
     except ListenError:
         listener.close()
@@ -231,7 +231,7 @@ def make_way(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ListenError(f"{path} is there already and not a socket; it is left alone.")
+        raise ListenError(f"{path} exists and is not a socket; it was not changed.")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)  # a living server with a full backlog would have us wait
         try:
@@ -259,7 +259,7 @@ def listen_descriptor(text: str, backlog: int) -> socket.socket:
         listener = socket.socket(fileno=int(text))
     except (ValueError, OverflowError, OSError):
         raise ListenError(
-            f"fd://{text} is not a socket: the number must be of one that the parent left open."
+            f"fd://{text} is not a socket: expected the number of a socket inherited from the parent process."
         ) from None
     try:
         if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -281,9 +281,11 @@ def refusal(error: OSError, host: str, port: int, addresses: list[tuple[int, str
     if error.errno == errno.EADDRINUSE:
         return in_use(port, addresses)
     if error.errno in {errno.EACCES, errno.EPERM}:
-        low = " (ports below 1024 are kept for root)" if port < 1024 else ""  # as the text says
+        low = " (ports below 1024 are reserved for root)" if port < 1024 else ""  # as the text says
         return ListenError(
-            f"this user may not open port {port}{low}.", port=port, free_port=next_free(max(port, 8079), addresses)
+            f"this user has no permission to listen on port {port}{low}.",
+            port=port,
+            free_port=next_free(max(port, 8079), addresses),
         )
     if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
         return ListenError(f"{host} is not an address of this machine.", wrong_host=host)
@@ -294,7 +296,7 @@ def in_use(port: int, addresses: list[tuple[int, str]]) -> ListenError:
     """Who has the port, and which is free."""
     pid, command = holder(port, addresses) or (0, "")
     if pid == os.getpid():
-        return ListenError(f"port {port} is asked for twice.")
+        return ListenError(f"port {port} is given twice.")
     by = f" by PID {pid} ({command})" if pid else ""
     free = next_free(port, addresses)
     free_text = f"; {free} is free" if free else ""

@@ -78,7 +78,7 @@ def load_application(application: object, options: Options) -> tuple[str, object
                 raise GreenThreadsError(f"the application can't be served: {text}") from error
             raise
     elif not callable(application):
-        raise UsageError(f"serve() wants an application, or where to find one, not {type(application).__name__}.")
+        raise UsageError(f"serve() takes an application or its name, not {type(application).__name__}.")
     else:
         owner = application if hasattr(application, "__qualname__") else type(application)
         module = os.path.basename(sys.argv[0]) if owner.__module__ == "__main__" else owner.__module__
@@ -226,9 +226,9 @@ def check_answers(seconds: float = CHECK_TIME) -> str:
     try:
         listener, client = pair()
     except OSError as error:
-        return f"no socket could be made for a request: {error.strerror}"
+        return f"no socket could be created for the test request: {error.strerror}"
     with client:
-        server = WSGIServer(sockets=[listener], application=ok_application, options=Options(threads=1), errors=errors)  # type: ignore[arg-type]
+        server = WSGIServer(sockets=[listener], application=ok_application, options=Options(threads=1), errors=errors)
         thread = threading.Thread(target=server.serve_forever, name="microwsgi-check", daemon=True)
         try:
             thread.start()
@@ -236,12 +236,12 @@ def check_answers(seconds: float = CHECK_TIME) -> str:
             client.sendall(CHECK)
             answer = client.recv(4096)
         except (OSError, RuntimeError) as error:
-            return f"a request of its own was not answered: {error}{errors.text()}"
+            return f"its test request was not answered: {error}{errors.text()}"
         finally:
             server.request_stop()
             thread.join(1.0 if thread.ident else 0.0)
             server.server_close()
-    return "" if answer.startswith(b"HTTP/1.1 200") else f"a request of its own got {answer[:40]!r}{errors.text()}"
+    return "" if answer.startswith(b"HTTP/1.1 200") else f"its test request got {answer[:40]!r}{errors.text()}"
 
 
 class Lines:

@@ -108,7 +108,7 @@ def find_application(spec: str, folder: str) -> tuple[str, object]:
     module = import_user(name, attribute, sys.path[0])
     if file and not same_file(file, module):
         other = getattr(module, "__file__", None) or "a built-in module"
-        raise LoadError(f"{relative(file)} can't be imported: the name {name} is that of {other} already. Rename it.")
+        raise LoadError(f"{relative(file)} can't be imported: the name {name} is already used by {other}. Rename it.")
     attribute = attribute or next((each for each in NAMES if hasattr(module, each)), "") or handler_class(module)
     application = resolve(module, attribute)
     check(application, f"{name}:{attribute}")
@@ -171,7 +171,7 @@ def configured(config: str, folder: str) -> tuple[str, str]:
         raise LoadError(str(error)) from error
     app = table.get("app", "")
     if not isinstance(app, str):
-        raise LoadError(f'Invalid app in {file}: expected a text, like app = "module:attribute".')
+        raise LoadError(f'Invalid app in {file}: expected a string, like app =  "module:attribute".')
     return app, file
 
 
@@ -224,7 +224,7 @@ def report_slow_import(name: str, frame: FrameType | None) -> None:
         frame = frame.f_back
     text = f"'{name}' is still being imported after {SLOW:g} s.{where}"
     if serves:
-        text += '\n  It starts a server of its own. Put that line under:  if __name__ == "__main__":'
+        text += '\n  It starts its own server. Put that line under:  if __name__ == "__main__":'
     try:
         print(text, file=sys.stderr, flush=True)
     except (OSError, ValueError, AttributeError):

@@ -6,6 +6,7 @@ the application is imported: the user to become, the log, the folder, the pid fi
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pwd
@@ -104,8 +105,8 @@ class Service:
                 self.redirect()
             except OSError as error:
                 raise UsageError(f"--log-file {options.log_file} can't be written: {error.strerror}.") from None
-            if sys.stdout is not None:
-                sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what is printed is seen in the log
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(line_buffering=True)  # what is printed is seen in the log
         options = self.options = make_absolute(options)
         if options.umask or options.daemon:
             os.umask(int(options.umask, 8) if options.umask else UMASK)
@@ -137,7 +138,7 @@ class Service:
                 with chdir(folder):  # a socket's path may have 107 bytes, and a folder's more
                     (self.control,) = listen(f"unix:./{name.removesuffix('.pid')}.sock")
             except (ListenError, OSError) as error:
-                self.say(f"microwsgi status will have no counts: {error}")
+                self.say(f"microwsgi status can't show counts: {error}")
         if self.identity is not None:
             for path in (self.options.log_file, self.options.access_log, *sockets_of(listeners)):
                 if os.path.isabs(path) and os.path.exists(path):
@@ -229,7 +230,9 @@ class Service:
             if self.options.log_file:
                 self.redirect()
         except OSError as error:
-            self.say(f"{self.options.log_file} can't be opened anew: {error.strerror}; the old file is written on.")
+            self.say(
+                f"{self.options.log_file} can't be reopened: {error.strerror}. The server continues with the old file."
+            )
 
     def say(self, text: str) -> None:
         """Tell the person at the terminal, or the log, and that the time, too."""
@@ -306,7 +309,7 @@ class Service:
             }
             for child in supervisor.children
         ]
-        totals = {name: sum(int(worker.get(name, 0)) for worker in workers) for name in COUNTS}  # type: ignore[call-overload]
+        totals = {name: sum(int(worker.get(name, 0)) for worker in workers) for name in COUNTS}
         totals["requests"] += supervisor.requests
         totals["errors"] += supervisor.errors
         return {

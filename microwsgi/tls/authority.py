@@ -28,8 +28,10 @@ from microwsgi.tls.signers import CLIENT, SERVER, best, kind, private
 
 try:
     import fcntl
+
+    HAS_LOCKS = True
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    HAS_LOCKS = False
 
 ZONES = ["localhost", "test", "internal", "local", "home.arpa"]
 """Names that are nobody's on the internet: RFC 6761 6.2 and 6.3, RFC 6762 3, RFC 8375, and ICANN's .internal."""
@@ -99,7 +101,9 @@ class Authority:
         self.write(self.certificate, certificate)
         made = self.read()
         if made is None:
-            raise CertificateError(f"{self.certificate} can't be read back: is the folder written to by somebody else?")
+            raise CertificateError(
+                f"{self.certificate} can't be read after it was written. Does another program write to the folder?"
+            )
         return made
 
     def permits(self, name: str) -> bool:
@@ -180,9 +184,11 @@ class Authority:
         """What is worth telling who serves with it."""
         found = []
         if self.left_out:
-            found.append(f"Not in it, since the development CA is for private names only: {', '.join(self.left_out)}.")
+            found.append(
+                f"Not in the certificate, since the development CA is valid for private names only: {', '.join(self.left_out)}."
+            )
         if not os.path.exists(self.trusted_file):
-            found.append("Browsers trust it after: microwsgi certs trust")
+            found.append("To make browsers trust it: microwsgi certs trust")
         return found
 
     # --- Files ------------------------------------------------------------------------------------------------------------
@@ -215,7 +221,7 @@ class Authority:
         except OSError as error:
             raise CertificateError(f"{self.folder} can't be written: {error.strerror}.") from None
         try:
-            if fcntl is not None:
+            if HAS_LOCKS:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:

@@ -72,15 +72,15 @@ def load(context: SSLContext, pair: Pair, options: Options) -> str:
                 f"{pair.certificate} has a key and no certificate: are --tls-cert and --tls-key swapped?"
             )
         raise CertificateError(
-            f"{pair.certificate} has no certificate in PEM; of DER, `openssl x509 -inform der` makes PEM."
+            f"{pair.certificate} has no certificate in PEM. To convert DER to PEM: openssl x509 -inform der."
         )
     if "PRIVATE KEY-----" not in key:
         if pair.key == pair.certificate:
-            raise CertificateError(f"{pair.certificate} has no private key in it: give --tls-key FILE.")
+            raise CertificateError(f"{pair.certificate} contains no private key: add --tls-key FILE.")
         raise CertificateError(f"{pair.key} has no private key in PEM.")
     encrypted = "ENCRYPTED" in key
     if encrypted and not options.tls_password_file:
-        raise CertificateError(f"{pair.key} is encrypted: give --tls-password-file FILE.")
+        raise CertificateError(f"{pair.key} is encrypted: add --tls-password-file FILE.")
     password = (
         content(options.tls_password_file, "--tls-password-file").partition("\n")[0].rstrip("\r") if encrypted else ""
     )
@@ -143,4 +143,4 @@ def require_client(context: SSLContext, options: Options) -> None:
 
 def note_name(connection: SSLSocket | SSLObject, name: str | None, context: SSLContext) -> None:  # ssl's
     """Keep the name that a client asks for, which ssl keeps on the client's side only."""
-    connection.sni = name or ""  # type: ignore[union-attr]
+    vars(connection)["sni"] = name or ""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from microwsgi.errors import ClientError, ContentTooLarge, Disconnected, FieldsTooLarge
 from microwsgi.options import Options
+from microwsgi.support.typenames import WriteableBuffer
 from microwsgi.wire.request import CHUNKED
 from microwsgi.wire.syntax import CONTROL, FIELD_LINE, TOKEN
 
@@ -78,7 +79,7 @@ class ChunkedDecoder:
     def feed(self, data: bytes) -> bytes:
         """Return the data in these bytes. An incomplete line is kept for the next call."""
         if self.failed:
-            raise ClientError("The body can't be read on behind a part that is not valid (RFC 9112 7.1).")
+            raise ClientError("The body can't be read beyond an invalid part (RFC 9112 7.1).")
         self.failed = True  # reset below if this call succeeds: nothing may be read after invalid bytes
         data = self.excess + data
         pieces = []
@@ -156,7 +157,7 @@ class ChunkedDecoder:
         length, most = end - start, self.limits.max_line_size
         control = CONTROL.search(data, start + min(self.searched, length), end)
         if (control and control.start() - start <= most) or (length and self.on_line == self.on_data_end):
-            raise ClientError("A line of the chunked coding is not ended by CR LF (RFC 9112 7.1).")
+            raise ClientError("A line of the chunked coding does not end with CR LF (RFC 9112 7.1).")
         if length > most:
             kind = FieldsTooLarge if self.on_line == self.on_trailer_line else ClientError
             raise kind(f"A line of the chunked coding is longer than {most} bytes (max_line_size).")
@@ -187,9 +188,9 @@ class BodyReader(io.RawIOBase):
         """Return True: io.BufferedReader asks."""
         return True
 
-    def readinto(self, buffer: object, /) -> int:
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fill the buffer with some of the body; return 0 at its end."""
-        with memoryview(buffer).cast("B") as view:  # type: ignore[arg-type]  # Buffer has a name from Python 3.12 on
+        with memoryview(buffer).cast("B") as view:
             while not self.decoded:
                 if self.decoder.done:
                     return 0
@@ -209,5 +210,5 @@ class BodyReader(io.RawIOBase):
         """Receive at least one byte. Raises Disconnected at the end of the stream."""
         count = self.receive(view)
         if not count:
-            raise Disconnected("The client left before it had sent the whole body.")
+            raise Disconnected("The client disconnected before it had sent the whole body.")
         return count

@@ -24,6 +24,7 @@ from typing import NamedTuple
 from tests.comparison.client import Outcome, converse
 from tests.comparison.conversations import Conversation, conversations, servers
 from tests.comparison.explained import EXPLANATIONS
+from tests.comparison.reworded import reworded
 
 BASE = "bccccaf"
 """Version 0.1."""
@@ -143,12 +144,12 @@ def normal(data: bytes, *, whole: bool) -> str:
     """A response without what varies."""
     for pattern, replacement in VARYING if whole else (*VARYING, REFUSAL):
         data = re.sub(pattern, replacement, data, flags=re.DOTALL)
-    return data.decode("latin-1")
+    return reworded(data.decode("latin-1"))
 
 
 def entries(side: Side, client: str, *, whole: bool) -> str:
     """The entries of the log for a client."""
-    text = "\n".join(side.log.get(client, []))
+    text = reworded("\n".join(side.log.get(client, [])))
     return text if whole else re.sub(*REASON, text)
 
 
