@@ -67,7 +67,6 @@ def lab() -> Iterator[Lab]:
         made.do(made.near, "ip -6 route add default via fd97:1::2")
         for number, kind in enumerate(("unreachable", "blackhole", "prohibit"), 1):
             made.do(made.near, f"ip route add {kind} 10.99.{number}.0/24")
-        made.do(made.near, "sysctl -qw 'net.ipv4.ping_group_range=0 65534'")
         command = microwsgi("serve", "apps.echo:app", "--bind", f"{FAR}:8000", "--access-log", "off")
         made.start(made.far, command).line("8000")
         yield made
@@ -354,7 +353,7 @@ def test_a_probe_on_demand_is_that_of_blackbox_exporter(command: Any, tmp_path: 
     exporter = need("prometheus-blackbox-exporter")
     (tmp_path / "blackbox.yml").write_text(
         "modules:\n  http: {prober: http, http: {follow_redirects: false, preferred_ip_protocol: ip4}}\n"
-        "  tcp: {prober: tcp}\n  icmp: {prober: icmp, icmp: {preferred_ip_protocol: ip4}}\n"
+        "  tcp: {prober: tcp}\n"
     )
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -369,7 +368,7 @@ def test_a_probe_on_demand_is_that_of_blackbox_exporter(command: Any, tmp_path: 
                 client = Client(module.app)
                 for kind, target in (
                     ("http", f"127.0.0.1:{well.port}"), ("http", f"127.0.0.1:{bad.port}"), ("http", "127.0.0.1:1"),
-                    ("tcp", f"127.0.0.1:{quiet.port}"), ("tcp", "127.0.0.1:1"), ("icmp", "127.0.0.1"),
+                    ("tcp", f"127.0.0.1:{quiet.port}"), ("tcp", "127.0.0.1:1"),
                     ("tcp", "nosuch.invalid:1"),
                 ):  # fmt: skip
                     ours = parsed(client.get(f"/probe?target={target}&module={kind}").expect().text)
@@ -385,6 +384,23 @@ def test_a_probe_on_demand_is_that_of_blackbox_exporter(command: Any, tmp_path: 
                     assert {name for name in ours if name not in theirs} - phases == set(), (kind, target)
     finally:
         other.end()
+
+
+def test_an_icmp_probe_on_demand_is_that_of_blackbox_exporter(lab: Lab, tmp_path: Path) -> None:
+    """In the lab, where a user may ping: one host that answers, one that does not."""
+    exporter = need("prometheus-blackbox-exporter")
+    (tmp_path / "blackbox.yml").write_text(
+        "modules:\n  icmp: {prober: icmp, timeout: 1s, icmp: {preferred_ip_protocol: ip4}}\n"
+    )
+    words = (f"--config.file={tmp_path / 'blackbox.yml'}", "--web.listen-address=127.0.0.1:9115")
+    lab.start(lab.near, [exporter, *words]).line("listening|Listening")
+    serve_probe(lab, tmp_path, 'allow = ["10.97.0.0/16"]\nhistory = ""\n')
+    for target in (FAR, "10.97.1.99"):
+        ours = parsed(fetch(socket_path(tmp_path), f"/probe?target={target}&module=icmp")[1].decode())
+        theirs = parsed(lab.do(lab.near, f"curl -s --noproxy * 127.0.0.1:9115/probe?target={target}&module=icmp"))
+        assert ours["probe_success"] == theirs["probe_success"] == float(target == FAR)
+        assert ours["probe_ip_protocol"] == theirs["probe_ip_protocol"]
+        assert ours.keys() <= theirs.keys()
 
 
 def test_prometheus_is_not_shut_out(tmp_path: Path) -> None:
