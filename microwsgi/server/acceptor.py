@@ -118,7 +118,7 @@ class Acceptor:
         """Close the first of these whose client has sent nothing that is still unread; return False if there is none."""
         while idle:
             connection = idle.popleft()
-            if connection.state < State.IDLE or is_silent(connection):
+            if connection.state < State.IDLE or not has_unread_data(connection):
                 connection.enter(State.CLOSED)
                 self.loop.update(connection)
                 return True
@@ -154,9 +154,9 @@ class Acceptor:
         self.listeners.clear()
 
 
-def is_silent(connection: Connection) -> bool:
-    """Return whether nothing is unread, except the end of the stream or an error."""
+def has_unread_data(connection: Connection) -> bool:
+    """Return whether the client has sent bytes that were not received yet. The end of the stream and an error do not count."""
     try:
-        return not connection.transport.peek(1)
+        return bool(connection.transport.peek(1))
     except OSError:
-        return True
+        return False

@@ -11,7 +11,7 @@ from microwsgi.wire.response import SERVER
 
 Environ = dict[str, object]
 
-PER_REQUEST = (
+REQUEST_KEYS = (
     "REQUEST_METHOD",
     "PATH_INFO",
     "QUERY_STRING",
@@ -45,5 +45,5 @@ def base_environ(address: object, errors: object, *, multithread: bool) -> Envir
         "wsgi.file_wrapper": FileWrapper,
         "wsgi.input_terminated": True,
         # Keys of each request: a copy of a dict that has them already need not grow.
-        **dict.fromkeys(PER_REQUEST),
+        **dict.fromkeys(REQUEST_KEYS),
     }

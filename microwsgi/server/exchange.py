@@ -53,7 +53,7 @@ from microwsgi.wire.response import (
     response_head,
 )
 
-ONE_SEND = 64 * 1024
+MAX_JOINED = 64 * 1024
 """Up to this many bytes of a body are copied after the head, so that one system call sends both."""
 ExceptionInfo = tuple[object, BaseException | None, TracebackType | None]
 """As sys.exc_info() returns it."""
@@ -239,7 +239,7 @@ class Exchange:
         if self.detached or (isinstance(iterable, FileWrapper) and self.send_file(iterable.filelike)):
             return
         if isinstance(iterable, (str, bytes)) or not hasattr(iterable, "__iter__"):
-            raise ApplicationError(self.body_fault(iterable))
+            raise ApplicationError(self.describe_body_error(iterable))
         if isinstance(iterable, tuple) and not self.head_sent:
             self.send_whole(list(iterable))
         else:
@@ -255,7 +255,7 @@ class Exchange:
         elif set(map(type, chunks)) <= BYTES or all(isinstance(chunk, bytes) for chunk in chunks):
             body = b"".join(chunks)
         else:  # join() would take a bytearray, too, which a generator must not yield
-            raise ApplicationError(self.body_fault(chunks))
+            raise ApplicationError(self.describe_body_error(chunks))
         data = self.send_head(len(body))
         self.phase = DONE
         if self.framing is NO_BODY:
@@ -268,11 +268,11 @@ class Exchange:
         else:
             self.size = len(body)
             self.remaining = 0
-            if len(body) <= ONE_SEND:
+            if len(body) <= MAX_JOINED:
                 self.response_bytes = data + body
             else:
-                self.transport.write(data + body[:ONE_SEND])
-                self.transport.write(memoryview(body)[ONE_SEND:])
+                self.transport.write(data + body[:MAX_JOINED])
+                self.transport.write(memoryview(body)[MAX_JOINED:])
 
     def send_response(self) -> None:
         """Send the whole response that `send_whole` has made."""
@@ -283,7 +283,7 @@ class Exchange:
             except Disconnected as gone:
                 self.abort(str(gone))
 
-    def take_result(self, status: int, size: int, *, sent: bool) -> None:
+    def record_response(self, status: int, size: int, *, sent: bool) -> None:
         """Take note of what a handler class of http.server has sent by itself: it may be a part, or nothing."""
         self.status = status
         self.size = size
@@ -294,7 +294,7 @@ class Exchange:
 
     def is_long(self, chunks: list[bytes]) -> bool:
         """Return whether the chunks, all of bytes, are too long to be copied into one."""
-        return {chunk.__class__ for chunk in chunks} == {bytes} and sum(map(len, chunks)) > ONE_SEND
+        return {chunk.__class__ for chunk in chunks} == {bytes} and sum(map(len, chunks)) > MAX_JOINED
 
     def send_blocks(self, chunks: list[bytes]) -> None:
         """Send a long body of which all is known, and copy only its short chunks."""
@@ -310,10 +310,10 @@ class Exchange:
         self.size, self.remaining = length, 0
         pieces, size = [data], len(data)
         for chunk in chunks:
-            if size and size + len(chunk) > ONE_SEND:
+            if size and size + len(chunk) > MAX_JOINED:
                 self.transport.write(b"".join(pieces))
                 pieces, size = [], 0
-            if len(chunk) > ONE_SEND:
+            if len(chunk) > MAX_JOINED:
                 self.transport.write(chunk)
             else:
                 pieces.append(chunk)
@@ -339,10 +339,10 @@ class Exchange:
             return True
         part = FileRange(descriptor, offset, count, str(getattr(file, "name", "")))
         self.size, self.remaining = count, self.remaining - count
-        if count <= ONE_SEND:
+        if count <= MAX_JOINED:
             self.head_sent = False  # a file that turns out to be shorter is a 500: nothing has left yet
             while part.count:
-                piece = part.read(ONE_SEND)
+                piece = part.read(MAX_JOINED)
                 part.skip(len(piece))
                 data += piece
             self.head_sent = True
@@ -379,7 +379,7 @@ class Exchange:
     def write(self, chunk: bytes) -> bool:
         """Send a chunk in the framing that the head announced; return False if the loop is to resume the iteration."""
         if not isinstance(chunk, bytes):
-            raise ApplicationError(self.body_fault([chunk]))
+            raise ApplicationError(self.describe_body_error([chunk]))
         if not chunk:
             return not self.suspended
         self.suspended = False
@@ -471,7 +471,7 @@ class Exchange:
         try:
             self.close_iterable()
         except BaseException as error:  # SystemExit in `close` must not end a thread of the server
-            self.context.log_exception(f"{self.description()} failed in close:", error)
+            self.context.log_exception(f"{self.log_prefix()} failed in close:", error)
 
     # --- What goes wrong ----------------------------------------------------------------------------------------------------
 
@@ -494,13 +494,13 @@ class Exchange:
                 self.send_failure_response()
             else:
                 number = os.urandom(4).hex()
-                self.context.log_exception(f"{self.description()} failed ({number}):", error)
+                self.context.log_exception(f"{self.log_prefix()} failed ({number}):", error)
                 self.send_failure_response(error, number)
         except Disconnected as gone:
             self.abort(str(gone))
             self.close_sent_iterable()
         except BaseException as second:  # `close` of what the application returned is its code too
-            self.context.log_exception(f"{self.description()} failed again:", second)
+            self.context.log_exception(f"{self.log_prefix()} failed again:", second)
             self.abort_response()
 
     def send_failure_response(self, error: BaseException | None = None, number: str = "") -> None:
@@ -579,16 +579,16 @@ class Exchange:
                 if not getattr(
                     context.access_log, "has_reason", False
                 ):  # else the reason is in the line of the access log
-                    context.log_error(f"{self.description()} {self.status or '-'}: {one_line(self.reason)}")
+                    context.log_error(f"{self.log_prefix()} {self.status or '-'}: {one_line(self.reason)}")
             elif self.status >= SERVER_ERROR:
                 context.count_error()
             self.started = 0.0
 
-    def description(self) -> str:
+    def log_prefix(self) -> str:
         """Return the client and the request line, for the error log."""
         return f'{self.address_string()} "{self.head.line}"'
 
-    def body_fault(self, iterable: object) -> str:
+    def describe_body_error(self, iterable: object) -> str:
         """Say what is wrong with what the application returned or yielded, for the log."""
         application = self.context.application
         name = getattr(application, "__qualname__", type(application).__qualname__)

@@ -4,7 +4,7 @@ The state says which event the connection waits for, and `table` which method is
 A request passes through WSGIRequestHandler in this order; each call returns before the next begins:
 
     on_ready              the head has arrived, then the body or a part of it    by the leader
-      take_head             parse the head: the state becomes QUEUED
+      handle_head             parse the head: the state becomes QUEUED
     handle_one_request    call the application, and iterate what it returned     by a thread of the pool
     finish_turn           send the response, write the log; then IDLE again      by the same thread, or its next poll_once
 
@@ -78,7 +78,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     hooked: Callable[[type[WSGIRequestHandler]], type[WSGIRequestHandler]] | None = None
     """`microwsgi.server.hooks.hooked_class`, which `microwsgi.serving.embedding` sets: it stands above this module."""
     keeps_permit = True
-    """The loop has nothing to do with permits: `take_body` acquires one, and `end_body` releases it."""
+    """The loop has nothing to do with permits: `handle_body` acquires one, and `end_body` releases it."""
     context: ServerContext
     shared: ServerContext  # of the classes that `of` makes
     exchange: Exchange  # UNSET between two requests: in the states IDLE and HEAD, and at the end of the connection
@@ -221,7 +221,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             if state is IDLE:  # the common case of `receive_request`
                 data = self.transport.recv(RECEIVE)
                 end = data.find(END)
-                state = self.take_head(data[:end], data[end + 4 :]) if end >= 0 else self.start_request(data)
+                state = self.handle_head(data[:end], data[end + 4 :]) if end >= 0 else self.start_request(data)
             else:
                 state = self.table[state].on_event(self)
         except BlockingIOError:
@@ -275,7 +275,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if body is not None:
             if not body.done:
                 return 0  # the application receives the rest of the body itself
-            transport.unread(body.take_excess())
+            transport.unread(body.take_unused_data())
         return READ if len(transport.read_ahead) < RECEIVE else 0  # enough was received for the next request
 
     def time_limit(self, state: State) -> float:
@@ -305,7 +305,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             return State.CLOSED
         end = data.find(END)
         if end >= 0:
-            return self.take_head(data[:end], data[end + len(END) :])
+            return self.handle_head(data[:end], data[end + len(END) :])
         self.partial = PartialHead(self.context.options)
         return self.feed_head(data)
 
@@ -325,9 +325,9 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if found is None:
             return State.HEAD
         self.partial = UNSET
-        return self.take_head(*found)
+        return self.handle_head(*found)
 
-    def take_head(self, raw: bytes, rest: bytes) -> State:
+    def handle_head(self, raw: bytes, rest: bytes) -> State:
         """Parse a whole head and decide what the request waits for. Raises ClientError."""
         context = self.context
         if rest:
@@ -349,7 +349,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if ("HTTP_CONNECTION" in fields or head.version == "HTTP/1.0") and not is_persistent(head):
             exchange.end_connection()
         if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields or "HTTP_EXPECT" in fields:
-            return self.take_body(exchange)
+            return self.handle_body(exchange)
         return QUEUED
 
     def begin_exchange(self, head: RequestHead) -> None:
@@ -357,7 +357,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         self.partial = UNSET
         self.exchange = Exchange(self.context, self.transport, self.base, head, self.context.clock.now())
 
-    def take_body(self, exchange: Exchange) -> State:
+    def handle_body(self, exchange: Exchange) -> State:
         """Begin with a body: receive it ahead, or leave it to the application. Raises ClientError, Disconnected.
 
         A client that expects 100 Continue has the application's answer first, perhaps 401 or 413, if its body has a length.
@@ -373,7 +373,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         exchange.set_body(body)
         body.feed(self.transport.take_read_ahead())
         if body.done:
-            self.transport.unread(body.take_excess())
+            self.transport.unread(body.take_unused_data())
             return QUEUED
         streamed = context.stream_chunked if length == CHUNKED else expects or length > options.body_buffer_size
         if streamed and context.permits.acquire():
@@ -404,9 +404,9 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def continue_body(self, body: RequestBody) -> State:
         """Decide where the next part of the body is received, if it is not complete."""
         if body.done:
-            self.transport.unread(body.take_excess())
+            self.transport.unread(body.take_unused_data())
             return QUEUED
-        return State.BODY if body.fits_memory(self.context.options.body_buffer_size) else self.queue_body(body)
+        return State.BODY if body.keep_in_memory(self.context.options.body_buffer_size) else self.queue_body(body)
 
     def queue_body(self, body: RequestBody) -> State:
         """Have a thread of the pool receive into a file. The time in the queue is not the client's."""
@@ -421,7 +421,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         options = self.context.options
         self.transport.expect(READ, min(body.time_left + count / options.min_body_rate, options.body_timeout))
         if body.done:
-            self.transport.unread(body.take_excess())
+            self.transport.unread(body.take_unused_data())
             exchange.enter_phase(CALL)
 
     # --- The application ----------------------------------------------------------------------------------------------------
@@ -501,7 +501,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             return State.DETACHED
         unread = body is not None and not body.done
         if body is not None and not unread:
-            transport.unread(body.take_excess())
+            transport.unread(body.take_unused_data())
         if exchange.close:
             self.exchange = UNSET
             # If the client sends more after a close, it gets a reset. Only one that has sent Connection: close sends no more;
@@ -550,7 +550,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             return self.half_close()
         if not body.done:
             return State.DISCARDING
-        self.transport.unread(body.take_excess())
+        self.transport.unread(body.take_unused_data())
         self.exchange = UNSET
         return self.next_request() if self.transport.read_ahead else State.IDLE
 

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from microwsgi.errors import MisdirectedRequest
 
 BEHIND_PROXY = "Behind a proxy: have it pass the Host field on, or see --forwarded-allow-ips."
-KNOWN = 256
+CACHE_SIZE = 256
 """Hosts that are remembered with the answer."""
 
 
@@ -36,15 +36,15 @@ class Hosts:
             *(name.lower().rstrip(".") for name in names),
         }
         self.zones = tuple(name for name in self.names if name.startswith("."))
-        self.known: dict[str, bool] = {}
+        self.cache: dict[str, bool] = {}
 
     def allows(self, host: str) -> bool:
         """Whether to answer a request with this Host, which may have a port."""
-        answer = self.known.get(host)
+        answer = self.cache.get(host)
         if answer is None:
             answer = self.is_allowed(host_name(host))
-            if len(self.known) < KNOWN:
-                self.known[host] = answer
+            if len(self.cache) < CACHE_SIZE:
+                self.cache[host] = answer
         return answer
 
     def is_allowed(self, name: str) -> bool:

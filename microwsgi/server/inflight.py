@@ -14,11 +14,11 @@ from microwsgi.server.log import bytes_text, escaped, time_text
 from microwsgi.server.server import WSGIServer
 from microwsgi.support import lazy
 
-OURS = ("threading", "microwsgi.server.")
+SERVER_MODULES = ("threading", "microwsgi.server.")
 """Modules whose frames stand between the thread's start and the application."""
 
 
-LOOKS = 4
+CHECKS = 4
 """Looks for slow requests in the time after which they count as such."""
 
 
@@ -47,7 +47,9 @@ def slow_requests(server: WSGIServer, seconds: float) -> Iterator[None]:
         yield
         return
     over = threading.Event()
-    thread = threading.Thread(target=look_for_slow, args=(server, seconds, over), name="microwsgi-slow", daemon=True)
+    thread = threading.Thread(
+        target=log_slow_requests, args=(server, seconds, over), name="microwsgi-slow", daemon=True
+    )
     thread.start()
     try:
         yield
@@ -56,10 +58,10 @@ def slow_requests(server: WSGIServer, seconds: float) -> Iterator[None]:
         thread.join()
 
 
-def look_for_slow(server: WSGIServer, seconds: float, over: threading.Event) -> None:
+def log_slow_requests(server: WSGIServer, seconds: float, over: threading.Event) -> None:
     """Look again and again, until it is over."""
     logged: set[Exchange | PlainConnection] = set()
-    while not over.wait(seconds / LOOKS):
+    while not over.wait(seconds / CHECKS):
         slow = {each for each in server.running() if server.context.clock.now() - each.started > seconds}
         for request in slow - logged:
             server.context.log_error(f"Slow: {paragraph(server, request)}")
@@ -70,5 +72,5 @@ def stack(frame: FrameType) -> list[lazy.traceback.FrameSummary]:
     """The frames from the application's first on; all, where it has none."""
     found = list(lazy.traceback.walk_stack(frame))[::-1]
     names = [str(each.f_globals.get("__name__")) for each, _ in found]
-    first = next((index for index, name in enumerate(names) if not name.startswith(OURS)), 0)
+    first = next((index for index, name in enumerate(names) if not name.startswith(SERVER_MODULES)), 0)
     return list(lazy.traceback.StackSummary.extract(iter(found[first:])))

@@ -13,7 +13,7 @@ import time
 
 from microwsgi.server.context import ServerContext
 from microwsgi.server.exchange import Exchange
-from microwsgi.server.log_writer import ERROR, INFO, UNCOUNTED, Destination, LogWriter
+from microwsgi.server.log_writer import ERROR, INFO, MAX_UNCOUNTED, Destination, LogWriter
 from microwsgi.support import lazy
 from microwsgi.support.typenames import Any
 
@@ -47,8 +47,8 @@ class AccessLog:
     def __call__(self, exchange: Exchange, seconds: float) -> None:
         """Queue a line for a request that took so many seconds."""
         if exchange.context.date.until != self.until:
-            self.tell_time(exchange.context.date.until)
-        if len(self.records) < UNCOUNTED:  # Destination.add, without a call
+            self.update_time_texts(exchange.context.date.until)
+        if len(self.records) < MAX_UNCOUNTED:  # Destination.add, without a call
             self.records.append(self.line(exchange, seconds))
         else:
             self.destination.add(self.line(exchange, seconds))
@@ -63,7 +63,7 @@ class AccessLog:
             self.destination = errors
         writer.add(self.destination)
 
-    def tell_time(self, until: float) -> None:
+    def update_time_texts(self, until: float) -> None:
         """Make the texts of the time, once a second: whenever the Date field is another."""
         self.until = until
         self.second = int(time.time())
@@ -150,7 +150,7 @@ class AccessLog:
         self.writer.stop()
         if self.writer.idle:
             self.writer.wake()
-        count, why = self.destination.left(), self.destination.why_left()
+        count, why = self.destination.left(), self.destination.unwritten_reason()
         if isinstance(self.stream, AppendedFile):
             self.stream.close()
         if count:

@@ -35,9 +35,9 @@ from microwsgi.server.poller import Poller, Wakeup
 from microwsgi.server.state import IDLE, NEVER, OWNED, QUEUED, READ, State
 from microwsgi.server.timers import Timers
 
-PIPELINED = 16
+MAX_PIPELINED = 16
 """Pipelined requests of one connection that are answered before the others are served."""
-BUDGET = 64
+MAX_PER_POLL = 64
 """At most so many suspended responses are resumed, and deadlines acted on, before the next poll."""
 
 
@@ -166,7 +166,7 @@ class Loop:
             connection, state = self.returned.popleft()
             connection.enter(state)
             self.update(connection)
-        for _ in range(min(len(self.resumed), BUDGET)):
+        for _ in range(min(len(self.resumed), MAX_PER_POLL)):
             exchange = self.resumed.popleft()
             resumed = self.connections.get(exchange.transport.descriptor)
             # The connection may be closed, or at another request, or not suspended yet: then it looks at `resumed` itself.
@@ -181,7 +181,7 @@ class Loop:
             self.calls_later.pop(0)[1]()
         if self.clock.paused:
             return
-        for connection in self.timers.expired(now, BUDGET, self.context.options.keep_alive_timeout):
+        for connection in self.timers.expired(now, MAX_PER_POLL, self.context.options.keep_alive_timeout):
             try:
                 connection.on_timeout()
             except BaseException as error:  # a fault of ours must not end the leader
@@ -314,7 +314,7 @@ class Loop:
         if waited and not connection.keeps_permit:
             self.context.release_permit()
         if state is QUEUED:
-            if connection.requests % PIPELINED:
+            if connection.requests % MAX_PIPELINED:
                 connection.enter(state)
                 self.enqueue(connection)
             else:

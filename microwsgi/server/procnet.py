@@ -14,7 +14,7 @@ LISTENING = "0A"
 """The state of a listening socket in /proc/net/tcp."""
 
 
-def holder(port: int, addresses: list[tuple[int, str]]) -> tuple[int, str] | None:
+def listening_process(port: int, addresses: list[tuple[int, str]]) -> tuple[int, str] | None:
     """The process that listens on a port, and its command line, where Linux lets this user see it."""
     wanted = {f"socket:[{inode}]" for inode in listening_inodes(port, addresses)}
     try:
@@ -67,7 +67,7 @@ def own_addresses(family: int) -> list[str]:
     try:
         own = fib_addresses() if family == socket.AF_INET else if_inet6_addresses()
     except OSError:
-        own = [outward_address(family)]
+        own = [source_address(family)]
     return [loopback, *sorted({address for address in own if address and not is_loopback(address)})]
 
 
@@ -90,7 +90,7 @@ def if_inet6_addresses() -> list[str]:
     return [socket.inet_ntop(socket.AF_INET6, bytes.fromhex(row[0])) for row in rows if row[3] != "20"]
 
 
-def outward_address(family: int) -> str:
+def source_address(family: int) -> str:
     """The address that packets to far away leave from. Connecting a datagram socket sends nothing."""
     far = "203.0.113.1" if family == socket.AF_INET else "2001:db8::1"  # RFC 5737, RFC 3849: nobody's
     with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -68,9 +68,9 @@ class RequestBody:
         """How many bytes of data were received ahead."""
         return self.in_file or len(self.received)
 
-    def take_excess(self) -> bytes:
+    def take_unused_data(self) -> bytes:
         """Return, once, the bytes that were received after the end of the body."""
-        return self.decoder.take_excess()
+        return self.decoder.take_unused_data()
 
     # --- Before the application is called -----------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class RequestBody:
             self.expects = False
             self.transport.write(CONTINUE)
 
-    def fits_memory(self, most: int) -> bool:
+    def keep_in_memory(self, most: int) -> bool:
         """Return whether what has arrived may stay in memory, which is counted then."""
         size = len(self.received)
         if size > most or not self.storage.add_memory(size - self.in_memory):

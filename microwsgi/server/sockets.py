@@ -15,13 +15,13 @@ from contextlib import suppress
 
 from microwsgi.errors import ListenError
 from microwsgi.options.kinds import parse_port
-from microwsgi.server.procnet import holder, is_loopback, own_addresses
+from microwsgi.server.procnet import is_loopback, listening_process, own_addresses
 
-UNACKNOWLEDGED = 60_000
+USER_TIMEOUT = 60_000
 """Milliseconds after which a client is gone that acknowledges nothing; Linux would wait for a quarter of an hour."""
 ATTEMPTS = 20
 """Free ports that are tried until one is free in both families."""
-NEAR = 100
+PORTS_TO_TRY = 100
 """Ports above one in use that are tried, to offer a free one."""
 
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # what to type instead of them
@@ -34,7 +34,7 @@ class UnixListener(socket.socket):
     """A Unix socket that knows the file it made, so that `unlink` removes no other."""
 
     path = ""
-    identity: tuple[int, int, int] | None = None
+    file_identity: tuple[int, int, int] | None = None
 
     def bind_file(self, path: str, mode: int, group: str) -> None:
         """Bind to a file with this mode, and with this group if it is not "". Raises OSError, LookupError."""
@@ -44,7 +44,7 @@ class UnixListener(socket.socket):
         finally:
             os.umask(umask)
         self.path = os.path.abspath(path)  # the process may change its folder
-        self.identity = identity(path)
+        self.file_identity = file_identity(path)
         # Nobody can connect before `listen`, so there is no moment with another mode or group.
         if group:
             shutil.chown(path, group=int(group) if group.isdigit() else group)
@@ -55,8 +55,8 @@ class UnixListener(socket.socket):
 
         A process that has dropped root's privileges may be unable to: then the next server replaces the file.
         """
-        made, self.identity = self.identity, None
-        if made is not None and identity(self.path) == made:
+        made, self.file_identity = self.file_identity, None
+        if made is not None and file_identity(self.path) == made:
             with suppress(PermissionError):
                 os.unlink(self.path)
 
@@ -116,14 +116,14 @@ def resolve(host: str, port: int) -> list[tuple[int, str]]:
     if host.lower() == "localhost":
         return list(LOOPBACK)
     try:
-        found = socket.getaddrinfo(plain(host), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(encoded_host(host), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
         raise ListenError(f"there is no host named {host}.\n{HOSTS}") from None
     # getnameinfo with numbers only is no look-up; it adds the zone without which a link-local address can't be bound.
     return list(dict.fromkeys((family, socket.getnameinfo(where, NUMERIC)[0]) for family, _, _, _, where in found))
 
 
-def plain(host: str) -> str | bytes:
+def encoded_host(host: str) -> str | bytes:
     """A host for getaddrinfo, which for a str loads what knows of other letters than ASCII's; that takes 1 ms."""
     return host.encode() if host.isascii() else host
 
@@ -158,7 +158,7 @@ def tune(listener: socket.socket) -> None:
     """Set what the accepted sockets inherit."""
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # RFC 5482; Linux has it
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT)
 
 
 def bind(family: int, host: str, port: int) -> socket.socket:
@@ -171,7 +171,7 @@ def bind(family: int, host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # what is asked for, and no more
         listener.setblocking(False)
-        listener.bind(socket.getaddrinfo(plain(host), port, family, socket.SOCK_STREAM)[0][4])
+        listener.bind(socket.getaddrinfo(encoded_host(host), port, family, socket.SOCK_STREAM)[0][4])
     except OSError:
         listener.close()
         raise
@@ -200,7 +200,7 @@ def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket
         if abstract:
             listener.bind("\0" + path[1:])
         else:
-            make_way(path)
+            remove_stale_socket(path)
             listener.bind_file(path, mode, group)
         listener.listen(backlog)
     except LookupError:
@@ -224,7 +224,7 @@ def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket
     return listener
 
 
-def make_way(path: str) -> None:
+def remove_stale_socket(path: str) -> None:
     """Remove a socket file that nobody listens on any more. Raises ListenError for anything else that is there."""
     try:
         mode = os.lstat(path).st_mode
@@ -244,7 +244,7 @@ def make_way(path: str) -> None:
             raise ListenError(f"another server listens on unix:{path}.")
 
 
-def identity(path: str) -> tuple[int, int, int] | None:
+def file_identity(path: str) -> tuple[int, int, int] | None:
     """What tells a file, and the process that made it, from others; None if it isn't there."""
     try:
         status = os.lstat(path)
@@ -284,7 +284,7 @@ HOSTS = (
 def refusal(error: OSError, host: str, port: int, addresses: list[tuple[int, str]]) -> ListenError:
     """The reason that a person understands, and what to type next."""
     if error.errno == errno.EADDRINUSE:
-        return ListenError(in_use(port, addresses))
+        return ListenError(describe_port_owner(port, addresses))
     if error.errno in {errno.EACCES, errno.EPERM}:
         low = " (ports below 1024 are kept for root)" if port < 1024 else ""  # as the text says
         return ListenError(f"this user may not open port {port}{low}.\n  Try:  microwsgi serve --port 8080 ...")
@@ -293,9 +293,9 @@ def refusal(error: OSError, host: str, port: int, addresses: list[tuple[int, str
     return ListenError(f"{host}:{port} can't be listened on: {error.strerror}.")
 
 
-def in_use(port: int, addresses: list[tuple[int, str]]) -> str:
+def describe_port_owner(port: int, addresses: list[tuple[int, str]]) -> str:
     """Who has the port, and which is free."""
-    pid, command = holder(port, addresses) or (0, "")
+    pid, command = listening_process(port, addresses) or (0, "")
     if pid == os.getpid():
         return f"port {port} is asked for twice."
     by = f" by PID {pid} ({command})" if pid else ""
@@ -308,7 +308,7 @@ def in_use(port: int, addresses: list[tuple[int, str]]) -> str:
 
 def next_free(port: int, addresses: list[tuple[int, str]]) -> int:
     """The next port that could be bound instead; 0 if none is near."""
-    for other in range(port + 1, min(port + NEAR, 65535) + 1):
+    for other in range(port + 1, min(port + PORTS_TO_TRY, 65535) + 1):
         try:
             close_all(bind_all(addresses, other, 1))
         except OSError:

@@ -13,7 +13,7 @@ from microwsgi.server.connections import Connection
 from microwsgi.server.state import NEVER, OWNED
 from microwsgi.server.transport import Transport
 
-FEW = 256
+MIN_STALE = 256
 """Up to so many stale entries are never worth a clean-up."""
 
 Entry = tuple[float, int, Connection, Transport]
@@ -41,7 +41,7 @@ class Timers:
         if transport.scheduled != NEVER:
             transport.set_scheduled(NEVER)
             self.stale += 1
-            if self.stale > FEW and self.stale * 2 > len(self.heap):
+            if self.stale > MIN_STALE and self.stale * 2 > len(self.heap):
                 self.heap = [entry for entry in self.heap if entry[3].scheduled == entry[0]]
                 heapify(self.heap)
                 self.stale = 0

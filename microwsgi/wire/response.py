@@ -136,7 +136,7 @@ def check_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
                 own |= 1 if kind == "date" else 2
             lines += f"{name}: {value}\r\n"
     except (TypeError, ValueError, AttributeError) as error:
-        raise ApplicationError(headers_fault(headers)) from error
+        raise ApplicationError(describe_header_error(headers)) from error
     return ResponseHead(status_line, lines, code, bodiless=bodiless, length=length, missing=own)
 
 
@@ -166,7 +166,7 @@ def check_status(status: str) -> tuple[str, int, bool]:
     return f"HTTP/1.1 {status}\r\n", code, code in {204, 205, 304}
 
 
-def headers_fault(headers: list[tuple[str, str]]) -> str:
+def describe_header_error(headers: list[tuple[str, str]]) -> str:
     """Return a text that says which of the headers is not a pair of str."""
     wrong = next((each for each in headers if not isinstance(each, tuple) or [*map(type, each)] != [str, str]), headers)
     return f"The header {wrong!r} is not a tuple (name, value) of two str (PEP 3333)."
