@@ -46,6 +46,8 @@ NETWORK = {"apps.inspect", "apps.netmon", "apps.path", "apps.probe"}
 """Examples that import packages of the extra `apps`."""
 GENERATED = (
     ".venv",
+    ".venv-compat",
+    ".venv-pythons",
     "dist",
     "build",
     "htmlcov",
@@ -191,9 +193,9 @@ def serve(*arguments: str) -> None:
 
 
 def prepare_tests() -> None:
-    """Install the packages that the tests use; where everything is required, other servers, frameworks and packages too."""
+    """Install the packages that the tests use; where everything is required, other servers and frameworks too."""
     everything = os.environ.get("MICROWSGI_TEST_REQUIRE") == "all"
-    prepare("dev", optional=["bench", "compat"] if everything else [])
+    prepare("dev", optional=["bench"] if everything else [])
 
 
 def test(*arguments: str) -> None:
@@ -206,6 +208,11 @@ def test_all(*arguments: str) -> None:
     """Run all tests but those marked soak."""
     prepare_tests()
     become(PYTHON, "-m", "pytest", *PARALLEL, *arguments)
+
+
+def test_pythons(*arguments: str) -> None:
+    """Run the tests on every Python from 3.11 on that is here; ARGS=--get gets more before."""
+    become(BASE, "-m", "tests.pythons", *arguments)
 
 
 def coverage(*arguments: str) -> None:
@@ -239,6 +246,11 @@ def compare(*arguments: str) -> None:
     become(PYTHON, "-m", "tests.comparison", *arguments)
 
 
+def compat(*arguments: str) -> None:
+    """Run real products and clients on this server and on others, in venvs of their own; ARGS=core runs some."""
+    become(BASE, "-m", "tests.compat", *arguments)
+
+
 def bench(*arguments: str) -> None:
     """Run the benchmarks, with every other server that can be installed here."""
     prepare(optional=["bench"])
@@ -258,9 +270,19 @@ def tls_scan() -> None:
 
 
 def build() -> None:
-    """Build a wheel and an sdist in dist."""
-    prepare("dev")
-    become(PYTHON, "-c", "from flit_core.buildapi import *; print(build_wheel('dist'), build_sdist('dist'), sep='\\n')")
+    """Build a wheel and an sdist in dist, and check them. Two builds of a commit are equal: files get its date."""
+    prepare("dev", "build")
+    if "SOURCE_DATE_EPOCH" not in os.environ:
+        date = subprocess.run(["git", "log", "-1", "--format=%ct"], check=False, capture_output=True, text=True)
+        os.environ.update({"SOURCE_DATE_EPOCH": date.stdout.strip()} if date.returncode == 0 else {})
+    shutil.rmtree("dist", ignore_errors=True)
+    os.mkdir("dist")
+    program = "from flit_core.buildapi import *; print(build_wheel('dist'), build_sdist('dist'), sep='\\n')"
+    built = subprocess.run([PYTHON, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    files = [os.path.join("dist", name) for name in built]
+    print(*files, sep="\n", flush=True)
+    subprocess.check_call([PYTHON, "-m", "check_wheel_contents", files[0]])
+    become(PYTHON, "-m", "twine", "check", "--strict", *files)
 
 
 def clean() -> None:
@@ -275,13 +297,28 @@ def clean() -> None:
 
 COMMANDS = {
     function.__name__.replace("_", "-"): function
-    for function in (serve, test, test_all, coverage, soak, check, compare, bench, fuzz, tls_scan, build, clean)
+    for function in (
+        serve,
+        test,
+        test_all,
+        test_pythons,
+        coverage,
+        soak,
+        check,
+        compare,
+        compat,
+        bench,
+        fuzz,
+        tls_scan,
+        build,
+        clean,
+    )
 }
 
 
 def usage() -> str:
     """Return the list of commands."""
-    lines = [f"  make {name:9} {function.__doc__}" for name, function in COMMANDS.items()]
+    lines = [f"  make {name:12} {function.__doc__}" for name, function in COMMANDS.items()]
     return "\n".join([*lines, "Options go in ARGS: make test ARGS='-x -k chunked'; another Python in PYTHON."])
 
 

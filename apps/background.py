@@ -1,4 +1,4 @@
-"""Work that goes on beside the requests: an event loop in a thread, in one of the processes that serve an application.
+"""Work that runs beside the requests: an event loop in a thread, in one of the processes that serve an application.
 
 The work starts with the server, not with the first visitor. With `--workers 2` both processes import the application; the one
 that has the lock on a file does the work, and the other takes over when that one ends.
@@ -34,7 +34,7 @@ class Background:
         self.working = False
         """Whether this process does the work; written by the thread only."""
         self.trouble = ""
-        """Why the lock can't be used; written by the thread only."""
+        """The reason why the lock can't be used; written by the thread only."""
 
     def start(self) -> None:
         """Start the thread, unless this process has it: a thread does not survive a fork."""

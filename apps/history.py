@@ -1,4 +1,4 @@
-"""A small time series in SQLite, of the standard library: what the network examples remember, also over a restart.
+"""A small time series in SQLite, of the standard library: the network examples keep their samples in it across restarts.
 
 A sample is a series' name, a time and a JSON object. Samples stay as they were added for an hour; each complete five minutes of
 a series are then merged into one sample, which stays for a day. Readers in other processes see new samples by their ids.
@@ -54,7 +54,7 @@ class History:
     def __init__(self, path: str, merge: Callable[[Sequence[Data]], Data]) -> None:
         self.path, self.merge = path, merge
         self.trouble = ""
-        """Why samples are not in the file, for people; "" while they are."""
+        """The reason why samples are not in the file, for people; "" if they are."""
         self.pending: deque[tuple[str, float, Data]] = deque(maxlen=PENDING)
         self.lock = threading.Lock()  # one connection, used by one thread at a time; protects `pending`, too
         try:
@@ -78,7 +78,7 @@ class History:
             self.pending.append((series, at, data))
 
     def flush(self, now: float) -> None:
-        """Write what was added, in one transaction. What can't be written is tried again; `trouble` says why it can't."""
+        """Write the samples that were added, in one transaction. After a failure they wait for the next flush."""
         with self.lock:
             rows = [(series, at, json.dumps(data)) for series, at, data in self.pending]
             try:
@@ -93,7 +93,7 @@ class History:
                 self.trouble = ""
 
     def compact(self, now: float) -> None:
-        """Merge the periods that are complete, and delete what is too old."""
+        """Merge the periods that are complete, and delete old samples."""
         query = "SELECT max(at) FROM sample WHERE span = ?"
         last, oldest = self.connection.execute(query, (MERGED,)).fetchone()[0], now - HOUR
         begin = (max(last, oldest) if last else oldest) // MERGED * MERGED + MERGED
@@ -110,7 +110,7 @@ class History:
             self.connection.execute("DELETE FROM sample WHERE span = ? AND at < ?", (span, now - kept))
 
     def between(self, series: str, begin: float, end: float) -> list[Sample]:
-        """The samples of a period in the order of their times: as they were added, or merged if that is long ago."""
+        """The samples of a period in the order of their times: as they were added, or merged if the period is long."""
         recent = end - begin <= HOUR + 60
         query = (
             "SELECT id, series, at, data FROM sample WHERE series = ? AND span = ? AND at >= ? AND at < ? ORDER BY at"

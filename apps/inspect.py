@@ -3,7 +3,7 @@
 Every request is kept as the server saw it, with what the kernel knows of its connection, and the answer is that. The last ones
 are listed live. Some paths answer on demand:
 
-    /status/418  /delay/2  /bytes/1048576  /stream/20  /redirect/3  /ip  /headers
+    /status/418  /delay/2  /bytes/1048576  /stream/20  /redirect/3
 
 What clients can make it do is bounded: see the constants.
 """
@@ -17,14 +17,14 @@ from http import HTTPStatus
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from apps.inspecting import Seen, seen_of
-from apps.look.page import FILES, Cell, listed, page, section, table, ticks
+from apps.look.page import FILES, link, listed, page, section, table, ticks
 from microwsgi import App, Request, Response, abort, redirect
 
 MOST_SECONDS, MOST_BYTES, MOST_LINES, MOST_REDIRECTS = 10.0, 1 << 27, 100, 20
 BLOCK = bytes(1 << 16)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OWN = "/-"
-"""Where our own pages are; every other path is anybody's."""
+"""The path of our own pages; all other paths are inspected."""
 MARK = "inspect.seen"
 KEPT = 100
 """Requests that are kept."""
@@ -37,7 +37,7 @@ app, pages = App(), App()
 
 @app.before
 def see(request: Request) -> None:
-    """Keep the request; those for our own pages are nobody's business."""
+    """Keep the request, unless it is for our own pages."""
     if not request.environ.get("PATH_INFO", "").startswith(f"{OWN}/"):
         found = request.environ[MARK] = seen_of(request)
         seen[found.number] = found
@@ -58,7 +58,7 @@ def status(request: Request, code: int) -> tuple[str, int]:
 
 @app.route("/delay/{seconds:float}", methods=METHODS)
 def delay(request: Request, seconds: float) -> Response:
-    """The same as anywhere, but later; meanwhile it holds no thread."""
+    """The usual answer after a delay, which holds no thread."""
     body = answer(request)
     chunks = later(request, min(max(seconds, 0.0), MOST_SECONDS), body.body)
     return Response(headerlist=[("Content-Type", body.headers["Content-Type"])], app_iter=chunks)
@@ -66,7 +66,7 @@ def delay(request: Request, seconds: float) -> Response:
 
 @app.route("/bytes/{count:int}", methods=METHODS)
 def octets(request: Request, count: int) -> Response:
-    """So many bytes, all 0, without having them in memory."""
+    """As many zero bytes, which are never all in memory."""
     if not 0 <= count <= MOST_BYTES:
         abort(400, f"There are {MOST_BYTES} bytes at most.")
     blocks = (BLOCK[: count - at] for at in range(0, count, len(BLOCK)))
@@ -76,7 +76,7 @@ def octets(request: Request, count: int) -> Response:
 
 @app.route("/stream/{count:int}", methods=METHODS)
 def stream(request: Request, count: int) -> Response:
-    """So many lines of JSON, each in a chunk of its own."""
+    """As many lines of JSON, each in its own chunk."""
     if not 0 <= count <= MOST_LINES:
         abort(400, f"There are {MOST_LINES} lines at most.")
     lines = (f'{{"line": {number}}}\n'.encode() for number in range(count))
@@ -85,25 +85,14 @@ def stream(request: Request, count: int) -> Response:
 
 @app.route("/redirect/{count:int}", methods=METHODS)
 def redirects(request: Request, count: int) -> Response:
-    """So many redirects, and then what any path answers. They lead nowhere but here."""
+    """As many redirects within this application, and then the usual answer."""
     if not 0 <= count <= MOST_REDIRECTS:
         abort(400, f"There are {MOST_REDIRECTS} redirects at most.")
     return redirect(request.url_for("redirects", count=count - 1), 302) if count else answer(request)
 
 
-@app.get("/ip")
-def ip(request: Request) -> Response:
-    return Response(f"{request.remote_addr}\n", content_type="text/plain")
-
-
-@app.get("/headers")
-def headers(request: Request) -> dict[str, str]:
-    found: Seen = request.environ[MARK]
-    return dict(found.fields)
-
-
 def answer(request: Request) -> Response:
-    """What was seen: a page for a browser, JSON for all others."""
+    """The request as it was received: a page for a browser, JSON for other clients."""
     found: Seen = request.environ[MARK]
     if request.accept.acceptable_offers(["application/json", "text/html"])[:1] == [("text/html", 1.0)]:
         return page(request, found.line, shown(found), base=OWN)
@@ -111,7 +100,7 @@ def answer(request: Request) -> Response:
 
 
 def anything(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """All other paths and methods: what is mounted at the root is asked where no route is."""
+    """All other paths and methods: an application that is mounted at the root gets requests without a route."""
     chunks: Iterable[bytes] = answer(Request(environ))(environ, start_response)
     return chunks
 
@@ -144,10 +133,10 @@ def overview(request: Request) -> Response:
 
 @pages.get("/part/list")
 def part(request: Request) -> str:
-    """What changes on that page."""
+    """The list on that page."""
     rows = [
         [
-            Cell(f'<a href="{request.script_name}/requests/{each.number}">{each.number}</a>'),
+            link(f"{request.script_name}/requests/{each.number}", str(each.number)),
             f"{each.time:%H:%M:%S}", each.line[:200], each.client, each.agent[:100], each.body_length,
         ]
         for each in reversed(list(seen.values()))
@@ -157,15 +146,15 @@ def part(request: Request) -> str:
 
 @pages.get("/events")
 def events(request: Request) -> Response:
-    """A tick a second, with the number of the last request."""
+    """An event each second, with the number of the last request."""
     return ticks(request, lambda: {"list": max(seen, default=0)})
 
 
 @pages.get("/requests/{number:int}")
 def one(request: Request, number: int) -> Response:
-    """One request, with all that is known of it."""
+    """One request with all its details."""
     if number not in seen:
-        abort(404, f"The last {KEPT} requests are kept; {number} is none of them.")
+        abort(404, f"There is no request {number} among the last {KEPT}.")
     found = seen[number]
     if request.accept.acceptable_offers(["text/html", "application/json"])[:1] == [("application/json", 1.0)]:
         return Response(json=found.as_values())
@@ -173,7 +162,7 @@ def one(request: Request, number: int) -> Response:
 
 
 def readable(connection: dict[str, float]) -> dict[str, object]:
-    """What the kernel knows of a connection: times, which are the fractions, in milliseconds."""
+    """The kernel's figures of a connection; floats are times in seconds, shown in milliseconds."""
     return {name: f"{value * 1000:.3g} ms" if isinstance(value, float) else value for name, value in connection.items()}
 
 
@@ -184,12 +173,12 @@ def shown(found: Seen) -> str:
             "The request",
             listed({"received": f"{found.time:%F %T} UTC", "from": found.client, "version": found.version}),
         ),
-        ("Fields, in the order in which they came", table("Fields", ("field", "value"), found.fields)),
+        ("Fields, in the order of the request", table("Fields", ("field", "value"), found.fields)),
         ("Query and form", table("Query and form", ("where", "name", "value"), found.values)),
         ("Body", f"<pre>{escape(found.body_text)}</pre>" + listed({"bytes": found.body_length})),
         ("TLS", listed(found.tls)),
         (CONNECTION, listed(readable(found.connection))),
-        ("The environ, and where each key is from", table("The environ", ("key", "value", "from"), found.environ)),
+        ("The environ, with the origin of each key", table("The environ", ("key", "value", "from"), found.environ)),
     ]
     empty = {"Query and form": found.values, "Body": found.body_length, "TLS": found.tls, CONNECTION: found.connection}
     return "".join(

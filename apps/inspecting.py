@@ -48,7 +48,7 @@ numbers = itertools.count(1)
 
 
 class Seen(NamedTuple):
-    """A request; all in words, so that nothing of the connection is held."""
+    """A request as plain values, which keep no reference to the connection."""
 
     number: int
     time: datetime
@@ -81,7 +81,7 @@ class Seen(NamedTuple):
 
 
 def seen_of(request: Request) -> Seen:
-    """What there is to see. The whole body is read, and its beginning kept."""
+    """Take the details of a request. The whole body is read, and its beginning kept."""
     environ = request.environ
     body, length = read_body(environ["wsgi.input"])
     rows = [(key, secret(field_name(key), hidden(text_of(value))), origin(key)) for key, value in environ.items()]
@@ -145,7 +145,7 @@ def field_name(key: str) -> str:
 
 
 def secret(name: str, value: str) -> str:
-    """What is kept of a field's value."""
+    """The value of a field, or only its length if the name is that of a secret."""
     return f"({len(value)} characters)" if SECRET.search(name) and not SHOW_SECRETS else value
 
 

@@ -19,13 +19,13 @@ app.mount(INSPECT, inspect.app)
 
 
 @app.before
-def tell_siblings(request: Request) -> None:
-    """Tell the mounted applications of each other."""
+def add_siblings(request: Request) -> None:
+    """Put the paths of all applications into the environ, for the links between them."""
     places = {name: f"{request.script_name}{prefix}/" for name, (prefix, _) in MOUNTED.items()}
     request.environ[SIBLINGS] = places | {"Requests": f"{request.script_name}{INSPECT}/-/"}
 
 
 @app.get("/")
 def start(request: Request) -> Response:
-    """The targets, and what is wrong with them."""
+    """The page of the targets."""
     return redirect(f"{request.script_name}/probe/", 302)

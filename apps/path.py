@@ -1,11 +1,11 @@
-"""The route to a host, hop by hop, again and again: `PROBE_CONFIG=probe.toml microwsgi serve apps.path:app`.
+"""The route to a host, hop by hop, continuously: `PROBE_CONFIG=probe.toml microwsgi serve apps.path:app`.
 
 The hops, their round-trip times and packet loss, the branches where routers balance their load, the changes of the route, and
 the path's MTU. It needs no privileges: apps/probing/trace.py says how. Targets are those of the configuration and the networks
-that it allows; a target is traced while somebody looks.
+that it allows; a target is traced while a page about it is open.
 
     tracer      rounds in an event loop, in one process     apps/probing/paths.py
-    pages       made of the rounds of the last minutes
+    pages       drawn from the rounds of the last minutes
 """
 
 from __future__ import annotations
@@ -19,35 +19,23 @@ from itertools import takewhile
 from typing import Any
 from urllib.parse import urlencode
 
+from apps.look import page as look
 from apps.look.chart import ceiling, milliseconds
-from apps.look.page import (
-    FILES,
-    Cell,
-    clock_time,
-    duration,
-    listed,
-    moment,
-    page,
-    range_links,
-    range_of,
-    section,
-    table,
-    ticks,
-)
+from apps.look.page import Cell, clock_time, duration, listed, moment, range_of, section, table
 from apps.probing.config import load
 from apps.probing.names import LookupFailed
 from apps.probing.paths import INTERVAL, Branch, Hop, Traced, Tracer, as_rounds, as_values, branches, changes
 from apps.probing.policy import Budget, Refused
 from apps.probing.smoke import picture
 from apps.probing.trace import METHODS
-from microwsgi import App, Request, Response, abort
+from microwsgi import Request, Response, abort
 from microwsgi.framework.crosssite import require_same_site
 
 MINUTE = 60
 SILENT_ROUNDS = 15
-"""Rounds without an answer of the target that tell where packets get lost."""
+"""Rounds without an answer of the target that show where packets are lost."""
 WIDTH = 200
-"""Of the picture of a hop."""
+"""Of the chart of a hop."""
 LINKS = {"Routes": "/"}
 STALE = 3 * INTERVAL + 2
 """Seconds without a round after which there is something wrong here."""
@@ -56,32 +44,25 @@ config = load(os.environ.get("PROBE_CONFIG", ""))
 tracer = Tracer(config)
 budget = Budget(config.per_minute)
 allowed: dict[str, float] = {}
-"""Targets that were looked up and may be probed, and until when."""
+"""Targets of visitors that the policy permits, and the time until this holds."""
 
-app = App()
-app.static("/look", FILES)
-tracer.background.start()
-
-
-@app.before
-def begin(request: Request) -> None:
-    """A server may fork after the import, and threads do not survive that."""
-    tracer.background.start()
+app = look.site(tracer.background.start)
 
 
 @app.get("/")
 def overview(request: Request) -> Response:
     """The configured targets, and a form for others."""
     rows = [
-        (Cell(f'<a href="to?{escape(urlencode({"target": each.name}))}">{escape(each.name)}</a>'), each.check.target)
-        for each in config.targets
+        (look.link(f"to?{urlencode({'target': each.name})}", each.name), each.check.target) for each in config.targets
     ]
     options = "".join(f"<option>{method}</option>" for method in METHODS)
     form = (
         '<h2>Another target</h2><form action="to"><label>Target <input name="target" placeholder="host" required></label>'
         f'<label>Method <select name="method">{options}</select></label><button>Trace</button></form>'
     )
-    return page(request, "Routes", table("Configured targets", ("target", "address or name"), rows) + form, links=LINKS)
+    return look.page(
+        request, "Routes", table("Configured targets", ("target", "address or name"), rows) + form, links=LINKS
+    )
 
 
 @app.get("/to")
@@ -90,7 +71,7 @@ def show(request: Request) -> Response | dict[str, Any]:
     require_same_site(request)
     name, method = wanted(request)
     permit(name, request.remote_addr or "")
-    tracer.look(name, method)
+    tracer.watch(name, method)
     if request.accept.acceptable_offers(["text/html", "application/json"])[:1] == [("application/json", 1.0)]:
         _, period = range_of(request)
         return as_values(tracer.rounds(name, method, time.time() - period, time.time()))
@@ -98,8 +79,8 @@ def show(request: Request) -> Response | dict[str, Any]:
     for each in METHODS:
         current = ' aria-current="true"' if each == method else ""
         others.append(f'<a href="?{escape(urlencode({**request.GET, "method": each}))}"{current}>by {each}</a>')
-    content = f'<nav class="ranges" aria-label="Method">{" ".join(others)}</nav>{range_links(request)}'
-    return page(
+    content = f'<nav class="ranges" aria-label="Method">{" ".join(others)}</nav>{look.range_links(request)}'
+    return look.page(
         request, f"Route to {name}", content + section(request, "route", part(request), "Route"), links=LINKS, live=True
     )
 
@@ -113,7 +94,7 @@ def wanted(request: Request) -> tuple[str, str]:
 
 
 def permit(name: str, viewer: str) -> None:
-    """Raise 403 and 429 for what may not be traced. A name that can't be looked up is traced: it may be back in a moment."""
+    """Raise 403, 404 or 429 if a visitor may not trace this target."""
     now = time.monotonic()
     if name in tracer.targets or allowed.get(name, 0.0) > now:
         return
@@ -132,11 +113,11 @@ def permit(name: str, viewer: str) -> None:
 
 @app.get("/part/route")
 def part(request: Request) -> str:
-    """What changes on the page; a page that fetches it is one that somebody looks at."""
+    """The part of the page that changes. A page that fetches it is open, so its target is traced."""
     name, method = wanted(request)
     if name not in tracer.targets and name not in allowed:
         abort(404)
-    tracer.look(name, method)
+    tracer.watch(name, method)
     _, period = range_of(request)
     now = time.time()
     return draw(tracer.rounds(name, method, now - period, now), now, period)
@@ -144,8 +125,8 @@ def part(request: Request) -> str:
 
 @app.get("/events")
 def events(request: Request) -> Response:
-    """A tick a second; each is a reason to fetch the route again."""
-    return ticks(request, lambda: {"route": time.time() // 1})
+    """An event each second, after which the page fetches the route."""
+    return look.ticks(request, lambda: {"route": time.time() // 1})
 
 
 def draw(rounds: list[Traced], now: float, period: float) -> str:
@@ -154,17 +135,14 @@ def draw(rounds: list[Traced], now: float, period: float) -> str:
         return '<p class="summary" role="status">No round in this period yet.</p>'
     last = rounds[-1]
     current = [each for each in rounds if each.address == last.address]
-    ways = branches(current)
-    state, text = condition(rounds, ways, now)
-    parts = [f'<p class="summary {state}" role="status">{escape(text)}</p>']
-    facts = {
-        "address": last.address or "-",
-        "path MTU": f"{last.mtu} bytes" if last.mtu else "not known",
-        "rounds": len(current),
-    }
+    routes = branches(current)
+    state, text = condition(rounds, routes, now)
+    parts = [look.summary(state, text)]
+    mtu = f"{last.mtu} bytes" if last.mtu else "unknown"
+    facts = {"address": last.address or "-", "path MTU": mtu, "rounds": len(current)}
     parts.append(listed(facts).replace("</dl>", f"<div><dt>last round</dt><dd>{moment(last.at)}</dd></div></dl>"))
-    widest = ceiling(max((hop.quantile(1.0) or 0.0 for way in ways for hop in way.hops), default=0.0) or 0.001)
-    parts += [branch_table(number, way, widest, len(ways)) for number, way in enumerate(ways, 1)]
+    widest = ceiling(max((hop.quantile(1.0) or 0.0 for route in routes for hop in route.hops), default=0.0) or 0.001)
+    parts += [branch_table(number, route, widest, len(routes)) for number, route in enumerate(routes, 1)]
     parts.append(picture(as_rounds(rounds), now - period, now, INTERVAL, "Round trips of the target"))
     if latest := changes(rounds)[-5:]:
         rows = [(clock_time(at), text) for at, text in reversed(latest)]
@@ -172,8 +150,8 @@ def draw(rounds: list[Traced], now: float, period: float) -> str:
     return "".join(parts)
 
 
-def condition(rounds: Sequence[Traced], ways: Sequence[Branch], now: float) -> tuple[str, str]:
-    """What is wrong with the route and since when, in a sentence."""
+def condition(rounds: Sequence[Traced], routes: Sequence[Branch], now: float) -> tuple[str, str]:
+    """The state of the route, and a sentence: what is wrong, and since when."""
     last = rounds[-1]
     if now - last.at > STALE:
         return "unknown", f"No new round for {duration(now - last.at)}: the tracer does not run."
@@ -185,8 +163,8 @@ def condition(rounds: Sequence[Traced], ways: Sequence[Branch], now: float) -> t
         good = [each for each in rounds if each.reached]
         since = f"since {clock_time(good[-1].at)} (for {duration(now - good[-1].at)})" if good else "in this period"
         return "failing", f"{last.address} does not answer {since}. {last_hop(rounds)}"
-    hops = " or ".join(str(count) for count in sorted({len(way.hops) for way in ways}))
-    branched = f", {len(ways)} branches" if len(ways) > 1 else ""
+    hops = " or ".join(str(count) for count in sorted({len(route.hops) for route in routes}))
+    branched = f", {len(routes)} branches" if len(routes) > 1 else ""
     lost = 1 - len(answered) / len(recent) if recent else 0.0
     state = "degraded" if lost else "ok"
     began = now
@@ -198,7 +176,7 @@ def condition(rounds: Sequence[Traced], ways: Sequence[Branch], now: float) -> t
 
 
 def last_hop(rounds: Sequence[Traced]) -> str:
-    """Where the packets get lost: routers limit their ICMP messages, so of several rounds the hop that is farthest."""
+    """Where packets are lost. Routers limit their ICMP messages: so the farthest hop that answered in one of several rounds."""
     silent = list(takewhile(lambda each: not each.reached, reversed(rounds)))[:SILENT_ROUNDS]
     hops = [(number, hop) for each in silent for number, hop in enumerate(each.hops, 1) if hop]
     if reports := [hop for _, hop in hops if hop.reason]:
@@ -215,22 +193,11 @@ def branch_table(number: int, branch: Branch, widest: float, count: int) -> str:
     hops = list(branch.hops)
     while len(hops) > 1 and not hops[-1].received and not hops[-2].received and not hops[-1].reason:
         hops.pop()
-    names = (
-        "hop",
-        "address",
-        "packet loss",
-        "sent",
-        "best",
-        "median",
-        "worst",
-        "jitter",
-        f"0 to {milliseconds(widest)}",
-    )
-    return table(
-        caption,
-        names,
-        [row(place, hop, widest, min(each.loss for each in hops[place - 1 :])) for place, hop in enumerate(hops, 1)],
-    )
+    scale = f"0 to {milliseconds(widest)}"
+    names = ("hop", "address", "packet loss", "sent", "best", "median", "worst", "jitter", scale)
+    losses = [min(each.loss for each in hops[place:]) for place in range(len(hops))]
+    rows = [row(place, hop, widest, loss) for place, (hop, loss) in enumerate(zip(hops, losses, strict=True), 1)]
+    return table(caption, names, rows)
 
 
 def row(number: int, hop: Hop, widest: float, real: float) -> list[object]:
@@ -246,15 +213,8 @@ def row(number: int, hop: Hop, widest: float, real: float) -> list[object]:
             f'<rect class="smoke" fill-opacity="0.4" x="{left}" y="2" width="{max(right - left, 1):.1f}" height="8"/>'
             f'<rect class="median ok" x="{tick - 1}" y="1" width="2" height="10"/></svg>'
         )
-    state = "failing" if real == 1 else "degraded" if real else "ok"
-    loss = Cell(f'<span class="state {state}">{real:.0%}</span>')
+    loss = look.state("failing" if real == 1 else "degraded" if real else "ok", f"{real:.0%}")
     if hop.loss > real:
         loss = Cell(f'{loss} <span class="quiet">({hop.loss:.0%} not answered: ICMP rate limit)</span>')
-    return [
-        number,
-        addresses + reason,
-        loss,
-        hop.sent,
-        *map(milliseconds, (best, middle, worst, hop.jitter)),
-        Cell(bar),
-    ]
+    times = map(milliseconds, (best, middle, worst, hop.jitter))
+    return [number, addresses + reason, loss, hop.sent, *times, Cell(bar)]

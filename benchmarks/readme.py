@@ -1,4 +1,4 @@
-"""The README's two pictures: fewer subjects and larger letters than the page's, to be read on a telephone."""
+"""The pictures of README.md and docs/performance.md: fewer subjects and larger letters than the page, for telephones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from benchmarks.pictures import INK, OWNER_WORDS, OWNERS, STYLE, percentile_plot
 from benchmarks.report import Report
 
 WIDTH = 5.0  # inches: 480 pixels, which a telephone shows at two thirds
-STACKS = ("microwsgi", "gunicorn gthread", "waitress", "wsgiref", "Werkzeug", "Bottle", "Flask", "Django")
+STACKS = (
+    "granian", "bjoern", "microwsgi", "gunicorn gthread", "waitress", "wsgiref", "Werkzeug", "Bottle", "Flask", "Django",
+)  # fmt: skip
 LATENCIES = ("hello", "form")
 SERIES = (BARE, OURS, "waitress", PEER)
 LARGER = {**STYLE, "font.size": 12, "axes.titlesize": 13}
@@ -40,7 +42,7 @@ def stacks(report: Report) -> Figure:
     axes.spines[["left", "bottom"]].set_visible(False)
     patches = [Patch(color=OWNERS[owner], label=OWNER_WORDS[owner]) for owner in OWNERS]
     axes.legend(handles=patches, loc="upper right", handlelength=1, handleheight=1)
-    figure.suptitle("Frames from the thread's first to your function", x=0.02, ha="left", fontsize=13)
+    figure.suptitle("Stack frames from the thread's start to your function", x=0.02, ha="left", fontsize=13)
     return figure
 
 

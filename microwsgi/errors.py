@@ -105,7 +105,14 @@ class Abandoned(BaseException):
 
 
 class ApplicationError(MicrowsgiError):
-    """The application broke a rule of PEP 3333; the text names the rule."""
+    """The application broke a rule of PEP 3333; the text names the rule.
+
+    `code` is the application's code object if it has returned, so that no frame of it is on the traceback.
+    """
+
+    def __init__(self, message: str, code: CodeType | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class RouteError(MicrowsgiError, ValueError):
@@ -142,9 +149,22 @@ class LoadError(UsageError):
 
 
 class ListenError(UsageError):
-    """The address can't be listened on."""
+    """The address can't be listened on.
+
+    `free_port` can be used instead of `port`, `wrong_host` is no host of this machine, `holder` is the process that has the
+    port; 0 or "" where that is no cure. `microwsgi.serving.retyped` makes commands of them.
+    """
 
     exit_code = 4
+
+    def __init__(
+        self, message: str, *, port: int = 0, free_port: int = 0, wrong_host: str = "", holder: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.port = port
+        self.free_port = free_port
+        self.wrong_host = wrong_host
+        self.holder = holder
 
 
 class ServiceError(UsageError):

@@ -12,10 +12,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from http.client import HTTPConnection
+from email.message import Message
+from http.client import HTTPConnection, HTTPSConnection
 from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -27,9 +29,10 @@ from microwsgi.options.declaration import OPTIONS
 from microwsgi.serving import assembly
 from microwsgi.serving import serve as serving
 from microwsgi.serving.console import colored, counted, duration
-from microwsgi.serving.diagnosis import WITH_APP
 from microwsgi.serving.loader import load
+from microwsgi.serving.retyped import WITH_APP
 from tests.running import Running, environment, microwsgi
+from tests.tls.authority import Authority
 
 Command = Callable[..., Running]
 HELLO = """
@@ -171,7 +174,7 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
             "serve --full-traceback=1",
             "--full-traceback: ignored explicit argument '1'.\n  Try:  microwsgi serve --help",
         ),
-        ("serve a b", "one application at a time can be served, not 2: a b."),
+        ("serve a b", "expected one application, not 2: a b."),
         (
             "serve 8080",
             (
@@ -181,7 +184,15 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
         ),
         ("dev hello:app 8080", "a port is given with -p.\n  Try:  microwsgi dev hello:app -p 8080"),
         ("serve -d docs", "a folder is given without -d.\n  Try:  microwsgi serve docs"),
-        ("serve --directory docs -p 0", "a folder is given without --directory.\n  Try:  microwsgi serve docs"),
+        ("serve --directory docs -p 0", "a folder is given without --directory.\n  Try:  microwsgi serve docs -p 0"),
+        ("dev --directory=docs -p 0", "a folder is given without --directory.\n  Try:  microwsgi dev docs -p 0"),
+        (
+            "serve 8080 -b 127.0.0.1 --debug",
+            (
+                "a port is given with -p.\n  Try:  microwsgi serve -p 8080 -b 127.0.0.1 --debug\n"
+                "        microwsgi serve . -p 8080 -b 127.0.0.1 --debug   (the files of this folder)"
+            ),
+        ),
         (
             "serve --host 127.0.0.1:5000",
             (
@@ -200,8 +211,8 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
             "dev --host 192.0.2.1 -p 0",
             (
                 "192.0.2.1 is not an address of this machine.\n"
-                "  Try:  microwsgi dev --host 127.0.0.1   (only this machine)\n"
-                "        microwsgi dev --host 0.0.0.0     (every interface)"
+                "  Try:  microwsgi dev --host 127.0.0.1 -p 0   (only this machine)\n"
+                "        microwsgi dev --host 0.0.0.0 -p 0     (every interface)"
             ),
         ),
         ("serve --threads 0", "Invalid --threads 0: expected a whole number from 1 on."),
@@ -213,8 +224,9 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
     ],
 )
 def test_a_mistake_is_a_sentence_with_the_cure_and_exit_code_2(
-    folder: Path, arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, arguments: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "argv", ["microwsgi", *arguments.split()])
     code = main([*arguments.split(), "--app-dir", str(folder)] if "hello " in arguments else arguments.split())
     assert code == (4 if "192.0.2.1" in arguments else 2)
     assert capsys.readouterr().err == f"microwsgi: {said}\n"
@@ -253,13 +265,44 @@ def test_an_example_runs_in_an_empty_folder(example: str, tmp_path: Path) -> Non
 
 
 def test_a_folder_is_served_as_http_server_does(command: Command, tmp_path: Path) -> None:
-    """With a bare address for -b, too."""
+    """With a bare address for -b, too; and over TLS, with ranges, entity tags and the index of a folder."""
     (tmp_path / "hello.txt").write_text("hello")
-    for typed in (["."], [".", "-b", "127.0.0.1"], [str(tmp_path), "--host", "127.0.0.1"]):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "index.html").write_text("<p>index")
+    (tmp_path / ".hidden").write_text("hidden")
+    authority = Authority(tmp_path.parent)
+    certificate = authority.leaf("127.0.0.1")
+    for typed in (
+        ["."],
+        [".", "-b", "127.0.0.1"],
+        [str(tmp_path), "--host", "127.0.0.1"],
+        [".", "--tls-cert", certificate],
+    ):
         running = command("serve", *typed, "-p", "0", cwd=tmp_path)
-        url = running.url()
-        assert b'<a href="./hello.txt">' in fetch(url)
-        running.stop()
+        url = urlsplit(running.url())
+        client: HTTPConnection = (
+            HTTPSConnection(str(url.hostname), url.port, timeout=10, context=authority.client())
+            if "--tls-cert" in typed
+            else HTTPConnection(str(url.hostname), url.port, timeout=10)
+        )
+
+        def ask(path: str, client: HTTPConnection = client, **fields: str) -> tuple[int, bytes, Message]:
+            client.request("GET", path, headers={name.replace("_", "-"): value for name, value in fields.items()})
+            response = client.getresponse()
+            return response.status, response.read(), response.headers
+
+        status, body, _ = ask("/")
+        assert status == 200
+        assert re.findall(b'<a href="(.*?)">', body) == [b"./sub/", b"./hello.txt"]
+        status, body, headers = ask("/hello.txt")
+        assert (status, body, headers["Accept-Ranges"]) == (200, b"hello", "bytes")
+        assert ask("/hello.txt", If_None_Match=headers["ETag"])[0] == 304
+        status, body, headers = ask("/hello.txt", Range="bytes=1-3")
+        assert (status, body, headers["Content-Range"]) == (206, b"ell", "bytes 1-3/5")
+        assert ask("/sub/")[1] == b"<p>index"
+        assert (ask("/sub")[0], ask("/.hidden")[0], ask("/../x")[0]) == (308, 404, 404)
+        client.close()
+        assert running.stop() == 0
 
 
 def test_the_hint_of_a_load_error_repeats_what_was_typed(command: Command, folder: Path) -> None:

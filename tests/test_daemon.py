@@ -158,7 +158,7 @@ def test_a_second_start_is_refused_with_the_pid(machine: Machine) -> None:
     machine.start("-p", str(port))
     (pid,) = machine.pids()
     said = machine("serve", "site_a:app", "--daemon", "-p", str(port), code=1)
-    assert f"microwsgi runs already, as process {pid}" in said
+    assert f"microwsgi is already running as process {pid}" in said
     assert fetch(port)
     assert machine.pids() == [pid]
 
@@ -167,7 +167,7 @@ def test_a_second_start_is_refused_with_the_pid(machine: Machine) -> None:
 def test_a_stale_pid_file_is_no_obstacle_and_no_stranger_is_signalled(machine: Machine, left: str) -> None:
     """What a killed server leaves; a number that is another program's by now: here that of the tests themselves."""
     (machine.folder / "x.pid").write_text(left)
-    assert "x.pid does not run." in machine("stop", "x.pid", code=7)
+    assert "x.pid is not running." in machine("stop", "x.pid", code=7)
     machine("restart", "--graceful", "x.pid", code=7)
     machine("status", "x.pid", code=1 if left else 3)
     machine.start("--pid-file", "x.pid")
@@ -201,7 +201,7 @@ def test_a_killed_worker_is_replaced(machine: Machine) -> None:
 
 
 def test_status_shows_what_it_does(machine: Machine) -> None:
-    assert machine("status", code=3) == "Nothing runs in the background.\n"
+    assert machine("status", code=3) == "No server is running in the background.\n"
     port = machine.start("--workers", "2")
     fetch(port)
     with pytest.raises(AssertionError, match="500"):
@@ -345,11 +345,11 @@ def test_without_pidfds_a_stop_waits_too(machine: Machine, monkeypatch: pytest.M
 
 
 def test_a_stop_of_what_does_not_run_fails_and_says_what_does(machine: Machine) -> None:
-    assert machine("stop") == "Nothing runs in the background.\n"
+    assert machine("stop") == "No server is running in the background.\n"
     port = machine.start()
     for command in ("stop", "restart", "reload"):
         said = machine(command, "127.0.0.1:1", code=7)
-        assert said == f"127.0.0.1:1 does not run.\n  127.0.0.1:{port} runs as process {machine.pids()[0]}.\n"
+        assert said == f"127.0.0.1:1 is not running.\n  127.0.0.1:{port} runs as process {machine.pids()[0]}.\n"
 
 
 def test_localhost_and_its_numbers_are_one_address(machine: Machine) -> None:
@@ -440,7 +440,7 @@ def test_reload_serves_new_code_or_says_why_not(machine: Machine) -> None:
     machine.write("site_a.py", "app = 1 / 0")
     said = machine("restart", "--graceful", code=1)
     assert "ZeroDivisionError" in said
-    assert said.endswith("The last version that worked goes on serving.\n")
+    assert said.endswith("The previous version is still being served.\n")
     assert fetch(port)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from microwsgi.testing import Client
 from tests.running import ROOT, environment, python
+from tests.tables import Rows
 
 
 def examples(page: str) -> list[str]:
@@ -23,6 +24,18 @@ def application(page: str, number: int) -> Any:
     names: dict[str, Any] = {"__name__": "example"}
     exec(examples(page)[number], names)  # noqa: S102 - ours
     return names["app"]
+
+
+def test_no_page_shows_html_that_is_not_escaped() -> None:
+    """Neither an f-string nor %, + or format with HTML in it: `html` and Jinja2 are what a reader copies."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")]
+    with Rows() as rows:
+        for page in pages:
+            with rows(page.name):
+                code = re.findall(r"```(?:python)?\n(.*?)```", page.read_text(), re.DOTALL)
+                tag = r"""["'][^"'\n]*</?[a-z][^"'\n]*"""
+                wrong = rf"""\bf{tag}\{{|(?<!html\(){tag}["'] *(?:%|\+|\.format\()"""
+                assert [found[0] for text in code for found in re.finditer(wrong, text)] == []
 
 
 def test_framework_in_short() -> None:

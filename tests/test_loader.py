@@ -13,10 +13,8 @@ from types import FunctionType
 
 import pytest
 
-import microwsgi
 from microwsgi.errors import LoadError
 from microwsgi.serving import loader
-from microwsgi.serving.diagnosis import as_typed
 from microwsgi.serving.loader import load, load_named
 from microwsgi.testing import Client
 from tests.tables import Rows
@@ -127,7 +125,7 @@ def test_what_is_wrong_with_a_pyproject_is_said_with_its_name(write: Write, tmp_
     write("pyproject.toml", "tool.microwsgi = 1\n")
     assert failure("") == ["pyproject.toml can't be read: microwsgi in it is no table."]
     write("pyproject.toml", "[tool.microwsgi]\napp = 1\n")
-    assert failure("") == ['Invalid app in pyproject.toml: expected a text, like app = "module:attribute".']
+    assert failure("") == ['Invalid app in pyproject.toml: expected a string, like app =  "module:attribute".']
     write("pyproject.toml", '[tool.microwsgi]\napp = "nothing:app"\n')
     assert failure("")[-1] == '  That is app = "nothing:app" in pyproject.toml.'
 
@@ -485,29 +483,6 @@ def test_a_module_that_lies_beside_the_application(write: Write) -> None:
     assert load("web:app", "sub")
 
 
-def test_the_command_to_try_is_the_one_that_was_typed() -> None:
-    hint = "no.\n  Try:  microwsgi serve 'a:b()'   (remark)"
-    rows = [
-        (["/venv/bin/microwsgi", "dev", "x:y", "-p", "9000"], "x:y", "microwsgi dev 'a:b()' -p 9000   (remark)"),
-        (["microwsgi", "dev", "-p", "9000", "x:y"], "x:y", "microwsgi dev -p 9000 'a:b()'   (remark)"),
-        (
-            ["microwsgi", "stack", "-d", "a b", "x:y", "/path"],
-            "x:y",
-            "microwsgi stack -d 'a b' 'a:b()' /path   (remark)",
-        ),
-        (["microwsgi", "check"], "", "microwsgi check 'a:b()'   (remark)"),
-        (["program.py", "dev", "x:y"], "x:y", "microwsgi serve 'a:b()'   (remark)"),
-        (["/usr/lib/pip/__main__.py", "check"], "", "microwsgi serve 'a:b()'   (remark)"),
-        (
-            [str(Path(microwsgi.__file__).with_name("__main__.py")), "dev", "x:y"],
-            "x:y",
-            "python -m microwsgi dev 'a:b()'   (remark)",
-        ),
-    ]
-    found = [(as_typed(hint, spec, arguments), f"no.\n  Try:  {expected}") for arguments, spec, expected in rows]
-    assert [pair for pair in found if pair[0] != pair[1]] == []
-
-
 def test_an_import_that_takes_long_tells_where_it_is(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     said = io.StringIO()
     monkeypatch.setattr(sys, "stderr", said)
@@ -537,3 +512,20 @@ def test_loading_a_bare_application_does_not_import_webob_nor_what_is_slow(write
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     ).stdout
     assert {"webob", "inspect", "dataclasses", "typing", "logging"}.isdisjoint(output.split())
+
+
+@pytest.mark.parametrize("spec", ["hello:app", "hello:create_app()"])
+def test_a_usage_error_of_an_application_is_its_sentence_without_a_traceback(write: Write, spec: str) -> None:
+    """An application raises it for its configuration, in its import or its factory. Other exceptions have a traceback."""
+    source = """
+        from microwsgi.errors import UsageError
+        def create_app():
+            raise {0}("probe.toml: there is no intervall.")
+        {1}
+    """
+    call = "create_app()" if spec == "hello:app" else ""
+    write("hello.py", source.format("UsageError", call))
+    assert failure(spec) == ["probe.toml: there is no intervall."]
+    sys.modules.pop("hello", None)
+    write("hello.py", source.format("ValueError", call))
+    assert len(failure(spec)) > 3

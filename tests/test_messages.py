@@ -28,6 +28,6 @@ def test_the_list_has_messages_of_each_kind() -> None:
         "Serve an application.",
         "A field line is longer than {room} bytes",
         "is still being imported after",
-        "WARNING: who reads",
+        "WARNING: anybody who can read",
     ):
         assert any(part in text for text in texts), part

@@ -1,4 +1,4 @@
-"""What README.md shows, run: its application, its programs, its links."""
+"""README.md and docs/http-server.md: their applications and programs run, and their links have a target."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from tests.tables import Rows
 
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-HELLO, APP, SERVE, SERVER, ADAPTER = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+HELLO, SERVE, APP = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PROGRAMS = (ROOT / "docs" / "http-server.md").read_text()
+SERVER, ADAPTER, THREADING = re.findall(r"```python\n(.*?)```", PROGRAMS, re.DOTALL)[:3]
 
 
 @pytest.fixture
@@ -82,7 +84,9 @@ def test_the_app_escapes(command: Callable[..., Running], tmp_path: Path) -> Non
     assert get(f"{url}/hello/%3Cb%3E") == b"<p>Hello, &lt;b&gt;!"
 
 
-@pytest.mark.parametrize("program", [SERVE, SERVER, ADAPTER], ids=["serve", "server", "adapter"])
+@pytest.mark.parametrize(
+    "program", [SERVE, SERVER, ADAPTER, THREADING], ids=["serve", "server", "adapter", "threading"]
+)
 def test_the_programs_serve_it(program: str, folder: Path) -> None:
     """As they are, but on another port."""
     port = free_port()
@@ -92,7 +96,7 @@ def test_the_programs_serve_it(program: str, folder: Path) -> None:
     try:
         wait_until_open(port, server)
         assert get(f"http://127.0.0.1:{port}/") == b"Hello, 127.0.0.1!\n"
-        if program != ADAPTER:
+        if program in {SERVE, SERVER}:
             assert server.stop(signal.SIGINT) == 0
             assert str(port) in server.output, "the address is printed"
             assert "Traceback" not in server.output

@@ -225,7 +225,7 @@ def replace_under_load(command: Command, folder: Path, times: int, *options: str
     try:
         for _ in range(times):
             running.send_signal(signal.SIGHUP)
-            running.line("loaded anew; serving zoo:app")
+            running.line("reloaded; serving zoo:app")
             before = load.requests
             while load.requests < before + 10:
                 assert not load.failures

@@ -95,7 +95,7 @@ def test_a_worker_that_dies_at_the_prompt_gives_the_terminal_back(start: Start) 
     found = re.search(r"at (\d+)\n", terminal.until(r"at \d+\n(.|\n)*\(Pdb\) "))
     assert found
     os.kill(int(found[1]), signal.SIGKILL)
-    terminal.until("was killed by SIGKILL; another takes its place")
+    terminal.until("was killed by SIGKILL; a new worker starts")
     assert termios.tcgetattr(terminal.slave) == terminal.before
     again = Client(where, "/?b")
     terminal.until(r"\(Pdb\) ")
@@ -106,7 +106,7 @@ def test_a_worker_that_dies_at_the_prompt_gives_the_terminal_back(start: Start) 
 def test_hup_by_a_terminal_that_is_closed_is_the_end_and_any_other_is_new_code(start: Start, tmp_path: Path) -> None:
     terminal, _ = start("--reload")
     terminal.process.send_signal(signal.SIGHUP)
-    terminal.until("loaded anew; serving view:app")
+    terminal.until("reloaded; serving view:app")
     master, slave = pty.openpty()
 
     def own() -> None:

@@ -335,7 +335,7 @@ def test_a_unit_that_can_not_work_is_refused(folder: Path) -> None:
             ("no such user or group", ["site_a:app", "--socket-group", "no-such"]),
             ("folder of its own", ["site_a:app", "-b", "unix:/srv/web.sock"]),
             ("folder of its own", ["site_a:app", "-b", "unix:/run/web.sock"]),
-            ("may not write --access-log", ["site_a:app", "--access-log", "/var/log/x"]),
+            ("can't write --access-log", ["site_a:app", "--access-log", "/var/log/x"]),
             ("--forwarded-allow-ips", ["site_a:app", "--proxy-protocol"]),
         ):
             with rows(*options):

@@ -113,7 +113,7 @@ def test_after_hup_workers_resume_each_others_sessions(command: Command, authori
     shown = ssl.get_server_certificate(address)
     os.replace(authority.leaf("localhost", name="second"), served)
     running.send_signal(signal.SIGHUP)
-    running.line("loaded anew")
+    running.line("reloaded")
     one, reused, session = ask(None)
     assert not reused
     assert ssl.get_server_certificate(address) != shown
@@ -135,7 +135,7 @@ def test_sslkeylogfile_is_what_other_programs_take_it_for(
     running = command("serve", "apps.echo:app", "--port", "0", "--tls-cert", str(tmp_path / "served.pem"),
                       SSLKEYLOGFILE=str(keys))  # fmt: skip
     port = int(running.url().rpartition(":")[2])
-    running.line("WARNING: who reads .*keys can read all that is sent here")
+    running.line("WARNING: anybody who can read .*keys can decrypt all connections")
     with socket.create_connection(("127.0.0.1", port), LIMIT) as plain:
         authority.client().wrap_socket(plain, server_hostname="localhost").close()
     assert running.stop() == 0
@@ -222,7 +222,7 @@ def test_hup_has_certificates_looked_at_at_once(
     running.send_signal(signal.SIGHUP)
     running.line(USED)
     if mode:
-        running.line("loaded anew")
+        running.line("reloaded")
     served.write_text("broken")
     running.send_signal(signal.SIGHUP)
     running.line(REFUSED)

@@ -128,12 +128,12 @@ def test_hup_replaces_the_workers_and_a_killed_one_is_replaced(command: Command,
     (folder / "helper.py").write_text("VALUE = 2\n")
     assert value(url) == "1"
     running.send_signal(signal.SIGHUP)
-    running.line("loaded anew; serving main:app")
+    running.line("reloaded; serving main:app")
     assert value(url) == "2", "what is said to be served is all that is served"
     assert not before & {fetch(url)[1].split()[1] for _ in range(30)}
     victim = int(fetch(url)[1].split()[1])
     os.kill(victim, signal.SIGKILL)
-    running.line(rf"Worker {victim} was killed by SIGKILL; another takes its place")
+    running.line(rf"Worker {victim} was killed by SIGKILL; a new worker starts")
     assert value(url) == "2"
     assert running.stop(signal.SIGTERM) == 0
 
@@ -148,7 +148,7 @@ def test_hup_takes_no_compiled_file_for_new_code(command: Command, folder: Path)
     (folder / "helper.py").write_text("VALUE = 2\n")
     os.utime(folder / "helper.py", ns=(status.st_atime_ns, status.st_mtime_ns))
     running.send_signal(signal.SIGHUP)
-    running.line("loaded anew; serving main:app")
+    running.line("reloaded; serving main:app")
     assert value(url) == "2"
 
 
@@ -256,9 +256,9 @@ def test_a_worker_that_dies_at_the_start_is_tried_again_after_longer_and_longer(
     victim = int(fetch(url)[1].split()[1])
     (folder / "die").touch()
     os.kill(victim, signal.SIGSEGV)
-    running.line(f"Worker {victim} was killed by SIGSEGV; another takes its place.")
-    running.line(r"Worker \d+ ended with code 3; another takes its place in 0.5 s\.")
-    running.line(r"Worker \d+ ended with code 3; another takes its place in 1 s\.")
+    running.line(f"Worker {victim} was killed by SIGSEGV; a new worker starts.")
+    running.line(r"Worker \d+ ended with code 3; a new worker starts in 0.5 s\.")
+    running.line(r"Worker \d+ ended with code 3; a new worker starts in 1 s\.")
     (folder / "die").unlink()
     assert value(url) == "1", "who connects meanwhile is not refused"
 
@@ -305,7 +305,7 @@ def test_an_application_that_replaces_signal_handlers_is_steered_all_the_same(co
     url = running.url()
     assert value(url) == "1"
     running.send_signal(signal.SIGHUP)
-    running.line("loaded anew")
+    running.line("reloaded")
     assert value(url) == "1"
     assert running.stop() == 0
 
@@ -324,7 +324,7 @@ def test_a_unix_socket_outlives_the_children_and_not_the_parent(command: Command
     running = command("serve", "main", "-b", f"unix:{folder}/s", "--workers", "1", cwd=folder)
     running.line("Ctrl-C stops")
     running.send_signal(signal.SIGHUP)
-    running.line("loaded anew")
+    running.line("reloaded")
     eventually(2, lambda: (folder / "imports").read_text().count("\n"))
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(f"{folder}/s")
@@ -546,7 +546,7 @@ def test_spawned_workers_are_replaced(folder: Path) -> None:
         eventually(2, lambda: len({fetch(url)[1] for _ in range(20)}))
         before = {fetch(url)[1] for _ in range(20)}
         running.send_signal(signal.SIGHUP)
-        running.line("loaded anew")
+        running.line("reloaded")
         assert not before & {fetch(url)[1] for _ in range(20)}
         assert running.stop(signal.SIGTERM) == 0
     finally:

@@ -1,1 +1,1 @@
-"""What Linux tells any user about its network: each module is one interface of the kernel, bytes or text in and values out."""
+"""The network as Linux shows it to any user. Each module is one interface of the kernel: bytes or text in, values out."""

@@ -33,7 +33,7 @@ SHOWN = {
 
 
 class Counters:
-    """The files, which stay open: a lack of descriptors is no matter then. Raises OSError where there is no /proc/net."""
+    """The files, which stay open, so that a lack of descriptors does no harm. Raises OSError without /proc/net."""
 
     def __init__(self) -> None:
         self.files = [os.open(f"/proc/net/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("snmp", "netstat")]

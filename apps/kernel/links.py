@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from apps.kernel.netlink import Netlink, attributes
@@ -37,7 +37,6 @@ NEIGHBOUR_STATES = {
     0x01: "incomplete", 0x02: "reachable", 0x04: "stale", 0x08: "delay", 0x10: "probe", 0x20: "failed", 0x80: "permanent",
 }  # fmt: skip
 FAMILIES = {socket.AF_INET, socket.AF_INET6}
-SIOCETHTOOL, ETHTOOL_GSET = 0x8946, 0x1
 
 
 class Traffic(NamedTuple):
@@ -54,7 +53,7 @@ class Traffic(NamedTuple):
 
 
 class Interface(NamedTuple):
-    """An interface; `state` is "up", or why it carries nothing."""
+    """An interface; `state` is "up", or the reason why it carries no traffic."""
 
     number: int
     name: str
@@ -118,27 +117,16 @@ def addresses(route: Netlink) -> dict[int, list[str]]:
 
 
 def speed(name: str) -> int | None:
-    """Bits a second that a link is made for, as `ethtool` says; None for a device that has none."""
-    command = bytearray(struct.pack("=I40x", ETHTOOL_GSET))  # struct ethtool_cmd
+    """The nominal bits a second of a link, as `ethtool` shows them; None for a device that has none."""
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-            fcntl.ioctl(control, SIOCETHTOOL, struct.pack("16sP16x", name.encode(), address_of(command)))
-    except OSError:
+        megabits = int(Path("/sys/class/net", name, "speed").read_text())
+    except (OSError, ValueError):
         return None
-    (low,), (high,) = struct.unpack_from("=H", command, 12), struct.unpack_from("=H", command, 28)
-    megabits = high << 16 | low
-    return megabits * 10**6 if megabits not in {0, 0xFFFF, 0xFFFFFFFF} else None
-
-
-def address_of(buffer: bytearray) -> int:
-    """Where a buffer is in memory: the kernel writes there."""
-    import ctypes  # for this only
-
-    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    return megabits * 10**6 if megabits > 0 else None
 
 
 def neighbours(route: Netlink | None = None) -> list[Neighbour]:
-    """The hosts that this machine has heard of or asked for, but for those that need no asking. Raises OSError."""
+    """The entries of the ARP and neighbour discovery tables, without those of state noarp. Raises OSError."""
     if route is None:
         with Netlink(NETLINK_ROUTE) as opened:
             return neighbours(opened)
@@ -178,7 +166,7 @@ def main_routes(found: Iterator[bytes]) -> Iterator[Route]:
 
 
 def next_hops(family: int, data: bytes) -> Iterator[str]:
-    """The ways of a multipath route."""
+    """The next hops of a multipath route."""
     while len(data) >= NEXT_HOP.size:
         length, _, weight, index = NEXT_HOP.unpack_from(data)
         if not NEXT_HOP.size <= length <= len(data):

@@ -20,7 +20,7 @@ SIZE = 1 << 18
 
 
 class Netlink:
-    """A socket of a netlink protocol, for one thread at a time. It can stay open: then a lack of descriptors is no matter."""
+    """A socket of a netlink protocol, for one thread at a time. If it stays open, a lack of descriptors does no harm."""
 
     def __init__(self, protocol: int) -> None:
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from urllib.parse import urlencode
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
 
-from microwsgi import Request, Response, abort
+from microwsgi import App, Request, Response, abort
 from microwsgi.events import Stream
 
 FILES = str(Path(__file__).parent / "files")
@@ -38,14 +39,30 @@ TICK = 1.0
 RANGES = {"10m": (600.0, "10 minutes"), "1h": (3600.0, "1 hour"), "24h": (86400.0, "24 hours")}
 
 
+def site(start: Callable[[], None]) -> App:
+    """An application with the pages' files, whose background work `start` begins.
+
+    It is called now and before each request: a server may fork after the import, and threads do not survive a fork.
+    """
+    app = App()
+    app.static("/look", FILES)
+    start()
+
+    @app.before
+    def restart(request: Request) -> None:
+        start()
+
+    return app
+
+
 def page(
     request: Request, title: str, content: str, *, links: Mapping[str, str] = {}, live: bool = False, base: str = ""
 ) -> Response:
     """A whole page; a live one has the script. `content` is HTML; `links` are texts and paths below the application."""
     root = request.script_name + base
     others: Mapping[str, str] = request.environ.get(SIBLINGS, {})
-    paths = {**others, **{text: root + path for text, path in links.items()}}
-    nav = "".join(f'<a href="{escape(path)}">{escape(text)}</a>' for text, path in paths.items())
+    paths = {root + path: text for text, path in links.items()} | {path: text for text, path in others.items()}
+    nav = "".join(f'<a href="{escape(path)}">{escape(text)}</a>' for path, text in paths.items())
     clock = f'as of <time datetime="{time.time():.3f}">{clock_time(time.time())}</time>'
     script = SCRIPT.format(base=root) if live else ""
     text = PAGE.format(title=escape(title), content=content, base=root, script=script, nav=nav, clock=clock)
@@ -54,8 +71,9 @@ def page(
     return response
 
 
-def section(request: Request, name: str, content: str, label: str) -> str:
+def section(request: Request, name: str, content: str, label: str = "") -> str:
     """A part of a page that `part/NAME` answers as well, with the same query."""
+    name, label = quote(name, safe=""), label or name
     query = f"?{request.query_string}" if request.query_string else ""
     return f'<section data-part="{escape(name + query)}" aria-label="{escape(label)}">{content}</section>'
 
@@ -66,7 +84,7 @@ def ticks(request: Request, versions: Callable[[], object]) -> Response:
 
 
 class Drawn:
-    """The parts that were drawn, until their data have another version: a hundred viewers are one drawing."""
+    """Caches each part until its data have a new version, so that a hundred viewers cost one drawing."""
 
     def __init__(self, most: int = 100) -> None:
         self.most = most
@@ -88,6 +106,21 @@ class Drawn:
 def clock_time(at: float, *, day: bool = False) -> str:
     """The time of day, as this machine's time zone has it."""
     return time.strftime("%F %T" if day else "%T", time.localtime(at))
+
+
+def state(name: str, text: str = "") -> Cell:
+    """A state in its colour."""
+    return Cell(f'<span class="state {name}">{escape(text or name)}</span>')
+
+
+def summary(name: str, *sentences: str) -> str:
+    """The first lines of a page: what is wrong, and since when."""
+    return f'<p class="summary {name}" role="status">{"<br>".join(map(escape, sentences))}</p>'
+
+
+def link(path: str, text: str) -> Cell:
+    """A link to a path below this page."""
+    return Cell(f'<a href="{escape(path)}">{escape(text)}</a>')
 
 
 def moment(at: float) -> str:
@@ -134,22 +167,40 @@ def html(value: object) -> str:
     return value if isinstance(value, Cell) else escape(str(value))
 
 
-def sort_links(request: Request, columns: Container[str]) -> Callable[[str], str]:
-    """The heads of a table whose rows the server sorts: links to the same page, sorted by that column."""
-    chosen = request.GET.get("sort", "")
+class Column(NamedTuple):
+    """A column of a listing: its name, the value of an item, by which rows are sorted and filtered, and the text of a value."""
+
+    name: str
+    value: Callable[[Any], Any]
+    text: Callable[[Any], object] = str
+
+
+def listing(request: Request, caption: str, columns: Sequence[Column], items: Iterable[Any], most: int) -> str:
+    """A table with at most so many rows. `filter` in the query is a text that a row must contain, `sort` is a column.
+
+    Numbers are sorted with the largest first, text in alphabetical order; "-" before the name reverses both.
+    """
+    wanted, sort = request.GET.get("filter", "").lower(), request.GET.get("sort", "")
+    found = list(items)
+    if wanted:
+        found = [each for each in found if wanted in " ".join(str(column.value(each)) for column in columns).lower()]
+    for column in columns:
+        if column.name == sort.removeprefix("-") and found:
+            is_number = isinstance(column.value(found[0]), int | float)
+            found.sort(key=column.value, reverse=is_number != sort.startswith("-"))
 
     def head(name: str) -> str:
-        if name not in columns:
-            return escape(name)
-        query = urlencode({**request.GET, "sort": f"-{name}" if chosen == name else name})
-        arrow = " ▲" if chosen == name else " ▼" if chosen == f"-{name}" else ""
+        query = urlencode({**request.GET, "sort": f"-{name}" if sort == name else name})
+        arrow = " ▼" if sort == name else " ▲" if sort == f"-{name}" else ""
         return f'<a href="?{escape(query)}">{escape(name)}{arrow}</a>'
 
-    return head
+    rows = [[column.text(column.value(each)) for column in columns] for each in found[:most]]
+    count = f", {most} of {len(found)}" if len(found) > most else ""
+    return table(caption + count, [column.name for column in columns], rows, head)
 
 
 def filter_form(request: Request, label: str) -> str:
-    """A field whose text a table's rows must have."""
+    """A search field for the rows of a table."""
     others = {key: value for key, value in request.GET.items() if key != "filter"}
     hidden = "".join(f'<input type="hidden" name="{escape(k)}" value="{escape(v)}">' for k, v in others.items())
     value = escape(request.GET.get("filter", ""))
@@ -158,15 +209,15 @@ def filter_form(request: Request, label: str) -> str:
 
 
 def range_of(request: Request) -> tuple[str, float]:
-    """The period that a page shows: its name and its seconds. Raises 400."""
+    """The name and the seconds of the period that the query chooses. Raises 400."""
     name = request.GET.get("range", "10m")
     if name not in RANGES:
-        abort(400, f"There is no range {name}; there are {', '.join(RANGES)}.")
+        abort(400, f"There is no range {name}. Choose {', '.join(RANGES)}.")
     return name, RANGES[name][0]
 
 
 def range_links(request: Request) -> str:
-    """The periods as links to the same page."""
+    """Links to the same page with each of the periods."""
     chosen, _ = range_of(request)
     parts = []
     for name, (_, text) in RANGES.items():

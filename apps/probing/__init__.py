@@ -1,1 +1,1 @@
-"""What apps/probe.py and apps/path.py are made of: whom they may probe, how, and what is kept of it."""
+"""The parts of apps/probe.py and apps/path.py: the policy, the probes, the outcomes, and the rounds."""

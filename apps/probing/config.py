@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from apps.probing.policy import WELL_KNOWN, Policy, Refused, parse
 from apps.probing.probes import MODULES, TIMEOUT, Check
+from microwsgi.errors import UsageError
 
 NUMBERS = {
     "interval": (1.0, 3600.0, 10.0),
@@ -36,8 +37,8 @@ NUMBERS = {
 KEYS = {"allow": list, "ports": list, "history": str, "target": list}
 
 
-class ConfigError(ValueError):
-    """The file says something that has no sense; the text is one sentence with the place."""
+class ConfigError(UsageError):
+    """The file is invalid; the text is one sentence with the place. The command line prints it without a traceback."""
 
 
 class Watched(NamedTuple):

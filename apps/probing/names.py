@@ -1,7 +1,7 @@
-"""Names to addresses, with a deadline and a reason for each failure, which getaddrinfo has not.
+"""Names to addresses, with a deadline and a reason for each failure: getaddrinfo has neither.
 
 /etc/hosts first, then the name servers and the search list of /etc/resolv.conf, A and AAAA at the same time. dnspython makes
-and reads the messages; the socket is ours, and connected: so the kernel tells that nothing listens at a name server.
+and reads the messages; the socket is ours, and connected: so the kernel reports if nothing listens at a name server.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ except ImportError:
 
 RESOLV, HOSTS = "/etc/resolv.conf", "/etc/hosts"
 SHORTEST, LONGEST, MOST = 5.0, 60.0, 1000
-"""Seconds that an answer is kept at least and at most, whatever its time to live, and names that are kept."""
+"""The shortest and the longest time in seconds that an answer is cached, and the number of names in the cache."""
 TRIES = 2
 """Queries to each name server: a datagram may be lost."""
 FAMILIES = {"AAAA": socket.AF_INET6, "A": socket.AF_INET}
@@ -64,7 +64,7 @@ class Address(NamedTuple):
 
 
 def server_socket(server: Address, port: int = 53) -> socket.socket:
-    """A UDP socket for one name server: what others send is not received, and that nothing listens there is an error."""
+    """A UDP socket for one name server: datagrams of others are not received, and a closed port is an error."""
     connection = socket.socket(server.family, socket.SOCK_DGRAM)
     try:
         connection.setblocking(False)
@@ -78,7 +78,7 @@ def server_socket(server: Address, port: int = 53) -> socket.socket:
 
 
 async def ask(connection: socket.socket, name: str, kind: str) -> Answer:
-    """One query by UDP, and by TCP if the answer does not fit. Raises OSError; ValueError for what is no answer."""
+    """One query by UDP, and by TCP if the answer does not fit. Raises OSError; ValueError if the response is invalid."""
     if dns is None:
         raise LookupFailed(Reason.LOCAL, "dnspython is missing: pip install dnspython")
     loop = asyncio.get_running_loop()
@@ -204,7 +204,7 @@ class Resolver:
             return await ask(connection, name, kind)
 
     def configuration(self) -> tuple[list[Address], list[str]]:
-        """Name servers and search list; read anew each time, since both change with the network."""
+        """Name servers and search list; read for each lookup, since both change with the network."""
         servers, search = [], []
         for words in lines(self.resolv):
             if words[0] == "nameserver" and len(words) > 1 and (found := literal(words[1])):

@@ -1,7 +1,7 @@
-"""The outcome of a probe: three things that are not the same.
+"""The outcome of a probe: three independent facts.
 
-Whether packets were lost, the round trip of whatever answered, and pass or fail with its reason. A refused connection is a
-failure without packet loss; a page that is too slow was answered and did not pass.
+Packet loss, the round-trip time of an answer of any kind, and pass or fail with its reason. A refused connection is a failure
+without packet loss; a page that is too slow was answered and did not pass.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     REFUSED = "connection refused"
     RESET = "connection reset"
-    NO_NEIGHBOUR = "no neighbour"
+    NO_NEIGHBOUR = "no ARP or ND reply"
     NO_ROUTE = "no route"
     NET_UNREACHABLE = "network unreachable"
     HOST_UNREACHABLE = "host unreachable"
@@ -49,7 +49,7 @@ MEANINGS = {
     Reason.TIMEOUT: "The target answered, but the whole probe did not end in time.",
     Reason.REFUSED: "The host is there, and nothing listens on the port (TCP RST).",
     Reason.RESET: "The connection was made and then reset.",
-    Reason.NO_NEIGHBOUR: "The next host on the link does not answer ARP or neighbour discovery.",
+    Reason.NO_NEIGHBOUR: "The host, or the gateway, does not answer ARP or neighbour discovery on its link.",
     Reason.NO_ROUTE: "This machine has no route to the address.",
     Reason.NET_UNREACHABLE: "A router has no route to the network (ICMP).",
     Reason.HOST_UNREACHABLE: "A router cannot reach the host on its link (ICMP).",
@@ -118,7 +118,7 @@ VERIFY = {
 
 
 def reason_of(error: OSError) -> tuple[Reason, str]:
-    """What an error of the system stands for, and its own words."""
+    """The reason that an error of the system stands for, and its message."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return VERIFY.get(error.verify_code, Reason.TLS_UNTRUSTED), error.verify_message
     if isinstance(error, ssl.SSLError):

@@ -1,8 +1,8 @@
-"""Routes that are traced again and again while somebody looks, as mtr does, and what the rounds of the last minutes come to.
+"""Routes that are traced continuously while a page is open, as mtr does, and the statistics of the last minutes.
 
-Tracer.look     a viewer wants a target traced                any process
-Tracer.work     traces what is wanted, and keeps the rounds   the process with the lock
-summary         the branches, hops and changes                any process
+Tracer.watch    a page asks for the route to a target         any process
+Tracer.work     traces the targets, and records the rounds    the process with the lock
+branches        the branches with their hops                  any process
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from apps.background import Background
@@ -21,22 +20,24 @@ from apps.probing.config import Config
 from apps.probing.names import LookupFailed, Resolver
 from apps.probing.outcome import Outcome, Reason
 from apps.probing.policy import Refused, Target, parse
-from apps.probing.rounds import Round, quantile
+from apps.probing.rounds import Round, jitter, quantile
 from apps.probing.trace import METHODS, Flow, Reply, path_mtu, trace
 
 INTERVAL = 2.0
 """Seconds between two rounds: routers answer once a second, and there may be two viewers with two methods."""
 FLOWS = 4
-"""Flows that take turns: of two equal ways, both are seen in seven of eight cases."""
+"""Flows that take turns: of two equal routes, both are found in seven of eight cases."""
+LAST_ROUNDS = 5
+"""Rounds of a flow that tell its length."""
 EXPLORE = 10
-"""Rounds between two looks beyond the known length while the target does not answer."""
+"""Rounds between two searches beyond the known hops while the target does not answer."""
 UNSEEN = 15.0
-"""Seconds after the last look at which the tracing ends."""
+"""Seconds after the last request of a page at which the tracing ends."""
 MOST = 20
-"""Targets at the same time; the one that was looked at the longest time ago is dropped."""
+"""Targets at the same time; the one that was watched least recently is dropped."""
 MTU_EVERY = 60.0
-LOOK, LOOK_EVERY = "look", 3.0
-"""The series of the wishes, and the seconds between two of one viewer's page."""
+WATCH, WATCH_EVERY = "watch", 3.0
+"""The series of the requests of pages, and the seconds between two records for one target."""
 
 
 class Traced(NamedTuple):
@@ -54,13 +55,13 @@ class Traced(NamedTuple):
         return next((each for each in self.hops if each and each.reached), None)
 
     @property
-    def way(self) -> tuple[str, ...]:
+    def route(self) -> tuple[str, ...]:
         """The address of each hop; "" for one that was silent."""
         return tuple(each.address if each and not each.reason else "" for each in self.hops)
 
 
 class Tracer:
-    """The traces of a configuration's targets, and of those that visitors may ask for."""
+    """Traces the targets of a configuration, and those that visitors may ask for."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -70,20 +71,20 @@ class Tracer:
         self.history = History(path, lambda data: data[-1])
         self.background = Background("tracer", self.work, path and f"{path}.lock")
         self.resolver = Resolver()
-        self.looked: OrderedDict[str, float] = OrderedDict()
-        self.lock = threading.Lock()  # protects `looked`
+        self.watched: OrderedDict[str, float] = OrderedDict()
+        self.lock = threading.Lock()  # protects `watched`
 
-    def look(self, target: str, method: str) -> None:
-        """Have a target traced for a while."""
+    def watch(self, target: str, method: str) -> None:
+        """Trace a target for a while."""
         key, now = f"{method} {target}", time.time()
         with self.lock:
-            if now - self.looked.get(key, 0.0) < LOOK_EVERY:
+            if now - self.watched.get(key, 0.0) < WATCH_EVERY:
                 return
-            self.looked[key] = now
-            self.looked.move_to_end(key)
-            while len(self.looked) > 10 * MOST:
-                self.looked.popitem(last=False)
-        self.history.add(LOOK, now, {"target": target, "method": method})
+            self.watched[key] = now
+            self.watched.move_to_end(key)
+            while len(self.watched) > 10 * MOST:
+                self.watched.popitem(last=False)
+        self.history.add(WATCH, now, {"target": target, "method": method})
         self.history.flush(now)
 
     async def resolve(self, text: str) -> list[Target]:
@@ -93,7 +94,7 @@ class Tracer:
         return self.config.policy.targets(host, 0, found, configured=text in self.targets)
 
     async def work(self) -> None:
-        """Start a trace for each wish, and end those that nobody looks at."""
+        """Start a trace of each target that is watched, and end the others."""
         newest, wanted = 0, OrderedDict[tuple[str, str], float]()
         tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         try:
@@ -101,7 +102,7 @@ class Tracer:
                 now = time.time()
                 for sample in await asyncio.to_thread(self.history.after, newest, now - UNSEEN):
                     newest = sample.id
-                    if sample.series == LOOK and sample.data["method"] in METHODS:
+                    if sample.series == WATCH and sample.data["method"] in METHODS:
                         key = (sample.data["target"], sample.data["method"])
                         wanted[key] = sample.at
                         wanted.move_to_end(key)
@@ -132,12 +133,8 @@ class Tracer:
                     address = target.address
                     if not flows or flows[0].target.address != address:
                         close(flows)
-                        flows, number, turn, mtu_until = (
-                            [Flow(target, method, each) for each in range(FLOWS)],
-                            0,
-                            0,
-                            0.0,
-                        )
+                        flows, number, turn = [Flow(target, method, each) for each in range(FLOWS)], 0, 0
+                        mtu_until = 0.0
                     flows[turn].length = flows[turn].length or flows[0].length
                     hops = await trace(flows[turn], explore=number % (FLOWS * EXPLORE) == 0)
                     if loop.time() > mtu_until and number >= FLOWS:  # not among the first packets, which find the route
@@ -148,14 +145,9 @@ class Tracer:
                     trouble = str(error.reason)
                 except (Refused, OSError) as error:
                     trouble = str(getattr(error, "strerror", None) or error)
-                    close(flows)  # they are opened anew
-                data = {
-                    "flow": flows[turn].identifier if flows else 0,
-                    "address": address,
-                    "hops": hops,
-                    "mtu": mtu,
-                    "trouble": trouble,
-                }
+                    close(flows)  # they are opened again
+                flow = flows[turn].identifier if flows else 0
+                data = {"flow": flow, "address": address, "hops": hops, "mtu": mtu, "trouble": trouble}
                 self.history.add(f"{method} {text}", at, data)
                 await asyncio.to_thread(self.history.flush, time.time())
                 number += 1
@@ -187,7 +179,7 @@ class Hop:
         self.addresses: Counter[str] = Counter()
         self.seconds: list[float] = []
         self.reason = ""
-        """What the last packet for this hop met instead of an answer."""
+        """The ICMP error in place of an answer to the last packet."""
 
     def add(self, reply: Reply | None) -> None:
         self.sent += 1
@@ -202,55 +194,82 @@ class Hop:
         return 1 - self.received / self.sent if self.sent else 0.0
 
     def quantile(self, share: float) -> float | None:
-        return quantile(sorted(self.seconds), share)
+        return quantile(self.seconds, share)
 
     @property
     def jitter(self) -> float | None:
-        steps = [abs(after - before) for before, after in pairwise(self.seconds)]
-        return sum(steps) / len(steps) if steps else None
+        return jitter(self.seconds)
+
+    def as_values(self) -> dict[str, Any]:
+        """For JSON; times in seconds."""
+        times = {name: self.quantile(share) for name, share in (("best", 0.0), ("median", 0.5), ("worst", 1.0))}
+        lost, addresses = self.sent - self.received, dict(self.addresses)
+        return {
+            "addresses": addresses,
+            "sent": self.sent,
+            "lost": lost,
+            **times,
+            "jitter": self.jitter,
+            "reason": self.reason,
+        }
 
 
 class Branch(NamedTuple):
-    """The flows that take one way, and its hops."""
+    """The flows that take one route, and its hops."""
 
     flows: list[int]
     hops: list[Hop]
 
 
 def branches(rounds: Sequence[Traced]) -> list[Branch]:
-    """The ways that the flows take, each from all of its rounds.
+    """The different routes of the flows, each from all of its rounds.
 
-    A flow's way is that of its most frequent addresses: a lost answer, or an outage, makes no other branch.
+    The route of a flow consists of its most frequent addresses: a lost answer or an outage makes no other branch.
     """
-    by_flow: dict[int, list[Hop]] = {}
+    flows: dict[int, list[Traced]] = {}
     for each in rounds:
-        hops = by_flow.setdefault(each.flow, [])
-        while len(hops) < len(each.hops):
-            hops.append(Hop())
-        for hop, reply in zip(hops, each.hops, strict=False):
-            hop.add(reply)
-    found: list[tuple[tuple[str, ...], list[int]]] = []
-    for flow, hops in sorted(by_flow.items()):
-        way = tuple(max(hop.addresses, key=hop.addresses.__getitem__, default="") for hop in hops)
-        for other, flows in found:
-            if len(way) == len(other) and all(a == b or not a or not b for a, b in zip(way, other, strict=True)):
-                flows.append(flow)
+        flows.setdefault(each.flow, []).append(each)
+    found: list[tuple[tuple[str, ...], list[Traced]]] = []
+    for ours in sorted(flows.values(), key=lambda each: not has_reached(each)):
+        hops = hops_of(ours, length_of(ours))
+        route = tuple(max(hop.addresses, key=hop.addresses.__getitem__, default="") for hop in hops)
+        for other, same in found:
+            comparable = len(route) == len(other) or not has_reached(ours)
+            if comparable and all(a == b or not a or not b for a, b in zip(route, other, strict=False)):
+                same.extend(ours)
                 break
         else:
-            found.append((way, [flow]))
-    joined = []
-    for _, flows in found:
-        hops = [Hop() for _ in range(max(len(by_flow[flow]) for flow in flows))]
-        for each in rounds:
-            if each.flow in flows:
-                for hop, reply in zip(hops, each.hops, strict=False):
-                    hop.add(reply)
-        joined.append(Branch(flows, hops))
-    return joined
+            found.append((route, ours))
+    return [Branch(sorted({each.flow for each in same}), hops_of(same, length_of(same))) for _, same in found]
+
+
+def has_reached(rounds: Sequence[Traced]) -> bool:
+    return any(each.reached for each in rounds)
+
+
+def length_of(rounds: Sequence[Traced]) -> int:
+    """The number of hops of a flow, from its last rounds with an answer of the target.
+
+    One round does not tell: if the target's own packet was lost, it answers a packet for a hop beyond it.
+    """
+    reached = sorted((each for each in rounds if each.reached), key=lambda each: each.at)[-LAST_ROUNDS:]
+    if reached:
+        lengths = Counter(each.hops.index(each.reached) + 1 for each in reached)
+        return lengths.most_common(1)[0][0]
+    return max(len(each.hops) for each in rounds)
+
+
+def hops_of(rounds: Sequence[Traced], length: int) -> list[Hop]:
+    """So many hops, with the answers of all rounds."""
+    hops = [Hop() for _ in range(length)]
+    for each in sorted(rounds, key=lambda each: each.at):
+        for hop, reply in zip(hops, each.hops, strict=False):
+            hop.add(reply)
+    return hops
 
 
 def changes(rounds: Sequence[Traced]) -> list[tuple[float, str]]:
-    """The times at which a flow took another way, or the name another address; a silent hop is no change."""
+    """The times at which the route of a flow or the address of the name changed; a silent hop is no change."""
     found: list[tuple[float, str]] = []
     known: dict[int, list[str]] = {}
     address = ""
@@ -260,7 +279,7 @@ def changes(rounds: Sequence[Traced]) -> list[tuple[float, str]]:
             known.clear()
         address = each.address or address
         before = known.setdefault(each.flow, [])
-        for number, hop in enumerate(each.way):
+        for number, hop in enumerate(each.route):
             if number == len(before):
                 before.append(hop)
             elif hop:
@@ -296,22 +315,6 @@ def as_values(rounds: Sequence[Traced]) -> dict[str, Any]:
         "trouble": last.trouble if last else "",
         "changes": changes(rounds),
         "branches": [
-            {
-                "flows": branch.flows,
-                "hops": [
-                    {
-                        "addresses": dict(hop.addresses),
-                        "sent": hop.sent,
-                        "lost": hop.sent - hop.received,
-                        "best": hop.quantile(0.0),
-                        "median": hop.quantile(0.5),
-                        "worst": hop.quantile(1.0),
-                        "jitter": hop.jitter,
-                        "reason": hop.reason,
-                    }
-                    for hop in branch.hops
-                ],
-            }
-            for branch in branches(current)
+            {"flows": branch.flows, "hops": [hop.as_values() for hop in branch.hops]} for branch in branches(current)
         ],
     }

@@ -43,7 +43,7 @@ WELL_KNOWN = frozenset((22, 25, 53, 80, 110, 143, 443, 465, 587, 853, 993, 995, 
 
 
 class Refused(Exception):
-    """The target is invalid or may not be probed; the text says why, and nothing that a visitor does not know."""
+    """The target is invalid or may not be probed; the text gives the reason and nothing that a visitor does not know."""
 
 
 class Target(NamedTuple):
@@ -73,12 +73,12 @@ def parse(text: str, default_port: int = 0) -> tuple[str, int]:
         try:
             text = text.encode("idna").decode()
         except UnicodeError:
-            raise Refused(f"{text} is no valid name.") from None
+            raise Refused(f"{text} is not a valid name.") from None
     match = HOST.fullmatch(f"[{text}]" if text.count(":") > 1 and "[" not in text else text)
     if match is None:
         raise Refused("A target is a name or an address, and perhaps a port: host, host:443, [2001:db8::1]:443.")
     if match[1] and not is_address(match[1]):
-        raise Refused(f"{match[1]} is no address.")
+        raise Refused(f"{match[1]} is not an IPv6 address.")
     port = int(match[3]) if match[3] else default_port
     if port > LAST_PORT:
         raise Refused(f"There is no port {port}.")
@@ -95,7 +95,7 @@ def is_address(text: str) -> bool:
 
 
 def faces(address: Address) -> Iterator[Address]:
-    """The address, and those that it may lead to: each of them must be allowed."""
+    """The address, and the IPv4 addresses within it to which packets may be forwarded: all must be permitted."""
     if isinstance(address, ipaddress.IPv4Address):
         yield address
         return
@@ -120,7 +120,7 @@ def inside(address: Address, networks: Iterable[Network]) -> bool:
 
 
 class Policy:
-    """What the operator allows. Visitors may probe `allow`, which are networks, and `ports`."""
+    """The rules of the operator: visitors may probe the networks `allow` and the ports `ports`."""
 
     def __init__(self, allow: Iterable[str] = (), ports: Iterable[int] = WELL_KNOWN) -> None:
         self.allow = tuple(ipaddress.ip_network(network) for network in allow)
@@ -140,7 +140,7 @@ class Policy:
     def check_port(self, port: int) -> None:
         """Raise Refused if visitors may not ask for this port; 0 is a probe without one."""
         if port and port not in self.ports:
-            raise Refused(f"Port {port} is none of those that may be probed (ports in the configuration).")
+            raise Refused(f"Port {port} may not be probed. The configuration permits others (ports).")
 
     def targets(self, host: str, port: int, found: Iterable[Found], *, configured: bool = False) -> list[Target]:
         """The addresses of a host as targets; each of them must be permitted. Raises Refused."""
@@ -149,7 +149,7 @@ class Policy:
             address = ipaddress.ip_address(text)
             literal = configured and is_literal(host, address)
             if not (literal or self.permits(address, configured=configured)):
-                raise Refused(f"{host} is not in a network that may be probed (allow in the configuration).")
+                raise Refused(f"{host} is not in a network that the configuration permits (allow).")
             targets.append(Target(host, port, family, text, scope))
         return targets
 
@@ -164,7 +164,7 @@ def is_literal(host: str, address: Address) -> bool:
 
 
 class Budget:
-    """So many probes a minute for each viewer, and so many at the same time for all."""
+    """Rate limits: the probes of each visitor in a minute, and the probes of all visitors at the same time."""
 
     def __init__(self, per_minute: int, at_once: int = 32, viewers: int = 1000) -> None:
         self.per_minute = per_minute
@@ -174,7 +174,7 @@ class Budget:
         self.lock = threading.Lock()  # protects `spent`
 
     def take(self, viewer: str) -> bool:
-        """Whether this viewer has a probe left in this minute; takes it."""
+        """Take a probe from the budget of a visitor. Returns whether there was one left."""
         now = time.monotonic()
         with self.lock:
             times = self.spent.setdefault(viewer, deque())

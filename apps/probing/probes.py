@@ -4,8 +4,8 @@ A whole probe, with name lookup, every address of the name and every byte of the
 and no slow peer reaches another probe.
 
     run             lookup, policy, then one address after the other
-    attempt         one address: what is raised becomes an Outcome
-    MODULES         what is sent: tcp, tls, http_get, dns_query, icmp
+    attempt         one address: an exception becomes an Outcome
+    MODULES         tcp, tls, http_get, dns_query, ping
 
 A redirect is not followed, and no body is shown. The names are those of blackbox_exporter.
 """
@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import http.client
 import io
+import os
 import socket
 import ssl
 import time
@@ -28,11 +30,6 @@ from apps.probing import icmp
 from apps.probing.names import Address, LookupFailed, Resolver, ask, server_socket
 from apps.probing.outcome import Outcome, Reason, reason_of
 from apps.probing.policy import Policy, Refused, Target, parse
-
-try:
-    from cryptography import x509
-except ImportError:
-    x509 = None  # type: ignore[assignment]
 
 TIMEOUT = 2.0
 """Seconds for a whole probe."""
@@ -50,7 +47,7 @@ LOCAL_ROUTES = {
 
 
 class Check(NamedTuple):
-    """What to probe and how."""
+    """A target, and how to probe it."""
 
     module: str
     target: str
@@ -166,14 +163,16 @@ def explain(error: OSError, connection: socket.socket, target: Target) -> Failed
         return icmp_failure(icmp_error, target)
     if error.errno in LOCAL_ROUTES:
         return Failed(Reason.NO_ROUTE, LOCAL_ROUTES[error.errno])
-    if error.errno == errno.EHOSTUNREACH:  # without an ICMP message: an unreachable route, or nobody on the link
+    if (
+        error.errno == errno.EHOSTUNREACH
+    ):  # without an ICMP message: an unreachable route, or no host with this address on the link
         return Failed(Reason.NO_NEIGHBOUR if is_no_neighbour(target) else Reason.NO_ROUTE)
     reason, text = reason_of(error)
     return Failed(reason, text, received=reason is Reason.REFUSED)
 
 
 def icmp_failure(error: icmp.IcmpError, target: Target) -> Failed:
-    """The failure that an ICMP message stands for; one of this machine itself says that nobody answers on the link."""
+    """The failure that an ICMP message stands for; one from this machine means that no host on the link has the address."""
     if error.is_hop:
         return Failed(Reason.HOST_UNREACHABLE, f"time to live exceeded at {error.sender}")
     if error.reason is Reason.HOST_UNREACHABLE and error.sender == local_address(target):
@@ -254,17 +253,30 @@ class Stream:
         return reader, self.writer
 
     async def __aexit__(self, *_: object) -> None:
-        self.writer.transport.abort()  # the peer may never say that it has closed, too
+        self.writer.transport.abort()  # the peer may never close its side
+
+
+def tls_context() -> ssl.SSLContext:
+    """A context with the authorities that this machine trusts, read again every ten minutes.
+
+    Reading them takes 30 ms of processor time, and delays the answers of all other probes, which would look slow.
+    """
+    return read_authorities(os.environ.get("SSL_CERT_FILE"), time.time() // 600)
+
+
+@functools.lru_cache(maxsize=1)
+def read_authorities(file: str | None, period: float) -> ssl.SSLContext:
+    return ssl.create_default_context()
 
 
 async def tls(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[str, object]]:
-    """A handshake, and the certificate; one that can't be verified is shown all the same, by a second handshake."""
+    """A handshake, and the certificate. If that is invalid, a second handshake without verification reads it."""
     try:
-        async with Stream(target, timer, ssl.create_default_context()) as (_, writer):
+        async with Stream(target, timer, tls_context()) as (_, writer):
             return Reason.OK, certificate(writer) | retransmitted(timer)
     except ssl.SSLCertVerificationError as error:
         reason, text = reason_of(error)
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     async with Stream(target, timer, context) as (_, writer):
         return reason, {"error": text} | certificate(writer)
@@ -275,10 +287,12 @@ def certificate(writer: asyncio.StreamWriter) -> dict[str, object]:
     connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
     facts: dict[str, object] = {"protocol": connection.version(), "cipher": (connection.cipher() or ("",))[0]}
     data = connection.getpeercert(binary_form=True)
-    if x509 is None or data is None:
+    try:
+        from cryptography import x509  # here: the import takes some 85 ms, and few configurations need it
+    except ImportError:
         return facts
     try:
-        leaf = x509.load_der_x509_certificate(data)
+        leaf = x509.load_der_x509_certificate(data or b"")
         left = (leaf.not_valid_after_utc - datetime.now(UTC)).total_seconds() / 86400
         facts |= {"expires": leaf.not_valid_after_utc.timestamp(), "days left": round(left, 1)}
         facts |= {"subject": leaf.subject.rfc4514_string(), "issuer": leaf.issuer.rfc4514_string()}
@@ -286,7 +300,7 @@ def certificate(writer: asyncio.StreamWriter) -> dict[str, object]:
         facts["names"] = ", ".join(str(name.value) for name in names)
     except x509.ExtensionNotFound:
         facts["names"] = "none"
-    except Exception as error:  # whatever a peer puts into its certificate
+    except Exception as error:  # of any kind: the certificate may contain anything
         facts["certificate"] = f"malformed: {error}"
     return facts
 
@@ -294,7 +308,7 @@ def certificate(writer: asyncio.StreamWriter) -> dict[str, object]:
 async def http_get(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[str, object]]:
     """One GET. Raises Failed."""
     secure = check.module == "https"
-    async with Stream(target, timer, ssl.create_default_context() if secure else None) as (reader, writer):
+    async with Stream(target, timer, tls_context() if secure else None) as (reader, writer):
         facts = certificate(writer) if secure else {}
         host = str(target._replace(port=0 if target.port == MODULES[check.module].port else target.port))
         head = f"GET {check.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: microwsgi-probe\r\nConnection: close\r\n\r\n"
@@ -345,7 +359,7 @@ async def body_size(reader: asyncio.StreamReader, status: int, fields: http.clie
 
 
 async def skip(reader: asyncio.StreamReader, count: int) -> int:
-    """Receive so many bytes and forget them."""
+    """Receive this many bytes and discard them."""
     left = count
     while left:
         left -= len(await reader.readexactly(min(left, HEAD)))

@@ -1,8 +1,8 @@
-"""Rounds of probes: when they are due, what they come to, and the condition of a target since when.
+"""Rounds of probes: their schedule, their results, and the state of each target with the time since which it holds.
 
 Prober.work     a task for each target, at even times            in the event loop
 Prober.round    its probes, spread over the interval
-Prober.flush    what is over goes to the history, once a second
+Prober.flush    finished rounds go to the history, once a second
 Prober.update   new samples become conditions                    any process, also one that does not probe
 """
 
@@ -25,7 +25,8 @@ from apps.probing.outcome import Outcome, Reason
 from apps.probing.probes import run
 
 SPREAD, LONGEST_SPREAD = 0.8, 60.0
-"""Over which share of the interval, and how many seconds at most, the probes of a round are spread: a burst measures itself."""
+"""The share of the interval over which the probes of a round are spread, and its limit in seconds: the packets of a burst delay
+each other."""
 KEPT = 64
 """Times of a merged round that are kept: quantiles."""
 RECOVERED = 60.0
@@ -33,12 +34,12 @@ RECOVERED = 60.0
 
 
 class State(NamedTuple):
-    """The condition of a target: `name` is ok, degraded, failing, or unknown while it is not known."""
+    """The state of a target: `name` is ok, degraded, failing or unknown."""
 
     name: str
     since: float
     text: str
-    """What is wrong."""
+    """The reason; "" without a problem."""
 
 
 class Round(NamedTuple):
@@ -106,18 +107,22 @@ class Round(NamedTuple):
         return worst
 
     def quantile(self, share: float) -> float | None:
-        return quantile(sorted(self.seconds), share)
+        return quantile(self.seconds, share)
 
     @property
     def jitter(self) -> float | None:
-        """The mean difference of two answers that follow each other (as RFC 3550 6.4.1, without its smoothing)."""
-        steps = [abs(after - before) for before, after in pairwise(self.seconds)]
-        return sum(steps) / len(steps) if steps else None
+        return jitter(self.seconds)
 
 
-def quantile(ordered: Sequence[float], share: float) -> float | None:
-    """The nearest rank; None of nothing."""
-    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else None
+def quantile(values: Sequence[float], share: float) -> float | None:
+    """The value of the nearest rank; None without values."""
+    return sorted(values)[min(int(share * len(values)), len(values) - 1)] if values else None
+
+
+def jitter(times: Sequence[float]) -> float | None:
+    """The mean difference of two consecutive times (as RFC 3550 6.4.1, without its smoothing)."""
+    steps = [abs(after - before) for before, after in pairwise(times)]
+    return sum(steps) / len(steps) if steps else None
 
 
 def merged(rounds: Sequence[Round]) -> Round:
@@ -168,10 +173,11 @@ class Condition:
         self.state = self.state._replace(text=found.why if name == "failing" else together.why)
 
     def shown(self, stale_after: float) -> State:
-        """The state now: without a round for so many seconds it is unknown, whatever it was."""
+        """The state now; unknown if the last round is older than this many seconds."""
         if not self.recent or time.time() - self.recent[-1].at <= stale_after:
             return self.state
-        return State("unknown", self.recent[-1].at, "no data: the prober does not run")
+        text = f"no new round, the prober is stopped or overloaded; before that {self.state.name}"
+        return State("unknown", self.recent[-1].at, f"{text}, {self.state.text}" if self.state.text else text)
 
 
 class Prober:
@@ -191,7 +197,7 @@ class Prober:
 
     @property
     def stale_after(self) -> float:
-        """Seconds without a round after which there is something wrong here."""
+        """Seconds without a round after which the state of a target is unknown."""
         return 2 * self.config.interval + self.config.timeout + 2
 
     def start(self) -> None:
@@ -221,7 +227,7 @@ class Prober:
             due += self.config.interval * (1 + late // self.config.interval)
 
     async def round(self, watched: Watched) -> None:
-        """One round of a target: each probe starts at its time, whatever became of the one before."""
+        """One round of a target: each probe starts at its time, even if an earlier one is not over."""
         at, count = time.time(), self.config.probes
         pause = min(self.config.interval * SPREAD, LONGEST_SPREAD) / count
         probes = [self.probe(watched, number * pause) for number in range(count)]
@@ -239,13 +245,13 @@ class Prober:
             self.under_way -= 1
 
     async def flush(self) -> None:
-        """Write to the history what is over, in another thread: a disk may be slow."""
+        """Write finished rounds to the history, in another thread: a disk may be slow."""
         while True:
             await asyncio.sleep(0.5)
             await asyncio.to_thread(self.history.flush, time.time())
 
     def update(self) -> int:
-        """Learn what is new in the history; the id of the newest round."""
+        """Read new rounds from the history. Returns the id of the newest one."""
         with self.lock:
             for sample in self.history.after(self.newest, time.time() - HOUR):
                 self.newest = sample.id

@@ -29,11 +29,11 @@ PORT = 33434
 """The first of the ports that traceroute has always used: nothing listens there."""
 HOPS = 30
 TIMEOUT = 1.0
-"""Seconds for the answers of a round, and while the route is not known for each of them."""
+"""Seconds to wait for the answers of a round, and for each answer while the route is unknown."""
 PAUSE = 0.02
 """Seconds between two packets of a round."""
 SILENT = 5
-"""Hops after each other without an answer, behind which nothing is looked for."""
+"""Consecutive hops without an answer after which the search ends."""
 SMALLEST = {socket.AF_INET: 68, socket.AF_INET6: 1280}
 HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}
 """IP's and UDP's."""
@@ -43,7 +43,7 @@ METHODS = ("icmp", "udp")
 
 
 class Reply(NamedTuple):
-    """The answer to one packet; `reason` is what a router had against passing it on."""
+    """The answer to one packet; `reason` is set if a router refused to forward it."""
 
     address: str
     seconds: float
@@ -58,7 +58,7 @@ class Flow:
         self.target, self.method, self.number = target, method, number
         self.connection: socket.socket | None = None
         self.identifier = 0
-        """The source port, or the ICMP identifier: flows of another session are others."""
+        """The source port or the ICMP identifier, which tells flows apart."""
         self.length = 0
         """Hops to the target; 0 while it is not known."""
         self.round = 0
@@ -95,7 +95,7 @@ class Flow:
             connection.send(payload)
 
     def receive(self, connection: socket.socket) -> None:
-        """Take all that has come."""
+        """Receive all answers that have arrived."""
         while (error := icmp.next_error(connection)) is not None:
             ttl = self.ttl_of(error.data)
             if error.origin == icmp.LOCAL or ttl not in self.sent_at:
@@ -118,7 +118,7 @@ class Flow:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the target has answered, or a router has said that it is not to be reached."""
+        """Whether the target has answered, or a router has reported that it can't be reached."""
         return any(reply.reached or reply.reason for reply in self.replies.values())
 
     def ttl_of(self, data: bytes) -> int:

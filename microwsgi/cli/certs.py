@@ -26,12 +26,14 @@ def certs_command(words: list[str], given: dict[str, object]) -> int:
         raise UsageError(f"{nothing}\n  Try:  microwsgi certs --help")
     if verb == "client":
         if len(rest) != 1:
-            raise UsageError("a client has one name or e-mail address.\n  Try:  microwsgi certs client ann@example.com")
+            raise UsageError(
+                "certs client takes one name or e-mail address.\n  Try:  microwsgi certs client ann@example.com"
+            )
         path = authority.client(rest[0])
         say(f"{path}\n  Try:  curl --cert {path} --cacert {authority.certificate} https://localhost:8000/")
         return 0
     if rest:
-        raise UsageError(f"certs {verb} takes no more words: {' '.join(rest)}.")
+        raise UsageError(f"certs {verb} takes no arguments; remove {' '.join(rest)}.")
     return VERBS[verb](authority, bool(given.get("system")))
 
 
@@ -47,7 +49,7 @@ def show(authority: Authority, system: bool) -> int:  # as all verbs
         names = ", ".join(value for _, value in leaf.alternatives)
         say(f"Certificate  {names}, {leaf.days_left} days left\n             {authority.leaf_file}")
     zones = ", ".join(authority.zones())
-    say(f"Good for     {zones}, private addresses; for nothing else, whoever has its key")
+    say(f"Valid for    {zones} and private addresses only")
     for store in stores():
         say(f"Store        {store.name}: {'trusted' if store.has(authority) else 'not trusted'}")
     return 0
@@ -64,7 +66,7 @@ def path(authority: Authority, system: bool) -> int:  # as all verbs
 def renew(authority: Authority, system: bool) -> int:  # as all verbs
     """Issue a new certificate. A running server uses it at once."""
     made = authority.renew_now()
-    say(f"Renewed: {made.days_left} days left. A server that runs uses it for new connections.")
+    say(f"Renewed: {made.days_left} days left. Running servers use it for new connections.")
     return 0
 
 
@@ -93,7 +95,7 @@ def untrust(authority: Authority, system: bool) -> int:  # as all verbs
     for store in stores(system=system):
         problem = store.remove(authority)
         code = code or int(bool(problem))
-        say(f"{store.name}: {problem or 'not trusted any more'}")
+        say(f"{store.name}: {problem or 'no longer trusted'}")
     if os.path.exists(authority.trusted_file):
         os.unlink(authority.trusted_file)
     return code

@@ -162,7 +162,7 @@ class Checker:
     def failure(self, answer: ResponseHead, number: str) -> Finding:
         """Return the finding for a 500 without an exception: a framework has caught it."""
         said = self.errors.getvalue().strip().splitlines()[-1:] or ["the framework's log may say why"]
-        what = f"a {answer.status}" if answer.status else "no whole response"
+        what = f"a {answer.status}" if answer.status else "no complete response"
         where = self.lint.raisers.get(number) or self.lint.makers.get(number, "")
         return Finding(FAULT, "an exception", f"{what}; {said[0]}", where)
 
@@ -227,7 +227,7 @@ def check_command(words: list[str], given: dict[str, Any]) -> int:
     paths = [word for word in words if word.startswith("/")] or ["/"]
     specs = [word for word in words if not word.startswith("/")]
     if len(specs) > 1:
-        raise UsageError(f"one application at a time, and paths that begin with a slash, not {' '.join(specs)}.")
+        raise UsageError(f"expected one application, and paths that begin with a slash, not {' '.join(specs)}.")
     name, application = load_named(specs[0] if specs else None, options.app_dir)
     found, count = checked(application, paths)
     if given["json"]:

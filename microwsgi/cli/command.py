@@ -12,6 +12,7 @@ from types import MappingProxyType
 from microwsgi.errors import UsageError
 from microwsgi.options.declaration import BY_NAME, unknown
 from microwsgi.options.kinds import Names, Option, Switch
+from microwsgi.support import lazy
 from microwsgi.support.typenames import NoReturn
 
 BACKGROUND = "microwsgi.cli.control"
@@ -74,7 +75,7 @@ class Command:
                 action = "append" if isinstance(option, Names) else "store"
                 parser.add_argument(*flags, dest=option.name, action=action)
         known, strange = parser.parse_known_intermixed_args(list(arguments))
-        self.accept_http_server_arguments(vars(known).get("words", []), vars(known), strange)
+        self.accept_http_server_arguments(arguments, vars(known), strange)
         if strange:
             raise UsageError(self.unknown_flag(strange[0].partition("=")[0]))
         typed = vars(known)
@@ -98,20 +99,26 @@ class Command:
         )
 
     def accept_http_server_arguments(
-        self, words: Sequence[str], typed: dict[str, object], strange: Sequence[str]
+        self, arguments: Sequence[str], typed: dict[str, object], strange: Sequence[str]
     ) -> None:
         """Understand the arguments of `python -m http.server`, or raise UsageError with the right command."""
         if BY_NAME["bind"] not in self.options:
             return
-        program = f"microwsgi {self.name}"
-        if strange[:1] in (["-d"], ["--directory"]):
-            rest = " ".join(words) or "FOLDER"
-            raise UsageError(f"a folder is given without {strange[0]}.\n  Try:  {program} {rest}")
-        port = next((word for word in words if word.isascii() and word.isdigit()), "")
-        if port and not strange and not os.path.exists(port):
-            rest = " ".join(word for word in words if word != port)
-            files = "" if rest else f"\n        {program} . -p {port}   (the files of this folder)"
-            raise UsageError(f"a port is given with -p.\n  Try:  {' '.join([program, *rest.split()])} -p {port}{files}")
+        program = ["microwsgi", self.name]
+        flag, _, value = strange[0].partition("=") if strange else ("", "", "")
+        if flag in {"-d", "--directory"}:
+            others = [word if word != strange[0] else value for word in arguments if word != flag]
+            command = lazy.shlex.join([*program, *(others or ["FOLDER"])])
+            raise UsageError(f"a folder is given without {flag}.\n  Try:  {command}")
+        words = typed.get("words", [])
+        ports = [word for word in words if word.isascii() and word.isdigit()] if isinstance(words, list) else []
+        if ports and not strange and not os.path.exists(ports[0]):
+            position = arguments.index(ports[0])
+            others = [*arguments[:position], "-p", *arguments[position:]]
+            text = f"a port is given with -p.\n  Try:  {lazy.shlex.join([*program, *others])}"
+            if words == ports:
+                text += f"\n        {lazy.shlex.join([*program, '.', *others])}   (the files of this folder)"
+            raise UsageError(text)
         addresses = typed.get("bind")
         if isinstance(addresses, list) and len(addresses) == 1 and ":" not in addresses[0]:
             typed["host"] = addresses[0]  # there -b has no port

@@ -29,7 +29,7 @@ from microwsgi.support.typenames import Any
 RUNNING, DEAD, STOPPED, UNKNOWN = 0, 1, 3, 4
 """The exit codes of LSB for `status`: it runs; it is dead, and has left its pid file; it does not run; nobody knows."""
 NOT_RUNNING = 7
-"""That of LSB for `reload`, and ours for `stop` and `restart`, of a server that does not run."""
+"""That of LSB for `reload`, and ours for `stop` and `restart`, of a server that is not running."""
 ANSWER_TIME = 3.0
 """Seconds for a server to answer a question; its workers have one of them."""
 FORCED_TIME = 2.0
@@ -88,7 +88,9 @@ class Server:
             else:
                 signal.pidfd_send_signal(self.descriptor, number)
         except PermissionError:
-            raise ServiceError(f"process {self.pid} is another user's: you may not stop or reload it.") from None
+            raise ServiceError(
+                f"process {self.pid} belongs to another user: you have no permission to stop or reload it."
+            ) from None
         except ProcessLookupError:
             pass  # it has just ended
 
@@ -114,7 +116,7 @@ class Server:
 def servers(words: list[str], options: Mapping[str, object]) -> list[Server]:
     """The servers that are meant: by pid file, by address, by port, or all. Raises UsageError."""
     if len(words) > 1:
-        raise UsageError(f"one server at a time, not {len(words)}: {' '.join(words)}.")
+        raise UsageError(f"expected one server, not {len(words)}: {' '.join(words)}.")
     path = str(options.get("pid_file") or "")
     if not path and words and words[0].endswith(".pid"):
         path = words[0]
@@ -162,14 +164,14 @@ def find_running(words: list[str], options: Mapping[str, object]) -> Server | No
     """The one that runs and is meant; None if none does. Raises UsageError if it is not clear which."""
     running = [each for each in servers(words, options) if each.pid]
     if len(running) > 1:
-        raise UsageError(f"several run: say which ({', '.join(each.name for each in running)}).")
+        raise UsageError(f"several servers are running; name one ({', '.join(each.name for each in running)}).")
     return running[0] if running else None
 
 
 def print_not_running(words: list[str], options: Mapping[str, object]) -> None:
     """Say that a server does not run, and which servers do."""
     meant = str(options.get("pid_file") or "") or "".join(words)
-    lines = [f"{meant} does not run." if meant else "Nothing runs in the background."]
+    lines = [f"{meant} is not running." if meant else "No server is running in the background."]
     lines += [f"  {each.name} runs as process {each.pid}." for each in known_servers() if each.pid and meant]
     print("\n".join(lines), file=sys.stderr)
 
@@ -193,7 +195,7 @@ def status_command(words: list[str], options: dict[str, object]) -> int:
         for server, state in zip(found, states, strict=True):
             print(describe(server, state))
         if not found:
-            print(f"{words[0]} does not run." if words else "Nothing runs in the background.")
+            print(f"{words[0]} is not running." if words else "No server is running in the background.")
     if found and all(each.pid for each in found):
         return RUNNING
     return DEAD if any(each.was_killed for each in found) else STOPPED
@@ -221,7 +223,7 @@ def stop(server: Server, options: Mapping[str, object]) -> None:
                 break
     elif not server.ends(wait):
         raise ServiceError(
-            f"{server.name} has not ended within {wait:g} s; it still finishes what runs.\n"
+            f"{server.name} has not ended within {wait:g} s: it is still finishing requests.\n"
             f"  Try:  microwsgi stop --force {server.name}"
         )
 
@@ -240,9 +242,7 @@ def restart_command(words: list[str], options: dict[str, object]) -> int:
         raise ServiceError(f"systemd has started {server.name}.\n  Try:  systemctl restart {unit}")
     if not command:
         why = "was not started with --daemon" if state else "does not answer"
-        raise ServiceError(
-            f"{server.name} {why}, so nobody can say how to start it again: stop it, and start it yourself."
-        )
+        raise ServiceError(f"{server.name} {why}, so its command line is not known: stop it, and start it yourself.")
     stop(server, options)
     return subprocess.run(command, cwd=str(state["started_in"]), check=False).returncode  # its own command
 
@@ -251,9 +251,9 @@ def restart_gracefully(server: Server, wait: float) -> int:
     """`microwsgi restart --graceful`: 0 when the new code serves. Raises UsageError."""
     answer = server.ask("reload", wait)
     if not answer:
-        raise ServiceError(f"{server.name} has not said that the new code serves; see its log.")
+        raise ServiceError(f"{server.name} has not reported that it serves the new code. See its log.")
     if answer["trouble"]:
-        raise ServiceError(f"{answer['trouble']}\n  The last version that worked goes on serving.")
+        raise ServiceError(f"{answer['trouble']}\n  The previous version is still being served.")
     print(f"{server.name} serves the new code.")
     return 0
 
@@ -266,7 +266,7 @@ def logs_command(words: list[str], options: dict[str, object]) -> int:
         return journal(server, str(state["unit"]), options)
     path = str(state.get("log", "")) if server else last_log(words)
     if not path:
-        raise ServiceError("there is no log of such a server: see microwsgi status.")
+        raise ServiceError("no log of this server was found. See microwsgi status.")
     try:
         for text in lines(path, int(str(options["lines"])), follow=bool(options["follow"])):
             sys.stdout.write(text)
@@ -307,8 +307,8 @@ def last_log(words: list[str]) -> str:
 def describe(server: Server, state: Mapping[str, Any]) -> str:
     """A server's state for people."""
     if not server.pid:
-        killed = "; it was killed, and has left its pid file" if server.was_killed else ""
-        return f"{server.name} does not run{killed}."
+        killed = "; it was killed and left its pid file" if server.was_killed else ""
+        return f"{server.name} is not running{killed}."
     lines = [f"{server.name} runs as process {server.pid}"]
     if "uptime" not in state:
         return f"{lines[0]}, and does not answer."
@@ -339,7 +339,7 @@ def describe(server: Server, state: Mapping[str, Any]) -> str:
 
 def lines(path: str, last: int, *, follow: bool) -> Iterator[str]:
     """The last lines of a file; then, for ever, what is written to it, or to the file that has its name by then."""
-    log = open(path, encoding="utf-8", errors="replace")  # another takes its place
+    log = open(path, encoding="utf-8", errors="replace")  # a new worker starts
     yield "".join(log.readlines()[-last:] if last else [])
     while follow:
         if text := log.read():

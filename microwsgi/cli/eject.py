@@ -24,7 +24,7 @@ from microwsgi.serving.loader import load_named
 def eject_command(words: list[str], given: dict[str, Any]) -> int:
     """`microwsgi eject`. Raises UsageError."""
     if len(words) > 1:
-        raise UsageError(f"one application at a time can be ejected, not {len(words)}: {' '.join(words)}.")
+        raise UsageError(f"expected one application, not {len(words)}: {' '.join(words)}.")
     options = Options.from_mapping({name: value for name, value in given.items() if name in BY_NAME})
     name, application = load_named(words[0] if words else None, options.app_dir)
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
@@ -38,7 +38,7 @@ def eject_command(words: list[str], given: dict[str, Any]) -> int:
         with open(output, "w" if given["force"] else "x", encoding="utf-8") as file:
             file.write(script)
     except FileExistsError:
-        raise UsageError(f"{output} is there already; --force writes over it.") from None
+        raise UsageError(f"{output} exists already; --force overwrites it.") from None
     except OSError as error:
         raise UsageError(f"{output} can't be written: {error.strerror}.") from None
     say(f"{output} serves {name} without microwsgi:  python {output}")

@@ -72,7 +72,7 @@ def entry(name: str, text: str) -> Iterator[str]:
 
 def overview(commands: Iterable[Command], example: str) -> str:
     """Return the help of `microwsgi` itself."""
-    lines = ["Usage: microwsgi COMMAND ...", "", "Serve WSGI applications, and help to write them.", "", "Commands:"]
+    lines = ["Usage: microwsgi COMMAND ...", "", "Serve and develop WSGI applications.", "", "Commands:"]
     for command in commands:
         lines += entry(command.name, command.summary)
     lines += ["", *entry("microwsgi COMMAND --help", "show the options of a command")]

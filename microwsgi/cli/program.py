@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gc
 import os
-import re
 import sys
 from collections.abc import Sequence
 
@@ -25,10 +24,6 @@ from microwsgi.errors import UsageError
 from microwsgi.options.config_file import effective_config, from_file
 from microwsgi.options.declaration import BY_NAME, OPTIONS, unknown
 from microwsgi.options.environment import from_environment, merged
-from microwsgi.serving.diagnosis import WITH_APP
-
-HINT = re.compile(r"^( +(?:Try:  )?microwsgi) serve(?= )", re.MULTILINE)
-"""The beginning of a command in a message."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,10 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except UsageError as error:
-        text = str(error)
-        if arguments[0] in WITH_APP:  # its hints name `microwsgi serve`
-            text = HINT.sub(rf"\1 {arguments[0]}", text)
-        print(f"microwsgi: {text}", file=sys.stderr)
+        print(f"microwsgi: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # `microwsgi --help | head -1`
         # The interpreter would print an error when it flushes at exit.

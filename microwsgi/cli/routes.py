@@ -13,11 +13,11 @@ from microwsgi.serving.loader import load_named
 def routes_command(words: list[str], given: dict[str, Any]) -> int:
     """`microwsgi routes`. Raises UsageError, also for an application that is no App."""
     if len(words) > 1:
-        raise UsageError(f"one application at a time, not {len(words)}: {' '.join(words)}.")
+        raise UsageError(f"expected one application, not {len(words)}: {' '.join(words)}.")
     name, application = load_named(words[0] if words else None, given.get("app_dir", "."))
     if not isinstance(application, App):
         kind = type(application).__name__
-        raise UsageError(f"{name} is a {kind}: only a microwsgi.App says what its routes are.")
+        raise UsageError(f"{name} is a {kind}: only the routes of a microwsgi.App can be listed.")
     print(as_json(application) if given["json"] else as_lines(application))
     return 0
 

@@ -46,7 +46,7 @@ def stack_command(words: list[str], given: dict[str, Any]) -> int:
     options = Options.from_mapping({name: value for name, value in given.items() if name in BY_NAME})
     path = words.pop() if words and words[-1].startswith("/") else "/"
     if len(words) > 1:
-        raise UsageError(f"one application at a time, and a path that begins with a slash, not {' '.join(words)}.")
+        raise UsageError(f"expected one application, and a path that begins with a slash, not {' '.join(words)}.")
     name, application = load_named(words[0] if words else None, options.app_dir)
     servers = dict(SERVERS) if given["compare"] else {"microwsgi": ours}
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler) and len(servers) > 1:
@@ -99,7 +99,7 @@ class Visit:
             frames = tracer.frames(to)
         except LookupError:
             entered = ", ".join(dict.fromkeys(call.function.function for call in tracer.all()))
-            raise UsageError(f"{to} was not called; of yours these were: {entered or 'none'}.") from None
+            raise UsageError(f"{to} was not called. Your functions that were called: {entered or 'none'}.") from None
         begun = [number for number, frame in enumerate(frames) if frame.file == SCRIPT]
         self.frames: list[Frame] = frames[begun[0] :] if begun else frames
         self.yours = bool(to) or tracer.maker() is not None
@@ -226,7 +226,7 @@ def print_result(name: str, request: Request, visits: list[Visit], given: dict[s
 def note(visit: Visit) -> str:
     """Return a remark on the drawing, or ""."""
     if not visit.yours:
-        return "No function of yours made this response; these are the frames to who called start_response."
+        return "None of your functions made this response. These are the frames up to the caller of start_response."
     return f"Also called, and drawn with --to NAME: {', '.join(visit.others)}" if visit.others else ""
 
 

@@ -55,7 +55,7 @@ COMMANDS = (
         "microwsgi.cli.stack:stack_command",
         "Draw the call stack between the socket and your function, in a request.",
         words="[APP] [/PATH] [options]",
-        about=(*SAME_APP, "The exit code is 1 if none of its functions was called."),
+        about=(*SAME_APP, "The exit code is 1 if no function of the application was called."),
         options=(
             Text("Request", "", str, "METHOD", "request method; GET, or POST with --data", name="method", short="-X"),
             Text("Request", "", str, "BODY", "request body; a form, unless --method is PUT", name="data", short="-d"),

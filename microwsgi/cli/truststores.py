@@ -63,7 +63,10 @@ class Database(Store):
         """Run certutil, with the empty password that these databases have."""
         program = shutil.which("certutil")
         if program is None:
-            return "certutil is not here; on Debian: apt install libnss3-tools; or import the file in the browser's settings"
+            return (
+                "the program certutil is missing. On Debian: apt install libnss3-tools; "
+                "or import the file in the browser's settings"
+            )
         read, write = os.pipe()
         os.close(write)
         try:
@@ -194,6 +197,6 @@ def run(command: list[str], pass_fd: int | None = None) -> str:
             pass_fds=() if pass_fd is None else (pass_fd,),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{command[0]} does not run: {error}"
+        return f"{command[0]} can't be run: {error}"
     said = (done.stderr or done.stdout).strip().splitlines() or [f"{command[0]} failed"]
     return said[-1] if done.returncode else ""

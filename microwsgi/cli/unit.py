@@ -66,7 +66,7 @@ WantedBy=multi-user.target
 """
 SOCKET = """\
 [Unit]
-Description=where microwsgi serves {app}
+Description=socket of microwsgi serving {app}
 
 [Socket]
 {listen}
@@ -78,9 +78,9 @@ WantedBy=sockets.target
 OF_SYSTEMD = ("daemon", "user", "group", "umask", "chdir", "app_dir")
 """Options that lines of the unit replace, or that are written in another way."""
 FOR_TERMINALS = {
-    "reload": "a service has no terminal and no editor: systemctl reload serves new code",
-    "pid_file": "systemd knows the process: leave it out",
-    "log_file": "the journal has the log: leave it out",
+    "reload": "a service has no terminal; systemctl reload loads new code",
+    "pid_file": "systemd tracks the process; leave the option out",
+    "log_file": "the journal has the log; leave the option out",
 }
 """Options that a unit can't have, and why."""
 PATHS = ("config", "tls_password_file", "tls_client_ca", "tls_cert", "tls_key")
@@ -91,7 +91,7 @@ RUN = "/run/"
 def unit_command(words: list[str], options: dict[str, object]) -> int:
     """`microwsgi unit`. Raises UsageError, also for what can't work."""
     if len(words) != 1:
-        raise UsageError("say which application: microwsgi unit module:attribute.")
+        raise UsageError("the application is missing: microwsgi unit module:attribute.")
     socket = options.pop("socket")
     checked = Options.from_mapping(options)
     check(words[0], checked)
@@ -121,22 +121,22 @@ def check(application: str, options: Options) -> None:
     trusted_proxies(options)
     for name, reason in FOR_TERMINALS.items():
         if getattr(options, name):
-            raise UsageError(f"{BY_NAME[name].label} is not possible in a unit: {reason}.")
+            raise UsageError(f"{BY_NAME[name].label} can't be used in a unit: {reason}.")
     try:
         if options.user:
             pwd.getpwnam(options.user)
         for group in filter(None, (options.group, options.socket_group)):
             grp.getgrnam(group)
     except KeyError as error:
-        raise UsageError(f"there is no such user or group here: {error.args[0]}.") from None
+        raise UsageError(f"unknown user or group: {error.args[0]}.") from None
     for path in unix_paths(options):
         if not path.startswith(RUN) or os.path.dirname(path) == RUN.rstrip("/"):
             raise UsageError(
-                f"the service may not write to the folder of unix:{path}: take a folder of its own, unix:/run/NAME/web.sock."
+                f"the service can't write to the folder of unix:{path}. Use a folder of its own, like unix:/run/NAME/web.sock."
             )
     if options.access_log not in {"-", "off"} and os.path.isabs(options.access_log):
         raise UsageError(
-            f"the service may not write --access-log {options.access_log}: leave it out, or give a name without a folder."
+            f"the service can't write --access-log {options.access_log}: leave it out, or give a name without a folder."
         )
     with contextlib.redirect_stdout(sys.stderr):  # what the application prints is not part of the unit
         load_named(application, options.app_dir, options.config)

@@ -35,7 +35,9 @@ def run_folder() -> str:
     except OSError as error:
         raise UsageError(f"the folder {folder} can't be made: {error.strerror}. Set XDG_RUNTIME_DIR.") from None
     if status.st_uid != os.geteuid() or S_IMODE(status.st_mode) & 0o022:
-        raise UsageError(f"{folder} is another user's, or others may write there. Set XDG_RUNTIME_DIR.")
+        raise UsageError(
+            f"{folder} belongs to another user, or other users can write to it. Set XDG_RUNTIME_DIR to another folder."
+        )
     return folder
 
 

@@ -59,7 +59,9 @@ def launch(options: Options) -> int:
         os.close(reader)
     if message is None:
         code = process.wait()
-        raise ServiceError(f"it ended with code {code} before it served.{tail(path, begin)}\n  Log:  {path}")
+        raise ServiceError(
+            f"the server ended with exit code {code} before it was ready.{tail(path, begin)}\n  Log:  {path}"
+        )
     if "error" in message:
         process.wait()
         print(f"microwsgi: {message['error']}\n  Log:  {path}", file=sys.stderr)
@@ -101,7 +103,7 @@ def receive(reader: int) -> bytes:
     received, end = b"", time.monotonic() + START_TIME
     while not received.endswith(b"\n"):
         if not select([reader], [], [], max(end - time.monotonic(), 0))[0]:
-            raise ServiceError(f"it did not serve within {START_TIME:g} s, and was stopped.")
+            raise ServiceError(f"the server was not ready within {START_TIME:g} s, and was stopped.")
         data = os.read(reader, 65536)
         if not data:
             return b""

@@ -65,7 +65,7 @@ class PidFile:
             if error.errno not in {errno.EACCES, errno.EAGAIN}:
                 raise
             raise ServiceError(
-                f"microwsgi runs already, as process {holder(self.path)} (it has locked {self.path}).\n"
+                f"microwsgi is already running as process {holder(self.path)} (it has locked {self.path}).\n"
                 f"  Try:  microwsgi stop --pid-file {self.path}"
             ) from None
 

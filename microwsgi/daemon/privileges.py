@@ -26,9 +26,9 @@ class Identity:
             if group:
                 self.gid = (grp.getgrgid(int(group)) if group.isdigit() else grp.getgrnam(group)).gr_gid
         except KeyError as error:
-            raise UsageError(f"there is no such user or group here: {error.args[0]}.") from None
+            raise UsageError(f"unknown user or group: {error.args[0]}.") from None
         if os.geteuid() and not (self.uid in {-1, os.geteuid()} and self.gid in {-1, os.getegid()}):
-            raise UsageError("--user and --group are for root, who has privileges to drop: leave them out.")
+            raise UsageError("--user and --group work only if root starts the server. Leave them out.")
 
     def chown(self, path: str, *, keep_group: bool = False) -> None:
         """Make it the owner of a file that it must be able to open again. Raises UsageError."""
@@ -59,7 +59,7 @@ class Identity:
         groups = {os.getgid(), os.getegid()}
         users = {os.getuid(), os.geteuid()} if self.uid >= 0 else {self.uid}
         if groups != {self.gid} or users != {self.uid}:
-            raise UsageError("root's privileges were not dropped: the system still has this process as another user.")
+            raise UsageError("root's privileges were not dropped: the process still has another user or group.")
         if self.uid <= 0:
             return
         try:

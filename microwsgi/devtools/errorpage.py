@@ -27,14 +27,11 @@ from microwsgi.devtools.exceptioninfo import (
     SECRET,
     ExceptionInfo,
     FrameInfo,
-    definition,
     exception_info,
     values_of,
 )
 from microwsgi.devtools.livereload import LiveReload
-from microwsgi.devtools.stack import YOURS, file_owner, full_stack
-from microwsgi.errors import ApplicationError
-from microwsgi.support.source import code_of
+from microwsgi.devtools.stack import YOURS, full_stack
 
 Environ = Mapping[str, object]
 Answer = tuple[list[tuple[str, str]], bytes]
@@ -69,7 +66,7 @@ RELOAD_NOTICE = (
 CAUSES = {CAUSED: "Caused by", DURING: "Raised while handling"}
 """The headings of earlier exceptions, which follow the later one on the page."""
 WITHOUT_DETAILS = (
-    "500 Internal Server Error\n\nThe application failed; the server's log says why under {number}.\n{hint}"
+    "500 Internal Server Error\n\nThe application failed. The server's log has the reason under {number}.\n{hint}"
 )
 LOAD_ERROR = "The application can't be loaded"
 BEGINNING = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -90,7 +87,8 @@ summary { padding: .4rem .7rem; cursor: pointer } details pre { padding: .4rem .
 table { border-collapse: collapse; width: 100% }
 td { vertical-align: top; padding: .15rem .7rem; border-top: 1px solid var(--line) }
 td:first-child { width: 12rem; opacity: .8 }
-@media (max-width: 32rem) { td, td:first-child { display: block; width: auto } td + td { border: 0; padding-top: 0 } }
+@media (max-width: 32rem) { td, td:first-child { display: block; width: auto } td + td { border: 0; padding-top: 0 }
+.source div { white-space: pre-wrap; padding-left: 4.2em; text-indent: -3.5em } .source i { text-indent: 0 } }
 .group { margin-left: 1.5rem }
 .others > summary { opacity: .7 } .others > details { margin: .4rem .7rem }
 h3 { font-size: .9rem; margin: 1rem 0 .2rem; opacity: .8 }
@@ -107,14 +105,12 @@ class ErrorPage:
         self,
         editor: str = "",
         livereload: LiveReload | None = None,
-        application: object = None,
         *,
         allows: Callable[[Environ], bool] | None = None,
         hint: str = "",
     ) -> None:
         self.editor = EDITORS.get(editor, editor)
         self.livereload = livereload
-        self.application = application
         self.allows = allows
         self.hint = hint
 
@@ -123,9 +119,6 @@ class ErrorPage:
         if self.allows is not None and not self.allows(environ):
             return make_answer(PLAIN, WITHOUT_DETAILS.format(number=number, hint=self.hint))
         info = exception_info(error)
-        code = code_of(self.application) if isinstance(error, ApplicationError) else None
-        if code is not None and file_owner(code.co_filename) == YOURS:
-            info.frames.append(definition(code))  # it has returned: no frame of it is on the traceback
         kind = preferred_type(environ)
         if kind == PLAIN:
             return make_answer(kind, as_text(info, number))

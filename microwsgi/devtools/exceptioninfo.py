@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from microwsgi.devtools.stack import YOURS, Frame, file_owner, fold, make_frame
 from microwsgi.support.source import def_line
+from microwsgi.support.tracebacks import code_that_returned
 
 AROUND = 5
 """The number of source lines that are shown above and below."""
@@ -34,7 +35,7 @@ GIVEN = re.compile(
     re.IGNORECASE,
 )
 """A value behind the name of a secret within a text: in a dataclass's repr, in a list of pairs, in a query."""
-HIDDEN = "(hidden: its name says that it is a secret)"
+HIDDEN = "(hidden: the name suggests a secret)"
 CAUSED = "The above exception was the direct cause of the following exception"
 DURING = "During handling of the above exception, another exception occurred"
 """Python's own words for the relation of two exceptions."""
@@ -169,10 +170,11 @@ def frame_infos(trace: TracebackType | None) -> Iterable[FrameInfo]:
 def defined_frames(error: BaseException) -> Iterator[FrameInfo]:
     """Return the source that an exception is about, where no frame of the traceback is there.
 
-    For a SyntaxError that is the line, for an exception with a `code` object (ViewError) the function that has returned.
+    For a SyntaxError that is the line, for an exception with a `code` object (ViewError, ApplicationError) the function that
+    has returned.
     """
-    code = getattr(error, "code", None)
-    if isinstance(code, CodeType):
+    code = code_that_returned(error)
+    if code is not None:
         yield definition(code)
     elif isinstance(error, SyntaxError) and error.filename and error.lineno:
         frame = Frame("", "<module>", error.filename, error.lineno, file_owner(error.filename))

@@ -231,7 +231,7 @@ class CheckedInput:
 
     def beyond(self, what: str) -> None:
         """Record a read beyond the body."""
-        text = f"wsgi.input is read {what}; a server may wait for ever there (read up to CONTENT_LENGTH)"
+        text = f"wsgi.input is read {what}; other servers may block there forever (read up to CONTENT_LENGTH)"
         self.note(FAULT, "PEP 3333", text, innermost_location(capture()))
 
     def took(self, data: bytes) -> bytes:

@@ -8,20 +8,31 @@ iterates over it.
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
+import sys
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from time import monotonic
+from types import FrameType
 from typing import Any
 
 from webob import Request, Response
 
+from microwsgi.support.relay import relay
+
+REDIS_VARIABLE = "EVENTS_REDIS_URL"
+"""The environment variable with the address of a Redis, through which the servers of several hosts share their events."""
 HEARTBEAT = 15.0
 """Seconds of silence after which a comment is sent, so that a client that is gone is noticed."""
 PENDING = 1000
 """The number of events that may wait for a slow client. Beyond it the stream ends; the client reconnects with its last id."""
+KNOWN = 2000
+"""Events of a broadcaster that are recognized when they come again."""
 COMMENT = b":\n\n"
 LINE_END = re.compile("\r\n|\r|\n")
 HEADERS = (
@@ -154,29 +165,61 @@ class Stream:
 
 
 class Broadcaster:
-    """Sends each event to any number of clients.
+    """Sends each event to any number of clients: of this process, of the server's other workers, and of other hosts.
 
     The last `history` events are kept with ids, for clients that reconnect with their Last-Event-ID.
+
+    Broadcasters of the same `name` get each other's events: in the workers of one server, by way of its parent process, and,
+    where EVENTS_REDIS_URL is set, in all processes that use that Redis. One that a module makes when it is imported has a name
+    by itself. Events that one process publishes are received in their order.
+
+        send -> publish -> the parent or Redis, if there is one -> deliver, in each process -> Stream.put
     """
 
-    def __init__(self, *, history: int = 0, heartbeat: float = HEARTBEAT, retry: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        history: int = 0,
+        heartbeat: float = HEARTBEAT,
+        retry: float | None = None,
+        name: str = "",
+        redis_url: str | None = None,  # instead of EVENTS_REDIS_URL
+    ) -> None:
         self.streams: set[Stream] = set()
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        """Protects `streams`, `history`, `known`, `number`, and the order in which events are published."""
         self.history: deque[tuple[str, bytes]] = deque(maxlen=history)
+        self.known: dict[str, None] = {}  # the last events that were delivered, in their order
+        self.most_known = max(history, KNOWN)
         self.heartbeat = heartbeat
         self.retry = retry
+        self.name = name or name_in_module(sys._getframe(1))
+        self.start_series()
+        url = os.environ.get(REDIS_VARIABLE, "") if redis_url is None else redis_url
+        if self.name:
+            relay.subscribe(self.name, history, self.deliver, self)
+        elif url or relay.send is not None:
+            warnings.warn("A Broadcaster that a function makes needs a name to reach other processes.", stacklevel=2)
+        self.redis = import_module(REDIS).of_process(url) if url and self.name else None
+        if self.redis is not None:
+            self.redis.subscribe(self.name, history, self.deliver)
+
+    def start_series(self) -> None:
+        """Begin with new ids, which no other process has: after a fork, or a restart."""
+        self.pid = os.getpid()
         self.number = 0
         self.series = secrets.token_hex(4)
-        """The prefix of ids. After a restart no id repeats one that a client has seen."""
 
     def __len__(self) -> int:
-        """Return the number of clients."""
+        """Return the number of clients of this process."""
         return len(self.streams)
 
     def listen(self, request: Request) -> Response:
         """Return the response to a client: the events after its Last-Event-ID, then all new ones."""
         stream = Stream(request, heartbeat=self.heartbeat, retry=self.retry, on_close=self.leave)
         last = request.headers.get("Last-Event-ID")
+        if self.redis is not None:
+            self.redis.begin()
         with self.lock:
             if last is not None:
                 stream.pending.extend(self.since(last))
@@ -195,18 +238,53 @@ class Broadcaster:
             self.streams.discard(stream)
 
     def send(self, data: Any, *, event: str = "", id: str = "") -> None:  # the standard's word; JSON
-        """Send an event to all clients, from any thread. All clients get the events in the same order."""
+        """Send an event to all clients, from any thread. Clients of one server get the events in the same order."""
         with self.lock:
-            if self.history.maxlen and not id:
-                self.number += 1
-                id = f"{self.series}-{self.number}"
+            if self.pid != os.getpid():
+                self.start_series()
+            self.number += 1
+            unique = f"{self.series}-{self.number}"
+            id = id or (unique if self.history.maxlen else "")
             chunk = event_bytes(data, event=event, id=id)
+            if self.redis is None:
+                self.publish(unique, id, chunk)
+            else:
+                self.redis.publish(self.name, unique, id, chunk, self.publish)
+
+    def publish(self, unique: str, id: str, chunk: bytes) -> None:  # the standard's word
+        """Send the bytes of an event to the clients of this server."""
+        if not relay.publish(self.name, unique, id, chunk):
+            self.deliver(unique, id, chunk)
+
+    def deliver(self, unique: str, id: str, chunk: bytes, again: bool = False) -> None:  # the standard's word
+        """Send the bytes of an event to the clients of this process; if it may come `again`, only the first time."""
+        with self.lock:
+            if again and unique in self.known:
+                return
+            self.known[unique] = None
+            if len(self.known) > self.most_known:
+                del self.known[next(iter(self.known))]
             self.history.append((id, chunk))
             for stream in self.streams:
                 stream.put(chunk)
 
     def end(self) -> None:
-        """End all streams."""
+        """End all streams of this process."""
         with self.lock:
             for stream in self.streams:
                 stream.end()
+
+
+REDIS = "microwsgi.framework.redis_events"
+"""Imported only where a Redis is used: it needs the extra `redis`."""
+
+
+def name_in_module(frame: FrameType | None) -> str:
+    """Return a name that is the same in each process that imports a module; "" for what functions make, in any order."""
+    while frame is not None and frame.f_code.co_name in {"<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>"}:
+        frame = frame.f_back  # before Python 3.12 these have frames of their own
+    if frame is None or frame.f_code.co_name != "<module>":
+        return ""
+    module = frame.f_globals.get("__name__", "")
+    relay.names[module] = number = relay.names.get(module, 0) + 1
+    return f"{module}.{number}"

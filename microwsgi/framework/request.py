@@ -21,6 +21,8 @@ from microwsgi.framework.values import READERS, parse_json
 
 FORM = "microwsgi.form"
 """The key of the environ for the form of a body that was read: a hook may have read it before a mounted App does."""
+PARSED = "webob._parsed_post_vars"
+"""WebOb's key for the fields that it has parsed, with the file that they are from."""
 URLENCODED, MULTIPART = FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 FOREIGN = {*FORMS, "text/plain"}
 """Types of bodies that a form of any other site can send (Fetch standard, 2.2.2). None of them is accepted as JSON."""
@@ -62,12 +64,40 @@ class Request(webob.Request):
         return address
 
     @property
-    def GET(self) -> GetDict:  # noqa: N802 - WebOb's name
+    def GET(self) -> GetDict:
         """The parameters of the query. Raises HTTPBadRequest if they are not UTF-8."""
         try:
             return super().GET
         except UnicodeDecodeError as error:
             raise HTTPBadRequest("The query is not UTF-8.") from error
+
+    @property
+    def POST(self) -> Any:
+        """The fields of the form as WebOb parses them; empty if the body is no form. Raises HTTPBadRequest as `form` does.
+
+        WebOb replaces what is not UTF-8, and takes a truncated form for a complete one: the form is checked first.
+        """
+        _, checked = self.environ.get(PARSED, (None, None))
+        if self.content_type in FORMS and checked is not self.body_file_raw:
+            self.make_body_seekable()
+            self.check_form()
+        return super().POST
+
+    @property
+    def text(self) -> str:
+        """The body as text. Raises HTTPBadRequest if it is not in the charset of its Content-Type, or else in UTF-8."""
+        body, charset = self.read_body(), str(self.charset)
+        try:
+            return body.decode(charset)
+        except LookupError:
+            raise HTTPUnsupportedMediaType(f"The charset {charset[:80]!r} is unknown.") from None
+        except UnicodeDecodeError as error:
+            reason = f"{error.reason} at byte {error.start}"
+            raise HTTPBadRequest(f"The body is not {charset}: {reason}.") from error
+
+    @text.setter
+    def text(self, text: str) -> None:
+        self.body = text.encode(str(self.charset))
 
     # --- Values -------------------------------------------------------------------------------------------------------
 
@@ -116,6 +146,7 @@ class Request(webob.Request):
     @cached_property
     def form(self) -> MultiDict[str, Any]:
         """The fields of the form, each a str or an Upload; `getall` returns all of one name. Raises HTTPBadRequest."""
+        self.check_charset()
         if self.content_type == MULTIPART:
             environ = self.environ
             source, form = environ.get(FORM, (None, MultiDict[str, Any]()))
@@ -133,6 +164,21 @@ class Request(webob.Request):
         if self.content_type not in {URLENCODED, ""}:
             raise HTTPUnsupportedMediaType(f"The body is {self.content_type}; it must be a form.")
         return forms.urlencoded(self.read_body(), fields=self.max_field_count)
+
+    def check_charset(self) -> None:
+        """Raise HTTPUnsupportedMediaType for a form that is said to be in another charset than UTF-8."""
+        if self.charset != "UTF-8":
+            raise HTTPUnsupportedMediaType(f"The form is in {str(self.charset)[:80]!r}; it must be in UTF-8.")
+
+    def check_form(self) -> None:
+        """Raise HTTPBadRequest for a form that is not UTF-8 or not complete, without keeping its files."""
+        self.check_charset()
+        if self.content_type != MULTIPART:
+            forms.urlencoded(self.read_body(), fields=self.max_field_count)
+            return
+        for part in self.parts():
+            if part.filename is None:
+                forms.text(part.read(self.max_body_size), f"{part.name} in the form")
 
     def parts(self) -> Iterator[forms.Part]:
         """Return the parts of the form while they arrive, without keeping them. Use this or `form`, not both."""

@@ -109,14 +109,14 @@ class Pattern:
             kind, name = found[1], found[2] or found[3]
             kind = {"string": "str", "slug": "str"}.get(kind, kind)
             meant = f"{{{name}:{kind}}}" if kind and kind != "str" else f"{{{name}}}"
-            raise RouteError(f"in the pattern {text!r}, {found[0]} is no parameter; write {meant}.")
+            raise RouteError(f"in the pattern {text!r}, {found[0]} is not a valid parameter; write {meant}.")
         self.text = text
         self.parts = list(parse(text, converters))
         self.begin, self.end = str(self.parts[0]), str(self.parts[-1])[::-1]
         """The literal text before the first parameter, and the reversed text after the last."""
         self.converters = dict(part for part in self.parts if isinstance(part, Parameter))
         if len(self.converters) < sum(isinstance(part, Parameter) for part in self.parts):
-            raise RouteError(f"the pattern {text!r} has one name twice.")
+            raise RouteError(f"the pattern {text!r} uses a name twice.")
         self.steps: list[Step] = []
         pieces = text.split("/")[1:]
         for number, piece in enumerate(pieces):
@@ -149,7 +149,9 @@ def parse(text: str, converters: Mapping[str, Converter]) -> Iterator[Part]:
         if number:
             name, kind = pieces[3 * number - 2], pieces[3 * number - 1] or "str"
             if kind not in converters:
-                raise RouteError(f"in the pattern {text!r}, {kind} is none of the converters {', '.join(converters)}.")
+                raise RouteError(
+                    f"in the pattern {text!r}, {kind} is not one of the converters {', '.join(converters)}."
+                )
             yield Parameter(name, converters[kind])
         if "{" in literal or "}" in literal:
             raise RouteError(f"in the pattern {text!r} a brace is part of neither {{name}} nor {{name:converter}}.")
@@ -237,7 +239,7 @@ class Router:
         for other in self.routes:
             shared = ANY in (*route.methods, *other.methods) or not set(route.methods).isdisjoint(other.methods)
             if shared and conflicts(route.pattern, other.pattern):
-                raise RouteError(f"{route} may match the same path as {other}, and nothing says which is meant.")
+                raise RouteError(f"{route} may match the same path as {other}, and neither is more specific.")
         node, steps = self.root, route.pattern.steps
         for step in steps:
             node = node.child(step)

@@ -73,7 +73,9 @@ class Folder:
         max_age: int | None = None,
     ) -> None:
         if not POSSIBLE:
-            raise RouteError("static files need a system that opens a file in an open folder, as Linux and macOS do.")
+            raise RouteError(
+                "static files are not available on this system: it can't open files relative to an open folder."
+            )
         self.folder = os.path.abspath(folder)
         if not os.path.isdir(self.folder):
             raise RouteError(f"there is no folder {self.folder} with static files.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, get_type_hints
 from urllib.parse import quote, urlsplit
 
@@ -36,7 +36,7 @@ def describe(view: Callable[..., Any]) -> str:
 def check_signature(view: Callable[..., Any], pattern: Pattern) -> None:
     """Raise RouteError for a view that can't be called with a request and the parameters of the pattern."""
     if inspect.iscoroutinefunction(view):
-        raise RouteError(f"{describe(view)} is async; WSGI calls functions.")
+        raise RouteError(f"{describe(view)} is async, and WSGI needs a plain function.")
     parameters = list(inspect.signature(view).parameters.values())
     if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
         raise RouteError(f"{describe(view)} takes no request.")
@@ -49,7 +49,7 @@ def check_signature(view: Callable[..., Any], pattern: Pattern) -> None:
             raise RouteError(f"{describe(view)} does not take {name}, which {pattern.text} has.")
     for name, parameter in by_name.items():
         if name not in pattern.converters and parameter.default is parameter.empty:
-            raise RouteError(f"{describe(view)} wants {name}, which {pattern.text} does not have.")
+            raise RouteError(f"{describe(view)} has the parameter {name}, which {pattern.text} does not have.")
     try:
         hints = get_type_hints(view)
     except (NameError, TypeError, AttributeError):  # names that exist for type checkers only
@@ -58,7 +58,7 @@ def check_signature(view: Callable[..., Any], pattern: Pattern) -> None:
         hint = hints.get(name, object)
         if isinstance(hint, type) and not issubclass(converter.type, hint):
             raise RouteError(
-                f"{describe(view)} wants {name} as {hint.__name__}; in {pattern.text} it is {converter.type.__name__}."
+                f"{describe(view)} declares {name} as {hint.__name__}; in {pattern.text} it is {converter.type.__name__}."
             )
 
 
@@ -172,8 +172,9 @@ class StreamedBody:
 class Redirect(Response):
     """A redirect whose Location stays as it is (RFC 9110 10.2.2). WebOb would make it absolute with the client's Host."""
 
-    def _abs_headerlist(self, environ: dict[str, Any]) -> list[tuple[str, str]]:  # WebOb's signature
-        return self.headerlist
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response(self.status, self.headerlist)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else self.app_iter
 
 
 def redirect(location: str, status: int = 303, *, external: bool = False) -> Response:

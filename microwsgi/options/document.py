@@ -16,8 +16,8 @@ Options without `--` have no flag: they are seldom changed, and then for a machi
 environment. Variables that begin with `MICROWSGI_` and are no options are ignored, unless they look like a misspelt option.
 
 Sizes are in bytes and may end in `K`, `M` or `G`; times are in seconds. A switch like `--debug` is turned off by `--no-debug`.
-In a variable, the values of repeatable options are separated by commas. The status behind a limit is the response to a request
-that exceeds it.
+In a variable, the values of repeatable options are separated by commas. The status in parentheses after a limit is that of the
+response to a request that exceeds the limit.
 
 An address is `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, `unix:@NAME` (abstract, Linux) or `fd://N`, a socket inherited from the
 parent process. `localhost` is both loopback addresses, and port 0 is any free port. The log format `auto` is `line` on a

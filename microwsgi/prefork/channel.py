@@ -13,6 +13,7 @@ import os
 import select
 import socket
 import threading
+from collections import deque
 
 from microwsgi.process.system import READ, WRITE, System
 from microwsgi.support.typenames import Any
@@ -22,6 +23,8 @@ LENGTH = 4
 """Bytes before each message that tell its length."""
 MOST_QUEUED = 64 * 1024
 """Bytes that wait for a child to read. Orders have some twenty bytes: a child that lets so many wait has stopped."""
+MOST_QUEUED_EVENTS = 4 * 1024 * 1024
+"""Bytes of events (`microwsgi.prefork.topics`) that wait for a child to read; they wait behind orders."""
 LONGEST = 256 * 1024 * 1024
 """Bytes of a message. A length beyond that is no message, but memory that the child's code has overwritten."""
 
@@ -73,6 +76,11 @@ class Channel:
         self.system = system
         self.decoder = Decoder()
         self.queue = bytearray()
+        self.most_queued = MOST_QUEUED
+        """Bytes that `queue` may have: more while it holds an event."""
+        self.events: deque[bytes] = deque()
+        """Encoded, to be sent when the queue is empty."""
+        self.queued_events = 0  # their bytes
         self.empty = False  # of what the child has sent, by the last `receive`
         connection.setblocking(False)
 
@@ -88,26 +96,46 @@ class Channel:
     def send(self, **message: object) -> bool:
         """Send a message, now or when the child reads; False if it has not read for so long that the message is dropped."""
         data = encode(message)
-        if len(self.queue) + len(data) > MOST_QUEUED:
+        if len(self.queue) + len(data) > self.most_queued:
             return False
         self.queue += data
+        self.try_to_write()
+        return True
+
+    def send_event(self, data: bytes) -> bool:
+        """Send an encoded message after all others; False if it is dropped, since too many wait already."""
+        if self.queued_events + len(data) > MOST_QUEUED_EVENTS:
+            return False
+        self.events.append(data)
+        self.queued_events += len(data)
+        self.try_to_write()
+        return True
+
+    def try_to_write(self) -> None:
+        """Send what waits; if the system can't, the loop tries again."""
         try:
             self.write_queued()
         except OSError:
-            pass  # the loop tries again
-        return True
+            pass
 
     def write_queued(self) -> None:
         """Send what waits, as far as the system takes it."""
         try:
-            while self.queue:
+            while self.queue or self.events:
+                if not self.queue:
+                    self.queue += self.events[0]
+                    self.queued_events -= len(self.events[0])
+                    self.most_queued = MOST_QUEUED + len(self.events.popleft())
                 del self.queue[: self.system.send(self.socket, self.queue)]
+            self.most_queued = MOST_QUEUED
         except BlockingIOError:
             pass
         except OSError as error:
             if error.errno not in DEAD:
                 raise  # the system has no memory just now; the queue is kept
-            self.queue.clear()  # the child is dead, which the end of file tells
+            self.queue.clear()
+            self.events.clear()
+            self.queued_events = 0  # the child is dead, which the end of file tells
 
     def receive(self) -> list[Message] | None:
         """The messages that have come; None at the end of file. Raises OSError if the system could not say."""

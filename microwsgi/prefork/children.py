@@ -45,6 +45,8 @@ class Child:
         self.stats: Message = {}  # of its last report
         self.asked = False  # for a report that has not come yet
         self.deadline = NEVER
+        self.topics: set[str] = set()  # whose events it gets
+        self.lost_events = 0  # since it last read all that was queued
 
     def send_order(self, word: str) -> None:
         """Tell it to do something: see `microwsgi.prefork.worker`."""
@@ -109,10 +111,13 @@ class Observer:
         """A child ended that should not have; another is started in its place after so many seconds."""
 
     def leaving(self, child: Child) -> None:
-        """A child was sent TERM: another takes its place, and then it retires."""
+        """A child was sent TERM: a new worker starts, and then it retires."""
 
     def late(self, child: Child, was: State, text: str) -> None:
         """The deadline of a child's state is over, or the child has said so itself, in a text."""
+
+    def lagging(self, child: Child) -> None:
+        """A child does not read its events; they are dropped until it does."""
 
     def not_started(self, error: BaseException, pause: float) -> None:
         """The system had no process for a child; the next attempt is made after so many seconds."""

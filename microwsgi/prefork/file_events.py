@@ -86,7 +86,7 @@ DELETE_SELF, MOVE_SELF, UNMOUNT, OVERFLOW, IGNORED = 0x400, 0x800, 0x2000, 0x400
 ONLYDIR, IS_FOLDER = 0x01000000, 0x40000000
 NAMES = MOVED_FROM | MOVED_TO | CREATE | DELETE
 LOST = DELETE_SELF | MOVE_SELF | UNMOUNT | IGNORED
-WATCHES = "as many folders and files as fs.inotify.max_user_watches are watched"
+WATCHES = "the limit fs.inotify.max_user_watches is reached"
 EVENT = struct.Struct("iIII")
 """inotify(7): watch, mask, cookie, length of the name that follows."""
 

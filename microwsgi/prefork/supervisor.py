@@ -32,6 +32,7 @@ from microwsgi.prefork.children import NEVER, Child, Generation, Observer, Quest
 from microwsgi.prefork.life import CURRENT, LISTENING, Deadline, Event, State, next_step
 from microwsgi.prefork.processes import Inheritance, Started, describe_exit, reap
 from microwsgi.prefork.signals import Signals
+from microwsgi.prefork.topics import Topics
 from microwsgi.prefork.watch import Watch
 from microwsgi.process.system import READ, System
 from microwsgi.server.handoff import Handoff
@@ -86,6 +87,7 @@ class Supervisor:
         self.chores: deque[Iterator[object]] = deque()
         self.requests = self.errors = 0  # of children that have ended
         self.questions = Questions(self.clock)
+        self.topics = Topics(lambda: self.children, self.observer.lagging)
         self.inputs: dict[int, Callable[[], object]] = {}  # descriptors of the edge, and what reads there
         self.timers: list[tuple[Callable[[], float], Callable[[], object]]] = []
         """Of the edge: when something is due, and what is done then."""
@@ -129,6 +131,7 @@ class Supervisor:
         for child in self.children[:]:
             if child.channel.fileno() in ready and child.channel.fileno() >= 0:
                 self.attempt(child.channel.write_queued)
+                self.attempt(self.topics.catch_up, child)
                 self.attempt(self.read, child)
         for descriptor, read in list(self.inputs.items()):
             if descriptor in ready:
@@ -362,6 +365,8 @@ class Supervisor:
             child.stats = message["report"]
             child.asked = False
             self.questions.answered(child)
+        else:
+            self.topics.handle_message(child, message)
 
     def read_files(self, child: Child, files: dict[str, bytes]) -> None:
         """A child has read files of the application: at its start, or in a request."""
@@ -444,7 +449,7 @@ class Supervisor:
         self.new_generation(Generation(began, sorted({*changed, *untried})))
 
     def leave(self, child: Child) -> None:
-        """A child was sent TERM: another takes its place, then it retires."""
+        """A child was sent TERM: a new worker starts, then it retires."""
         if child.state in CURRENT and not child.leaving and not self.stops:
             child.leaving = True
             self.observer.leaving(child)

@@ -10,6 +10,8 @@ The parent sends orders on a channel and no signals, since applications replace 
     prompt                the terminal is yours
     report                send the counts so far
 
+Events of other children (`microwsgi.prefork.topics`) come on the same channel, and are given to `on_event`.
+
 When the channel ends, the parent is dead, and the child stops. TERM to a child is told to the parent, which starts a successor
 and then has this one retire, within graceful_timeout: there is always a process that serves.
 """
@@ -24,7 +26,7 @@ from collections import deque
 from collections.abc import Callable
 from types import FrameType
 
-from microwsgi.prefork.channel import WorkerChannel
+from microwsgi.prefork.channel import Message, WorkerChannel
 from microwsgi.process.after_fork import ForkGuard
 from microwsgi.process.exiting import stacks
 from microwsgi.server.handoff import Handoff
@@ -51,6 +53,7 @@ class Worker:
         self.words: deque[str] = deque()
         self.handoff = handoff
         self.say: Callable[[str], object] = lambda text: print(text, file=sys.stderr, flush=True)
+        self.on_event: Callable[[Message], object] = bool
         self.on_stop: Callable[[WSGIServer], object] = bool
         self.on_reminder: Callable[[WSGIServer], object] = bool  # how a retired child reminds people of itself
         self.on_accept_stopped: Callable[[], object] = bool  # called when a successor gets all new connections
@@ -110,7 +113,7 @@ class Worker:
                 self.send(leaving=True)
             if woken or messages is None:
                 return "leave"
-            self.words += [str(message["do"]) for message in messages]
+            self.take(messages)
         return self.words.popleft()
 
     def obey_parent(self, server: WSGIServer, check: Callable[[], str]) -> None:
@@ -142,8 +145,19 @@ class Worker:
                 self.terminated(server)
             if messages is None:
                 break
-            self.words += [str(message["do"]) for message in messages]
+            self.take(messages)
         self.stop(server)
+
+    def take(self, messages: list[Message]) -> None:
+        """Keep the orders, and hand on the events."""
+        for message in messages:
+            if "do" in message:
+                self.words.append(str(message["do"]))
+                continue
+            try:
+                self.on_event(message)
+            except Exception as error:  # this thread obeys the parent: it must not end
+                self.say(f"An event could not be delivered: {error!r}")
 
     def terminated(self, server: WSGIServer) -> None:
         """TERM to this process alone: be replaced; a second one, or one to a process that retires, limits the time."""
@@ -154,7 +168,7 @@ class Worker:
             self.send(leaving=True)
 
     def retire(self, server: WSGIServer) -> None:
-        """Leave to the successor all that does not run."""
+        """Leave to the successor all that is not running."""
         self.retiring = True
         server.retire(self.accept_stopped)
         if self.leaving:

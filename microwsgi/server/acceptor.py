@@ -128,7 +128,7 @@ class Acceptor:
         """Log that there is no room, once for as long as that lasts."""
         if not self.overloaded_at:
             self.loop.context.log_error(
-                f"No room for more connections: {reason}. Idle ones are closed for new ones, or these wait."
+                f"The limit of connections is reached: {reason}. Idle connections are closed to make room, or new ones wait."
             )
         self.overloaded_at = max(self.overloaded_at, len(self.loop.connections), 1)
 

@@ -376,7 +376,7 @@ class PlainConnection:
             exchange.apply_forwarded(self.context.proxies)
         exchange.record_response(output.status, output.size() if output.body else 0, sent=bool(output.count))
         if isinstance(error, ConnectionError):
-            exchange.abort("The client left before it had received the whole response.")
+            exchange.abort("The client disconnected before it had received the whole response.")
         elif error is not None and not self.factory.handle_error:
             exchange.fail(error)
         try:
@@ -541,7 +541,7 @@ class HandlerTransport(Transport):
             self.owner.wfile.write(data)
             self.owner.wfile.flush()
         except OSError as error:
-            raise Disconnected("The client left before it had received the whole response.") from error
+            raise Disconnected("The client disconnected before it had received the whole response.") from error
 
     def half_close(self) -> None:
         """Leave the end of the connection to the handler's server."""
@@ -750,7 +750,7 @@ def environ_of(handler: BaseHTTPRequestHandler, context: ServerContext) -> Envir
 def reset(handler: BaseHTTPRequestHandler) -> None:
     """End a connection by a reset, since a response must not be taken for a whole one."""
     if isinstance(getattr(handler.server, "context", None), ServerContext):
-        raise Disconnected("The response was broken off.")  # PlainConnection closes the socket
+        raise Disconnected("The response was aborted.")  # PlainConnection closes the socket
     # http.server would announce the end of our side first, and the handler's files keep the socket open: so it is closed here.
     socket.close(handler.connection.detach())
 

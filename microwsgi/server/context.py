@@ -9,6 +9,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterable
+from types import TracebackType
 
 from microwsgi.options import Options
 from microwsgi.server.body_storage import BodyStorage
@@ -23,6 +24,8 @@ from microwsgi.wire.response import DateFields
 
 Application = Callable[..., Iterable[bytes]]
 """PEP 3333's: called with environ and start_response. More exact types would reject applications typed with wsgiref.types."""
+ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+"""What sys.exc_info() returns."""
 MAX_REPORTED = 1024
 """How many messages about clients are remembered, so as not to repeat them."""
 CONTROLS = {number: f"\\x{number:02x}" for number in (*range(0x20), *range(0x7F, 0xA0))} | {ord("\\"): "\\\\"}
@@ -98,6 +101,7 @@ class ServerContext:
 
     def set_application(self, application: Application | None) -> None:
         """Serve another application. Its attribute `stream_chunked` asks for chunked bodies while they arrive."""
+        # None until wsgiref's set_app, and for handler classes of http.server.
         self.application: Application = UNSET if application is None else application
         self.stream_chunked = self.options.stream_chunked or getattr(application, "stream_chunked", False) is True
 

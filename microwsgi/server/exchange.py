@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from enum import IntEnum
 from time import time
-from types import TracebackType
 from urllib.parse import unquote_to_bytes
 from wsgiref.util import FileWrapper
 
@@ -33,13 +32,14 @@ from microwsgi.errors import (
     MisdirectedRequest,
     TruncatedFile,
 )
-from microwsgi.server.context import ServerContext
+from microwsgi.server.context import ExceptionInfo, ServerContext
 from microwsgi.server.detached import DetachableSocket
 from microwsgi.server.environ import Environ
 from microwsgi.server.forwarded import TrustedProxies
 from microwsgi.server.log_writer import one_line
 from microwsgi.server.request_body import RequestBody
 from microwsgi.server.transport import FileRange, Transport
+from microwsgi.support.source import code_of, source_location
 from microwsgi.support.typenames import UNSET, BinaryIO, TypeGuard
 from microwsgi.wire.request import RequestHead, origin_form
 from microwsgi.wire.response import (
@@ -55,13 +55,11 @@ from microwsgi.wire.response import (
 
 MAX_JOINED = 64 * 1024
 """Up to this many bytes of a body are copied after the head, so that one system call sends both."""
-ExceptionInfo = tuple[object, BaseException | None, TracebackType | None]
-"""As sys.exc_info() returns it."""
 BYTES = {bytes}
 EMPTY: Iterator[bytes] = iter(())
 SERVER_ERROR = 500
 """Statuses from here on are the server's fault (RFC 9110 15.6)."""
-FAILURE_TEXT = "500 Internal Server Error\n\nThe application failed; the server's log says why{under}.\n"
+FAILURE_TEXT = "500 Internal Server Error\n\nThe application failed. The server's log has the reason{under}.\n"
 
 
 class Phase(IntEnum):
@@ -101,9 +99,7 @@ class Exchange:
         self.context = context
         self.transport = transport
         self.base = base
-        self.client = (
-            transport.client
-        )  # address and port; another one than the transport's if a trusted proxy reports it
+        self.client = transport.client  # address and port; those that a trusted proxy reports, if there is one
         self.head = head
         self.started = started  # 0 once it has been logged
         self.phase = CALL
@@ -194,7 +190,7 @@ class Exchange:
                 if isinstance(exc_info[1], BaseException):
                     raise exc_info[1].with_traceback(exc_info[2])
                 raise ApplicationError(
-                    "start_response was called after the head had left, with an empty exc_info (PEP 3333)."
+                    "start_response was called after the response head was sent, with an empty exc_info (PEP 3333)."
                 )
         elif self.response is not None:
             raise ApplicationError("start_response was called a second time, without exc_info (PEP 3333).")
@@ -239,7 +235,7 @@ class Exchange:
         if self.detached or (isinstance(iterable, FileWrapper) and self.send_file(iterable.filelike)):
             return
         if isinstance(iterable, (str, bytes)) or not hasattr(iterable, "__iter__"):
-            raise ApplicationError(self.describe_body_error(iterable))
+            raise self.broken_rule(describe_result_error(iterable))
         if isinstance(iterable, tuple) and not self.head_sent:
             self.send_whole(list(iterable))
         else:
@@ -255,16 +251,14 @@ class Exchange:
         elif set(map(type, chunks)) <= BYTES or all(isinstance(chunk, bytes) for chunk in chunks):
             body = b"".join(chunks)
         else:  # join() would take a bytearray, too, which a generator must not yield
-            raise ApplicationError(self.describe_body_error(chunks))
+            raise self.broken_rule(describe_chunk_error(chunks))
         data = self.send_head(len(body))
         self.phase = DONE
         if self.framing is NO_BODY:
             self.response_bytes = data
         elif len(body) != self.remaining:
             self.head_sent = False
-            raise ApplicationError(
-                f"Content-Length is {self.remaining}, and the body has {len(body)} bytes (PEP 3333)."
-            )
+            raise self.wrong_length(len(body))
         else:
             self.size = len(body)
             self.remaining = 0
@@ -306,7 +300,7 @@ class Exchange:
             return
         if length != self.remaining:
             self.head_sent = False
-            raise ApplicationError(f"Content-Length is {self.remaining}, and the body has {length} bytes (PEP 3333).")
+            raise self.wrong_length(length)
         self.size, self.remaining = length, 0
         pieces, size = [data], len(data)
         for chunk in chunks:
@@ -357,9 +351,7 @@ class Exchange:
         """Return the bytes of the head, which are to be sent; `length` is that of the body, None if it is not known."""
         response = self.response
         if response is None:
-            raise ApplicationError(
-                "The application returned, or sent a body, before it called start_response (PEP 3333)."
-            )
+            raise self.broken_rule("returned, or sent a body, before it called start_response (PEP 3333).")
         self.head_sent = True
         self.status = response.code
         if self.context.draining or (self.body is not None and not self.body.response_begins()):
@@ -379,7 +371,7 @@ class Exchange:
     def write(self, chunk: bytes) -> bool:
         """Send a chunk in the framing that the head announced; return False if the loop is to resume the iteration."""
         if not isinstance(chunk, bytes):
-            raise ApplicationError(self.describe_body_error([chunk]))
+            raise self.broken_rule(describe_chunk_error([chunk]))
         if not chunk:
             return not self.suspended
         self.suspended = False
@@ -400,8 +392,8 @@ class Exchange:
             transport.write(data + chunk)
         else:
             transport.write(data + chunk[: self.remaining])
-            raise ApplicationError(
-                f"The body is longer than its Content-Length, {self.size + self.remaining} (PEP 3333)."
+            raise self.broken_rule(
+                f"sent a body longer than its Content-Length, {self.size + self.remaining} (PEP 3333)."
             )
         if transport.out_buffer is None:
             return True
@@ -444,8 +436,8 @@ class Exchange:
             elif self.framing is Framing.CHUNKED:
                 self.transport.write(LAST_CHUNK)
             elif self.framing is Framing.LENGTH and self.remaining:
-                raise ApplicationError(
-                    f"The body is {self.remaining} bytes shorter than its Content-Length (PEP 3333)."
+                raise self.broken_rule(
+                    f"sent a body {self.remaining} bytes shorter than its Content-Length (PEP 3333)."
                 )
         if self.transport.out_buffer is None:
             self.close_iterable()
@@ -588,22 +580,34 @@ class Exchange:
         """Return the client and the request line, for the error log."""
         return f'{self.address_string()} "{self.head.line}"'
 
-    def describe_body_error(self, iterable: object) -> str:
-        """Say what is wrong with what the application returned or yielded, for the log."""
+    def broken_rule(self, fault: str) -> ApplicationError:
+        """Return the error for a broken rule, with the application's place: it may have returned, and left no frame."""
         application = self.context.application
         name = getattr(application, "__qualname__", type(application).__qualname__)
-        it = f"{name}, the application,"
-        if hasattr(iterable, "app_iter"):
-            return f"{it} returned a response instead of calling it: return response(environ, start_response)."
-        if isinstance(iterable, (str, bytes)):
-            return f"{it} returned {type(iterable).__name__}; PEP 3333 asks for an iterable of bytes: a list of one."
-        if iterable is None:
-            return f"{it} returned None: is a return missing? PEP 3333 asks for an iterable of bytes."
-        if not hasattr(iterable, "__iter__"):
-            return f"{it} returned {iterable!r}; PEP 3333 asks for an iterable of bytes."
-        chunk = next(chunk for chunk in iterable if not isinstance(chunk, bytes))
-        hint = '; write .encode("utf-8")' if isinstance(chunk, str) else ""
-        return f"The body of {name}, the application, has {type(chunk).__name__} {chunk!r:.60}; PEP 3333 asks for bytes{hint}."
+        place, code = source_location(application), code_of(application)
+        return ApplicationError(f"The application {name} ({place}) {fault}", code)
+
+    def wrong_length(self, length: int) -> ApplicationError:
+        """Return the error for a body whose length is not that of its Content-Length."""
+        return self.broken_rule(f"returned {length} bytes, and its Content-Length is {self.remaining} (PEP 3333).")
+
+
+def describe_result_error(result: object) -> str:
+    """Describe a return value that is no iterable of bytes."""
+    if hasattr(result, "app_iter"):
+        return "returned a response instead of calling it: return response(environ, start_response)."
+    if isinstance(result, (str, bytes)):
+        return f"returned {type(result).__name__}; PEP 3333 requires an iterable of bytes: a list of one."
+    if result is None:
+        return "returned None: is a return missing? PEP 3333 requires an iterable of bytes."
+    return f"returned {result!r:.60}; PEP 3333 requires an iterable of bytes."
+
+
+def describe_chunk_error(chunks: Iterable[object]) -> str:
+    """Describe the first chunk of a body that is not bytes."""
+    chunk = next(chunk for chunk in chunks if not isinstance(chunk, bytes))
+    hint = '; write .encode("utf-8")' if isinstance(chunk, str) else ""
+    return f"has {type(chunk).__name__} {chunk!r:.60} in its body; PEP 3333 requires bytes{hint}."
 
 
 def is_plain(file: object) -> TypeGuard[BinaryIO]:

@@ -436,7 +436,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
                 iterable = self.context.application(exchange.environ(), exchange.start_response)
                 if (
                     iterable.__class__ is list and not exchange.head_sent
-                ):  # the whole body is known, and a list has no `close`
+                ):  # the whole body is known; a list has no `close`
                     exchange.send_whole(iterable)
                     return
                 exchange.begin(iterable)
@@ -573,7 +573,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             data = b""
         if not data:
             # An event stream ends when the client closes it; with a Content-Length, the client has left too early.
-            return self.abort("The client left." if self.exchange.promises_more() else "")
+            return self.abort("The client disconnected." if self.exchange.promises_more() else "")
         transport.unread(data)
         if len(transport.read_ahead) >= RECEIVE:
             transport.expect_event(0)

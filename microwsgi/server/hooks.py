@@ -57,7 +57,7 @@ REFUSED_HANDLER_METHODS = {
     "error_content_type": "error_page of WSGIServer makes the page for an exception",
     "protocol_version": "responses are HTTP/1.1 (RFC 9110 2.5). Options(keep_alive_timeout=...) limits persistent connections",
     "timeout": "Options has the time limits: keep_alive_timeout, header_timeout, body_timeout, send_timeout",
-    "rbufsize": "the server receives by itself",
+    "rbufsize": "the server reads from the socket itself",
     "wbufsize": "an application that returns a list has its response sent at once",
     "disable_nagle_algorithm": "TCP_NODELAY is always set",
     "get_stderr": "WSGIServer(errors=...) is the stream of wsgi.errors",
@@ -67,11 +67,12 @@ ONE_REQUEST = (
     "requests of all connections share Options(threads=N) threads. Override verify_request to choose connections, or "
     "get_environ of the handler class to do something before each request"
 )
+ONE_CLOSE = "a connection is closed after the client has the whole response. Override log_request of the handler class"
 REFUSED_SERVER_METHODS = {
     "process_request": ONE_REQUEST,
     "finish_request": ONE_REQUEST,
-    "shutdown_request": "a connection is closed when the client has what was sent. Override log_request of the handler class",
-    "close_request": "a connection is closed when the client has what was sent. Override log_request of the handler class",
+    "shutdown_request": ONE_CLOSE,
+    "close_request": ONE_CLOSE,
 }
 """Methods of a WSGIServer that are not called."""
 

@@ -24,8 +24,8 @@ RECEIVE_BUDGET = 1024 * 1024
 """Bytes that are received into a file before other connections have their turn."""
 DISCARD = 256 * 1024
 """Bytes of an unread body that are discarded to reach the next request; a longer body ends the connection."""
-INCOMPLETE = "The body ended before the length that its head promised (RFC 9112 8)."
-CLIENT_LEFT = "The client left before it had sent the whole body."
+INCOMPLETE = "The body is shorter than its Content-Length (RFC 9112 8)."
+CLIENT_LEFT = "The client disconnected before it had sent the whole body."
 
 
 class RequestBody:

@@ -76,7 +76,7 @@ class WSGIServer(HTTPServer):
     def __init__(
         self,
         server_address: tuple[str, int] | str = ("127.0.0.1", 0),
-        RequestHandlerClass: Callable[..., BaseHTTPRequestHandler] = WSGIRequestHandler,  # noqa: N803 - socketserver's name
+        RequestHandlerClass: Callable[..., BaseHTTPRequestHandler] = WSGIRequestHandler,
         bind_and_activate: bool = True,  # socketserver's signature
         *,
         application: Application | None = None,
@@ -457,7 +457,7 @@ class WSGIServer(HTTPServer):
                 break
             pool.run_watchdog(None if left == NEVER else left)
         if cut := len(self.in_flight()):
-            self.context.log_error(f"{cut} of the requests had not ended after graceful_timeout, and are cut off.")
+            self.context.log_error(f"{cut} of the requests did not finish within graceful_timeout and are aborted.")
 
     def stop_accepting(self) -> None:
         """Accept nothing more, and end what waits. Leader only."""

@@ -95,7 +95,7 @@ def host_and_port(address: str) -> tuple[str, int]:
     try:
         return host[1:-1] if bracketed else host, parse_port(port)
     except ValueError as error:
-        raise ListenError(f"{address} is not an address to listen on: give {error} behind the colon.") from None
+        raise ListenError(f"{address} is not an address to listen on: expected {error} after the colon.") from None
 
 
 def listen_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
@@ -118,7 +118,7 @@ def resolve(host: str, port: int) -> list[tuple[int, str]]:
     try:
         found = socket.getaddrinfo(encoded_host(host), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
-        raise ListenError(f"there is no host named {host}.\n{HOSTS}") from None
+        raise ListenError(f"there is no host named {host}.", wrong_host=host) from None
     # getnameinfo with numbers only is no look-up; it adds the zone without which a link-local address can't be bound.
     return list(dict.fromkeys((family, socket.getnameinfo(where, NUMERIC)[0]) for family, _, _, _, where in found))
 
@@ -190,9 +190,9 @@ def close_all(listeners: list[socket.socket]) -> None:
 def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket:
     """A Unix socket that only those may connect to who may write its file; the file of a dead server is replaced."""
     if not path.removeprefix("@"):
-        raise ListenError("unix: wants a path behind it, like unix:/tmp/app.sock, or a name, like unix:@app.")
+        raise ListenError("unix: needs a path, like unix:/tmp/app.sock, or a name, like unix:@app.")
     if not hasattr(socket, "AF_UNIX"):
-        raise ListenError(f"unix:{path} is not possible: this system has no Unix sockets.")
+        raise ListenError(f"unix:{path} can't be used: this system has no Unix sockets.")
     abstract = path.startswith("@")
     listener = UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.setblocking(False)
@@ -206,7 +206,7 @@ def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket
     except LookupError:
         listener.unlink()
         listener.close()
-        raise ListenError(f"there is no group {group} here (--socket-group).") from None
+        raise ListenError(f"there is no group {group} (--socket-group).") from None
     except OSError as error:
         listener.unlink()
         listener.close()
@@ -216,7 +216,7 @@ def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket
             raise ListenError(
                 f"this user may not give unix:{path} to the group {group}: only root and members of it may."
             ) from None
-        reason = "a path of at most 107 bytes is possible" if error.errno is None else error.strerror
+        reason = "the path is longer than 107 bytes" if error.errno is None else error.strerror
         raise ListenError(f"unix:{path} can't be listened on: {reason}.") from None
     except ListenError:
         listener.close()
@@ -231,7 +231,7 @@ def remove_stale_socket(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ListenError(f"{path} is there already and not a socket; it is left alone.")
+        raise ListenError(f"{path} exists and is not a socket; it was not changed.")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)  # a living server with a full backlog would have us wait
         try:
@@ -259,7 +259,7 @@ def listen_descriptor(text: str, backlog: int) -> socket.socket:
         listener = socket.socket(fileno=int(text))
     except (ValueError, OverflowError, OSError):
         raise ListenError(
-            f"fd://{text} is not a socket: the number must be of one that the parent left open."
+            f"fd://{text} is not a socket: expected the number of a socket inherited from the parent process."
         ) from None
     try:
         if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -275,35 +275,32 @@ def listen_descriptor(text: str, backlog: int) -> socket.socket:
 
 # --- What to say when it can't be -------------------------------------------------------------------------------------
 
-HOSTS = (
-    "  Try:  microwsgi serve --host 127.0.0.1   (only this machine)\n"
-    "        microwsgi serve --host 0.0.0.0     (every interface)"
-)
-
 
 def refusal(error: OSError, host: str, port: int, addresses: list[tuple[int, str]]) -> ListenError:
-    """The reason that a person understands, and what to type next."""
+    """The reason that a person understands, and what can be done about it."""
     if error.errno == errno.EADDRINUSE:
-        return ListenError(describe_port_owner(port, addresses))
+        return port_in_use(port, addresses)
     if error.errno in {errno.EACCES, errno.EPERM}:
-        low = " (ports below 1024 are kept for root)" if port < 1024 else ""  # as the text says
-        return ListenError(f"this user may not open port {port}{low}.\n  Try:  microwsgi serve --port 8080 ...")
+        low = " (ports below 1024 are reserved for root)" if port < 1024 else ""  # as the text says
+        return ListenError(
+            f"this user has no permission to listen on port {port}{low}.",
+            port=port,
+            free_port=next_free(max(port, 8079), addresses),
+        )
     if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
-        return ListenError(f"{host} is not an address of this machine.\n{HOSTS}")
+        return ListenError(f"{host} is not an address of this machine.", wrong_host=host)
     return ListenError(f"{host}:{port} can't be listened on: {error.strerror}.")
 
 
-def describe_port_owner(port: int, addresses: list[tuple[int, str]]) -> str:
+def port_in_use(port: int, addresses: list[tuple[int, str]]) -> ListenError:
     """Who has the port, and which is free."""
     pid, command = listening_process(port, addresses) or (0, "")
     if pid == os.getpid():
-        return f"port {port} is asked for twice."
+        return ListenError(f"port {port} is given twice.")
     by = f" by PID {pid} ({command})" if pid else ""
     free = next_free(port, addresses)
-    offers = [f"microwsgi serve --port {free} ..."] if free else []
-    offers += [f"{f'kill {pid}':<23}(stop that program)"] if pid else []
     free_text = f"; {free} is free" if free else ""
-    return f"port {port} is already in use{by}{free_text}.\n  Try:  " + "\n        ".join(offers)
+    return ListenError(f"port {port} is already in use{by}{free_text}.", port=port, free_port=free, holder=pid)
 
 
 def next_free(port: int, addresses: list[tuple[int, str]]) -> int:

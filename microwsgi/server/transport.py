@@ -194,7 +194,7 @@ class Transport:
             except BlockingIOError:
                 count = 0
             except OSError as error:
-                raise Disconnected("The client left before it had received the whole response.") from error
+                raise Disconnected("The client disconnected before it had received the whole response.") from error
             self.sent += count
             if count == len(data):
                 return
@@ -237,7 +237,7 @@ class Transport:
         except BlockingIOError:
             pass
         except OSError as error:
-            raise Disconnected("The client left before it had received the whole response.") from error
+            raise Disconnected("The client disconnected before it had received the whole response.") from error
         if not self.out_buffer:
             self.out_buffer = None
         options = self.options
@@ -288,7 +288,7 @@ class Transport:
                     ) from None
                 self.wait_budget -= self.clock.now() - start
             except OSError as error:
-                raise Disconnected("The client left before it had sent the whole body.") from error
+                raise Disconnected("The client disconnected before it had sent the whole body.") from error
             else:
                 self.wait_budget = min(self.wait_budget + count / options.min_body_rate, options.body_timeout)
                 return count

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 from importlib import import_module
 
 from microwsgi.daemon.systemd import passed_sockets
-from microwsgi.errors import LoadError, UsageError
+from microwsgi.errors import ListenError, LoadError, UsageError
 from microwsgi.options import Options
 from microwsgi.process.interpreter import green_threads, open_standard_descriptors, repair_hooks
 from microwsgi.server.connections import Security
@@ -27,6 +27,7 @@ from microwsgi.serving.console import Console, colored, is_terminal
 from microwsgi.serving.devtoken import DevToken
 from microwsgi.serving.embedding import WSGIServer
 from microwsgi.serving.loader import load_named
+from microwsgi.serving.retyped import with_cures
 
 PATHS = ("app_dir", "config", "pid_file", "tls_password_file", "tls_client_ca", "tls_keylog")
 """Options that are paths, or empty."""
@@ -44,7 +45,10 @@ def listening(options: Options) -> Iterator[list[socket.socket]]:
     listeners: list[socket.socket] = []
     try:
         for address in addresses(options):
-            listeners += listen(address, options.backlog, mode=options.socket_mode, group=options.socket_group)
+            try:
+                listeners += listen(address, options.backlog, mode=options.socket_mode, group=options.socket_group)
+            except ListenError as error:
+                raise with_cures(error) from None
         yield listeners
     finally:
         for listener in listeners:
@@ -74,7 +78,7 @@ def load_application(application: object, options: Options) -> tuple[str, object
                 raise GreenThreadsError(f"the application can't be served: {text}") from error
             raise
     elif not callable(application):
-        raise UsageError(f"serve() wants an application, or where to find one, not {type(application).__name__}.")
+        raise UsageError(f"serve() takes an application or its name, not {type(application).__name__}.")
     else:
         owner = application if hasattr(application, "__qualname__") else type(application)
         module = os.path.basename(sys.argv[0]) if owner.__module__ == "__main__" else owner.__module__
@@ -147,7 +151,6 @@ def make(
 ) -> WSGIServer:
     """Return the server for an application, or for a handler class. Error pages reload by `livereload`."""
     handler: type = WSGIRequestHandler
-    page_about = application
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
         handler, application = application, None
     error_page = timing = sign_in = None
@@ -155,7 +158,7 @@ def make(
         token = dev_token(options)
         sign_in = token.sign_in
         error_page = import_module(ERROR_PAGE).ErrorPage(
-            options.editor, livereload, page_about, allows=token.allows, hint=token.hint
+            options.editor, livereload, allows=token.allows, hint=token.hint
         )
         timing = import_module(TIMING).server_timing
     # The names are for the framework's guard against cross-site requests: only the server knows them.
@@ -223,7 +226,7 @@ def check_answers(seconds: float = CHECK_TIME) -> str:
     try:
         listener, client = pair()
     except OSError as error:
-        return f"no socket could be made for a request: {error.strerror}"
+        return f"no socket could be created for the test request: {error.strerror}"
     with client:
         server = WSGIServer(sockets=[listener], application=ok_application, options=Options(threads=1), errors=errors)
         thread = threading.Thread(target=server.serve_forever, name="microwsgi-check", daemon=True)
@@ -233,12 +236,12 @@ def check_answers(seconds: float = CHECK_TIME) -> str:
             client.sendall(CHECK)
             answer = client.recv(4096)
         except (OSError, RuntimeError) as error:
-            return f"a request of its own was not answered: {error}{errors.text()}"
+            return f"its test request was not answered: {error}{errors.text()}"
         finally:
             server.request_stop()
             thread.join(1.0 if thread.ident else 0.0)
             server.server_close()
-    return "" if answer.startswith(b"HTTP/1.1 200") else f"a request of its own got {answer[:40]!r}{errors.text()}"
+    return "" if answer.startswith(b"HTTP/1.1 200") else f"its test request got {answer[:40]!r}{errors.text()}"
 
 
 class Lines:

@@ -81,7 +81,7 @@ class Console:
         """Write what waits, as far as the stream takes it without blocking."""
         while self.queue and self.takes_more():
             if self.left_out:
-                self.queue.append(f"... {self.left_out} messages are missing here: nobody read them.\n")
+                self.queue.append(f"... {self.left_out} messages are missing here, because the output was not read.\n")
                 self.left_out = 0
             text = self.queue.popleft()
             write(text[:PIECE], self.errors)
@@ -201,7 +201,9 @@ def banner(
     if tls is not None:
         lines += [f"  {note}" for note in tls.notes()]
     if not loopback_only(listeners):
-        lines.append(f"  {paint('A development server: put a proxy in front of it before strangers come.', dim)}")
+        lines.append(
+            f"  {paint('This is a development server. Put a proxy in front of it before you expose it to strangers.', dim)}"
+        )
     more = "Reloads on save. " if options.reload else ""
     more += f"{options.workers} workers. " if options.workers > 1 else ""
     end = f"Process {os.getpid()}, in the background." if options.daemon else "Ctrl-C stops."

@@ -51,7 +51,7 @@ class DevToken:
         return (
             HINT
             if self.token
-            else f"Nobody is shown details: the token can't be kept in {self.path} (XDG_STATE_HOME).\n"
+            else f"Details of errors are shown to nobody: the token can't be stored in {self.path} (XDG_STATE_HOME).\n"
         )
 
     @property
@@ -109,5 +109,5 @@ def kept_token(path: str) -> str:
         text = file.read().strip()
     foreign = hasattr(os, "geteuid") and (status.st_uid != os.geteuid() or status.st_mode & 0o077)
     if foreign or len(text) != 32:
-        raise PermissionError(f"{path} is not a file of this user alone with a token.")
+        raise PermissionError(f"{path} must contain a token, and only this user may have access to it.")
     return text

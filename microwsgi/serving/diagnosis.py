@@ -6,25 +6,19 @@ A message has a few lines: the user's own frames only, and the nearest match for
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Sequence
 from types import FunctionType, ModuleType, TracebackType
 
+from microwsgi.serving.retyped import PACKAGE
 from microwsgi.support import lazy
 from microwsgi.support.source import relative
 
-COMMAND = re.compile(r"microwsgi serve (.+?)(?=   \(|$)", re.MULTILINE)
-"""A command in a message, without the remark behind it."""
-WITH_APP = {"serve", "dev", "stack", "check", "routes", "eject", "unit"}
-"""Commands that take an application."""
 SHOWN = 8
 """The number of names that a message lists."""
 LENGTH = 60
 """The length of a value in a message."""
 STANDARD = os.path.dirname(os.__file__) + os.sep
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-"""The folder of microwsgi."""
 MACHINERY = (
     "<frozen ",
     os.path.join(STANDARD, "importlib", ""),
@@ -72,28 +66,6 @@ def module_beside(missing: str, files: Sequence[str], attribute: str) -> tuple[s
     spec = application.replace(os.sep, ".") + (f":{attribute}" if attribute else "")
     hint = f"\n  Try:  microwsgi serve --app-dir {lazy.shlex.quote(relative(folder))} {lazy.shlex.quote(spec)}"
     return f"which is {relative(found)}: its folder is not on sys.path.", hint
-
-
-def as_typed(message: str, spec: str, arguments: Sequence[str] | None = None) -> str:
-    """Replace `microwsgi serve APP` in a message by the command that was typed, with its options and that APP.
-
-    In a program that calls serve() nothing was typed: the message stays as it is.
-    """
-    program, *words = sys.argv if arguments is None else arguments
-    base = os.path.basename(program)
-    if base == "__main__.py" and os.path.dirname(os.path.abspath(program)) == PACKAGE:
-        base = "python -m microwsgi"
-    if base not in {"microwsgi", "python -m microwsgi"} or not words or words[0] not in WITH_APP:
-        return message
-    command, *others = words
-    position = others.index(spec) if spec in others else 0
-    before = lazy.shlex.join(others[:position])
-    after = lazy.shlex.join(others[position + (spec in others) :])
-
-    def typed(found: re.Match[str]) -> str:
-        return " ".join(filter(None, [base, command, before, found[1], after]))
-
-    return COMMAND.sub(typed, message)
 
 
 def interpreter() -> str:

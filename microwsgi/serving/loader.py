@@ -24,7 +24,6 @@ from microwsgi.errors import LoadError, UsageError
 from microwsgi.options.config_file import read_table
 from microwsgi.serving.diagnosis import (
     as_module,
-    as_typed,
     definitions,
     describe_import_error,
     describe_missing_attribute,
@@ -34,6 +33,7 @@ from microwsgi.serving.diagnosis import (
     short_repr,
     suggest_file,
 )
+from microwsgi.serving.retyped import with_application
 from microwsgi.support import lazy
 from microwsgi.support.source import code_of, relative
 
@@ -81,7 +81,7 @@ def find(spec: str, folder: str) -> tuple[str, object]:
         path = os.path.join(folder, spec)
         return file_server(spec, path) if spec and is_folder(spec, path) else find_application(spec, folder)
     except LoadError as error:
-        raise LoadError(as_typed(str(error), spec)) from error.__cause__
+        raise LoadError(with_application(str(error), spec)) from error.__cause__
 
 
 def is_folder(spec: str, path: str) -> bool:
@@ -108,7 +108,7 @@ def find_application(spec: str, folder: str) -> tuple[str, object]:
     module = import_user(name, attribute, sys.path[0])
     if file and not same_file(file, module):
         other = getattr(module, "__file__", None) or "a built-in module"
-        raise LoadError(f"{relative(file)} can't be imported: the name {name} is that of {other} already. Rename it.")
+        raise LoadError(f"{relative(file)} can't be imported: the name {name} is already used by {other}. Rename it.")
     attribute = attribute or next((each for each in NAMES if hasattr(module, each)), "") or handler_class(module)
     application = resolve(module, attribute)
     check(application, f"{name}:{attribute}")
@@ -171,7 +171,7 @@ def configured(config: str, folder: str) -> tuple[str, str]:
         raise LoadError(str(error)) from error
     app = table.get("app", "")
     if not isinstance(app, str):
-        raise LoadError(f'Invalid app in {file}: expected a text, like app = "module:attribute".')
+        raise LoadError(f'Invalid app in {file}: expected a string, like app =  "module:attribute".')
     return app, file
 
 
@@ -188,12 +188,14 @@ def same_file(file: str, module: ModuleType) -> bool:
 
 
 def import_user(name: str, attribute: str, folder: str) -> ModuleType:
-    """Import the user's module. Raises LoadError for any exception in it."""
+    """Import the user's module. Raises LoadError for any exception in it; a UsageError is one sentence without a traceback."""
     try:
         with slow_import_reported(name):
             return import_module(name)
     except KeyboardInterrupt:
         raise
+    except UsageError as error:  # the application says what is wrong with its configuration: no traceback adds to that
+        raise LoadError(str(error)) from error
     except BaseException as error:
         raise LoadError(describe_import_error(error, name, attribute, folder)) from error
 
@@ -222,7 +224,7 @@ def report_slow_import(name: str, frame: FrameType | None) -> None:
         frame = frame.f_back
     text = f"'{name}' is still being imported after {SLOW:g} s.{where}"
     if serves:
-        text += '\n  It starts a server of its own. Put that line under:  if __name__ == "__main__":'
+        text += '\n  It starts its own server. Put that line under:  if __name__ == "__main__":'
     try:
         print(text, file=sys.stderr, flush=True)
     except (OSError, ValueError, AttributeError):
@@ -271,6 +273,8 @@ def run_factory(factory: object, name: str, call: str) -> object:
         return factory(*arguments, **keywords)
     except KeyboardInterrupt:
         raise
+    except UsageError as error:
+        raise LoadError(str(error)) from error
     except BaseException as error:
         text = format_failure(error, f"{name.partition(':')[0]}:{call} failed:")
         not_entered = error.__traceback__ is not None and error.__traceback__.tb_next is None

@@ -21,7 +21,9 @@ def reopen_log(server: WSGIServer, say: Callable[[str], object]) -> None:
         try:
             server.access_log.reopen()
         except OSError as error:
-            say(f"{server.access_log.path} can't be opened anew: {error.strerror}; the old file is written on.")
+            say(
+                f"{server.access_log.path} can't be reopened: {error.strerror}. The server continues with the old file."
+            )
 
 
 def check_certificates(server: WSGIServer) -> None:

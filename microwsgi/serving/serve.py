@@ -73,9 +73,7 @@ def serve(
     """
     checked = Options.from_mapping(merged(from_file(options) if "config" in options else {}, options))
     if checked.daemon:
-        raise UsageError(
-            "a program can't go into the background in the middle: microwsgi serve --daemon starts another."
-        )
+        raise UsageError("serve() can't move a running program into the background. Use microwsgi serve --daemon.")
     console = Console()
     try:
         run(application, checked, ssl_context, console)
@@ -86,7 +84,7 @@ def serve(
 def serve_command(words: list[str], given: dict[str, object]) -> int:
     """`microwsgi serve`. Raises UsageError."""
     if len(words) > 1:
-        raise UsageError(f"one application at a time can be served, not {len(words)}: {' '.join(words)}.")
+        raise UsageError(f"expected one application, not {len(words)}: {' '.join(words)}.")
     options = Options.from_mapping(given)
     open_standard_descriptors()  # else a socket, or the pipe of `launch`, would get the number of a standard stream
     if options.daemon and "_MICROWSGI_READY_FD" not in os.environ:
@@ -111,9 +109,13 @@ def serve_command(words: list[str], given: dict[str, object]) -> int:
 def launch(options: Options) -> int:
     """`--daemon`, in the foreground. Raises UsageError."""
     if options.reload:
-        raise UsageError("--reload is for a terminal, and --daemon for when there is none: leave one of them out.")
+        raise UsageError(
+            "--reload and --daemon can't be combined. To load new code into a daemon: microwsgi restart --graceful."
+        )
     if not hasattr(os, "fork"):  # Windows
-        raise UsageError("--daemon is not possible on this system: start it in a window of its own, without --daemon.")
+        raise UsageError(
+            "--daemon is not available on this system. Start the server in its own window, without --daemon."
+        )
     code: int = import_module("microwsgi.daemon.launch").launch(options)
     return code
 
@@ -134,14 +136,16 @@ def run(
     """The same with options that are checked already; `at_end` handles INT and TERM afterwards, without a moment between."""
     if needs_parent(application, options):
         if not hasattr(os, "fork"):  # Windows
-            raise UsageError("--reload, --workers and a service want a system whose processes can inherit sockets.")
+            raise UsageError(
+                "--reload, --workers and a service are not available on this system: its processes can't inherit sockets."
+            )
         # What a parent needs takes 15 ms to import, and most servers have none.
         import_module("microwsgi.serving.supervised").run(application, options, ssl_context, console, at_end=at_end)
         return
     try:
         stop = Stop(console, at_end)
     except OSError as error:
-        raise ServiceError(f"the system has no sockets for a server: {error.strerror}.") from None
+        raise ServiceError(f"the system can't create the sockets of the server: {error.strerror}.") from None
     pid = os.getpid()
     try:
         tls = https(options, ssl_context)
@@ -336,9 +340,7 @@ class Stop:
                 self.stop(server)
         else:
             check_certificates(server)
-            self.console.say(
-                "HUP: one process alone can't serve new code without a gap. Start it with --workers 1 for that."
-            )
+            self.console.say("HUP: a server without a parent process can't load new code. Start it with --workers 1.")
 
     def write_state(self, server: WSGIServer) -> None:
         """USR2: the state, as a line of JSON."""

@@ -138,7 +138,7 @@ class Service:
                 with chdir(folder):  # a socket's path may have 107 bytes, and a folder's more
                     (self.control,) = listen(f"unix:./{name.removesuffix('.pid')}.sock")
             except (ListenError, OSError) as error:
-                self.say(f"microwsgi status will have no counts: {error}")
+                self.say(f"microwsgi status can't show counts: {error}")
         if self.identity is not None:
             for path in (self.options.log_file, self.options.access_log, *sockets_of(listeners)):
                 if os.path.isabs(path) and os.path.exists(path):
@@ -230,7 +230,9 @@ class Service:
             if self.options.log_file:
                 self.redirect()
         except OSError as error:
-            self.say(f"{self.options.log_file} can't be opened anew: {error.strerror}; the old file is written on.")
+            self.say(
+                f"{self.options.log_file} can't be reopened: {error.strerror}. The server continues with the old file."
+            )
 
     def say(self, text: str) -> None:
         """Tell the person at the terminal, or the log, and that the time, too."""

@@ -23,6 +23,7 @@ from microwsgi.prefork.channel import Message
 from microwsgi.prefork.children import NEVER, Child, Generation, Observer
 from microwsgi.prefork.life import State
 from microwsgi.prefork.processes import fork, fork_is_safe, spawn
+from microwsgi.prefork.publisher import Publisher
 from microwsgi.prefork.supervisor import Supervisor
 from microwsgi.prefork.watch import Watch
 from microwsgi.prefork.worker import Worker
@@ -53,6 +54,7 @@ from microwsgi.serving.imports import Codes, Imports
 from microwsgi.serving.operating import check_certificates, describe_running, report_running, show_running
 from microwsgi.serving.prompt import one_prompt, set_terminal_attributes, terminal_attributes
 from microwsgi.serving.service import Service, service
+from microwsgi.support.relay import relay
 from microwsgi.support.source import relative
 from microwsgi.support.typenames import Any
 
@@ -72,7 +74,7 @@ def run(
 ) -> None:
     """Serve until INT or TERM, which `at_end` handles afterwards. Raises UsageError."""
     if application is not None and not isinstance(application, str):
-        raise UsageError("for a server with a parent process, serve() wants the application's name, as a text.")
+        raise UsageError("with reload or workers, serve() takes the name of the application, like 'main:app'.")
     console = console or Console()
     system = system or System()
     with service(options, console, system) as outside, listening(outside.options) as listeners:
@@ -88,7 +90,7 @@ def run(
         begin = partial(fork, live=partial(live, application, options, listeners, terminal))
         if not fork_is_safe():
             if ssl_context is not None:
-                raise UsageError("a spawned process can't be given an ssl_context; give serve() tls_cert and tls_key.")
+                raise UsageError("a spawned process can't inherit an ssl_context. Use tls_cert and tls_key.")
             begin = partial(
                 spawn, call="microwsgi.serving.supervised:live_spawned", values=[application, vars(options)]
             )
@@ -117,6 +119,10 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
     worker.say = terminal.service.say
     worker.guard.add(lambda: release(listeners))
     terminal.service.leave()
+    publisher = Publisher(worker.send, worker.say)
+    relay.connect(publisher.send)
+    worker.on_event = relay.receive
+    worker.guard.add(relay.disconnect)
     imports = Imports(terminal.codes)
     livereload = LiveReload()
     pid = os.getpid()
@@ -156,6 +162,7 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
         prompt = one_prompt(server, worker.take_terminal, worker.leave_terminal)
         with prompt, slow_requests(server, options.log_slow_requests):
             server.serve_forever()
+        publisher.close()
         worker.send(report=server.stats())
 
 
@@ -226,7 +233,7 @@ class Terminal(Observer):
             took = (time.monotonic() - child.generation.began) * 1000
             why = f"{'fixed' if self.text else 'changed'}: {named(child.generation.changed)}"
             self.service.say(
-                f"{why if child.generation.changed else 'loaded anew'}; serving {child.name} after {took:.0f} ms"
+                f"{why if child.generation.changed else 'reloaded'}; serving {child.name} after {took:.0f} ms"
             )
         if not self.greeted:
             self.greeted = True
@@ -250,7 +257,9 @@ class Terminal(Observer):
         lines.append(f"microwsgi: {text}")
         scheme = "http" if self.tls is None else "https"
         if serving:
-            lines.append("  The last version that worked goes on serving.")
+            lines.append("  The previous version is still being served.")
+            if self.options.reload and self.options.debug:
+                lines.append("  With --reload-error-page the browser gets this message instead.")
         elif self.options.reload:
             lines += [
                 f"  {url}{address_query(self.options)} shows this until it is fixed. Ctrl-C stops."
@@ -260,33 +269,37 @@ class Terminal(Observer):
 
     def died(self, child: Child, how: str, pause: float) -> None:
         """Say which child is dead, and when there is another."""
-        self.service.say(f"Worker {child.pid} {how}; another takes its place{f' in {pause:g} s' if pause else ''}.")
+        self.service.say(f"Worker {child.pid} {how}; a new worker starts{f' in {pause:g} s' if pause else ''}.")
 
     def leaving(self, child: Child) -> None:
         """Say that a child is replaced."""
-        self.service.say(f"Worker {child.pid} was told to end (TERM); another takes its place.")
+        self.service.say(f"Worker {child.pid} received TERM; a new worker starts.")
 
     def late(self, child: Child, was: State, text: str) -> None:
         """Say what a child does not do, and what happens now."""
         grace = f"{self.options.graceful_timeout:g} s of --graceful-timeout"
         messages = {
             State.CHECKING: f"Worker {child.pid} accepts connections and does not answer: it is killed and replaced.",
-            State.RETIRING: f"Process {child.pid}, with the old code, does not react; clients that it has accepted wait.",
-            State.UNRESPONSIVE: f"Process {child.pid}, with the old code, still does not react, and is killed.",
+            State.RETIRING: f"Process {child.pid}, with the old code, does not respond. Its clients are waiting.",
+            State.UNRESPONSIVE: f"Process {child.pid}, with the old code, still does not respond, and is killed.",
             State.STOPPING: f"Process {child.pid} has not ended after {grace}, and is killed.",
             State.EXITING: f"Process {child.pid} has served its last request {EXIT_TIME:g} s ago and is killed: "
-            "something that the application has left keeps it.",
-            State.KILLED: f"Process {child.pid} was killed, and the system has not ended it yet.",
+            "something that the application left running kept it alive.",
+            State.KILLED: f"Process {child.pid} was killed, but the system has not ended it yet.",
         }
         if was in messages:
             self.service.say("\n".join(filter(None, [messages[was], text])))
         if was is State.CHECKING:
             self.service.loaded("\n".join(filter(None, ["a new worker does not answer.", text])))
 
+    def lagging(self, child: Child) -> None:
+        """Say that events are lost."""
+        self.service.say(f"Worker {child.pid} does not read its events: new ones are dropped until it does.")
+
     def not_started(self, error: BaseException, pause: float) -> None:
         """Say what the system has none of."""
         why = getattr(error, "strerror", None) or repr(error)
-        self.service.say(f"No worker could be started: {why}. The next attempt is made in {pause:g} s.")
+        self.service.say(f"No worker could be started: {why}. The next attempt is in {pause:g} s.")
         if self.greeted:
             self.service.failed(f"no worker could be started: {why}")
 
@@ -302,11 +315,11 @@ class Terminal(Observer):
         self.told = text, 0
         place = traceback.extract_tb(error.__traceback__)[-1:]
         where = "".join(f" ({os.path.basename(frame.filename)}:{frame.lineno})" for frame in place)
-        self.service.say(f"The parent process goes on after {text}{where}.")
+        self.service.say(f"The parent process continues after {text}{where}.")
 
     def polls(self, why: str) -> None:
         """Say that the system does not tell of changes."""
-        self.service.say(f"Changes are looked for a few times a second, as with --reload-poll: {why}.")
+        self.service.say(f"Files are checked for changes a few times a second, as with --reload-poll: {why}.")
 
     def prompting(self) -> None:
         """Remember how the terminal was set before the line editor sets it for itself."""

@@ -34,10 +34,10 @@ def source_location(function: object) -> str:
 def def_line(code: CodeType) -> int:
     """Return the line of a function's `def`: a code object has the line of the first decorator."""
     lines = lazy.linecache.getlines(code.co_filename)
-    last = max((line for _, _, line in code.co_lines() if line), default=code.co_firstlineno)
-    for line in range(code.co_firstlineno, min(last, len(lines)) + 1):
-        if lines[line - 1].lstrip().startswith(("def ", "async def ", "class ")):
-            return line
+    opening = tuple(f"{word} {code.co_name}" for word in ("def", "async def", "class"))  # none is that of a <lambda>
+    for number, line in enumerate(lines[code.co_firstlineno - 1 :], code.co_firstlineno):
+        if line.lstrip().startswith(opening):
+            return number
     return code.co_firstlineno
 
 

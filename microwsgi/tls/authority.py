@@ -101,7 +101,9 @@ class Authority:
         self.write(self.certificate, certificate)
         made = self.read()
         if made is None:
-            raise CertificateError(f"{self.certificate} can't be read back: is the folder written to by somebody else?")
+            raise CertificateError(
+                f"{self.certificate} can't be read after it was written. Does another program write to the folder?"
+            )
         return made
 
     def permits(self, name: str) -> bool:
@@ -182,9 +184,11 @@ class Authority:
         """What is worth telling who serves with it."""
         found = []
         if self.left_out:
-            found.append(f"Not in it, since the development CA is for private names only: {', '.join(self.left_out)}.")
+            found.append(
+                f"Not in the certificate, since the development CA is valid for private names only: {', '.join(self.left_out)}."
+            )
         if not os.path.exists(self.trusted_file):
-            found.append("Browsers trust it after: microwsgi certs trust")
+            found.append("To make browsers trust it: microwsgi certs trust")
         return found
 
     # --- Files ------------------------------------------------------------------------------------------------------------

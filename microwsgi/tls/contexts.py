@@ -13,8 +13,8 @@ from microwsgi.errors import CertificateError
 from microwsgi.options import Options
 from microwsgi.tls.modssl import Certificate
 
-ALPN = ["http/1.1"]
-PROTOCOL = ALPN[0].encode()
+ALPN = ["http/1.1", "http/1.0"]  # curl --http1.0 offers the latter only
+PROTOCOLS = frozenset(name.encode() for name in ALPN)
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: forward secrecy and authenticated encryption, as RFC 9325 4.2 recommends. Those of 1.3 are all of that kind."""
 NO_CHECK_TIME = 0x200000
@@ -72,15 +72,15 @@ def load(context: SSLContext, pair: Pair, options: Options) -> str:
                 f"{pair.certificate} has a key and no certificate: are --tls-cert and --tls-key swapped?"
             )
         raise CertificateError(
-            f"{pair.certificate} has no certificate in PEM; of DER, `openssl x509 -inform der` makes PEM."
+            f"{pair.certificate} has no certificate in PEM. To convert DER to PEM: openssl x509 -inform der."
         )
     if "PRIVATE KEY-----" not in key:
         if pair.key == pair.certificate:
-            raise CertificateError(f"{pair.certificate} has no private key in it: give --tls-key FILE.")
+            raise CertificateError(f"{pair.certificate} contains no private key: add --tls-key FILE.")
         raise CertificateError(f"{pair.key} has no private key in PEM.")
     encrypted = "ENCRYPTED" in key
     if encrypted and not options.tls_password_file:
-        raise CertificateError(f"{pair.key} is encrypted: give --tls-password-file FILE.")
+        raise CertificateError(f"{pair.key} is encrypted: add --tls-password-file FILE.")
     password = (
         content(options.tls_password_file, "--tls-password-file").partition("\n")[0].rstrip("\r") if encrypted else ""
     )

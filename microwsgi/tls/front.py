@@ -21,7 +21,7 @@ from microwsgi.server.context import ServerContext
 from microwsgi.server.environ import Environ
 from microwsgi.server.transport import Clock, Transport
 from microwsgi.tls.authority import ZONES, development
-from microwsgi.tls.contexts import PROTOCOL, Pair, Shown, note_name
+from microwsgi.tls.contexts import PROTOCOLS, Pair, Shown, note_name
 from microwsgi.tls.handshake import HandshakeConnection, HandshakeContext, HandshakePool, Redirector
 from microwsgi.tls.modssl import Certificate, client_keys, connection_keys, server_keys
 from microwsgi.tls.transport import TLSTransport
@@ -103,7 +103,7 @@ class TLS:
             self.secure_successor,
             self.plain_successor,
             self.reason,
-            PROTOCOL if self.pairs else b"",
+            PROTOCOLS if self.pairs else frozenset(),
         )
 
     def connect(self, transport: Transport, base: Environ) -> Connection:
@@ -204,7 +204,7 @@ class TLS:
         for known, text in REASONS:
             if known in name or known in str(error):
                 return text
-        return name.replace("_", " ").lower() or error.strerror or "the client left"
+        return name.replace("_", " ").lower() or error.strerror or "the client disconnected"
 
     def notes(self) -> list[str]:
         """Return a line for each certificate as it now is in its file, and warnings."""
@@ -218,7 +218,8 @@ class TLS:
         found += self.hints
         if self.options.tls_keylog:
             found.append(
-                f"WARNING: who reads {self.options.tls_keylog} can read all that is sent here (tls_keylog, SSLKEYLOGFILE)."
+                f"WARNING: anybody who can read {self.options.tls_keylog} can decrypt all connections of this server "
+                "(tls_keylog, SSLKEYLOGFILE)."
             )
         return found
 
@@ -315,9 +316,9 @@ def make_tls(options: Options, ssl_context: object = None) -> TLS:
     if isinstance(ssl_context, tuple) and len(ssl_context) == 2:  # certificate and key
         certificates, keys = (str(ssl_context[0]),), (str(ssl_context[1] or ssl_context[0]),)
     elif ssl_context is not None:
-        raise UsageError('ssl_context is an ssl.SSLContext, (certificate file, key file) or "adhoc".')
+        raise UsageError('ssl_context must be an ssl.SSLContext, (certificate file, key file) or "adhoc".')
     if len(keys) > len(certificates):
-        raise UsageError("--tls-key has no --tls-cert beside it: give both.")
+        raise UsageError("--tls-key needs --tls-cert.")
     pairs = [Pair(name, key) for name, key in zip(certificates, [*keys, *[""] * len(certificates)], strict=False)]
     return TLS(pairs, options)
 
@@ -331,7 +332,7 @@ def refuse_both(options: Options, names: tuple[str, ...]) -> None:
     """Refuse options that are also given by `ssl_context`. Raises UsageError."""
     for name in names:
         if getattr(options, name) != BY_NAME[name].default:
-            raise UsageError(f"ssl_context says that already: leave out {BY_NAME[name].label}, or ssl_context.")
+            raise UsageError(f"ssl_context and {BY_NAME[name].label} can't be combined: leave one of them out.")
 
 
 UNTRUSTED = "the client does not trust this certificate; with the development CA: microwsgi certs trust"
@@ -341,14 +342,14 @@ REASONS = (
     ("ALERT_BAD_CERTIFICATE", UNTRUSTED),
     ("ALERT_CERTIFICATE_EXPIRED", "the client finds this certificate expired: is its clock right?"),
     ("HTTP_REQUEST", "the client spoke plain HTTP: use https://"),
-    ("UNSUPPORTED_PROTOCOL", "the client has no TLS as new as this server wants (--tls-min)"),
-    ("VERSION_TOO_LOW", "the client has no TLS as new as this server wants (--tls-min)"),
+    ("UNSUPPORTED_PROTOCOL", "the client does not support the minimum TLS version of this server (--tls-min)"),
+    ("VERSION_TOO_LOW", "the client does not support the minimum TLS version of this server (--tls-min)"),
     ("WRONG_VERSION_NUMBER", "what the client sent is not TLS"),
-    ("NO_SHARED_CIPHER", "the client has no cipher that is still thought safe"),
-    ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "the client has shown no certificate, and --tls-client-ca asks for one"),
+    ("NO_SHARED_CIPHER", "the client offers no cipher that is considered secure"),
+    ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "the client sent no certificate, and --tls-client-ca requires one"),
     ("certificate has expired", "the client's certificate has expired"),
-    ("certificate verify failed", "the client's certificate is not of a CA in --tls-client-ca"),
-    ("UNEXPECTED_EOF", "the client left in the middle of it"),
-    ("EOF occurred", "the client left in the middle of it"),
+    ("certificate verify failed", "the client's certificate was not issued by a CA in --tls-client-ca"),
+    ("UNEXPECTED_EOF", "the client disconnected during the handshake"),
+    ("EOF occurred", "the client disconnected during the handshake"),
 )
 """What OpenSSL says, and the same in plain words."""

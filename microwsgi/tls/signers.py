@@ -20,7 +20,7 @@ SERVER, CLIENT = "serverAuth", "clientAuth"
 LIMIT = 30.0
 """Seconds for the openssl command, which needs a tenth of one."""
 MISSING = (
-    "a development certificate is made by the openssl command or the cryptography package, and neither is here.\n"
+    "a development certificate needs the openssl command or the cryptography package, and neither is installed.\n"
     "  Try:  pip install 'microwsgi[tls]'"
 )
 
@@ -127,7 +127,7 @@ class OpenSSL(Signer):
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise CertificateError(f"{self.path} {arguments[0]} does not run: {error}.") from None
+            raise CertificateError(f"{self.path} {arguments[0]} can't be run: {error}.") from None
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
             raise CertificateError(f"{self.path} {arguments[0]} failed: {said[-1]}")

@@ -79,7 +79,7 @@ class ChunkedDecoder:
     def feed(self, data: bytes) -> bytes:
         """Return the data in these bytes. An incomplete line is kept for the next call."""
         if self.failed:
-            raise ClientError("The body can't be read on behind a part that is not valid (RFC 9112 7.1).")
+            raise ClientError("The body can't be read beyond an invalid part (RFC 9112 7.1).")
         self.failed = True  # reset below if this call succeeds: nothing may be read after invalid bytes
         data = self.unused_data + data
         pieces = []
@@ -157,7 +157,7 @@ class ChunkedDecoder:
         length, most = end - start, self.limits.max_line_size
         control = CONTROL.search(data, start + min(self.searched, length), end)
         if (control and control.start() - start <= most) or (length and self.on_line == self.on_data_end):
-            raise ClientError("A line of the chunked coding is not ended by CR LF (RFC 9112 7.1).")
+            raise ClientError("A line of the chunked coding does not end with CR LF (RFC 9112 7.1).")
         if length > most:
             kind = FieldsTooLarge if self.on_line == self.on_trailer_line else ClientError
             raise kind(f"A line of the chunked coding is longer than {most} bytes (max_line_size).")
@@ -210,5 +210,5 @@ class BodyReader(io.RawIOBase):
         """Receive at least one byte. Raises Disconnected at the end of the stream."""
         count = self.receive(view)
         if not count:
-            raise Disconnected("The client left before it had sent the whole body.")
+            raise Disconnected("The client disconnected before it had sent the whole body.")
         return count

@@ -186,7 +186,7 @@ def combine(lines: list[str]) -> dict[str, str]:
         if key not in fields:
             fields[key] = value
         elif key == "HTTP_HOST":
-            raise ClientError("A request has one Host field, not several (RFC 9112 3.2).")
+            raise ClientError("The request has more than one Host field (RFC 9112 3.2).")
         else:  # cookies are not joined by a comma: RFC 6265 5.4, RFC 9113 8.2.3
             fields[key] += ("; " if key == "HTTP_COOKIE" else ", ") + value
     check_host(fields)
@@ -239,12 +239,12 @@ def body_length(head: RequestHead, most: int) -> int:
     length = fields.get("CONTENT_LENGTH")
     if codings is not None:
         if length is not None:
-            raise ClientError("Content-Length and Transfer-Encoding in one request: smuggled? (RFC 9112 6.1)")
+            raise ClientError("The request has both Content-Length and Transfer-Encoding (RFC 9112 6.1).")
         if head.version != "HTTP/1.1":
-            raise ClientError("An HTTP/1.0 request has no Transfer-Encoding (RFC 9112 6.1).")
+            raise ClientError("An HTTP/1.0 request must not have Transfer-Encoding (RFC 9112 6.1).")
         *others, last = [coding.strip(" \t").lower() for coding in codings.split(",")]
         if last != "chunked" or "chunked" in others or "" in others:  # only attackers send ", chunked"
-            raise ClientError("The last transfer coding is chunked, and only the last (RFC 9112 6.3).")
+            raise ClientError("chunked must be the last transfer coding, and appear only once (RFC 9112 6.3).")
         if others:
             raise NotImplementedByServer(f"This server knows no transfer coding but chunked, not {others[0]!r}.")
         return CHUNKED
@@ -253,11 +253,11 @@ def body_length(head: RequestHead, most: int) -> int:
     if "," in length:  # RFC 9110 8.6: equal values may count as one
         first, *others = [value.strip(" \t") for value in length.split(",")]
         if any(value != first for value in others):
-            raise ClientError("Content-Length is given with two values (RFC 9112 6.3).")
+            raise ClientError("The request has two different Content-Length values (RFC 9112 6.3).")
         head.fields = {**fields, "CONTENT_LENGTH": first}
         length = first
     if not (length.isascii() and length.isdigit()):
-        raise ClientError(f"Content-Length is digits only, not {length!r} (RFC 9110 8.6).")
+        raise ClientError(f"Content-Length must be digits, not {length!r} (RFC 9110 8.6).")
     digits = length.lstrip("0") or "0"
     if len(digits) > len(str(most)) or int(digits) > most:
         raise ContentTooLarge(f"The body has {digits[:40]} bytes; the limit (max_body_size) is {most}.")
@@ -370,7 +370,9 @@ def check_request_line(line: str) -> None:
     """Raise for a request line that breaks RFC 9112 3."""
     parts = line.split(" ")
     if len(parts) != len(("method", "target", "version")):
-        raise ClientError("A request line is a method, a target and a version with one space between (RFC 9112 3).")
+        raise ClientError(
+            "The request line must be a method, a target and a version, separated by single spaces (RFC 9112 3)."
+        )
     method, target, version = parts
     if not re.fullmatch(f"{TOKEN}+", method):
         raise ClientError(f"{method!r} is not a method (RFC 9110 9.1).")
@@ -390,6 +392,6 @@ def check_field(line: str) -> None:
     if not colon:
         raise ClientError(f"The field line {line[:40]!r} has no colon (RFC 9112 5).")
     if name != name.rstrip(" \t"):
-        raise ClientError(f"White space stands before the colon of {name.strip()[:40]!r} (RFC 9112 5.1).")
+        raise ClientError(f"There is white space before the colon of {name.strip()[:40]!r} (RFC 9112 5.1).")
     if not re.fullmatch(f"{TOKEN}+", name):
         raise ClientError(f"{name[:40]!r} is not a field name (RFC 9110 5.1).")

@@ -58,7 +58,7 @@ class FieldNames(dict[str, str]):
             raise ApplicationError(f"{name!r} is not a field name (PEP 3333: headers are (name, value), both str).")
         kind = name.lower()
         if kind in HOP_BY_HOP:
-            raise ApplicationError(f"{name} is the server's business: PEP 3333 forbids hop-by-hop fields.")
+            raise ApplicationError(f"{name} is a hop-by-hop field: PEP 3333 forbids applications to send it.")
         if kind not in {"content-length", "date", "server"}:
             kind = ""
         if len(self) < KNOWN_NAMES:
@@ -118,11 +118,11 @@ def response_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
 def check_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
     """Check a status and headers that are not known yet. Raises ApplicationError."""
     if not isinstance(status, str):  # before check_status, whose cache takes only hashable values
-        raise ApplicationError(f"The status is {status!r}; PEP 3333 asks for a str like '200 OK'.")
+        raise ApplicationError(f"The status is {status!r}; PEP 3333 requires a str like '200 OK'.")
     status_line, code, bodiless = check_status(status)
     length, own, lines = None, 0, "Content-Length: 0\r\n" if code == RESET_CONTENT else ""
     if headers.__class__ is not list:
-        raise ApplicationError(f"headers is a {type(headers).__name__}; PEP 3333 asks for a list.")
+        raise ApplicationError(f"headers is a {type(headers).__name__}; PEP 3333 requires a list.")
     try:
         for name, value in headers:
             kind = NAMES[name]
@@ -135,8 +135,8 @@ def check_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
             elif kind:
                 own |= 1 if kind == "date" else 2
             lines += f"{name}: {value}\r\n"
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ApplicationError(describe_header_error(headers)) from error
+    except (TypeError, ValueError, AttributeError):
+        raise ApplicationError(describe_header_error(headers)) from None
     return ResponseHead(status_line, lines, code, bodiless=bodiless, length=length, missing=own)
 
 
@@ -159,7 +159,7 @@ def content_length(value: str, before: int | None) -> int:
 def check_status(status: str) -> tuple[str, int, bool]:
     """Return status line, code, and whether a response of that status has no body at all (RFC 9112 6.3, RFC 9110 15.3.6)."""
     if not STATUS.fullmatch(status):
-        raise ApplicationError(f"The status is {status!r}; PEP 3333 asks for a str like '200 OK'.")
+        raise ApplicationError(f"The status is {status!r}; PEP 3333 requires a str like '200 OK'.")
     code = int(status[:3])
     if code < 200:  # RFC 9110 15.2: the informational ones
         raise ApplicationError(f"{status!r} is an interim status; start_response takes a final one (RFC 9110 15.2).")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from microwsgi.testing import Client, live
-from tests.programs import need
+from tests.programs import need, need_package
+from tests.running import ROOT
+from tests.tables import Rows
 
 EVIL = "<script>alert(1)</script>"
 
@@ -56,12 +59,34 @@ def test_todo_by_json(todo: Client) -> None:
     assert wrong.json["detail"] == "what in the body is a whole number; it must be a string."
 
 
-@pytest.mark.parametrize("where", ["/", "/done/1", "/api/items"])
-def test_todo_takes_nothing_from_other_sites(todo: Client, where: str) -> None:
+def test_what_changes_something_takes_nothing_from_other_sites(todo: Client, upload: ModuleType) -> None:
+    """Each route of todo and upload with another method than GET; browsers send Sec-Fetch-Site, or only an Origin."""
     lan = {"Host": "192.0.2.7:8000", "Origin": "http://evil.example"}
-    for fields in ({"Sec-Fetch-Site": "cross-site"}, lan):
-        assert todo.post(where, form={"what": "x"}, headers=fields).status_int == 403, fields
+    count = 0
+    with Rows() as rows:
+        for app in (cast("Any", todo.application), upload.app):
+            for route in app.router.routes:
+                path = route.pattern.text.replace("{number:int}", "1").replace("{name}", "a")
+                for method in set(route.methods) - {"GET", "HEAD"}:
+                    for fields in ({"Sec-Fetch-Site": "cross-site"}, lan):
+                        with rows(method, path, fields):
+                            count += 1
+                            assert Client(app).request(method, path, headers=fields).status_int == 403
+    assert count == 12
     assert todo.get("/api/items").json == []
+
+
+def test_an_example_that_changes_something_has_the_guard() -> None:
+    """Views for POST and the like are in todo and upload only, and requests that send probes in probe and path."""
+    names = {path.stem: path.read_text() for path in (ROOT / "apps").glob("*.py")}
+    changes = {
+        name for name, text in names.items() if re.search(r"^@app\.(post|put|patch|delete)\(", text, re.MULTILINE)
+    }
+    assert changes == {"todo", "upload"}
+    guarded = {
+        name for name, text in names.items() if "same_site_only)" in text or "require_same_site(request)" in text
+    }
+    assert guarded == {*changes, "path", "probe"}
 
 
 @pytest.fixture
@@ -123,6 +148,7 @@ def test_upload_lists_what_a_url_can_name(upload: ModuleType) -> None:
 @pytest.mark.slow
 def test_a_person_uses_them(todo: Client, upload: ModuleType, tmp_path: Path) -> None:
     chromium = need("chromium")
+    need_package("playwright")
     from playwright.sync_api import sync_playwright  # a second that other tests need not wait
 
     (tmp_path / "picture.bin").write_bytes(b"x" * 1000)

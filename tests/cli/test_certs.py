@@ -60,7 +60,7 @@ def test_chromium_opens_localhost_without_a_warning_once_the_ca_is_trusted(
     assert "Chromium" in certs(home, "trust")
     assert "<title>Echo</title>" in browse(home, url)
     assert ": trusted" in certs(home, "show")
-    assert "not trusted any more" in certs(home, "untrust")
+    assert "no longer trusted" in certs(home, "untrust")
     assert "<title>Echo</title>" not in browse(home, url)
 
 
@@ -143,7 +143,7 @@ def test_an_encrypted_key_is_not_asked_for_on_a_terminal(
     [
         (["trsut"], "did you mean certs trust?"),
         (["client"], "a client has one name"),
-        (["path", "x"], "takes no more words: x"),
+        (["path", "x"], "takes no arguments; remove x"),
     ],
 )
 def test_wrong_words_are_one_sentence(home: dict[str, str], words: list[str], said: str) -> None:
@@ -197,7 +197,7 @@ def test_the_systems_store_is_a_folder_and_a_program(tmp_path: Path, authority: 
     assert store.remove(authority) == ""
     assert "; as root: sudo cp" in Anchors(str(folder / "no"), "x", ("true",)).add(authority)
     assert Anchors(str(folder), "x", ("false",)).add(authority) == "false failed"
-    assert "does not run" in Anchors(str(folder), "x", (str(folder / "nothing"),)).add(authority)
+    assert "can't be run" in Anchors(str(folder), "x", (str(folder / "nothing"),)).add(authority)
 
 
 def test_stores_are_those_that_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,7 +183,7 @@ def close_fails(environ: Any, start_response: Any) -> Any:
     return FailingClose()
 
 
-PEP, END = "PEP 3333", "a server may wait for ever there (read up to CONTENT_LENGTH)"
+PEP, END = "PEP 3333", "other servers may block there forever (read up to CONTENT_LENGTH)"
 
 
 @pytest.mark.parametrize(

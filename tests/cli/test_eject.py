@@ -209,7 +209,7 @@ def test_an_existing_file_is_not_written_over(folder: Path) -> None:
     (folder / "httpsrv.py").write_text("mine")
     result = eject(folder, "apps.echo:app")
     assert result.returncode == 2
-    assert result.stderr == "microwsgi: httpsrv.py is there already; --force writes over it.\n"
+    assert result.stderr == "microwsgi: httpsrv.py exists already; --force overwrites it.\n"
     assert (folder / "httpsrv.py").read_text() == "mine"
     result = eject(folder, "apps.echo:app", "--force")
     assert (result.returncode, result.stderr) == (

@@ -142,7 +142,7 @@ def test_a_function_that_is_named(folder: Path) -> None:
     assert run(folder, "hello:app", "--to", "app").returncode == 0
     result = run(folder, "hello:app", "--to", "nothing")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "microwsgi: nothing was not called; of yours these were: app.\n"
+    assert result.stderr == "microwsgi: nothing was not called. Your functions that were called: app.\n"
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,10 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-import trustme
-
 from tests.comparison.client import Outcome, converse
 from tests.comparison.conversations import Conversation, conversations, servers
 from tests.comparison.explained import EXPLANATIONS
+from tests.comparison.reworded import reworded
 
 BASE = "bccccaf"
 """Version 0.1."""
@@ -145,12 +144,12 @@ def normal(data: bytes, *, whole: bool) -> str:
     """A response without what varies."""
     for pattern, replacement in VARYING if whole else (*VARYING, REFUSAL):
         data = re.sub(pattern, replacement, data, flags=re.DOTALL)
-    return data.decode("latin-1")
+    return reworded(data.decode("latin-1"))
 
 
 def entries(side: Side, client: str, *, whole: bool) -> str:
     """The entries of the log for a client."""
-    text = "\n".join(side.log.get(client, []))
+    text = reworded("\n".join(side.log.get(client, [])))
     return text if whole else re.sub(*REASON, text)
 
 
@@ -298,6 +297,8 @@ def main() -> int:
     start = monotonic()
     with checkout(arguments.base) as old, tempfile.TemporaryDirectory() as folder:
         certificate = str(Path(folder, "certificate.pem"))
+        import trustme  # here: it has no wheels for some Pythons
+
         trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(certificate)
         differences, unstable = compare(chosen, (old, ROOT), certificate)
     status = report(differences, unstable, entire=not arguments.only)

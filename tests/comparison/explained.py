@@ -67,7 +67,7 @@ EXPLANATIONS: list[Explanation] = [
         for aspect, old, new in (
             ("response", "^$|^HTTP/1.1 200", "^HTTP/1.1 40[08]"),
             ("events", "call POST", "^$"),
-            ("log", "", r" 40[08]: | -: The client left before"),
+            ("log", "", r" 40[08]: | -: The client disconnected before"),
         )
     ),
     Explanation(

@@ -50,3 +50,10 @@ def test_what_varies_is_left_out_and_nothing_else() -> None:
     assert normal(first.replace(b"OK", b"Ok"), whole=True) != normal(second, whole=True)
     assert not list(difference("end", "a name", "eof", "eof"))
     assert list(difference("end", "a name", "eof", "eof ")) == [Difference("end", "a name", "eof", "eof ")]
+
+
+def test_a_message_that_was_reworded_is_the_same_and_its_length_is_adjusted() -> None:
+    old = b"HTTP/1.1 400 No\r\nContent-Length: 43\r\nDate: x\r\n\r\nA request has one Host field, not several.\n"
+    new = b"HTTP/1.1 400 No\r\nContent-Length: 42\r\nDate: x\r\n\r\nThe request has more than one Host field.\n"
+    assert normal(old, whole=True) == normal(new, whole=True)
+    assert normal(old, whole=True) != normal(new.replace(b"42", b"43"), whole=True)

@@ -1,1 +1,4 @@
-"""Frameworks and packages from PyPI on our server."""
+"""Real products and clients on microwsgi and on other servers, compared: `make compat` (docs/development.md)."""
+
+PRODUCTS = "tests.compat.products"
+"""The package of the products' modules."""

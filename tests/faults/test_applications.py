@@ -174,7 +174,7 @@ def test_a_service_whose_folder_is_gone_loads_new_code(tmp_path: Path, options: 
         (tmp_path / "here").rmdir()
         for number in (1, 2):
             server.send(signal.SIGHUP)
-            assert server.says(rf"(?s)(loaded anew; serving.*){{{number}}}"), server.said()
+            assert server.says(rf"(?s)(reloaded; serving.*){{{number}}}"), server.said()
         assert server.get() == b"ok"
         assert "Traceback" not in server.said()
         assert server.stop() == ""

@@ -80,7 +80,7 @@ def at_a_moment(folder: Path, row: Row) -> str:
         (folder / "fault").unlink()
         if row.then == "HUP":
             server.send(signal.SIGHUP)
-        if not server.says("loaded anew; serving main:app"):
+        if not server.says("reloaded; serving main:app"):
             return f"new code is not served:\n{server.said()}"
         if not wait_until(lambda: pids(server) and not {*before} & {*pids(server)}):
             return f"old workers serve:\n{server.said()}"
@@ -148,7 +148,7 @@ def test_a_retired_child_that_does_not_react_is_reported_and_does_not_hold_up_th
         os.kill(pids(server)[0], signal.SIGSTOP)
         server.send(signal.SIGHUP)
         assert server.says("with the old code, does not react")
-        assert server.says("loaded anew; serving main:app")
+        assert server.says("reloaded; serving main:app")
         assert server.stop() == ""
     finally:
         server.end()

@@ -39,7 +39,7 @@ def test_kept_connections_are_answered_once_more(tmp_path: Path, options: tuple[
             connection.connect()
             assert ask(connection)[0] == b"ok"
         server.send(signal.SIGHUP)
-        assert server.says("loaded anew; serving main:app"), server.said()
+        assert server.says("reloaded; serving main:app"), server.said()
         answers = [ask(connection) for connection in kept]
         assert [body for body, _ in answers] == [b"ok"] * len(kept)
         secure = [closes for connection, (_, closes) in zip(kept, answers, strict=True) if is_secure(connection)]

@@ -18,7 +18,7 @@ from tests.running import python
 Row = namedtuple("Row", ("call", "error", "trigger", "message"))  # noqa: PYI024 - a row of a table
 """A call that fails with an error while something happens, and what the log says."""
 
-NONE = r"No worker could be started: {}\. The next attempt is made in 0\.5 s"
+NONE = r"No worker could be started: {}\. The next attempt is in 0\.5 s"
 ROWS = [
     Row("fork", "EAGAIN", "HUP", NONE.format("Resource temporarily unavailable")),
     Row("fork", "ENOMEM", "HUP", NONE.format("Cannot allocate memory")),
@@ -27,10 +27,10 @@ ROWS = [
     Row("socketpair", "ENFILE", "kill a worker", NONE.format("Too many open files in system")),
     Row("socketpair", "ENOMEM", "TERM to a worker", NONE.format("Cannot allocate memory")),
     Row("block_signals", "EINVAL", "HUP", NONE.format("Invalid argument")),
-    Row("wait", "EPERM", "kill a worker", "The parent process goes on after PermissionError"),
+    Row("wait", "EPERM", "kill a worker", "The parent process continues after PermissionError"),
     Row("kill", "EPERM", "HUP twice", ""),
-    Row("poll", "ENOMEM", "HUP", "The parent process goes on after OSError: .*Cannot allocate memory"),
-    Row("receive", "ENOMEM", "HUP", "The parent process goes on after OSError"),
+    Row("poll", "ENOMEM", "HUP", "The parent process continues after OSError: .*Cannot allocate memory"),
+    Row("receive", "ENOMEM", "HUP", "The parent process continues after OSError"),
     Row("send", "ENOBUFS", "HUP", ""),
     Row("send", "ENOBUFS 1", "status", ""),
     Row("accept", "EMFILE", "status", ""),
@@ -43,7 +43,7 @@ ROWS = [
 STARTS = [
     Row("socketpair", "EMFILE", "", "the system has no sockets for a parent process: Too many open files"),
     Row("open_append", "EROFS", "", "can't be written: Read-only file system"),
-    Row("fork", "EAGAIN 2", "", "The next attempt is made in 1 s"),
+    Row("fork", "EAGAIN 2", "", "The next attempt is in 1 s"),
     Row("open_own", "EROFS", "", r"the pid file \S+ can't be written: Read-only file system"),
     Row("lock", "ENOLCK", "", r"the pid file \S+ can't be written: No locks available"),
     Row("write_at_start", "ENOSPC", "", r"the pid file \S+ can't be written: No space left on device"),
@@ -88,7 +88,7 @@ def goes_on(folder: Path, row: Row) -> str:
             return f"while the call fails it answers {answers}:\n{server.said()}"
         (folder / f"fault-{row.call}").unlink()
         server.send(signal.SIGHUP)
-        if not server.says("loaded anew; serving main:app"):
+        if not server.says("reloaded; serving main:app"):
             return f"it does not load new code afterwards:\n{server.said()}"
         after = pids(server)
         if len(after) != 2 or {*before} & {*after}:
@@ -169,7 +169,7 @@ def test_a_parent_without_a_free_descriptor_goes_on(tmp_path: Path, options: tup
         assert server.says("No worker could be started: Too many open files"), server.said()
         assert [server.get() for _ in range(5)] == [b"ok"] * 5
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
-        assert server.says("loaded anew; serving main:app"), server.said()
+        assert server.says("reloaded; serving main:app"), server.said()
         assert not {*before} & {*pids(server)}
         assert server.stop() == ""
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from webob.exc import (
 
 from microwsgi import App, Request
 from microwsgi.testing import Client
+from tests.tables import Rows
 
 JSON, FORM, MULTIPART = "application/json", "application/x-www-form-urlencoded", "multipart/form-data"
 
@@ -112,6 +114,79 @@ def test_a_query_that_is_not_utf_8_is_a_400_for_every_way_to_read_it() -> None:
                 details.add(error.detail)
     assert answered == []
     assert details == {"The query is not UTF-8."}
+
+
+def read_again(found: Request) -> object:
+    """A refused form is refused again: WebOb keeps what it has parsed."""
+    with suppress(HTTPException):
+        _ = found.POST
+    return found.POST
+
+
+def test_a_wrong_form_is_a_400_for_every_way_to_read_it() -> None:
+    """WebOb's own names too: it replaces what is not UTF-8, and takes a form without its end for a whole one."""
+    multipart = b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n--x--\r\n'
+    kind = f"{MULTIPART}; boundary=x"
+    bodies: list[tuple[str, bytes, str, int, str]] = [
+        ("a value", b"q=%FF", FORM, 400, "The form is not UTF-8"),
+        ("a value that is not quoted", b"q=\xff", FORM, 400, "The form is not UTF-8: invalid start byte at byte 2"),
+        ("a name", b"%FC=1&q=2", FORM, 400, "The form is not UTF-8"),
+        ("a surrogate", b"q=%ED%A0%80", FORM, 400, "The form is not UTF-8"),
+        ("a field of a multipart form", multipart % (b"q", b"", b"\xff"), kind, 400, "q in the form is not UTF-8"),
+        ("its name", multipart % (b"\xff", b"", b"1"), kind, 400, "A part of the form is not UTF-8"),
+        (
+            "the name of a file",
+            multipart % (b"q", b'; filename="\xff"', b"1"),
+            kind,
+            400,
+            "A part of the form is not UTF-8",
+        ),
+        (
+            "a form that breaks off",
+            (multipart % (b"q", b"", b"1"))[:-8],
+            kind,
+            400,
+            "The form ends before its last boundary",
+        ),
+        ("another charset", b"q=1", f"{FORM}; charset=latin-1", 415, "The form is in 'latin-1'; it must be in UTF-8"),
+    ]
+    ways: dict[str, Any] = {
+        "form": lambda found: found.form,
+        "POST": lambda found: found.POST,
+        "POST again": read_again,
+        "params": lambda found: list(found.params.items()),
+        "form_value": lambda found: found.form_value("q"),
+    }
+    with Rows() as rows:
+        for name, body, content_type, status, detail in bodies:
+            for way, read in ways.items():
+                with rows(name, way):
+                    with pytest.raises(HTTPException) as caught:
+                        read(request(body, content_type))
+                    assert caught.value.code == status  # type: ignore[attr-defined]
+                    assert str(caught.value.detail).startswith(detail)  # type: ignore[attr-defined]
+
+
+def test_webobs_post_has_the_fields_of_a_right_form() -> None:
+    found = request(b"a=%C3%BC&a=%EF%BF%BD", f"{FORM}; charset=utf-8")
+    assert list(found.POST.items()) == [("a", "ü"), ("a", "\ufffd")]
+    assert found.body == b"a=%C3%BC&a=%EF%BF%BD"
+    found.body = b"a=2"
+    assert found.POST["a"] == "2"
+    body = b'--x\r\nContent-Disposition: form-data; name="f"; filename="n"\r\n\r\n\xff\r\n--x--\r\n'
+    assert request(body, f"{MULTIPART}; boundary=x").POST["f"].value == b"\xff"
+    assert not request(b"{}", JSON).POST
+
+
+def test_text_is_in_its_charset_or_a_400() -> None:
+    assert request(b"\xfc", "text/plain; charset=latin-1").text == "ü"
+    with pytest.raises(HTTPBadRequest, match="The body is not UTF-8: invalid start byte at byte 1"):
+        _ = request(b"a\xff", "text/plain").text
+    with pytest.raises(HTTPUnsupportedMediaType, match="'zzz' is unknown"):
+        _ = request(b"a", "text/plain; charset=zzz").text
+    found = request(b"", "text/plain")
+    found.text = "ü"
+    assert found.body == "ü".encode()
 
 
 def test_a_default_stands_for_what_is_missing() -> None:

@@ -51,7 +51,7 @@ def test_without_what_files_need_the_rest_of_the_framework_is_there() -> None:
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         "/",
-        "static files need a system that opens a file in an open folder, as Linux and macOS do.",
+        "static files are not available on this system: it can't open files relative to an open folder.",
     ]
 
 

@@ -238,7 +238,7 @@ def test_where_the_system_watches_no_more_folders_they_are_looked_at(
     (tmp_path / "a.py").write_text("# other\n")
     assert changes(watch, "a.py")
     assert watch.next_check < time.monotonic() + 1
-    assert told == ["as many folders and files as fs.inotify.max_user_watches are watched"]
+    assert told == ["the limit fs.inotify.max_user_watches is reached"]
 
 
 def test_where_the_system_has_no_inotify_left_files_are_looked_at(

@@ -1,4 +1,4 @@
-"""No room for more connections: who leaves, who stays, and what is said of it."""
+"""The limit of connections is reached: who leaves, who stays, and what is said of it."""
 
 from __future__ import annotations
 

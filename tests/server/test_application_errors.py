@@ -105,33 +105,33 @@ class Uncalled:
 
 
 WHILE_NOTHING_HAS_LEFT = {
-    "a list of str": (answering(["text"]), "PEP 3333 asks for bytes"),
-    "a generator of str": (answering(yielding("text")), "PEP 3333 asks for bytes"),
-    "a list that begins well": (answering([b"bytes", "text"]), "PEP 3333 asks for bytes"),
-    "a list of int": (answering([1]), "PEP 3333 asks for bytes"),
-    "a str": (answering("text"), "PEP 3333 asks for an iterable of bytes"),
-    "bytes": (answering(b"bytes"), "PEP 3333 asks for an iterable of bytes"),
+    "a list of str": (answering(["text"]), "PEP 3333 requires bytes"),
+    "a generator of str": (answering(yielding("text")), "PEP 3333 requires bytes"),
+    "a list that begins well": (answering([b"bytes", "text"]), "PEP 3333 requires bytes"),
+    "a list of int": (answering([1]), "PEP 3333 requires bytes"),
+    "a str": (answering("text"), "PEP 3333 requires an iterable of bytes"),
+    "bytes": (answering(b"bytes"), "PEP 3333 requires an iterable of bytes"),
     "None": (
         answering(None),
-        "the application, returned None: is a return missing? PEP 3333 asks for an iterable of bytes",
+        ") returned None: is a return missing? PEP 3333 requires an iterable of bytes",
     ),
-    "a number": (answering(5), "PEP 3333 asks for an iterable of bytes"),
+    "a number": (answering(5), "PEP 3333 requires an iterable of bytes"),
     "a response that was not called": (answering(Uncalled()), "instead of calling it"),
-    "a list that is too long": (answering([b"hello"], ("Content-Length", "4")), "Content-Length is 4"),
-    "a list that is too short": (answering([b"hello"], ("Content-Length", "6")), "Content-Length is 6"),
-    "an empty list that is too short": (answering([], ("Content-Length", "6")), "Content-Length is 6"),
+    "a list that is too long": (answering([b"hello"], ("Content-Length", "4")), "its Content-Length is 4"),
+    "a list that is too short": (answering([b"hello"], ("Content-Length", "6")), "its Content-Length is 6"),
+    "an empty list that is too short": (answering([], ("Content-Length", "6")), "its Content-Length is 6"),
     "no body where one was promised": (answering(yielding(), ("Content-Length", "6")), "Content-Length"),
     "no start_response": (never_starting, "start_response"),
     "no start_response, nothing returned": (never_starting_empty, "start_response"),
     "no start_response in a generator": (never_starting_generator, "start_response"),
     "two start_response": (starting_twice, "start_response was called a second time"),
-    "write of str": (writing_without_a_start, "PEP 3333 asks for bytes"),
-    "a status of bytes": (answering([b""], status=b"200 OK"), "PEP 3333 asks for a str"),
-    "a status without a reason": (answering([b""], status="200"), "PEP 3333 asks for a str"),
-    "a status that is a number": (answering([b""], status=200), "PEP 3333 asks for a str"),
-    "a status with CR LF": (answering([b""], status="200 OK\r\nX-Evil: 1"), "PEP 3333 asks for a str"),
-    "a status with LF": (answering([b""], status="200 OK\nX-Evil: 1"), "PEP 3333 asks for a str"),
-    "a status with NUL": (answering([b""], status="200 O\0K"), "PEP 3333 asks for a str"),
+    "write of str": (writing_without_a_start, "PEP 3333 requires bytes"),
+    "a status of bytes": (answering([b""], status=b"200 OK"), "PEP 3333 requires a str"),
+    "a status without a reason": (answering([b""], status="200"), "PEP 3333 requires a str"),
+    "a status that is a number": (answering([b""], status=200), "PEP 3333 requires a str"),
+    "a status with CR LF": (answering([b""], status="200 OK\r\nX-Evil: 1"), "PEP 3333 requires a str"),
+    "a status with LF": (answering([b""], status="200 OK\nX-Evil: 1"), "PEP 3333 requires a str"),
+    "a status with NUL": (answering([b""], status="200 O\0K"), "PEP 3333 requires a str"),
     "an interim status": (answering([b""], status="100 Continue"), "interim status"),
     "a field with CR LF": (answering([b""], ("X-A", "b\r\nX-Evil: 1")), "control character"),
     "a field with LF": (answering([b""], ("X-A", "b\nX-Evil: 1")), "control character"),
@@ -211,7 +211,7 @@ def writing_then_failing(environ: Environ, start_response: StartResponse) -> Ite
 
 AFTER_BYTES_HAVE_LEFT = {
     "an iterable that raises": (failing_halfway, "the bug"),
-    "a str halfway": (answering(yielding(b"hello", "world")), "PEP 3333 asks for bytes"),
+    "a str halfway": (answering(yielding(b"hello", "world")), "PEP 3333 requires bytes"),
     "two start_response": (starting_twice_halfway, "start_response was called a second time"),
     "start_response with exc_info": (starting_again_with_exc_info_halfway, "the bug"),
     "write, then an exception": (writing_then_failing, "the bug"),
@@ -455,7 +455,7 @@ def test_a_page_that_fails_itself_is_told_in_the_log() -> None:
         request = b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n"
         responses = running.send(request * 2)
     for response in responses:
-        assert (response.status, b"the server's log says why under" in response.body) == (500, True)
+        assert (response.status, b"The server's log has the reason under" in response.body) == (500, True)
     assert len(responses) == 2, "the connection is kept"
     assert "the bug" in running.errors.text.getvalue()
     assert "the page's bug" in running.errors.text.getvalue()
@@ -495,7 +495,7 @@ def test_an_empty_exc_info_after_the_head_is_an_error_as_any_second_call() -> No
 
 
 def test_a_body_is_checked_alike_in_a_list_a_tuple_a_generator_and_write() -> None:
-    """PEP 3333 asks for bytes; a subclass is one, and a bytearray or a memoryview is not."""
+    """PEP 3333 requires bytes; a subclass is one, and a bytearray or a memoryview is not."""
 
     class Bytes(bytes):
         __slots__ = ()

@@ -421,7 +421,7 @@ def test_a_client_that_leaves_a_resting_response_is_noticed_at_once() -> None:
 
 
 @pytest.mark.parametrize("reset", [False, True])
-@pytest.mark.parametrize(("fields", "told"), [([], ""), ([("Content-Length", "9")], "200: The client left.")])
+@pytest.mark.parametrize(("fields", "told"), [([], ""), ([("Content-Length", "9")], "200: The client disconnected.")])
 def test_to_leave_a_resting_response_is_a_failure_only_where_its_end_was_announced(
     fields: list[tuple[str, str]], told: str, reset: bool
 ) -> None:

@@ -87,7 +87,7 @@ def test_a_text_file_is_an_error_that_names_the_rule(stage: tuple[Stage, Running
     with (tmp_path / "a.txt").open(encoding="utf-8") as file:
         response, log = answer(stage, FileWrapper(file))  # type: ignore[arg-type]  # it is refused for that
     assert response.status == 500
-    assert "PEP 3333 asks for bytes" in log
+    assert "PEP 3333 requires bytes" in log
 
 
 def test_of_a_file_head_gets_the_length_alone(stage: tuple[Stage, Running], tmp_path: Path) -> None:

@@ -201,8 +201,7 @@ def test_a_port_in_use_names_the_process_and_a_free_port(address: str) -> None:
         assert "\033" not in lines[0], "a program's name must not write on our terminal"
         free = re.search(r"; (\d+) is free\.$", lines[0])
         assert free
-        assert lines[1] == f"  Try:  microwsgi serve --port {free[1]} ..."
-        assert lines[2] == f"        {f'kill {other.pid}':<23}(stop that program)"
+        assert len(lines) == 1, "the command line makes commands of it: tests/test_retyped.py"
         for listener in listen(f"{address}:{free[1]}"):
             listener.close()
         other.communicate("\n")
@@ -211,7 +210,7 @@ def test_a_port_in_use_names_the_process_and_a_free_port(address: str) -> None:
 def test_a_port_that_we_have_ourselves(opened: Opener) -> None:
     (listener,) = opened("127.0.0.1:0")
     port = port_of(listener)
-    assert refusal(f"127.0.0.1:{port}") in {f"port {port} is asked for twice.", f"port {port} is already in use."}
+    assert refusal(f"127.0.0.1:{port}") in {f"port {port} is given twice.", f"port {port} is already in use."}
 
 
 @pytest.mark.skipif(not LINUX, reason="only Linux tells who listens, in /proc")
@@ -228,9 +227,7 @@ def test_without_proc_the_port_is_still_said_to_be_in_use(opened: Opener, monkey
     monkeypatch.setattr(sockets, "listening_process", lambda *_: None)
     (listener,) = opened("127.0.0.1:0")
     port = port_of(listener)
-    assert re.fullmatch(
-        rf"port {port} is already in use; \d+ is free\.\n  Try:  .* --port \d+ \.\.\.", refusal(f"127.0.0.1:{port}")
-    )
+    assert re.fullmatch(rf"port {port} is already in use; \d+ is free\.", refusal(f"127.0.0.1:{port}"))
 
 
 @pytest.mark.parametrize(
@@ -239,9 +236,9 @@ def test_without_proc_the_port_is_still_said_to_be_in_use(opened: Opener, monkey
         (
             errno.EACCES,
             80,
-            "this user may not open port 80 (ports below 1024 are kept for root).\n  Try:  microwsgi serve --port 8080 ...",
+            "this user has no permission to listen on port 80 (ports below 1024 are reserved for root).",
         ),
-        (errno.EACCES, 8000, "this user may not open port 8000.\n  Try:  microwsgi serve --port 8080 ..."),
+        (errno.EACCES, 8000, "this user has no permission to listen on port 8000."),
         (errno.ENOBUFS, 8000, f"127.0.0.1:8000 can't be listened on: {os.strerror(errno.ENOBUFS)}."),
     ],
 )
@@ -254,11 +251,7 @@ def test_other_reasons(monkeypatch: pytest.MonkeyPatch, number: int, port: int, 
 
 
 def test_an_address_of_another_machine() -> None:
-    assert refusal("203.0.113.9:0") == (
-        "203.0.113.9 is not an address of this machine.\n"
-        "  Try:  microwsgi serve --host 127.0.0.1   (only this machine)\n"
-        "        microwsgi serve --host 0.0.0.0     (every interface)"
-    )
+    assert refusal("203.0.113.9:0") == "203.0.113.9 is not an address of this machine."
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 300])
@@ -375,7 +368,7 @@ def test_the_socket_of_a_living_server_stays_even_if_its_backlog_is_full(
 def test_a_file_that_is_no_socket_stays(tmp_path: Path) -> None:
     path = tmp_path / "s"
     path.write_text("precious")
-    assert refusal(f"unix:{path}") == f"{path} is there already and not a socket; it is left alone."
+    assert refusal(f"unix:{path}") == f"{path} exists and is not a socket; it was not changed."
     assert path.read_text() == "precious"
 
 
@@ -385,7 +378,7 @@ def test_a_unix_socket_has_a_name(address: str) -> None:
 
 
 def test_paths_that_can_not_be() -> None:
-    assert refusal(f"unix:/tmp/{'x' * 200}").endswith("can't be listened on: a path of at most 107 bytes is possible.")
+    assert refusal(f"unix:/tmp/{'x' * 200}").endswith("can't be listened on: the path is longer than 107 bytes.")
     assert refusal("unix:/nowhere/s") == "unix:/nowhere/s can't be listened on: No such file or directory."
 
 

@@ -145,7 +145,7 @@ def test_each_refusal_gives_a_reason_that_a_person_understands() -> None:
 def test_the_reason_names_what_is_wrong() -> None:
     table = [
         (["GET / HTTP/1.1"], "needs a Host field"),
-        (["GET / HTTP/1.1", "Host: a", "X : b"], "White space stands before the colon of 'X'"),
+        (["GET / HTTP/1.1", "Host: a", "X : b"], "There is white space before the colon of 'X'"),
         (["GET / HTTP/1.1", "Host: a", "X: b", " c"], "folded lines are refused"),
         (["GET / HTTP/1.1", "Host: a", "what"], "'what' has no colon"),
         (["GET / HTTP/1.1", "Host: a", "X: a\0"], "control character, a bare CR or a bare LF stands in the field line"),

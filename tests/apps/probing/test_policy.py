@@ -283,6 +283,9 @@ def test_another_sites_page_may_not_probe(fields: dict[str, str], status: int, t
     config = "history = ''\nallow = ['127.0.0.2/32']\nports = [1]\n"
     with loaded("apps.probe", config, tmp_path) as module:
         assert Client(module.app).get("/probe?target=127.0.0.2:1", headers=fields).status_int == status
+    if status == 403:  # the tracer asks the same guard, before anything is sent
+        with loaded("apps.path", config, tmp_path) as module:
+            assert Client(module.app).get("/to?target=127.0.0.2", headers=fields).status_int == status
 
 
 def test_a_viewer_who_asks_too_often_is_told(tmp_path: Path) -> None:

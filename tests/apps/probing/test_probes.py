@@ -6,24 +6,31 @@ import asyncio
 import contextlib
 import datetime as dt
 import os
+import re
 import socket
 import ssl
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtensionOID, NameOID
 
 from apps.probing.names import Resolver
 from apps.probing.outcome import Outcome, Reason
 from apps.probing.policy import Policy
 from apps.probing.probes import Check, run
 from tests.apps.probing.peers import Behaviour, Peer, drips, name_server, says, silent
+from tests.programs import need, need_package
+from tests.tables import Rows
+
+need_package("cryptography", "trustme")
+
+import trustme  # noqa: E402
+from cryptography import x509  # noqa: E402
+from cryptography.hazmat.primitives import hashes, serialization  # noqa: E402
+from cryptography.hazmat.primitives.asymmetric import ec  # noqa: E402
+from cryptography.x509.oid import ExtensionOID, NameOID  # noqa: E402
 
 TIMEOUT = 0.6
 HERE = Policy(["127.0.0.0/8", "::1/128"])
@@ -244,3 +251,36 @@ def test_the_module_dns(tmp_path: Path) -> None:
         unused.bind((SERVER, 0))
         port = unused.getsockname()[1]
     assert probed(Check("dns", f"{SERVER}:{port}")).reason in {Reason.PORT_UNREACHABLE, Reason.REFUSED}
+
+
+DIG = {
+    "good.test": r"status: NOERROR.*ANSWER: 1", "none.test": r"status: NXDOMAIN", "empty.test": r"status: NOERROR.*ANSWER: 0",
+    "broken.test": r"status: SERVFAIL", "drop.test": r"timed out",
+}  # fmt: skip
+"""Output of dig for each name of ANSWERS."""
+NO_ANSWERS = {"drop.test": Reason.NO_ANSWER}
+"""The module dns asks one server, which is the target: its silence is packet loss."""
+
+
+def test_name_errors_are_those_of_dig(tmp_path: Path) -> None:
+    """One name server, asked by dig and by us: the same five outcomes, and the sixth where nothing listens."""
+    dig, nobody = need("dig"), "127.0.0.77"
+    reasons = dict(NAMES)
+
+    def said(server: str, name: str) -> str:
+        command = [dig, "+tries=1", "+timeout=1", "+nosearch", f"@{server}", name, "A"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.replace("\n", " ")
+
+    with name_server(ANSWERS, SERVER), Peer(silent) as peer, Rows() as rows:
+        for name, pattern in DIG.items():
+            with rows(name):
+                assert re.search(pattern, said(SERVER, name))
+                ours = probed(Check("tcp", f"{name}:{peer.port}"), resolver(tmp_path), 2.0)
+                assert ours.reason is reasons[name]
+                asked = probed(Check("dns", SERVER, query=name), seconds=1.0)
+                assert asked.reason is (Reason.OK if "NOERROR" in pattern else NO_ANSWERS.get(name, reasons[name]))
+        with rows("nothing listens"):
+            assert "connection refused" in said(nobody, "a.test")
+            ours = probed(Check("tcp", "a.test"), resolver(tmp_path, f"nameserver {nobody}\n"))
+            assert ours.reason is Reason.NO_NAME_SERVER
+            assert probed(Check("dns", nobody)).reason in {Reason.PORT_UNREACHABLE, Reason.REFUSED}

@@ -1,0 +1,170 @@
+"""Pages and metrics minute by minute while the work behind them is suspended or dead. Time is a clock of the test's own.
+
+A process that is really suspended, by SIGSTOP, is in tests/apps/test_probe.py and test_netmon.py.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from apps.kernel import links
+from apps.probing.outcome import Outcome, Reason
+from apps.probing.rounds import Round
+from microwsgi.testing import Client
+from tests.apps.probing.loading import loaded
+from tests.tables import Rows
+
+CONFIG = 'interval = 10\nhistory = ""\n[[target]]\nname = "far"\nmodule = "icmp"\ntarget = "192.0.2.1"\n'
+OK = Outcome(Reason.OK, 0.02, received=True, address="192.0.2.1")
+LOST = Outcome(Reason.NO_ANSWER, address="192.0.2.1")
+
+
+class Clock:
+    """What time.time() and time.monotonic() return; it stands still between two steps."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.now = self.begin = time.time() // 60 * 60
+        patch.setattr(time, "time", lambda: self.now)
+        patch.setattr(time, "monotonic", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    with monkeypatch.context() as patch:
+        yield Clock(patch)
+
+
+@pytest.fixture
+def netmon(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The application without its thread: the test calls `sampler.look`."""
+    monkeypatch.setattr("apps.kernel.sampler.Sampler.start", lambda self: None)
+    monkeypatch.delitem(sys.modules, "apps.netmon", raising=False)
+    module: Any = import_module("apps.netmon")
+    yield module
+    module.sampler.stop()
+
+
+def metric(client: Client, name: str) -> float | None:
+    """The value of a metric, None if it is not there."""
+    families = text_string_to_metric_families(client.get("/metrics").expect().text)
+    return next((sample.value for each in families for sample in each.samples if sample.name == name), None)
+
+
+def state(client: Client, path: str) -> tuple[str, str]:
+    """Class and text of the first sentence of a page."""
+    found = re.search(r'<p class="summary (\w+)" role="status">(.*?)</p>', client.get(path).expect().text)
+    assert found
+    return found[1], found[2]
+
+
+PROBES = [
+    # second, is a round over, its outcome; state on the page, words on the page, probe_success, probe_age_seconds
+    (10, OK, "ok", "All 1 targets are ok", 1.0, 0.0),
+    (20, OK, "ok", "All 1 targets are ok", 1.0, 0.0),
+    (24, None, "ok", "All 1 targets are ok", 1.0, 4.0),
+    (
+        60,
+        None,
+        "unknown",
+        "1 of 1 have no data: no new round, the prober is stopped or overloaded; before that ok.",
+        None,
+        40.0,
+    ),  # resumed after 40 s, no round yet
+    (61, OK, "ok", "All 1 targets are ok", 1.0, 0.0),
+    (71, LOST, "failing", "far is failing since", 0.0, 0.0),
+    (120, None, "unknown", "1 of 1 have no data", None, 49.0),  # the prober is dead, and another process has the page
+    (180, None, "unknown", "before that failing, no answer.", None, 109.0),
+    (600, None, "unknown", "1 of 1 have no data", None, 529.0),
+    (601, LOST, "failing", "far is failing since", 0.0, 0.0),
+    (611, OK, "ok", "All 1 targets are ok", 1.0, 0.0),
+]
+
+
+def test_probes_are_unknown_while_none_is_made(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspension of 40 s and an outage of the prober of nine minutes: never an old value as a new one."""
+    monkeypatch.setattr("apps.background.Background.start", lambda self: None)
+    with loaded("apps.probe", CONFIG, tmp_path) as module:
+        client = Client(module.app)
+        with Rows() as rows:
+            for second, outcome, name, words, success, age in PROBES:
+                clock.now = clock.begin + second
+                if outcome:
+                    module.prober.history.add("far", clock.now, Round.of(clock.now, [outcome] * 10).as_data())
+                    module.prober.history.flush(clock.now)
+                with rows(second):
+                    assert state(client, "/part/all")[0] == name
+                    assert words in state(client, "/part/all")[1]
+                    assert metric(client, "probe_success") == success
+                    assert metric(client, "probe_age_seconds") == age
+                    assert (metric(client, "probe_duration_seconds") is None) == (success is None or outcome is LOST)
+        at = [time.strftime("%T", time.localtime(clock.begin + second)) for second in (30, 61)]
+        chart = client.get("/part/target/far").expect().text
+        assert f"<title>no data {at[0]} to {at[1]}</title>" in chart, "the suspension is a gap"
+        assert len(re.findall("<title>no data", chart)) == 2
+
+
+def test_netmon_after_a_suspension(clock: Clock, netmon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last second before the suspension is not shown as the present; afterwards there is a gap, and no peak."""
+    sampler = netmon.sampler
+    octets = [0]
+
+    def interfaces(route: object) -> list[links.Interface]:
+        return [links.Interface(1, "eth0", "up", 1500, "", links.Traffic(octets[0], *[0] * 7))]
+
+    monkeypatch.setattr(links, "interfaces", interfaces)
+    client = Client(netmon.app)
+
+    def look(second: int, rate: int) -> None:
+        octets[0] += rate * int(clock.begin + second - clock.now)
+        clock.now = clock.begin + second
+        sampler.read()
+
+    for second in range(60):
+        look(second, 1000)
+    assert state(client, "/part/summary")[0] == "ok"
+    assert "8 kbit/s" in client.get("/part/interfaces").text
+    octets[0] += 1000 * 40
+    clock.now = clock.begin + 99  # a page of another process, or the first one after SIGCONT
+    assert state(client, "/part/summary") == ("unknown", "No figures for 40 s.")
+    assert "8 kbit/s" not in client.get("/part/interfaces").text.partition("<figure>")[0]
+    look(100, 1000)
+    look(101, 1000)
+    assert state(client, "/part/summary")[0] == "ok"
+    assert metric(client, "netmon_age_seconds") == 0.0
+    assert {round(rates[0]) for _, rates in sampler.points("eth0", clock.begin, clock.now)} == {1000}, "no peak"
+    assert "<title>no data" in client.get("/part/interface/eth0").text
+
+
+def test_problems_of_interfaces_have_a_beginning_and_an_end(
+    clock: Clock, netmon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drops since when, and as many as there were; a minute without one ends the problem. Names may have braces."""
+    sampler = netmon.sampler
+    drops = [0]
+
+    def interfaces(route: object) -> list[links.Interface]:
+        return [links.Interface(1, "a{0}", "up", 1500, "", links.Traffic(0, 0, 0, drops[0], 0, 0, 0, 0))]
+
+    monkeypatch.setattr(links, "interfaces", interfaces)
+    client, seen = Client(netmon.app), {}
+    for second in range(200):
+        clock.now = clock.begin + second
+        drops[0] += 2 if second in {10, 60} else 0
+        sampler.read()
+        if second in {5, 12, 65, 119, 125}:
+            seen[second] = state(client, "/part/summary")
+    began = time.strftime("%T", time.localtime(clock.begin + 10))
+    assert seen[5][0] == "ok"
+    assert seen[12] == ("degraded", f"a{{0}}: 2 drops since {began} (for 2 s).")
+    assert seen[65] == ("degraded", f"a{{0}}: 4 drops since {began} (for 55 s).")
+    assert seen[119][0] == "degraded"
+    assert seen[125][0] == "ok"

@@ -1,0 +1,50 @@
+"""The page docs/compatibility.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tests.compat.servers import SERVERS
+
+HEAD = """# Compatibility
+
+Real products and clients, run on microwsgi and on other servers, and their answers compared. `make compat` makes this page;
+[development](development.md) shows how a product is added. An answer of ours is right if it is no failure and equal to the
+answer on a peer: gunicorn with gthread, or waitress. A difference needs a reason in the product's module, or the run fails.
+
+`serve`, `dev`, `workers` (`--workers 2`) and `tls` (`--tls`) are ours.
+
+"""
+
+
+def page(results: Sequence[Any], date: str, system: str) -> str:
+    """Return the page as Markdown."""
+    lines = [f"{HEAD}Last run: {date}, {system}.\n", "| product | versions | checks | result |", "|---|---|---|---|"]
+    run = [result for result in results if not result.left_out]
+    for result in run:
+        versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+        count = max(map(len, result.answers.values()))
+        differing = len({check for _, check, _ in result.differences})
+        verdict = f"{differing} of them differ: see below" if differing else "same"
+        if result.faults:
+            verdict = f"**{len(result.faults)} faults**"
+        lines.append(f"| {result.summary} | {versions} | {count} | {verdict} |")
+    lines += ["", "## Differences", "", "| product | check | server | reason |", "|---|---|---|---|"]
+    for result in run:
+        for check in dict.fromkeys(check for _, check, _ in result.differences):
+            on = [server for server, name, _ in result.differences if name == check]
+            reason = next(reason for _, name, reason in result.differences if name == check)
+            lines.append(f"| {result.name} | {check} | {', '.join(on)} | {reason} |")
+    lines += ["", "## Failures of peers", "", "Checks that pass on our servers and fail on another one.", ""]
+    lines += ["| product | server | checks |", "|---|---|---|"]
+    for result in run:
+        for server, answers in result.answers.items():
+            failed = [check for check, answer in answers.items() if str(answer).startswith("FAILED")]
+            if failed and not SERVERS[server].ours:
+                lines.append(f"| {result.name} | {server} | {', '.join(failed)} |")
+    lines += ["", "## Not run", ""]
+    lines += [f"- {result.summary} {result.left_out}" for result in results if result.left_out] or [
+        "Nothing was left out."
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,215 @@
+"""Run the tests on every Python that is here or can be had, and write docs/pythons.md: `make test-pythons`.
+
+    python -m tests.pythons              3.11 and newer on PATH and in pyenv, and those that were got before
+    python -m tests.pythons --get        get Debian's 3.14 and newer, and build a free-threaded 3.13t; as root
+    python -m tests.pythons 3.12 3.13t   these only; the page is not written
+
+Each runs `make test` of a copy of the checkout below .venv-pythons. --get puts Debian's unstable into a folder there, with
+debootstrap, and compiles 3.13t in it from its stable release's sources. Nothing outside .venv-pythons changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.running import ROOT, environment
+
+CACHE = ROOT / ".venv-pythons"
+PAGE = ROOT / "docs" / "pythons.md"
+LIMIT = 1800
+"""Seconds for the tests of a Python."""
+DEBIAN = "unstable"
+"""The release, and the folder below .venv-pythons that it is put into."""
+SOURCES = "trixie"
+"""The release with the sources of 3.13."""
+LIBRARIES = "libssl-dev zlib1g-dev libffi-dev libbz2-dev liblzma-dev libsqlite3-dev libreadline-dev"
+PROGRAMS = "ca-certificates git make curl openssl procps iproute2"
+WITHOUT = {"t": ["cryptography", "playwright", "trustme"]}
+"""Packages without wheels for the Pythons whose names end so; tests that need these are skipped (tests/programs.py)."""
+HEAD = """# Pythons
+
+`make test-pythons` runs `make test` on every Python from 3.11 on that is on the machine, and writes this page. As root, `make
+test-pythons ARGS=--get` gets more before: Debian's newest, and a free-threaded 3.13t (`PYTHON_GIL=0`).
+
+"""
+
+
+class Python(NamedTuple):
+    """A Python, and the Debian folder that it is in, if it is in one."""
+
+    name: str
+    command: str
+    root: Path | None = None
+
+
+class Result(NamedTuple):
+    """The versions and the outcome of the tests of a Python."""
+
+    name: str
+    version: str
+    outcome: str
+    """The last line of pytest."""
+    without: list[str]
+    """Packages that it has no wheels for."""
+    failed: list[str]
+
+
+def works(path: str) -> bool:
+    """Return whether a Python runs: a version manager has shims for those that it lacks. One named t must be free-threaded."""
+    free = str(path.endswith("t"))
+    program = "import sysconfig, venv; print(bool(sysconfig.get_config_var('Py_GIL_DISABLED')))"
+    done = subprocess.run([path, "-c", program], check=False, capture_output=True, text=True)
+    return done.stdout.strip() == free
+
+
+def found() -> list[Python]:
+    """Return the Pythons that are here, one of each name."""
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    pythons: dict[str, Python] = {}
+    for name in [f"3.{minor}{end}" for minor in range(11, 30) for end in ("", "t")]:
+        candidates = [shutil.which(f"python{name}"), *sorted(versions.glob(f"*/bin/python{name}"), reverse=True)]
+        for path in filter(None, candidates):
+            if name not in pythons and works(str(path)):
+                pythons[name] = Python(name, str(path))
+    root = CACHE / DEBIAN
+    for file in sorted(root.glob("usr/bin/python3.[0-9]*")) + sorted(root.glob("opt/free/bin/python3.[0-9]*t")):
+        name = file.name.removeprefix("python")
+        if re.fullmatch(r"3\.\d+t?", name) and name not in pythons:
+            pythons[name] = Python(name, f"/{file.relative_to(root)}", root)
+    return list(pythons.values())
+
+
+def inside(root: Path, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run a command in a Debian folder, with /proc and /dev in a mount namespace of its own."""
+    mounts = "; ".join(f"mount --rbind /{name} {root}/{name}" for name in ("proc", "dev", "sys"))
+    script = f'{mounts}; exec chroot {root} "$@"'
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, "sh", *words]
+    return subprocess.run(command, text=True, check=False, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def get() -> None:
+    """Get Debian's newest Pythons, and build a free-threaded one."""
+    if os.getuid() or not shutil.which("debootstrap"):
+        sys.exit("--get needs root and debootstrap.")
+    root = CACHE / DEBIAN
+    if not (root / "etc" / "os-release").exists():
+        command = ["debootstrap", "--variant=minbase", f"--include={PROGRAMS.replace(' ', ',')}", DEBIAN, str(root)]
+        subprocess.run(command, check=True)
+    for own in ("etc/pip.conf", "etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"):  # of this machine
+        if Path("/", own).exists():
+            shutil.copy(Path("/", own), root / own)
+    install = "apt-get install --yes --quiet=2 --no-install-recommends"
+    script = f"""
+        export DEBIAN_FRONTEND=noninteractive
+        sed 's/^deb /deb-src /; s/{DEBIAN}/{SOURCES}/' /etc/apt/sources.list >/etc/apt/sources.list.d/sources.list
+        # A mirror may be behind: as with debootstrap, the signature is checked, and the date to which it is valid is not.
+        apt-get -o Acquire::Check-Valid-Until=false update --quiet=2
+        {install} $(apt-cache search --names-only '^python3[.]1[4-9]-venv$' | cut -d' ' -f1)
+        test -d /opt/free && exit
+        {install} build-essential dpkg-dev pkg-config {LIBRARIES}
+        mkdir -p /build; cd /build; apt-get source --quiet=2 python3.13; cd python3.13-*/
+        ./configure --quiet --prefix=/opt/free --disable-gil; make -s -j2; make -s install
+    """
+    inside(root, "sh", "-ec", script).check_returncode()
+
+
+def copy(python: Python, without: list[str]) -> Path:
+    """Copy the checkout for a Python, but not its .venv, which is used again."""
+    parent = python.root / "srv" if python.root else CACHE
+    target = parent / f"checkout-{python.name}"
+    target.mkdir(parents=True, exist_ok=True)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout  # noqa: S607
+    for old in target.iterdir():
+        if old.name != ".venv":
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target / name)
+    project = target / "pyproject.toml"
+    lines = project.read_text().splitlines(keepends=True)
+    project.write_text(
+        "".join(line for line in lines if not line.strip().startswith(tuple(f'"{name}' for name in without)))
+    )
+    return target
+
+
+def run(python: Python, arguments: list[str]) -> Result:
+    """Run `make test` in a copy of the checkout, and return its outcome."""
+    without = next((names for end, names in WITHOUT.items() if python.name.endswith(end)), [])
+    target = copy(python, without)
+    words = [python.command, "dev.py", "test", "--quiet", "-p", "no:cacheprovider", *arguments]
+    variables = environment(PYTHONPATH="", **({"PYTHON_GIL": "0"} if python.name.endswith("t") else {}))
+    start = time.monotonic()
+    try:
+        if python.root:
+            where = f"/{target.relative_to(python.root)}"
+            home = ["env", f"--chdir={where}", "HOME=/root", *words]
+            done = inside(python.root, *home, env=variables, capture_output=True, timeout=LIMIT)
+            version = inside(python.root, python.command, "-V", capture_output=True).stdout.strip()
+        else:
+            done = subprocess.run(
+                words, cwd=target, env=variables, capture_output=True, text=True, timeout=LIMIT, check=False
+            )
+            version = subprocess.run([python.command, "-V"], capture_output=True, text=True, check=False).stdout.strip()
+    except subprocess.TimeoutExpired:
+        return Result(python.name, "", f"not finished after {LIMIT} s", without, [])
+    (CACHE / f"{python.name}.log").write_text(done.stdout + done.stderr)
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    lines = (done.stdout + done.stderr).strip().splitlines() or ["no output"]
+    outcome = next((line for line in reversed(lines) if re.search(r"\d+ (passed|failed|error)", line)), lines[-1])
+    print(f"{python.name}: {outcome} ({time.monotonic() - start:.0f} s)", *failed, sep="\n  ", flush=True)
+    return Result(python.name, version, re.sub(r" in [\d.]+s.*", "", outcome).strip("= "), without, failed)
+
+
+def page(results: list[Result]) -> str:
+    """Return docs/pythons.md."""
+    lines = [
+        f"{HEAD}Last run: {dt.datetime.now(dt.UTC).date().isoformat()}.\n",
+        "| Python | version | result |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {result.name} | {result.version} | {result.outcome} |" for result in results]
+    for result in results:
+        if result.failed:
+            lines += ["", f"Failed with {result.name}:", "", *(f"- `{name}`" for name in result.failed)]
+        if result.without:
+            names = ", ".join(result.without)
+            lines += [
+                "",
+                f"There are no wheels of {names} for {result.name}: tests that need these are among the skipped.",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make test-pythons", description="Run the tests on several Pythons.")
+    parser.add_argument("names", nargs="*", help="Pythons, like 3.12 or 3.13t; all that are here if none is named")
+    parser.add_argument(
+        "--get", action="store_true", help="get Debian's newest Pythons and build 3.13t before, as root"
+    )
+    parser.add_argument("--pytest", metavar="OPTIONS", default="", help="options for pytest")
+    arguments = parser.parse_args()
+    CACHE.mkdir(exist_ok=True)
+    if arguments.get:
+        get()
+    pythons = [python for python in found() if not arguments.names or python.name in arguments.names]
+    if missing := set(arguments.names) - {python.name for python in pythons}:
+        sys.exit(f"Not here: {', '.join(sorted(missing))}. There are: {', '.join(python.name for python in found())}")
+    results = [run(python, arguments.pytest.split()) for python in pythons]
+    if not arguments.names:
+        PAGE.write_text(page(results))
+    sys.exit(any(result.failed or "passed" not in result.outcome for result in results))
+
+
+if __name__ == "__main__":
+    main()
