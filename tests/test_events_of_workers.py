@@ -13,6 +13,8 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.request import urlopen
 
+import pytest
+
 from tests.running import LIMIT, Running
 
 Command = Callable[..., Running]
@@ -206,6 +208,7 @@ def test_a_save_with_reload_keeps_listeners_and_history(command: Command, tmp_pa
             assert two.read(1) == ["b 0"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_reads_nothing_delays_nobody_is_reported_and_catches_up(command: Command, tmp_path: Path) -> None:
     running, url = start(command, tmp_path, "--workers", "2", history=3)
     with listeners(url) as (one, two):

@@ -33,6 +33,8 @@ PENDING = 1000
 """The number of events that may wait for a slow client. Beyond it the stream ends; the client reconnects with its last id."""
 KNOWN = 2000
 """Events of a broadcaster that are recognized when they come again."""
+HISTORY_TIME = 0.5
+"""Seconds that the first client waits for the history from Redis."""
 COMMENT = b":\n\n"
 LINE_END = re.compile("\r\n|\r|\n")
 HEADERS = (
@@ -173,7 +175,7 @@ class Broadcaster:
     where EVENTS_REDIS_URL is set, in all processes that use that Redis. One that a module makes when it is imported has a name
     by itself. Events that one process publishes are received in their order.
 
-        send -> publish -> the parent or Redis, if there is one -> deliver, in each process -> Stream.put
+        send -> the parent process, or Redis, if there is one -> deliver, in each process -> Stream.put
     """
 
     def __init__(
@@ -186,14 +188,14 @@ class Broadcaster:
         redis_url: str | None = None,  # instead of EVENTS_REDIS_URL
     ) -> None:
         self.streams: set[Stream] = set()
-        self.lock = threading.RLock()
+        self.name = name or name_in_module(sys._getframe(1))
+        self.lock = relay.lock_of(self.name) if self.name else threading.RLock()
         """Protects `streams`, `history`, `known`, `number`, and the order in which events are published."""
         self.history: deque[tuple[str, bytes]] = deque(maxlen=history)
         self.known: dict[str, None] = {}  # the last events that were delivered, in their order
         self.most_known = max(history, KNOWN)
         self.heartbeat = heartbeat
         self.retry = retry
-        self.name = name or name_in_module(sys._getframe(1))
         self.start_series()
         url = os.environ.get(REDIS_VARIABLE, "") if redis_url is None else redis_url
         if self.name:
@@ -202,7 +204,7 @@ class Broadcaster:
             warnings.warn("A Broadcaster that a function makes needs a name to reach other processes.", stacklevel=2)
         self.redis = import_module(REDIS).of_process(url) if url and self.name else None
         if self.redis is not None:
-            self.redis.subscribe(self.name, history, self.deliver)
+            self.redis.subscribe(self.name, history)
 
     def start_series(self) -> None:
         """Begin with new ids, which no other process has: after a fork, or a restart."""
@@ -219,7 +221,7 @@ class Broadcaster:
         stream = Stream(request, heartbeat=self.heartbeat, retry=self.retry, on_close=self.leave)
         last = request.headers.get("Last-Event-ID")
         if self.redis is not None:
-            self.redis.begin()
+            self.redis.begin().wait(HISTORY_TIME)
         with self.lock:
             if last is not None:
                 stream.pending.extend(self.since(last))
@@ -246,15 +248,12 @@ class Broadcaster:
             unique = f"{self.series}-{self.number}"
             id = id or (unique if self.history.maxlen else "")
             chunk = event_bytes(data, event=event, id=id)
-            if self.redis is None:
-                self.publish(unique, id, chunk)
+            if not self.name:
+                self.deliver(unique, id, chunk)
+            elif self.redis is None:
+                relay.publish(self.name, unique, id, chunk)
             else:
-                self.redis.publish(self.name, unique, id, chunk, self.publish)
-
-    def publish(self, unique: str, id: str, chunk: bytes) -> None:  # the standard's word
-        """Send the bytes of an event to the clients of this server."""
-        if not relay.publish(self.name, unique, id, chunk):
-            self.deliver(unique, id, chunk)
+                self.redis.publish(self.name, unique, id, chunk)
 
     def deliver(self, unique: str, id: str, chunk: bytes, again: bool = False) -> None:  # the standard's word
         """Send the bytes of an event to the clients of this process; if it may come `again`, only the first time."""

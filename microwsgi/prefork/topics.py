@@ -45,7 +45,11 @@ class History:
 
 def size(event: Message) -> int:
     """Return the number of bytes of an event."""
+<<<<<<< HEAD
     return len(event["chunk"])
+=======
+    return len(event["chunk"])  # bytes, as framework/events.py makes it
+>>>>>>> main
 
 
 class Topics:
@@ -84,7 +88,7 @@ class Topics:
     def publish(self, message: Message) -> None:
         """Send an event to all children that have subscribed, the one that published it included."""
         name = str(message.pop("publish"))
-        event = {**message, "event": name}
+        event = {**message, "name": name}
         if name in self.history:
             self.history[name].append(event)
         data = encode({**event, "again": False})

@@ -121,7 +121,7 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
     terminal.service.leave()
     publisher = Publisher(worker.send, worker.say)
     relay.connect(publisher.send)
-    worker.on_event = relay.receive
+    worker.on_event = lambda event: relay.deliver(**event)  # as `Topics` makes it
     worker.guard.add(relay.disconnect)
     imports = Imports(terminal.codes)
     livereload = LiveReload()

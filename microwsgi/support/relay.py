@@ -10,11 +10,14 @@ import threading
 import weakref
 from collections.abc import Callable
 
+<<<<<<< HEAD
 from microwsgi.support.typenames import Any
 
 Message = dict[str, Any]
+=======
+>>>>>>> main
 Deliver = Callable[[str, str, bytes, bool], object]
-"""Takes a key that no other event has, the id, the bytes, and whether the subscriber may know the event already."""
+"""Takes the arguments of `Relay.deliver` but the name."""
 
 
 class Relay:
@@ -24,6 +27,7 @@ class Relay:
         self.lock = threading.RLock()
         """Protects `subscribers`. Reentrant: the garbage collector may call `unsubscribe` in a thread that holds it."""
         self.subscribers: dict[str, list[weakref.WeakMethod[Deliver]]] = {}
+        self.locks: weakref.WeakValueDictionary[str, threading.RLock] = weakref.WeakValueDictionary()
         self.send: Callable[..., object] | None = None
         self.names: dict[str, int] = {}  # the number of broadcasters that each module has made
 
@@ -34,6 +38,11 @@ class Relay:
     def disconnect(self) -> None:
         """In a process that the application has forked: the connection is its parent's. Takes no lock."""
         self.send = None
+
+    def lock_of(self, name: str) -> threading.RLock:
+        """Return the lock that the subscribers of a name share, since each delivers the events of all."""
+        with self.lock:
+            return self.locks.setdefault(name, threading.RLock())
 
     def subscribe(self, name: str, history: int, deliver: Deliver, owner: object) -> None:
         """Have this method of an object called with each event of this name, first with those of the parent's history."""
@@ -54,21 +63,25 @@ class Relay:
         if self.send is not None:
             self.send(unsubscribe=name)
 
-    def publish(self, name: str, unique: str, id: str, chunk: bytes) -> bool:  # the standard's word
-        """Send an event to all processes of the server, this one included; False if there is no parent process."""
+    def publish(self, name: str, unique: str, id: str, chunk: bytes) -> None:  # the standard's word
+        """Send an event to all processes of the server, this one included. `unique` is a key that no other event has."""
         send = self.send
-        if send is None or not name:
-            return False
-        send(publish=name, unique=unique, id=id, chunk=chunk)
-        return True
+        if send is None:
+            self.deliver(name, unique, id, chunk, again=False)
+        else:
+            send(publish=name, unique=unique, id=id, chunk=chunk)
 
-    def receive(self, message: Message) -> None:
-        """Deliver an event that has come from the parent."""
+    def deliver(self, name: str, unique: str, id: str, chunk: bytes, again: bool) -> None:  # the standard's word
+        """Call the subscribers of this process; `again`: they may know the event already."""
         with self.lock:
-            found = [each() for each in self.subscribers.get(str(message["event"]), ())]
-        for deliver in found:
+            found = [each() for each in self.subscribers.get(name, ())]
+        for deliver in found:  # without the lock: a broadcaster has its own, and publishes while it holds that
             if deliver is not None:
+<<<<<<< HEAD
                 deliver(message["unique"], message["id"], message["chunk"], message["again"])
+=======
+                deliver(unique, id, chunk, again)
+>>>>>>> main
 
 
 relay = Relay()
