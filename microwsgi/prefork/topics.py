@@ -45,11 +45,7 @@ class History:
 
 def size(event: Message) -> int:
     """Return the number of bytes of an event."""
-<<<<<<< HEAD
-    return len(event["chunk"])
-=======
     return len(event["chunk"])  # bytes, as framework/events.py makes it
->>>>>>> main
 
 
 class Topics:

@@ -65,9 +65,8 @@ class Acceptor:
             try:
                 connection, address = accept()
             except BlockingIOError:
-                if (
-                    len(connections) * 4 < self.overloaded_at * 3
-                ):  # not when the first one leaves: that is still the same shortage
+                # Three quarters: one closed connection does not end the shortage.
+                if len(connections) * 4 < self.overloaded_at * 3:
                     self.overloaded_at = 0
                 return
             except ConnectionError:

@@ -101,10 +101,7 @@ class ServerContext:
 
     def set_application(self, application: Application | None) -> None:
         """Serve another application. Its attribute `stream_chunked` asks for chunked bodies while they arrive."""
-<<<<<<< HEAD
         # None until wsgiref's set_app, and for handler classes of http.server.
-=======
->>>>>>> main
         self.application: Application = UNSET if application is None else application
         self.stream_chunked = self.options.stream_chunked or getattr(application, "stream_chunked", False) is True
 

@@ -568,9 +568,7 @@ class Exchange:
             if context.access_log is not None:
                 context.access_log(self, context.clock.now() - self.started)
             if self.reason:
-                if not getattr(
-                    context.access_log, "has_reason", False
-                ):  # else the reason is in the line of the access log
+                if not getattr(context.access_log, "has_reason", False):  # else the access log has it
                     context.log_error(f"{self.log_prefix()} {self.status or '-'}: {one_line(self.reason)}")
             elif self.status >= SERVER_ERROR:
                 context.count_error()

@@ -25,9 +25,7 @@ class Hosts:
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        own = (
-            socket.gethostname()
-        )  # the system knows it; asking a name server could take long, and could be answered wrongly
+        own = socket.gethostname()  # a query to a name server could take long, and its answer could be wrong
         self.names = {
             "localhost",
             own.lower(),

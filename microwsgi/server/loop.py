@@ -52,9 +52,7 @@ class Loop:
         self.wakeup = Wakeup()
         self.timers = Timers()
         self.connections: dict[int, Connection] = {}
-        self.sources: dict[
-            int, Callable[[], object]
-        ] = {}  # what to call for an event on a descriptor that is not a connection's
+        self.sources: dict[int, Callable[[], object]] = {}  # functions for events on descriptors of no connection
         self.calls_later: list[tuple[float, Callable[[], object]]] = []
         self.draining = False
         self.on_idle: Callable[[Connection], object] | None = None  # while the server drains
@@ -143,11 +141,7 @@ class Loop:
             if transport.interest != transport.registered:
                 try:
                     transport.update_interest(self.poller)
-                except (
-                    OSError,
-                    ValueError,
-                    KeyError,
-                ) as error:  # no more epoll watches, or a socket that somebody closed
+                except (OSError, ValueError, KeyError) as error:  # no more epoll watches, or a closed socket
                     self.fail(connection, error)
                     self.remove(connection)
                     return

@@ -10,12 +10,6 @@ import threading
 import weakref
 from collections.abc import Callable
 
-<<<<<<< HEAD
-from microwsgi.support.typenames import Any
-
-Message = dict[str, Any]
-=======
->>>>>>> main
 Deliver = Callable[[str, str, bytes, bool], object]
 """Takes the arguments of `Relay.deliver` but the name."""
 
@@ -77,11 +71,7 @@ class Relay:
             found = [each() for each in self.subscribers.get(name, ())]
         for deliver in found:  # without the lock: a broadcaster has its own, and publishes while it holds that
             if deliver is not None:
-<<<<<<< HEAD
-                deliver(message["unique"], message["id"], message["chunk"], message["again"])
-=======
                 deliver(unique, id, chunk, again)
->>>>>>> main
 
 
 relay = Relay()
