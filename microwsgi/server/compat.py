@@ -286,7 +286,7 @@ class PlainConnection:
     def start_with(self, received: bytes) -> None:
         """Begin with the bytes that another process has received: there are none, see above."""
 
-    # --- By the leader --------------------------------------------------------------------------------------------------------
+    # --- By the leader ------------------------------------------------------------------------------------------------
 
     def on_ready(self) -> None:
         """Bytes have arrived: the class reads them itself, and may have to wait for the rest."""
@@ -313,7 +313,7 @@ class PlainConnection:
         self.ending = True
         return State.QUEUED
 
-    # --- By a thread of the pool ----------------------------------------------------------------------------------------------
+    # --- By a thread of the pool --------------------------------------------------------------------------------------
 
     def handle_one_request(self) -> None:
         """Let the class read and answer one request, or all if it wants to."""
@@ -485,7 +485,7 @@ def head_of(handler: BaseHTTPRequestHandler) -> RequestHead:
     return RequestHead(raw, handler.command, words[1], version, fields)
 
 
-# --- An application in somebody's handler class -------------------------------------------------------------------------
+# --- An application in somebody's handler class -----------------------------------------------------------------------
 
 
 class HandlerTransport(Transport):

@@ -142,7 +142,7 @@ class ServerContext:
         if connection is not None:
             self.on_permit(connection)
 
-    # --- Counters and the error log -----------------------------------------------------------------------------------------
+    # --- Counters and the error log -----------------------------------------------------------------------------------
 
     def count_error(self) -> None:
         """Count a request that failed through the fault of the server or the application."""

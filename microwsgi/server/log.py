@@ -74,7 +74,7 @@ class AccessLog:
         self.stamp = time.strftime(f"%d/{month}/%Y:%H:%M:%S %z", now)
         self.clock = time.strftime("%H:%M:%S", now)
 
-    # --- Lines ------------------------------------------------------------------------------------------------------
+    # --- Lines --------------------------------------------------------------------------------------------------------
 
     def line_line(self, exchange: Exchange, seconds: float) -> str:
         """For people: `06:12:03  127.0.0.1  GET /users?page=2  200  345 B  1.3 ms`."""
@@ -138,7 +138,7 @@ class AccessLog:
         }
         return lazy.json.dumps(what) + "\n"
 
-    # --- The file -------------------------------------------------------------------------------------------------------
+    # --- The file -----------------------------------------------------------------------------------------------------
 
     def reopen(self) -> None:
         """Open the file again, after a program like logrotate has moved it; the old one stays if that fails. Raises OSError."""
@@ -201,7 +201,7 @@ def same_file(one: Any, other: Any) -> bool:
     return os.path.samestat(first, second)
 
 
-# --- The module logging -------------------------------------------------------------------------------------------------
+# --- The module logging -----------------------------------------------------------------------------------------------
 
 
 def use_loggers(context: ServerContext) -> None:
@@ -225,7 +225,7 @@ def logger_with_handlers(name: str, level: int) -> object:
     return logger if logger.hasHandlers() and logger.isEnabledFor(level) else None
 
 
-# --- Texts --------------------------------------------------------------------------------------------------------------
+# --- Texts ------------------------------------------------------------------------------------------------------------
 
 
 def escaped(text: str) -> str:

@@ -232,7 +232,7 @@ class Destination:
             time.sleep(RETRY)
         time.sleep(GATHER / 20)  # also where poll() returns at once
 
-    # --- Writing --------------------------------------------------------------------------------------------------------
+    # --- Writing ------------------------------------------------------------------------------------------------------
 
     def write(self) -> bool:
         """Write what is queued, as far as the target takes it; return whether anything was written."""

@@ -66,7 +66,7 @@ class Loop:
         self.calls: deque[Callable[[], object]] = deque()
         self.add_source(self.wakeup.descriptor, self.wakeup.clear)
 
-    # --- The leader ---------------------------------------------------------------------------------------------------------
+    # --- The leader ---------------------------------------------------------------------------------------------------
 
     def poll_once(self) -> None:
         """Wait for events and act on them; afterwards `ready` has the connections that want a thread."""
@@ -281,7 +281,7 @@ class Loop:
         self.poller.close()
         self.wakeup.close()
 
-    # --- Any thread -----------------------------------------------------------------------------------------------------------
+    # --- Any thread ---------------------------------------------------------------------------------------------------
 
     def enqueue(self, connection: Connection) -> None:
         """Give a QUEUED connection to the pool; one that has to wait for its client only once it has a permit."""

@@ -153,7 +153,7 @@ class LeaderFollowers:
         if not self.add_thread():
             raise RuntimeError("The system does not allow another thread: the server can't start.")
 
-    # --- A thread's turn ------------------------------------------------------------------------------------------------------
+    # --- A thread's turn ----------------------------------------------------------------------------------------------
 
     def next_task(self, thread: WorkerThread) -> Connection | None:
         """Finish the connection that this thread ran, and return the next one; None when the server has ended."""
@@ -232,7 +232,7 @@ class LeaderFollowers:
             self.blocking_time = min(self.blocking_time * 2, MAX_BLOCKING_TIME) if recent else BLOCKING_TIME
             self.blocking_until = now + self.blocking_time
 
-    # --- Leadership -----------------------------------------------------------------------------------------------------------
+    # --- Leadership ---------------------------------------------------------------------------------------------------
 
     def promote_new_leader(self) -> bool:
         """Give the leader lock, which the caller holds, to an idle thread, or to a new one; return False if there is none."""

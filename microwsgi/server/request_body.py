@@ -72,7 +72,7 @@ class RequestBody:
         """Return, once, the bytes that were received after the end of the body."""
         return self.decoder.take_unused_data()
 
-    # --- Before the application is called -----------------------------------------------------------------------------------
+    # --- Before the application is called -----------------------------------------------------------------------------
 
     def keep_time(self, seconds: float) -> None:
         """Remember how many seconds the client has left: the time in the queue of the pool is not the client's."""
@@ -144,7 +144,7 @@ class RequestBody:
         except OSError as error:
             raise storage_error(error) from error
 
-    # --- The application reads ----------------------------------------------------------------------------------------------
+    # --- The application reads ----------------------------------------------------------------------------------------
 
     def open(self) -> io.BytesIO | io.BufferedReader:
         """Return `wsgi.input`. It ends where the body ends."""
@@ -174,7 +174,7 @@ class RequestBody:
         self.expects = False
         return reusable
 
-    # --- The end ------------------------------------------------------------------------------------------------------------
+    # --- The end ------------------------------------------------------------------------------------------------------
 
     def discard(self, data: bytes) -> bool:
         """Decode received bytes and discard the data; return False if there was too much. Raises ClientError."""

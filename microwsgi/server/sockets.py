@@ -80,7 +80,7 @@ def unlink(listener: socket.socket) -> None:
         listener.unlink()
 
 
-# --- TCP ----------------------------------------------------------------------------------------------------------------
+# --- TCP --------------------------------------------------------------------------------------------------------------
 
 
 def host_and_port(address: str) -> tuple[str, int]:
@@ -184,7 +184,7 @@ def close_all(listeners: list[socket.socket]) -> None:
         listener.close()
 
 
-# --- Unix sockets, and those of others ----------------------------------------------------------------------------------
+# --- Unix sockets, and those of others --------------------------------------------------------------------------------
 
 
 def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket:
@@ -314,7 +314,7 @@ def next_free(port: int, addresses: list[tuple[int, str]]) -> int:
     return 0
 
 
-# --- From sockets to URLs -----------------------------------------------------------------------------------------------
+# --- From sockets to URLs ---------------------------------------------------------------------------------------------
 
 
 def url(listener: socket.socket, scheme: str = "http") -> str:

@@ -141,7 +141,7 @@ class Transport:
         """Set the address and port of the client; the socket's are a proxy's."""
         self.client = client
 
-    # --- Receiving ------------------------------------------------------------------------------------------------------
+    # --- Receiving ----------------------------------------------------------------------------------------------------
 
     def recv(self, size: int) -> bytes:
         """Return what has arrived, b"" at the end of the stream. Raises BlockingIOError, OSError."""
@@ -180,7 +180,7 @@ class Transport:
         """Return how many received bytes will cause no event: those that TLS has already decrypted."""
         return 0
 
-    # --- Sending --------------------------------------------------------------------------------------------------------
+    # --- Sending ------------------------------------------------------------------------------------------------------
 
     def send(self, data: bytes | memoryview) -> int:
         """Give the kernel some of the data; return how many bytes it took. Raises BlockingIOError, OSError."""
@@ -258,7 +258,7 @@ class Transport:
         """Return whether a file is to be sent, which may have to be read from a disk."""
         return any(isinstance(part, FileRange) for part in self.out_buffer or ())
 
-    # --- Waiting for the client, in a thread of the pool ----------------------------------------------------------------
+    # --- Waiting for the client, in a thread of the pool --------------------------------------------------------------
 
     def wait(self, event: int, seconds: float) -> bool:
         """Wait for READ or WRITE; return False if the time is over first."""
@@ -307,7 +307,7 @@ class Transport:
         """Set for how many seconds a thread of the pool may wait for this client."""
         self.wait_budget = seconds
 
-    # --- The loop -------------------------------------------------------------------------------------------------------
+    # --- The loop -----------------------------------------------------------------------------------------------------
 
     def interest_of(self, event: int) -> int:
         """Return the event to wait for before reading or writing can go on; over TLS it may be the other one."""
@@ -353,7 +353,7 @@ class Transport:
         """Remember when the entry in the timer heap is due; NEVER for no entry."""
         self.scheduled = time
 
-    # --- The end --------------------------------------------------------------------------------------------------------
+    # --- The end ------------------------------------------------------------------------------------------------------
 
     def half_close(self) -> None:
         """Tell the client that nothing more comes (RFC 9112 9.6). Raises OSError; BlockingIOError if TLS has no room yet."""

@@ -287,7 +287,7 @@ def expects_continue(head: RequestHead) -> bool:
     return bool(expectations)
 
 
-# --- Heads that arrive in pieces, and heads that break a rule ---------------------------------------------------------------
+# --- Heads that arrive in pieces, and heads that break a rule ---------------------------------------------------------
 
 
 class PartialHead:
