@@ -21,7 +21,7 @@ from microwsgi.server.loop import Loop
 from microwsgi.server.state import NEVER, OWNED, State
 
 ACCEPTS = 64
-"""Connections that are accepted in one go, before the existing ones are served."""
+"""Connections that are accepted before the existing connections are served again."""
 RETRY = 0.5
 """Seconds without accepting when no connection can be evicted."""
 NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
@@ -104,7 +104,7 @@ class Acceptor:
         self.loop.add(self.connect(connection, address, base))
 
     def idle_connections(self) -> deque[Connection]:
-        """Return the connections that may be closed for a newcomer, the least valuable first."""
+        """Return the connections that may be closed for a new connection, the least valuable first."""
         found = [
             each
             for each in self.loop.connections.values()
@@ -124,7 +124,7 @@ class Acceptor:
         return False
 
     def report(self, reason: object) -> None:
-        """Log that there is no room, once for as long as that lasts."""
+        """Log, once for each shortage, that there is no room for new connections."""
         if not self.overloaded_at:
             self.loop.context.log_error(
                 f"The limit of connections is reached: {reason}. Idle connections are closed to make room, or new ones wait."

@@ -61,7 +61,7 @@ class BodyStorage:
             return text
 
     def stored(self) -> None:
-        """Take note that a body was stored in a file: the next failure is another one."""
+        """Record that a body was stored in a file: a later failure is a new one, and is logged again."""
         if self.reported:
             with self.lock:
                 self.reported.clear()

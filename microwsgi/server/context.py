@@ -1,4 +1,4 @@
-"""What all connections of a server share: the application, the options, where log records go, and counters.
+"""The objects that all connections of a server share: the application, the options, the logs, and counters.
 
 `microwsgi.server.server.WSGIServer` makes one. Under http.server's own servers there is a context without a server or loop.
 """

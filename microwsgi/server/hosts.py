@@ -1,6 +1,6 @@
-"""Which hosts a server answers for: a page of a hostile site must not reach it by a name that suddenly means this machine.
+"""The host names that a server answers to: a defence against DNS rebinding.
 
-That is DNS rebinding: the browser asks evil.example's server for a page, then evil.example becomes 127.0.0.1, and the page's
+In that attack the browser asks evil.example's server for a page, then evil.example becomes 127.0.0.1, and the page's
 script may read what we answer. The browser's Host field still says evil.example. `microwsgi.server.handler` asks `allows`.
 """
 

@@ -49,7 +49,7 @@ class LengthDecoder:
         return piece
 
     def take_unused_data(self) -> bytes:
-        """Return the bytes behind the end of the body, and forget them."""
+        """Return the bytes after the end of the body, once."""
         data, self.unused_data = self.unused_data, b""
         return data
 
@@ -112,7 +112,7 @@ class ChunkedDecoder:
             self.on_line = self.on_data_end
 
     def take_unused_data(self) -> bytes:
-        """Return the bytes behind the end of the body, and forget them."""
+        """Return the bytes after the end of the body, once."""
         data, self.unused_data = self.unused_data, b""
         return data
 
@@ -185,7 +185,7 @@ class BodyReader(io.RawIOBase):
         self.decoded = memoryview(decoded)
 
     def readable(self) -> bool:
-        """Return True: io.BufferedReader asks."""
+        """Return True, as io.BufferedReader requires."""
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:

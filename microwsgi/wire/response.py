@@ -1,7 +1,7 @@
 """The head of a response and its framing (RFC 9112 4 and 6), interim responses and refusals. Values in, bytes out.
 
-`start_response` passes the application's status and headers to `response_head`, so that a wrong one raises at the line
-of the application that calls it. `encode_head` decides on the framing, when the body's length is known or will not be.
+`start_response` passes the application's status and headers to `response_head`, so that an invalid status or header raises
+in the application's own call. `encode_head` decides on the framing once the body's length is known, or known to be unknown.
 """
 
 from __future__ import annotations
