@@ -67,7 +67,7 @@ def test_a_full_disk_and_short_writes_lose_no_byte_and_tear_no_record(
         for number in range(5):
             destination.add(f"record {number}\n")
         destination.write()
-        assert (destination.left(), destination.why_left()) == (4, "No space left on device")
+        assert (destination.left(), destination.unwritten_reason()) == (4, "No space left on device")
         assert path.stat().st_size == 7 + 2 + 7  # the rest of a record goes alone
         full[0] = False
         destination.add("last\n")
@@ -77,8 +77,8 @@ def test_a_full_disk_and_short_writes_lose_no_byte_and_tear_no_record(
 
 
 def test_what_is_beyond_the_limit_is_counted_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_writer, "UNCOUNTED", 90)
-    monkeypatch.setattr(log_writer, "MOST_SIZE", 10 * (2000 + log_writer.RECORD_SIZE))
+    monkeypatch.setattr(log_writer, "MAX_UNCOUNTED", 90)
+    monkeypatch.setattr(log_writer, "MAX_QUEUE_SIZE", 10 * (2000 + log_writer.RECORD_SIZE))
     full = [True]
 
     def write(descriptor: int, data: bytes) -> int:
