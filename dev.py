@@ -270,9 +270,19 @@ def tls_scan() -> None:
 
 
 def build() -> None:
-    """Build a wheel and an sdist in dist."""
-    prepare("dev")
-    become(PYTHON, "-c", "from flit_core.buildapi import *; print(build_wheel('dist'), build_sdist('dist'), sep='\\n')")
+    """Build a wheel and an sdist in dist, and check them. Two builds of a commit are equal: files get its date."""
+    prepare("dev", "build")
+    if "SOURCE_DATE_EPOCH" not in os.environ:
+        date = subprocess.run(["git", "log", "-1", "--format=%ct"], check=False, capture_output=True, text=True)
+        os.environ.update({"SOURCE_DATE_EPOCH": date.stdout.strip()} if date.returncode == 0 else {})
+    shutil.rmtree("dist", ignore_errors=True)
+    os.mkdir("dist")
+    program = "from flit_core.buildapi import *; print(build_wheel('dist'), build_sdist('dist'), sep='\\n')"
+    built = subprocess.run([PYTHON, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    files = [os.path.join("dist", name) for name in built]
+    print(*files, sep="\n", flush=True)
+    subprocess.check_call([PYTHON, "-m", "check_wheel_contents", files[0]])
+    become(PYTHON, "-m", "twine", "check", "--strict", *files)
 
 
 def clean() -> None:

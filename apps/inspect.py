@@ -3,7 +3,7 @@
 Every request is kept as the server saw it, with what the kernel knows of its connection, and the answer is that. The last ones
 are listed live. Some paths answer on demand:
 
-    /status/418  /delay/2  /bytes/1048576  /stream/20  /redirect/3  /ip  /headers
+    /status/418  /delay/2  /bytes/1048576  /stream/20  /redirect/3
 
 What clients can make it do is bounded: see the constants.
 """
@@ -17,7 +17,7 @@ from http import HTTPStatus
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from apps.inspecting import Seen, seen_of
-from apps.look.page import FILES, Cell, listed, page, section, table, ticks
+from apps.look.page import FILES, link, listed, page, section, table, ticks
 from microwsgi import App, Request, Response, abort, redirect
 
 MOST_SECONDS, MOST_BYTES, MOST_LINES, MOST_REDIRECTS = 10.0, 1 << 27, 100, 20
@@ -91,17 +91,6 @@ def redirects(request: Request, count: int) -> Response:
     return redirect(request.url_for("redirects", count=count - 1), 302) if count else answer(request)
 
 
-@app.get("/ip")
-def ip(request: Request) -> Response:
-    return Response(f"{request.remote_addr}\n", content_type="text/plain")
-
-
-@app.get("/headers")
-def headers(request: Request) -> dict[str, str]:
-    found: Seen = request.environ[MARK]
-    return dict(found.fields)
-
-
 def answer(request: Request) -> Response:
     """The request as it was received: a page for a browser, JSON for other clients."""
     found: Seen = request.environ[MARK]
@@ -147,7 +136,7 @@ def part(request: Request) -> str:
     """The list on that page."""
     rows = [
         [
-            Cell(f'<a href="{request.script_name}/requests/{each.number}">{each.number}</a>'),
+            link(f"{request.script_name}/requests/{each.number}", str(each.number)),
             f"{each.time:%H:%M:%S}", each.line[:200], each.client, each.agent[:100], each.body_length,
         ]
         for each in reversed(list(seen.values()))

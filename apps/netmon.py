@@ -122,9 +122,7 @@ def draw_summary(request: Request, _: str) -> str:
     """What is wrong and since when, the worst first."""
     now, state = time.time(), "ok"
     texts = [
-        f"{each.name} is down: {each.state}{since(each.name)}."
-        for each in sampler.interfaces.values()
-        if each.state != "up" and sampler.addresses.get(each.number)
+        f"{each.name} is down: {each.state}{since(each.name)}." for each in sampler.interfaces.values() if is_down(each)
     ]
     if now - sampler.read_at > STALE:
         state = "unknown"
@@ -143,9 +141,8 @@ def draw_summary(request: Request, _: str) -> str:
         up = sum(each.state == "up" for each in sampler.interfaces.values())
         texts.append(f"{up} of {len(sampler.interfaces)} interfaces are up. No errors and no drops in the last minute.")
     missing = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in sampler.missing.items())
-    return (
-        f'{look.summary(state, " ".join(texts))}<p class="quiet">Interfaces read {look.moment(sampler.read_at)}</p>'
-        + (f"<p>Not available here:</p><ul>{missing}</ul>" if missing else "")
+    return f'{look.summary(state, *texts)}<p class="quiet">Interfaces read {look.moment(sampler.read_at)}</p>' + (
+        f"<p>Not available here:</p><ul>{missing}</ul>" if missing else ""
     )
 
 
@@ -195,9 +192,15 @@ def draw_interfaces(request: Request, device: str) -> str:
         began = look.summary("ok" if each.state == "up" else "failing", each.state + since(device))
         return f"{began}{chart(request, device)}{look.listed(facts)}<h2>Counters</h2>{look.listed(counters)}{shown}"
     total = {each: each.traffic.receive_bytes + each.traffic.transmit_bytes for each in sampler.interfaces.values()}
-    found = sorted(total, key=total.__getitem__, reverse=True)
+    busiest = sorted(total, key=total.__getitem__, reverse=True)
+    found = sorted(busiest, key=is_down, reverse=True)
     table = look.listing(request, "Interfaces", INTERFACES, found, MOST_INTERFACES)
-    return table + "".join(chart(request, each.name) for each in found[:CHARTS])
+    return table + "".join(chart(request, each.name) for each in busiest[:CHARTS])
+
+
+def is_down(each: Interface) -> bool:
+    """Whether an interface that should be up is not: it has an address."""
+    return each.state != "up" and each.number in sampler.addresses
 
 
 def chart(request: Request, name: str) -> str:

@@ -36,8 +36,8 @@ from microwsgi.framework.crosssite import require_same_site
 
 LINKS = {"Targets": "/", "Metrics": "/metrics"}
 ORDER = {"failing": 0, "degraded": 1, "unknown": 2, "ok": 3}
-SPARKS, MOST = 50, 1000
-"""With more targets than these, only those with a problem have a small chart; and the rows of the table."""
+SPARKS, MOST, LATEST = 50, 1000, 5
+"""With more targets than SPARKS only those with a problem have a small chart; rows of the table; problems in the summary."""
 
 config = load(os.environ.get("PROBE_CONFIG", ""))
 watched = {each.name: each for each in config.targets}
@@ -107,21 +107,19 @@ def draw_all(request: Request) -> str:
     newest = max((each.recent[-1].at for each in prober.conditions.values() if each.recent), default=0.0)
     age = f'<p class="quiet">Last round {moment(newest)}</p>' if newest else ""
     table = look.listing(request, "Targets, the worst first", COLUMNS, found.items(), MOST)
-    return f'{look.summary(worst, sentence(found))}{age}<div class="phone-stack">{table}</div>'
+    return f'{look.summary(worst, *sentences(found))}{age}<div class="phone-stack">{table}</div>'
 
 
-def sentence(found: dict[str, State]) -> str:
-    """The number of targets with a problem, and the latest problem."""
-    bad = {name: state for name, state in found.items() if state.name in {"failing", "degraded"}}
+def sentences(found: dict[str, State]) -> list[str]:
+    """The number of targets with a problem, and the latest problems."""
+    bad = [(name, state) for name, state in found.items() if state.name in {"failing", "degraded"}]
     unknown = [state for state in found.values() if state.name == "unknown"]
-    sentences = []
-    if bad:
-        name, state = max(bad.items(), key=lambda item: item[1].since)
-        latest = f"{name} is {state.name} since {clock_time(state.since)} ({state.text})"
-        sentences.append(f"{len(bad)} of {len(found)} targets have a problem. The latest: {latest}.")
+    texts = [f"{len(bad)} of {len(found)} targets have a problem."] if bad else []
+    for name, state in sorted(bad, key=lambda item: -item[1].since)[:LATEST]:
+        texts.append(f"{name} is {state.name} since {since(state.since)}: {state.text}.")
     if unknown:
-        sentences.append(f"{len(unknown)} of {len(found)} have no data: {unknown[0].text}.")
-    return " ".join(filter(None, [*(sentences or [f"All {len(found)} targets are ok."]), prober.history.trouble]))
+        texts.append(f"{len(unknown)} of {len(found)} have no data: {unknown[0].text}.")
+    return [*(texts or [f"All {len(found)} targets are ok."]), *filter(None, [prober.history.trouble])]
 
 
 def loss(name: str) -> float:

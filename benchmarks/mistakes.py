@@ -335,11 +335,11 @@ def clean(running: Running, lines: list[str]) -> list[str]:
         )
         text = re.sub(r"\b(?:PID|pid|process) ?\[?\d+\]?|\[\d{3,}\]", "PID 1234", text)
         text = re.sub(
-            r"\b\d\d/\w{3}/\d{4}:? \d\d:\d\d:\d\d(?: [+-]\d{4})?|\w+ \d\d, \d{4} - \d\d:\d\d:\d\d", "TIME", text
+            r"\b\d\d/\w{3}/\d{4}[: ]+\d\d:\d\d:\d\d(?: [+-]\d{4})?|\w+ \d\d, \d{4} - \d\d:\d\d:\d\d", "TIME", text
         )
         text = re.sub(r"\b\d\d:\d\d:\d\d\b", "TIME", text)
         text = re.sub(r"\b[0-9a-f]{8}\b", "1a2b3c4d", text)
-        text = re.sub(r"\bkill \d+ +", "kill 1234   ", re.sub(r"\d{5} is free|(?<=--port )\d{5}", free, text))
+        text = re.sub(r"\bkill \d+ +", "kill 1234   ", re.sub(r"\d{5} is free|(?<= -p )\d{5}", free, text))
         text = re.sub(r"in use by PID 1234 \(.*\)(?=;)", "in use by PID 1234 (python other.py)", text)
         text = re.sub(r"\('127\.0\.0\.1', \d+\)", "('127.0.0.1', 50000)", text)
         text = re.sub(r"0x[0-9a-f]{6,}", "0x7f00", text)

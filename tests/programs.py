@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib.util import find_spec
 from typing import NoReturn
 
 import pytest
@@ -19,7 +20,7 @@ def absent(name: str, reason: str) -> NoReturn:
     """Skip the running test, or fail it if it was asked for that it runs."""
     if name in REQUIRED or "all" in REQUIRED:
         pytest.fail(f"{reason} ({VARIABLE} asks for {name})")
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 def need(name: str) -> str:
@@ -28,3 +29,10 @@ def need(name: str) -> str:
         if path := shutil.which(alias):
             return path
     absent(name, f"{name} is not installed")
+
+
+def need_package(*names: str) -> None:
+    """Skip the running test, or the whole module, if a package is missing: some have no wheels for some Pythons."""
+    for name in names:
+        if find_spec(name) is None:
+            absent(name, f"{name} is not installed")

@@ -4,14 +4,13 @@
     python -m tests.pythons --get        get Debian's 3.14 and newer, and build a free-threaded 3.13t; as root
     python -m tests.pythons 3.12 3.13t   these only; the page is not written
 
-Each runs `make test` of a copy of the checkout below .venv-pythons. --get uses debootstrap: a folder with Debian's unstable has
-its newest Pythons, one with its stable release builds 3.13t from that release's sources. Nothing outside .venv-pythons changes.
+Each runs `make test` of a copy of the checkout below .venv-pythons. --get puts Debian's unstable into a folder there, with
+debootstrap, and compiles 3.13t in it from its stable release's sources. Nothing outside .venv-pythons changes.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import datetime as dt
 import os
 import re
@@ -28,12 +27,14 @@ CACHE = ROOT / ".venv-pythons"
 PAGE = ROOT / "docs" / "pythons.md"
 LIMIT = 1800
 """Seconds for the tests of a Python."""
-NEWEST = "unstable"
-STABLE = "trixie"
+DEBIAN = "unstable"
+"""The release, and the folder below .venv-pythons that it is put into."""
+SOURCES = "trixie"
+"""The release with the sources of 3.13."""
 LIBRARIES = "libssl-dev zlib1g-dev libffi-dev libbz2-dev liblzma-dev libsqlite3-dev libreadline-dev"
 PROGRAMS = "ca-certificates git make curl openssl procps iproute2"
-WITHOUT = {"t": ["cryptography", "playwright", "trustme", "mypy"]}
-"""Packages without wheels for the Pythons whose names end so; tests that import these are left out."""
+WITHOUT = {"t": ["cryptography", "playwright", "trustme"]}
+"""Packages without wheels for the Pythons whose names end so; tests that need these are skipped (tests/programs.py)."""
 HEAD = """# Pythons
 
 `make test-pythons` runs `make test` on every Python from 3.11 on that is on the machine, and writes this page. As root, `make
@@ -57,31 +58,33 @@ class Result(NamedTuple):
     version: str
     outcome: str
     """The last line of pytest."""
-    left_out: list[str]
+    without: list[str]
+    """Packages that it has no wheels for."""
     failed: list[str]
 
 
 def works(path: str) -> bool:
-    """Return whether a Python runs and can make a venv: a version manager has shims for versions that it lacks."""
-    return subprocess.run([path, "-c", "import venv"], check=False, capture_output=True).returncode == 0
+    """Return whether a Python runs: a version manager has shims for those that it lacks. One named t must be free-threaded."""
+    free = str(path.endswith("t"))
+    program = "import sysconfig, venv; print(bool(sysconfig.get_config_var('Py_GIL_DISABLED')))"
+    done = subprocess.run([path, "-c", program], check=False, capture_output=True, text=True)
+    return done.stdout.strip() == free
 
 
 def found() -> list[Python]:
     """Return the Pythons that are here, one of each name."""
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     pythons: dict[str, Python] = {}
-    for minor in range(11, 30):
-        name = f"3.{minor}"
-        candidates = [shutil.which(f"python{name}"), *sorted(versions.glob(f"{name}.*/bin/python{name}"), reverse=True)]
+    for name in [f"3.{minor}{end}" for minor in range(11, 30) for end in ("", "t")]:
+        candidates = [shutil.which(f"python{name}"), *sorted(versions.glob(f"*/bin/python{name}"), reverse=True)]
         for path in filter(None, candidates):
             if name not in pythons and works(str(path)):
                 pythons[name] = Python(name, str(path))
-    for release in (NEWEST, STABLE):
-        root = CACHE / release
-        for file in sorted(root.glob("usr/bin/python3.[0-9]*")) + sorted(root.glob("opt/free/bin/python3.[0-9]*t")):
-            name = file.name.removeprefix("python")
-            if re.fullmatch(r"3\.\d+t?", name) and (name not in pythons):
-                pythons[name] = Python(name, f"/{file.relative_to(root)}", root)
+    root = CACHE / DEBIAN
+    for file in sorted(root.glob("usr/bin/python3.[0-9]*")) + sorted(root.glob("opt/free/bin/python3.[0-9]*t")):
+        name = file.name.removeprefix("python")
+        if re.fullmatch(r"3\.\d+t?", name) and name not in pythons:
+            pythons[name] = Python(name, f"/{file.relative_to(root)}", root)
     return list(pythons.values())
 
 
@@ -97,31 +100,26 @@ def get() -> None:
     """Get Debian's newest Pythons, and build a free-threaded one."""
     if os.getuid() or not shutil.which("debootstrap"):
         sys.exit("--get needs root and debootstrap.")
-    for release in (NEWEST, STABLE):
-        root = CACHE / release
-        if not (root / "etc" / "os-release").exists():
-            command = [
-                "debootstrap",
-                "--variant=minbase",
-                f"--include={PROGRAMS.replace(' ', ',')}",
-                release,
-                str(root),
-            ]
-            subprocess.run(command, check=True)
-        for own in ("etc/pip.conf", "etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"):  # of this machine
-            if Path("/", own).exists():
-                shutil.copy(Path("/", own), root / own)
-    install = "apt-get install --yes --quiet --no-install-recommends"
-    newer = "$(apt-cache search --names-only '^python3[.]1[4-9]-venv$' | cut -d' ' -f1)"
-    inside(CACHE / NEWEST, "sh", "-ec", f"apt-get update -q; {install} {newer}").check_returncode()
-    if not (CACHE / STABLE / "opt" / "free").exists():
-        build = f"""
-            sed 's/^deb /deb-src /' /etc/apt/sources.list >/etc/apt/sources.list.d/sources.list
-            apt-get update -q; {install} build-essential dpkg-dev pkg-config {LIBRARIES}
-            mkdir -p /build; cd /build; apt-get source --quiet python3.13; cd python3.13-*/
-            ./configure --quiet --prefix=/opt/free --disable-gil; make -s -j2; make -s install
-        """
-        inside(CACHE / STABLE, "sh", "-ec", build).check_returncode()
+    root = CACHE / DEBIAN
+    if not (root / "etc" / "os-release").exists():
+        command = ["debootstrap", "--variant=minbase", f"--include={PROGRAMS.replace(' ', ',')}", DEBIAN, str(root)]
+        subprocess.run(command, check=True)
+    for own in ("etc/pip.conf", "etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"):  # of this machine
+        if Path("/", own).exists():
+            shutil.copy(Path("/", own), root / own)
+    install = "apt-get install --yes --quiet=2 --no-install-recommends"
+    script = f"""
+        export DEBIAN_FRONTEND=noninteractive
+        sed 's/^deb /deb-src /; s/{DEBIAN}/{SOURCES}/' /etc/apt/sources.list >/etc/apt/sources.list.d/sources.list
+        # A mirror may be behind: as with debootstrap, the signature is checked, and the date to which it is valid is not.
+        apt-get -o Acquire::Check-Valid-Until=false update --quiet=2
+        {install} $(apt-cache search --names-only '^python3[.]1[4-9]-venv$' | cut -d' ' -f1)
+        test -d /opt/free && exit
+        {install} build-essential dpkg-dev pkg-config {LIBRARIES}
+        mkdir -p /build; cd /build; apt-get source --quiet=2 python3.13; cd python3.13-*/
+        ./configure --quiet --prefix=/opt/free --disable-gil; make -s -j2; make -s install
+    """
+    inside(root, "sh", "-ec", script).check_returncode()
 
 
 def copy(python: Python, without: list[str]) -> Path:
@@ -145,41 +143,11 @@ def copy(python: Python, without: list[str]) -> Path:
     return target
 
 
-def imports(file: Path) -> set[str]:
-    """Return the modules that a file imports at its top or within functions."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
-
-
-def files_that_import(packages: list[str]) -> list[str]:
-    """Return the test files that import one of these packages, directly or through another module of the tests."""
-    modules = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts): imports(path) for path in (ROOT / "tests").rglob("*.py")
-    }
-    missing = set(packages)
-    while True:
-        more = {name for name, used in modules.items() if name not in missing and used & missing}
-        more |= {
-            name for name, used in modules.items() if any(each.partition(".")[0] in packages for each in used)
-        } - missing
-        if not more:
-            break
-        missing |= more
-    return sorted(f"{name.replace('.', '/')}.py" for name in missing if name.rpartition(".")[2].startswith("test_"))
-
-
 def run(python: Python, arguments: list[str]) -> Result:
     """Run `make test` in a copy of the checkout, and return its outcome."""
     without = next((names for end, names in WITHOUT.items() if python.name.endswith(end)), [])
     target = copy(python, without)
-    left_out = files_that_import(without) if without else []
-    ignored = [f"--ignore={name}" for name in left_out]
-    words = [python.command, "dev.py", "test", "--quiet", "-p", "no:cacheprovider", *ignored, *arguments]
+    words = [python.command, "dev.py", "test", "--quiet", "-p", "no:cacheprovider", *arguments]
     variables = environment(PYTHONPATH="", **({"PYTHON_GIL": "0"} if python.name.endswith("t") else {}))
     start = time.monotonic()
     try:
@@ -194,13 +162,13 @@ def run(python: Python, arguments: list[str]) -> Result:
             )
             version = subprocess.run([python.command, "-V"], capture_output=True, text=True, check=False).stdout.strip()
     except subprocess.TimeoutExpired:
-        return Result(python.name, "", f"not finished after {LIMIT} s", left_out, [])
+        return Result(python.name, "", f"not finished after {LIMIT} s", without, [])
     (CACHE / f"{python.name}.log").write_text(done.stdout + done.stderr)
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     lines = (done.stdout + done.stderr).strip().splitlines() or ["no output"]
     outcome = next((line for line in reversed(lines) if re.search(r"\d+ (passed|failed|error)", line)), lines[-1])
     print(f"{python.name}: {outcome} ({time.monotonic() - start:.0f} s)", *failed, sep="\n  ", flush=True)
-    return Result(python.name, version, re.sub(r" in [\d.]+s.*", "", outcome).strip("= "), left_out, failed)
+    return Result(python.name, version, re.sub(r" in [\d.]+s.*", "", outcome).strip("= "), without, failed)
 
 
 def page(results: list[Result]) -> str:
@@ -214,10 +182,12 @@ def page(results: list[Result]) -> str:
     for result in results:
         if result.failed:
             lines += ["", f"Failed with {result.name}:", "", *(f"- `{name}`" for name in result.failed)]
-        if result.left_out:
-            packages = ", ".join(next(names for end, names in WITHOUT.items() if result.name.endswith(end)))
-            lines += ["", f"Left out with {result.name}, for which there are no wheels of {packages}:", ""]
-            lines += [f"- `{name}`" for name in result.left_out]
+        if result.without:
+            names = ", ".join(result.without)
+            lines += [
+                "",
+                f"There are no wheels of {names} for {result.name}: tests that need these are among the skipped.",
+            ]
     return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -106,6 +107,19 @@ def test_the_sdist_can_be_tested_measured_and_run(sdist: Path) -> None:
 
 def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
     assert contents(build("wheel", sdist, tmp_path)) == contents(wheel)
+
+
+@pytest.mark.slow
+def test_two_builds_are_equal(sdist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With SOURCE_DATE_EPOCH, which `make build` sets: the times of files differ from one checkout to the next."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    for kind in ("wheel", "sdist"):
+        for name in ("first", "second"):
+            (tmp_path / kind / name).mkdir(parents=True)
+        first = build(kind, sdist, tmp_path / kind / "first")
+        for number, path in enumerate(sorted(sdist.rglob("*.py"))):
+            os.utime(path, (number, 1_600_000_000 + number))
+        assert build(kind, sdist, tmp_path / kind / "second").read_bytes() == first.read_bytes()
 
 
 @pytest.mark.slow

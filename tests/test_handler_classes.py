@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.programs import need
+from tests.programs import need, need_package
 from tests.running import Running
 from tests.tls.authority import Authority
 
@@ -117,6 +117,7 @@ def test_a_script_is_served_over_tls_by_several_processes(folder: Path, command:
 def test_a_failing_script_is_read_in_a_browser(folder: Path, command: Command) -> None:
     """The error page shows the line in do_GET, and the corrected script is there without a reload by hand."""
     chromium = need("chromium")
+    need_package("playwright")
     from playwright.sync_api import sync_playwright  # a second that other tests need not wait
 
     (folder / "httpsrv.py").write_text(FAILING)

@@ -15,7 +15,7 @@ import pytest
 
 from microwsgi import make_server
 from microwsgi.support.tracebacks import exception_text
-from tests.running import Running
+from tests.running import ROOT, Running
 from tests.tables import Rows
 
 APPLICATION = """
@@ -112,6 +112,25 @@ def test_frames_of_microwsgi_are_folded(command: Callable[..., Running], tmp_pat
                     assert re.search(r"^[ |]+\.\.\. \d frames? of microwsgi$", text, re.MULTILINE), text
                     assert "type: ignore" not in text
                     assert not re.search(r'File ".*/microwsgi/', text), text
+
+
+def test_the_page_shows_what_is_logged(command: Callable[..., Running], tmp_path: Path) -> None:
+    """docs/errors.md: README's application without its return."""
+    (tmp_path / "hello.py").write_text(
+        "from webob import Response\n\n\n\ndef app(environ, start_response):\n    Response()(environ, start_response)\n"
+    )
+    shown = re.search(r"```\n(127.*?failed.*?)\n```", (ROOT / "docs" / "errors.md").read_text(), re.DOTALL)
+    assert shown
+    running = command("serve", "hello:app", "-p", "0", cwd=tmp_path)
+    with pytest.raises(HTTPError) as caught:
+        urlopen(running.url() + "/")  # noqa: S310 - ours
+    caught.value.close()
+    running.line("GET / ")
+    running.line("ApplicationError")
+    found = re.search(r"^127.*failed[^$]*?ApplicationError.*$", running.output, re.MULTILINE)
+    assert found
+    same = [re.sub(r":\d{5} |\([0-9a-f]{8}\)|\"/.*/hello", "", text) for text in (found[0], shown[1])]
+    assert same[0] == same[1]
 
 
 def test_the_servers_own_exceptions_are_whole() -> None:

@@ -61,8 +61,8 @@ def page(
     """A whole page; a live one has the script. `content` is HTML; `links` are texts and paths below the application."""
     root = request.script_name + base
     others: Mapping[str, str] = request.environ.get(SIBLINGS, {})
-    paths = {**others, **{text: root + path for text, path in links.items()}}
-    nav = "".join(f'<a href="{escape(path)}">{escape(text)}</a>' for text, path in paths.items())
+    paths = {root + path: text for text, path in links.items()} | {path: text for text, path in others.items()}
+    nav = "".join(f'<a href="{escape(path)}">{escape(text)}</a>' for path, text in paths.items())
     clock = f'as of <time datetime="{time.time():.3f}">{clock_time(time.time())}</time>'
     script = SCRIPT.format(base=root) if live else ""
     text = PAGE.format(title=escape(title), content=content, base=root, script=script, nav=nav, clock=clock)
@@ -113,9 +113,9 @@ def state(name: str, text: str = "") -> Cell:
     return Cell(f'<span class="state {name}">{escape(text or name)}</span>')
 
 
-def summary(name: str, text: str) -> str:
-    """The first sentence of a page: what is wrong, and since when."""
-    return f'<p class="summary {name}" role="status">{escape(text)}</p>'
+def summary(name: str, *sentences: str) -> str:
+    """The first lines of a page: what is wrong, and since when."""
+    return f'<p class="summary {name}" role="status">{"<br>".join(map(escape, sentences))}</p>'
 
 
 def link(path: str, text: str) -> Cell:

@@ -20,7 +20,7 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     REFUSED = "connection refused"
     RESET = "connection reset"
-    NO_NEIGHBOUR = "no neighbour"
+    NO_NEIGHBOUR = "no ARP or ND reply"
     NO_ROUTE = "no route"
     NET_UNREACHABLE = "network unreachable"
     HOST_UNREACHABLE = "host unreachable"
@@ -49,7 +49,7 @@ MEANINGS = {
     Reason.TIMEOUT: "The target answered, but the whole probe did not end in time.",
     Reason.REFUSED: "The host is there, and nothing listens on the port (TCP RST).",
     Reason.RESET: "The connection was made and then reset.",
-    Reason.NO_NEIGHBOUR: "The next host on the link does not answer ARP or neighbour discovery.",
+    Reason.NO_NEIGHBOUR: "The host, or the gateway, does not answer ARP or neighbour discovery on its link.",
     Reason.NO_ROUTE: "This machine has no route to the address.",
     Reason.NET_UNREACHABLE: "A router has no route to the network (ICMP).",
     Reason.HOST_UNREACHABLE: "A router cannot reach the host on its link (ICMP).",

@@ -27,6 +27,8 @@ INTERVAL = 2.0
 """Seconds between two rounds: routers answer once a second, and there may be two viewers with two methods."""
 FLOWS = 4
 """Flows that take turns: of two equal routes, both are found in seven of eight cases."""
+LAST_ROUNDS = 5
+"""Rounds of a flow that tell its length."""
 EXPLORE = 10
 """Rounds between two searches beyond the known hops while the target does not answer."""
 UNSEEN = 15.0
@@ -224,31 +226,46 @@ def branches(rounds: Sequence[Traced]) -> list[Branch]:
 
     The route of a flow consists of its most frequent addresses: a lost answer or an outage makes no other branch.
     """
-    by_flow: dict[int, list[Hop]] = {}
+    flows: dict[int, list[Traced]] = {}
     for each in rounds:
-        hops = by_flow.setdefault(each.flow, [])
-        while len(hops) < len(each.hops):
-            hops.append(Hop())
-        for hop, reply in zip(hops, each.hops, strict=False):
-            hop.add(reply)
-    found: list[tuple[tuple[str, ...], list[int]]] = []
-    for flow, hops in sorted(by_flow.items()):
+        flows.setdefault(each.flow, []).append(each)
+    found: list[tuple[tuple[str, ...], list[Traced]]] = []
+    for ours in sorted(flows.values(), key=lambda each: not has_reached(each)):
+        hops = hops_of(ours, length_of(ours))
         route = tuple(max(hop.addresses, key=hop.addresses.__getitem__, default="") for hop in hops)
-        for other, flows in found:
-            if len(route) == len(other) and all(a == b or not a or not b for a, b in zip(route, other, strict=True)):
-                flows.append(flow)
+        for other, same in found:
+            comparable = len(route) == len(other) or not has_reached(ours)
+            if comparable and all(a == b or not a or not b for a, b in zip(route, other, strict=False)):
+                same.extend(ours)
                 break
         else:
-            found.append((route, [flow]))
-    joined = []
-    for _, flows in found:
-        hops = [Hop() for _ in range(max(len(by_flow[flow]) for flow in flows))]
-        for each in rounds:
-            if each.flow in flows:
-                for hop, reply in zip(hops, each.hops, strict=False):
-                    hop.add(reply)
-        joined.append(Branch(flows, hops))
-    return joined
+            found.append((route, ours))
+    return [Branch(sorted({each.flow for each in same}), hops_of(same, length_of(same))) for _, same in found]
+
+
+def has_reached(rounds: Sequence[Traced]) -> bool:
+    return any(each.reached for each in rounds)
+
+
+def length_of(rounds: Sequence[Traced]) -> int:
+    """The number of hops of a flow, from its last rounds with an answer of the target.
+
+    One round does not tell: if the target's own packet was lost, it answers a packet for a hop beyond it.
+    """
+    reached = sorted((each for each in rounds if each.reached), key=lambda each: each.at)[-LAST_ROUNDS:]
+    if reached:
+        lengths = Counter(each.hops.index(each.reached) + 1 for each in reached)
+        return lengths.most_common(1)[0][0]
+    return max(len(each.hops) for each in rounds)
+
+
+def hops_of(rounds: Sequence[Traced], length: int) -> list[Hop]:
+    """So many hops, with the answers of all rounds."""
+    hops = [Hop() for _ in range(length)]
+    for each in sorted(rounds, key=lambda each: each.at):
+        for hop, reply in zip(hops, each.hops, strict=False):
+            hop.add(reply)
+    return hops
 
 
 def changes(rounds: Sequence[Traced]) -> list[tuple[float, str]]:

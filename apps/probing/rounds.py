@@ -176,7 +176,8 @@ class Condition:
         """The state now; unknown if the last round is older than this many seconds."""
         if not self.recent or time.time() - self.recent[-1].at <= stale_after:
             return self.state
-        return State("unknown", self.recent[-1].at, "the prober does not run")
+        text = f"no new round, the prober is stopped or overloaded; before that {self.state.name}"
+        return State("unknown", self.recent[-1].at, f"{text}, {self.state.text}" if self.state.text else text)
 
 
 class Prober:

@@ -87,7 +87,8 @@ summary { padding: .4rem .7rem; cursor: pointer } details pre { padding: .4rem .
 table { border-collapse: collapse; width: 100% }
 td { vertical-align: top; padding: .15rem .7rem; border-top: 1px solid var(--line) }
 td:first-child { width: 12rem; opacity: .8 }
-@media (max-width: 32rem) { td, td:first-child { display: block; width: auto } td + td { border: 0; padding-top: 0 } }
+@media (max-width: 32rem) { td, td:first-child { display: block; width: auto } td + td { border: 0; padding-top: 0 }
+.source div { white-space: pre-wrap; padding-left: 4.2em; text-indent: -3.5em } .source i { text-indent: 0 } }
 .group { margin-left: 1.5rem }
 .others > summary { opacity: .7 } .others > details { margin: .4rem .7rem }
 h3 { font-size: .9rem; margin: 1rem 0 .2rem; opacity: .8 }

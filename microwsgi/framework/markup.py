@@ -31,6 +31,8 @@ class Escaping(Formatter):
         """Format a value, then escape it, except HTML; the items of a list, tuple or iterator follow each other."""
         if isinstance(value, (list, tuple, Iterator)) and not format_spec:
             return "".join(self.format_field(item, "") for item in value)
+        if hasattr(value, "interpolations"):  # a template string within another one
+            return html(value)
         return str(value.__html__()) if hasattr(value, "__html__") else escape(format(value, format_spec))
 
 

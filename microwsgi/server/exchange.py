@@ -583,9 +583,8 @@ class Exchange:
         """Return the error for a broken rule, with the application's place: it may have returned, and left no frame."""
         application = self.context.application
         name = getattr(application, "__qualname__", type(application).__qualname__)
-        return ApplicationError(
-            f"The application {name} ({source_location(application)}) {fault}", code_of(application)
-        )
+        place, code = source_location(application), code_of(application)
+        return ApplicationError(f"The application {name} ({place}) {fault}", code)
 
     def wrong_length(self, length: int) -> ApplicationError:
         """Return the error for a body whose length is not that of its Content-Length."""

@@ -257,6 +257,8 @@ class Terminal(Observer):
         scheme = "http" if self.tls is None else "https"
         if serving:
             lines.append("  The previous version is still being served.")
+            if self.options.reload and self.options.debug:
+                lines.append("  With --reload-error-page the browser gets this message instead.")
         elif self.options.reload:
             lines += [
                 f"  {url}{address_query(self.options)} shows this until it is fixed. Ctrl-C stops."

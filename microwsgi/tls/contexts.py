@@ -13,8 +13,8 @@ from microwsgi.errors import CertificateError
 from microwsgi.options import Options
 from microwsgi.tls.modssl import Certificate
 
-ALPN = ["http/1.1"]
-PROTOCOL = ALPN[0].encode()
+ALPN = ["http/1.1", "http/1.0"]  # curl --http1.0 offers the latter only
+PROTOCOLS = frozenset(name.encode() for name in ALPN)
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: forward secrecy and authenticated encryption, as RFC 9325 4.2 recommends. Those of 1.3 are all of that kind."""
 NO_CHECK_TIME = 0x200000

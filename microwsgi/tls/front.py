@@ -21,7 +21,7 @@ from microwsgi.server.context import ServerContext
 from microwsgi.server.environ import Environ
 from microwsgi.server.transport import Clock, Transport
 from microwsgi.tls.authority import ZONES, development
-from microwsgi.tls.contexts import PROTOCOL, Pair, Shown, note_name
+from microwsgi.tls.contexts import PROTOCOLS, Pair, Shown, note_name
 from microwsgi.tls.handshake import HandshakeConnection, HandshakeContext, HandshakePool, Redirector
 from microwsgi.tls.modssl import Certificate, client_keys, connection_keys, server_keys
 from microwsgi.tls.transport import TLSTransport
@@ -103,7 +103,7 @@ class TLS:
             self.secure_successor,
             self.plain_successor,
             self.reason,
-            PROTOCOL if self.pairs else b"",
+            PROTOCOLS if self.pairs else frozenset(),
         )
 
     def connect(self, transport: Transport, base: Environ) -> Connection:

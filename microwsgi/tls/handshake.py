@@ -95,7 +95,7 @@ class HandshakeContext:
 
     `wrap` returns a TLS transport in the place of a plain one, or raises OSError. `secure_successor` and `plain_successor`
     return the connection that goes on with a transport and a base environ. `reason` says why a handshake failed, and what to
-    do. `protocol` is what a client that uses ALPN must offer, b"" if that is not known.
+    do. A client that uses ALPN must offer one of `protocols`; none if these are not known.
     """
 
     def __init__(
@@ -105,10 +105,10 @@ class HandshakeContext:
         secure_successor: Callable[[TLSTransport, Environ], Connection],
         plain_successor: Callable[[Transport, Environ], Connection],
         reason: Callable[[OSError], str],
-        protocol: bytes,
+        protocols: frozenset[bytes],
     ) -> None:
         self.pool = pool
-        self.protocol = protocol
+        self.protocols = protocols
         self.wrap = wrap
         self.secure_successor = secure_successor
         self.plain_successor = plain_successor
@@ -197,10 +197,8 @@ class HandshakeConnection:
         if self.wait_for_more(data):
             return State.SNIFFING
         offered = offered_protocols(data)
-        if offered and self.front.protocol and self.front.protocol not in offered:
-            self.log_failure(
-                f"the client offers {b', '.join(offered)!r}, and not {self.front.protocol!r} (RFC 7301 3.2)"
-            )
+        if offered and self.front.protocols and self.front.protocols.isdisjoint(offered):
+            self.log_failure(f"the client offers {b', '.join(offered)!r}, and not http/1.1 or http/1.0 (RFC 7301 3.2)")
             self.transport.recv(RECORD)
             self.transport.write(NO_APPLICATION_PROTOCOL)
             return self.half_close()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from tests.programs import need, need_package
 
-from tests.programs import need
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 SWITCHES = (
     "--no-sandbox",
@@ -52,6 +54,9 @@ FAULTS = """() => {
 def chromium() -> Iterator[Browser]:
     """A browser, where there is one."""
     path = need("chromium")
+    need_package("playwright")
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(SWITCHES))
         yield browser

@@ -9,16 +9,18 @@ import subprocess
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Browser
 from webob import Request, Response
 
 from apps.echo import LONGEST, app
 from tests.apps.browsers import chromium
 from tests.programs import absent, need
 from tests.running import Running, microwsgi
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 def send(body: bytes | str = b"", kind: str = "", method: str = "POST", **more: Any) -> Response:

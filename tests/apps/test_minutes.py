@@ -61,7 +61,7 @@ def metric(client: Client, name: str) -> float | None:
 
 def state(client: Client, path: str) -> tuple[str, str]:
     """Class and text of the first sentence of a page."""
-    found = re.search(r'<p class="summary (\w+)" role="status">([^<]*)', client.get(path).expect().text)
+    found = re.search(r'<p class="summary (\w+)" role="status">(.*?)</p>', client.get(path).expect().text)
     assert found
     return found[1], found[2]
 
@@ -75,14 +75,14 @@ PROBES = [
         60,
         None,
         "unknown",
-        "1 of 1 have no data: the prober does not run",
+        "1 of 1 have no data: no new round, the prober is stopped or overloaded; before that ok.",
         None,
         40.0,
     ),  # resumed after 40 s, no round yet
     (61, OK, "ok", "All 1 targets are ok", 1.0, 0.0),
     (71, LOST, "failing", "far is failing since", 0.0, 0.0),
     (120, None, "unknown", "1 of 1 have no data", None, 49.0),  # the prober is dead, and another process has the page
-    (180, None, "unknown", "1 of 1 have no data", None, 109.0),
+    (180, None, "unknown", "before that failing, no answer.", None, 109.0),
     (600, None, "unknown", "1 of 1 have no data", None, 529.0),
     (601, LOST, "failing", "far is failing since", 0.0, 0.0),
     (611, OK, "ok", "All 1 targets are ok", 1.0, 0.0),

@@ -42,8 +42,8 @@ REASONS = {
     "reset": ("tcp", f"{FAR}:8003", "connection refused"),
     "rejected": ("tcp", f"{FAR}:8004", "host unreachable"),
     "prohibited": ("tcp", f"{FAR}:8005", "administratively prohibited"),
-    "no neighbour": ("tcp", "10.97.1.99:80", "no neighbour"),
-    "no neighbour 6": ("icmp", "fd97:1::99", "no neighbour"),
+    "no neighbour": ("tcp", "10.97.1.99:80", "no ARP or ND reply"),
+    "no neighbour 6": ("icmp", "fd97:1::99", "no ARP or ND reply"),
     "no network": ("icmp", "10.97.2.200", "network unreachable"),
     "no network 6": ("icmp", "2001:db8::1", "network unreachable"),
     "no route": ("tcp", "10.99.1.1:80", "no route"),
@@ -152,7 +152,7 @@ def test_an_outage_is_seen_with_its_time_and_nothing_old_looks_new(seconds: int,
     assert found["far"]["since"] == pytest.approx(broken, abs=4)
     assert found["far"]["text"] in {"network unreachable", "no answer"}
     assert found["router"]["state"] != "failing"
-    assert "1 of 2 targets have a problem. The latest: far is failing since" in page(tmp_path)
+    assert "1 of 2 targets have a problem.<br>far is failing since" in page(tmp_path)
     lab.do(lab.router, "ip link set line up")
     lab.do(lab.router, f"ip route replace {FAR} dev line")
     repaired = time.time()

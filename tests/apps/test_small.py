@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from microwsgi.testing import Client, live
-from tests.programs import need
+from tests.programs import need, need_package
 from tests.running import ROOT
 from tests.tables import Rows
 
@@ -148,6 +148,7 @@ def test_upload_lists_what_a_url_can_name(upload: ModuleType) -> None:
 @pytest.mark.slow
 def test_a_person_uses_them(todo: Client, upload: ModuleType, tmp_path: Path) -> None:
     chromium = need("chromium")
+    need_package("playwright")
     from playwright.sync_api import sync_playwright  # a second that other tests need not wait
 
     (tmp_path / "picture.bin").write_bytes(b"x" * 1000)

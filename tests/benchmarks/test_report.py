@@ -17,7 +17,7 @@ from benchmarks.measuring import Measured
 from benchmarks.report import Report
 from benchmarks.stacks import Depth
 from microwsgi.devtools.stack import Frame, capture
-from tests.programs import need
+from tests.programs import need, need_package
 from tests.running import ROOT, environment, python
 
 MACHINE: dict[str, Any] = {
@@ -278,6 +278,7 @@ def test_a_failure_of_ours_stands_at_the_head_of_the_page_and_is_the_exit_status
 @pytest.mark.slow
 def test_the_page_has_every_picture_with_its_data_and_asks_the_network_for_nothing(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
+    need_package("playwright")
     from playwright.sync_api import sync_playwright
 
     from benchmarks import page  # needs matplotlib
@@ -354,6 +355,7 @@ def test_the_readmes_pictures_follow_the_readers_theme(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_readmes_pictures_can_be_read_on_a_telephone(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
+    need_package("playwright")
     from playwright.sync_api import sync_playwright
 
     from benchmarks import readme

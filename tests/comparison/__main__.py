@@ -21,8 +21,6 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-import trustme
-
 from tests.comparison.client import Outcome, converse
 from tests.comparison.conversations import Conversation, conversations, servers
 from tests.comparison.explained import EXPLANATIONS
@@ -299,6 +297,8 @@ def main() -> int:
     start = monotonic()
     with checkout(arguments.base) as old, tempfile.TemporaryDirectory() as folder:
         certificate = str(Path(folder, "certificate.pem"))
+        import trustme  # here: it has no wheels for some Pythons
+
         trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(certificate)
         differences, unstable = compare(chosen, (old, ROOT), certificate)
     status = report(differences, unstable, entire=not arguments.only)

@@ -41,7 +41,7 @@ class Site:
     @cached_property
     def session(self) -> Any:
         """A session of requests. It takes the CA from REQUESTS_CA_BUNDLE."""
-        import requests  # type: ignore[import-untyped]
+        import requests
 
         return requests.Session()
 

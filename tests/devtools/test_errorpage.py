@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from microwsgi.devtools.errorpage import as_curl
-from tests.programs import need
+from tests.programs import need, need_package
 from tests.running import Running
 
 PROGRAM = """
@@ -250,6 +250,7 @@ def note(asked: list[str], request: Any) -> None:
 @pytest.mark.slow
 def test_a_person_reads_it(folder: Path, command: Callable[..., Running]) -> None:
     chromium = need("chromium")
+    need_package("playwright")
     from playwright.sync_api import sync_playwright  # a second that other tests need not wait
 
     running = command("dev", "failing:app", "--port", "0", cwd=folder)
@@ -281,6 +282,7 @@ def test_a_person_reads_it(folder: Path, command: Callable[..., Running]) -> Non
 @pytest.mark.slow
 def test_what_was_posted_is_not_posted_again_by_itself(folder: Path, command: Callable[..., Running]) -> None:
     chromium = need("chromium")
+    need_package("playwright")
     from playwright.sync_api import sync_playwright  # a second that other tests need not wait
 
     running = command("dev", "failing:bare", "--port", "0", cwd=folder)
@@ -306,6 +308,7 @@ def test_what_was_posted_is_not_posted_again_by_itself(folder: Path, command: Ca
 @pytest.mark.slow
 def test_a_first_start_that_fails_is_shown_and_shown_anew(folder: Path, command: Callable[..., Running]) -> None:
     chromium = need("chromium")
+    need_package("playwright")
     from playwright.sync_api import sync_playwright  # a second that other tests need not wait
 
     (folder / "failing.py").write_text("from helper import missing\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from string import Formatter
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,16 +44,44 @@ def test_an_f_string_is_refused() -> None:
         html(f"<p>{SCRIPT}")
 
 
+def value_of(expression: str, names: dict[str, object]) -> Any:
+    return eval(expression, names)  # noqa: S307 - of this file
+
+
+def template(source: str, **names: object) -> Any:
+    """Return a template string (PEP 750): a real one from Python 3.14 on, before that an object with its interface."""
+    if sys.version_info >= (3, 14):
+        return value_of(f"t{source!r}", names)  # the syntax is new
+    strings, interpolations = [""], []
+    for text, expression, format_spec, conversion in Formatter().parse(source):
+        strings[-1] += text
+        if expression is not None:
+            value = value_of(expression, names)
+            interpolations.append(
+                SimpleNamespace(value=value, expression=expression, conversion=conversion, format_spec=format_spec)
+            )
+            strings.append("")
+    return SimpleNamespace(strings=tuple(strings), interpolations=tuple(interpolations))
+
+
 def test_a_template_string() -> None:
-    """Python 3.14 makes such objects (PEP 750): as many strings as values, and one more."""
-
-    def value(value: object, conversion: str | None = None, format_spec: str = "") -> SimpleNamespace:
-        return SimpleNamespace(value=value, conversion=conversion, format_spec=format_spec)
-
-    template = SimpleNamespace(
-        strings=("<p>", " ", " ", "</p>"), interpolations=(value("<"), value("<", "r"), value(1.25, None, ".1f"))
-    )
-    assert html(template) == "<p>&lt; &#x27;&lt;&#x27; 1.2</p>"
+    rows: list[tuple[str, dict[str, object], str]] = [
+        ("<p>{a}</p>", {"a": SCRIPT}, f"<p>{ESCAPED}</p>"),
+        ("{a} {a!r} {b:.1f}", {"a": "<", "b": 1.25}, "&lt; &#x27;&lt;&#x27; 1.2"),
+        ("{a:>5}", {"a": "<"}, "    &lt;"),
+        ("{a.name}{b[0]}{b[1]}", {"a": SimpleNamespace(name="<"), "b": "&>"}, "&lt;&amp;&gt;"),
+        ("<p>", {}, "<p>"),
+        ("{{{a}}}", {"a": "<"}, "{&lt;}"),
+        ("{a}", {"a": html("<b>{b}</b>", b="<")}, "<b>&lt;</b>"),
+        ("<ul>{a}", {"a": template("<li>{b}", b="<")}, "<ul><li>&lt;"),
+        ("<ul>{a}", {"a": [template("<li>{b}", b=b) for b in "<>"]}, "<ul><li>&lt;<li>&gt;"),
+    ]
+    wrong = [
+        (source, found, expected)
+        for source, names, expected in rows
+        if (found := html(template(source, **names))) != expected
+    ]
+    assert wrong == []
 
 
 def test_views_responses_and_other_libraries_take_it_for_html() -> None:

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import trustme
-
 from microwsgi.options import Options
 from microwsgi.tls.front import make_tls
+from tests.programs import need_package
 from tests.server.exchange import TIME, Running
 
 
@@ -22,6 +21,9 @@ class Authority:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        need_package("trustme")
+        import trustme
+
         self.ca = trustme.CA()
         self.file = str(folder / "ca.pem")
         self.ca.cert_pem.write_to_path(self.file)

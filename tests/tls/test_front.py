@@ -129,18 +129,20 @@ def test_five_frames_under_tls_too(authority: Authority) -> None:
     assert seen[0] == seen[1]
 
 
-def test_alpn_is_http_1_1_and_a_client_without_it_gets_the_alert(authority: Authority) -> None:
+def test_alpn_is_http_1_1_or_1_0_and_a_client_without_these_gets_the_alert(authority: Authority) -> None:
     """RFC 7301 3.2. A client that offers nothing does not use ALPN."""
     with Secure(authority, hello) as server:
-        for offered in (["h2", "http/1.1"], ["http/1.1"], []):
+        for offered in (["h2", "http/1.1"], ["http/1.0", "http/1.1"], ["http/1.0"], []):
             context = authority.client()
             context.set_alpn_protocols(offered)
             with server.secure(context) as client:
-                assert client.selected_alpn_protocol() == ("http/1.1" if offered else None)
+                assert client.selected_alpn_protocol() == (
+                    "http/1.1" if "http/1.1" in offered else offered[0] if offered else None
+                )
                 client.sendall(GET)
                 assert answer(client) == b"hello"
         context = authority.client()
-        context.set_alpn_protocols(["h2", "http/1.0"])
+        context.set_alpn_protocols(["h2", "spdy/1"])
         with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"), server.secure(context):
             pass
     assert "RFC 7301 3.2" in server.errors.text.getvalue()

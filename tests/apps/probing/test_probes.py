@@ -15,19 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtensionOID, NameOID
 
 from apps.probing.names import Resolver
 from apps.probing.outcome import Outcome, Reason
 from apps.probing.policy import Policy
 from apps.probing.probes import Check, run
 from tests.apps.probing.peers import Behaviour, Peer, drips, name_server, says, silent
-from tests.programs import need
+from tests.programs import need, need_package
 from tests.tables import Rows
+
+need_package("cryptography", "trustme")
+
+import trustme  # noqa: E402
+from cryptography import x509  # noqa: E402
+from cryptography.hazmat.primitives import hashes, serialization  # noqa: E402
+from cryptography.hazmat.primitives.asymmetric import ec  # noqa: E402
+from cryptography.x509.oid import ExtensionOID, NameOID  # noqa: E402
 
 TIMEOUT = 0.6
 HERE = Policy(["127.0.0.0/8", "::1/128"])

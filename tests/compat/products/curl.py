@@ -13,7 +13,9 @@ from tests.compat.products import framework
 PACKAGES: list[str] = []
 PROGRAMS = ["curl", "wget"]
 FORMAT = "%{http_code} %{http_version} %{size_download} %{size_upload} %{num_connects}\n"
-DIFFERENCES: dict[str, str] = {}
+DIFFERENCES = {
+    "http_1_0": "We answer HTTP/1.0 with our own version, HTTP/1.1 (RFC 9110 6.2); the peers answer with HTTP/1.0."
+}
 
 
 def application(folder: Path) -> Any:

@@ -34,7 +34,8 @@ def prepare(folder: Path) -> None:
 
     options = ["-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d"]
     pip = [getattr(sys, "_base_executable", sys.executable), *options]
-    subprocess.run([*pip, str(folder), f"requests=={__version__}"], check=True)
+    variables = {key: value for key, value in os.environ.items() if "CA_BUNDLE" not in key and "SSL" not in key}
+    subprocess.run([*pip, str(folder), f"requests=={__version__}"], check=True, env=variables)
     with tarfile.open(next(folder.glob("requests-*.tar.gz"))) as archive:
         archive.extractall(folder, filter="data")
     (folder / "plugin.py").write_text(PLUGIN)
