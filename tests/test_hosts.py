@@ -1,4 +1,4 @@
-"""deploy/: two hosts behind a proxy, in network namespaces, as docs/deploy.md says, under load: one is killed, drained, cut off.
+"""deploy/: two hosts behind a proxy in network namespaces, as docs/deploy.md says. Under load one is killed, drained, cut off.
 
 client 10.99.0.2 -- 10.99.0.1 edge (proxy, Redis) 10.99.1.1 -- 10.99.1.2 one
 10.99.2.1 -- 10.99.2.2 two
@@ -106,7 +106,9 @@ class Site:
 
     def kill_host(self, name: str) -> None:
         """End everything that runs there, at once."""
-        found = subprocess.run(["ip", "netns", "pids", self.hosts[name]], capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            [need("ip"), "netns", "pids", self.hosts[name]], capture_output=True, text=True, check=True
+        )
         for pid in found.stdout.split():
             os.kill(int(pid), signal.SIGKILL)
 
@@ -212,3 +214,60 @@ def test_haproxy_before_two_hosts(engine: str) -> None:
             assert len(in_flight) <= 2, "more than were in flight: there are two clients that send POST"
         assert len({*map(str, found["counts"])}) == len(found["counts"]), "the hosts count in one place"
         check_logs(edge, made.services)
+
+
+def test_nginx_before_two_hosts() -> None:
+    """It has no readiness checks: a host that drains is marked in the configuration, which is loaded before the host stops."""
+    need("nginx")
+    with site("microwsgi") as made:
+        config = made.folder / "nginx.conf"
+        text = (DEPLOY / "nginx.conf").read_text()
+        for path, mine in (("/etc/nginx/tally.pem", "tally.pem"), ("/run/nginx.pid", "nginx.pid")):
+            assert path in text
+            text = text.replace(path, f"{made.folder}/{mine}")
+        config.write_text(f"daemon off;\n{text}")
+        edge = made.lab.start(made.edge, [need("nginx"), "-c", str(config)])
+        eventually((made.folder / "nginx.pid").exists)
+
+        def replace(old: str, new: str) -> None:
+            """Change the configuration; both hosts answer, or the other one, when new workers have it."""
+            assert old in config.read_text()
+            config.write_text(config.read_text().replace(old, new))
+            subprocess.run(made.lab.command(made.edge, need("nginx"), "-c", str(config), "-s", "reload"), check=True)
+
+        with load(made) as end:
+            killed = time.time()
+            made.kill_host("one")
+            passes(edge, "10.99.1.2:8000, 10.99.2.2:8000")
+            made.start_host("one")
+            passes(edge, "10.99.1.2:8000")
+            drained_at = time.time()
+            replace("10.99.1.2:8000 max_fails", "10.99.1.2:8000 down max_fails")
+            passes(edge, "10.99.2.2:8000", 300)
+            (made.folder / "version").write_text("2")
+            pid = int((made.folder / "one" / "pid").read_text())
+            os.kill(pid, signal.SIGTERM)
+            eventually(lambda: (made.folder / "one" / "pid").read_text().strip() not in {"", str(pid)})
+            eventually(lambda: made.is_ready("one"))
+            replace("10.99.1.2:8000 down max_fails", "10.99.1.2:8000 max_fails")
+            passes(edge, "10.99.1.2:8000")
+            cut = time.time()
+            made.cut("two", "down")
+            passes(edge, "10.99.2.2:8000, 10.99.1.2:8000")
+            made.cut("two", "up")
+            passes(edge, "10.99.2.2:8000")
+            found = end()
+        assert {"one 1", "two 1", "one 2"} <= {*found["hosts"]}
+        assert [each for each in found["failures"] if each[1] == "GET" or drained_at <= float(str(each[0])) < cut] == []
+        for begin, until in ((killed, drained_at), (cut, time.time())):
+            assert len([each for each in found["failures"] if begin <= float(str(each[0])) <= until]) <= 2
+        check_logs(edge, made.services)
+
+
+def passes(edge: Running, upstream: str, count: int = 1) -> None:
+    """Wait until so many requests in a row have been answered with 200 by this host, or after another had failed."""
+    row = 0
+    end = time.monotonic() + LONG
+    while row < count:
+        assert time.monotonic() < end, f"no {count} requests in a row that {upstream} answers"
+        row = row + 1 if edge.line(limit=LONG).endswith(f" 200 {upstream}") else 0
