@@ -148,7 +148,10 @@ def site(engine: str) -> Iterator[Site]:
 
 @contextmanager
 def load(made: Site, connections: str = "kept") -> Iterator[Callable[[], dict[str, list[list[object]]]]]:
-    """Clients of the edge; the function ends them, and returns what they got."""
+    """Clients of the edge, once it serves; the function ends them, and returns what they got."""
+    resolve = ["--cacert", f"{made.folder}/ca.pem", "--resolve", "tally.example:443:10.99.0.1"]
+    curl = made.lab.command(made.client, "curl", "--silent", "--fail", *resolve, "https://tally.example/")
+    eventually(lambda: not subprocess.run(curl, check=False, capture_output=True).returncode, "the edge does not serve")
     running = made.lab.start(
         made.client,
         python("-m", "tests.edge_load", "10.99.0.1", f"{made.folder}/ca.pem", connections),
