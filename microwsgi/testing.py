@@ -215,7 +215,7 @@ def live(
     application: WSGIApplication, *, errors: Callable[..., object] | None = None, **options: Unpack[OptionValues]
 ) -> Iterator[Live]:
     """Serve an application on a free port of this machine, in a thread; the options are those of docs/options.md."""
-    server = WSGIServer(("127.0.0.1", 0), application=application, options=Options(**options), errors=errors)  # type: ignore[arg-type]
+    server = WSGIServer(("127.0.0.1", 0), application=application, options=Options(**options), errors=errors)
     thread = threading.Thread(target=server.serve_forever, name="microwsgi live")
     thread.start()
     try:

@@ -516,7 +516,7 @@ def test_loading_a_bare_application_does_not_import_webob_nor_what_is_slow(write
 
 @pytest.mark.parametrize("spec", ["hello:app", "hello:create_app()"])
 def test_a_usage_error_of_an_application_is_its_sentence_without_a_traceback(write: Write, spec: str) -> None:
-    """An application raises it for its own configuration: in its import, or in its factory. Other exceptions have a traceback."""
+    """An application raises it for its own configuration: in its import, or in its factory. Others have a traceback."""
     source = """
         from microwsgi.errors import UsageError
         def create_app():

@@ -13,6 +13,7 @@ from microwsgi.errors import UsageError
 from microwsgi.options.declaration import BY_NAME, unknown
 from microwsgi.options.kinds import Names, Option, Switch
 from microwsgi.support import lazy
+from microwsgi.support.typenames import NoReturn
 
 BACKGROUND = "microwsgi.cli.control"
 """The module of the commands for servers in the background, which not every system can have."""
@@ -21,7 +22,7 @@ BACKGROUND = "microwsgi.cli.control"
 class Parser(ArgumentParser):
     """An ArgumentParser whose errors are raised."""
 
-    def error(self, message: str) -> None:  # type: ignore[override]  # typing.NoReturn costs an import
+    def error(self, message: str) -> NoReturn:
         """Raise UsageError, where argparse would print its usage and exit."""
         raise UsageError(f"{message.replace('argument ', '', 1)}.\n  Try:  {self.prog} --help")
 

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import chdir
 
 from microwsgi.daemon.background import address_of, file_name, log_folder, run_folders
@@ -24,6 +24,7 @@ from microwsgi.daemon.pidfile import holder
 from microwsgi.errors import ServiceError, UsageError
 from microwsgi.server.log import bytes_text
 from microwsgi.serving.console import counted, duration
+from microwsgi.support.typenames import Any
 
 RUNNING, DEAD, STOPPED, UNKNOWN = 0, 1, 3, 4
 """The exit codes of LSB for `status`: it runs; it is dead, and has left its pid file; it does not run; nobody knows."""
@@ -56,7 +57,7 @@ class Server:
         """Whether it is dead, and has left its pid file: one that ends by itself removes or empties it."""
         return not self.pid and os.path.exists(self.path) and os.path.getsize(self.path) > 0
 
-    def ask(self, question: str, seconds: float) -> dict[str, object]:
+    def ask(self, question: str, seconds: float) -> dict[str, Any]:
         """Its answer; nothing if there is none in time."""
         folder, name = os.path.split(os.path.abspath(self.path))
         with chdir(folder), socket.socket(socket.AF_UNIX) as connection:  # a socket's path may have 107 bytes
@@ -72,7 +73,7 @@ class Server:
                     received += data
             except OSError:
                 return {}
-        answer: dict[str, object] = json.loads(received)
+        answer: dict[str, Any] = json.loads(received)
         return answer
 
     def signal(self, number: int) -> None:
@@ -236,7 +237,7 @@ def restart_command(words: list[str], options: dict[str, object]) -> int:
     if options["graceful"]:
         return restart_gracefully(server, float(str(options["wait"])))
     state = server.ask("state", ANSWER_TIME)
-    command: list[str] = state.get("command", [])  # type: ignore[assignment]  # as Service.state makes it
+    command: list[str] = state.get("command", [])
     if unit := state.get("unit"):
         raise ServiceError(f"systemd has started {server.name}.\n  Try:  systemctl restart {unit}")
     if not command:
@@ -303,7 +304,7 @@ def last_log(words: list[str]) -> str:
     return max(found, key=os.path.getmtime, default="")
 
 
-def describe(server: Server, state: Mapping[str, object]) -> str:
+def describe(server: Server, state: Mapping[str, Any]) -> str:
     """A server's state for people."""
     if not server.pid:
         killed = "; it was killed and left its pid file" if server.was_killed else ""
@@ -311,21 +312,20 @@ def describe(server: Server, state: Mapping[str, object]) -> str:
     lines = [f"{server.name} runs as process {server.pid}"]
     if "uptime" not in state:
         return f"{lines[0]}, and does not answer."
-    workers: list[dict[str, object]] = state["workers"]  # type: ignore[assignment]  # as Service.state makes it
-    urls: list[str] = state["urls"]  # type: ignore[assignment]
-    given: dict[str, str] = state["options"]  # type: ignore[assignment]
-    number: Callable[[str], int] = lambda name: int(str(state[name]))  # noqa: E731 - a cast of five values
+    workers: list[dict[str, object]] = state["workers"]
+    urls: list[str] = state["urls"]
+    given: dict[str, str] = state["options"]
     lines[0] += f", up {duration(float(str(state['uptime'])))}: {state['application']}"
     lines += [f"  {each}" for each in urls]
-    counts = [counted(number("requests"), "request"), counted(number("errors"), "error")]
-    counts += [f"{number('running')} running", counted(number("connections"), "connection")]
+    counts = [counted(state["requests"], "request"), counted(state["errors"], "error")]
+    counts += [f"{state['running']} running", counted(state["connections"], "connection")]
     lines.append(f"  {', '.join(counts)}")
     pids = ", ".join(
         f"{worker['pid']}{'' if worker['state'] == 'serving' else ' ' + str(worker['state'])}" for worker in workers
     )
-    size = f", {bytes_text(number('memory'))} of memory" if state["memory"] else ""
+    size = f", {bytes_text(state['memory'])} of memory" if state["memory"] else ""
     lines.append(f"  {counted(len(workers), 'worker')} ({pids}){size}")
-    notes: list[str] = state["tls"]  # type: ignore[assignment]
+    notes: list[str] = state["tls"]
     lines += [f"  {note}" for note in notes]
     lines.append(f"  Folder:   {state['folder']}")
     lines.append(f"  Options:  {' '.join(f'{flag} {value}'.rstrip() for flag, value in given.items())}")

@@ -22,6 +22,7 @@ from select import select
 from microwsgi.daemon.background import UMASK, VARIABLE, log_path
 from microwsgi.errors import ServiceError, UsageError
 from microwsgi.options import Options
+from microwsgi.support.typenames import Any
 
 START_TIME = 90.0
 """Seconds for the application to be imported, as systemd's TimeoutStartSec."""
@@ -93,7 +94,7 @@ def wait_for_message(reader: int, process: subprocess.Popen[bytes]) -> dict[str,
             process.kill()
             process.wait()
         raise
-    message: dict[str, object] | None = json.loads(received) if received else None
+    message: dict[str, Any] | None = json.loads(received) if received else None
     return message
 
 
@@ -121,8 +122,8 @@ def tail(path: str, begin: int) -> str:
     return f" It said:\n{text}" if text else ""
 
 
-def print_addresses(message: dict[str, object], path: str) -> None:
+def print_addresses(message: dict[str, Any], path: str) -> None:
     """Tell the person at the terminal where it is, and how to stop it."""
     lines = [f"microwsgi serves {message['application']} in the background, as process {message['pid']}"]
-    lines += [f"  {url}" for url in message["urls"]]  # type: ignore[attr-defined]  # as Readiness makes it
+    lines += [f"  {url}" for url in message["urls"]]
     print("\n".join([*lines, f"  Log:   {path}", f"  Stop:  {message['stop']}"]))

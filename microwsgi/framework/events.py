@@ -79,8 +79,9 @@ class Stream:
         on_close: Callable[[Stream], object] | None = None,
     ) -> None:
         resume = request.environ.get("microwsgi.resume")
-        self.ready = None if resume else threading.Event()
-        self.resume: Callable[..., object] = resume or self.ready.set  # type: ignore[union-attr]
+        ready = threading.Event()
+        self.ready = None if resume else ready
+        self.resume: Callable[..., object] = resume or ready.set
         """Make the server call `__next__`."""
         self.poll, self.every = poll, every
         self.poll_at = monotonic()

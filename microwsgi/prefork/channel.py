@@ -16,6 +16,7 @@ import threading
 from collections import deque
 
 from microwsgi.process.system import READ, WRITE, System
+from microwsgi.support.typenames import Any
 
 RECEIVE = 65536
 LENGTH = 4
@@ -31,7 +32,7 @@ DEAD = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF}
 """Errors that mean the end of a channel; others pass."""
 
 _poll = select.poll  # before an application can replace it
-Message = dict[str, object]
+Message = dict[str, Any]
 
 
 def encode(message: Message) -> bytes:

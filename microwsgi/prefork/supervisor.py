@@ -142,8 +142,9 @@ class Supervisor:
                 self.attempt(act)
         for then, all_have in self.questions.take_answered():
             self.attempt(then, all_have)
-        if self.watch is not None and (now >= self.watch.next_check or self.watch.fileno() in ready):
-            self.attempt(lambda: self.on_change(self.watch.check()))  # type: ignore[union-attr]  # tested above
+        watch = self.watch
+        if watch is not None and (now >= watch.next_check or watch.fileno() in ready):
+            self.attempt(lambda: self.on_change(watch.check()))
         for child in self.children[:]:
             self.attempt(self.handle_event, child, now)
         if self.chores and not ready:
@@ -346,7 +347,7 @@ class Supervisor:
         elif "failed" in message:
             self.failed(child, message)
         elif "files" in message:
-            self.read_files(child, message["files"])  # type: ignore[arg-type]  # as the edge makes it
+            self.read_files(child, message["files"])
         elif "answered" in message:
             self.advance(child, Event.ANSWERED)
         elif "unanswered" in message:
@@ -361,7 +362,7 @@ class Supervisor:
         elif "prompt" in message:
             self.prompt(child, wanted=bool(message["prompt"]))
         elif "report" in message:
-            child.stats = message["report"]  # type: ignore[assignment]  # as worker.py makes it
+            child.stats = message["report"]
             child.asked = False
             self.questions.answered(child)
         else:
@@ -423,7 +424,7 @@ class Supervisor:
 
     def up_to_date(self, child: Child, message: Message) -> bool:
         """Whether the files are still as the child has read them. If they are not, the next child is on its way."""
-        child.generation.files |= message.get("files", {})  # type: ignore[call-overload]  # as the edge makes it
+        child.generation.files |= message.get("files", {})
         if child.generation is not self.generation or child.state not in CURRENT:
             return False
         if self.watch is None:
@@ -432,7 +433,7 @@ class Supervisor:
         changed: set[str] = set()
         try:
             if not child.generation.trouble:  # else it has imported nothing
-                self.watch.watch_only(files, message.get("folders", ()))  # type: ignore[arg-type]
+                self.watch.watch_only(files, message.get("folders", ()))
             changed = {*self.watch.check(), *self.watch.differing(child.generation.files)}
         except OSError as error:
             self.observer.trouble(error)  # the child is not to wait for an answer to its message because of that
@@ -487,8 +488,8 @@ class Supervisor:
         self.children.remove(child)
         self.accepts_no_more(child)
         self.questions.answered(child)
-        self.requests += int(child.stats.get("requests", 0))  # type: ignore[call-overload]  # as worker.py makes it
-        self.errors += int(child.stats.get("errors", 0))  # type: ignore[call-overload]
+        self.requests += int(child.stats.get("requests", 0))
+        self.errors += int(child.stats.get("errors", 0))
         if self.prompts[:1] == [child]:
             self.observer.prompt_lost()
         while child in self.prompts:

@@ -45,7 +45,7 @@ class History:
 
 def size(event: Message) -> int:
     """Return the number of bytes of an event."""
-    return len(event["chunk"])  # type: ignore[arg-type]  # bytes, as framework/events.py makes it
+    return len(event["chunk"])  # bytes, as framework/events.py makes it
 
 
 class Topics:
@@ -62,7 +62,7 @@ class Topics:
         if "publish" in message:
             self.publish(message)
         elif "subscribe" in message:
-            self.subscribe(child, str(message["subscribe"]), int(message["history"]))  # type: ignore[call-overload]
+            self.subscribe(child, str(message["subscribe"]), int(message["history"]))
         elif "unsubscribe" in message:
             self.unsubscribe(child, str(message["unsubscribe"]))
         else:

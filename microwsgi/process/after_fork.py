@@ -12,6 +12,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterable
 
+from microwsgi.support.typenames import Self
+
 _install, _current = signal.signal, signal.getsignal  # before an application can replace them
 _set_mask = getattr(signal, "pthread_sigmask", lambda *_: None)  # which Windows lacks, as fork
 _guards: list[ForkGuard] = []
@@ -37,7 +39,7 @@ class ForkGuard:
         """Have this called in a forked child, too."""
         self.releases.append(release)
 
-    def __enter__(self) -> ForkGuard:  # noqa: PYI034 - typing, which has Self, takes 10 ms to import
+    def __enter__(self) -> Self:
         if not _registered and hasattr(os, "register_at_fork"):
             _registered.append(True)
             os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_release_all)

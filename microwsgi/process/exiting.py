@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from microwsgi.support.typenames import Any
+
 EXIT_TIME = 3.0
 """Seconds after the last request for threads, child processes and exit handlers of the application to end."""
 SHOWN = 3
@@ -69,9 +71,9 @@ def stacks() -> str:
 
 def children() -> list[tuple[str, int, Callable[[], object]]]:
     """The processes that multiprocessing has started here and that still run: name, pid, and what terminates it."""
-    module = sys.modules.get("multiprocessing")
+    module: Any = sys.modules.get("multiprocessing")
     try:
-        return [(each.name, each.pid, each.terminate) for each in module.active_children()]  # type: ignore[union-attr]
+        return [(each.name, each.pid, each.terminate) for each in module.active_children()]
     except Exception:  # multiprocessing is not there, or the application has broken it
         return []
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler
+from socketserver import BaseServer
 from time import monotonic
 
 from microwsgi.errors import ClientError, Disconnected, FieldsTooLarge
@@ -24,6 +25,7 @@ from microwsgi.server.hooks import call_handle_error
 from microwsgi.server.hosts import check_host
 from microwsgi.server.state import OWNED, READ, Row, State, Table
 from microwsgi.server.transport import RECEIVE, Transport
+from microwsgi.support.typenames import UNSET, Any, WriteableBuffer
 from microwsgi.wire.body import LengthDecoder
 from microwsgi.wire.request import END, PartialHead, RequestHead, expects_continue, is_persistent, parse_head
 
@@ -66,7 +68,9 @@ class HeadFile(io.RawIOBase):
 
     def __init__(self, handler: BaseHTTPRequestHandler, context: ServerContext) -> None:
         self.file = handler.rfile
-        self.raw: io.RawIOBase = getattr(handler.rfile, "raw", None) or handler.rfile  # type: ignore[assignment]  # rbufsize = 0
+        self.raw: io.RawIOBase | io.BufferedIOBase = (
+            getattr(handler.rfile, "raw", None) or handler.rfile
+        )  # rbufsize = 0
         self.connection = handler.connection
         self.context = context
         self.seconds = context.options.keep_alive_timeout if handler.timeout is None else handler.timeout
@@ -85,7 +89,7 @@ class HeadFile(io.RawIOBase):
         """Return True."""
         return True
 
-    def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]  # any buffer is one
+    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
         """Receive. Raises TimeoutError, which http.server handles: it logs that, and ends the connection."""
         if self.deadline:
             left = self.deadline - self.context.clock.now()
@@ -107,7 +111,7 @@ class Limited(BaseHTTPRequestHandler):
     head_file: HeadFile
     raw_requestline: bytes  # this and the following are http.server's
     headers: Message
-    rfile: io.BufferedIOBase
+    rfile: io.BufferedReader
     client_address: tuple[str, int]
     close_connection: bool
 
@@ -195,7 +199,7 @@ class HandlerFactory:
         self,
         given: Callable[..., BaseHTTPRequestHandler],
         context: ServerContext,
-        server: object,
+        server: BaseServer,
         *,
         handle_error: bool = False,
     ) -> None:
@@ -206,7 +210,8 @@ class HandlerFactory:
         self.overrides_handle = base.handle is not BaseHTTPRequestHandler.handle
         """The class has its own `handle`, which can't be divided into requests."""
         self.finish: Callable[[BaseHTTPRequestHandler], object] = base.finish
-        self.make: Callable[..., BaseHTTPRequestHandler] = given
+        # Makes a Limited, except of a class that is not http.server's: that has a `handle` of its own.
+        self.make: Callable[..., Any] = given
         self.logs = context.access_log is not None and not any(
             getattr(base, name, None) is not getattr(BaseHTTPRequestHandler, name)
             for name in ("log_request", "log_message", "log_error")
@@ -257,8 +262,8 @@ class PlainConnection:
         self.context = context
         self.factory = factory
         self.base = base
-        self.handler: BaseHTTPRequestHandler | None = None
-        self.output: CountedFile | None = None
+        self.handler: Limited = UNSET  # from the first request on
+        self.output: CountedFile = UNSET  # the same; never if the class has a `handle` of its own
         self.requests = 0
         self.started = 0.0
         self.aborted = self.close_connection = self.ending = False
@@ -348,10 +353,9 @@ class PlainConnection:
 
     def begin_request(self) -> BaseHTTPRequestHandler:
         """Return the class's instance, ready for the next request."""
-        output: CountedFile = self.output  # type: ignore[assignment]  # `make_handler` made it
-        handler: BaseHTTPRequestHandler = self.handler  # type: ignore[assignment]  # and this
-        output.begin()
-        handler.head_file.begin_head()  # type: ignore[attr-defined]  # of Limited
+        handler = self.handler
+        self.output.begin()
+        handler.head_file.begin_head()
         handler.requestline = handler.command = handler.request_version = ""
         handler.headers = handler.MessageClass()  # those of the request before are not those of a head that stops
         handler.close_connection = True
@@ -406,10 +410,10 @@ class PlainConnection:
         """Return the state after a request: the next one may be in the buffer of the class already."""
         if self.close_connection or self.ending:
             return State.CLOSED
-        self.handler.head_file.end_head()  # type: ignore[union-attr]  # it has run
+        self.handler.head_file.end_head()
         self.transport.socket.setblocking(False)
         try:
-            buffered = self.handler.rfile.peek(1)  # type: ignore[union-attr]  # it has run, and socketserver's is buffered
+            buffered = self.handler.rfile.peek(1)
         except OSError:  # TLS has nothing to read; a client that has left causes an event
             buffered = b""
         return State.QUEUED if buffered else State.IDLE
@@ -573,15 +577,16 @@ class ReturnedBytes(io.RawIOBase):
         """Return True."""
         return True
 
-    def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]  # any buffer is one
-        """Read what was given back, then the file."""
+    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+        """Read the bytes that were put back, then the file."""
+        view = memoryview(buffer).cast("B")
         if self.ahead:
-            data, self.ahead = self.ahead[: len(buffer)], self.ahead[len(buffer) :]
+            data, self.ahead = self.ahead[: len(view)], self.ahead[len(view) :]
         else:
-            data = self.file.read1(len(buffer))
+            data = self.file.read1(len(view))
         if data is None:  # nothing has arrived on a socket that does not block
             return None
-        buffer[: len(data)] = data
+        view[: len(data)] = data
         return len(data)
 
     def close(self) -> None:
@@ -657,7 +662,7 @@ def strict_parse_request(owner: type, options: Options | None) -> Callable[[Base
         self.close_connection = True
         partial = PartialHead(context.options)
         try:
-            found = partial.feed(self.raw_requestline)  # type: ignore[attr-defined]  # handle_one_request sets it
+            found = partial.feed(vars(self)["raw_requestline"])  # handle_one_request sets it
             while found is None:
                 line = self.rfile.readline(MAX_LINE)
                 if not line:
@@ -679,14 +684,14 @@ def strict_parse_request(owner: type, options: Options | None) -> Callable[[Base
         take_parsed(self, head)
         return self.handle_expect_100() if expects else True
 
-    parse_request.strict = True  # type: ignore[attr-defined]  # for classes that derive from this one
+    vars(parse_request)["strict"] = True  # for classes that derive from this one
     return parse_request
 
 
 def parse_by(handler: BaseHTTPRequestHandler, parse: Callable[[], bool], raw: bytes) -> bool:
     """Have a class's own parse_request parse a head that was read already."""
     line, _, fields = raw.lstrip(b"\r\n").partition(b"\r\n")
-    handler.raw_requestline = line + b"\r\n"  # type: ignore[attr-defined]  # see above
+    vars(handler)["raw_requestline"] = line + b"\r\n"
     file, handler.rfile = handler.rfile, io.BytesIO(fields + END if fields else b"\r\n")
     try:
         return parse()

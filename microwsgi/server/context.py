@@ -19,6 +19,7 @@ from microwsgi.server.log_writer import ERROR, LEVELS, WARNING, Destination, Err
 from microwsgi.server.permits import ClientPermits
 from microwsgi.server.transport import Clock
 from microwsgi.support.tracebacks import exception_text
+from microwsgi.support.typenames import UNSET
 from microwsgi.wire.response import DateFields
 
 Application = Callable[..., Iterable[bytes]]
@@ -52,7 +53,8 @@ def multithreaded(server: object) -> bool:
 class ServerContext:
     """An application, the options under which it is served, and the destinations of log records.
 
-    `access_log` and `errors` may be loggers of the module logging.
+    `access_log` is called with each finished exchange. `errors` is a text stream or a logger of the module logging; None is
+    standard error.
 
     `hosts` are the host names to answer to, None for all. `error_page` makes the response for an exception, and
     decides who may see its details. `sign_in` is called with each Exchange whose head was parsed. `timing` returns a field line
@@ -64,7 +66,7 @@ class ServerContext:
         application: Application | None = None,
         options: Options | None = None,
         access_log: RequestLog | None = None,
-        errors: io.TextIOBase | None = None,
+        errors: object = None,
         *,
         hosts: Hosts | None = None,
         error_page: ErrorPage | None = None,
@@ -99,8 +101,7 @@ class ServerContext:
 
     def set_application(self, application: Application | None) -> None:
         """Serve another application. Its attribute `stream_chunked` asks for chunked bodies while they arrive."""
-        # Typed as one that is there: an ignored type error would stand in each traceback, beside the call of the application.
-        self.application: Application = application  # type: ignore[assignment]  # None until wsgiref's set_app, and below compat
+        self.application: Application = UNSET if application is None else application
         self.stream_chunked = self.options.stream_chunked or getattr(application, "stream_chunked", False) is True
 
     def without_loop(self) -> ServerContext:

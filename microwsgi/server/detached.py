@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
+from microwsgi.support.typenames import Self, WriteableBuffer
+
 
 class DetachableSocket:
     """A socket that belongs to the application from its first use on: it blocks, and the server never touches it again.
@@ -28,7 +30,7 @@ class DetachableSocket:
         found: object = getattr(self._taken(), name)
         return self._read if name == "read" else found
 
-    def __enter__(self) -> DetachableSocket:  # noqa: PYI034 - Self would cost the import of typing
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -39,12 +41,12 @@ class DetachableSocket:
         taken = self._taken()
         return self._take(size, flags) if self._ahead else taken.recv(size, flags)
 
-    def recv_into(self, buffer: object, nbytes: int = 0, flags: int = 0) -> int:
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         """Receive as socket.recv_into does."""
         taken = self._taken()
         if not self._ahead:
-            return taken.recv_into(buffer, nbytes, flags)  # type: ignore[arg-type]  # Buffer has a name from Python 3.12 on
-        with memoryview(buffer).cast("B") as view:  # type: ignore[arg-type]  # the same
+            return taken.recv_into(buffer, nbytes, flags)
+        with memoryview(buffer).cast("B") as view:
             data = self._take(nbytes or len(view), flags)
             view[: len(data)] = data
             return len(data)
@@ -53,7 +55,7 @@ class DetachableSocket:
         """Receive as socket.recvfrom does: the address of a stream is None."""
         return self.recv(size, flags), None
 
-    def recvfrom_into(self, buffer: object, nbytes: int = 0, flags: int = 0) -> tuple[int, object]:
+    def recvfrom_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> tuple[int, object]:
         """Receive as socket.recvfrom_into does."""
         return self.recv_into(buffer, nbytes, flags), None
 
@@ -75,7 +77,7 @@ class DetachableSocket:
         if self._closed:
             self.close()
 
-    def _read(self, size: int = 1024, buffer: object = None) -> int | bytes:
+    def _read(self, size: int = 1024, buffer: WriteableBuffer | None = None) -> int | bytes:
         """Receive as SSLSocket.read does."""
         return self.recv(size) if buffer is None else self.recv_into(buffer, size)
 

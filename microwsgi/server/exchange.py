@@ -40,6 +40,7 @@ from microwsgi.server.log_writer import one_line
 from microwsgi.server.request_body import RequestBody
 from microwsgi.server.transport import FileRange, Transport
 from microwsgi.support.source import code_of, source_location
+from microwsgi.support.typenames import UNSET, BinaryIO, TypeGuard
 from microwsgi.wire.request import RequestHead, origin_form
 from microwsgi.wire.response import (
     LAST_CHUNK,
@@ -102,7 +103,7 @@ class Exchange:
         self.head = head
         self.started = started  # 0 once it has been logged
         self.phase = CALL
-        self.body: RequestBody | None = None  # of the request
+        self.body: RequestBody = UNSET  # of the request; UNSET if there is none
         self.response: ResponseHead | None = None  # status and headers of the application
         self.response_bytes: bytes | None = None  # a whole response, which the connection sends
         self.iterable: Iterable[bytes] | None = None  # what the application returned, until it is closed
@@ -319,7 +320,7 @@ class Exchange:
         if self.response is None or self.head_sent or not is_plain(file) or not hasattr(os, "sendfile"):
             return False
         try:
-            descriptor, offset = file.fileno(), file.tell()  # type: ignore[attr-defined]
+            descriptor, offset = file.fileno(), file.tell()
             available = os.fstat(descriptor).st_size - offset
         except (AttributeError, OSError):
             return False
@@ -609,7 +610,7 @@ def chunk_fault(chunks: Iterable[object]) -> str:
     return f"has {type(chunk).__name__} {chunk!r:.60} in its body; PEP 3333 requires bytes{hint}."
 
 
-def is_plain(file: object) -> bool:
+def is_plain(file: object) -> TypeGuard[BinaryIO]:
     """Return whether the content of a file is that of its descriptor.
 
     It is not that of gzip.GzipFile and other files that decode, which have a `fileno`, too. A class of files that are parts of

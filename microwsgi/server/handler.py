@@ -28,6 +28,7 @@ from microwsgi.server.hosts import check_host
 from microwsgi.server.request_body import BUFFER_SIZE, CLIENT_LEFT, INCOMPLETE, RequestBody
 from microwsgi.server.state import FLUSHING, IDLE, OWNED, QUEUED, READ, RUNNING, WRITE, Row, State, Table
 from microwsgi.server.transport import RECEIVE, Transport
+from microwsgi.support.typenames import UNSET
 from microwsgi.wire.proxy_protocol import BEGINNING, SIGNATURE
 from microwsgi.wire.request import (
     CHUNKED,
@@ -80,7 +81,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     """The loop has nothing to do with permits: `take_body` acquires one, and `end_body` releases it."""
     context: ServerContext
     shared: ServerContext  # of the classes that `of` makes
-    exchange: Exchange | None
+    exchange: Exchange  # UNSET between two requests: in the states IDLE and HEAD, and at the end of the connection
+    partial: PartialHead  # UNSET except in the state HEAD
 
     # --- http.server's interface ------------------------------------------------------------------------------------------
 
@@ -102,8 +104,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         self.transport = transport
         self.context = context
         self.base = base
-        self.exchange = None
-        self.partial: PartialHead | None = None
+        self.exchange = UNSET
+        self.partial = UNSET
         self.requests = 0
         self.waits_for_client = False
         self.state = State.IDLE
@@ -157,27 +159,27 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         self.__dict__["client_address"] = address
 
     @property
-    def command(self) -> str:  # type: ignore[override]
+    def command(self) -> str:  # type: ignore[override]  # an attribute in http.server
         """The method of the request."""
         return self.exchange.head.method if self.exchange else ""
 
     @property
-    def path(self) -> str:  # type: ignore[override]
+    def path(self) -> str:  # type: ignore[override]  # an attribute in http.server
         """The target of the request."""
         return self.exchange.head.target if self.exchange else ""
 
     @property
-    def request_version(self) -> str:  # type: ignore[override]
+    def request_version(self) -> str:  # type: ignore[override]  # an attribute in http.server
         """The version of the request."""
         return self.exchange.head.version if self.exchange else ""
 
     @property
-    def requestline(self) -> str:  # type: ignore[override]
+    def requestline(self) -> str:  # type: ignore[override]  # an attribute in http.server
         """The request line as it came, control characters escaped."""
         return self.exchange.head.line if self.exchange else ""
 
     @property
-    def headers(self) -> HTTPMessage:  # type: ignore[override]
+    def headers(self) -> HTTPMessage:  # type: ignore[override]  # an attribute in http.server
         """The fields in order."""
         message = HTTPMessage()
         for name, value in self.exchange.head.field_lines() if self.exchange else ():
@@ -203,9 +205,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def get_environ(self) -> Environ:
         """Return the environ of the request, as wsgiref's handler does. Only called if a subclass overrides it."""
-        exchange: Exchange = self.exchange  # type: ignore[assignment]  # there is a request
         environ: Environ | None = self.__dict__.pop("kept_environ", None)
-        return exchange.environ() if environ is None else environ
+        return self.exchange.environ() if environ is None else environ
 
     def keep_environ(self, environ: Environ) -> None:
         """Have the next `get_environ` return this environ."""
@@ -222,7 +223,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
                 end = data.find(END)
                 state = self.take_head(data[:end], data[end + 4 :]) if end >= 0 else self.start_request(data)
             else:
-                state = self.table[state].on_event(self)  # type: ignore[misc]  # a state without this method waits for no event
+                state = self.table[state].on_event(self)
         except BlockingIOError:
             self.retry()
             return
@@ -260,7 +261,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             self.transport.expect(READ, self.context.options.keep_alive_timeout)
             self.state = state  # last: the leader may look at the state, and touches an idle connection
             return
-        if state is State.SUSPENDED and self.exchange.resumed:  # type: ignore[union-attr]  # it has one; see Exchange.resume
+        if state is State.SUSPENDED and self.exchange.resumed:  # see Exchange.resume
             state = State.QUEUED
         if state is State.SUSPENDED:
             self.transport.expect(self.suspended_interest(), self.time_limit(state))
@@ -270,7 +271,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def suspended_interest(self) -> int:
         """Return the event to wait for while the response is suspended: none if what arrives must not be received yet."""
-        transport, body = self.transport, self.exchange.body  # type: ignore[union-attr]  # there is one
+        transport, body = self.transport, self.exchange.body
         if body is not None:
             if not body.done:
                 return 0  # the application receives the rest of the body itself
@@ -281,7 +282,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Return the seconds that a state may last."""
         options = self.context.options
         if state is State.SUSPENDED:
-            return self.exchange.resume_in  # type: ignore[union-attr]  # it has one
+            return self.exchange.resume_in
         if state is State.HEAD:
             return options.header_timeout
         if state is State.FLUSHING:
@@ -315,7 +316,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def feed_head(self, data: bytes) -> State:
         """Add bytes to a head that is not complete. Raises ClientError."""
-        partial: PartialHead = self.partial  # type: ignore[assignment]  # the state is HEAD, or becomes HEAD
+        partial = self.partial
         try:
             found = partial.feed(data)
         except ClientError:
@@ -323,7 +324,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             raise
         if found is None:
             return State.HEAD
-        self.partial = None
+        self.partial = UNSET
         return self.take_head(*found)
 
     def take_head(self, raw: bytes, rest: bytes) -> State:
@@ -353,7 +354,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def begin_exchange(self, head: RequestHead) -> None:
         """Begin an exchange that is only to be refused."""
-        self.partial = None
+        self.partial = UNSET
         self.exchange = Exchange(self.context, self.transport, self.base, head, self.context.clock.now())
 
     def take_body(self, exchange: Exchange) -> State:
@@ -385,7 +386,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def receive_body(self) -> State:
         """Receive more of a body ahead of the application. Raises ClientError."""
-        body: RequestBody = self.exchange.body  # type: ignore[union-attr, assignment]  # the state is BODY
+        body = self.exchange.body
         if body.file is not None:
             return self.queue_body(body)
         try:
@@ -410,12 +411,12 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def queue_body(self, body: RequestBody) -> State:
         """Have a thread of the pool receive into a file. The time in the queue is not the client's."""
         body.keep_time(self.transport.deadline - self.context.clock.now())
-        self.exchange.enter_phase(Phase.RECEIVE)  # type: ignore[union-attr]  # it has the body
+        self.exchange.enter_phase(Phase.RECEIVE)
         return QUEUED
 
     def receive_into_file(self, exchange: Exchange) -> None:
         """Receive what has arrived of a body, by a thread of the pool. Raises ClientError, Disconnected."""
-        body: RequestBody = exchange.body  # type: ignore[assignment]  # the phase is RECEIVE
+        body = exchange.body
         count = body.receive_into_file()
         options = self.context.options
         self.transport.expect(READ, min(body.time_left + count / options.min_body_rate, options.body_timeout))
@@ -428,7 +429,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         """Call the application for the request that has arrived, or go on with what it returned."""
         self.state = RUNNING
-        exchange: Exchange = self.exchange  # type: ignore[assignment]  # QUEUED implies that there is one
+        exchange = self.exchange
         try:
             if exchange.phase is CALL:
                 self.requests += 1
@@ -464,7 +465,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def finish_turn(self) -> State:
         """Do what is left after a run, and return the next state."""
-        exchange: Exchange = self.exchange  # type: ignore[assignment]  # there is one until this method ends it
+        exchange = self.exchange
         if exchange.response_bytes is not None:
             exchange.send_response()
         phase = exchange.phase
@@ -473,7 +474,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
                 return QUEUED  # `close` is application code
             exchange.finish()
             self.end_body(exchange)
-            self.exchange = None
+            self.exchange = UNSET
             return State.CLOSED
         if self.transport.out_buffer is not None:
             return FLUSHING
@@ -485,7 +486,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         exchange.finish()
         if exchange.close or exchange.body is not None or exchange.detached:
             return self.finish_body(exchange)
-        self.exchange = None
+        self.exchange = UNSET
         return self.next_request() if self.transport.read_ahead else IDLE
 
     def finish_body(self, exchange: Exchange) -> State:
@@ -496,13 +497,13 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             return QUEUED
         self.end_body(exchange)
         if exchange.detached:
-            self.exchange = None
+            self.exchange = UNSET
             return State.DETACHED
         unread = body is not None and not body.done
         if body is not None and not unread:
             transport.unread(body.take_excess())
         if exchange.close:
-            self.exchange = None
+            self.exchange = UNSET
             # If the client sends more after a close, it gets a reset. Only one that has sent Connection: close sends no more;
             # over TLS even that may still send its closure alert.
             if unread or exchange.reason or transport.read_ahead or transport.is_secure or is_persistent(exchange.head):
@@ -514,9 +515,9 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             try:
                 return self.discard(transport.recv(RECEIVE))  # no event comes for what TLS has decrypted
             except (ClientError, OSError):
-                self.exchange = None
+                self.exchange = UNSET
                 return self.half_close()
-        self.exchange = None
+        self.exchange = UNSET
         if transport.pending():  # there is no event for bytes after the body that TLS has already decrypted
             transport.unread(transport.recv(RECEIVE))
         return self.next_request() if transport.read_ahead else State.IDLE
@@ -543,14 +544,14 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def discard(self, data: bytes) -> State:
         """Discard bytes of a body. Raises ClientError."""
-        body: RequestBody = self.exchange.body  # type: ignore[union-attr, assignment]  # the state is DISCARDING
+        body = self.exchange.body
         if not body.discard(data):
-            self.exchange = None
+            self.exchange = UNSET
             return self.half_close()
         if not body.done:
             return State.DISCARDING
         self.transport.unread(body.take_excess())
-        self.exchange = None
+        self.exchange = UNSET
         return self.next_request() if self.transport.read_ahead else State.IDLE
 
     def flush(self) -> State:
@@ -572,8 +573,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             data = b""
         if not data:
             # An event stream ends when the client closes it; with a Content-Length, the client has left too early.
-            exchange: Exchange = self.exchange  # type: ignore[assignment]  # the state is SUSPENDED
-            return self.abort("The client disconnected." if exchange.promises_more() else "")
+            return self.abort("The client disconnected." if self.exchange.promises_more() else "")
         transport.unread(data)
         if len(transport.read_ahead) >= RECEIVE:
             transport.expect_event(0)
@@ -602,14 +602,14 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def refuse(self, error: ClientError) -> State:
         """Answer a request that breaks a rule, and end the connection."""
         if self.state is State.DISCARDING:  # the response was sent, and these bytes belong to no request
-            self.exchange = None
+            self.exchange = UNSET
             return self.half_close()
         self.send_refusal(error)
         return self.finish_turn()
 
     def send_refusal(self, error: ClientError) -> None:
         """Answer a request that breaks a rule."""
-        exchange: Exchange = self.exchange  # type: ignore[assignment]  # the method that raised has begun one
+        exchange = self.exchange
         if exchange.head.raw.startswith(TLS_RECORD):
             self.context.log_client_error(self.address_string(), SPEAKS_TLS)
             exchange.ignore()
@@ -630,8 +630,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def time_out_head(self) -> State:
         """The head did not arrive in time."""
         seconds = self.context.options.header_timeout
-        partial: PartialHead = self.partial  # type: ignore[assignment]  # the state is HEAD
-        self.begin_exchange(RequestHead(bytes(partial.buffer), "", "", "", {}))
+        self.begin_exchange(RequestHead(bytes(self.partial.buffer), "", "", "", {}))
         return self.refuse(RequestTimeout(f"The head did not come within {seconds:g} seconds (header_timeout)."))
 
     def time_out_body(self) -> State:

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from http.server import BaseHTTPRequestHandler
-from socketserver import ThreadingMixIn
+from socketserver import BaseServer, ThreadingMixIn
 
 from microwsgi.errors import ClientError
 from microwsgi.server.connections import Connection
@@ -97,7 +97,7 @@ def overrides(given: type, base: type, name: str) -> bool:
 def check_hooks(server: object, base: type, handler: object) -> None:
     """Raise TypeError for an overridden method that would not be called."""
     for name, instead in REFUSED_SERVER_METHODS.items():
-        if name == "process_request" and type(server).process_request is ThreadingMixIn.process_request:  # type: ignore[attr-defined]
+        if name == "process_request" and not overrides(type(server), ThreadingMixIn, name):
             continue  # its wish is granted: a request does not wait for another
         if name in vars(server) or overrides(type(server), base, name):
             raise refusal(type(server), name, instead)
@@ -148,7 +148,7 @@ class HookedMethods(WSGIRequestHandler):
 
     def handle_one_request(self) -> None:
         """Run the request, send the response, and call the methods for the log."""
-        exchange: Exchange = self.exchange  # type: ignore[assignment]  # the state is QUEUED
+        exchange = self.exchange
         refused, self.refused = self.refused, None
         if refused is not None:
             self.enter(RUNNING)
@@ -228,10 +228,10 @@ class HookedContext:
             self.context.log_exception(title, error)
 
 
-def call_handle_error(context: ServerContext, server: object, transport: Transport, address: object) -> None:
+def call_handle_error(context: ServerContext, server: BaseServer, transport: Transport, address: object) -> None:
     """Call the server's own handle_error: sys.exc_info() has the exception."""
     try:
-        server.handle_error(transport.socket, address)  # type: ignore[attr-defined]  # socketserver's
+        server.handle_error(transport.socket, address)
     except Exception as second:  # anybody's code
         context.log_exception("handle_error failed:", second)
 
@@ -276,7 +276,7 @@ class UnverifiedConnection:
         base: Environ,
         connect: Callable[[Transport, Environ], Connection],
         context: ServerContext,
-        server: object,
+        server: BaseServer,
     ) -> None:
         self.transport = transport
         self.base = base
@@ -298,7 +298,7 @@ class UnverifiedConnection:
         address = (host, int(port)) if host else ""
         transport.socket.settimeout(self.context.options.header_timeout)  # it may want to look at the first bytes
         try:
-            if self.server.verify_request(transport.socket, address):  # type: ignore[attr-defined]  # socketserver's
+            if self.server.verify_request(transport.socket, address):
                 transport.socket.setblocking(False)
                 self.successor = self.connect(transport, self.base)
         except Exception as error:  # anybody's code
@@ -344,13 +344,15 @@ class AcceptThread(threading.Thread):
 
     def __init__(
         self,
-        server: object,
+        get_request: Callable[[], tuple[socket.socket, object]],
+        select_listener: Callable[[socket.socket], object],
         loop: Loop,
         listeners: list[tuple[socket.socket, Environ]],
         admit: Callable[[socket.socket, object, Environ], object],
     ) -> None:
         super().__init__(name="microwsgi-accept", daemon=True)
-        self.server = server
+        self.get_request = get_request
+        self.select_listener = select_listener
         self.loop = loop
         self.listeners = listeners
         self.admit = admit
@@ -363,19 +365,19 @@ class AcceptThread(threading.Thread):
         with selectors.DefaultSelector() as selector:
             selector.register(self.wakeup.descriptor, READ)
             for listener, base in self.listeners:
-                selector.register(listener, READ, base)
+                selector.register(listener, READ, (listener, base))
             while not self.stopping:
                 for key, _ in selector.select():
                     if key.data is not None:
-                        self.accept(key.fileobj, key.data)
+                        self.accept(*key.data)
         self.wakeup.close()
 
-    def accept(self, listener: object, base: Environ) -> None:
+    def accept(self, listener: socket.socket, base: Environ) -> None:
         """Call get_request, and give the connection to the leader."""
         if len(self.listeners) > 1:
-            self.server.accept_from(listener)  # type: ignore[attr-defined]  # get_request has no argument
+            self.select_listener(listener)  # get_request has no argument
         try:
-            connection, address = self.server.get_request()  # type: ignore[attr-defined]  # socketserver's
+            connection, address = self.get_request()
         except (BlockingIOError, ConnectionError):
             return
         except Exception as error:  # anybody's code

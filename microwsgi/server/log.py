@@ -15,6 +15,7 @@ from microwsgi.server.context import ServerContext
 from microwsgi.server.exchange import Exchange
 from microwsgi.server.log_writer import ERROR, INFO, UNCOUNTED, Destination, LogWriter
 from microwsgi.support import lazy
+from microwsgi.support.typenames import Any
 
 STATUS_COLORS = {1: "36", 2: "32", 3: "36", 4: "33", 5: "31"}
 DIM = "2"
@@ -191,10 +192,10 @@ def open_at_end(path: str) -> int:
     return os.open(path, flags, 0o666)  # the umask decides, as for `open`
 
 
-def same_file(one: object, other: object) -> bool:
+def same_file(one: Any, other: Any) -> bool:
     """Return whether two streams have descriptors of the same file."""
     try:
-        first, second = (os.fstat(stream.fileno()) for stream in (one, other))  # type: ignore[attr-defined]
+        first, second = os.fstat(one.fileno()), os.fstat(other.fileno())
     except (AttributeError, OSError, ValueError):
         return False
     return os.path.samestat(first, second)
@@ -241,11 +242,12 @@ def bytes_text(size: int) -> str:
     """345 B, 3.4 KB, 12 MB."""
     if size < 1000:  # three digits are read at a glance
         return f"{size} B"
+    count = float(size)
     for unit in ("KB", "MB", "GB"):
-        size /= 1000  # type: ignore[assignment]
-        if size < 1000:
-            return f"{size:.1f} {unit}" if size < 10 else f"{size:.0f} {unit}"
-    return f"{size:.0f} GB"
+        count /= 1000
+        if count < 1000:
+            return f"{count:.1f} {unit}" if count < 10 else f"{count:.0f} {unit}"
+    return f"{count:.0f} GB"
 
 
 def time_text(seconds: float) -> str:

@@ -21,12 +21,17 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
+
+from microwsgi.support.typenames import UNSET, Any, NoReturn
 
 try:
     import fcntl
+
+    HAS_LOCKS = True
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # see `lock`
+    HAS_LOCKS = False
 
 INFO, WARNING, ERROR = 20, 30, 40
 """The levels of the module logging, which takes too long to import for a server that does not use it."""
@@ -58,7 +63,9 @@ Record = str | tuple[int, str, BaseException | None]
 """The text of a record with its line feed; or its level, its text and the exception that it is about."""
 
 _write, _fstat, _fork_hook = os.write, os.fstat, getattr(os, "register_at_fork", None)
-_poll = getattr(select, "poll", None)  # before an application can replace it
+_poll: Callable[[], select.poll] = getattr(
+    select, "poll", UNSET
+)  # before an application can replace it; Windows has none
 _exit = os._exit
 
 
@@ -81,7 +88,7 @@ class LogSystem:
 
         A stream that is broken takes everything: the write says what is wrong.
         """
-        poll = _poll()  # type: ignore[misc]  # Windows has none: see `takes_more`
+        poll = _poll()
         poll.register(descriptor, select.POLLOUT)
         return bool(poll.poll(seconds * 1000))
 
@@ -262,7 +269,7 @@ class Destination:
             self.waiting.append(notice)
         return self.write_waiting(descriptor)
 
-    def emit_all(self, records: list[Record], notice: Notice | None, target: object) -> None:
+    def emit_all(self, records: list[Record], notice: Notice | None, target: Any) -> None:
         """Give records to an object of the program: a stream, a logger, or None."""
         if records and self.failed and self.emit(Notice.of(self.failed, self.why_failed).record(), target):
             self.failed, self.why_failed = 0, ""
@@ -272,15 +279,15 @@ class Destination:
         if notice is not None and not self.emit(notice.record(), target):
             self.failed += notice.missing
 
-    def emit(self, record: Record, target: object) -> bool:
+    def emit(self, record: Record, target: Any) -> bool:
         """Write one record; return False if the object has raised."""
         try:
             if hasattr(target, "makeRecord"):
                 level, text, error = (INFO, record, None) if isinstance(record, str) else record
-                target.log(level, "%s", text.rstrip("\n"), exc_info=error)  # type: ignore[attr-defined]
+                target.log(level, "%s", text.rstrip("\n"), exc_info=error)
             elif target is not None:
-                target.write(text_of(record))  # type: ignore[attr-defined]
-                target.flush()  # type: ignore[attr-defined]
+                target.write(text_of(record))
+                target.flush()
         except Exception as error:  # the object is anybody's
             self.why_failed = getattr(error, "strerror", None) or str(error) or type(error).__name__
             return False
@@ -329,7 +336,7 @@ class Destination:
         The lock is one of POSIX: it belongs to the process, so that it also works between workers that have inherited the
         descriptor. Where the file can't be locked there is none.
         """
-        if fcntl is not None:
+        if HAS_LOCKS:
             try:
                 self.system.lock(descriptor)
             except BlockingIOError:
@@ -340,7 +347,7 @@ class Destination:
 
     def let_in(self, descriptor: int) -> None:
         """Let the other processes write. If the system does not unlock the file, the next write does."""
-        if fcntl is not None:
+        if HAS_LOCKS:
             try:
                 self.system.unlock(descriptor)
             except OSError:
@@ -424,7 +431,7 @@ class LogWriter:
         # A program may end without stopping its server, and without the interpreter's end.
         atexit.register(self.stop)
         if os._exit is _exit:
-            os._exit = exit_with_log  # type: ignore[assignment]  # restored by `stop`
+            os._exit = exit_with_log  # restored by `stop`
         self.start_thread()
 
     def start_thread(self) -> None:
@@ -559,7 +566,7 @@ def _clear_all() -> None:
         writer.clear()
 
 
-def exit_with_log(status: int) -> None:
+def exit_with_log(status: int) -> NoReturn:
     """Write what the logs of this process have accepted, then end it: `os._exit` while a thread writes a log.
 
     An application that writes to `wsgi.errors` why it ends, and ends by `os._exit`, would lose just that.
@@ -623,11 +630,12 @@ def text_of(record: Record) -> str:
     return record if isinstance(record, str) else record[1]
 
 
-def descriptor_of(stream: object) -> int | None:
+def descriptor_of(stream: Any) -> int | None:
     """Return the descriptor of a stream that has no buffer between, or is one of the interpreter's; else None."""
     if stream is None or (hasattr(stream, "buffer") and stream is not sys.__stderr__ and stream is not sys.__stdout__):
         return None
     try:
-        return stream.fileno()  # type: ignore[attr-defined, no-any-return]
+        descriptor: int = stream.fileno()
     except (AttributeError, OSError, ValueError):
         return None
+    return descriptor

@@ -38,8 +38,10 @@ from microwsgi.server.connections import Connection
 
 try:
     from resource import RUSAGE_THREAD, getrusage
+
+    COUNTS_SWITCHES = True
 except ImportError:  # macOS and Windows do not account for single threads
-    RUSAGE_THREAD = None  # type: ignore[assignment, misc]
+    COUNTS_SWITCHES = False
 
 INLINE_LIMIT = 0.005
 """Seconds after which a request that the leader runs inline makes another thread the leader."""
@@ -63,7 +65,7 @@ class Usage:
     __slots__ = ("preemptions", "seconds", "switches")
 
     def __init__(self) -> None:
-        if RUSAGE_THREAD is None:
+        if not COUNTS_SWITCHES:
             self.seconds: float = time.thread_time()
             self.switches: int = int(monotonic() * 1e6)  # as if the thread gave the processor up all the time
             self.preemptions: int = 0

@@ -110,10 +110,11 @@ class RequestBody:
 
         File systems may block, so this is for threads of the pool. Raises ClientError, Disconnected.
         """
-        if self.file is None:
-            self.file = open_file()
+        file = self.file
+        if file is None:
+            file = self.file = open_file()
             data, self.received = self.received, b""
-            self.write(data)
+            self.write(file, data)
             self.storage.release(self.in_memory, 0)
             self.in_memory = 0
         total = 0
@@ -127,19 +128,19 @@ class RequestBody:
             if not received:
                 raise ClientError(INCOMPLETE)
             total += len(received)
-            self.write(self.decoder.feed(received))
+            self.write(file, self.decoder.feed(received))
         if self.decoder.done:
             self.storage.stored()
         return total
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, file: io.FileIO, data: bytes | bytearray) -> None:
         """Append to the file. Raises ServiceUnavailable, InsufficientStorage."""
         self.storage.add_to_files(len(data))
         self.in_file += len(data)
         left = memoryview(data)
         try:
             while left:
-                left = left[self.file.write(left) :]  # type: ignore[union-attr]  # it is open
+                left = left[file.write(left) :]
         except OSError as error:
             raise storage_error(error) from error
 

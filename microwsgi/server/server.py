@@ -11,7 +11,6 @@ nothing.
 
 from __future__ import annotations
 
-import io
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -84,7 +83,7 @@ class WSGIServer(HTTPServer):
         options: Options | None = None,
         sockets: list[socket.socket] | None = None,
         access_log: RequestLog | None = None,
-        errors: io.TextIOBase | None = None,
+        errors: object = None,
         tls: Security | None = None,
         hosts: Hosts | None = None,
         error_page: ErrorPage | None = None,
@@ -251,7 +250,7 @@ class WSGIServer(HTTPServer):
         self.socket.settimeout(self.timeout)
         HTTPServer.handle_request(self)
 
-    def finish_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+    def finish_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]  # only UDP has pairs
         """Serve a connection of `handle_request`, in this thread; do the handshake of TLS first."""
         if self.tls is not None:
             request.settimeout(self.options.tls_handshake_timeout)
@@ -377,7 +376,7 @@ class WSGIServer(HTTPServer):
                 acceptor.listen(listener, self.bases[-1], listener.accept)
         if own_accept:
             accepted = list(zip(self.listeners, self.bases, strict=True))
-            self.accept_thread = AcceptThread(self, loop, accepted, acceptor.admit)
+            self.accept_thread = AcceptThread(self.get_request, self.accept_from, loop, accepted, acceptor.admit)
             self.accept_thread.start()
         if self.handoff is not None:
             handoff = self.handoff
@@ -410,9 +409,9 @@ class WSGIServer(HTTPServer):
 
     def connect_wrapped(self, connection: socket.socket, address: object, base: Environ) -> Connection:
         """Return the connection object of a socket that `get_request` may have wrapped: an SSLSocket after its handshake."""
-        if not hasattr(connection, "do_handshake") or self.tls_of_context is None:
+        if not hasattr(connection, "context") or self.tls_of_context is None:
             return self.connect(connection, address, base)
-        tls = self.tls_of_context(connection.context, self.options)  # type: ignore[attr-defined]  # an SSLSocket
+        tls = self.tls_of_context(connection.context, self.options)
         transport = tls.transport(connection, address, self.context)
         return self.new_connection(transport, tls.environ(base, transport))
 

@@ -17,6 +17,8 @@ from enum import IntEnum
 from selectors import EVENT_READ as READ
 from selectors import EVENT_WRITE as WRITE
 
+from microwsgi.support.typenames import UNSET
+
 NEVER = float("inf")
 
 
@@ -74,7 +76,7 @@ class Row:
     def __init__(
         self,
         interest: int,
-        on_event: Action | None = None,
+        on_event: Action = UNSET,
         on_deadline: Action | None = None,
         on_drain: Action | None = None,
         *,
@@ -83,6 +85,7 @@ class Row:
     ) -> None:
         self.interest = interest
         self.on_event = on_event
+        """UNSET if the state waits for no event."""
         self.on_deadline = on_deadline
         self.on_drain = on_drain
         """None: the server waits for the connection until its grace time is over."""

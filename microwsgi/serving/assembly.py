@@ -228,7 +228,7 @@ def check_answers(seconds: float = CHECK_TIME) -> str:
     except OSError as error:
         return f"no socket could be created for the test request: {error.strerror}"
     with client:
-        server = WSGIServer(sockets=[listener], application=ok_application, options=Options(threads=1), errors=errors)  # type: ignore[arg-type]
+        server = WSGIServer(sockets=[listener], application=ok_application, options=Options(threads=1), errors=errors)
         thread = threading.Thread(target=server.serve_forever, name="microwsgi-check", daemon=True)
         try:
             thread.start()

@@ -12,15 +12,18 @@ import select
 import socket
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from microwsgi import __version__
 from microwsgi.options import Options
 from microwsgi.server.connections import Security
 from microwsgi.server.log import escaped
 from microwsgi.server.sockets import loopback_only, urls
+from microwsgi.support.typenames import UNSET, Any
 
-_poll = getattr(select, "poll", None)  # before an application can replace it; Windows has none
+_poll: Callable[[], select.poll] = getattr(
+    select, "poll", UNSET
+)  # before an application can replace it; Windows has none
 ONLY_HERE = "(only this machine)"
 EVERYONE = "(every machine on your network can reach this)"
 DIM, BOLD = "2", "1"
@@ -93,9 +96,11 @@ class Console:
 
     def takes_more(self, milliseconds: int = 0) -> bool:
         """Whether a write would not block. A stream that is broken takes everything: nobody reads it."""
+        if self.errors is None:
+            return True
         try:
-            poll = _poll()  # type: ignore[misc]
-            poll.register(self.errors.fileno(), select.POLLOUT)  # type: ignore[union-attr]  # OwnCopy
+            poll = _poll()
+            poll.register(self.errors.fileno(), select.POLLOUT)
             return bool(poll.poll(milliseconds))
         except (OSError, ValueError, AttributeError):
             return True
@@ -147,7 +152,7 @@ class OwnCopy(io.TextIOBase):
             try:
                 data = data[os.write(self.descriptor, data) :]
             except BlockingIOError:  # another process has made the file non-blocking for all that share it
-                poll = _poll()  # type: ignore[misc]
+                poll = _poll()
                 poll.register(self.descriptor, select.POLLOUT)
                 if not poll.poll(PATIENT):
                     raise
@@ -160,13 +165,14 @@ class OwnCopy(io.TextIOBase):
             os.close(self.descriptor)
 
 
-def own_copy(stream: object) -> io.TextIOBase | None:
+def own_copy(stream: Any) -> io.TextIOBase | None:
     """A stream that writes to the same file and that nobody else has; the stream itself if it is none of the interpreter's.
 
     A program that has replaced sys.stderr wants what is said to go there.
     """
     if not isinstance(stream, io.TextIOWrapper) or (stream is not sys.__stdout__ and stream is not sys.__stderr__):
-        return stream  # type: ignore[return-value]  # whatever it is, it is written to with care
+        replaced: io.TextIOBase | None = stream
+        return replaced
     try:
         return OwnCopy(os.dup(stream.fileno()), stream.encoding)
     except (OSError, ValueError):
@@ -250,10 +256,10 @@ def colored(when: str, stream: object, environ: Mapping[str, str] = os.environ) 
     return is_terminal(stream) and environ.get("TERM") != "dumb"
 
 
-def is_terminal(stream: object) -> bool:
+def is_terminal(stream: Any) -> bool:
     """Whether people read a stream. Python has None for a standard stream that is closed, and programs have anything."""
     try:
-        return bool(stream.isatty())  # type: ignore[attr-defined]
+        return bool(stream.isatty())
     except Exception:  # None, a closed file, an object without that method
         return False
 
@@ -268,11 +274,11 @@ def say(text: str, stream: object = None) -> None:
     write(f"{text}\n", sys.stderr if stream is None else stream)
 
 
-def write(text: str, stream: object) -> None:
+def write(text: str, stream: Any) -> None:
     """Write to a stream, at once; what nobody can read is lost."""
     try:
-        stream.write(text)  # type: ignore[attr-defined]
-        stream.flush()  # type: ignore[attr-defined]
+        stream.write(text)
+        stream.flush()
     except (
         RuntimeError
     ):  # a signal handler says something in the middle of a write to the same stream, which refuses that
@@ -281,9 +287,9 @@ def write(text: str, stream: object) -> None:
         return
 
 
-def write_past_buffer(text: str, stream: object) -> None:
+def write_past_buffer(text: str, stream: Any) -> None:
     """Write to the descriptor of a stream that refuses a write at this moment."""
     try:
-        os.write(stream.fileno(), text.encode("utf-8", "backslashreplace"))  # type: ignore[attr-defined]
+        os.write(stream.fileno(), text.encode("utf-8", "backslashreplace"))
     except Exception:  # it has none, or is closed or full
         return

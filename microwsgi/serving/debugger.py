@@ -55,7 +55,7 @@ class Debugger(pdb.Pdb):
         self.outside = []
         self.release()
 
-    def trace_dispatch(self, frame: FrameType, event: str, arg: object) -> object:  # type: ignore[override]
+    def trace_dispatch(self, frame: FrameType, event: str, arg: object) -> object:  # type: ignore[override]  # bdb's own type is private
         """Trace as bdb does, but raise Abandoned for BdbQuit in a request, which would be logged as an error."""
         try:
             return super().trace_dispatch(frame, event, arg)

@@ -96,9 +96,10 @@ def terminal_attributes() -> list[object] | None:
     """Return the terminal's settings before the line editor changes them; None if stdin is no terminal."""
     try:
         termios = import_module("termios")  # which Windows lacks
-        return termios.tcgetattr(sys.stdin.fileno())  # type: ignore[no-any-return]
+        attributes: list[object] = termios.tcgetattr(sys.stdin.fileno())
     except Exception:  # termios.error, and every kind of stdin that is no terminal
         return None
+    return attributes
 
 
 def set_terminal_attributes(attributes: list[object]) -> None:

@@ -6,6 +6,7 @@ the application is imported: the user to become, the log, the folder, the pid fi
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pwd
@@ -104,8 +105,8 @@ class Service:
                 self.redirect()
             except OSError as error:
                 raise UsageError(f"--log-file {options.log_file} can't be written: {error.strerror}.") from None
-            if sys.stdout is not None:
-                sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what is printed is seen in the log
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(line_buffering=True)  # what is printed is seen in the log
         options = self.options = make_absolute(options)
         if options.umask or options.daemon:
             os.umask(int(options.umask, 8) if options.umask else UMASK)
@@ -308,7 +309,7 @@ class Service:
             }
             for child in supervisor.children
         ]
-        totals = {name: sum(int(worker.get(name, 0)) for worker in workers) for name in COUNTS}  # type: ignore[call-overload]
+        totals = {name: sum(int(worker.get(name, 0)) for worker in workers) for name in COUNTS}
         totals["requests"] += supervisor.requests
         totals["errors"] += supervisor.errors
         return {

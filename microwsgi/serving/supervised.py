@@ -56,6 +56,7 @@ from microwsgi.serving.prompt import one_prompt, set_terminal_attributes, termin
 from microwsgi.serving.service import Service, service
 from microwsgi.support.relay import relay
 from microwsgi.support.source import relative
+from microwsgi.support.typenames import Any
 
 ELSEWHERE = b"The application can't be loaded; the server's terminal says why.\n"
 NAMED = 3
@@ -120,7 +121,7 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
     terminal.service.leave()
     publisher = Publisher(worker.send, worker.say)
     relay.connect(publisher.send)
-    worker.on_event = lambda event: relay.deliver(**event)  # type: ignore[arg-type]  # as `Topics` makes it
+    worker.on_event = lambda event: relay.deliver(**event)  # as `Topics` makes it
     worker.guard.add(relay.disconnect)
     imports = Imports(terminal.codes)
     livereload = LiveReload()
@@ -177,14 +178,14 @@ def still_retiring(server: WSGIServer, say: Callable[[str], object]) -> None:
         say(f"Process {os.getpid()}, with the old code, still waits for {what}; `kill {os.getpid()}` ends it.")
 
 
-def live_spawned(worker: Worker, listeners: list[socket], values: list[object]) -> None:
+def live_spawned(worker: Worker, listeners: list[socket], values: list[Any]) -> None:
     """The same in a process that has nothing of its parent but the sockets."""
     spec, given = values
     options = Options()
-    vars(options).update(given)  # type: ignore[call-overload]  # of `run`, by way of JSON
+    vars(options).update(given)
     outside = Service(options, Console(), System())
     terminal = Terminal(options, listeners, https(options, None), outside)
-    live(spec, options, listeners, terminal, worker)  # type: ignore[arg-type]  # of `run`, too
+    live(spec, options, listeners, terminal, worker)
 
 
 def unloaded(error: BaseException, text: str, options: Options, livereload: LiveReload) -> Application:
@@ -338,14 +339,14 @@ class Terminal(Observer):
 
     def chores(self, message: Message) -> Iterator[object]:
         """Import and compile here what a child has, but for the application itself: the next one finds it done."""
-        for name in message.get("modules", ()):  # type: ignore[attr-defined]  # as `live` makes it
+        for name in message.get("modules", ()):
             if name not in sys.modules:
                 try:
                     yield import_module(name)
                 except Exception:  # a child that needs it will say so
                     continue
         if self.options.reload:
-            for path, content in message.get("files", {}).items():  # type: ignore[attr-defined]
+            for path, content in message.get("files", {}).items():
                 self.codes.prepare(path, content)
                 yield path
 

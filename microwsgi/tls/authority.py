@@ -28,8 +28,10 @@ from microwsgi.tls.signers import CLIENT, SERVER, best, kind, private
 
 try:
     import fcntl
+
+    HAS_LOCKS = True
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    HAS_LOCKS = False
 
 ZONES = ["localhost", "test", "internal", "local", "home.arpa"]
 """Names that are nobody's on the internet: RFC 6761 6.2 and 6.3, RFC 6762 3, RFC 8375, and ICANN's .internal."""
@@ -219,7 +221,7 @@ class Authority:
         except OSError as error:
             raise CertificateError(f"{self.folder} can't be written: {error.strerror}.") from None
         try:
-            if fcntl is not None:
+            if HAS_LOCKS:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:

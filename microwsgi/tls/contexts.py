@@ -143,4 +143,4 @@ def require_client(context: SSLContext, options: Options) -> None:
 
 def note_name(connection: SSLSocket | SSLObject, name: str | None, context: SSLContext) -> None:  # ssl's
     """Keep the name that a client asks for, which ssl keeps on the client's side only."""
-    connection.sni = name or ""  # type: ignore[union-attr]
+    vars(connection)["sni"] = name or ""

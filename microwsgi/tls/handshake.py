@@ -153,7 +153,7 @@ class HandshakeConnection:
     def on_ready(self) -> None:
         """The event that the state waits for has occurred."""
         try:
-            state = self.table[self.state].on_event(self)  # type: ignore[misc]  # a state without one waits for no event
+            state = self.table[self.state].on_event(self)
         except BlockingIOError:
             return
         except OSError:

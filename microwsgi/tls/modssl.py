@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from time import time
 
 from microwsgi.server.environ import Environ
+from microwsgi.support.typenames import Any
 from microwsgi.wire.response import SERVER
 
 DAY = 86400
@@ -43,10 +44,10 @@ DN = tuple[tuple[tuple[str, str], ...], ...]
 class Certificate:
     """What a certificate says, of the dict that SSLSocket.getpeercert gives; all of it is empty for an empty one."""
 
-    def __init__(self, fields: Mapping[str, object], pem: str = "") -> None:
-        self.subject: DN = fields.get("subject", ())  # type: ignore[assignment]
-        self.issuer: DN = fields.get("issuer", ())  # type: ignore[assignment]
-        found: tuple[tuple[str, str], ...] = fields.get("subjectAltName", ())  # type: ignore[assignment]
+    def __init__(self, fields: Mapping[str, Any], pem: str = "") -> None:
+        self.subject: DN = fields.get("subject", ())
+        self.issuer: DN = fields.get("issuer", ())
+        found: tuple[tuple[str, str], ...] = fields.get("subjectAltName", ())
         # OpenSSL writes ::1 as 0:0:0:0:0:0:0:1, and an end of line behind.
         self.alternatives = [(k, ip_address(v.strip()).compressed if k == "IP Address" else v) for k, v in found]
         self.pem = pem

@@ -11,13 +11,13 @@ import errno
 import os
 import socket
 import ssl
-from socket import socket as PlainSocket  # noqa: N812 - a class; `socket` is an attribute here
 from ssl import SSLSocket
 
 from microwsgi.options import Options
 from microwsgi.server.state import READ, WRITE
 from microwsgi.server.transport import Clock, FileRange, Transport, close_socket
 
+PlainSocket = socket.socket  # within the class `socket` is an attribute
 PIECE = 64 * 1024
 """Bytes that are encrypted at once. OpenSSL requires a piece that did not fit to be passed again unchanged."""
 

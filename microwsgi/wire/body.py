@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from microwsgi.errors import ClientError, ContentTooLarge, Disconnected, FieldsTooLarge
 from microwsgi.options import Options
+from microwsgi.support.typenames import WriteableBuffer
 from microwsgi.wire.request import CHUNKED
 from microwsgi.wire.syntax import CONTROL, FIELD_LINE, TOKEN
 
@@ -187,9 +188,9 @@ class BodyReader(io.RawIOBase):
         """Return True: io.BufferedReader asks."""
         return True
 
-    def readinto(self, buffer: object, /) -> int:
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fill the buffer with some of the body; return 0 at its end."""
-        with memoryview(buffer).cast("B") as view:  # type: ignore[arg-type]  # Buffer has a name from Python 3.12 on
+        with memoryview(buffer).cast("B") as view:
             while not self.decoded:
                 if self.decoder.done:
                     return 0
