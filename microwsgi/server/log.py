@@ -146,7 +146,7 @@ class AccessLog:
             self.stream.reopen()
 
     def close(self) -> None:
-        """Write what is left, and close the file. Raises OSError with the number of records that were not written."""
+        """Write the remaining records, and close the file. Raises OSError with the number of records that were not written."""
         self.writer.stop()
         if self.writer.idle:
             self.writer.wake()

@@ -123,7 +123,9 @@ class WSGIServer(HTTPServer):
         self.stop = Stop.NO
         self.drain_deadline = NEVER
         self.accept_stopped = threading.Event()
-        self.on_accept_stopped: Callable[[], object] = bool  # called, while draining, when nobody can connect any more
+        self.on_accept_stopped: Callable[[], object] = (
+            bool  # called, while draining, when no client can connect any more
+        )
         self.retired_at = 0.0
         self.listeners = sockets or []
         if self.listeners:
@@ -163,7 +165,7 @@ class WSGIServer(HTTPServer):
 
     def server_bind(self) -> None:
         """Bind to `server_address`, and listen. Raises ListenError, which says what to do, or for a socket of yours OSError."""
-        if "socket" in vars(self):  # see `binds_as_socketserver`, or somebody's own
+        if "socket" in vars(self):  # see `binds_as_socketserver`, or set by the program
             TCPServer.server_bind(self)  # http.server's asks a name server for our name, which may take long
             self.listeners = [self.socket]
         else:
