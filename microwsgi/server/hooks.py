@@ -67,7 +67,7 @@ ONE_REQUEST = (
     "requests of all connections share Options(threads=N) threads. Override verify_request to choose connections, or "
     "get_environ of the handler class to do something before each request"
 )
-ONE_CLOSE = "a connection is closed after the client has the whole response. Override log_request of the handler class"
+ONE_CLOSE = "connections close after the client has the response. Override log_request of the handler class"
 REFUSED_SERVER_METHODS = {
     "process_request": ONE_REQUEST,
     "finish_request": ONE_REQUEST,

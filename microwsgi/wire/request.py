@@ -244,7 +244,7 @@ def body_length(head: RequestHead, most: int) -> int:
             raise ClientError("An HTTP/1.0 request must not have Transfer-Encoding (RFC 9112 6.1).")
         *others, last = [coding.strip(" \t").lower() for coding in codings.split(",")]
         if last != "chunked" or "chunked" in others or "" in others:  # only attackers send ", chunked"
-            raise ClientError("chunked must be the last transfer coding, and appear only once (RFC 9112 6.3).")
+            raise ClientError("Transfer-Encoding must end with chunked, and contain it once (RFC 9112 6.3).")
         if others:
             raise NotImplementedByServer(f"This server knows no transfer coding but chunked, not {others[0]!r}.")
         return CHUNKED
@@ -370,9 +370,7 @@ def check_request_line(line: str) -> None:
     """Raise for a request line that breaks RFC 9112 3."""
     parts = line.split(" ")
     if len(parts) != len(("method", "target", "version")):
-        raise ClientError(
-            "The request line must be a method, a target and a version, separated by single spaces (RFC 9112 3)."
-        )
+        raise ClientError("The request line must be METHOD TARGET VERSION, separated by single spaces (RFC 9112 3).")
     method, target, version = parts
     if not re.fullmatch(f"{TOKEN}+", method):
         raise ClientError(f"{method!r} is not a method (RFC 9110 9.1).")

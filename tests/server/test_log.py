@@ -256,10 +256,10 @@ def test_a_refused_request_is_one_line_with_its_reason_and_size(form: str) -> No
     assert size > 0
     if form == "common":
         assert errors.count("\n") == 1
-        assert "White space" in errors
+        assert "white space" in errors
     else:
         assert errors == ""
-        assert "White space" in text
+        assert "white space" in text
     if form == "json":
         assert json.loads(text)["bytes"] == size
     elif form == "line":
@@ -497,12 +497,12 @@ def refuse_beside_normal_requests(kind: str, access: str, folder: Path, count: i
         text = bytearray()
         reader = threading.Thread(target=read_into, args=(reading, text), daemon=True)
         reader.start()
-        wait_until(lambda: text.count(b"White space") >= count and text.count(b"\ntold") >= count)
+        wait_until(lambda: text.count(b"white space") >= count and text.count(b"\ntold") >= count)
         assert served.stop() == 0
         os.write(writing, b"END")
         reader.join(TIME)
         assert b"missing" not in text
-        assert text.count(b"White space") == text.count(b"\ntold") == count
+        assert text.count(b"white space") == text.count(b"\ntold") == count
 
 
 def ask_raw(address: Any, request: bytes) -> bytes:

@@ -374,7 +374,7 @@ def test_a_file_that_is_no_socket_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["unix:", "unix:@"])
 def test_a_unix_socket_has_a_name(address: str) -> None:
-    assert refusal(address).startswith("unix: wants a path behind it")
+    assert refusal(address).startswith("unix: needs a path")
 
 
 def test_paths_that_can_not_be() -> None:
