@@ -57,7 +57,7 @@ def listening(options: Options) -> Iterator[list[socket.socket]]:
 
 
 def addresses(options: Options) -> list[str]:
-    """Return the addresses to listen on. Sockets passed by systemd replace them; --bind fd://NAME selects those of that name."""
+    """Return the addresses to listen on: those of the options, or sockets passed by systemd (--bind fd://NAME selects some)."""
     passed = passed_sockets(os.environ) if "LISTEN_FDS" in os.environ else []
     if passed and not any(address.startswith("fd://") for address in options.addresses):
         return [f"fd://{descriptor}" for _, descriptor in passed]

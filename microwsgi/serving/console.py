@@ -191,7 +191,7 @@ def banner(
     color: bool = False,
     query: str = "",
 ) -> str:
-    """Print the application, its addresses, and how to stop the server. `query` is added to the addresses."""
+    """Return the first lines: the application, its addresses, and how to stop the server. `query` is added to the addresses."""
     dim, bold = (DIM, BOLD) if color else ("", "")
     lines = [f"microwsgi {__version__} serving {paint(escaped(name), bold)}"]
     scheme = "http" if tls is None else "https"
@@ -226,7 +226,7 @@ def places(listeners: list[socket.socket], scheme: str = "http") -> Iterator[tup
 
 
 def farewell(requests: int, errors: int, seconds: float) -> str:
-    """Print the counts, at the end."""
+    """Return the last line: the counts."""
     return f"Stopped. {counted(requests, 'request')}, {counted(errors, 'error')}, up {duration(seconds)}."
 
 
