@@ -2,8 +2,8 @@
 
 Services that systemd has started have a pid file, too, in a folder that systemd makes for them.
 
-Only the lock of a pid file is trusted: another program may have the number in the file by now. Before a signal is sent, the process
-is opened (pidfd), and then the lock is checked, so that no other process can receive the signal.
+Only the lock of a pid file is trusted: another program may have the number in the file by now. Before a signal is sent, the
+process is opened (pidfd), and then the lock is checked, so that no other process can receive the signal.
 """
 
 from __future__ import annotations
