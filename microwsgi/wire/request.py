@@ -24,7 +24,7 @@ from microwsgi.wire.syntax import CONTROL, FIELD_LINE, TARGET, TOKEN, VALUE, VER
 
 END = b"\r\n\r\n"
 CHUNKED = -1
-"""The value of `body_length` for a chunked body: its length is not known before its end."""
+"""The result of `body_length` for a chunked body, whose length is unknown until its end."""
 
 # The request line, and the field lines after it. The quantifiers are possessive: a line that does not match fails in one pass.
 HEAD = re.compile(rf"({TOKEN}++) ({TARGET}++) (HTTP/1\.[01])(?:\r\n(.++))?+", re.DOTALL)
@@ -287,7 +287,7 @@ def expects_continue(head: RequestHead) -> bool:
     return bool(expectations)
 
 
-# --- Heads that arrive in pieces, and heads that break a rule ---------------------------------------------------------------
+# --- Heads that arrive in pieces, and heads that break a rule ---------------------------------------------------------
 
 
 class PartialHead:
