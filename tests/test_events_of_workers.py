@@ -180,7 +180,7 @@ def test_a_killed_worker_a_reload_and_a_restart_of_all_keep_the_history(command:
             for each in fresh:
                 assert each.read(3) == ["a 2", "b 0", "b 1"]
         running.send_signal(signal.SIGHUP)
-        running.line("loaded anew")
+        running.line("reloaded")
         with listeners(url, one.ids[2]) as fresh:
             assert not {each.worker for each in fresh} & {one.worker, two.worker}
             for each in fresh:
