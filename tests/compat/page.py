@@ -31,15 +31,14 @@ def page(results: Sequence[Any], system: str) -> str:
         versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
         count = max(map(len, result.answers.values()))
         differing = len({check for _, check, _ in result.differences})
-        verdict = f"{differing} of them differ: see below" if differing else "same"
+        verdict = f"{differing} differ: see below" if differing else "same"
         if result.faults:
             verdict = f"**{len(result.faults)} faults**"
         lines.append(f"| {result.summary} | {versions} | {result.date} | {count} | {verdict} |")
     lines += ["", "## Differences", "", "| product | check | server | reason |", "|---|---|---|---|"]
     for result in run:
-        for check in dict.fromkeys(check for _, check, _ in result.differences):
-            on = [server for server, name, _ in result.differences if name == check]
-            reason = next(reason for _, name, reason in result.differences if name == check)
+        for check, reason in dict.fromkeys((check, reason) for _, check, reason in result.differences):
+            on = [server for server, *rest in result.differences if rest == [check, reason]]
             lines.append(f"| {result.name} | {check} | {', '.join(on)} | {reason} |")
     lines += ["", "## Failures of peers", "", "Checks that pass on our servers and fail on another one.", ""]
     lines += ["| product | server | checks |", "|---|---|---|"]
