@@ -58,7 +58,7 @@ def test_the_metadata_is_the_packages_own(wheel: Path) -> None:
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:")]
     assert [line for line in required if "extra ==" not in line] == ["Requires-Dist: WebOb>=1.8.9"]
     assert 'Requires-Dist: cryptography>=42 ; extra == "tls"' in required
-    assert {line.partition("extra == ")[2].strip('"') for line in required} - {""} == {"apps", "bench", "tls"}
+    assert {line.partition("extra == ")[2].strip('"') for line in required} - {""} == {"apps", "bench", "redis", "tls"}
     assert "Requires-Python: >=3.11" in metadata
     assert f"Version: {__version__}" in metadata
 
