@@ -89,7 +89,7 @@ def wanted(request: Request) -> tuple[str, str]:
     """Target and method of a request. Raises 400."""
     name, method = request.query("target"), request.query("method", default=METHODS[0])
     if method not in METHODS:
-        abort(400, f"There is no method {method}; there are {', '.join(METHODS)}.")
+        abort(400, f"Unknown method {method}; expected {' or '.join(METHODS)}.")
     return name, method
 
 

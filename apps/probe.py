@@ -266,7 +266,7 @@ def probe(request: Request) -> Response:
     require_same_site(request)
     module, text = request.query("module", default="tcp"), request.query("target")
     if module not in MODULES:
-        abort(400, f"There is no module {module}; there are {', '.join(MODULES)}.")
+        abort(400, f"Unknown module {module}; expected {', '.join(MODULES)}.")
     if not budget.take(request.remote_addr or ""):
         abort(429, f"{budget.per_minute} probes a minute are enough (per_minute in the configuration).")
     if not budget.slots.acquire(timeout=config.timeout):

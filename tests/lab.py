@@ -64,7 +64,7 @@ class Lab:
             if done.returncode:
                 absent("namespaces", f"no namespace can be made here: {done.stderr.strip()}")
             self.do(space, "ip link set lo up")
-            self.do(space, "sysctl -qw net.ipv4.ip_forward=1")
+            self.do(space, "sysctl -qw net.ipv4.ip_forward=1 'net.ipv4.ping_group_range=0 65534'")
         self.do(self.near, f"ip link add v0 type veth peer name v1 netns {self.router}")
         for space, device, address in ((self.near, "v0", NEAR), (self.router, "v1", ROUTER)):
             self.do(space, f"ip addr add {address}/24 dev {device}")

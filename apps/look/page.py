@@ -212,7 +212,7 @@ def range_of(request: Request) -> tuple[str, float]:
     """The name and the seconds of the period that the query chooses. Raises 400."""
     name = request.GET.get("range", "10m")
     if name not in RANGES:
-        abort(400, f"There is no range {name}. Choose {', '.join(RANGES)}.")
+        abort(400, f"Unknown range {name}; expected {', '.join(RANGES)}.")
     return name, RANGES[name][0]
 
 

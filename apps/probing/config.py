@@ -33,7 +33,7 @@ NUMBERS = {
     "timeout": (0.05, 30.0, TIMEOUT),
     "per_minute": (1, 10**6, 600),
 }
-"""Numbers: the smallest and the largest that make sense, and the one without a line. This is no load generator."""
+"""Numbers: the minimum, the maximum and the default. The limits keep this from being a load generator."""
 KEYS = {"allow": list, "ports": list, "history": str, "target": list}
 
 
@@ -55,9 +55,9 @@ class Config:
         self.source = source
         for key, value in values.items():
             if key not in KEYS and key not in NUMBERS:
-                raise ConfigError(f"{source}: there is no {key}; there are {', '.join((*NUMBERS, *KEYS))}.")
+                raise ConfigError(f"{source}: unknown key {key}; expected {', '.join((*NUMBERS, *KEYS))}.")
             if key in KEYS and not isinstance(value, KEYS[key]):
-                raise ConfigError(f"{source}: {key} is {value!r}, and should be of type {KEYS[key].__name__}.")
+                raise ConfigError(f"{source}: {key} is {value!r}; expected a {KEYS[key].__name__}.")
         self.interval = float(self.number(values, "interval"))
         self.probes = int(self.number(values, "probes"))
         self.timeout = float(self.number(values, "timeout"))
@@ -77,9 +77,9 @@ class Config:
         smallest, largest, default = NUMBERS[key]
         value = values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-            raise ConfigError(f"{self.source}: {key} is {value!r}, and should be a number.")
+            raise ConfigError(f"{self.source}: {key} is {value!r}; expected a number.")
         if not smallest <= value <= largest:
-            raise ConfigError(f"{self.source}: {key} is {value}, and should be from {smallest:g} to {largest:g}.")
+            raise ConfigError(f"{self.source}: {key} is {value}; expected {smallest:g} to {largest:g}.")
         return float(value)
 
     def watched(self, entry: Any) -> Watched:  # of a file
@@ -91,10 +91,10 @@ class Config:
             raise ConfigError(f"{place} has no {', '.join(sorted(missing))}.")
         name, module, target = entry["name"], entry["module"], entry["target"]
         if module not in MODULES:
-            raise ConfigError(f"{place}: there is no module {module}; there are {', '.join(MODULES)}.")
+            raise ConfigError(f"{place}: unknown module {module}; expected {', '.join(MODULES)}.")
         own = {key: value for key, value in entry.items() if key not in {"name", "module", "target"}}
         if strange := own.keys() - MODULES[module].keys:
-            raise ConfigError(f"{place}: a target of {module} has no {', '.join(sorted(strange))}.")
+            raise ConfigError(f"{place}: unknown key {', '.join(sorted(strange))} for the module {module}.")
         path = own.get("path", "/")
         if not path.startswith("/") or not all("!" <= character <= "~" for character in path):
             raise ConfigError(f"{place}: the path {path!r} is not an absolute path in ASCII; percent-encode the rest.")

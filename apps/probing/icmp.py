@@ -105,11 +105,9 @@ async def readable(connection: socket.socket) -> None:
 
 def ping_socket(target: Target) -> socket.socket:
     """A socket for echo requests to this address only. Raises OSError; PermissionError if this user may not ping."""
+    # No raw sockets, also not for root: each of them receives the ICMP errors of all others to the same address.
     protocol = socket.IPPROTO_ICMP if target.family == socket.AF_INET else socket.IPPROTO_ICMPV6
-    try:
-        connection = socket.socket(target.family, socket.SOCK_DGRAM, protocol)
-    except PermissionError:
-        connection = socket.socket(target.family, socket.SOCK_RAW, protocol)
+    connection = socket.socket(target.family, socket.SOCK_DGRAM, protocol)
     try:
         connection.setblocking(False)
         report_errors(connection)
@@ -121,18 +119,13 @@ def ping_socket(target: Target) -> socket.socket:
 
 
 def echo_request(target: Target, sequence: int, payload: bytes) -> bytes:
-    """The packet, with a checksum (RFC 1071): the kernel computes it, but not for IPv4's raw sockets."""
-    head = struct.pack("!BBHHH", ECHO[target.family][0], 0, 0, os.getpid() & 0xFFFF, sequence)
-    total = sum(struct.unpack(f"!{(len(head) + len(payload)) // 2}H", head + payload))
-    total = (total >> 16) + (total & 0xFFFF)
-    return head[:2] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + head[4:] + payload
+    """The packet; the kernel fills in the identifier and the checksum."""
+    return struct.pack("!BBHHH", ECHO[target.family][0], 0, 0, 0, sequence) + payload
 
 
 def echo_reply(connection: socket.socket, target: Target) -> tuple[int, bytes] | None:
     """Sequence number and payload of the next reply; None if what came is none. Raises OSError."""
     data = connection.recv(2048)
-    if connection.type == socket.SOCK_RAW and target.family == socket.AF_INET:
-        data = data[4 * (data[0] & 15) :]  # raw sockets of IPv4 receive its header as well
     if len(data) < 8 or data[0] != ECHO[target.family][1]:  # the header
         return None
     return int.from_bytes(data[6:8]), data[8:]

@@ -60,7 +60,7 @@ MEANINGS = {
     Reason.SERVFAIL: "The name server could not answer (SERVFAIL, REFUSED).",
     Reason.NO_NAME_SERVER: "No name server is configured, or nothing listens there.",
     Reason.NAME_TIMEOUT: "No name server answered in time.",
-    Reason.TLS_EXPIRED: "The certificate is not valid today.",
+    Reason.TLS_EXPIRED: "The certificate has expired, or is not valid yet.",
     Reason.TLS_SELF_SIGNED: "No authority that this machine trusts has signed the certificate.",
     Reason.TLS_UNTRUSTED: "The certificate's chain does not end at an authority that this machine trusts.",
     Reason.TLS_NAME: "The certificate is valid, but not for this name.",

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from microwsgi.support.typenames import Any
+
 MOST_QUEUED = 4 * 1024 * 1024
 """Bytes of events that wait for the parent."""
 END_TIME = 1.0
@@ -21,16 +23,16 @@ class Publisher:
     def __init__(self, send: Callable[..., object], say: Callable[[str], object]) -> None:
         self.send_now = send
         self.say = say
-        self.queue: SimpleQueue[dict[str, object] | None] = SimpleQueue()
+        self.queue: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
         self.lock = threading.Lock()
         """Protects `size`, `lost` and `thread`."""
         self.size = 0
         self.lost = 0
         self.thread: threading.Thread | None = None
 
-    def send(self, **message: object) -> None:
+    def send(self, **message: Any) -> None:
         """Send a message later; drop it if too many bytes wait."""
-        size = len(message.get("chunk", b""))  # type: ignore[arg-type]
+        size = len(message.get("chunk", b""))
         with self.lock:
             first = not self.lost
             if self.size + size > MOST_QUEUED:
@@ -51,7 +53,7 @@ class Publisher:
         while (message := self.queue.get()) is not None:
             self.send_now(**message)
             with self.lock:
-                self.size -= len(message.get("chunk", b""))  # type: ignore[arg-type]
+                self.size -= len(message.get("chunk", b""))
 
     def close(self) -> None:
         """Send what waits, within END_TIME."""

@@ -286,7 +286,7 @@ class PlainConnection:
     def start_with(self, received: bytes) -> None:
         """Begin with the bytes that another process has received: there are none, see above."""
 
-    # --- By the leader --------------------------------------------------------------------------------------------------------
+    # --- By the leader ------------------------------------------------------------------------------------------------
 
     def on_ready(self) -> None:
         """Bytes have arrived: the class reads them itself, and may have to wait for the rest."""
@@ -313,7 +313,7 @@ class PlainConnection:
         self.ending = True
         return State.QUEUED
 
-    # --- By a thread of the pool ----------------------------------------------------------------------------------------------
+    # --- By a thread of the pool --------------------------------------------------------------------------------------
 
     def handle_one_request(self) -> None:
         """Let the class read and answer one request, or all if it wants to."""
@@ -374,7 +374,7 @@ class PlainConnection:
         exchange = Exchange(self.context, self.transport, self.base, head_of(handler), self.started)
         if self.context.proxies is not None:
             exchange.apply_forwarded(self.context.proxies)
-        exchange.take_result(output.status, output.size() if output.body else 0, sent=bool(output.count))
+        exchange.record_response(output.status, output.size() if output.body else 0, sent=bool(output.count))
         if isinstance(error, ConnectionError):
             exchange.abort("The client disconnected before it had received the whole response.")
         elif error is not None and not self.factory.handle_error:
@@ -438,9 +438,9 @@ class PlainConnection:
     def on_bytes(self) -> State:
         """The class reads them, except, in development, the request that signs a browser in."""
         sign_in = self.context.sign_in
-        return State.CLOSED if sign_in is not None and self.signs_in(sign_in) else State.QUEUED
+        return State.CLOSED if sign_in is not None and self.answer_sign_in(sign_in) else State.QUEUED
 
-    def signs_in(self, sign_in: Callable[..., object]) -> bool:
+    def answer_sign_in(self, sign_in: Callable[..., object]) -> bool:
         """Answer a request that signs a browser in; return whether it was one. Raises BlockingIOError.
 
         Over TLS, where nothing can be looked at before it is received, the token has to be sent as a field.
@@ -485,7 +485,7 @@ def head_of(handler: BaseHTTPRequestHandler) -> RequestHead:
     return RequestHead(raw, handler.command, words[1], version, fields)
 
 
-# --- An application in somebody's handler class -------------------------------------------------------------------------
+# --- An application in somebody's handler class -----------------------------------------------------------------------
 
 
 class HandlerTransport(Transport):
@@ -681,7 +681,7 @@ def strict_parse_request(owner: type, options: Options | None) -> Callable[[Base
         )
         if getattr(inherited, "__func__", None) is not BaseHTTPRequestHandler.parse_request:
             return parse_by(self, inherited, raw)
-        take_parsed(self, head)
+        set_parsed_head(self, head)
         return self.handle_expect_100() if expects else True
 
     vars(parse_request)["strict"] = True  # for classes that derive from this one
@@ -699,7 +699,7 @@ def parse_by(handler: BaseHTTPRequestHandler, parse: Callable[[], bool], raw: by
         handler.rfile = file
 
 
-def take_parsed(handler: BaseHTTPRequestHandler, head: RequestHead) -> None:
+def set_parsed_head(handler: BaseHTTPRequestHandler, head: RequestHead) -> None:
     """Set the attributes that http.server's parse_request sets."""
     handler.command, handler.path, handler.request_version = head.method, head.target, head.version
     handler.requestline = f"{head.method} {head.target} {head.version}"

@@ -67,11 +67,12 @@ ONE_REQUEST = (
     "requests of all connections share Options(threads=N) threads. Override verify_request to choose connections, or "
     "get_environ of the handler class to do something before each request"
 )
+ONE_CLOSE = "connections close after the client has the response. Override log_request of the handler class"
 REFUSED_SERVER_METHODS = {
     "process_request": ONE_REQUEST,
     "finish_request": ONE_REQUEST,
-    "shutdown_request": "a connection is closed after the client has the whole response. Override log_request of the handler class",
-    "close_request": "a connection is closed after the client has the whole response. Override log_request of the handler class",
+    "shutdown_request": ONE_CLOSE,
+    "close_request": ONE_CLOSE,
 }
 """Methods of a WSGIServer that are not called."""
 

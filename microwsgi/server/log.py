@@ -13,7 +13,7 @@ import time
 
 from microwsgi.server.context import ServerContext
 from microwsgi.server.exchange import Exchange
-from microwsgi.server.log_writer import ERROR, INFO, UNCOUNTED, Destination, LogWriter
+from microwsgi.server.log_writer import ERROR, INFO, MAX_UNCOUNTED, Destination, LogWriter
 from microwsgi.support import lazy
 from microwsgi.support.typenames import Any
 
@@ -47,8 +47,8 @@ class AccessLog:
     def __call__(self, exchange: Exchange, seconds: float) -> None:
         """Queue a line for a request that took so many seconds."""
         if exchange.context.date.until != self.until:
-            self.tell_time(exchange.context.date.until)
-        if len(self.records) < UNCOUNTED:  # Destination.add, without a call
+            self.update_time_texts(exchange.context.date.until)
+        if len(self.records) < MAX_UNCOUNTED:  # Destination.add, without a call
             self.records.append(self.line(exchange, seconds))
         else:
             self.destination.add(self.line(exchange, seconds))
@@ -63,7 +63,7 @@ class AccessLog:
             self.destination = errors
         writer.add(self.destination)
 
-    def tell_time(self, until: float) -> None:
+    def update_time_texts(self, until: float) -> None:
         """Make the texts of the time, once a second: whenever the Date field is another."""
         self.until = until
         self.second = int(time.time())
@@ -74,7 +74,7 @@ class AccessLog:
         self.stamp = time.strftime(f"%d/{month}/%Y:%H:%M:%S %z", now)
         self.clock = time.strftime("%H:%M:%S", now)
 
-    # --- Lines ------------------------------------------------------------------------------------------------------
+    # --- Lines --------------------------------------------------------------------------------------------------------
 
     def line_line(self, exchange: Exchange, seconds: float) -> str:
         """For people: `06:12:03  127.0.0.1  GET /users?page=2  200  345 B  1.3 ms`."""
@@ -138,7 +138,7 @@ class AccessLog:
         }
         return lazy.json.dumps(what) + "\n"
 
-    # --- The file -------------------------------------------------------------------------------------------------------
+    # --- The file -----------------------------------------------------------------------------------------------------
 
     def reopen(self) -> None:
         """Open the file again, after a program like logrotate has moved it; the old one stays if that fails. Raises OSError."""
@@ -150,7 +150,7 @@ class AccessLog:
         self.writer.stop()
         if self.writer.idle:
             self.writer.wake()
-        count, why = self.destination.left(), self.destination.why_left()
+        count, why = self.destination.left(), self.destination.unwritten_reason()
         if isinstance(self.stream, AppendedFile):
             self.stream.close()
         if count:
@@ -201,7 +201,7 @@ def same_file(one: Any, other: Any) -> bool:
     return os.path.samestat(first, second)
 
 
-# --- The module logging -------------------------------------------------------------------------------------------------
+# --- The module logging -----------------------------------------------------------------------------------------------
 
 
 def use_loggers(context: ServerContext) -> None:
@@ -225,7 +225,7 @@ def logger_with_handlers(name: str, level: int) -> object:
     return logger if logger.hasHandlers() and logger.isEnabledFor(level) else None
 
 
-# --- Texts --------------------------------------------------------------------------------------------------------------
+# --- Texts ------------------------------------------------------------------------------------------------------------
 
 
 def escaped(text: str) -> str:

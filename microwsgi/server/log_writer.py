@@ -40,9 +40,9 @@ GATHER = 0.02
 """Seconds in which records are gathered: a person does not notice, and a busy server writes no more than 50 times a second."""
 RETRY = 0.1
 """Seconds until the next attempt to write to a disk that took nothing, or to a pipe or a terminal that nobody reads."""
-UNCOUNTED = 2000
+MAX_UNCOUNTED = 2000
 """Records in a queue whose sizes are not counted: more come within GATHER only if nothing is written."""
-MOST_SIZE = 32 * 1024 * 1024
+MAX_QUEUE_SIZE = 32 * 1024 * 1024
 """Characters of the other records that may wait in one queue."""
 RECORD_SIZE = 64
 """Bytes that a record takes beside its characters, about."""
@@ -54,7 +54,7 @@ STOP_TIME = 1.0
 """Seconds for a reader to take more of the last records when the server stops; for all of them it has twice that."""
 UNREAD = "the log was not read"
 BUSY = "another process was in the middle of a long record"
-WAITS = {UNREAD, BUSY}
+TEMPORARY_ERRORS = {UNREAD, BUSY}
 """Troubles that end when somebody reads."""
 CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Characters that a terminal, or a program that reads lines, may act upon; all but the line feed and the tab."""
@@ -163,8 +163,10 @@ class Destination:
         self.output = threading.RLock()
         self.writing = False
         self.waiting: deque[bytes] = deque()  # records that were taken from the queue for a descriptor
-        self.torn = False  # a part of the first of them is written; other processes are locked out until the rest is
-        self.trouble = ""  # why the last write took nothing
+        self.partly_written = (
+            False  # a part of the first of them is written; other processes are locked out until the rest is
+        )
+        self.write_error = ""  # why the last write took nothing
         self.failed = 0  # records that an object of the program did not take
         self.why_failed = ""
         self.count = 0  # writes that took something
@@ -174,7 +176,7 @@ class Destination:
         record: Record = text
         if hasattr(self.target, "makeRecord"):
             record = level, text, error
-        if len(self.records) < UNCOUNTED and len(text) < FILE_WRITE:
+        if len(self.records) < MAX_UNCOUNTED and len(text) < FILE_WRITE:
             self.records.append(record)
         else:
             self.add_counted(record, len(text))
@@ -182,8 +184,8 @@ class Destination:
     def add_counted(self, record: Record, size: int) -> None:
         """Queue a record if there is room for one of this size, or count it as lost."""
         with self.lock:
-            if self.lost or self.size + size + RECORD_SIZE > MOST_SIZE:
-                self.why_lost = self.why_lost or self.trouble or "they came too fast"
+            if self.lost or self.size + size + RECORD_SIZE > MAX_QUEUE_SIZE:
+                self.why_lost = self.why_lost or self.write_error or "they came too fast"
                 self.lost += 1
             else:
                 self.size += size + RECORD_SIZE
@@ -204,9 +206,9 @@ class Destination:
             sum(getattr(record, "missing", 1) for record in self.waiting) + len(self.records) + self.lost + self.failed
         )
 
-    def why_left(self) -> str:
+    def unwritten_reason(self) -> str:
         """Return why they were not written."""
-        return self.trouble or self.why_lost or self.why_failed
+        return self.write_error or self.why_lost or self.why_failed
 
     def clear(self) -> None:
         """In a forked child: the records are the parent's, and so are the locks."""
@@ -214,7 +216,7 @@ class Destination:
         self.waiting.clear()
         self.lock, self.output = threading.RLock(), threading.RLock()
         self.size = self.lost = self.failed = 0
-        self.writing = self.torn = False
+        self.writing = self.partly_written = False
 
     def descriptor(self) -> int | None:
         """Return the descriptor to write to, if there is one."""
@@ -230,7 +232,7 @@ class Destination:
             time.sleep(RETRY)
         time.sleep(GATHER / 20)  # also where poll() returns at once
 
-    # --- Writing --------------------------------------------------------------------------------------------------------
+    # --- Writing ------------------------------------------------------------------------------------------------------
 
     def write(self) -> bool:
         """Write what is queued, as far as the target takes it; return whether anything was written."""
@@ -297,23 +299,23 @@ class Destination:
     def write_waiting(self, descriptor: int) -> bool:
         """Write to a descriptor without waiting for a reader; return whether nothing is left."""
         at_once = self.is_file(descriptor)
-        if not self.torn and not self.lock_out(descriptor):
-            self.trouble = BUSY
+        if not self.partly_written and not self.acquire_file_lock(descriptor):
+            self.write_error = BUSY
             return False
         try:
             while self.waiting:
                 if not at_once and not self.takes_more(descriptor):
-                    self.trouble = UNREAD
+                    self.write_error = UNREAD
                     return False
                 self.advance(self.system.write(descriptor, self.chunk(FILE_WRITE if at_once else ATOMIC)))
-            self.trouble = ""
+            self.write_error = ""
         except BlockingIOError:  # another process has made the file non-blocking for all that share it
-            self.trouble = UNREAD
+            self.write_error = UNREAD
         except OSError as error:
-            self.trouble = error.strerror or str(error)
+            self.write_error = error.strerror or str(error)
         finally:
-            if not self.torn:
-                self.let_in(descriptor)
+            if not self.partly_written:
+                self.release_file_lock(descriptor)
         return not self.waiting
 
     def is_file(self, descriptor: int) -> bool:
@@ -330,7 +332,7 @@ class Destination:
         except (ValueError, TypeError):  # the stream is closed, and the write says so; or Windows, which has no poll
             return True
 
-    def lock_out(self, descriptor: int) -> bool:
+    def acquire_file_lock(self, descriptor: int) -> bool:
         """Lock out other processes, so that a record of several writes stays whole; return False if one of them has the lock.
 
         The lock is one of POSIX: it belongs to the process, so that it also works between workers that have inherited the
@@ -345,7 +347,7 @@ class Destination:
                 pass
         return True
 
-    def let_in(self, descriptor: int) -> None:
+    def release_file_lock(self, descriptor: int) -> None:
         """Let the other processes write. If the system does not unlock the file, the next write does."""
         if HAS_LOCKS:
             try:
@@ -358,7 +360,7 @@ class Destination:
         first = self.waiting[0]
         if isinstance(first, Batch):
             return first
-        if self.torn or len(first) > most:
+        if self.partly_written or len(first) > most:
             return first[:most]
         size, chunk = 0, []
         for record in self.waiting:
@@ -378,10 +380,10 @@ class Destination:
                     self.waiting.extendleft(reversed(record.pieces()))
                     continue
                 self.waiting.appendleft(record[count:])
-                self.torn = True
+                self.partly_written = True
                 return
             count -= len(record)
-            self.torn = False
+            self.partly_written = False
 
 
 class Mode(Enum):
@@ -500,7 +502,11 @@ class LogWriter:
             if self.mode is not Mode.THREAD:
                 now = time.monotonic()
                 wrote_at = now if wrote else wrote_at
-                if not unwritten or self.is_hopeless() or now > min(wrote_at, self.stopped_at + STOP_TIME) + STOP_TIME:
+                if (
+                    not unwritten
+                    or self.cannot_continue()
+                    or now > min(wrote_at, self.stopped_at + STOP_TIME) + STOP_TIME
+                ):
                     break
                 time.sleep(GATHER)
             elif unwritten:
@@ -522,15 +528,17 @@ class LogWriter:
     def pause(self) -> None:
         """Wait before the next attempt to write: for a reader, or for some time."""
         troubled = [each for each in self.destinations if each.waiting]
-        unread = next((each for each in troubled if each.trouble == UNREAD), None)
+        unread = next((each for each in troubled if each.write_error == UNREAD), None)
         if unread is not None:
             unread.wait_for_reader()
         else:
-            time.sleep(GATHER if any(each.trouble == BUSY for each in troubled) else RETRY)
+            time.sleep(GATHER if any(each.write_error == BUSY for each in troubled) else RETRY)
 
-    def is_hopeless(self) -> bool:
+    def cannot_continue(self) -> bool:
         """Return whether what is left waits for no reader: the disk is full, or the file is closed."""
-        return all(destination.trouble not in WAITS for destination in self.destinations if destination.waiting)
+        return all(
+            destination.write_error not in TEMPORARY_ERRORS for destination in self.destinations if destination.waiting
+        )
 
     def flush(self, seconds: float = STOP_TIME) -> None:
         """Wait until all that was logged so far is written, but not longer than so many seconds."""

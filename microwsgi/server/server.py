@@ -76,7 +76,7 @@ class WSGIServer(HTTPServer):
     def __init__(
         self,
         server_address: tuple[str, int] | str = ("127.0.0.1", 0),
-        RequestHandlerClass: Callable[..., BaseHTTPRequestHandler] = WSGIRequestHandler,  # noqa: N803 - socketserver's name
+        RequestHandlerClass: Callable[..., BaseHTTPRequestHandler] = WSGIRequestHandler,
         bind_and_activate: bool = True,  # socketserver's signature
         *,
         application: Application | None = None,

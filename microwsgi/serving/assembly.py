@@ -222,7 +222,7 @@ def check_answers(seconds: float = CHECK_TIME) -> str:
     the request is in no log and no count, and the code of the application is not called for it. What makes an interpreter
     accept connections and answer none (threads that don't run, a poller that is gone) does so here, too. It takes 1.3 ms.
     """
-    errors = Lines()
+    errors = RecordedStream()
     try:
         listener, client = pair()
     except OSError as error:
@@ -244,7 +244,7 @@ def check_answers(seconds: float = CHECK_TIME) -> str:
     return "" if answer.startswith(b"HTTP/1.1 200") else f"its test request got {answer[:40]!r}{errors.text()}"
 
 
-class Lines:
+class RecordedStream:
     """A stream that keeps what is written to it."""
 
     def __init__(self) -> None:

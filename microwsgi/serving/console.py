@@ -25,13 +25,13 @@ _poll: Callable[[], select.poll] = getattr(
     select, "poll", UNSET
 )  # before an application can replace it; Windows has none
 ONLY_HERE = "(only this machine)"
-EVERYONE = "(every machine on your network can reach this)"
+ALL_MACHINES = "(every machine on your network can reach this)"
 DIM, BOLD = "2", "1"
 MOST_QUEUED = 64 * 1024
 """Characters that wait for a terminal, or for a pipe, that takes none; what comes then is left out, and counted."""
 PIECE = 1000
 """Characters of one write: poll(2) promises that a pipe has room for 4,096 bytes, and UTF-8 has four at most for each."""
-PATIENT = 1000
+READER_TIMEOUT = 1000
 """Milliseconds for a file that another process has made non-blocking to take more."""
 RETRY = 0.1
 """Seconds between two attempts to write what waits."""
@@ -90,7 +90,7 @@ class Console:
 
     def write_rest(self) -> None:
         """At the end: write what waits, if somebody reads it soon."""
-        while self.queue and self.takes_more(PATIENT):
+        while self.queue and self.takes_more(READER_TIMEOUT):
             self.write_queued()
         self.queue = None
 
@@ -154,7 +154,7 @@ class OwnCopy(io.TextIOBase):
             except BlockingIOError:  # another process has made the file non-blocking for all that share it
                 poll = _poll()
                 poll.register(self.descriptor, select.POLLOUT)
-                if not poll.poll(PATIENT):
+                if not poll.poll(READER_TIMEOUT):
                     raise
         return len(text)
 
@@ -222,7 +222,7 @@ def places(listeners: list[socket.socket], scheme: str = "http") -> Iterator[tup
         elif "//127." in address or "//[::1]" in address or "//localhost" in address:
             yield address, ONLY_HERE if alone else ""
         else:
-            yield address, EVERYONE
+            yield address, ALL_MACHINES
 
 
 def farewell(requests: int, errors: int, seconds: float) -> str:

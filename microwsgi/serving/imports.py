@@ -24,7 +24,7 @@ NOT_SHARED = {"antigravity", "this", "__main__"}
 """Modules that it does not import: the first opens a browser, the second prints a poem, the third is the program."""
 
 
-class Codes:
+class CodeCache:
     """Code objects of files, each with the digest of its source."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Codes:
 class Imports:
     """The user's modules that this process imports from here on."""
 
-    def __init__(self, codes: Codes) -> None:
+    def __init__(self, codes: CodeCache) -> None:
         self.codes = codes
         self.read: dict[str, bytes] = {}  # files, and the digests of what was read
         self.on_read: Callable[[dict[str, bytes]], object] | None = None

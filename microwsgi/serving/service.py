@@ -158,7 +158,7 @@ class Service:
         if self.pid_file is not None:
             self.pid_file.release()
 
-    def leave(self) -> None:
+    def close_inherited(self) -> None:
         """In a child: none of this is its own."""
         self.readiness.close()
         self.notifier.close()

@@ -77,7 +77,6 @@ def lab() -> Iterator[Lab]:
     with Lab(DELAY) as made:
         for space in (made.router, made.far):
             made.do(space, f"ip link set line mtu {MTU}")
-        made.do(made.near, "sysctl -qw 'net.ipv4.ping_group_range=0 65534'")
         made.branch()
         for space in made.spaces:  # tests follow each other more quickly than routers answer
             made.do(space, "sysctl -qw net.ipv4.icmp_ratelimit=0")

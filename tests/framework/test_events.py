@@ -421,7 +421,7 @@ IMPATIENT = """
 import sys
 from microwsgi.cli import main
 from microwsgi.server import sockets
-sockets.UNACKNOWLEDGED = 300
+sockets.USER_TIMEOUT = 300
 sys.exit(main(sys.argv[1:]))
 """
 
