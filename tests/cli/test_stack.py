@@ -234,7 +234,7 @@ def test_the_pages_programs_run(tmp_path: Path) -> None:
     assert hello
     (tmp_path / "hello.py").write_text(hello[1])
     (tmp_path / "program.py").write_text(
-        f"{test}\ntest_the_way_to_the_application_is_short()\n{program}\nprint(drawing)\n"
+        f"{test}\ntest_the_way_to_the_application_is_short()\n{program}\nprint(page)\n"
     )
     done = subprocess.run(
         python("program.py"), cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False

@@ -248,7 +248,7 @@ def test_a_client_that_has_left_is_no_error_of_the_system() -> None:
             gone.set()
             running.wait_for_connections(0)
             log = running.errors.text.getvalue()[before:]
-            assert "left before it had received the whole response" in log, path
+            assert "disconnected before it had received the whole response" in log, path
             assert log.count("\n") == 1, path
     assert isinstance(told["/write"], Disconnected)
 
