@@ -41,6 +41,7 @@ class Lab:
         self.near, self.router, self.far = self.spaces = [f"{prefix}{name}" for name in ("near", "router", "far")]
         self.ip = need("ip")
         self.started: list[Running] = []
+        self.names: Path | None = None
 
     def __enter__(self) -> Self:
         if os.geteuid() != 0:
@@ -81,6 +82,8 @@ class Lab:
 
     def tear_down(self) -> None:
         """All of it, with what still runs in it."""
+        if self.names is not None:
+            shutil.rmtree(self.names, ignore_errors=True)
         for running in reversed(self.started):
             running.end()
         for space in self.spaces:
@@ -151,6 +154,12 @@ class Lab:
         self.do(beyond, f"ip route add {BRANCHED} via 10.98.5.2")
         for space, gateway in ((left, "10.98.1.1"), (right, "10.98.2.1"), (beyond, "10.98.3.1"), (end, "10.98.4.1")):
             self.do(space, f"ip route add default via {gateway}")
+
+    def resolve(self, server: str) -> None:
+        """Have programs that are started in near ask this name server (ip-netns(8): /etc/netns)."""
+        self.names = Path("/etc/netns", self.near)
+        self.names.mkdir(parents=True)
+        (self.names / "resolv.conf").write_text(f"nameserver {server}\n", encoding="ascii")
 
     def lose(self, share: int) -> None:
         """Drop every so manieth packet that goes from near to far: exactly, not by chance."""

@@ -97,8 +97,8 @@ def files(root: Path) -> set[str]:
 def test_the_sdist_can_be_tested_measured_and_run(sdist: Path) -> None:
     """The tests import the benchmarks, so one without the other is no use."""
     assert {path.name for path in sdist.iterdir()} == {
-        "CHANGELOG.md", "LICENSE", "Makefile", "PKG-INFO", "README.md", "apps", "benchmarks", "dev.py", "docs",
-        "microwsgi", "pyproject.toml", "tests",
+        "CHANGELOG.md", "LICENSE", "Makefile", "PKG-INFO", "README.md", "apps", "benchmarks", "deploy", "dev.py",
+        "docs", "microwsgi", "pyproject.toml", "tests",
     }  # fmt: skip
     assert files(sdist) == files(ROOT)
     assert not list(sdist.rglob("*.pyc"))

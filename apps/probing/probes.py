@@ -35,6 +35,8 @@ TIMEOUT = 2.0
 """Seconds for a whole probe."""
 MOST_ADDRESSES = 4
 """Addresses of a name that are tried."""
+HANDSHAKE = 30.0
+"""Seconds until a handshake that was cancelled is closed: the longest timeout that a configuration may have."""
 BODY, HEAD = 1 << 20, 1 << 16
 """Bytes of a response's body, and of its head, that are received."""
 INFORMATIONAL = 8
@@ -240,14 +242,12 @@ class Stream:
 
     async def __aenter__(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         connection = await connect(self.target, self.timer)
-        name = self.target.host if self.context else None
-        try:
-            reader, self.writer = await asyncio.open_connection(
-                sock=connection, ssl=self.context, server_hostname=name, limit=HEAD
-            )
-        except BaseException:
-            connection.close()
-            raise
+        # From here on the socket belongs to asyncio's transport, also after an error. If we closed it, its number could be that
+        # of another probe's socket while the transport still uses it: a cancelled handshake may end later than this call.
+        name, end = (self.target.host, HANDSHAKE) if self.context else (None, None)
+        reader, self.writer = await asyncio.open_connection(
+            sock=connection, ssl=self.context, server_hostname=name, ssl_handshake_timeout=end, limit=HEAD
+        )
         if self.context:
             self.timer.end("tls")
         return reader, self.writer

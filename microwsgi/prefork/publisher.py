@@ -1,4 +1,4 @@
-"""A child's messages about events, sent to the parent by a thread: who publishes an event waits for nobody.
+"""The messages of a child about events, sent to the parent by a thread, so that publishing never blocks.
 
 Without it `WorkerChannel.send` would block the application's threads while the parent is stopped.
 """
@@ -49,14 +49,14 @@ class Publisher:
             self.say("The parent process takes no events: new ones are dropped until it does.")
 
     def run(self) -> None:
-        """The thread's whole life."""
+        """Send queued messages: the thread's main function."""
         while (message := self.queue.get()) is not None:
             self.send_now(**message)
             with self.lock:
                 self.size -= len(message.get("chunk", b""))
 
     def close(self) -> None:
-        """Send what waits, within END_TIME."""
+        """Send queued messages within END_TIME."""
         with self.lock:
             thread = self.thread
         if thread is not None:

@@ -59,7 +59,7 @@ class Acceptor:
             if full:
                 idle = idle or self.idle_connections()
                 if not idle:
-                    if not number:  # otherwise perhaps nobody waits; if somebody does, there is another event
+                    if not number:  # else the kernel's queue may be empty by now; if not, there is an event
                         self.pause(f"{self.limit} are the most (--max-connections)")
                     return
             try:

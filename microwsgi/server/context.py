@@ -25,7 +25,7 @@ from microwsgi.wire.response import DateFields
 Application = Callable[..., Iterable[bytes]]
 """PEP 3333's: called with environ and start_response. More exact types would reject applications typed with wsgiref.types."""
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
-"""What sys.exc_info() returns."""
+"""The result of sys.exc_info()."""
 MAX_REPORTED = 1024
 """How many messages about clients are remembered, so as not to repeat them."""
 CONTROLS = {number: f"\\x{number:02x}" for number in (*range(0x20), *range(0x7F, 0xA0))} | {ord("\\"): "\\\\"}
@@ -166,7 +166,7 @@ class ServerContext:
         self.log_writer.start()
 
     def stop_log(self) -> None:
-        """Write what is left; from here on each thread writes its own records."""
+        """Write the remaining records. From then on each thread writes its own records."""
         self.log_writer.stop()
 
     def error_stream(self) -> io.TextIOBase:

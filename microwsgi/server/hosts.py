@@ -37,7 +37,7 @@ class Hosts:
         self.cache: dict[str, bool] = {}
 
     def allows(self, host: str) -> bool:
-        """Whether to answer a request with this Host, which may have a port."""
+        """Return whether the server answers requests with this Host, which may have a port."""
         answer = self.cache.get(host)
         if answer is None:
             answer = self.is_allowed(host_name(host))
@@ -67,7 +67,7 @@ def check_host(hosts: Hosts, host: str) -> None:
 
 
 def host_name(host: str) -> str:
-    """A valid Host without the port, as names are compared."""
+    """Return a valid Host without the port, in the form in which names are compared."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower().rstrip(".")

@@ -1,7 +1,7 @@
-"""The log's thread: records are queued by the threads that serve, and written by a thread that may wait for a disk.
+"""The log: the threads that serve queue records, and a thread that may wait for a disk writes them.
 
-    Destination   the queue of one stream or file, with a limit; what could not be written; the writes themselves
-    LogWriter     the thread; it writes what its destinations hold
+    Destination   the queue of one stream or file, with a limit; counts lost records; writes
+    LogWriter     the thread that writes the records of its destinations
     ErrorStream   `wsgi.errors`: a text stream whose lines become records
 
 A record is accepted when it is in the queue. An accepted record is written, or counted as lost; the count, with the reason, is
@@ -37,27 +37,27 @@ INFO, WARNING, ERROR = 20, 30, 40
 """The levels of the module logging, which takes too long to import for a server that does not use it."""
 LEVELS = {"info": INFO, "warning": WARNING, "error": ERROR}
 GATHER = 0.02
-"""Seconds in which records are gathered: a person does not notice, and a busy server writes no more than 50 times a second."""
+"""Seconds for which records are collected, so that a busy server writes at most 50 times a second."""
 RETRY = 0.1
-"""Seconds until the next attempt to write to a disk that took nothing, or to a pipe or a terminal that nobody reads."""
+"""Seconds until the next attempt to write to a full disk, or to a pipe or a terminal that no process reads."""
 MAX_UNCOUNTED = 2000
-"""Records in a queue whose sizes are not counted: more come within GATHER only if nothing is written."""
+"""The number of queued records above which sizes are counted. GATHER brings more only if writing is blocked."""
 MAX_QUEUE_SIZE = 32 * 1024 * 1024
-"""Characters of the other records that may wait in one queue."""
+"""The most characters of counted records in one queue."""
 RECORD_SIZE = 64
-"""Bytes that a record takes beside its characters, about."""
+"""The approximate overhead of a record in bytes."""
 ATOMIC = 4096
 """Bytes of one write to a pipe that the kernel never mixes with the bytes of another process (PIPE_BUF of pipe(7))."""
 FILE_WRITE = 256 * 1024
 """Bytes of one write to a regular file."""
 STOP_TIME = 1.0
-"""Seconds for a reader to take more of the last records when the server stops; for all of them it has twice that."""
+"""Seconds without progress after which a stopping server gives up writing; twice that is the limit in total."""
 UNREAD = "the log was not read"
 BUSY = "another process was in the middle of a long record"
 TEMPORARY_ERRORS = {UNREAD, BUSY}
-"""Troubles that end when somebody reads."""
+"""Errors that end when another process reads or unlocks."""
 CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""Characters that a terminal, or a program that reads lines, may act upon; all but the line feed and the tab."""
+"""Characters that a terminal, or a program that reads lines, may interpret; without the line feed and the tab."""
 
 Record = str | tuple[int, str, BaseException | None]
 """The text of a record with its line feed; or its level, its text and the exception that it is about."""
@@ -65,12 +65,12 @@ Record = str | tuple[int, str, BaseException | None]
 _write, _fstat, _fork_hook = os.write, os.fstat, getattr(os, "register_at_fork", None)
 _poll: Callable[[], select.poll] = getattr(
     select, "poll", UNSET
-)  # before an application can replace it; Windows has none
+)  # before an application can replace it; Windows lacks it
 _exit = os._exit
 
 
 class LogSystem:
-    """The system calls of a destination, as one object: a test makes each of them fail at each place.
+    """The system calls of a destination, in one object, so that a test can make each call fail.
 
     Each method raises OSError as the call itself does.
     """
@@ -86,7 +86,7 @@ class LogSystem:
     def takes_more(self, descriptor: int, seconds: float = 0.0) -> bool:
         """Return whether a write would not block, perhaps after some seconds.
 
-        A stream that is broken takes everything: the write says what is wrong.
+        For a broken stream the result is True, and the write then raises.
         """
         poll = _poll()
         poll.register(descriptor, select.POLLOUT)
@@ -118,7 +118,7 @@ class Notice(bytes):
         return self
 
     def record(self) -> Record:
-        """Return it for an object of the program."""
+        """Return the record for a stream or logger of the program."""
         return WARNING, self.decode(), None
 
 
@@ -192,7 +192,7 @@ class Destination:
                 self.records.append(record)
 
     def take(self) -> tuple[list[Record], Notice | None]:
-        """Return all records of the queue, and a notice about those that are missing behind them."""
+        """Return all queued records, and a notice if records after them were lost."""
         with self.lock:
             taken = [self.records.popleft() for _ in range(len(self.records))]
             notice = Notice.of(self.lost, self.why_lost) if self.lost else None
@@ -201,17 +201,17 @@ class Destination:
         return taken, notice
 
     def left(self) -> int:
-        """Return how many records were not written."""
+        """Return the number of records that were not written."""
         return (
             sum(getattr(record, "missing", 1) for record in self.waiting) + len(self.records) + self.lost + self.failed
         )
 
     def unwritten_reason(self) -> str:
-        """Return why they were not written."""
+        """Return the reason why records were not written."""
         return self.write_error or self.why_lost or self.why_failed
 
     def clear(self) -> None:
-        """In a forked child: the records are the parent's, and so are the locks."""
+        """Reset everything in a forked child: records and locks belong to the parent."""
         self.records.clear()
         self.waiting.clear()
         self.lock, self.output = threading.RLock(), threading.RLock()
@@ -235,7 +235,7 @@ class Destination:
     # --- Writing ------------------------------------------------------------------------------------------------------
 
     def write(self) -> bool:
-        """Write what is queued, as far as the target takes it; return whether anything was written."""
+        """Write queued records until the target takes no more; return whether anything was written."""
         with self.output:
             if self.writing:
                 return False
@@ -250,7 +250,7 @@ class Destination:
             return self.count != before
 
     def write_once(self) -> bool:
-        """Write what the queue holds now; return whether nothing is left of that."""
+        """Write the records that are queued now; return whether all of them were written."""
         target = sys.stderr if self.target is None else self.target
         descriptor = self.descriptor()
         if self.waiting:
@@ -272,7 +272,7 @@ class Destination:
         return self.write_waiting(descriptor)
 
     def emit_all(self, records: list[Record], notice: Notice | None, target: Any) -> None:
-        """Give records to an object of the program: a stream, a logger, or None."""
+        """Pass records to an object of the program: a stream, a logger, or None."""
         if records and self.failed and self.emit(Notice.of(self.failed, self.why_failed).record(), target):
             self.failed, self.why_failed = 0, ""
         for record in records:
@@ -290,14 +290,14 @@ class Destination:
             elif target is not None:
                 target.write(text_of(record))
                 target.flush()
-        except Exception as error:  # the object is anybody's
+        except Exception as error:  # the object may raise anything
             self.why_failed = getattr(error, "strerror", None) or str(error) or type(error).__name__
             return False
         self.count += 1
         return True
 
     def write_waiting(self, descriptor: int) -> bool:
-        """Write to a descriptor without waiting for a reader; return whether nothing is left."""
+        """Write to a descriptor without waiting for a reader; return whether all records were written."""
         at_once = self.is_file(descriptor)
         if not self.partly_written and not self.acquire_file_lock(descriptor):
             self.write_error = BUSY
@@ -333,10 +333,10 @@ class Destination:
             return True
 
     def acquire_file_lock(self, descriptor: int) -> bool:
-        """Lock out other processes, so that a record of several writes stays whole; return False if one of them has the lock.
+        """Lock the file, so that a record of several writes stays whole; return False if another process has the lock.
 
-        The lock is one of POSIX: it belongs to the process, so that it also works between workers that have inherited the
-        descriptor. Where the file can't be locked there is none.
+        A POSIX lock belongs to the process, so it also works between workers that have inherited the descriptor. Files that
+        can't be locked are written without a lock.
         """
         if HAS_LOCKS:
             try:
@@ -348,7 +348,7 @@ class Destination:
         return True
 
     def release_file_lock(self, descriptor: int) -> None:
-        """Let the other processes write. If the system does not unlock the file, the next write does."""
+        """Unlock the file. If that fails, the next write unlocks it."""
         if HAS_LOCKS:
             try:
                 self.system.unlock(descriptor)
@@ -356,7 +356,7 @@ class Destination:
                 pass
 
     def chunk(self, most: int) -> bytes:
-        """Return what is written next: as many whole records as `most` bytes hold, or a part of a longer one."""
+        """Return the bytes to write next: as many whole records as fit into `most` bytes, or a part of a longer record."""
         first = self.waiting[0]
         if isinstance(first, Batch):
             return first
@@ -371,7 +371,7 @@ class Destination:
         return b"".join(chunk)
 
     def advance(self, count: int) -> None:
-        """Forget the bytes that were written."""
+        """Remove the written bytes from `waiting`."""
         self.count += 1
         while count and self.waiting:
             record = self.waiting.popleft()
@@ -392,11 +392,11 @@ class Mode(Enum):
     DIRECT = 0
     """No loop runs: each record is written by the thread that logs it, before the call returns."""
     THREAD = 1
-    """By the thread; where the system has given none yet, records wait for the next attempt to start one."""
+    """The log's thread writes. If the thread could not be started, records wait for the next attempt."""
     STOPPING = 2
-    """The thread writes what is left, and ends."""
+    """The thread writes the remaining records, and ends."""
     STUCK = 3
-    """The thread did not end: something that it writes to blocks. Records are queued, and counted as lost."""
+    """The thread did not end, since a write blocks. Records are queued, or counted as lost."""
 
 
 class LogWriter:
@@ -453,7 +453,7 @@ class LogWriter:
             self.starting.release()
 
     def stop(self) -> None:
-        """Write what is left, and end the thread; from here on each record is written by the thread that logs it."""
+        """Write the remaining records, and end the thread. From then on each thread writes its own records."""
         if self.mode is Mode.DIRECT or self.mode is Mode.STUCK:
             return  # not where it is STOPPING: a signal may have interrupted the first call
         atexit.unregister(self.stop)
@@ -475,7 +475,7 @@ class LogWriter:
             os._exit = _exit
 
     def wake(self) -> None:
-        """Have what is queued written. Takes no lock but that of the output, and that only where there is no thread."""
+        """Have the queued records written. Without a thread, this call writes them, and takes the lock `output`."""
         if self.mode is Mode.DIRECT:
             self.write()
             return
@@ -490,7 +490,7 @@ class LogWriter:
             pass  # another thread has released it
 
     def run(self) -> None:
-        """Write, gather, write; rest when nothing comes. At the end wait for a reader, as long as it reads."""
+        """Write records until `stop`; then wait for the reader of a pipe as long as it reads."""
         wrote_at = time.monotonic()
         while True:
             try:
@@ -535,13 +535,13 @@ class LogWriter:
             time.sleep(GATHER if any(each.write_error == BUSY for each in troubled) else RETRY)
 
     def cannot_continue(self) -> bool:
-        """Return whether what is left waits for no reader: the disk is full, or the file is closed."""
+        """Return whether waiting is useless: no remaining record waits for a reader, as the disk is full or the file closed."""
         return all(
             destination.write_error not in TEMPORARY_ERRORS for destination in self.destinations if destination.waiting
         )
 
     def flush(self, seconds: float = STOP_TIME) -> None:
-        """Wait until all that was logged so far is written, but not longer than so many seconds."""
+        """Wait until all records logged so far are written, for at most `seconds`."""
         end = time.monotonic() + seconds
         while any(each.records or each.waiting or each.writing for each in self.destinations):
             if time.monotonic() > end:
@@ -549,11 +549,11 @@ class LogWriter:
             time.sleep(GATHER / 20)
 
     def write(self) -> bool:
-        """Write what all destinations hold; return whether any record was written."""
+        """Write the records of all destinations; return whether any record was written."""
         return sum(destination.write() for destination in self.destinations) > 0
 
     def clear(self) -> None:
-        """In a forked child, which may end by `os._exit` at any time: no thread, and nothing that the parent has queued."""
+        """Reset everything in a forked child, which has no thread, and must not write records of the parent."""
         self.mode = Mode.DIRECT
         self.idle = True
         self.thread = None
@@ -577,7 +577,7 @@ def _clear_all() -> None:
 def exit_with_log(status: int) -> NoReturn:
     """Write what the logs of this process have accepted, then end it: `os._exit` while a thread writes a log.
 
-    An application that writes to `wsgi.errors` why it ends, and ends by `os._exit`, would lose just that.
+    Otherwise an application that writes a reason to `wsgi.errors`, then calls `os._exit`, would lose that record.
     """
     try:
         for writer in [*_writers]:
@@ -587,9 +587,9 @@ def exit_with_log(status: int) -> NoReturn:
 
 
 class ErrorStream(io.TextIOBase):
-    """`wsgi.errors`. Whole lines are queued; the part of a line waits for its end, or for `flush`, for each thread alone.
+    """`wsgi.errors`. Whole lines are queued; an incomplete line waits, for each thread, for its end or for `flush`.
 
-    `print` writes a text and its line feed in two calls: without that, lines of several threads would be mixed.
+    `print` writes a text and its line feed in two calls, so the lines of several threads would otherwise be mixed.
     """
 
     def __init__(self, writer: LogWriter, destination: Destination) -> None:
@@ -610,7 +610,7 @@ class ErrorStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Queue a part of a line. What is queued is written without it."""
+        """Queue an incomplete line. Queued records are written without a call of this method."""
         rest = getattr(self.partial, "unfinished", "")
         if rest:
             self.partial.unfinished = ""

@@ -18,7 +18,8 @@ connections: the second of the two sees the change of the first, so no connectio
 the error log, and calls the access log's function.) A connection that needs one of these becomes QUEUED, and runs
 when the leader lock is free again.
 
-Queues are deques: append and popleft are documented as atomic; whoever appends for the leader then calls `Wakeup.notify`.
+Queues are deques, whose append and popleft are documented as atomic. A thread that appends work for the leader then calls
+`Wakeup.notify`.
 """
 
 from __future__ import annotations

@@ -92,7 +92,9 @@ def if_inet6_addresses() -> list[str]:
 
 def source_address(family: int) -> str:
     """Return the source address of packets to the internet. To connect a datagram socket sends no packet."""
-    far = "203.0.113.1" if family == socket.AF_INET else "2001:db8::1"  # RFC 5737, RFC 3849: nobody's
+    far = (
+        "203.0.113.1" if family == socket.AF_INET else "2001:db8::1"
+    )  # reserved for documentation by RFC 5737 and RFC 3849
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((far, 9))

@@ -1,7 +1,7 @@
 """Create listening sockets from addresses such as 127.0.0.1:8000 and unix:PATH, and return the URLs of such sockets.
 
 A failure raises ListenError, whose text says what to do. Names are never looked up in reverse:
-http.server's getfqdn can wait half a minute for a name server that nobody has.
+http.server's getfqdn can wait half a minute for a name server that does not exist.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class UnixListener(socket.socket):
         os.chmod(path, mode)
 
     def unlink(self) -> None:
-        """Remove the file, once, if this process made it and nobody put another in its place.
+        """Remove the file, once, if this process created it and no other file has replaced it.
 
         A process that has dropped root's privileges may be unable to: then the next server replaces the file.
         """
@@ -75,7 +75,7 @@ def listen(address: str, backlog: int = 1024, *, mode: str = "", group: str = ""
 
 
 def unlink(listener: socket.socket) -> None:
-    """Remove a Unix listener's file, if this process made it and nobody put another in its place."""
+    """Remove a Unix listener's file, if this process created it and no other file has replaced it."""
     if isinstance(listener, UnixListener):
         listener.unlink()
 
@@ -169,7 +169,7 @@ def bind(family: int, host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         tune(listener)
         if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # what is asked for, and no more
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # no IPv4 addresses beside it
         listener.setblocking(False)
         listener.bind(socket.getaddrinfo(encoded_host(host), port, family, socket.SOCK_STREAM)[0][4])
     except OSError:

@@ -327,7 +327,7 @@ class Transport:
         self.deadline = min(self.deadline + count / rate, self.clock.now() + seconds)
 
     def shorten(self, deadline: float) -> None:
-        """Bring the deadline forward to this time, if it is later."""
+        """Set the deadline to this time if it is earlier than the current deadline."""
         self.deadline = min(self.deadline, deadline)
 
     def update_interest(self, poller: Poller) -> None:

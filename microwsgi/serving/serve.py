@@ -121,7 +121,7 @@ def launch(options: Options) -> int:
 
 
 def exit_on_signal(*_: object) -> None:
-    """A signal's handler, when there is nothing left to finish."""
+    """A signal handler for a time when nothing is left to finish."""
     _exit(0)
 
 

@@ -159,7 +159,7 @@ class Service:
             self.pid_file.release()
 
     def close_inherited(self) -> None:
-        """In a child: none of this is its own."""
+        """Close the inherited descriptors in a child: they belong to the parent."""
         self.readiness.close()
         self.notifier.close()
         if self.clients is not None:

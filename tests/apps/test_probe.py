@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import re
 import signal
@@ -17,6 +18,8 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
+import trustme
+from cryptography import x509
 from prometheus_client.parser import text_string_to_metric_families
 
 from apps.probing.config import ConfigError
@@ -24,6 +27,7 @@ from microwsgi.testing import Client, live
 from tests.apps.browsers import chromium, faults
 from tests.apps.probing.loading import loaded
 from tests.apps.probing.peers import Peer, says, silent
+from tests.apps.probing.test_probes import certificate
 from tests.lab import FAR, NOBODY, ROUTER, Lab, fetch, socket_path
 from tests.programs import need
 from tests.running import LIMIT, Running, microwsgi, python
@@ -176,6 +180,66 @@ def test_an_outage_is_seen_with_its_time_and_nothing_old_looks_new(seconds: int,
     again = serve_probe(lab, tmp_path, configuration(targets, interval=1, probes=4, timeout=0.5), NOBODY)
     assert api(tmp_path)["far"]["rounds"] >= len(times), "a restart loses nothing"
     again.end()
+
+
+EXPIRED = """
+import socket, ssl, sys, threading
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1])
+server = socket.create_server((sys.argv[2], 8443))
+print("ready", flush=True)
+def serve(connection):
+    try:
+        context.wrap_socket(connection, server_side=True).recv(1)
+    except OSError:
+        pass
+while True:
+    threading.Thread(target=serve, args=server.accept()[:1], daemon=True).start()
+"""
+
+
+def test_the_first_lines_say_what_is_wrong_and_since_when(tmp_path: Path) -> None:
+    """Four faults at once: a lossy link, an expired certificate, a name server that is silent, and a link that goes down."""
+    authority, folder = trustme.CA(), tmp_path / "etc"
+    folder.mkdir()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    certificate(tmp_path, [x509.IPAddress(ipaddress.ip_address(FAR))], -3, authority)
+    targets = {
+        "office": ("icmp", FAR, ""), "shop": ("tls", f"{FAR}:8443", ""), "intranet": ("tcp", "intranet.example:80", ""),
+        "backup": ("icmp", "10.97.3.2", ""),
+    }  # fmt: skip
+    with Lab(0.001) as lab:
+        branch = lab.space("branch")
+        _, other_end = lab.link(lab.near, "10.97.3.1/24", branch, "10.97.3.2/24")
+        lab.start(lab.far, python("-c", EXPIRED, str(tmp_path / "peer.pem"), FAR)).line("ready")
+        lab.filter("drop", 53, "udp")
+        lab.resolve(FAR)
+        (tmp_path / "probe.toml").write_text(
+            configuration(targets, interval=1, probes=20, timeout=0.4), encoding="utf-8"
+        )
+        words = microwsgi("serve", "apps.probe:app", "--bind", socket_path(tmp_path), "--access-log", "off")
+        files = {"PROBE_CONFIG": str(tmp_path / "probe.toml"), "SSL_CERT_FILE": str(tmp_path / "authority.pem")}
+        lab.start(lab.near, words, user=0, **files).line("unix:")
+        until(tmp_path, lambda each: each["office"]["state"] == each["backup"]["state"] == "ok")
+        lab.lose(10)
+        lab.do(branch, f"ip link set {other_end} down")
+        broken = time.time()
+        found = until(
+            tmp_path, lambda each: (each["office"]["state"], each["backup"]["state"]) == ("degraded", "failing")
+        )
+        shown = re.search(r'<p class="summary failing" role="status">(.*?)</p>', page(tmp_path))
+    assert shown
+    lines = dict(line.split(" is ", 1) for line in shown[1].split("<br>")[1:])
+    at = {name: time.strftime("%T", time.localtime(found[name]["since"])) for name in targets}
+    for name, state, reason in (
+        ("office", "degraded", r"\d+% packet loss"), ("shop", "failing", "certificate expired"),
+        ("intranet", "failing", "name server timeout"), ("backup", "failing", "no ARP or ND reply|no answer"),
+    ):  # fmt: skip
+        assert re.fullmatch(rf"{state} since {at[name]} \([^)]*\): (.*, )?({reason})(, .*)?\.", lines[name]), lines[
+            name
+        ]
+    for name in ("office", "backup"):
+        assert found[name]["since"] == pytest.approx(broken, abs=4)
 
 
 def sqlite(path: Path) -> Any:

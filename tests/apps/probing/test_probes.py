@@ -179,6 +179,24 @@ def test_no_exception_gets_out() -> None:
     assert "UnicodeEncodeError" in str(outcome.facts["error"])
 
 
+def test_a_cancelled_handshake_costs_no_other_probe() -> None:
+    """Deadlines of all lengths end handshakes at all of their moments; the number of a socket is never that of another's."""
+
+    async def probe(check: Check, seconds: float) -> Outcome:
+        return await run(check, HERE, Resolver(), seconds)
+
+    async def many(port: int) -> list[Outcome]:
+        found: list[Outcome] = []
+        for number in range(60):
+            tls = [probe(Check("tls", f"127.0.0.1:{port}"), 0.001 + number / 10_000 + each / 2000) for each in range(6)]
+            found += await asyncio.gather(*tls, *(probe(Check("tcp", f"127.0.0.1:{port}"), 5.0) for _ in range(6)))
+        return found
+
+    with Peer(silent) as peer:
+        outcomes = asyncio.run(many(peer.port))
+    assert [each for each in outcomes if each.reason is Reason.LOCAL] == []
+
+
 def free_address() -> str:
     """An address of loopback for this test alone."""
     return f"127.{os.getpid() >> 16 & 255}.{os.getpid() >> 8 & 255}.{os.getpid() & 255 or 1}"
