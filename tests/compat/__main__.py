@@ -235,7 +235,11 @@ def main() -> None:
     if not servers:
         kept = [Result(**json.loads(path.read_text())) for path in sorted(RESULTS.glob("*.json"))]
         system = f"Python {platform.python_version()}, {platform.system()}"
-        PAGE.write_text(page([result for result in kept if result.name in product_modules([])], system))
+        known = product_modules([])
+        kept = [result for result in kept if result.name in known]
+        missing = [name for name in known if name not in {result.name for result in kept}]
+        kept += [Result(name, name, {}, {}, [], [], "has no result yet.") for name in missing]
+        PAGE.write_text(page(kept, system))
     faults = sum(len(result.faults) for result in results)
     left_out = [result.name for result in results if result.left_out]
     print(f"{len(results)} products, {faults} faults; left out: {', '.join(left_out) or 'none'}")

@@ -14,7 +14,6 @@ from tests.compat.client import LIMIT, Site
 
 PACKAGES = ["requests[socks]", "httpbin~=0.10.0", "pytest-httpbin", "pytest-mock", "pytest<9", "trustme"]
 SERVERS = ["serve", "workers", "gthread", "waitress"]
-CORE = True
 FOREIGN = "test_request_with_bytestring_host"
 DIFFERENCES = {"a_foreign_host": "The test sends `Host: httpbin.org`, for which we do not serve: 421."}
 PLUGIN = """

@@ -16,8 +16,9 @@ def application(folder: Path) -> Any:
 
     board = program.TensorBoard(plugins=default.get_plugins())
     (folder / "log").mkdir(exist_ok=True)
-    board.configure(logdir=str(folder / "log"))
+    board.configure(logdir=str(folder / "log"), load_fast="false")
     ingester = board._make_data_ingester()
+    ingester.start()
     return backend.TensorBoardWSGIApp(
         board.flags,
         board.plugin_loaders,

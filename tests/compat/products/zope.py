@@ -8,9 +8,6 @@ from typing import Any
 from tests.compat.client import Site, content
 
 PACKAGES = ["Zope"]
-DIFFERENCES = {
-    "start on workers": "The database is a file that one process locks.",
-}
 
 
 def prepare(folder: Path) -> None:
@@ -25,8 +22,9 @@ def prepare(folder: Path) -> None:
 
 def application(folder: Path) -> Any:
     from Zope2.Startup.run import make_wsgi_app
+    from ZPublisher.httpexceptions import HTTPExceptionHandler  # as in the zope.ini that mkwsgiinstance writes
 
-    return make_wsgi_app({}, str(folder / "zope" / "etc" / "zope.conf"))
+    return HTTPExceptionHandler(make_wsgi_app({}, str(folder / "zope" / "etc" / "zope.conf")))
 
 
 def check_file(site: Site) -> Any:
