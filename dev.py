@@ -71,7 +71,7 @@ WHOLE = (
 )
 """Files whose lines and branches the tests must cover: every byte from and to a client and every file passes them."""
 
-LEAST = 98
+MIN_COVERAGE = 98
 """Percent of these that must be covered; wire/ and framework/ are covered whole."""
 COVERING = ("tests/wire", "tests/server", "tests/tls", "tests/framework")
 """The tests that cover them. Coverage slows tests down and changes what is imported: the other tests run without."""
@@ -177,7 +177,7 @@ def prepare(*groups: str, optional: Sequence[str] = ()) -> None:
         file.write("\n".join([wanted, *(have or []), *missing]))
 
 
-def become(*command: str) -> None:
+def exec_command(*command: str) -> None:
     """Replace this process by a program of .venv."""
     sys.stdout.flush()
     os.execv(command[0], command)
@@ -189,7 +189,7 @@ def serve(*arguments: str) -> None:
     if arguments and not arguments[0].startswith("-"):
         application, arguments = arguments[0], arguments[1:]
     prepare(*(["apps"] if application.partition(":")[0] in NETWORK else []))
-    become(os.path.join(VENV, "bin", "microwsgi"), "serve", application, *arguments)
+    exec_command(os.path.join(VENV, "bin", "microwsgi"), "serve", application, *arguments)
 
 
 def prepare_tests() -> None:
@@ -201,18 +201,18 @@ def prepare_tests() -> None:
 def test(*arguments: str) -> None:
     """Run the tests, without those marked slow or soak."""
     prepare_tests()
-    become(PYTHON, "-m", "pytest", *PARALLEL, *QUICK, *arguments)
+    exec_command(PYTHON, "-m", "pytest", *PARALLEL, *QUICK, *arguments)
 
 
 def test_all(*arguments: str) -> None:
     """Run all tests but those marked soak."""
     prepare_tests()
-    become(PYTHON, "-m", "pytest", *PARALLEL, *arguments)
+    exec_command(PYTHON, "-m", "pytest", *PARALLEL, *arguments)
 
 
 def test_pythons(*arguments: str) -> None:
     """Run the tests on every Python from 3.11 on that is here; ARGS=--get gets more before."""
-    become(BASE, "-m", "tests.pythons", *arguments)
+    exec_command(BASE, "-m", "tests.pythons", *arguments)
 
 
 def coverage(*arguments: str) -> None:
@@ -220,7 +220,11 @@ def coverage(*arguments: str) -> None:
     prepare_tests()
     subprocess.check_call([PYTHON, "-m", "coverage", "erase"])
     tests = ["run", "-m", "pytest", *PARALLEL, *arguments, *COVERING]
-    for line in (tests, ["combine", "--quiet"], ["report", f"--fail-under={LEAST}", f"--include={','.join(WHOLE)}"]):
+    for line in (
+        tests,
+        ["combine", "--quiet"],
+        ["report", f"--fail-under={MIN_COVERAGE}", f"--include={','.join(WHOLE)}"],
+    ):
         status = subprocess.call([PYTHON, "-m", "coverage", *line])
         if status:
             sys.exit(status)
@@ -229,7 +233,7 @@ def coverage(*arguments: str) -> None:
 def soak(*arguments: str) -> None:
     """Run the tests marked soak, which take minutes each."""
     prepare("dev")
-    become(PYTHON, "-m", "pytest", "-m", "soak", *arguments)
+    exec_command(PYTHON, "-m", "pytest", "-m", "soak", *arguments)
 
 
 def check() -> None:
@@ -243,30 +247,38 @@ def check() -> None:
 def compare(*arguments: str) -> None:
     """Compare the server with that of version 0.1: the same conversations, the same responses."""
     prepare("dev")
-    become(PYTHON, "-m", "tests.comparison", *arguments)
+    exec_command(PYTHON, "-m", "tests.comparison", *arguments)
 
 
 def compat(*arguments: str) -> None:
     """Run real products and clients on this server and on others, in venvs of their own; ARGS=core runs some."""
-    become(BASE, "-m", "tests.compat", *arguments)
+    exec_command(BASE, "-m", "tests.compat", *arguments)
 
 
 def bench(*arguments: str) -> None:
     """Run the benchmarks, with every other server that can be installed here."""
     prepare(optional=["bench"])
-    become(PYTHON, "-m", "benchmarks", *arguments)
+    exec_command(PYTHON, "-m", "benchmarks", *arguments)
 
 
 def fuzz(*arguments: str) -> None:
     """Fuzz the request head, chunks and the handler, for a minute each or ARGS=SECONDS."""
     prepare("fuzz")
-    become(PYTHON, "-m", "tests.fuzz", *arguments)
+    exec_command(PYTHON, "-m", "tests.fuzz", *arguments)
 
 
 def tls_scan() -> None:
     """Scan a server with TLS with sslyze, against Mozilla's recommendations."""
     prepare("scan")
-    become(PYTHON, "-m", "tests.tls_scan")
+    exec_command(PYTHON, "-m", "tests.tls_scan")
+
+
+def docs() -> None:
+    """Build the documentation as a site in build/docs. A warning, such as a broken link, is an error."""
+    prepare("docs")
+    exec_command(
+        PYTHON, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--nitpicky", "--quiet", "docs", "build/docs"
+    )
 
 
 def build() -> None:
@@ -282,7 +294,7 @@ def build() -> None:
     files = [os.path.join("dist", name) for name in built]
     print(*files, sep="\n", flush=True)
     subprocess.check_call([PYTHON, "-m", "check_wheel_contents", files[0]])
-    become(PYTHON, "-m", "twine", "check", "--strict", *files)
+    exec_command(PYTHON, "-m", "twine", "check", "--strict", *files)
 
 
 def clean() -> None:
@@ -310,6 +322,7 @@ COMMANDS = {
         bench,
         fuzz,
         tls_scan,
+        docs,
         build,
         clean,
     )

@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--html", type=Path, metavar="FILE", help="write the page, likewise")
     made.add_argument("--table", type=Path, metavar="FILE", help="write the throughput part as a table of Markdown")
-    made.add_argument("--docs", type=Path, metavar="DIRECTORY", help="write the README's pictures there")
+    made.add_argument("--docs", type=Path, metavar="DIRECTORY", help="write the pictures of the documentation there")
     made.add_argument("--compare", type=Path, metavar="FILE", help="an earlier --json: what changed since")
     made.add_argument(
         "--from", dest="source", type=Path, metavar="FILE", help="show an earlier --json, measure nothing"

@@ -19,7 +19,7 @@ from benchmarks.servers import KINDS
 LATENCIES = ("p50", "p99", "cpu_us")
 COSTS = ("cpu_us", "seconds", "rss_kib", "kib_each", "core_percent", "p50", "p99")
 SMALL = 0.02  # a change below this share is not told as one, however sure it is
-TOLD = ("worse", "better", "machine", "unsure", "same")
+VERDICTS = ("worse", "better", "machine", "unsure", "same")
 FACTS = {"python": "Python", "processor": "processor", "cores": "cores", "system": "system"}
 
 Values = dict[str, list[float]]  # subject to a figure's value in each round
@@ -35,7 +35,7 @@ class Change(NamedTuple):
     ratio: float
     interval: Interval
     peers: float | None
-    verdict: str  # one of TOLD
+    verdict: str  # one of VERDICTS
 
 
 def changes(old: Report, new: Report) -> list[Change]:
@@ -47,7 +47,7 @@ def changes(old: Report, new: Report) -> list[Change]:
             found += change(
                 *key, before[key].get(OURS, []), now[key].get(OURS, []), control(before[key], now[key], same)
             )
-    return sorted(found, key=lambda each: TOLD.index(each.verdict))
+    return sorted(found, key=lambda each: VERDICTS.index(each.verdict))
 
 
 def only_in(one: Report, other: Report) -> list[str]:
@@ -124,10 +124,10 @@ def change(
     if not before or not now or not median(before):
         return
     ratio, around = median(now) / median(before), ratio_interval(now, before)
-    yield Change(what, figure, median(before), median(now), ratio, around, peers, judged(ratio, around, peers))
+    yield Change(what, figure, median(before), median(now), ratio, around, peers, verdict_of(ratio, around, peers))
 
 
-def judged(ratio: float, around: Interval, peers: float | None) -> str:
+def verdict_of(ratio: float, around: Interval, peers: float | None) -> str:
     """Sure when the whole interval is on one side of no change, and of what the peers did."""
     if abs(ratio - 1) <= SMALL:
         return "same"
@@ -141,7 +141,7 @@ def judged(ratio: float, around: Interval, peers: float | None) -> str:
 def about(found: Sequence[Change]) -> str:
     """How to read the table."""
     by_chance = (1 - LEVEL) * len(found)
-    counts: Mapping[str, int] = {word: sum(each.verdict == word for each in found) for word in TOLD}
+    counts: Mapping[str, int] = {word: sum(each.verdict == word for each in found) for word in VERDICTS}
     told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     return (
         f"{told}. Less is better. 95 %: the interval of the ratio, by bootstrap; of {len(found)} figures about {by_chance:.0f} "

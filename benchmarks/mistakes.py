@@ -136,7 +136,7 @@ SERVERS = (
 TOKEN = re.compile(r"\?token=([0-9a-f]{32})")
 
 
-class Seen(NamedTuple):
+class Observation(NamedTuple):
     """What a person sees."""
 
     command: str
@@ -244,43 +244,43 @@ def free_port() -> int:
 # --- The mistakes -------------------------------------------------------------------------------------------------------
 
 
-def typo(server: Server) -> Seen:
+def typo(server: Server) -> Observation:
     """The module is called hello, and helo is typed: on the command line, for Django as ROOT_URLCONF."""
     with started(server, server.right, module="helo") as running:
         printed = running.printed(quiet=2)
         running.until_up()
         answered = running.get() if running.process.poll() is None else ""
-        return Seen(running.shown, clean(running, printed + running.printed(2)), answered)
+        return Observation(running.shown, clean(running, printed + running.printed(2)), answered)
 
 
-def no_return(server: Server) -> Seen:
+def no_return(server: Server) -> Observation:
     """The view has no return; under uvicorn, no body is sent; the handler of http.server does nothing."""
     return asked(server, server.nothing)
 
 
-def exception(server: Server) -> Seen:
+def exception(server: Server) -> Observation:
     """A line of the view raises TypeError."""
     return asked(server, server.fails)
 
 
-def asked(server: Server, body: str) -> Seen:
+def asked(server: Server, body: str) -> Observation:
     with started(server, body) as running:
         running.until_up()
         running.printed()
         answered = running.get()
-        return Seen("", clean(running, running.printed(4)), answered)
+        return Observation("", clean(running, running.printed(4)), answered)
 
 
-def port_in_use(server: Server) -> Seen:
+def port_in_use(server: Server) -> Observation:
     """Another program listens on the port: here the one that starts the servers."""
     with (
         closing(socket.create_server(("127.0.0.1", 0))) as taken,
         started(server, server.right, port=taken.getsockname()[1]) as running,
     ):
-        return Seen("", clean(running, running.printed(quiet=2)))
+        return Observation("", clean(running, running.printed(quiet=2)))
 
 
-def slow_import(server: Server) -> Seen:
+def slow_import(server: Server) -> Observation:
     """The module takes some seconds to import."""
     with started(server, server.right, before=f"import time\n\ntime.sleep({SLOW})\n") as running:
         start = time.monotonic()
@@ -290,10 +290,10 @@ def slow_import(server: Server) -> Seen:
         text = "before the import ended" if accepted < SLOW - 1 else "after the import"
         # A parent and its child may print at the same time: the line of the request, if there is one, comes last.
         printed = sorted(clean(running, running.printed()), key=lambda line: '"GET / ' in line)
-        return Seen("", printed, f"{answered} (it accepted connections {text})")
+        return Observation("", printed, f"{answered} (it accepted connections {text})")
 
 
-def broken_save(server: Server) -> Seen:
+def broken_save(server: Server) -> Observation:
     """A line without its colon is saved while the server runs, and a browser asks."""
     with started(server, server.right) as running:
         running.until_up()
@@ -303,10 +303,10 @@ def broken_save(server: Server) -> Seen:
         path = running.folder / "hello.py"
         path.write_text(path.read_text() + "\n\ndef broken()\n    pass\n")
         printed = running.printed(6, quiet=3)
-        return Seen("", clean(running, printed), running.get() if running.process.poll() is None else "")
+        return Observation("", clean(running, printed), running.get() if running.process.poll() is None else "")
 
 
-MISTAKES: dict[str, Callable[[Server], Seen]] = {
+MISTAKES: dict[str, Callable[[Server], Observation]] = {
     "A typo in the module's name": typo,
     "A missing return": no_return,
     "An exception": exception,
@@ -356,7 +356,7 @@ def free(found: re.Match[str]) -> str:
     return re.sub(r"\d+", "8001", found[0])
 
 
-def shown(seen: Seen) -> str:
+def shown(seen: Observation) -> str:
     """Return what was printed as a block, cut in its middle if it is long, and the answer."""
     lines = seen.printed
     if len(lines) > MOST:

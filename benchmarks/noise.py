@@ -77,7 +77,7 @@ def middle_half(values: Sequence[float]) -> float:
     return ordered[(3 * count) // 4 - (count % 4 == 0)] - ordered[count // 4]
 
 
-class Foreign:
+class OtherLoad:
     """The share of all cores that others used while the `with` ran: what is busy, less the server, us and our children."""
 
     share = 0.0

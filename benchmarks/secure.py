@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import wrk
 from benchmarks.confidence import percentile
-from benchmarks.noise import Foreign
+from benchmarks.noise import OtherLoad
 from benchmarks.processes import Server, Unavailable, python_client
 from benchmarks.rows import Bar, By, Row, against
 from benchmarks.servers import HELLO, KINDS
@@ -75,7 +75,7 @@ def handshakes(how: str) -> Callable[[str, str, str], Figures]:
         with serving(name, python, log) as server:
             connecting = "plain" if name == PLAIN else how
             python_client("handshakes", server.port, 0.3, connecting, limit=LIMIT)
-            with Foreign(server) as foreign:
+            with OtherLoad(server) as foreign:
                 before = server.processor_seconds()
                 found = json.loads(python_client("handshakes", server.port, SECONDS, connecting, limit=LIMIT))
                 spent = server.processor_seconds() - before

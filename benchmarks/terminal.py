@@ -77,7 +77,7 @@ def show(console: Console, report: Report) -> None:
         console.print(ABOUT_LATENCY.format(rounds=rounds), style="dim", highlight=False)
     for result in report.latency.values():
         console.print(latency(result))
-        tell_absences(console, result.absences())
+        print_absences(console, result.absences())
         console.print(ratio_to_peer(result, report.noise.too_noisy()), highlight=False)
         console.print()
     if report.latency:
@@ -87,14 +87,14 @@ def show(console: Console, report: Report) -> None:
         console.print(ABOUT_THROUGHPUT, style="dim", highlight=False)
     for row in report.throughput.values():
         console.print(figures_of(row) if row.names() else f"[bold]{row.row.title}[/]")
-        tell_absences(console, row.absences())
+        print_absences(console, row.absences())
         console.print(ratios_of(row))
-    tell_absences(console, report.absences())
+    print_absences(console, report.absences())
     for where, reason in report.failures().items():
         console.print(f"[bold red]FAILED[/] {escape(where)}: {escape(reason)}", highlight=False)
 
 
-def tell_absences(console: Console, absences: dict[str, str]) -> None:
+def print_absences(console: Console, absences: dict[str, str]) -> None:
     """A line for each peer that is not in a table."""
     for name, reason in absences.items():
         console.print(f"[dim]{escape(name)} left out: {escape(reason)}[/]", highlight=False)

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 
-from benchmarks.noise import Foreign
+from benchmarks.noise import OtherLoad
 from benchmarks.processes import CLIENT_CORES, Process, Server, Unavailable, client
 
 Figures = dict[str, float]
@@ -45,7 +45,7 @@ def load(
 ) -> Figures:
     """One run: requests per second, latencies, and processor microseconds per request of the server's processes."""
     arguments = command(server, path, connections, seconds, browser=browser, close=close)
-    with Foreign(server) as foreign:
+    with OtherLoad(server) as foreign:
         before = server.processor_seconds()
         output = client(arguments, seconds + LIMIT)
         spent = server.processor_seconds() - before

@@ -28,7 +28,7 @@ from microwsgi.options import Options
 from microwsgi.options.keywords import OptionValues
 from microwsgi.server.server import WSGIServer
 
-SHOWN = 2000
+MAX_BODY_TEXT = 2000
 """Characters of a body that a failed expectation shows."""
 REDIRECTS = {301, 302, 303, 307, 308}
 KEEP_METHOD = {307, 308}
@@ -64,7 +64,7 @@ class Response(webob.Response):
             body = self.text
         except (AttributeError, UnicodeDecodeError):  # no charset, or not in it
             body = repr(self.body)
-        return "\n".join([*lines, "", body[:SHOWN] + (" ..." if len(body) > SHOWN else "")])
+        return "\n".join([*lines, "", body[:MAX_BODY_TEXT] + (" ..." if len(body) > MAX_BODY_TEXT else "")])
 
 
 class RequestArguments(TypedDict, total=False):

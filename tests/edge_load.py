@@ -1,4 +1,7 @@
-"""Clients of an edge: `python -m tests.edge_load ADDRESS CA` sends requests until TERM, then prints what they got, as JSON."""
+"""Clients of an edge: `python -m tests.edge_load ADDRESS CA kept` sends requests until TERM, then prints what they got.
+
+With `fresh` instead of `kept` each request has a connection of its own.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,8 @@ class Connection(http.client.HTTPConnection):
 class Load:
     """What the clients got."""
 
-    def __init__(self, address: str, authority: str) -> None:
+    def __init__(self, address: str, authority: str, connections: str) -> None:
+        self.fresh = connections == "fresh"
         self.address = address
         self.context = ssl.create_default_context(cafile=authority)
         self.stopped = threading.Event()
@@ -56,6 +60,8 @@ class Load:
                 with self.lock:
                     self.failures.append((time.time(), method, repr(error)))
                 continue
+            if self.fresh:
+                connection.close()
             with self.lock:
                 first = not self.hosts
                 self.hosts[f"{answer['host']} {answer['version']}"] += 1

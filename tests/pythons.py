@@ -2,7 +2,7 @@
 
     python -m tests.pythons              3.11 and newer on PATH and in pyenv, and those that were got before
     python -m tests.pythons --get        get Debian's 3.14 and newer, and build a free-threaded 3.13t; as root
-    python -m tests.pythons 3.12 3.13t   these only; the page is not written
+    python -m tests.pythons 3.12 3.13t   these only; the page keeps the last results of the others
 
 Each runs `make test` of a copy of the checkout below .venv-pythons. --get puts Debian's unstable into a folder there, with
 debootstrap, and compiles 3.13t in it from its stable release's sources. Nothing outside .venv-pythons changes.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import json
 import os
 import re
 import shutil
@@ -33,8 +34,10 @@ SOURCES = "trixie"
 """The release with the sources of 3.13."""
 LIBRARIES = "libssl-dev zlib1g-dev libffi-dev libbz2-dev liblzma-dev libsqlite3-dev libreadline-dev"
 PROGRAMS = "ca-certificates git make curl openssl procps iproute2"
-WITHOUT = {"t": ["cryptography", "playwright", "trustme"]}
+WITHOUT = {"t": ["cryptography", "mypy", "playwright", "trustme"]}
 """Packages without wheels for the Pythons whose names end so; tests that need these are skipped (tests/programs.py)."""
+PURE = "hypothesis>=6.100,<6.140"
+"""For these Pythons: newer ones have a part in Rust."""
 HEAD = """# Pythons
 
 `make test-pythons` runs `make test` on every Python from 3.11 on that is on the machine, and writes this page. As root, `make
@@ -61,6 +64,7 @@ class Result(NamedTuple):
     without: list[str]
     """Packages that it has no wheels for."""
     failed: list[str]
+    date: str = ""
 
 
 def works(path: str) -> bool:
@@ -137,9 +141,8 @@ def copy(python: Python, without: list[str]) -> Path:
             shutil.copy(ROOT / name, target / name)
     project = target / "pyproject.toml"
     lines = project.read_text().splitlines(keepends=True)
-    project.write_text(
-        "".join(line for line in lines if not line.strip().startswith(tuple(f'"{name}' for name in without)))
-    )
+    kept = "".join(line for line in lines if not line.strip().startswith(tuple(f'"{name}' for name in without)))
+    project.write_text(re.sub(r'"hypothesis.*?"', f'"{PURE}"', kept) if without else kept)
     return target
 
 
@@ -164,21 +167,18 @@ def run(python: Python, arguments: list[str]) -> Result:
     except subprocess.TimeoutExpired:
         return Result(python.name, "", f"not finished after {LIMIT} s", without, [])
     (CACHE / f"{python.name}.log").write_text(done.stdout + done.stderr)
+    today = dt.datetime.now(dt.UTC).date().isoformat()
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     lines = (done.stdout + done.stderr).strip().splitlines() or ["no output"]
     outcome = next((line for line in reversed(lines) if re.search(r"\d+ (passed|failed|error)", line)), lines[-1])
     print(f"{python.name}: {outcome} ({time.monotonic() - start:.0f} s)", *failed, sep="\n  ", flush=True)
-    return Result(python.name, version, re.sub(r" in [\d.]+s.*", "", outcome).strip("= "), without, failed)
+    return Result(python.name, version, re.sub(r" in [\d.]+s.*", "", outcome).strip("= "), without, failed, today)
 
 
 def page(results: list[Result]) -> str:
     """Return docs/pythons.md."""
-    lines = [
-        f"{HEAD}Last run: {dt.datetime.now(dt.UTC).date().isoformat()}.\n",
-        "| Python | version | result |",
-        "|---|---|---|",
-    ]
-    lines += [f"| {result.name} | {result.version} | {result.outcome} |" for result in results]
+    lines = [f"{HEAD}| Python | version | date | result |", "|---|---|---|---|"]
+    lines += [f"| {result.name} | {result.version} | {result.date} | {result.outcome} |" for result in results]
     for result in results:
         if result.failed:
             lines += ["", f"Failed with {result.name}:", "", *(f"- `{name}`" for name in result.failed)]
@@ -206,8 +206,11 @@ def main() -> None:
     if missing := set(arguments.names) - {python.name for python in pythons}:
         sys.exit(f"Not here: {', '.join(sorted(missing))}. There are: {', '.join(python.name for python in found())}")
     results = [run(python, arguments.pytest.split()) for python in pythons]
-    if not arguments.names:
-        PAGE.write_text(page(results))
+    if not arguments.pytest:
+        for result in results:
+            (CACHE / f"{result.name}.json").write_text(json.dumps(result._asdict()))
+        kept = [Result(**json.loads(path.read_text())) for path in CACHE.glob("*.json")]
+        PAGE.write_text(page(sorted(kept, key=lambda result: (int(re.sub(r"\D", "", result.name)), result.name))))
     sys.exit(any(result.failed or "passed" not in result.outcome for result in results))
 
 

@@ -32,9 +32,7 @@ def clone(tmp_path: Path) -> Path:
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project that dev is pointed to, with an environment that has everything."""
-    (tmp_path / "pyproject.toml").write_text(
-        '[dependency-groups]\ndev = ["pytest"]\nbench = ["bottle", "bjoern"]\ncompat = ["falcon"]\n'
-    )
+    (tmp_path / "pyproject.toml").write_text('[dependency-groups]\ndev = ["pytest"]\nbench = ["bottle", "bjoern"]\n')
     for name, path in (("ROOT", ""), ("VENV", ".venv"), ("PYTHON", ".venv/python"), ("STAMP", ".venv/stamp")):
         monkeypatch.setattr(dev, name, str(tmp_path / path))
     (tmp_path / ".venv").mkdir()
@@ -236,7 +234,7 @@ def test_where_everything_is_required_the_tests_get_the_peers_too(bare: Path, mo
     done = record(monkeypatch)
     monkeypatch.setenv("MICROWSGI_TEST_REQUIRE", "all")
     dev.test()
-    assert done[:-1] == ["venv", ["--editable", ".", "pytest"], ["bottle"], ["bjoern"], ["falcon"]]
+    assert done[:-1] == ["venv", ["--editable", ".", "pytest"], ["bottle"], ["bjoern"]]
 
 
 def test_make_passes_arguments_on() -> None:

@@ -58,7 +58,7 @@ def test_the_metadata_is_the_packages_own(wheel: Path) -> None:
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:")]
     assert [line for line in required if "extra ==" not in line] == ["Requires-Dist: WebOb>=1.8.9"]
     assert 'Requires-Dist: cryptography>=42 ; extra == "tls"' in required
-    assert {line.partition("extra == ")[2].strip('"') for line in required} - {""} == {"apps", "bench", "tls"}
+    assert {line.partition("extra == ")[2].strip('"') for line in required} - {""} == {"apps", "bench", "redis", "tls"}
     assert "Requires-Python: >=3.11" in metadata
     assert f"Version: {__version__}" in metadata
 
@@ -97,8 +97,8 @@ def files(root: Path) -> set[str]:
 def test_the_sdist_can_be_tested_measured_and_run(sdist: Path) -> None:
     """The tests import the benchmarks, so one without the other is no use."""
     assert {path.name for path in sdist.iterdir()} == {
-        "CHANGELOG.md", "LICENSE", "Makefile", "PKG-INFO", "README.md", "apps", "benchmarks", "dev.py", "docs",
-        "microwsgi", "pyproject.toml", "tests",
+        "CHANGELOG.md", "LICENSE", "Makefile", "PKG-INFO", "README.md", "apps", "benchmarks", "deploy", "dev.py",
+        "docs", "microwsgi", "pyproject.toml", "tests",
     }  # fmt: skip
     assert files(sdist) == files(ROOT)
     assert not list(sdist.rglob("*.pyc"))

@@ -380,7 +380,7 @@ def test_a_wildcard_lists_what_reaches_it_and_who(command: Command, folder: Path
     running.line("Ctrl-C stops")
     assert "//0.0.0.0" not in running.output
     assert re.search(r"http://127\.0\.0\.1:\d+/", running.output)
-    assert "A development server" in running.output
+    assert "This is a development server" in running.output
     for line in running.said:
         assert ("http://" in line and "127.0.0.1" not in line) == ("every machine on your network" in line)
 
@@ -473,11 +473,11 @@ def test_python_m_microwsgi_and_a_program_of_ones_own_are_the_same(command: Comm
 
 
 def test_serve_refuses_what_is_no_application_and_no_option() -> None:
-    with pytest.raises(UsageError, match="wants an application, or where to find one, not int"):
+    with pytest.raises(UsageError, match="takes an application or its name, not int"):
         serving.serve(42, port=0)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no option prot; did you mean port"):
         serving.serve("hello", prot=0)  # type: ignore[call-arg]
-    with pytest.raises(UsageError, match="microwsgi serve --daemon starts another"):
+    with pytest.raises(UsageError, match="Use microwsgi serve --daemon"):
         serving.serve("hello", daemon=True)
 
 

@@ -149,7 +149,7 @@ def test_a_start_that_is_killed_is_not_taken_for_one(machine: Machine) -> None:
         "kills.py", "import os, signal\nprint('farewell', flush=True)\nos.kill(os.getppid(), signal.SIGKILL)\n"
     )
     said = machine("serve", "kills:app", "--daemon", "-p", "0", code=1)
-    assert "it ended with code -9 before it served" in said
+    assert "the server ended with exit code -9 before it was ready" in said
     assert "farewell" in said
 
 
@@ -297,7 +297,7 @@ def test_a_start_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(launch, "START_TIME", 0.05)
     reader, writer = os.pipe()
     process = subprocess.Popen([need("sleep"), "60"])
-    with pytest.raises(ServiceError, match=r"did not serve within 0\.05 s, and was stopped"):
+    with pytest.raises(ServiceError, match=r"was not ready within 0\.05 s, and was stopped"):
         launch.wait_for_message(reader, process)
     assert process.returncode == -signal.SIGTERM
     os.close(reader)
@@ -409,7 +409,7 @@ def test_a_start_with_closed_standard_streams_returns(machine: Machine, closed: 
 
 def test_several_are_told_apart(machine: Machine) -> None:
     first, second = machine.start(), machine.start()
-    assert "several run: say which" in machine("stop", code=2)
+    assert "several servers are running; name one" in machine("stop", code=2)
     machine("stop", str(first))
     machine("status", f"127.0.0.1:{second}")
     machine("stop", f"http://127.0.0.1:{second}/")
@@ -495,7 +495,7 @@ def test_a_log_that_can_not_be_opened_anew_is_written_on(machine: Machine) -> No
     with open(machine.folder / "logs" / "log") as old:
         (machine.folder / "logs").rename(machine.folder / "moved")
         os.kill(machine.pids()[0], signal.SIGUSR1)
-        eventually(lambda: old.seek(0) == 0 and "the old file is written on" in old.read())
+        eventually(lambda: old.seek(0) == 0 and "continues with the old file" in old.read())
         fetch(port, "/still")
         eventually(lambda: old.seek(0) == 0 and "/still" in old.read())
 
@@ -548,7 +548,7 @@ def test_usr2_writes_the_state_as_json(machine: Machine) -> None:
 
 
 def test_logs_shows_the_end_and_follows_through_a_rotation(machine: Machine) -> None:
-    assert "no log of such a server" in machine("logs", code=1)
+    assert "no log of this server" in machine("logs", code=1)
     port = machine.start("--log-file", "log")
     fetch(port, "/one")
     eventually(lambda: "/one" in (machine.folder / "log").read_text())

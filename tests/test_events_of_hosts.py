@@ -132,8 +132,6 @@ def test_gunicorn_takes_part(server: Callable[..., Running], tmp_path: Path) -> 
             "--threads",
             "99",
             "--preload",
-            "--graceful-timeout",
-            "1",
         )
         settings = {"EVENTS_REDIS_URL": f"unix://{tmp_path}/redis.sock", "HOME": str(tmp_path)}
         other = Running(python(*words, "--bind", "127.0.0.1:0", "streams:app"), tmp_path, **settings)

@@ -173,14 +173,14 @@ def test_a_killed_worker_a_reload_and_a_restart_of_all_keep_the_history(command:
         ask(url, "/burst?a,3")
         assert one.read(3) == two.read(3) == ["a 0", "a 1", "a 2"]
         os.kill(one.worker, signal.SIGKILL)
-        running.line("another takes its place")
+        running.line("was killed by SIGKILL")
         ask(url, "/burst?b,2")
         assert two.read(2) == ["b 0", "b 1"]
         with listeners(url, one.ids[1]) as fresh:
             for each in fresh:
                 assert each.read(3) == ["a 2", "b 0", "b 1"]
         running.send_signal(signal.SIGHUP)
-        running.line("loaded anew")
+        running.line("reloaded")
         with listeners(url, one.ids[2]) as fresh:
             assert not {each.worker for each in fresh} & {one.worker, two.worker}
             for each in fresh:

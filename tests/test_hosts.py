@@ -1,4 +1,4 @@
-"""deploy/: two hosts behind a proxy, in network namespaces, as docs/deploy.md says, under load: one is killed, drained, cut off.
+"""deploy/: two hosts behind a proxy in network namespaces, as docs/deploy.md says. Under load one is killed, drained, cut off.
 
 client 10.99.0.2 -- 10.99.0.1 edge (proxy, Redis) 10.99.1.1 -- 10.99.1.2 one
 10.99.2.1 -- 10.99.2.2 two
@@ -106,7 +106,9 @@ class Site:
 
     def kill_host(self, name: str) -> None:
         """End everything that runs there, at once."""
-        found = subprocess.run(["ip", "netns", "pids", self.hosts[name]], capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            [need("ip"), "netns", "pids", self.hosts[name]], capture_output=True, text=True, check=True
+        )
         for pid in found.stdout.split():
             os.kill(int(pid), signal.SIGKILL)
 
@@ -145,10 +147,15 @@ def site(engine: str) -> Iterator[Site]:
 
 
 @contextmanager
-def load(made: Site) -> Iterator[Callable[[], dict[str, list[list[object]]]]]:
-    """Clients of the edge; the function ends them, and returns what they got."""
+def load(made: Site, connections: str = "kept") -> Iterator[Callable[[], dict[str, list[list[object]]]]]:
+    """Clients of the edge, once it serves; the function ends them, and returns what they got."""
+    resolve = ["--cacert", f"{made.folder}/ca.pem", "--resolve", "tally.example:443:10.99.0.1"]
+    curl = made.lab.command(made.client, "curl", "--silent", "--fail", *resolve, "https://tally.example/")
+    eventually(lambda: not subprocess.run(curl, check=False, capture_output=True).returncode, "the edge does not serve")
     running = made.lab.start(
-        made.client, python("-m", "tests.edge_load", "10.99.0.1", f"{made.folder}/ca.pem"), PYTHONPATH=str(ROOT)
+        made.client,
+        python("-m", "tests.edge_load", "10.99.0.1", f"{made.folder}/ca.pem", connections),
+        PYTHONPATH=str(ROOT),
     )
     running.line("answered", LONG)
 
@@ -212,3 +219,62 @@ def test_haproxy_before_two_hosts(engine: str) -> None:
             assert len(in_flight) <= 2, "more than were in flight: there are two clients that send POST"
         assert len({*map(str, found["counts"])}) == len(found["counts"]), "the hosts count in one place"
         check_logs(edge, made.services)
+
+
+def test_nginx_before_two_hosts() -> None:
+    """It has no readiness checks: a host that drains is marked in the configuration, which is loaded before the host stops."""
+    need("nginx")
+    with site("microwsgi") as made:
+        config = made.folder / "nginx.conf"
+        text = (DEPLOY / "nginx.conf").read_text()
+        for path, mine in (("/etc/nginx/tally.pem", "tally.pem"), ("/run/nginx.pid", "nginx.pid")):
+            assert path in text
+            text = text.replace(path, f"{made.folder}/{mine}")
+        config.write_text(f"daemon off;\n{text}")
+        edge = made.lab.start(made.edge, [need("nginx"), "-c", str(config)])
+        eventually((made.folder / "nginx.pid").exists)
+
+        def replace(old: str, new: str) -> None:
+            """Change the configuration; both hosts answer, or the other one, when new workers have it."""
+            assert old in config.read_text()
+            config.write_text(config.read_text().replace(old, new))
+            subprocess.run(made.lab.command(made.edge, need("nginx"), "-c", str(config), "-s", "reload"), check=True)
+
+        with load(made, "fresh") as end:  # nginx closes idle connections of clients when it loads a new configuration
+            killed = time.time()
+            made.kill_host("one")
+            passes(edge, "10.99.1.2:8000, 10.99.2.2:8000")
+            made.start_host("one")
+            passes(edge, "10.99.1.2:8000")
+            drained_at = time.time()
+            replace("10.99.1.2:8000 max_fails", "10.99.1.2:8000 down max_fails")
+            passes(edge, "10.99.2.2:8000", 300)
+            (made.folder / "version").write_text("2")
+            pid = int((made.folder / "one" / "pid").read_text())
+            os.kill(pid, signal.SIGTERM)
+            eventually(lambda: (made.folder / "one" / "pid").read_text().strip() not in {"", str(pid)})
+            eventually(lambda: made.is_ready("one"))
+            replace("10.99.1.2:8000 down max_fails", "10.99.1.2:8000 max_fails")
+            passes(edge, "10.99.1.2:8000")
+            cut = time.time()
+            made.cut("two", "down")
+            passes(edge, "10.99.2.2:8000, 10.99.1.2:8000")
+            made.cut("two", "up")
+            passes(edge, "10.99.2.2:8000")
+            found = end()
+        assert {"one 1", "two 1", "one 2"} <= {*found["hosts"]}
+        errors = [line for line in [*edge.said, *drained(edge)] if "[error]" in line or "[warn]" in line]
+        failed = [each for each in found["failures"] if each[1] == "GET" or drained_at <= float(str(each[0])) < cut]
+        assert failed == [], "\n".join(errors[-20:])
+        for begin, until in ((killed, drained_at), (cut, time.time())):
+            assert len([each for each in found["failures"] if begin <= float(str(each[0])) <= until]) <= 2
+        check_logs(edge, made.services)
+
+
+def passes(edge: Running, upstream: str, count: int = 1) -> None:
+    """Wait until so many requests in a row have been answered with 200 by this host, or after another had failed."""
+    row = 0
+    end = time.monotonic() + LONG
+    while row < count:
+        assert time.monotonic() < end, f"no {count} requests in a row that {upstream} answers"
+        row = row + 1 if edge.line(limit=LONG).endswith(f" 200 {upstream}") else 0

@@ -21,9 +21,9 @@ from tests.running import environment
 
 PRELUDE = """\
 import json, sys
-from microwsgi.serving.imports import Codes, Imports
+from microwsgi.serving.imports import CodeCache, Imports
 sys.path.insert(0, "")
-codes, told = Codes(), []
+codes, told = CodeCache(), []
 imports = Imports(codes)
 imports.install(told.append)
 """

@@ -496,7 +496,7 @@ def test_an_import_that_takes_long_tells_where_it_is(write: Write, monkeypatch: 
     server = "class Server:\n    def serve_forever(self):\n        " + wait + "Server().serve_forever()\n"
     write("httpsrv.py", start + server + HELLO)
     load("httpsrv:app")
-    assert "It starts a server of its own." in said.getvalue()
+    assert "It starts its own server." in said.getvalue()
 
 
 def test_a_file_whose_name_is_taken_by_another_module(write: Write) -> None:

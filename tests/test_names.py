@@ -57,8 +57,9 @@ def is_own(node: ast.Attribute) -> bool:
 
 
 def modules() -> dict[Path, dict[str, int]]:
-    """Each module of the package, with its names and their lines."""
-    paths = sorted((ROOT / "microwsgi").rglob("*.py"))
+    """Each module of the package, the benchmarks and the tests, and dev.py, with its names and their lines."""
+    folders = ("microwsgi", "benchmarks", "tests")
+    paths = [ROOT / "dev.py", *sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]
     return {path: dict(names(ast.parse(path.read_text(encoding="utf-8")))) for path in paths}
 
 

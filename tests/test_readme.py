@@ -117,3 +117,10 @@ def test_no_text_names_the_machine_it_was_written_on() -> None:
         for page in PAGES:
             with rows(page.name):
                 assert not re.search(r"/(root|work)/", page.read_text())
+
+
+def test_each_page_is_in_the_list_of_the_site() -> None:
+    """Sphinx warns of others, and `make docs` fails then."""
+    listed = set((ROOT / "docs" / "index.md").read_text().split())
+    pages = {path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in PAGES[2:]}
+    assert pages - {"index"} - listed == set()

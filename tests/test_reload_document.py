@@ -34,7 +34,7 @@ def test_the_dialogue(command: Callable[..., Running], tmp_path: Path) -> None:
     helper.write_text("VALUE = 2\n")
     running.line("changed")
     helper.write_text("VALUE = = 3\n")
-    running.line("goes on serving")
+    running.line("still being served")
     helper.write_text("VALUE = 3\n")
     running.line("fixed")
     assert list(map(unified, running.said)) == list(map(unified, shown[1].splitlines()))

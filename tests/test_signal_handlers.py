@@ -11,7 +11,7 @@ INSTALL = {"signal", "_install"}
 """The names of `signal.signal` in this package."""
 SAFE_CALLS = {"append", "send", "_exit", "limit_drain", "request_stop"}
 """What a handler may call: it takes no lock, and writes nothing but a byte that wakes a thread."""
-HANDLERS = {"on_signal", "leave", "nothing", "ignored"}
+HANDLERS = {"on_signal", "exit_on_signal", "nothing", "ignored"}
 
 
 def called(node: ast.Call) -> str:

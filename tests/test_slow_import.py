@@ -36,7 +36,7 @@ def check_report(running: Running, line: str) -> None:
     running.line("'script' is still being imported after 2 s")
     assert running.line("script.py") == f"  script.py:10: {line}"
     if "serve_forever" in line:
-        assert running.line() == f"  It starts a server of its own. {CURE}"
+        assert running.line() == f"  It starts its own server. {CURE}"
 
 
 def test_an_import_that_does_not_return_is_reported_at_the_start(command: Command, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_what_is_saved_is_served_and_what_is_broken_is_not(
     (folder / "helper.py").write_text("VALUE = = 3\n")
     running.line(r"helper\.py has a syntax error on line 1")
     running.line(r"\^")
-    running.line("The last version that worked goes on serving")
+    running.line("The previous version is still being served")
     assert value(url) == "2"
     (folder / "helper.py").write_text("VALUE = 3\n")
     running.line(r"fixed: helper\.py; serving main:app")
@@ -210,7 +210,7 @@ def test_a_request_without_end_is_told_of_and_ended_by_who_wants_that(command: C
             os.kill(int(found[1]), signal.SIGTERM)
         else:
             running.send_signal(signal.SIGINT)
-        running.line("1 of the requests had not ended after graceful_timeout, and are cut off")
+        running.line("1 of the requests did not finish within graceful_timeout and are aborted")
         with pytest.raises((RemoteDisconnected, ConnectionResetError)):
             endless.result(LIMIT)
     eventually(False, Path(f"/proc/{found[1]}").exists)
@@ -525,7 +525,7 @@ def test_a_program_with_threads_has_spawned_children_that_do_the_same(folder: Pa
         assert kept.getresponse().read().split()[0] == b"2", "an idle connection is handed over"
         kept.close()
         (folder / "helper.py").write_text("VALUE = = 2\n")
-        running.line("The last version that worked goes on")
+        running.line("The previous version is still being served")
         assert value(url) == "2"
         (folder / "main.py").unlink()
         (folder / "helper.py").write_text("import os; os._exit(4)\n")
@@ -561,7 +561,7 @@ def test_a_spawned_child_can_not_have_the_parents_ssl_context(folder: Path) -> N
     )
     running = Running([sys.executable, "program.py"], cwd=folder)
     assert running.wait() == 1
-    assert "give serve() tls_cert and tls_key" in running.output
+    assert "Use tls_cert and tls_key" in running.output
 
 
 def test_without_either_there_is_no_parent_nor_anything_for_one(command: Command, folder: Path) -> None:

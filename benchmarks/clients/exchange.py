@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 HOST = "127.0.0.1"
 LAST_CHUNK = b"\r\n0\r\n\r\n"
-PATIENCE = 5.0  # seconds that a server may keep a client waiting
+RESPONSE_TIMEOUT = 5.0  # seconds that a server may keep a client waiting
 
 
 class Request(NamedTuple):
@@ -86,7 +86,7 @@ class Response:
 
 def connect(port: int) -> socket.socket:
     """A connection whose small writes leave at once."""
-    connection = socket.create_connection((HOST, port), PATIENCE)
+    connection = socket.create_connection((HOST, port), RESPONSE_TIMEOUT)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Self
 
-from benchmarks.clients.exchange import PATIENCE, Request, Response, connect
+from benchmarks.clients.exchange import RESPONSE_TIMEOUT, Request, Response, connect
 
 SPIN = 1_500_000  # nanoseconds before an intended time from when the client polls without sleeping: epoll counts in ms
 SECOND = 1_000_000_000
@@ -28,7 +28,7 @@ SECOND = 1_000_000_000
 now = time.perf_counter_ns
 
 
-class Lane:
+class ClientConnection:
     """One connection at a time, and the request that is under way on it."""
 
     def __init__(self, port: int, octets: bytes, selector: selectors.BaseSelector) -> None:
@@ -74,9 +74,9 @@ class Load:
         self.request, self.keep = request, keep
         self.selector = selectors.DefaultSelector()
         octets = request.octets(close=not keep)
-        self.lanes = [Lane(port, octets, self.selector) for _ in range(connections)]
+        self.lanes = [ClientConnection(port, octets, self.selector) for _ in range(connections)]
 
-    def ready(self, timeout: float) -> Iterator[tuple[Lane, int]]:
+    def ready(self, timeout: float) -> Iterator[tuple[ClientConnection, int]]:
         """The lanes whose response becomes complete within so many seconds, each with the time."""
         for key, _ in self.selector.select(timeout):
             if key.data.readable(keep=self.keep):
@@ -86,9 +86,9 @@ class Load:
         """One request on each connection in turn, unmeasured: kept connections are open when the clock starts."""
         for lane in self.lanes:
             lane.begin(now())
-            while not any(done is lane for done, _ in self.ready(PATIENCE)):
-                if now() > lane.began + PATIENCE * SECOND:
-                    raise TimeoutError(f"no response within {PATIENCE:.0f} s")
+            while not any(done is lane for done, _ in self.ready(RESPONSE_TIMEOUT)):
+                if now() > lane.began + RESPONSE_TIMEOUT * SECOND:
+                    raise TimeoutError(f"no response within {RESPONSE_TIMEOUT:.0f} s")
 
     def closed(self, seconds: float) -> array[int]:
         """Latencies in nanoseconds, as they came."""
@@ -97,9 +97,9 @@ class Load:
             lane.begin(now())
         waiting = len(self.lanes)
         while waiting:
-            if now() > end + PATIENCE * SECOND:
-                raise TimeoutError(f"no response within {PATIENCE:.0f} s")
-            for lane, at in self.ready(PATIENCE):
+            if now() > end + RESPONSE_TIMEOUT * SECOND:
+                raise TimeoutError(f"no response within {RESPONSE_TIMEOUT:.0f} s")
+            for lane, at in self.ready(RESPONSE_TIMEOUT):
                 latencies.append(at - lane.began)
                 if at < end:
                     lane.begin(now())
@@ -113,7 +113,7 @@ class Load:
         latencies, free = array("q"), deque(self.lanes)
         interval, start = SECOND / rate, now()
         total, sent = int(rate * seconds), 0
-        limit = start + int((seconds + PATIENCE) * SECOND)
+        limit = start + int((seconds + RESPONSE_TIMEOUT) * SECOND)
         while len(latencies) < total:
             at, due = now(), start + int(sent * interval)
             if at > limit:

@@ -23,7 +23,7 @@ class Failure(Exception):
     """What `/raise` raises."""
 
 
-class Watch:
+class LineCounter:
     """Every line that any thread runs while it is armed, with the time."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ def module_of(code: CodeType) -> str:
     return by_file.get(code.co_filename) or ""
 
 
-watch = Watch()
+watch = LineCounter()
 
 
 def answer(path: str, query: str, view: FrameType) -> str:

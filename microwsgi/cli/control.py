@@ -2,8 +2,8 @@
 
 Services that systemd has started have a pid file, too, in a folder that systemd makes for them.
 
-What the lock of a pid file says is believed, and nothing else: a number in a file may be another program's by now. A signal is
-sent to a process that had the lock after we had a hold of that very process, so that no other can be in its place.
+Only the lock of a pid file is trusted: another program may have the number in the file by now. Before a signal is sent, the
+process is opened (pidfd), and then the lock is checked, so that no other process can receive the signal.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class Server:
 
     @property
     def was_killed(self) -> bool:
-        """Whether it is dead, and has left its pid file: one that ends by itself removes or empties it."""
+        """Whether the server was killed and left its pid file: a server that stops removes or empties it."""
         return not self.pid and os.path.exists(self.path) and os.path.getsize(self.path) > 0
 
     def ask(self, question: str, seconds: float) -> dict[str, Any]:
-        """Its answer; nothing if there is none in time."""
+        """Query the server; return its answer, {} if there is none in time."""
         folder, name = os.path.split(os.path.abspath(self.path))
         with chdir(folder), socket.socket(socket.AF_UNIX) as connection:  # a socket's path may have 107 bytes
             connection.settimeout(seconds)
@@ -77,7 +77,7 @@ class Server:
         return answer
 
     def signal(self, number: int) -> None:
-        """Send it a signal, and it alone. Raises ServiceError."""
+        """Send a signal to this process and no other. Raises ServiceError."""
         try:
             if hasattr(os, "pidfd_open"):
                 self.descriptor = os.pidfd_open(self.pid) if self.descriptor < 0 else self.descriptor
@@ -95,7 +95,7 @@ class Server:
             pass  # it has just ended
 
     def ends(self, seconds: float) -> bool:
-        """Whether it ends within so many seconds."""
+        """Return whether the process ends within so many seconds."""
         end = time.monotonic() + seconds
         while holder(self.path) == self.pid:
             left = end - time.monotonic()
@@ -114,7 +114,7 @@ class Server:
 
 
 def servers(words: list[str], options: Mapping[str, object]) -> list[Server]:
-    """The servers that are meant: by pid file, by address, by port, or all. Raises UsageError."""
+    """Return the servers that were named: by pid file, address or port; or all. Raises UsageError."""
     if len(words) > 1:
         raise UsageError(f"expected one server, not {len(words)}: {' '.join(words)}.")
     path = str(options.get("pid_file") or "")
@@ -130,7 +130,7 @@ def servers(words: list[str], options: Mapping[str, object]) -> list[Server]:
 
 
 def known_servers() -> list[Server]:
-    """All servers that have a pid file in one of the run folders. Raises UsageError."""
+    """Return all servers that have a pid file in one of the run folders. Raises UsageError."""
     own, *others = run_folders()
     found = [Server(os.path.join(own, name)) for name in pid_files(own)]
     for folder in others:
@@ -143,7 +143,7 @@ def known_servers() -> list[Server]:
 
 
 def pid_files(folder: str) -> list[str]:
-    """The names of the pid files in a folder."""
+    """Return the names of the pid files in a folder."""
     try:
         return sorted(name for name in os.listdir(folder) if name.endswith(".pid"))
     except OSError:
@@ -151,7 +151,7 @@ def pid_files(folder: str) -> list[str]:
 
 
 def matches(wanted: str, name: str) -> bool:
-    """Whether a server's name is the address that a person has typed, or has the port."""
+    """Return whether a server has this address or port."""
     wanted = wanted.removeprefix("http://").removeprefix("https://").rstrip("/")
     host, _, port = wanted.rpartition(":")
     its_host, _, its_port = name.rpartition(":")
@@ -161,7 +161,7 @@ def matches(wanted: str, name: str) -> bool:
 
 
 def find_running(words: list[str], options: Mapping[str, object]) -> Server | None:
-    """The one that runs and is meant; None if none does. Raises UsageError if it is not clear which."""
+    """Return the running server that was named; None if there is none. Raises UsageError if there are several."""
     running = [each for each in servers(words, options) if each.pid]
     if len(running) > 1:
         raise UsageError(f"several servers are running; name one ({', '.join(each.name for each in running)}).")
@@ -169,7 +169,7 @@ def find_running(words: list[str], options: Mapping[str, object]) -> Server | No
 
 
 def print_not_running(words: list[str], options: Mapping[str, object]) -> None:
-    """Say that a server does not run, and which servers do."""
+    """Print that a server is not running, and which servers are."""
     meant = str(options.get("pid_file") or "") or "".join(words)
     lines = [f"{meant} is not running." if meant else "No server is running in the background."]
     lines += [f"  {each.name} runs as process {each.pid}." for each in known_servers() if each.pid and meant]
@@ -259,7 +259,7 @@ def restart_gracefully(server: Server, wait: float) -> int:
 
 
 def logs_command(words: list[str], options: dict[str, object]) -> int:
-    """`microwsgi logs`: the end of a log, and with --follow what comes, also after it was rotated. Raises UsageError."""
+    """`microwsgi logs`: the end of a log, and with --follow all new lines, also after rotation. Raises UsageError."""
     server = find_running(words, options)
     state = server.ask("state", ANSWER_TIME) if server else {}
     if server and state.get("unit") and not state["log"]:
@@ -282,7 +282,7 @@ def logs_command(words: list[str], options: dict[str, object]) -> int:
 
 
 def journal(server: Server, unit: str, options: Mapping[str, object]) -> int:
-    """Show what systemd's journal has of a unit. Raises ServiceError."""
+    """Show the journal of a systemd unit. Raises ServiceError."""
     own = [] if server.path.startswith("/run/microwsgi/") else ["--user"]
     command = ["journalctl", *own, "--unit", unit, "--lines", str(options["lines"])]
     try:
@@ -292,7 +292,7 @@ def journal(server: Server, unit: str, options: Mapping[str, object]) -> int:
 
 
 def last_log(words: list[str]) -> str:
-    """The log of what does not run any more, in the folder where logs are by default: that of an address, or the newest."""
+    """Return the log of a server that has ended, from the default folder: that of an address, or the newest."""
     folder = log_folder()
     name = f"{file_name(words[0])}.log" if words else ""
     try:
@@ -305,7 +305,7 @@ def last_log(words: list[str]) -> str:
 
 
 def describe(server: Server, state: Mapping[str, Any]) -> str:
-    """A server's state for people."""
+    """Return the description of a server's state."""
     if not server.pid:
         killed = "; it was killed and left its pid file" if server.was_killed else ""
         return f"{server.name} is not running{killed}."

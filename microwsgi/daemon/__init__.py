@@ -1,1 +1,1 @@
-"""In the background: a start that tells whether it succeeded, one process for each pid file, another user, systemd."""
+"""Background processes: start, pid file, privileges, control socket, systemd."""

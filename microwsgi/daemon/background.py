@@ -1,4 +1,4 @@
-"""A background process's files, and the pipe on which it says that it serves: see `microwsgi.daemon.launch`."""
+"""The files of a background process, and the pipe on which it reports that it is ready: see `microwsgi.daemon.launch`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UMASK = 0o027
 
 
 def run_folder() -> str:
-    """The folder for pid files: of this user and nobody else. Raises UsageError."""
+    """Return the folder for pid files; only this user may write to it. Raises UsageError."""
     if base := os.environ.get("XDG_RUNTIME_DIR"):
         folder = os.path.join(base, "microwsgi")
     elif not os.geteuid():
@@ -42,7 +42,7 @@ def run_folder() -> str:
 
 
 def run_folders() -> list[str]:
-    """The folders where pid files are looked for: this user's, and those of services that systemd has started."""
+    """Return the folders that are searched for pid files: this user's, and those of systemd services."""
     folders = [run_folder()]
     for base in dict.fromkeys([folders[0], SYSTEM_FOLDER]):
         try:
@@ -55,7 +55,7 @@ def run_folders() -> list[str]:
 
 
 def pid_path(options: Options, address: str, folder: str = "") -> str:
-    """The pid file of a server, in this folder or in the run folder; "" while its port is not known."""
+    """Return the path of a pid file, in this folder or in the run folder; "" while the port is not known."""
     if options.pid_file:
         return os.path.abspath(options.pid_file)
     if address.endswith(":0"):
@@ -64,7 +64,7 @@ def pid_path(options: Options, address: str, folder: str = "") -> str:
 
 
 def log_path(options: Options) -> str:
-    """Where a background process writes what it says. Raises UsageError."""
+    """Return the path of the log of a background process. Raises UsageError."""
     if options.log_file:
         return os.path.abspath(options.log_file)
     folder = log_folder()
@@ -76,25 +76,25 @@ def log_path(options: Options) -> str:
 
 
 def log_folder() -> str:
-    """The folder for the logs of background processes; it need not be there."""
+    """Return the folder for logs of background processes. It may not exist yet."""
     base = "~/.local/state" if os.geteuid() else "/var/log"
     return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.expanduser(base), "microwsgi")
 
 
 def file_name(address: str) -> str:
-    """An address as a file's name."""
+    """Return the file name for an address."""
     return address.replace("%", "%25").replace("/", "%2F")
 
 
 def address_of(name: str) -> str:
-    """The address that a file's name is made of."""
+    """Return the address that a file name stands for."""
     return name.replace("%2F", "/").replace("%25", "%")
 
 
 def redirect(path: str, system: System, copies: Iterable[int] = ()) -> None:
-    """Have what this process writes go to the end of a file; to the same as before if that can't be. Raises OSError.
+    """Redirect standard output and error to the end of a file. If that fails, they stay as before. Raises OSError.
 
-    `copies` are descriptors that were made of the standard streams, and are to lead to the file, too.
+    `copies` are duplicates of the standard streams, which are redirected too.
     """
     descriptor = system.open_append(path)
     for target in (1, 2, *copies):
@@ -108,7 +108,7 @@ def redirect(path: str, system: System, copies: Iterable[int] = ()) -> None:
 
 
 class Readiness:
-    """The background process's end of the pipe. Does nothing if there is none."""
+    """The pipe from the background process to its launcher. Does nothing if there is none."""
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         self.descriptor = int(environ.pop(VARIABLE, "-1"))
@@ -116,7 +116,7 @@ class Readiness:
             os.set_inheritable(self.descriptor, False)
 
     def send(self, **message: object) -> None:
-        """Tell the launcher how the start went, once."""
+        """Report the result of the start to the launcher, once."""
         if self.descriptor < 0:
             return
         try:
@@ -126,7 +126,7 @@ class Readiness:
         self.close()
 
     def close(self) -> None:
-        """Close the pipe, in a child: the launcher must see its end."""
+        """Close the pipe in a child process, so that the launcher sees the end of the pipe."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1

@@ -1,6 +1,6 @@
-"""The socket on which `microwsgi status` and `restart --graceful` ask a service: one question and one answer a connection.
+"""The socket for `microwsgi status` and `restart --graceful`: one query and one answer for each connection.
 
-It is read by the loop of the parent process, so nothing here blocks, and a client that says nothing is not waited for.
+The loop of the parent process reads it, so nothing here blocks, and silent clients time out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NEVER = float("inf")
 
 
 class Client:
-    """A connection: somebody who asks."""
+    """A connection of a client."""
 
     def __init__(self, connection: socket.socket, until: float, on_close: Callable[[Client], object]) -> None:
         self.socket = connection
@@ -29,7 +29,7 @@ class Client:
         self.on_close = on_close
 
     def answer(self, message: dict[str, object]) -> None:
-        """Send JSON, and hang up. What the system does not take at once, some 200 KB, is not sent."""
+        """Send JSON and close the connection. Bytes beyond the socket's buffer (about 200 KB) are not sent."""
         try:
             self.socket.send(json.dumps(message).encode() + b"\n")
             self.socket.shutdown(socket.SHUT_WR)  # a worker that was forked just now may have a copy for a moment
@@ -38,13 +38,13 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.on_close(self)
         self.socket.close()
 
 
 class ControlSocket:
-    """A listening socket, and the clients that have not asked yet. `inputs` has what the loop reads."""
+    """A listening socket, and the clients that have not sent their query yet. The loop polls `inputs`."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class ControlSocket:
         return min((client.until for client in self.clients), default=NEVER)
 
     def accept(self) -> None:
-        """Somebody has connected."""
+        """Accept a connection."""
         try:
             connection = self.system.accept(self.listener)
         except OSError:
@@ -83,7 +83,7 @@ class ControlSocket:
         self.inputs[connection.fileno()] = lambda: self.read(client)
 
     def read(self, client: Client) -> None:
-        """A question, or the end of the connection."""
+        """Read a query, or the end of the connection."""
         try:
             question = self.system.receive(client.socket, QUESTION_SIZE)
         except BlockingIOError:
@@ -97,24 +97,24 @@ class ControlSocket:
             client.close()
 
     def expire(self) -> None:
-        """Drop the clients whose time is over."""
+        """Close connections that have reached their time limit."""
         now = self.system.monotonic()
         for client in self.clients[:]:
             if now >= client.until:
                 self.drop(client)
 
     def drop(self, client: Client) -> None:
-        """Close the connection of a client that has not asked."""
+        """Close the connection of a client that has sent no query."""
         self.forget(client)
         client.close()
 
     def forget(self, client: Client) -> None:
-        """It is read no more."""
+        """Stop reading a connection."""
         self.clients.remove(client)
         self.inputs.pop(client.socket.fileno(), None)
 
     def close(self) -> None:
-        """Close all descriptors, in a worker, too, which has copies of them."""
+        """Close all descriptors. Workers have inherited copies, and close these."""
         for client in [*self.open]:
             client.close()
         self.listener.close()

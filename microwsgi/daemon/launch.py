@@ -1,13 +1,13 @@
-"""Into the background, and where a background process has its files.
+"""Start the server in the background.
 
-`launch` starts the same command once more, in a session of its own, and waits until that says on a pipe that it serves, or why
-it does not: the exit code is the truth. It is another process and not a fork: nothing that this one has opened, started or
-locked is in it, and macOS allows it.
+`launch` runs the same command again, in a new session, and waits until the new process reports on a pipe that it is ready, or
+why it failed. So the exit code is reliable. The new process is not a fork: it inherits no threads, locks or open files, and it
+works on macOS.
 
-What PEP 3143 lists is done so: a session without a terminal (setsid; no file is ever opened so that it could become one), the
-working folder kept unless --chdir says otherwise, a umask, all other descriptors closed (they end with exec), and the three
-standard streams elsewhere. The library of that name was not taken: a failure after its fork ends with code 0, and its pid
-file outlives a kill.
+The requirements of PEP 3143 are met: a session without a terminal (setsid; no file is opened that could become one), the same
+working folder unless --chdir is given, a umask, no inherited descriptors (they are closed by exec), and redirected standard
+streams. The package python-daemon is not used: a failure after its fork ends with exit code 0, and the pid file of a killed
+process prevents the next start.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TAIL = 2000
 
 
 def launch(options: Options) -> int:
-    """Start this command in the background, and say what has become of it: 0 only if it serves. Raises UsageError."""
+    """Start this command in the background. Return its exit code, 0 only if the server is ready. Raises UsageError."""
     path = log_path(options)
     try:
         log = open(path, "ab", opener=opener)  # closed below
@@ -72,18 +72,18 @@ def launch(options: Options) -> int:
 
 
 def opener(path: str, flags: int) -> int:
-    """Opens the log: readable for its group, and never as this session's terminal."""
+    """An opener for open(): the log is readable for its group, and never becomes the controlling terminal."""
     return os.open(path, flags | os.O_NOCTTY, 0o640)
 
 
 def given_descriptors(options: Options) -> list[int]:
-    """The sockets that --bind fd://N names: the only others that are passed on."""
+    """Return the descriptors of --bind fd://N, which the new process inherits."""
     numbers = [address.removeprefix("fd://") for address in options.addresses if address.startswith("fd://")]
     return [int(text) for text in numbers if text.isdigit()]
 
 
 def wait_for_message(reader: int, process: subprocess.Popen[bytes]) -> dict[str, object] | None:
-    """What the background process says; None if it ended without a word. Raises UsageError if it takes too long."""
+    """Return the report of the background process; None if it ended without one. Raises UsageError after START_TIME."""
     try:
         received = receive(reader)
     except BaseException:  # Ctrl-C, too
@@ -99,7 +99,7 @@ def wait_for_message(reader: int, process: subprocess.Popen[bytes]) -> dict[str,
 
 
 def receive(reader: int) -> bytes:
-    """A line from the pipe, or nothing at its end. Raises UsageError."""
+    """Return a line from the pipe; "" at its end. Raises UsageError."""
     received, end = b"", time.monotonic() + START_TIME
     while not received.endswith(b"\n"):
         if not select([reader], [], [], max(end - time.monotonic(), 0))[0]:
@@ -112,7 +112,7 @@ def receive(reader: int) -> bytes:
 
 
 def tail(path: str, begin: int) -> str:
-    """What has been written to the log since, the end of it."""
+    """Return the last lines that were written to the log since the start."""
     try:
         with open(path, "rb") as log:
             log.seek(max(begin, os.path.getsize(path) - TAIL))
@@ -123,7 +123,7 @@ def tail(path: str, begin: int) -> str:
 
 
 def print_addresses(message: dict[str, Any], path: str) -> None:
-    """Tell the person at the terminal where it is, and how to stop it."""
+    """Print the addresses of the server, and the command that stops it."""
     lines = [f"microwsgi serves {message['application']} in the background, as process {message['pid']}"]
     lines += [f"  {url}" for url in message["urls"]]
     print("\n".join([*lines, f"  Log:   {path}", f"  Stop:  {message['stop']}"]))

@@ -1,8 +1,8 @@
-"""A pid file whose lock is the truth: the system takes it away with the process, whatever that died of.
+"""A pid file whose lock tells whether the process is alive: the system releases the lock when the process ends.
 
-The number in the file is for people and for scripts. Nothing here believes it: after a kill -9, a restart of the machine, or
-when the number is another program's by now, nobody holds the lock. It is a lock of the process (POSIX), not of the open file:
-children that are forked do not have it, and the system tells who does.
+The number in the file is for people and scripts; this module does not trust it. After a kill -9 or a restart of the machine, or
+if another program has the pid now, nobody holds the lock. It is a POSIX lock of the process, not of the open file: forked
+children do not inherit it, and the system tells which process holds it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class PidFile:
         self.descriptor = -1
 
     def lock(self) -> None:
-        """Take it, and write the pid into it. Raises ServiceError: another process has it, or it can't be written."""
+        """Lock the file and write the pid into it. Raises ServiceError if another process has the lock, or writing fails."""
         try:
             self.descriptor = self.locked()
             self.write(f"{os.getpid()}\n".encode())
@@ -45,7 +45,7 @@ class PidFile:
         self.system.truncate(self.descriptor, len(number))
 
     def locked(self) -> int:
-        """A descriptor of the file that has the path, with the lock on it."""
+        """Return a descriptor of the locked file at the path."""
         while True:
             descriptor = self.system.open_own(self.path)
             try:
@@ -77,9 +77,9 @@ class PidFile:
             return False
 
     def release(self) -> None:
-        """Remove it; where a user that privileges were dropped to may not, it is empty afterwards.
+        """Remove the file. If this user has no permission to remove it, after dropping privileges, empty it.
 
-        If the system does not let it be emptied either, it stays with its number, and without its lock says nothing.
+        If that fails too, the file keeps its number, which has no meaning without the lock.
         """
         if self.descriptor < 0:
             return
@@ -94,7 +94,7 @@ class PidFile:
 
 
 def holder(path: str) -> int:
-    """The process that has locked a pid file; 0 if none has. Raises OSError."""
+    """Return the pid of the process that has locked a pid file; 0 if it is not locked. Raises OSError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -112,7 +112,7 @@ def holder(path: str) -> int:
 
 
 def is_locked(descriptor: int) -> bool:
-    """Whether another process has the lock, on a system whose struct flock is another one."""
+    """Return whether another process has the lock, on a system with another struct flock than Linux."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
@@ -121,5 +121,5 @@ def is_locked(descriptor: int) -> bool:
 
 
 def number(text: bytes) -> int:
-    """What a pid file says."""
+    """Return the number in a pid file."""
     return int(text) if text.strip().isdigit() else 0

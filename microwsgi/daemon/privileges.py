@@ -31,7 +31,7 @@ class Identity:
             raise UsageError("--user and --group work only if root starts the server. Leave them out.")
 
     def chown(self, path: str, *, keep_group: bool = False) -> None:
-        """Make it the owner of a file that it must be able to open again. Raises UsageError."""
+        """Give a file to this user, so that the process can open it again. Raises UsageError."""
         if not os.geteuid():
             try:
                 os.chown(path, self.uid, -1 if keep_group else self.gid, follow_symlinks=False)
@@ -55,7 +55,7 @@ class Identity:
         self.verify()
 
     def verify(self) -> None:
-        """Raise UsageError where something of root is left."""
+        """Raise UsageError if the process still has privileges of root."""
         groups = {os.getgid(), os.getegid()}
         users = {os.getuid(), os.geteuid()} if self.uid >= 0 else {self.uid}
         if groups != {self.gid} or users != {self.uid}:

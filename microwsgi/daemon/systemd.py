@@ -1,7 +1,7 @@
 """Notifications to systemd, and the sockets that it passes: sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3).
 
-All of it comes in variables of the environment, which are removed: neither the application nor a program that it starts may
-answer in place of this process.
+systemd passes them in environment variables. These are removed, so that neither the application nor a program that it starts
+answers in place of this process.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class SystemdNotifier:
             self.interval = int(microseconds) / 2e6
 
     def notify(self, *lines: str) -> None:
-        """Send assignments, like READY=1, now or when systemd takes them: the socket does not block."""
+        """Send assignments like READY=1. If the socket is full, queue them."""
         if self.socket is not None:
             self.queue = [*self.queue[1 - MOST_QUEUED :], "\n".join(lines).encode()]
             self.write_queued()
 
     def write_queued(self) -> None:
-        """Send what waits, as far as systemd takes it; without its READY=1 it would end a service that serves."""
+        """Send queued assignments. A lost READY=1 would make systemd stop a running service."""
         self.retry_at = NEVER
         try:
             while self.queue and self.socket is not None:
@@ -71,18 +71,18 @@ class SystemdNotifier:
         return self.retry_at
 
     def reloading(self) -> None:
-        """New code is being loaded, until the next READY=1."""
+        """Report that new code is being loaded, until the next READY=1."""
         self.notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         if self.socket is not None:
             self.socket.close()
             self.socket = None
 
 
 def unit_name() -> str:
-    """The unit that this process is of, as its control group says; "" if it is of none."""
+    """Return the systemd unit of this process, from its control group; "" if there is none."""
     try:
         with open("/proc/self/cgroup", encoding="utf-8") as file:
             groups = [line.strip().rpartition("/")[2] for line in file]
@@ -92,7 +92,7 @@ def unit_name() -> str:
 
 
 def passed_sockets(environ: MutableMapping[str, str]) -> list[tuple[str, int]]:
-    """The sockets that this process was started with, as (name, descriptor)."""
+    """Return the sockets that systemd has passed, as (name, descriptor)."""
     pid, number = environ.get("LISTEN_PID", ""), environ.get("LISTEN_FDS", "")
     if pid != str(os.getpid()) or not number.isdigit():
         return []

@@ -222,38 +222,38 @@ class CheckedInput:
         self.left = length
         self.note = note
 
-    def asked(self, size: int | None) -> None:
+    def check_size(self, size: int | None) -> None:
         """Check a read; None or a negative size reads to the end."""
         if size is None or size < 0:
-            self.beyond("to the end")
+            self.record_overread("to the end")
         elif size > self.left:
-            self.beyond(f"{size} bytes with {self.left} left")
+            self.record_overread(f"{size} bytes with {self.left} left")
 
-    def beyond(self, what: str) -> None:
+    def record_overread(self, what: str) -> None:
         """Record a read beyond the body."""
         text = f"wsgi.input is read {what}; other servers may block there forever (read up to CONTENT_LENGTH)"
         self.note(FAULT, "PEP 3333", text, innermost_location(capture()))
 
-    def took(self, data: bytes) -> bytes:
+    def consume(self, data: bytes) -> bytes:
         """Count the bytes of a read."""
         self.left -= len(data)
         return data
 
     def read(self, size: int | None = -1) -> bytes:
-        self.asked(size)
-        return self.took(self.stream.read(-1 if size is None else size))
+        self.check_size(size)
+        return self.consume(self.stream.read(-1 if size is None else size))
 
     def readline(self, size: int | None = -1) -> bytes:
         if not self.left:
-            self.beyond("by lines, after its end")
-        return self.took(self.stream.readline(-1 if size is None else size))
+            self.record_overread("by lines, after its end")
+        return self.consume(self.stream.readline(-1 if size is None else size))
 
     def readlines(self, hint: int | None = -1) -> list[bytes]:
-        self.asked(hint)
+        self.check_size(hint)
         return list(self)
 
     def __iter__(self) -> Iterator[bytes]:
-        while line := self.took(self.stream.readline()):
+        while line := self.consume(self.stream.readline()):
             yield line
 
 

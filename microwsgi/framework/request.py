@@ -64,7 +64,7 @@ class Request(webob.Request):
         return address
 
     @property
-    def GET(self) -> GetDict:  # noqa: N802 - WebOb's name
+    def GET(self) -> GetDict:
         """The parameters of the query. Raises HTTPBadRequest if they are not UTF-8."""
         try:
             return super().GET
@@ -72,7 +72,7 @@ class Request(webob.Request):
             raise HTTPBadRequest("The query is not UTF-8.") from error
 
     @property
-    def POST(self) -> Any:  # noqa: N802 - WebOb's name
+    def POST(self) -> Any:
         """The fields of the form as WebOb parses them; empty if the body is no form. Raises HTTPBadRequest as `form` does.
 
         WebOb replaces what is not UTF-8, and takes a truncated form for a complete one: the form is checked first.

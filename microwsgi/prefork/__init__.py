@@ -1,1 +1,1 @@
-"""Several processes on the same sockets: a parent, its children, and what makes it replace them."""
+"""Several processes on the same listening sockets: a parent process, and children that it starts, replaces and stops."""

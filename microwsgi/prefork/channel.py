@@ -36,19 +36,19 @@ Message = dict[str, Any]
 
 
 def encode(message: Message) -> bytes:
-    """A message, behind its length."""
+    """Encode a message, with its length before it."""
     data = marshal.dumps(message)
     return len(data).to_bytes(LENGTH, "big") + data
 
 
 class Decoder:
-    """Bytes in, messages out. Raises ValueError for what is no message."""
+    """Decodes bytes to messages. Raises ValueError for invalid messages."""
 
     def __init__(self) -> None:
         self.received = bytearray()
 
     def feed(self, data: bytes) -> list[Message]:
-        """The messages that are complete with these bytes."""
+        """Return the messages that these bytes complete."""
         self.received += data
         messages, begin = [], 0
         while len(self.received) - begin >= LENGTH:
@@ -69,7 +69,7 @@ class Decoder:
 
 
 class Channel:
-    """The parent's end. The other end's death is an end of file, whatever it died of."""
+    """The parent's end. If the child dies, the parent reads an end of file."""
 
     def __init__(self, connection: socket.socket, system: System) -> None:
         self.socket = connection
@@ -112,14 +112,14 @@ class Channel:
         return True
 
     def try_to_write(self) -> None:
-        """Send what waits; if the system can't, the loop tries again."""
+        """Send queued messages; if that fails, the loop tries again."""
         try:
             self.write_queued()
         except OSError:
             pass
 
     def write_queued(self) -> None:
-        """Send what waits, as far as the system takes it."""
+        """Send queued messages until the socket is full."""
         try:
             while self.queue or self.events:
                 if not self.queue:
@@ -138,7 +138,7 @@ class Channel:
             self.queued_events = 0  # the child is dead, which the end of file tells
 
     def receive(self) -> list[Message] | None:
-        """The messages that have come; None at the end of file. Raises OSError if the system could not say."""
+        """Return the received messages; None at the end of file. Raises OSError."""
         self.empty = False
         try:
             data = self.system.receive(self.socket, RECEIVE)
@@ -154,7 +154,7 @@ class Channel:
             return None
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self.socket.close()
 
 
@@ -170,7 +170,7 @@ class WorkerChannel:
         self.wake_writer.setblocking(False)
 
     def send(self, **message: object) -> None:
-        """Send a message, from any thread. It blocks only while the parent is stopped, as by Ctrl-Z."""
+        """Send a message, from any thread. It blocks only while the parent is stopped, for example by Ctrl-Z."""
         try:
             with self.lock:
                 self.socket.sendall(encode(message))
@@ -178,14 +178,14 @@ class WorkerChannel:
             pass  # the parent is dead, which the end of file tells
 
     def wake(self) -> None:
-        """End the wait of `receive`: the one thing that a signal handler may do here."""
+        """Wake `receive`. This is the only method that a signal handler may call."""
         try:
             self.wake_writer.send(b"\0")
         except OSError:
             pass  # it is full: the reader will wake
 
     def receive(self) -> tuple[bool, list[Message] | None]:
-        """Wait. Whether `wake` was called, and the messages that have come; None at the end of file."""
+        """Wait. Return whether `wake` was called, and the received messages; None at the end of file."""
         poll = _poll()
         poll.register(self.socket.fileno(), READ)
         poll.register(self.wake_reader.fileno(), READ)

@@ -1,4 +1,4 @@
-"""What `microwsgi.prefork.supervisor` knows of its children, and whom it tells what becomes of them."""
+"""The state that `microwsgi.prefork.supervisor` keeps for each child, and the observer of its events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NEVER = float("inf")
 
 
 class Generation:
-    """What its children have in common: the code, and why there is other code than before."""
+    """A generation of children, which have the same code; and the files whose change began it."""
 
     def __init__(self, began: float, changed: list[str] | None = None) -> None:
         self.changed = changed or []
@@ -27,7 +27,7 @@ class Generation:
 
 
 class Child:
-    """A process, its channel, and what is known of it."""
+    """A child process, its channel and its state."""
 
     def __init__(self, process: Started, channel: Channel, generation: Generation, began: float) -> None:
         self.process = process
@@ -49,7 +49,7 @@ class Child:
         self.lost_events = 0  # since it last read all that was queued
 
     def send_order(self, word: str) -> None:
-        """Tell it to do something: see `microwsgi.prefork.worker`."""
+        """Send an order: see `microwsgi.prefork.worker`."""
         self.channel.send(do=word)
 
 
@@ -82,12 +82,12 @@ class Questions:
                 child.send_order("report")
 
     def answered(self, child: Child) -> None:
-        """A child has reported, or never will."""
+        """Record that a child has reported, or never will."""
         for question in self.waiting:
             question.children = [each for each in question.children if each is not child]
 
     def deadlines(self) -> list[float]:
-        """When each question is answered with what there is."""
+        """Return the deadlines of the questions."""
         return [question.until for question in self.waiting]
 
     def take_answered(self) -> list[tuple[Callable[[bool], object], bool]]:
@@ -108,28 +108,28 @@ class Observer:
         """A generation can't be loaded; `serving`: an older one goes on."""
 
     def died(self, child: Child, how: str, pause: float) -> None:
-        """A child ended that should not have; another is started in its place after so many seconds."""
+        """A child ended unexpectedly; another is started after a pause."""
 
     def leaving(self, child: Child) -> None:
         """A child was sent TERM: a new worker starts, and then it retires."""
 
     def late(self, child: Child, was: State, text: str) -> None:
-        """The deadline of a child's state is over, or the child has said so itself, in a text."""
+        """A child has exceeded the deadline of its state, or has reported that itself, with a text."""
 
     def lagging(self, child: Child) -> None:
         """A child does not read its events; they are dropped until it does."""
 
     def not_started(self, error: BaseException, pause: float) -> None:
-        """The system had no process for a child; the next attempt is made after so many seconds."""
+        """A child could not be started; the next attempt follows after a pause."""
 
     def trouble(self, error: BaseException) -> None:
-        """Something went wrong in the parent; it goes on."""
+        """A call failed in the parent, which continues."""
 
     def prompting(self) -> None:
-        """A child has the terminal from here on, for its debugger."""
+        """A child has taken the terminal for its debugger."""
 
     def prompt_lost(self) -> None:
-        """A child has died that had the terminal."""
+        """The child that had the terminal has died."""
 
     def write_queued(self) -> float:
         """Write messages that wait for a terminal; the seconds until the next attempt, NEVER if none waits."""

@@ -1,4 +1,4 @@
-"""Events of files and folders: from inotify, or by polling where there is none.
+"""Events of files and folders, from inotify or by polling.
 
 An event says that something may have changed. `microwsgi.prefork.watch` compares the content, and decides whether it has.
 """
@@ -77,7 +77,7 @@ class Polling:
         return differs or recent
 
     def next_poll(self, now: float) -> float:
-        """When to poll again."""
+        """Return the time of the next poll."""
         return now + max(self.PAUSE, self.took * self.SHARE)
 
 
@@ -121,14 +121,14 @@ class Inotify:
         self.polling: Polling | None = None  # where the system watches no more folders for us
 
     def call(self, name: str, *arguments: object) -> int:
-        """A function of the C library. Raises OSError."""
+        """Call a function of the C library. Raises OSError."""
         result: int = getattr(self.system, name)(*arguments)
         if result < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         return result
 
     def fileno(self) -> int:
-        """Readable when something has happened."""
+        """The descriptor, which is readable when there are events."""
         return self.descriptor
 
     def close(self) -> None:
@@ -136,25 +136,25 @@ class Inotify:
         os.close(self.descriptor)
 
     def add(self, folder: str) -> bool:
-        """Have a folder watched; False if that can't be."""
+        """Watch a folder. Return False if that fails."""
         watched = self.add_watch(folder, CLOSE_WRITE | ATTRIB | NAMES | DELETE_SELF | MOVE_SELF | ONLYDIR)
         if not watched and ctypes.get_errno() == errno.ENOSPC:
             self.start_polling(WATCHES)
         return watched or self.polling is not None
 
     def start_polling(self, why: str) -> None:
-        """The system watches no more folders and files, or has lost events: poll all of them, too."""
+        """Poll all files and folders too: a limit of inotify is reached, or events were lost."""
         if self.polling is None:
             self.polling = Polling(self.known, self.listed)
             self.on_fallback(why)
 
     def add_file(self, path: str) -> None:
-        """Have events when a program writes to a file; for a whole folder there would be one for each line of a log in it."""
+        """Watch writes to a file. Watching writes in the whole folder would cause an event for each line of a log there."""
         if not self.add_watch(path, MODIFY | CLOSE_WRITE) and ctypes.get_errno() == errno.ENOSPC:
             self.start_polling(WATCHES)
 
     def add_watch(self, path: str, mask: int) -> bool:
-        """Have something watched."""
+        """Add an inotify watch."""
         try:
             number = self.call("inotify_add_watch", self.descriptor, os.fsencode(path), mask)
         except OSError:
@@ -163,7 +163,7 @@ class Inotify:
         return True
 
     def remove(self, folder: str) -> None:
-        """End a folder's watch, which would stay with a folder that was moved."""
+        """Remove a folder's watch, which would follow a folder that is moved."""
         for number, names in list(self.places.items()):
             names.discard(folder)
             if not names:
@@ -181,12 +181,12 @@ class Inotify:
         return files, folders
 
     def written(self, path: str) -> bool:
-        """Whether a program has begun to write a file and has not closed it: what was read of it may be incomplete."""
+        """Return whether a program has begun to write a file and has not closed it: its content may be incomplete."""
         self.catch_up()
         return path in self.writing
 
     def catch_up(self) -> None:
-        """Read all events that are there."""
+        """Read all available events."""
         while data := self.events():
             position = 0
             while position < len(data):
@@ -196,14 +196,14 @@ class Inotify:
                 self.happened(number, mask, name)
 
     def events(self) -> bytes:
-        """Some events as they are."""
+        """Return raw events."""
         try:
             return os.read(self.descriptor, 65536)
         except BlockingIOError:
             return b""
 
     def happened(self, number: int, mask: int, name: str) -> None:
-        """One event: what it may mean."""
+        """Handle one event."""
         places = self.places.get(number, set())
         if mask & OVERFLOW:
             self.start_polling("more files changed at once than fs.inotify.max_queued_events")
@@ -226,7 +226,7 @@ class Inotify:
             self.named(mask, places, {os.path.join(folder, name) for folder in places})
 
     def named(self, mask: int, folders: set[str], paths: set[str]) -> None:
-        """Something happened to a name in a folder."""
+        """Handle an event for a name in a folder."""
         if mask & CREATE and not mask & IS_FOLDER and not any(map(linked, paths)):
             self.writing |= paths  # it is whole when it is closed
             return
@@ -242,14 +242,14 @@ class Inotify:
             self.folders |= folders
 
     def next_poll(self, now: float) -> float:
-        """At once if something happened meanwhile, else with the next event."""
+        """Return now if there are changes to read; else the time of the next poll, NEVER with inotify alone."""
         if self.files or self.folders:
             return now
         return NEVER if self.polling is None else self.polling.next_poll(now)
 
 
 def linked(path: str) -> bool:
-    """Whether a path is a link, hard or soft."""
+    """Return whether a path is a hard or symbolic link."""
     try:
         status = os.lstat(path)
     except OSError:

@@ -14,7 +14,7 @@ from microwsgi.process.exiting import EXIT_TIME
 
 
 class State(Enum):
-    """What a child is at."""
+    """The states of a child."""
 
     STARTING = "starting"  # it imports the application
     READY = "ready"  # it has imported it, and waits for the order to serve
@@ -29,7 +29,7 @@ class State(Enum):
 
 
 class Event(Enum):
-    """What happens to a child."""
+    """The events of a child."""
 
     IMPORTED = "imported"  # it says so
     SERVE = "serve"  # it is complete, or nothing else serves
@@ -107,12 +107,12 @@ LISTENING = frozenset({S.CHECKING, S.SERVING, S.RETIRING, S.UNRESPONSIVE, S.STOP
 
 
 def next_step(state: State, event: Event) -> Step | None:
-    """What an event means in a state; None if nothing."""
+    """Return the step for an event in a state; None if the event changes nothing."""
     return TABLE[state].get(event)
 
 
 def table() -> str:
-    """The table for docs/daemon.md."""
+    """Return the table in docs/daemon.md."""
     lines = ["| state | event | next state | order | seconds |", "|---|---|---|---|---|"]
     for state, events in TABLE.items():
         for event, step in events.items():

@@ -1,7 +1,7 @@
-"""How a parent's child comes to be: forked where that is safe, else spawned; and how it ends.
+"""Start and reap child processes: forked if that is safe, otherwise spawned.
 
-`microwsgi.prefork.supervisor` starts children here, and waits for their ends. A forked one has all that the parent has
-imported; a spawned one begins from nothing but the sockets.
+`microwsgi.prefork.supervisor` starts its children here. A forked child has all modules that the parent has imported; a spawned
+one begins with nothing but the sockets.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _install, _exit, _set_wakeup = signal.signal, os._exit, signal.set_wakeup_fd
 
 
 class Inheritance:
-    """What a child gets from its parent."""
+    """What a child inherits from its parent."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Process:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """The exit code, a signal as a negative number; None while it runs. Raises OSError."""
+        """Return the exit code, a signal as a negative number; None while the process runs. Raises OSError."""
         if self.returncode is None:
             try:
                 pid, status = self.system.wait(self.pid)
@@ -77,7 +77,7 @@ class Process:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, if it runs. Raises OSError."""
+        """Send a signal, if the process runs. Raises OSError."""
         if self.poll() is None:
             self.system.kill(self.pid, number)
 
@@ -86,11 +86,11 @@ Started = Process | subprocess.Popen[bytes]
 
 
 def nothing(*_: object) -> None:
-    """A signal's handler, where the signal's number is read elsewhere, or the signal means nothing."""
+    """A signal handler that does nothing: the number is read elsewhere, or the signal is ignored."""
 
 
 def describe_exit(code: int) -> str:
-    """How a process ended, for people."""
+    """Describe how a process ended."""
     if code >= 0:
         return f"ended with code {code}"
     try:
@@ -100,7 +100,7 @@ def describe_exit(code: int) -> str:
 
 
 def reap(known: dict[int, Started]) -> None:
-    """Forget all processes that have ended, as process 1 must; these, by their pids, keep the code that they ended with."""
+    """Reap all processes that have ended, as process 1 must. Return the exit codes of those with these pids."""
     while True:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -118,7 +118,7 @@ def reap(known: dict[int, Started]) -> None:
 
 
 def fork(given: Inheritance, ours: socket.socket, theirs: socket.socket, live: Callable[[Worker], object]) -> Started:
-    """A child that has all that the parent has imported, and whose life is `live`. Raises OSError."""
+    """Fork a child that runs `live`. Raises OSError."""
     flush()  # else the child would write it, too
     given.system.block_signals(given.signals)  # the child must not answer one as its parent would
     pid = -1
@@ -134,7 +134,7 @@ def fork(given: Inheritance, ours: socket.socket, theirs: socket.socket, live: C
 
 
 def be_child(given: Inheritance, theirs: socket.socket) -> Worker:
-    """Forget what only a parent has."""
+    """Discard the state of the parent, in the child."""
     atexit._clear()  # as multiprocessing does: what the parent wants done at its end is not for its child
     forget_guards()
     _set_wakeup(-1)
@@ -148,7 +148,7 @@ def be_child(given: Inheritance, theirs: socket.socket) -> Worker:
 
 
 def run_to_end(begin: Callable[[], Worker], live: Callable[[Worker], object]) -> None:
-    """Run a child's life, and end the process, without waiting for threads that the application has left."""
+    """Run a child, then end the process without waiting for threads that the application has left."""
     code = 1
     try:
         worker = begin()
@@ -182,7 +182,7 @@ def end_pools() -> None:
 
 
 def fork_is_safe() -> bool:
-    """Whether a child may go on after a fork: not beside threads, whose locks it would inherit, nor among Apple's libraries."""
+    """Return whether a fork is safe. It is not if there are threads, whose locks the child would inherit, nor on macOS."""
     return hasattr(os, "fork") and sys.platform != "darwin" and threading.active_count() == 1
 
 
@@ -211,7 +211,7 @@ spawned(*rest)
 
 
 def spawned(call: str, numbers: list[int], count: int, trouble: str, is_reload: bool, values: object) -> None:
-    """The other side of `spawn`."""
+    """Run in the spawned process."""
     theirs, *shared = (socket.socket(fileno=number) for number in numbers)
 
     def begin() -> Worker:
@@ -239,7 +239,7 @@ def ignore_terminal() -> None:
 
 
 def follow_parent() -> None:
-    """Get TERM when the parent is killed: a process that imports the application does not listen to the channel.
+    """Receive TERM when the parent dies: a process that imports the application does not read the channel.
 
     Linux alone does that; elsewhere an import is finished first. Later TERM has a process finish what it runs, as that end of
     the channel does.

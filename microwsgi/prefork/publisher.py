@@ -1,4 +1,4 @@
-"""A child's messages about events, sent to the parent by a thread: who publishes an event waits for nobody.
+"""The messages of a child about events, sent to the parent by a thread, so that publishing never blocks.
 
 Without it `WorkerChannel.send` would block the application's threads while the parent is stopped.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+
+from microwsgi.support.typenames import Any
 
 MOST_QUEUED = 4 * 1024 * 1024
 """Bytes of events that wait for the parent."""
@@ -21,16 +23,16 @@ class Publisher:
     def __init__(self, send: Callable[..., object], say: Callable[[str], object]) -> None:
         self.send_now = send
         self.say = say
-        self.queue: SimpleQueue[dict[str, object] | None] = SimpleQueue()
+        self.queue: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
         self.lock = threading.Lock()
         """Protects `size`, `lost` and `thread`."""
         self.size = 0
         self.lost = 0
         self.thread: threading.Thread | None = None
 
-    def send(self, **message: object) -> None:
+    def send(self, **message: Any) -> None:
         """Send a message later; drop it if too many bytes wait."""
-        size = len(message.get("chunk", b""))  # type: ignore[arg-type]
+        size = len(message.get("chunk", b""))
         with self.lock:
             first = not self.lost
             if self.size + size > MOST_QUEUED:
@@ -47,14 +49,14 @@ class Publisher:
             self.say("The parent process takes no events: new ones are dropped until it does.")
 
     def run(self) -> None:
-        """The thread's whole life."""
+        """Send queued messages: the thread's main function."""
         while (message := self.queue.get()) is not None:
             self.send_now(**message)
             with self.lock:
-                self.size -= len(message.get("chunk", b""))  # type: ignore[arg-type]
+                self.size -= len(message.get("chunk", b""))
 
     def close(self) -> None:
-        """Send what waits, within END_TIME."""
+        """Send queued messages within END_TIME."""
         with self.lock:
             thread = self.thread
         if thread is not None:

@@ -1,6 +1,6 @@
-"""The signals that a parent handles: their numbers come as bytes on a socket, which its loop reads between two other events.
+"""The signals of a parent process: their numbers arrive as bytes on a socket that the loop reads.
 
-No handler runs that could interrupt the loop: `signal.set_wakeup_fd` has the interpreter write the byte.
+No handler interrupts the loop: `signal.set_wakeup_fd` makes the interpreter write the byte.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Signals:
         self.writer.setblocking(False)
 
     def fileno(self) -> int:
-        """Readable when a signal has come."""
+        """The descriptor, which is readable when a signal has arrived."""
         return self.reader.fileno()
 
     @contextmanager
     def received(self) -> Iterator[None]:
-        """Have the signals come to the socket; in the main thread only, as Python has it."""
+        """Direct the signals to the socket. Only possible in the main thread."""
         try:
             wakeup = signal.set_wakeup_fd(self.writer.fileno(), warn_on_full_buffer=False)
         except ValueError:
@@ -46,10 +46,10 @@ class Signals:
                 signal.signal(number, (ends and self.at_end) or handler or signal.SIG_DFL)
 
     def read(self) -> list[Callable[[], object]]:
-        """What is to be done for the signals that have come. Raises OSError."""
+        """Return the actions for the signals that have arrived. Raises OSError."""
         return [self.actions.get(number, bool) for number in self.system.receive(self.reader, 4096)]
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         self.reader.close()
         self.writer.close()

@@ -43,12 +43,12 @@ ABSENT = 0.5
 
 
 def digest(data: bytes) -> bytes:
-    """What tells one content from another."""
+    """Return a digest of content."""
     return blake2b(data, digest_size=16).digest()
 
 
 def digest_of(path: str) -> bytes:
-    """The digest of a file as it is; GONE if there is none. Raises OSError if the system could not say."""
+    """Return the digest of a file; GONE if it does not exist. Raises OSError."""
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
@@ -61,7 +61,7 @@ def digest_of(path: str) -> bytes:
 
 
 def links_of(path: str) -> set[str]:
-    """The symbolic links that lead to a file: its own name, folders above it, and those that such links lead over.
+    """Return the symbolic links on the way to a file: its own name, folders above it, and links that these lead through.
 
     A deployment changes one of them (`current -> releases/2`, Kubernetes' `..data`), and the file's folder tells nothing.
     """
@@ -129,11 +129,11 @@ class Watch:
         return self.notifier.fileno()
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         self.notifier.close()
 
     def describe(self) -> dict[str, object]:
-        """What is watched, and why."""
+        """Return which files are watched, and why."""
         reasons = {path: "--reload-include" if path in self.included else "imported" for path in self.known}
         how = "polling" if isinstance(self.notifier, Polling) else "inotify"
         return {"how": how, "files": reasons, "folders": sorted(self.listed), "missing folders": sorted(self.absent)}
@@ -177,11 +177,11 @@ class Watch:
             self.watch_folders({os.path.dirname(real), *map(os.path.dirname, links)})
 
     def differing(self, files: dict[str, bytes]) -> list[str]:
-        """Those of the watched files that do not hold what somebody has read in them."""
+        """Return the watched files whose content differs from these digests."""
         return [path for path, content in files.items() if self.known.get(path, content) not in {content, UNKNOWN}]
 
     def watch_folders(self, folders: Iterable[str]) -> None:
-        """Watch folders, those that are there."""
+        """Watch the folders that exist."""
         for folder in folders:
             if folder not in self.listed and not self.excluded(folder):
                 if os.path.isdir(folder) and self.notifier.add(folder):
@@ -195,7 +195,7 @@ class Watch:
                     self.absent.add(folder)
 
     def excluded(self, path: str) -> bool:
-        """Whether a path does not matter."""
+        """Return whether a path is excluded."""
         if not self.exclude:
             return False
         names = os.path.relpath(path, self.folder).split(os.sep)
@@ -219,7 +219,7 @@ class Watch:
     # --- What changed -----------------------------------------------------------------------------------------------
 
     def check(self) -> list[str]:
-        """The files that have changed since the last check, have come, or have gone."""
+        """Return the files that were changed, added or removed since the last check."""
         now = time.monotonic()
         paths, folders = self.notifier.read()
         came = [path for folder in folders for path in self.find_new(folder)]
@@ -237,7 +237,7 @@ class Watch:
         return sorted({*came, *changed})
 
     def changed(self, path: str, now: float) -> bool:
-        """Whether a file holds something else than it did, and does so long enough."""
+        """Return whether the content of a file has changed, and has been stable for `quiet_time`."""
         try:
             content = digest_of(path)
         except OSError:
@@ -261,13 +261,13 @@ class Watch:
         return True
 
     def quiet_time(self, path: str, content: bytes) -> float:
-        """Seconds until a file is believed to hold this."""
+        """Return for how many seconds new content must be stable."""
         if self.notifier.written(path):
             return WRITING
         return self.notifier.quiet if content else SETTLE
 
     def find_new(self, folder: str) -> list[str]:
-        """Python files that have come to a folder, or with a new folder."""
+        """Return new Python files of a folder, and of new folders in it."""
         if folder not in self.listed:
             return []
         if not os.path.isdir(folder):
@@ -291,14 +291,14 @@ class Watch:
         ]
 
     def enter(self, folder: str) -> list[str]:
-        """Watch a new folder, and say what came with it."""
+        """Watch a new folder; return the files in it."""
         self.watch_folders([folder])
         if folder in self.listed:
             self.listed[folder] = set()
         return self.find_new(folder)
 
     def forget(self, folder: str) -> None:
-        """A folder is not there any more, nor are those in it; they may come back."""
+        """Stop watching a folder that was removed, and those in it. They may come back."""
         for each in [each for each in self.listed if f"{each}{os.sep}".startswith(f"{folder}{os.sep}")]:
             del self.listed[each]
             self.notifier.remove(each)

@@ -1,4 +1,4 @@
-"""A child of `microwsgi.prefork.supervisor`: what it tells its parent, and what it does when it is told.
+"""A child of `microwsgi.prefork.supervisor`: its messages to the parent, and the orders that it obeys.
 
 The parent sends orders on a channel and no signals, since applications replace signal handlers.
 
@@ -83,7 +83,7 @@ class Worker:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread, between two of its steps."""
+        """Handle a signal, in the main thread."""
         if number in self.applications:
             try:
                 self.applications[number](number, frame)
@@ -93,7 +93,7 @@ class Worker:
             self.channel.wake()
 
     def handlers(self) -> list[object]:
-        """The handlers that a process that the application forks must not keep."""
+        """Return the handlers that processes forked by the application must not inherit."""
         return [self.on_signal, ignored]
 
     def release(self) -> None:
@@ -106,7 +106,7 @@ class Worker:
     # --- Orders -------------------------------------------------------------------------------------------------------
 
     def wait_for_message(self) -> str:
-        """The parent's next word, before there is a server; "leave" if the parent is dead, or after TERM."""
+        """Return the parent's next order, before there is a server; "leave" if the parent is dead, or after TERM."""
         while not self.words:
             woken, messages = self.channel.receive()
             if woken:
@@ -117,7 +117,7 @@ class Worker:
         return self.words.popleft()
 
     def obey_parent(self, server: WSGIServer, check: Callable[[], str]) -> None:
-        """Do from here on what the parent says, in a thread that waits otherwise; send it once the server answers."""
+        """Obey the parent in a thread, and report when the server answers."""
         self.graceful_timeout = server.options.graceful_timeout
         server.handoff = self.handoff
         threading.Thread(target=self.obey, args=(server,), name="microwsgi-parent", daemon=True).start()
@@ -135,7 +135,7 @@ class Worker:
             self.send(answered=True)
 
     def obey(self, server: WSGIServer) -> None:
-        """The thread's whole life."""
+        """Receive orders: the thread's main function."""
         while True:
             for word in self.words:
                 self.orders[word](server)
@@ -149,7 +149,7 @@ class Worker:
         self.stop(server)
 
     def take(self, messages: list[Message]) -> None:
-        """Keep the orders, and hand on the events."""
+        """Queue the orders, and pass on the events."""
         for message in messages:
             if "do" in message:
                 self.words.append(str(message["do"]))
@@ -185,12 +185,12 @@ class Worker:
                 pause *= FACTOR
 
     def accept_stopped(self) -> None:
-        """All connections that come from here on are the successor's."""
+        """Report that this process accepts no more connections."""
         self.send(accept_stopped=True)
         self.on_accept_stopped()
 
     def stop(self, server: WSGIServer) -> None:
-        """The parent's stop."""
+        """Stop: the parent has ordered it."""
         self.finish(server)
         self.call_handler()
         self.on_stop(server)
@@ -201,7 +201,7 @@ class Worker:
         server.request_stop()
 
     def end(self, server: WSGIServer) -> None:
-        """Wait for nothing."""
+        """End without waiting."""
         server.limit_drain(0.0)
         server.request_stop()
 
@@ -214,14 +214,14 @@ class Worker:
     # --- The terminal, of which all children have one -----------------------------------------------------------------
 
     def take_terminal(self) -> None:
-        """Wait until the terminal is this process's."""
+        """Wait until this process may use the terminal."""
         self.send(prompt=True)
         self.terminal.acquire()
 
     def leave_terminal(self) -> None:
-        """The terminal may be another's."""
+        """Release the terminal."""
         self.send(prompt=False)
 
 
 def ignored(*_: object) -> None:
-    """The handler of signals that a terminal sends to all of its processes, and that are the parent's to handle."""
+    """A handler that does nothing: a terminal sends these signals to all its processes, and the parent handles them."""

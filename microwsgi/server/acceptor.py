@@ -21,7 +21,7 @@ from microwsgi.server.loop import Loop
 from microwsgi.server.state import NEVER, OWNED, State
 
 ACCEPTS = 64
-"""Connections that are accepted in one go, before the existing ones are served."""
+"""Connections that are accepted before the existing connections are served again."""
 RETRY = 0.5
 """Seconds without accepting when no connection can be evicted."""
 NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
@@ -59,15 +59,14 @@ class Acceptor:
             if full:
                 idle = idle or self.idle_connections()
                 if not idle:
-                    if not number:  # otherwise perhaps nobody waits; if somebody does, there is another event
+                    if not number:  # else the kernel's queue may be empty by now; if not, there is an event
                         self.pause(f"{self.limit} are the most (--max-connections)")
                     return
             try:
                 connection, address = accept()
             except BlockingIOError:
-                if (
-                    len(connections) * 4 < self.overloaded_at * 3
-                ):  # not when the first one leaves: that is still the same shortage
+                # Three quarters: one closed connection does not end the shortage.
+                if len(connections) * 4 < self.overloaded_at * 3:
                     self.overloaded_at = 0
                 return
             except ConnectionError:
@@ -105,7 +104,7 @@ class Acceptor:
         self.loop.add(self.connect(connection, address, base))
 
     def idle_connections(self) -> deque[Connection]:
-        """Return the connections that may be closed for a newcomer, the least valuable first."""
+        """Return the connections that may be closed for a new connection, the least valuable first."""
         found = [
             each
             for each in self.loop.connections.values()
@@ -118,14 +117,14 @@ class Acceptor:
         """Close the first of these whose client has sent nothing that is still unread; return False if there is none."""
         while idle:
             connection = idle.popleft()
-            if connection.state < State.IDLE or is_silent(connection):
+            if connection.state < State.IDLE or not has_unread_data(connection):
                 connection.enter(State.CLOSED)
                 self.loop.update(connection)
                 return True
         return False
 
     def report(self, reason: object) -> None:
-        """Log that there is no room, once for as long as that lasts."""
+        """Log, once for each shortage, that there is no room for new connections."""
         if not self.overloaded_at:
             self.loop.context.log_error(
                 f"The limit of connections is reached: {reason}. Idle connections are closed to make room, or new ones wait."
@@ -154,9 +153,9 @@ class Acceptor:
         self.listeners.clear()
 
 
-def is_silent(connection: Connection) -> bool:
-    """Return whether nothing is unread, except the end of the stream or an error."""
+def has_unread_data(connection: Connection) -> bool:
+    """Return whether the client has sent bytes that were not received yet. The end of the stream and an error do not count."""
     try:
-        return not connection.transport.peek(1)
+        return bool(connection.transport.peek(1))
     except OSError:
-        return True
+        return False

@@ -21,9 +21,9 @@ NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 class BodyStorage:
     """Counters of the stored bytes. Any thread may call any method."""
 
-    def __init__(self, most_in_files: int, most_in_memory: int = MEMORY) -> None:
-        self.most_in_files = most_in_files
-        self.most_in_memory = most_in_memory
+    def __init__(self, max_in_files: int, max_in_memory: int = MEMORY) -> None:
+        self.max_in_files = max_in_files
+        self.max_in_memory = max_in_memory
         self.lock = threading.Lock()  # protects all below; no other lock is taken while it is held
         self.in_memory = 0
         self.in_files = 0
@@ -32,7 +32,7 @@ class BodyStorage:
     def add_memory(self, count: int) -> bool:
         """Count bytes that are kept in memory; return False, and count nothing, if they exceed the total."""
         with self.lock:
-            if self.in_memory + count > self.most_in_memory:
+            if self.in_memory + count > self.max_in_memory:
                 return False
             self.in_memory += count
             return True
@@ -40,9 +40,9 @@ class BodyStorage:
     def add_to_files(self, count: int) -> None:
         """Count bytes that are written to a file. Raises ServiceUnavailable if they exceed the total."""
         with self.lock:
-            if self.in_files + count > self.most_in_files:
+            if self.in_files + count > self.max_in_files:
                 raise ServiceUnavailable(
-                    f"The bodies of all requests need more than {self.most_in_files} bytes in files (max_temp_files_size)."
+                    f"The bodies of all requests need more than {self.max_in_files} bytes in files (max_temp_files_size)."
                 )
             self.in_files += count
 
@@ -61,7 +61,7 @@ class BodyStorage:
             return text
 
     def stored(self) -> None:
-        """Take note that a body was stored in a file: the next failure is another one."""
+        """Record that a body was stored in a file: a later failure is a new one, and is logged again."""
         if self.reported:
             with self.lock:
                 self.reported.clear()

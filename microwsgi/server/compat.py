@@ -46,7 +46,7 @@ class DeferredHandler:
 
 
 class Logged(BaseHTTPRequestHandler):
-    """Mixed into a handler class without a log of its own: the server's logs have its requests, and what it says."""
+    """Mixed into a handler class without a log of its own: its requests and messages go to the server's logs."""
 
     server_context: ServerContext
 
@@ -54,7 +54,7 @@ class Logged(BaseHTTPRequestHandler):
         """Do nothing: PlainConnection writes one record when the request is over."""
 
     def log_error(self, format: str, *args: object) -> None:  # http.server's name
-        """Write a line to the server's error log, but for what the access log says: that send_error was called."""
+        """Write a line to the server's error log, except the line of send_error, which the access log has."""
         if format != "code %d, message %s":
             self.log_message(format, *args)
 
@@ -64,7 +64,7 @@ class Logged(BaseHTTPRequestHandler):
 
 
 class HeadFile(io.RawIOBase):
-    """The file that a handler reads, which limits the time for a head as a whole: `timeout` of a socket is for each receive."""
+    """The file that a handler reads. It limits the time of a whole head; the timeout of a socket limits each receive."""
 
     def __init__(self, handler: BaseHTTPRequestHandler, context: ServerContext) -> None:
         self.file = handler.rfile
@@ -77,11 +77,11 @@ class HeadFile(io.RawIOBase):
         self.deadline = 0.0
 
     def begin_head(self) -> None:
-        """Some bytes have arrived: the rest of the head must come within `header_timeout`."""
+        """Start the time limit `header_timeout`, since the first bytes of a head have arrived."""
         self.deadline = self.context.clock.now() + self.context.options.header_timeout
 
     def end_head(self) -> None:
-        """The head has arrived. For the body each receive has its own time."""
+        """End the time limit of the head. Each receive of the body has its own time limit."""
         self.deadline = 0.0
         self.connection.settimeout(self.seconds)
 
@@ -123,7 +123,7 @@ class Limited(BaseHTTPRequestHandler):
         self.head_file.begin_head()
 
     def parse_request(self) -> bool:
-        """Parse the head, as the class does, and refuse one that is too long, or for another host."""
+        """Parse the head by the class's own method; refuse a head that is too long, or for another host."""
         if not super().parse_request():
             return False
         self.head_file.end_head()
@@ -190,7 +190,7 @@ class CountedFile:
 
 
 class HandlerFactory:
-    """How instances of a handler class are made, and divided into requests.
+    """Creates instances of a handler class, whose requests the server runs one by one.
 
     The server's access log has the requests of a class that does not override http.server's methods for that.
     """
@@ -208,7 +208,7 @@ class HandlerFactory:
         self.handle_error = handle_error
         base: type[BaseHTTPRequestHandler] = given.func if isinstance(given, functools.partial) else given  # type: ignore[assignment]
         self.overrides_handle = base.handle is not BaseHTTPRequestHandler.handle
-        """The class has its own `handle`, which can't be divided into requests."""
+        """The class has its own `handle`, so one call serves the whole connection."""
         self.finish: Callable[[BaseHTTPRequestHandler], object] = base.finish
         # Makes a Limited, except of a class that is not http.server's: that has a `handle` of its own.
         self.make: Callable[..., Any] = given
@@ -286,15 +286,15 @@ class PlainConnection:
     def start_with(self, received: bytes) -> None:
         """Begin with the bytes that another process has received: there are none, see above."""
 
-    # --- By the leader --------------------------------------------------------------------------------------------------------
+    # --- By the leader ------------------------------------------------------------------------------------------------
 
     def on_ready(self) -> None:
-        """Bytes have arrived: the class reads them itself, and may have to wait for the rest."""
+        """Queue the connection: the class itself reads the bytes, and may have to wait for more."""
         with suppress(BlockingIOError):  # a connection that is accepted may have sent nothing yet
             self.state = self.on_bytes()
 
     def on_timeout(self) -> None:
-        """The client has sent nothing for too long."""
+        """End the connection: the client has sent no request in time."""
         self.state = self.abort("")
 
     def on_drain(self) -> None:
@@ -307,16 +307,16 @@ class PlainConnection:
             self.transport.expect(READ, self.context.options.keep_alive_timeout)
 
     def abort(self, reason: str) -> State:  # the class has its own log
-        """Give the connection up: the class is to finish, which is foreign code."""
+        """End the connection. `finish` of the class may block, so a thread of the pool calls it."""
         if self.handler is None or self.ending:
             return State.CLOSED
         self.ending = True
         return State.QUEUED
 
-    # --- By a thread of the pool ----------------------------------------------------------------------------------------------
+    # --- By a thread of the pool --------------------------------------------------------------------------------------
 
     def handle_one_request(self) -> None:
-        """Let the class read and answer one request, or all if it wants to."""
+        """Let the class handle one request, or all requests if it has its own `handle`."""
         self.state = State.RUNNING
         if self.ending:
             self.end()
@@ -332,7 +332,7 @@ class PlainConnection:
                 handler = self.begin_request()
                 handler.handle_one_request()
                 self.close_connection = handler.close_connection or self.context.draining
-        except BaseException as error:  # the class is anybody's code, and SystemExit must not end a thread
+        except BaseException as error:  # the class may raise anything, and SystemExit must not end a thread
             failure = error
             self.close_connection = True
             self.end_request(failure)
@@ -362,7 +362,7 @@ class PlainConnection:
         return handler
 
     def end_request(self, error: BaseException | None) -> None:
-        """Count and log the request; a failed one is a 500 if nothing was sent, and otherwise broken off."""
+        """Count and log the request. After a failure send a 500 response, or abort the response if some was sent."""
         handler, output = self.handler, self.output
         if output is None or handler is None:
             if error is not None and not isinstance(error, ConnectionError):
@@ -374,7 +374,7 @@ class PlainConnection:
         exchange = Exchange(self.context, self.transport, self.base, head_of(handler), self.started)
         if self.context.proxies is not None:
             exchange.apply_forwarded(self.context.proxies)
-        exchange.take_result(output.status, output.size() if output.body else 0, sent=bool(output.count))
+        exchange.record_response(output.status, output.size() if output.body else 0, sent=bool(output.count))
         if isinstance(error, ConnectionError):
             exchange.abort("The client disconnected before it had received the whole response.")
         elif error is not None and not self.factory.handle_error:
@@ -419,12 +419,14 @@ class PlainConnection:
         return State.QUEUED if buffered else State.IDLE
 
     def end(self) -> None:
-        """Let the class finish, as socketserver would."""
+        """Call `finish` of the class, as socketserver does."""
         self.ending = True
         try:
             if self.handler is not None and not self.factory.overrides_handle:
                 self.factory.finish(self.handler)
-            if not self.aborted:  # a reset says that something is missing; our end would come before it
+            if (
+                not self.aborted
+            ):  # otherwise a reset shows that data is missing, and must be the first thing that the client sees
                 self.transport.half_close()
         except OSError:
             pass
@@ -436,11 +438,11 @@ class PlainConnection:
         return State.CLOSED
 
     def on_bytes(self) -> State:
-        """The class reads them, except, in development, the request that signs a browser in."""
+        """Return QUEUED; CLOSED after a request that signs a browser in, which the server answers itself (development only)."""
         sign_in = self.context.sign_in
-        return State.CLOSED if sign_in is not None and self.signs_in(sign_in) else State.QUEUED
+        return State.CLOSED if sign_in is not None and self.answer_sign_in(sign_in) else State.QUEUED
 
-    def signs_in(self, sign_in: Callable[..., object]) -> bool:
+    def answer_sign_in(self, sign_in: Callable[..., object]) -> bool:
         """Answer a request that signs a browser in; return whether it was one. Raises BlockingIOError.
 
         Over TLS, where nothing can be looked at before it is received, the token has to be sent as a field.
@@ -470,7 +472,7 @@ class PlainConnection:
 
 
 def head_of(handler: BaseHTTPRequestHandler) -> RequestHead:
-    """Return what a handler has parsed, for the log and the error page."""
+    """Return the head that a handler class has parsed, for the log and the error page."""
     raw = bytes(getattr(handler, "raw_requestline", b"")).rstrip(b"\r\n")
     words = handler.requestline.split()
     version = handler.request_version
@@ -485,7 +487,7 @@ def head_of(handler: BaseHTTPRequestHandler) -> RequestHead:
     return RequestHead(raw, handler.command, words[1], version, fields)
 
 
-# --- An application in somebody's handler class -------------------------------------------------------------------------
+# --- An application in a handler class -----------------------------------------------------------------------
 
 
 class HandlerTransport(Transport):
@@ -525,7 +527,7 @@ class HandlerTransport(Transport):
         return len(data)
 
     def unread(self, data: bytes) -> None:
-        """Give bytes behind a chunked body back to the handler, which reads the next request."""
+        """Return the bytes after a chunked body to the handler, which reads the next request."""
         if not data:
             return
         raw = getattr(self.owner.rfile, "raw", None)
@@ -544,7 +546,7 @@ class HandlerTransport(Transport):
             raise Disconnected("The client disconnected before it had received the whole response.") from error
 
     def half_close(self) -> None:
-        """Leave the end of the connection to the handler's server."""
+        """Do nothing: the handler's server ends the connection."""
 
     def abort(self) -> None:
         """Send a reset when the connection is closed."""
@@ -552,10 +554,10 @@ class HandlerTransport(Transport):
         super().abort()
 
     def close(self) -> None:
-        """Leave the end of the connection to the handler's server."""
+        """Do nothing: the handler's server ends the connection."""
 
     def detach(self) -> socket.socket:
-        """Give the socket away, after the bytes that the handler's file has read ahead."""
+        """Return the socket. The bytes that the handler's file has read ahead are kept by `unread`."""
         self.socket.setblocking(False)
         ahead = self.owner.rfile.peek(1)  # type: ignore[attr-defined]  # socketserver's is a BufferedReader
         super().unread(self.owner.rfile.read1(len(ahead)) if ahead else b"")
@@ -563,14 +565,14 @@ class HandlerTransport(Transport):
 
 
 class ReturnedBytes(io.RawIOBase):
-    """A file to which bytes can be given back."""
+    """A file with a buffer of bytes that were put back."""
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         self.file = file
         self.ahead = b""
 
     def put_back(self, data: bytes) -> None:
-        """Have these bytes read next."""
+        """Put bytes back, which the next read returns."""
         self.ahead = data + self.ahead
 
     def readable(self) -> bool:
@@ -681,7 +683,7 @@ def strict_parse_request(owner: type, options: Options | None) -> Callable[[Base
         )
         if getattr(inherited, "__func__", None) is not BaseHTTPRequestHandler.parse_request:
             return parse_by(self, inherited, raw)
-        take_parsed(self, head)
+        set_parsed_head(self, head)
         return self.handle_expect_100() if expects else True
 
     vars(parse_request)["strict"] = True  # for classes that derive from this one
@@ -699,7 +701,7 @@ def parse_by(handler: BaseHTTPRequestHandler, parse: Callable[[], bool], raw: by
         handler.rfile = file
 
 
-def take_parsed(handler: BaseHTTPRequestHandler, head: RequestHead) -> None:
+def set_parsed_head(handler: BaseHTTPRequestHandler, head: RequestHead) -> None:
     """Set the attributes that http.server's parse_request sets."""
     handler.command, handler.path, handler.request_version = head.method, head.target, head.version
     handler.requestline = f"{head.method} {head.target} {head.version}"

@@ -1,4 +1,4 @@
-"""What all connections of a server share: the application, the options, where log records go, and counters.
+"""The objects that all connections of a server share: the application, the options, the logs, and counters.
 
 `microwsgi.server.server.WSGIServer` makes one. Under http.server's own servers there is a context without a server or loop.
 """
@@ -25,7 +25,7 @@ from microwsgi.wire.response import DateFields
 Application = Callable[..., Iterable[bytes]]
 """PEP 3333's: called with environ and start_response. More exact types would reject applications typed with wsgiref.types."""
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
-"""What sys.exc_info() returns."""
+"""The result of sys.exc_info()."""
 MAX_REPORTED = 1024
 """How many messages about clients are remembered, so as not to repeat them."""
 CONTROLS = {number: f"\\x{number:02x}" for number in (*range(0x20), *range(0x7F, 0xA0))} | {ord("\\"): "\\\\"}
@@ -101,6 +101,7 @@ class ServerContext:
 
     def set_application(self, application: Application | None) -> None:
         """Serve another application. Its attribute `stream_chunked` asks for chunked bodies while they arrive."""
+        # None until wsgiref's set_app, and for handler classes of http.server.
         self.application: Application = UNSET if application is None else application
         self.stream_chunked = self.options.stream_chunked or getattr(application, "stream_chunked", False) is True
 
@@ -141,7 +142,7 @@ class ServerContext:
         if connection is not None:
             self.on_permit(connection)
 
-    # --- Counters and the error log -----------------------------------------------------------------------------------------
+    # --- Counters and the error log -----------------------------------------------------------------------------------
 
     def count_error(self) -> None:
         """Count a request that failed through the fault of the server or the application."""
@@ -165,7 +166,7 @@ class ServerContext:
         self.log_writer.start()
 
     def stop_log(self) -> None:
-        """Write what is left; from here on each thread writes its own records."""
+        """Write the remaining records. From then on each thread writes its own records."""
         self.log_writer.stop()
 
     def error_stream(self) -> io.TextIOBase:

@@ -11,8 +11,8 @@ from microwsgi.support.typenames import Self, WriteableBuffer
 class DetachableSocket:
     """A socket that belongs to the application from its first use on: it blocks, and the server never touches it again.
 
-    It has the methods of the socket, or of the SSLSocket. Bytes that the server had received before come first, whichever way
-    the application receives: recv, recv_into, recvfrom, recvfrom_into, read (of an SSLSocket) or a file of makefile.
+    It has the methods of the socket, or of the SSLSocket. Bytes that the server has already received come first, with each
+    method of receiving: recv, recv_into, recvfrom, recvfrom_into, read (of an SSLSocket) or a file of makefile.
     """
 
     # As attributes of socket.socket, which its `makefile` uses.

@@ -11,7 +11,7 @@ from microwsgi.wire.response import SERVER
 
 Environ = dict[str, object]
 
-PER_REQUEST = (
+REQUEST_KEYS = (
     "REQUEST_METHOD",
     "PATH_INFO",
     "QUERY_STRING",
@@ -27,7 +27,7 @@ PER_REQUEST = (
 
 
 def base_environ(address: object, errors: object, *, multithread: bool) -> Environ:
-    """Return the part that does not change while a listening socket lives; `address` is the address of that socket."""
+    """Return the keys that all requests to one listening socket share; `address` is the address of that socket."""
     host, port = address[:2] if isinstance(address, tuple) else ("localhost", 80)
     return {
         "SCRIPT_NAME": "",
@@ -44,6 +44,6 @@ def base_environ(address: object, errors: object, *, multithread: bool) -> Envir
         "wsgi.run_once": False,
         "wsgi.file_wrapper": FileWrapper,
         "wsgi.input_terminated": True,
-        # Keys of each request: a copy of a dict that has them already need not grow.
-        **dict.fromkeys(PER_REQUEST),
+        # The keys of each request are present, so that a copy of this dict does not have to grow.
+        **dict.fromkeys(REQUEST_KEYS),
     }

@@ -6,10 +6,10 @@
     start_response                   status and headers are checked, and kept
     send_whole                       a list: head and body leave together
     begin, write for each chunk, end anything else: the head leaves with the first chunk
-    finish                           the log, when all was sent
+    finish                           write the access log, after the response was sent
 
-An Exchange is used by the thread that runs its connection, or by the leader; `resume` may be called by any thread. It is
-dropped with its request: no state can leak into the next one on the connection.
+The thread that runs the connection uses its Exchange, or the leader does; any thread may call `resume`. Each request has an
+Exchange of its own, so no state leaks from one request into the next one on the connection.
 """
 
 from __future__ import annotations
@@ -53,26 +53,26 @@ from microwsgi.wire.response import (
     response_head,
 )
 
-ONE_SEND = 64 * 1024
+MAX_JOINED = 64 * 1024
 """Up to this many bytes of a body are copied after the head, so that one system call sends both."""
 BYTES = {bytes}
 EMPTY: Iterator[bytes] = iter(())
 SERVER_ERROR = 500
-"""Statuses from here on are the server's fault (RFC 9110 15.6)."""
+"""The first status of the class of server errors (RFC 9110 15.6)."""
 FAILURE_TEXT = "500 Internal Server Error\n\nThe application failed. The server's log has the reason{under}.\n"
 
 
 class Phase(IntEnum):
-    """What `handle_one_request` has to do next for an exchange."""
+    """The next step of `handle_one_request` for an exchange."""
 
     CALL = 0
     """Call the application."""
     RECEIVE = 4
-    """Before that: receive the body into a file."""
+    """Receive the body into a file, before the application is called."""
     ITERATE = 1
     """Ask the iterable for the next chunk."""
     CLOSE = 2
-    """Call `close` of the iterable: all was sent, or the exchange was aborted."""
+    """Call `close` of the iterable: the response was sent, or the exchange was aborted."""
     DONE = 3
 
 
@@ -106,10 +106,10 @@ class Exchange:
         self.body: RequestBody = UNSET  # of the request; UNSET if there is none
         self.response: ResponseHead | None = None  # status and headers of the application
         self.response_bytes: bytes | None = None  # a whole response, which the connection sends
-        self.iterable: Iterable[bytes] | None = None  # what the application returned, until it is closed
+        self.iterable: Iterable[bytes] | None = None  # the application's result, until it is closed
         self.framing = NO_BODY  # of the response's body
         self.size = self.status = 0  # bytes of the response's body
-        self.head_sent = False  # some of the response has left, or is about to leave
+        self.head_sent = False  # some of the response was sent, or is about to be sent
         self.close = False  # the connection ends with this response
         self.aborted = False  # the response will not be completed
         self.detached = False  # the application has taken the socket
@@ -123,15 +123,15 @@ class Exchange:
         return self.head.line
 
     def enter_phase(self, phase: Phase) -> None:
-        """Set what a thread of the pool has to do next."""
+        """Set the next step for a thread of the pool."""
         self.phase = phase
 
     def set_body(self, body: RequestBody) -> None:
-        """The request has a body."""
+        """Set the body of the request."""
         self.body = body
 
     def apply_forwarded(self, proxies: TrustedProxies) -> None:
-        """Take over the client, scheme, host and prefix that a trusted proxy reports."""
+        """Replace the client, scheme, host and prefix by the values that a trusted proxy reports."""
         if proxies.trusts(self.client[0]):
             head = self.head
             self.client, self.base, fields = proxies.apply(head.fields, self.client, self.base)
@@ -141,10 +141,10 @@ class Exchange:
         """Return the client's address and port, or "unix"."""
         return ":".join(filter(None, self.client)) or "unix"
 
-    # --- What the application is given ------------------------------------------------------------------------------------
+    # --- The environ and start_response -------------------------------------------------------------------------------
 
     def environ(self) -> Environ:
-        """Return the environ of PEP 3333, with the further keys that docs/environ.md describes. Raises ClientError."""
+        """Return the environ of PEP 3333, with the additional keys of docs/environ.md. Raises ClientError."""
         head, fields = self.head, self.head.fields
         target = head.target
         path, _, query = target.partition("?") if target[0] == "/" else origin_form(target).partition("?")
@@ -180,7 +180,7 @@ class Exchange:
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExceptionInfo | None = None, /
     ) -> Callable[[bytes], object]:
-        """Check and keep status and headers, which leave with the first bytes of the body (PEP 3333).
+        """Check and store status and headers, which are sent with the first bytes of the body (PEP 3333).
 
         The Exchange itself is the `write` callable that PEP 3333 asks for: hardly any application uses it, and creating a
         bound method would add 1 % to the cost of each request.
@@ -198,17 +198,17 @@ class Exchange:
         return self
 
     def send_early_hints(self, headers: list[tuple[str, str]]) -> None:
-        """Send a 103 with these fields at once, to a client that understands it (RFC 8297 2, RFC 9110 15.2)."""
+        """Send a 103 response with these fields at once, except to an HTTP/1.0 client (RFC 8297 2, RFC 9110 15.2)."""
         hints = early_hints(headers)
         if self.head.version == "HTTP/1.1" and not self.head_sent:
             self.transport.write(hints)
 
     def resume(self, after: float = 0.0) -> None:
-        """Suspend the response at the next b"", for `after` seconds at most; or, without `after`, resume it, from any thread.
+        """With `after`: suspend the response at the next b"", for at most so many seconds. Without: resume it, from any thread.
 
         A suspended response holds no thread. The iterable calls `resume(after)` before it checks whether there is something
-        to send; a later call of `resume()` by another thread is not lost: `resumed` is set before the leader is told, and
-        the leader looks at `resumed` when it suspends the response. Without a call of `resume(after)`, b"" is ignored.
+        to send. A later call of `resume()` by another thread is not lost: that call sets `resumed` before it notifies the
+        leader, and the leader reads `resumed` when it suspends the response. Without a call of `resume(after)`, b"" is ignored.
         """
         if after > 0:
             self.resume_in = after
@@ -219,30 +219,30 @@ class Exchange:
             self.context.resume(self)
 
     def detach(self) -> tuple[socket.socket, bytes]:
-        """Give the connection to the application: its socket, which blocks, and the bytes that were read ahead."""
+        """Return the socket, now blocking, and the bytes that followed the head. Both now belong to the application."""
         self.detached = self.head_sent = True
         self.framing = NO_BODY  # what the application returns is not sent
         self.status = 101
         return self.transport.detach(), self.transport.take_read_ahead()
 
-    # --- What the application returns -------------------------------------------------------------------------------------
+    # --- The iterable that the application returns --------------------------------------------------------------------
 
     def begin(self, iterable: Iterable[bytes]) -> None:
-        """Keep what has to be iterated and closed. A real file is sent at once."""
+        """Begin to iterate the application's result. A FileWrapper of a file on disk is sent with sendfile."""
         self.iterable = iterable
         self.iterator = EMPTY
         self.phase = Phase.ITERATE
         if self.detached or (isinstance(iterable, FileWrapper) and self.send_file(iterable.filelike)):
             return
         if isinstance(iterable, (str, bytes)) or not hasattr(iterable, "__iter__"):
-            raise self.broken_rule(result_fault(iterable))
+            raise self.broken_rule(describe_result_error(iterable))
         if isinstance(iterable, tuple) and not self.head_sent:
             self.send_whole(list(iterable))
         else:
             self.iterator = iter(iterable)
 
     def send_whole(self, chunks: list[bytes]) -> None:
-        """Make the whole response for a body that is completely known."""
+        """Build the response for a body that is known as a whole."""
         if len(chunks) == 1 and chunks[0].__class__ is bytes:  # the common case
             body = chunks[0]
         elif self.is_long(chunks):
@@ -251,7 +251,7 @@ class Exchange:
         elif set(map(type, chunks)) <= BYTES or all(isinstance(chunk, bytes) for chunk in chunks):
             body = b"".join(chunks)
         else:  # join() would take a bytearray, too, which a generator must not yield
-            raise self.broken_rule(chunk_fault(chunks))
+            raise self.broken_rule(describe_chunk_error(chunks))
         data = self.send_head(len(body))
         self.phase = DONE
         if self.framing is NO_BODY:
@@ -262,14 +262,14 @@ class Exchange:
         else:
             self.size = len(body)
             self.remaining = 0
-            if len(body) <= ONE_SEND:
+            if len(body) <= MAX_JOINED:
                 self.response_bytes = data + body
             else:
-                self.transport.write(data + body[:ONE_SEND])
-                self.transport.write(memoryview(body)[ONE_SEND:])
+                self.transport.write(data + body[:MAX_JOINED])
+                self.transport.write(memoryview(body)[MAX_JOINED:])
 
     def send_response(self) -> None:
-        """Send the whole response that `send_whole` has made."""
+        """Send the response that `send_whole` has built."""
         data, self.response_bytes = self.response_bytes, None
         if data is not None:
             try:
@@ -277,21 +277,21 @@ class Exchange:
             except Disconnected as gone:
                 self.abort(str(gone))
 
-    def take_result(self, status: int, size: int, *, sent: bool) -> None:
-        """Take note of what a handler class of http.server has sent by itself: it may be a part, or nothing."""
+    def record_response(self, status: int, size: int, *, sent: bool) -> None:
+        """Record the response that a handler class of http.server has sent by itself, in full, in part or not at all."""
         self.status = status
         self.size = size
         self.body_start = self.transport.sent - size  # see `bytes_sent`: what was sent did not go through the transport
         self.head_sent = sent
-        self.framing = Framing.UNTIL_CLOSE if sent else NO_BODY  # a part must not be taken for the whole
+        self.framing = Framing.UNTIL_CLOSE if sent else NO_BODY  # the client must not mistake a part for the whole
         self.close = True
 
     def is_long(self, chunks: list[bytes]) -> bool:
         """Return whether the chunks, all of bytes, are too long to be copied into one."""
-        return {chunk.__class__ for chunk in chunks} == {bytes} and sum(map(len, chunks)) > ONE_SEND
+        return {chunk.__class__ for chunk in chunks} == {bytes} and sum(map(len, chunks)) > MAX_JOINED
 
     def send_blocks(self, chunks: list[bytes]) -> None:
-        """Send a long body of which all is known, and copy only its short chunks."""
+        """Send a long body that is known as a whole. Only its short chunks are copied."""
         length = sum(map(len, chunks))
         data = self.send_head(length)
         self.phase = DONE
@@ -304,10 +304,10 @@ class Exchange:
         self.size, self.remaining = length, 0
         pieces, size = [data], len(data)
         for chunk in chunks:
-            if size and size + len(chunk) > ONE_SEND:
+            if size and size + len(chunk) > MAX_JOINED:
                 self.transport.write(b"".join(pieces))
                 pieces, size = [], 0
-            if len(chunk) > ONE_SEND:
+            if len(chunk) > MAX_JOINED:
                 self.transport.write(chunk)
             else:
                 pieces.append(chunk)
@@ -316,7 +316,7 @@ class Exchange:
             self.transport.write(b"".join(pieces))
 
     def send_file(self, file: object) -> bool:
-        """Send a real file from its position, up to Content-Length, with sendfile; return False if that is impossible."""
+        """Send a file on disk from its position, up to Content-Length, with sendfile; return False if that is impossible."""
         if self.response is None or self.head_sent or not is_plain(file) or not hasattr(os, "sendfile"):
             return False
         try:
@@ -333,10 +333,10 @@ class Exchange:
             return True
         part = FileRange(descriptor, offset, count, str(getattr(file, "name", "")))
         self.size, self.remaining = count, self.remaining - count
-        if count <= ONE_SEND:
+        if count <= MAX_JOINED:
             self.head_sent = False  # a file that turns out to be shorter is a 500: nothing has left yet
             while part.count:
-                piece = part.read(ONE_SEND)
+                piece = part.read(MAX_JOINED)
                 part.skip(len(piece))
                 data += piece
             self.head_sent = True
@@ -348,7 +348,7 @@ class Exchange:
         return True
 
     def send_head(self, length: int | None) -> bytes:
-        """Return the bytes of the head, which are to be sent; `length` is that of the body, None if it is not known."""
+        """Return the bytes of the response head. `length` is the length of the body, None if unknown."""
         response = self.response
         if response is None:
             raise self.broken_rule("returned, or sent a body, before it called start_response (PEP 3333).")
@@ -371,7 +371,7 @@ class Exchange:
     def write(self, chunk: bytes) -> bool:
         """Send a chunk in the framing that the head announced; return False if the loop is to resume the iteration."""
         if not isinstance(chunk, bytes):
-            raise self.broken_rule(chunk_fault([chunk]))
+            raise self.broken_rule(describe_chunk_error([chunk]))
         if not chunk:
             return not self.suspended
         self.suspended = False
@@ -412,7 +412,7 @@ class Exchange:
             self.transport.wait_until_sent()
 
     def may_iterate(self) -> bool:
-        """Do what comes before the next chunk: send more output, call `close`. Return whether to iterate. Raises OSError."""
+        """Flush the output buffer before the next chunk, or call `close`. Return whether to iterate. Raises OSError."""
         self.suspended = False
         if not self.aborted and self.transport.out_buffer is not None:
             self.transport.flush()
@@ -424,11 +424,11 @@ class Exchange:
         return True
 
     def promises_more(self) -> bool:
-        """Return whether a client that has received what was sent knows that something is missing."""
+        """Return whether the client knows from Content-Length that the response is incomplete."""
         return self.framing is Framing.LENGTH and self.remaining > 0
 
     def end(self) -> None:
-        """Send what is left when the iterable has ended, and close it, unless some output is still to be sent."""
+        """Complete the response after the last chunk. Close the iterable, unless output is left in the buffer."""
         self.suspended = False
         if not self.detached:
             if not self.head_sent:
@@ -445,11 +445,11 @@ class Exchange:
             self.phase = Phase.CLOSE if self.must_close_iterable() else Phase.DONE
 
     def must_close_iterable(self) -> bool:
-        """Return whether a thread of the pool has to end the exchange: by application code, or by closing a file."""
+        """Return whether a thread of the pool has to end the exchange, since `close` of the iterable or of a file may block."""
         return hasattr(self.iterable, "close") or (self.body is not None and self.body.file is not None)
 
     def close_iterable(self) -> None:
-        """Call `close` of what the application returned, as PEP 3333 demands: once, whatever happened."""
+        """Call `close` of the iterable exactly once, after success and after errors (PEP 3333)."""
         iterable, self.iterable, self.iterator = self.iterable, None, EMPTY
         self.phase = DONE
         close = getattr(iterable, "close", None)
@@ -459,17 +459,17 @@ class Exchange:
             self.body.close_file()
 
     def close_sent_iterable(self) -> None:
-        """Call `close` when the response is complete or given up: an exception can only be logged."""
+        """Call `close` after the response is complete or aborted. An exception is logged, since no response can report it."""
         try:
             self.close_iterable()
         except BaseException as error:  # SystemExit in `close` must not end a thread of the server
-            self.context.log_exception(f"{self.description()} failed in close:", error)
+            self.context.log_exception(f"{self.log_prefix()} failed in close:", error)
 
-    # --- What goes wrong ----------------------------------------------------------------------------------------------------
+    # --- Errors -------------------------------------------------------------------------------------------------------
 
     def fail(self, error: BaseException) -> None:
-        """End an exchange whose application raised or broke a rule, or whose client did while the application ran."""
-        if self.detached:  # the end of another protocol, which is no concern of the server
+        """End an exchange after an exception of the application, a violation of PEP 3333, or an error of the client."""
+        if self.detached:  # the exception belongs to another protocol than HTTP
             with suppress(BaseException):
                 self.close_iterable()
             self.phase = DONE
@@ -486,17 +486,17 @@ class Exchange:
                 self.send_failure_response()
             else:
                 number = os.urandom(4).hex()
-                self.context.log_exception(f"{self.description()} failed ({number}):", error)
+                self.context.log_exception(f"{self.log_prefix()} failed ({number}):", error)
                 self.send_failure_response(error, number)
         except Disconnected as gone:
             self.abort(str(gone))
             self.close_sent_iterable()
         except BaseException as second:  # `close` of what the application returned is its code too
-            self.context.log_exception(f"{self.description()} failed again:", second)
+            self.context.log_exception(f"{self.log_prefix()} failed again:", second)
             self.abort_response()
 
     def send_failure_response(self, error: BaseException | None = None, number: str = "") -> None:
-        """Send a 500 if nothing has been sent yet; otherwise cut the response off."""
+        """Send a 500 response if the head was not sent yet; otherwise abort the response."""
         if self.head_sent or self.detached:
             self.abort_response()
             return
@@ -514,13 +514,13 @@ class Exchange:
         self.close_iterable()
 
     def abort_response(self) -> None:
-        """Cut off a response that can't be completed, in a way that the client notices: without the announced end."""
+        """Abort a response that can't be completed. The client notices that, since the announced end is missing."""
         self.context.count_error()
         self.abort(self.reason or "broken off: the application failed")
         self.close_sent_iterable()
 
     def refuse(self, error: ClientError) -> None:
-        """Answer a request that breaks a rule, and end the connection: what follows may be anything (RFC 9112 6.3)."""
+        """Refuse an invalid request, and end the connection: the bytes after it may not be a request (RFC 9112 6.3)."""
         self.reason = self.context.bodies.first_report(str(error)) if error.log_once else str(error)
         self.status = int(error.status[:3])
         self.close = self.head_sent = True
@@ -532,10 +532,10 @@ class Exchange:
         self.transport.write(data)
 
     def abort(self, reason: str) -> None:
-        """Give up the response: the client has left, or is to be disconnected. The connection is closed next.
+        """Abort the response: the client has disconnected, or the server disconnects it. The connection is closed next.
 
-        An empty reason means that nothing has failed: only the access log gets a record. A client that could mistake what it
-        has received for the whole response gets a reset.
+        An empty reason means that nothing has failed: only the access log gets a record. The client gets a reset if it could
+        mistake the received part for the whole response.
         """
         if not self.aborted:
             self.aborted = True
@@ -548,36 +548,34 @@ class Exchange:
         self.phase = Phase.CLOSE if self.must_close_iterable() else Phase.DONE
 
     def end_connection(self) -> None:
-        """Let the connection end with this response."""
+        """Close the connection after this response."""
         self.close = True
 
-    # --- The log ------------------------------------------------------------------------------------------------------------
+    # --- The log ------------------------------------------------------------------------------------------------------
 
     def ignore(self) -> None:
-        """Leave this exchange out of the log: what came is not a request."""
+        """Leave this exchange out of the log, since the bytes that arrived are not an HTTP request."""
         self.started = 0.0
 
     def bytes_sent(self) -> int:
-        """Return how many bytes of the body the socket has taken: for a response of which some was not sent."""
+        """Return the number of body bytes that the kernel has taken: fewer than `size` if the response was aborted."""
         return min(self.size, max(self.transport.sent - self.body_start, 0)) if self.size else 0
 
     def finish(self) -> None:
-        """Write the log; once, when the exchange is over."""
+        """Write the records of the access log and the error log, once, at the end of the exchange."""
         context = self.context
         if self.started:
             if context.access_log is not None:
                 context.access_log(self, context.clock.now() - self.started)
             if self.reason:
-                if not getattr(
-                    context.access_log, "has_reason", False
-                ):  # else the reason is in the line of the access log
-                    context.log_error(f"{self.description()} {self.status or '-'}: {one_line(self.reason)}")
+                if not getattr(context.access_log, "has_reason", False):  # else the access log has it
+                    context.log_error(f"{self.log_prefix()} {self.status or '-'}: {one_line(self.reason)}")
             elif self.status >= SERVER_ERROR:
                 context.count_error()
             self.started = 0.0
 
-    def description(self) -> str:
-        """Return the client and the request line, for the error log."""
+    def log_prefix(self) -> str:
+        """Return the client's address and the request line: the beginning of an error record."""
         return f'{self.address_string()} "{self.head.line}"'
 
     def broken_rule(self, fault: str) -> ApplicationError:
@@ -592,7 +590,7 @@ class Exchange:
         return self.broken_rule(f"returned {length} bytes, and its Content-Length is {self.remaining} (PEP 3333).")
 
 
-def result_fault(result: object) -> str:
+def describe_result_error(result: object) -> str:
     """Describe a return value that is no iterable of bytes."""
     if hasattr(result, "app_iter"):
         return "returned a response instead of calling it: return response(environ, start_response)."
@@ -603,7 +601,7 @@ def result_fault(result: object) -> str:
     return f"returned {result!r:.60}; PEP 3333 requires an iterable of bytes."
 
 
-def chunk_fault(chunks: Iterable[object]) -> str:
+def describe_chunk_error(chunks: Iterable[object]) -> str:
     """Describe the first chunk of a body that is not bytes."""
     chunk = next(chunk for chunk in chunks if not isinstance(chunk, bytes))
     hint = '; write .encode("utf-8")' if isinstance(chunk, str) else ""
@@ -613,8 +611,8 @@ def chunk_fault(chunks: Iterable[object]) -> str:
 def is_plain(file: object) -> TypeGuard[BinaryIO]:
     """Return whether the content of a file is that of its descriptor.
 
-    It is not that of gzip.GzipFile and other files that decode, which have a `fileno`, too. A class of files that are parts of
-    a plain file says so by `is_plain_file`.
+    For gzip.GzipFile and other files that decode it is not, although they have a `fileno`. Another class declares by an
+    attribute `is_plain_file` that its content is that of its descriptor.
     """
     if file.__class__ in {io.BufferedReader, io.BufferedRandom}:
         file = file.raw

@@ -24,7 +24,7 @@ FIELDS = {name: f"HTTP_X_FORWARDED_{name.upper()}" for name in ("for", "proto", 
 """The X-Forwarded fields, as `--forwarded-fields` names them, and their environ keys."""
 UNIX, ANY = "unix", "*"
 """The names, among trusted addresses, of clients of a Unix socket, and of all."""
-KNOWN = 256
+CACHE_SIZE = 256
 """Addresses that are remembered with the answer."""
 SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 DEFAULT_PORTS = {"http": "80", "https": "443"}
@@ -55,16 +55,16 @@ class TrustedProxies:
         if unknown := set(names) - {STANDARD, *FIELDS}:
             raise ValueError(f"no field {', '.join(sorted(unknown))}: the fields are {', '.join([*FIELDS, STANDARD])}")
         self.keys = {each: FIELDS[each] for each in names if each != STANDARD}
-        self.known: dict[str, bool] = {}
+        self.cache: dict[str, bool] = {}
 
     def trusts(self, address: str) -> bool:
         """Return whether an address is that of a trusted proxy; "" is a Unix socket."""
-        answer = self.known.get(address)
+        answer = self.cache.get(address)
         if answer is None:
             ip = parse_address(address)
             answer = any(ip in network for network in self.networks) if ip is not None else self.unix and not address
-            if len(self.known) < KNOWN:
-                self.known[address] = answer
+            if len(self.cache) < CACHE_SIZE:
+                self.cache[address] = answer
         return answer
 
     def apply(

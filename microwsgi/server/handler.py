@@ -1,15 +1,16 @@
 """One client's connection: request after request over one transport, as a state machine.
 
-The state says which event the connection waits for, and `table` which method is called; each method returns the next state.
+The state defines the event that the connection waits for, and `table` the method that handles the event and returns the next
+state.
 A request passes through WSGIRequestHandler in this order; each call returns before the next begins:
 
     on_ready              the head has arrived, then the body or a part of it    by the leader
-      take_head             parse the head: the state becomes QUEUED
+      handle_head             parse the head: the state becomes QUEUED
     handle_one_request    call the application, and iterate what it returned     by a thread of the pool
     finish_turn           send the response, write the log; then IDLE again      by the same thread, or its next poll_once
 
-`microwsgi.server.exchange` has the rules of PEP 3333, `microwsgi.server.loop` calls these methods, `microwsgi.server.pool` says
-which thread does.
+`microwsgi.server.exchange` has the rules of PEP 3333, `microwsgi.server.loop` calls these methods, and
+`microwsgi.server.pool` decides which thread runs them.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ LINGER = 2.0
 """Seconds to discard what the client still sends after the last response. If the socket were closed at once, the kernel would
 answer that with a reset, and the client might never see the response (RFC 9112 9.6)."""
 TLS_RECORD = b"\x16\x03"
-"""What a client that speaks TLS sends first (RFC 8446 5.1)."""
+"""The first bytes of a TLS client (RFC 8446 5.1)."""
 PROXY_PROTOCOL = (
     "The connection begins with a PROXY protocol header, and this server does not expect one from this address: serve with "
     "--proxy-protocol and --forwarded-allow-ips."
@@ -60,7 +61,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     Give the class to `microwsgi.WSGIServer`, or `WSGIRequestHandler.of(application)` to http.server's own servers.
     """
 
-    # There may be thousands of idle connections: slots, and of a request nothing but its exchange.
+    # There may be thousands of idle connections, so slots save memory, and the state of a request is in its exchange.
     __slots__ = (
         "base",  # the part of the environ that all requests share
         "context",
@@ -69,7 +70,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         "requests",  # how many requests were given to the application
         "state",
         "transport",
-        "waits_for_client",  # the application receives a body that has not arrived, and there is a permit for that
+        "waits_for_client",  # the application reads a body from the client, and has a client-wait permit for that
     )
 
     protocol_version = "HTTP/1.1"
@@ -78,13 +79,13 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     hooked: Callable[[type[WSGIRequestHandler]], type[WSGIRequestHandler]] | None = None
     """`microwsgi.server.hooks.hooked_class`, which `microwsgi.serving.embedding` sets: it stands above this module."""
     keeps_permit = True
-    """The loop has nothing to do with permits: `take_body` acquires one, and `end_body` releases it."""
+    """The loop has nothing to do with permits: `handle_body` acquires one, and `end_body` releases it."""
     context: ServerContext
     shared: ServerContext  # of the classes that `of` makes
     exchange: Exchange  # UNSET between two requests: in the states IDLE and HEAD, and at the end of the connection
     partial: PartialHead  # UNSET except in the state HEAD
 
-    # --- http.server's interface ------------------------------------------------------------------------------------------
+    # --- http.server's interface --------------------------------------------------------------------------------------
 
     @classmethod
     def of(cls, application: Application, options: Options | None = None) -> type[WSGIRequestHandler]:
@@ -115,9 +116,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Begin under one of http.server's servers, which calls this, `handle` and `finish`."""
         own: ServerContext | None = getattr(self.server, "context", None)
         context = own.without_loop() if own is not None else self.shared
-        if isinstance(
-            self.client_address, tuple
-        ):  # with Nagle's algorithm, several sends cost http.server 40 ms a request
+        if isinstance(self.client_address, tuple):  # Nagle's algorithm would delay the second send by 40 ms
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         base = base_environ(self.request.getsockname(), context.error_stream(), multithread=multithreaded(self.server))
         tls = getattr(self.server, "tls", None)
@@ -212,16 +211,16 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Have the next `get_environ` return this environ."""
         self.__dict__["kept_environ"] = environ
 
-    # --- Events -----------------------------------------------------------------------------------------------------------
+    # --- Events -------------------------------------------------------------------------------------------------------
 
     def on_ready(self) -> None:
-        """The event that the state waits for has occurred."""
+        """Handle the event that the state waits for."""
         state = self.state
         try:
             if state is IDLE:  # the common case of `receive_request`
                 data = self.transport.recv(RECEIVE)
                 end = data.find(END)
-                state = self.take_head(data[:end], data[end + 4 :]) if end >= 0 else self.start_request(data)
+                state = self.handle_head(data[:end], data[end + 4 :]) if end >= 0 else self.start_request(data)
             else:
                 state = self.table[state].on_event(self)
         except BlockingIOError:
@@ -245,12 +244,12 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             transport.expect_event(transport.interest_of(self.table[self.state].interest))
 
     def on_timeout(self) -> None:
-        """The deadline of the state has passed."""
+        """Handle the end of the state's time limit."""
         row = self.table[self.state]
         self.enter(row.on_deadline(self) if row.on_deadline is not None else State.CLOSED)
 
     def on_drain(self) -> None:
-        """The server is to end: end what can be ended at once."""
+        """End the connection if its state allows that: the server is about to stop."""
         drain = self.table[self.state].on_drain
         if drain is not None:
             self.enter(drain(self))
@@ -259,7 +258,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Set the state, the event that it waits for, and its deadline."""
         if state is IDLE:
             self.transport.expect(READ, self.context.options.keep_alive_timeout)
-            self.state = state  # last: the leader may look at the state, and touches an idle connection
+            self.state = state  # last: from then on the leader may use this connection
             return
         if state is State.SUSPENDED and self.exchange.resumed:  # see Exchange.resume
             state = State.QUEUED
@@ -270,12 +269,12 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         self.state = state
 
     def suspended_interest(self) -> int:
-        """Return the event to wait for while the response is suspended: none if what arrives must not be received yet."""
+        """Return the event to wait for while the response is suspended; 0 if no more bytes may be received yet."""
         transport, body = self.transport, self.exchange.body
         if body is not None:
             if not body.done:
                 return 0  # the application receives the rest of the body itself
-            transport.unread(body.take_excess())
+            transport.unread(body.take_unused_data())
         return READ if len(transport.read_ahead) < RECEIVE else 0  # enough was received for the next request
 
     def time_limit(self, state: State) -> float:
@@ -293,7 +292,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             return options.body_timeout
         return LINGER
 
-    # --- Receiving ----------------------------------------------------------------------------------------------------------
+    # --- Receiving ----------------------------------------------------------------------------------------------------
 
     def receive_request(self) -> State:
         """Receive the first bytes of a request, usually all of it."""
@@ -305,7 +304,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             return State.CLOSED
         end = data.find(END)
         if end >= 0:
-            return self.take_head(data[:end], data[end + len(END) :])
+            return self.handle_head(data[:end], data[end + len(END) :])
         self.partial = PartialHead(self.context.options)
         return self.feed_head(data)
 
@@ -325,10 +324,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if found is None:
             return State.HEAD
         self.partial = UNSET
-        return self.take_head(*found)
+        return self.handle_head(*found)
 
-    def take_head(self, raw: bytes, rest: bytes) -> State:
-        """Parse a whole head and decide what the request waits for. Raises ClientError."""
+    def handle_head(self, raw: bytes, rest: bytes) -> State:
+        """Parse a complete head, and return the state that follows from its body. Raises ClientError."""
         context = self.context
         if rest:
             self.transport.unread(rest)
@@ -349,19 +348,19 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if ("HTTP_CONNECTION" in fields or head.version == "HTTP/1.0") and not is_persistent(head):
             exchange.end_connection()
         if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields or "HTTP_EXPECT" in fields:
-            return self.take_body(exchange)
+            return self.handle_body(exchange)
         return QUEUED
 
     def begin_exchange(self, head: RequestHead) -> None:
-        """Begin an exchange that is only to be refused."""
+        """Create the exchange of a request that will be refused."""
         self.partial = UNSET
         self.exchange = Exchange(self.context, self.transport, self.base, head, self.context.clock.now())
 
-    def take_body(self, exchange: Exchange) -> State:
-        """Begin with a body: receive it ahead, or leave it to the application. Raises ClientError, Disconnected.
+    def handle_body(self, exchange: Exchange) -> State:
+        """Decide whether the server receives the body ahead, or the application reads it. Raises ClientError, Disconnected.
 
-        A client that expects 100 Continue has the application's answer first, perhaps 401 or 413, if its body has a length.
-        Without a permit to wait for the client no body is left to the application: slow clients must not delay others.
+        If the client expects 100 Continue and its body has a length, the application runs first, and may refuse the body with
+        401 or 413. The application reads a body only with a client-wait permit: slow clients must not occupy all threads.
         """
         head, context = exchange.head, self.context
         options = context.options
@@ -373,7 +372,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         exchange.set_body(body)
         body.feed(self.transport.take_read_ahead())
         if body.done:
-            self.transport.unread(body.take_excess())
+            self.transport.unread(body.take_unused_data())
             return QUEUED
         streamed = context.stream_chunked if length == CHUNKED else expects or length > options.body_buffer_size
         if streamed and context.permits.acquire():
@@ -402,32 +401,32 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return self.continue_body(body)
 
     def continue_body(self, body: RequestBody) -> State:
-        """Decide where the next part of the body is received, if it is not complete."""
+        """Return QUEUED for a complete body; otherwise decide whether the rest is received into memory or into a file."""
         if body.done:
-            self.transport.unread(body.take_excess())
+            self.transport.unread(body.take_unused_data())
             return QUEUED
-        return State.BODY if body.fits_memory(self.context.options.body_buffer_size) else self.queue_body(body)
+        return State.BODY if body.keep_in_memory(self.context.options.body_buffer_size) else self.queue_body(body)
 
     def queue_body(self, body: RequestBody) -> State:
-        """Have a thread of the pool receive into a file. The time in the queue is not the client's."""
+        """Have a thread of the pool receive into a file. The time in the queue does not count as the client's."""
         body.keep_time(self.transport.deadline - self.context.clock.now())
         self.exchange.enter_phase(Phase.RECEIVE)
         return QUEUED
 
     def receive_into_file(self, exchange: Exchange) -> None:
-        """Receive what has arrived of a body, by a thread of the pool. Raises ClientError, Disconnected."""
+        """Receive the part of a body that has arrived into a file (by the pool). Raises ClientError, Disconnected."""
         body = exchange.body
         count = body.receive_into_file()
         options = self.context.options
         self.transport.expect(READ, min(body.time_left + count / options.min_body_rate, options.body_timeout))
         if body.done:
-            self.transport.unread(body.take_excess())
+            self.transport.unread(body.take_unused_data())
             exchange.enter_phase(CALL)
 
-    # --- The application ----------------------------------------------------------------------------------------------------
+    # --- The application ----------------------------------------------------------------------------------------------
 
     def handle_one_request(self) -> None:
-        """Call the application for the request that has arrived, or go on with what it returned."""
+        """Call the application, or continue to iterate its result."""
         self.state = RUNNING
         exchange = self.exchange
         try:
@@ -452,19 +451,19 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         except BaseException as error:  # SystemExit in a view must not end a thread of the server
             exchange.fail(error)
 
-    # --- After the application ----------------------------------------------------------------------------------------------
+    # --- After the application ----------------------------------------------------------------------------------------
 
     def received(self) -> bytes:
-        """Return the bytes of a request that have arrived, for the process that takes the connection over."""
+        """Return the received bytes of the next request, for the process that takes over the connection."""
         return bytes(self.partial.buffer) if self.partial is not None else self.transport.read_ahead
 
     def start_with(self, received: bytes) -> None:
-        """Begin with the bytes that another process has received."""
+        """Begin with the bytes that the previous process of this connection has received."""
         self.transport.unread(received)
         self.enter(self.next_request())
 
     def finish_turn(self) -> State:
-        """Do what is left after a run, and return the next state."""
+        """Send the response and write the log after `handle_one_request`; return the next state."""
         exchange = self.exchange
         if exchange.response_bytes is not None:
             exchange.send_response()
@@ -490,7 +489,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return self.next_request() if self.transport.read_ahead else IDLE
 
     def finish_body(self, exchange: Exchange) -> State:
-        """Some of the request's body may not have arrived, or the connection ends."""
+        """Return the next state after a response whose request has a body, or that ends the connection."""
         body, transport = exchange.body, self.transport
         if body is not None and body.file is not None:
             exchange.enter_phase(Phase.CLOSE)  # of the file
@@ -501,11 +500,11 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             return State.DETACHED
         unread = body is not None and not body.done
         if body is not None and not unread:
-            transport.unread(body.take_excess())
+            transport.unread(body.take_unused_data())
         if exchange.close:
             self.exchange = UNSET
-            # If the client sends more after a close, it gets a reset. Only one that has sent Connection: close sends no more;
-            # over TLS even that may still send its closure alert.
+            # A client that sends more after a close gets a reset. Only a client that sent Connection: close sends nothing
+            # more; over TLS even that client may still send its closure alert.
             if unread or exchange.reason or transport.read_ahead or transport.is_secure or is_persistent(exchange.head):
                 return self.half_close()
             return State.CLOSED
@@ -513,12 +512,14 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             if not transport.pending():
                 return State.DISCARDING
             try:
-                return self.discard(transport.recv(RECEIVE))  # no event comes for what TLS has decrypted
+                return self.discard(
+                    transport.recv(RECEIVE)
+                )  # the poller reports no event for bytes that TLS has decrypted
             except (ClientError, OSError):
                 self.exchange = UNSET
                 return self.half_close()
         self.exchange = UNSET
-        if transport.pending():  # there is no event for bytes after the body that TLS has already decrypted
+        if transport.pending():  # the poller reports no event for these
             transport.unread(transport.recv(RECEIVE))
         return self.next_request() if transport.read_ahead else State.IDLE
 
@@ -550,12 +551,12 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             return self.half_close()
         if not body.done:
             return State.DISCARDING
-        self.transport.unread(body.take_excess())
+        self.transport.unread(body.take_unused_data())
         self.exchange = UNSET
         return self.next_request() if self.transport.read_ahead else State.IDLE
 
     def flush(self) -> State:
-        """The client can receive more: send it."""
+        """Send more of the output buffer, since the kernel can take more."""
         if self.transport.blocks_on_file():
             return State.QUEUED  # a disk may be slow, and the leader must not block
         self.transport.flush()
@@ -565,7 +566,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return State.FLUSHING
 
     def watch_client(self) -> State:
-        """Receive from a client whose response is suspended: its next request, or its end."""
+        """Receive while the response is suspended: a pipelined request, or the end of the connection."""
         transport = self.transport
         try:
             data = transport.recv(RECEIVE)
@@ -580,13 +581,13 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return State.SUSPENDED
 
     def resume(self) -> State:
-        """Iterate a suspended response."""
+        """Continue a suspended response."""
         return State.QUEUED
 
-    # --- The end ------------------------------------------------------------------------------------------------------------
+    # --- The end ------------------------------------------------------------------------------------------------------
 
     def half_close(self) -> State:
-        """Close our side, then discard what the client still sends: so no reset destroys the response."""
+        """Close our side, then discard the bytes that still arrive, since a reset would destroy the response."""
         try:
             self.transport.half_close()
         except BlockingIOError:
@@ -596,11 +597,11 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return State.LINGERING
 
     def linger(self) -> State:
-        """Discard what arrives until the client has closed its side, too."""
+        """Discard the bytes that arrive, until the client closes its side."""
         return State.LINGERING if self.transport.recv(RECEIVE) else State.CLOSED
 
     def refuse(self, error: ClientError) -> State:
-        """Answer a request that breaks a rule, and end the connection."""
+        """Refuse an invalid request, and end the connection."""
         if self.state is State.DISCARDING:  # the response was sent, and these bytes belong to no request
             self.exchange = UNSET
             return self.half_close()
@@ -608,7 +609,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return self.finish_turn()
 
     def send_refusal(self, error: ClientError) -> None:
-        """Answer a request that breaks a rule."""
+        """Send the response for an invalid request."""
         exchange = self.exchange
         if exchange.head.raw.startswith(TLS_RECORD):
             self.context.log_client_error(self.address_string(), SPEAKS_TLS)
@@ -621,28 +622,28 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             exchange.abort(str(gone))
 
     def abort(self, reason: str) -> State:
-        """Give up the connection: the client has left, or is to be disconnected."""
+        """Abort the connection: the client has disconnected, or the server disconnects it."""
         if self.exchange is None:
             return State.CLOSED
         self.exchange.abort(reason)
         return self.finish_turn()
 
     def time_out_head(self) -> State:
-        """The head did not arrive in time."""
+        """Refuse the request: its head did not arrive in time."""
         seconds = self.context.options.header_timeout
         self.begin_exchange(RequestHead(bytes(self.partial.buffer), "", "", "", {}))
         return self.refuse(RequestTimeout(f"The head did not come within {seconds:g} seconds (header_timeout)."))
 
     def time_out_body(self) -> State:
-        """The body did not arrive in time."""
+        """Refuse the request: its body did not arrive in time."""
         return self.refuse(RequestTimeout("The body came more slowly than body_timeout and min_body_rate allow."))
 
     def time_out_response(self) -> State:
-        """The client did not take the response in time."""
+        """Abort the response: the client did not receive it in time."""
         return self.abort("The client read more slowly than send_timeout and min_send_rate allow.")
 
     def end_suspended(self) -> State:
-        """A suspended response ends with the server. The loop logs how many there were."""
+        """End a suspended response, since the server stops. The loop logs the number of these responses."""
         return self.abort("")
 
     def close(self) -> State:

@@ -1,14 +1,14 @@
-"""The methods of http.server, socketserver and wsgiref that a subclass may override: which are, and how they are called.
+"""Calls of the methods of http.server, socketserver and wsgiref that a subclass overrides.
 
-`check_hooks` is called once, when a server is activated: each overridden method is one that this server calls, or a TypeError
-says what to override instead. Without overridden methods nothing of this module is on the way of a request.
+`check_hooks` is called once, when a server is activated: an overridden method that this server would not
+call raises a TypeError with an alternative. Without overridden methods no code of this module runs for a request.
 
     hooked_class          a handler class whose own log_request, get_environ, ... are called
       HookedContext         the context of one such connection: passes on what the class overrides
     UnverifiedConnection  a new connection, until the server's own verify_request has seen it
     AcceptThread          accepts by the server's own get_request
 
-An overridden method is foreign code, and may block: none is called while a thread holds the leader lock
+An overridden method may block: none is called while a thread holds the leader lock
 (`microwsgi.server.pool`). A connection with such methods becomes QUEUED where others go on at once.
 """
 
@@ -67,11 +67,12 @@ ONE_REQUEST = (
     "requests of all connections share Options(threads=N) threads. Override verify_request to choose connections, or "
     "get_environ of the handler class to do something before each request"
 )
+ONE_CLOSE = "connections close after the client has the response. Override log_request of the handler class"
 REFUSED_SERVER_METHODS = {
     "process_request": ONE_REQUEST,
     "finish_request": ONE_REQUEST,
-    "shutdown_request": "a connection is closed after the client has the whole response. Override log_request of the handler class",
-    "close_request": "a connection is closed after the client has the whole response. Override log_request of the handler class",
+    "shutdown_request": ONE_CLOSE,
+    "close_request": ONE_CLOSE,
 }
 """Methods of a WSGIServer that are not called."""
 
@@ -98,7 +99,7 @@ def check_hooks(server: object, base: type, handler: object) -> None:
     """Raise TypeError for an overridden method that would not be called."""
     for name, instead in REFUSED_SERVER_METHODS.items():
         if name == "process_request" and not overrides(type(server), ThreadingMixIn, name):
-            continue  # its wish is granted: a request does not wait for another
+            continue  # the mixin is pointless, but harmless: requests run in threads anyway
         if name in vars(server) or overrides(type(server), base, name):
             raise refusal(type(server), name, instead)
     if isinstance(handler, type) and issubclass(handler, WSGIRequestHandler):
@@ -163,7 +164,7 @@ class HookedMethods(WSGIRequestHandler):
             exchange.finish()
 
     def is_over(self, exchange: Exchange) -> bool:
-        """Return whether the response has left, or never will."""
+        """Return whether the response was sent, or was aborted."""
         return exchange.phase is DONE and (exchange.aborted or self.transport.out_buffer is None)
 
     def finish_turn(self) -> State:
@@ -207,7 +208,7 @@ class HookedContext:
         """Call the class's log_request."""
         try:
             self.handler.log_request(exchange.status or "-", exchange.size)
-        except Exception as error:  # anybody's code, and the response has left
+        except Exception as error:  # an overridden method may raise anything, and the response was sent
             self.context.log_exception("log_request failed:", error)
 
     def log_error(self, text: str, level: int = WARNING) -> None:
@@ -217,7 +218,7 @@ class HookedContext:
             return
         try:
             self.handler.log_error("%s", text)
-        except Exception as error:  # anybody's code, and the response has left
+        except Exception as error:  # an overridden method may raise anything, and the response was sent
             self.context.log_exception("log_error failed:", error)
 
     def log_exception(self, title: str, error: BaseException) -> None:
@@ -232,7 +233,7 @@ def call_handle_error(context: ServerContext, server: BaseServer, transport: Tra
     """Call the server's own handle_error: sys.exc_info() has the exception."""
     try:
         server.handle_error(transport.socket, address)
-    except Exception as second:  # anybody's code
+    except Exception as second:  # an overridden method may raise anything
         context.log_exception("handle_error failed:", second)
 
 
@@ -261,7 +262,7 @@ class HookedDateFields:
 
 
 class UnverifiedConnection:
-    """A new connection that waits for a thread: the server's own verify_request is foreign code."""
+    """A new connection that waits for a thread, which calls the server's own verify_request: that method may block."""
 
     __slots__ = ("base", "connect", "context", "server", "state", "successor", "transport")
 
@@ -291,7 +292,7 @@ class UnverifiedConnection:
         return self.transport.address_string()
 
     def handle_one_request(self) -> None:
-        """Ask the server."""
+        """Call verify_request."""
         self.state = RUNNING
         transport = self.transport
         host, port = transport.client
@@ -301,11 +302,11 @@ class UnverifiedConnection:
             if self.server.verify_request(transport.socket, address):
                 transport.socket.setblocking(False)
                 self.successor = self.connect(transport, self.base)
-        except Exception as error:  # anybody's code
+        except Exception as error:  # an overridden method may raise anything
             self.context.log_exception(f"{self.address_string()}: verify_request failed:", error)
 
     def finish_turn(self) -> State:
-        """Go on as the connection that speaks HTTP, or end."""
+        """Return REPLACED if the connection was accepted, CLOSED otherwise."""
         return State.REPLACED if self.successor is not None else State.CLOSED
 
     def enter(self, state: State) -> None:
@@ -313,7 +314,7 @@ class UnverifiedConnection:
         self.state = state
 
     def abort(self, reason: str) -> State:  # nothing was asked
-        """Give the connection up."""
+        """Close the connection."""
         return State.CLOSED
 
     def received(self) -> bytes:
@@ -380,7 +381,7 @@ class AcceptThread(threading.Thread):
             connection, address = self.get_request()
         except (BlockingIOError, ConnectionError):
             return
-        except Exception as error:  # anybody's code
+        except Exception as error:  # an overridden method may raise anything
             self.loop.context.log_exception("get_request failed:", error)
             return
         self.loop.call_soon(partial(self.admit_one, connection, address, base))

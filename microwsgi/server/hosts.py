@@ -1,6 +1,6 @@
-"""Which hosts a server answers for: a page of a hostile site must not reach it by a name that suddenly means this machine.
+"""The host names that a server answers to: a defence against DNS rebinding.
 
-That is DNS rebinding: the browser asks evil.example's server for a page, then evil.example becomes 127.0.0.1, and the page's
+In that attack the browser asks evil.example's server for a page, then evil.example becomes 127.0.0.1, and the page's
 script may read what we answer. The browser's Host field still says evil.example. `microwsgi.server.handler` asks `allows`.
 """
 
@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from microwsgi.errors import MisdirectedRequest
 
 BEHIND_PROXY = "Behind a proxy: have it pass the Host field on, or see --forwarded-allow-ips."
-KNOWN = 256
+CACHE_SIZE = 256
 """Hosts that are remembered with the answer."""
 
 
@@ -25,9 +25,7 @@ class Hosts:
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        own = (
-            socket.gethostname()
-        )  # the system knows it; asking a name server could take long, and could be answered wrongly
+        own = socket.gethostname()  # a query to a name server could take long, and its answer could be wrong
         self.names = {
             "localhost",
             own.lower(),
@@ -36,15 +34,15 @@ class Hosts:
             *(name.lower().rstrip(".") for name in names),
         }
         self.zones = tuple(name for name in self.names if name.startswith("."))
-        self.known: dict[str, bool] = {}
+        self.cache: dict[str, bool] = {}
 
     def allows(self, host: str) -> bool:
-        """Whether to answer a request with this Host, which may have a port."""
-        answer = self.known.get(host)
+        """Return whether the server answers requests with this Host, which may have a port."""
+        answer = self.cache.get(host)
         if answer is None:
             answer = self.is_allowed(host_name(host))
-            if len(self.known) < KNOWN:
-                self.known[host] = answer
+            if len(self.cache) < CACHE_SIZE:
+                self.cache[host] = answer
         return answer
 
     def is_allowed(self, name: str) -> bool:
@@ -69,7 +67,7 @@ def check_host(hosts: Hosts, host: str) -> None:
 
 
 def host_name(host: str) -> str:
-    """A valid Host without the port, as names are compared."""
+    """Return a valid Host without the port, in the form in which names are compared."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower().rstrip(".")

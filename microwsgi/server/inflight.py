@@ -1,4 +1,4 @@
-"""The requests that run, each with its age and where in the code it is: what QUIT and --log-slow-requests have a server say."""
+"""Descriptions of running requests, with age and stack: for SIGQUIT and --log-slow-requests."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from microwsgi.server.log import bytes_text, escaped, time_text
 from microwsgi.server.server import WSGIServer
 from microwsgi.support import lazy
 
-OURS = ("threading", "microwsgi.server.")
+SERVER_MODULES = ("threading", "microwsgi.server.")
 """Modules whose frames stand between the thread's start and the application."""
 
 
-LOOKS = 4
-"""Looks for slow requests in the time after which they count as such."""
+CHECKS = 4
+"""Checks for slow requests during the time after which a request counts as slow."""
 
 
 def running(server: WSGIServer) -> str:
@@ -42,12 +42,14 @@ def paragraph(server: WSGIServer, request: Exchange | PlainConnection) -> str:
 
 @contextmanager
 def slow_requests(server: WSGIServer, seconds: float) -> Iterator[None]:
-    """Meanwhile say of each request that takes longer, once, where it is; with 0 seconds of none. Costs a request nothing."""
+    """Log the stack of each request that takes longer, once, while the block runs; of none if `seconds` is 0."""
     if not seconds:
         yield
         return
     over = threading.Event()
-    thread = threading.Thread(target=look_for_slow, args=(server, seconds, over), name="microwsgi-slow", daemon=True)
+    thread = threading.Thread(
+        target=log_slow_requests, args=(server, seconds, over), name="microwsgi-slow", daemon=True
+    )
     thread.start()
     try:
         yield
@@ -56,10 +58,10 @@ def slow_requests(server: WSGIServer, seconds: float) -> Iterator[None]:
         thread.join()
 
 
-def look_for_slow(server: WSGIServer, seconds: float, over: threading.Event) -> None:
-    """Look again and again, until it is over."""
+def log_slow_requests(server: WSGIServer, seconds: float, over: threading.Event) -> None:
+    """Check at intervals until `over` is set."""
     logged: set[Exchange | PlainConnection] = set()
-    while not over.wait(seconds / LOOKS):
+    while not over.wait(seconds / CHECKS):
         slow = {each for each in server.running() if server.context.clock.now() - each.started > seconds}
         for request in slow - logged:
             server.context.log_error(f"Slow: {paragraph(server, request)}")
@@ -67,8 +69,8 @@ def look_for_slow(server: WSGIServer, seconds: float, over: threading.Event) -> 
 
 
 def stack(frame: FrameType) -> list[lazy.traceback.FrameSummary]:
-    """The frames from the application's first on; all, where it has none."""
+    """Return the frames from the first frame of the application on; all frames if there is none."""
     found = list(lazy.traceback.walk_stack(frame))[::-1]
     names = [str(each.f_globals.get("__name__")) for each, _ in found]
-    first = next((index for index, name in enumerate(names) if not name.startswith(OURS)), 0)
+    first = next((index for index, name in enumerate(names) if not name.startswith(SERVER_MODULES)), 0)
     return list(lazy.traceback.StackSummary.extract(iter(found[first:])))

@@ -1,7 +1,7 @@
 """The access log: a line for each request, in one of four formats.
 
-`microwsgi.server.exchange` calls an `AccessLog` when a request is over. The line is made at once, because another thread that
-makes lines would take the interpreter from the one that serves; `microwsgi.server.log_writer` writes it.
+`microwsgi.server.exchange` calls an `AccessLog` when a request is over. The line is formatted at once, because a thread that
+formats lines would compete for the GIL with the thread that serves; `microwsgi.server.log_writer` writes it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 
 from microwsgi.server.context import ServerContext
 from microwsgi.server.exchange import Exchange
-from microwsgi.server.log_writer import ERROR, INFO, UNCOUNTED, Destination, LogWriter
+from microwsgi.server.log_writer import ERROR, INFO, MAX_UNCOUNTED, Destination, LogWriter
 from microwsgi.support import lazy
 from microwsgi.support.typenames import Any
 
@@ -22,7 +22,7 @@ DIM = "2"
 
 
 class AccessLog:
-    """A log of finished requests, to a stream, to the end of a file, or to a logger of the module logging.
+    """The access log: a record for each finished request, written to a stream, a file or a logger of the module logging.
 
     `log_format` is line (for people), common or combined (for programs that read Apache's; combined has the microseconds at
     its end), or json; auto is line on a terminal and combined elsewhere. Raises OSError if the file can't be opened.
@@ -38,7 +38,7 @@ class AccessLog:
         self.second = 0
         self.until = -1.0
         self.stamp = self.clock = ""
-        # With the error records in the same place, the reason of a refusal is told here, and not in a second line.
+        # If the error records go to the same place, the reason of a refusal is in this line, and not in a second one.
         self.has_reason = log_format != "common" and not self.path
         self.destination = Destination(self.stream)
         self.records = self.destination.records
@@ -47,8 +47,8 @@ class AccessLog:
     def __call__(self, exchange: Exchange, seconds: float) -> None:
         """Queue a line for a request that took so many seconds."""
         if exchange.context.date.until != self.until:
-            self.tell_time(exchange.context.date.until)
-        if len(self.records) < UNCOUNTED:  # Destination.add, without a call
+            self.update_time_texts(exchange.context.date.until)
+        if len(self.records) < MAX_UNCOUNTED:  # Destination.add, without a call
             self.records.append(self.line(exchange, seconds))
         else:
             self.destination.add(self.line(exchange, seconds))
@@ -63,8 +63,8 @@ class AccessLog:
             self.destination = errors
         writer.add(self.destination)
 
-    def tell_time(self, until: float) -> None:
-        """Make the texts of the time, once a second: whenever the Date field is another."""
+    def update_time_texts(self, until: float) -> None:
+        """Format the time once a second, when the Date field changes."""
         self.until = until
         self.second = int(time.time())
         now = time.localtime(self.second)
@@ -74,10 +74,10 @@ class AccessLog:
         self.stamp = time.strftime(f"%d/{month}/%Y:%H:%M:%S %z", now)
         self.clock = time.strftime("%H:%M:%S", now)
 
-    # --- Lines ------------------------------------------------------------------------------------------------------
+    # --- Lines --------------------------------------------------------------------------------------------------------
 
     def line_line(self, exchange: Exchange, seconds: float) -> str:
-        """For people: `06:12:03  127.0.0.1  GET /users?page=2  200  345 B  1.3 ms`."""
+        """Return a line for people: `06:12:03  127.0.0.1  GET /users?page=2  200  345 B  1.3 ms`."""
         head = exchange.head
         what = f"{head.method} {head.target}" if head.method else escaped(head.line)
         status = f"{exchange.status or '---'}{'!' if exchange.reason else ''}"
@@ -90,16 +90,16 @@ class AccessLog:
         return f"{clock}  {client}  {what}  {status}  {size}  {time_text(seconds)}{reason}\n"
 
     def common_line(self, exchange: Exchange, seconds: float) -> str:  # the format has no place for it
-        """Apache's common log format."""
+        """Return a line in Apache's common log format."""
         client, line = exchange.client[0] or "-", quoted(exchange.head.line)
         return f'{client} - - [{self.stamp}] "{line}" {exchange.status or "-"} {exchange.size or "-"}\n'
 
     def combined_line(self, exchange: Exchange, seconds: float) -> str:
-        """Apache's combined log format, and the microseconds; behind them the reason of a refusal, if it is told here."""
+        """Return a line in Apache's combined log format, with the microseconds and the reason of a refusal at its end."""
         head = exchange.head
-        # The parser lets no control character but the tab through. A quotation mark could end the quotes, and begin a record.
-        # One look at the whole head decides for most requests that nothing needs quoting; numbers, since `b'"' in raw` raises
-        # and catches an exception within CPython. A head that could not be parsed has a reason.
+        # Log injection: the parser refuses control characters except the tab, but a quotation mark could end a quoted text.
+        # One test of the whole head shows for most requests that nothing needs quoting. The test uses numbers, since
+        # `b'"' in raw` raises and catches an exception within CPython. A head that could not be parsed has a reason.
         raw = head.raw
         if 34 in raw or 92 in raw or 9 in raw or not raw.isascii() or exchange.reason:  # quote, backslash, tab
             return self.quoted_line(exchange, seconds)
@@ -111,7 +111,7 @@ class AccessLog:
         )
 
     def quoted_line(self, exchange: Exchange, seconds: float) -> str:
-        """The same with all texts quoted."""
+        """Return the line of `combined_line` with all texts quoted."""
         head, field = exchange.head, exchange.head.fields.get
         referer, agent = quoted(field("HTTP_REFERER", "")), quoted(field("HTTP_USER_AGENT", ""))
         reason = f' "{quoted(exchange.reason)}"' if exchange.reason and self.has_reason else ""
@@ -121,7 +121,7 @@ class AccessLog:
         )
 
     def json_line(self, exchange: Exchange, seconds: float) -> str:
-        """One JSON object."""
+        """Return a line with one JSON object."""
         head = exchange.head
         what = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.second)),
@@ -138,7 +138,7 @@ class AccessLog:
         }
         return lazy.json.dumps(what) + "\n"
 
-    # --- The file -------------------------------------------------------------------------------------------------------
+    # --- The file -----------------------------------------------------------------------------------------------------
 
     def reopen(self) -> None:
         """Open the file again, after a program like logrotate has moved it; the old one stays if that fails. Raises OSError."""
@@ -146,11 +146,11 @@ class AccessLog:
             self.stream.reopen()
 
     def close(self) -> None:
-        """Write what is left, and close the file. Raises OSError with the number of records that were not written."""
+        """Write the remaining records, and close the file. Raises OSError with the number of records that were not written."""
         self.writer.stop()
         if self.writer.idle:
             self.writer.wake()
-        count, why = self.destination.left(), self.destination.why_left()
+        count, why = self.destination.left(), self.destination.unwritten_reason()
         if isinstance(self.stream, AppendedFile):
             self.stream.close()
         if count:
@@ -158,7 +158,7 @@ class AccessLog:
 
 
 class AppendedFile:
-    """A file that is written at its end by its descriptor. Raises OSError."""
+    """A file that is opened for appending and written by its descriptor. Raises OSError."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -201,7 +201,7 @@ def same_file(one: Any, other: Any) -> bool:
     return os.path.samestat(first, second)
 
 
-# --- The module logging -------------------------------------------------------------------------------------------------
+# --- The module logging -----------------------------------------------------------------------------------------------
 
 
 def use_loggers(context: ServerContext) -> None:
@@ -217,7 +217,7 @@ def use_loggers(context: ServerContext) -> None:
 
 
 def logger_with_handlers(name: str, level: int) -> object:
-    """Return a logger that takes records of this level, and for which the program has installed a handler; else None."""
+    """Return the logger if it has a handler and is enabled for this level; else None."""
     logging = sys.modules.get("logging")
     if logging is None:
         return None  # not imported, so that there are no handlers
@@ -225,21 +225,21 @@ def logger_with_handlers(name: str, level: int) -> object:
     return logger if logger.hasHandlers() and logger.isEnabledFor(level) else None
 
 
-# --- Texts --------------------------------------------------------------------------------------------------------------
+# --- Texts ------------------------------------------------------------------------------------------------------------
 
 
 def escaped(text: str) -> str:
-    """Without control characters, which could write on a terminal what they like."""
+    """Return the text with control characters escaped, since a terminal would execute them."""
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def quoted(text: str) -> str:
-    """For between quotes: printable ASCII, as Apache escapes."""
+    """Return the text for use between quotes: printable ASCII, escaped as Apache does."""
     return ascii(text)[1:-1].replace("\\'", "'").replace('"', '\\"') if text else "-"
 
 
 def bytes_text(size: int) -> str:
-    """345 B, 3.4 KB, 12 MB."""
+    """Return a size such as 345 B, 3.4 KB or 12 MB."""
     if size < 1000:  # three digits are read at a glance
         return f"{size} B"
     count = float(size)
@@ -251,7 +251,7 @@ def bytes_text(size: int) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """85 µs, 1.3 ms, 2.1 s."""
+    """Return a duration such as 85 µs, 1.3 ms or 2.1 s."""
     if seconds < 0.001:
         return f"{seconds * 1e6:.0f} µs"
     return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"

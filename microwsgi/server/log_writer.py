@@ -1,7 +1,7 @@
-"""The log's thread: records are queued by the threads that serve, and written by a thread that may wait for a disk.
+"""The log: the threads that serve queue records, and a thread that may wait for a disk writes them.
 
-    Destination   the queue of one stream or file, with a limit; what could not be written; the writes themselves
-    LogWriter     the thread; it writes what its destinations hold
+    Destination   the queue of one stream or file, with a limit; counts lost records; writes
+    LogWriter     the thread that writes the records of its destinations
     ErrorStream   `wsgi.errors`: a text stream whose lines become records
 
 A record is accepted when it is in the queue. An accepted record is written, or counted as lost; the count, with the reason, is
@@ -37,27 +37,27 @@ INFO, WARNING, ERROR = 20, 30, 40
 """The levels of the module logging, which takes too long to import for a server that does not use it."""
 LEVELS = {"info": INFO, "warning": WARNING, "error": ERROR}
 GATHER = 0.02
-"""Seconds in which records are gathered: a person does not notice, and a busy server writes no more than 50 times a second."""
+"""Seconds for which records are collected, so that a busy server writes at most 50 times a second."""
 RETRY = 0.1
-"""Seconds until the next attempt to write to a disk that took nothing, or to a pipe or a terminal that nobody reads."""
-UNCOUNTED = 2000
-"""Records in a queue whose sizes are not counted: more come within GATHER only if nothing is written."""
-MOST_SIZE = 32 * 1024 * 1024
-"""Characters of the other records that may wait in one queue."""
+"""Seconds until the next attempt to write to a full disk, or to a pipe or a terminal that no process reads."""
+MAX_UNCOUNTED = 2000
+"""The number of queued records above which sizes are counted. GATHER brings more only if writing is blocked."""
+MAX_QUEUE_SIZE = 32 * 1024 * 1024
+"""The most characters of counted records in one queue."""
 RECORD_SIZE = 64
-"""Bytes that a record takes beside its characters, about."""
+"""The approximate overhead of a record in bytes."""
 ATOMIC = 4096
 """Bytes of one write to a pipe that the kernel never mixes with the bytes of another process (PIPE_BUF of pipe(7))."""
 FILE_WRITE = 256 * 1024
 """Bytes of one write to a regular file."""
 STOP_TIME = 1.0
-"""Seconds for a reader to take more of the last records when the server stops; for all of them it has twice that."""
+"""Seconds without progress after which a stopping server gives up writing; twice that is the limit in total."""
 UNREAD = "the log was not read"
 BUSY = "another process was in the middle of a long record"
-WAITS = {UNREAD, BUSY}
-"""Troubles that end when somebody reads."""
+TEMPORARY_ERRORS = {UNREAD, BUSY}
+"""Errors that end when another process reads or unlocks."""
 CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""Characters that a terminal, or a program that reads lines, may act upon; all but the line feed and the tab."""
+"""Characters that a terminal, or a program that reads lines, may interpret; without the line feed and the tab."""
 
 Record = str | tuple[int, str, BaseException | None]
 """The text of a record with its line feed; or its level, its text and the exception that it is about."""
@@ -65,12 +65,12 @@ Record = str | tuple[int, str, BaseException | None]
 _write, _fstat, _fork_hook = os.write, os.fstat, getattr(os, "register_at_fork", None)
 _poll: Callable[[], select.poll] = getattr(
     select, "poll", UNSET
-)  # before an application can replace it; Windows has none
+)  # before an application can replace it; Windows lacks it
 _exit = os._exit
 
 
 class LogSystem:
-    """The system calls of a destination, as one object: a test makes each of them fail at each place.
+    """The system calls of a destination, in one object, so that a test can make each call fail.
 
     Each method raises OSError as the call itself does.
     """
@@ -86,7 +86,7 @@ class LogSystem:
     def takes_more(self, descriptor: int, seconds: float = 0.0) -> bool:
         """Return whether a write would not block, perhaps after some seconds.
 
-        A stream that is broken takes everything: the write says what is wrong.
+        For a broken stream the result is True, and the write then raises.
         """
         poll = _poll()
         poll.register(descriptor, select.POLLOUT)
@@ -118,7 +118,7 @@ class Notice(bytes):
         return self
 
     def record(self) -> Record:
-        """Return it for an object of the program."""
+        """Return the record for a stream or logger of the program."""
         return WARNING, self.decode(), None
 
 
@@ -163,8 +163,10 @@ class Destination:
         self.output = threading.RLock()
         self.writing = False
         self.waiting: deque[bytes] = deque()  # records that were taken from the queue for a descriptor
-        self.torn = False  # a part of the first of them is written; other processes are locked out until the rest is
-        self.trouble = ""  # why the last write took nothing
+        self.partly_written = (
+            False  # a part of the first of them is written; other processes are locked out until the rest is
+        )
+        self.write_error = ""  # why the last write took nothing
         self.failed = 0  # records that an object of the program did not take
         self.why_failed = ""
         self.count = 0  # writes that took something
@@ -174,7 +176,7 @@ class Destination:
         record: Record = text
         if hasattr(self.target, "makeRecord"):
             record = level, text, error
-        if len(self.records) < UNCOUNTED and len(text) < FILE_WRITE:
+        if len(self.records) < MAX_UNCOUNTED and len(text) < FILE_WRITE:
             self.records.append(record)
         else:
             self.add_counted(record, len(text))
@@ -182,15 +184,15 @@ class Destination:
     def add_counted(self, record: Record, size: int) -> None:
         """Queue a record if there is room for one of this size, or count it as lost."""
         with self.lock:
-            if self.lost or self.size + size + RECORD_SIZE > MOST_SIZE:
-                self.why_lost = self.why_lost or self.trouble or "they came too fast"
+            if self.lost or self.size + size + RECORD_SIZE > MAX_QUEUE_SIZE:
+                self.why_lost = self.why_lost or self.write_error or "they came too fast"
                 self.lost += 1
             else:
                 self.size += size + RECORD_SIZE
                 self.records.append(record)
 
     def take(self) -> tuple[list[Record], Notice | None]:
-        """Return all records of the queue, and a notice about those that are missing behind them."""
+        """Return all queued records, and a notice if records after them were lost."""
         with self.lock:
             taken = [self.records.popleft() for _ in range(len(self.records))]
             notice = Notice.of(self.lost, self.why_lost) if self.lost else None
@@ -199,22 +201,22 @@ class Destination:
         return taken, notice
 
     def left(self) -> int:
-        """Return how many records were not written."""
+        """Return the number of records that were not written."""
         return (
             sum(getattr(record, "missing", 1) for record in self.waiting) + len(self.records) + self.lost + self.failed
         )
 
-    def why_left(self) -> str:
-        """Return why they were not written."""
-        return self.trouble or self.why_lost or self.why_failed
+    def unwritten_reason(self) -> str:
+        """Return the reason why records were not written."""
+        return self.write_error or self.why_lost or self.why_failed
 
     def clear(self) -> None:
-        """In a forked child: the records are the parent's, and so are the locks."""
+        """Reset everything in a forked child: records and locks belong to the parent."""
         self.records.clear()
         self.waiting.clear()
         self.lock, self.output = threading.RLock(), threading.RLock()
         self.size = self.lost = self.failed = 0
-        self.writing = self.torn = False
+        self.writing = self.partly_written = False
 
     def descriptor(self) -> int | None:
         """Return the descriptor to write to, if there is one."""
@@ -230,10 +232,10 @@ class Destination:
             time.sleep(RETRY)
         time.sleep(GATHER / 20)  # also where poll() returns at once
 
-    # --- Writing --------------------------------------------------------------------------------------------------------
+    # --- Writing ------------------------------------------------------------------------------------------------------
 
     def write(self) -> bool:
-        """Write what is queued, as far as the target takes it; return whether anything was written."""
+        """Write queued records until the target takes no more; return whether anything was written."""
         with self.output:
             if self.writing:
                 return False
@@ -248,7 +250,7 @@ class Destination:
             return self.count != before
 
     def write_once(self) -> bool:
-        """Write what the queue holds now; return whether nothing is left of that."""
+        """Write the records that are queued now; return whether all of them were written."""
         target = sys.stderr if self.target is None else self.target
         descriptor = self.descriptor()
         if self.waiting:
@@ -270,7 +272,7 @@ class Destination:
         return self.write_waiting(descriptor)
 
     def emit_all(self, records: list[Record], notice: Notice | None, target: Any) -> None:
-        """Give records to an object of the program: a stream, a logger, or None."""
+        """Pass records to an object of the program: a stream, a logger, or None."""
         if records and self.failed and self.emit(Notice.of(self.failed, self.why_failed).record(), target):
             self.failed, self.why_failed = 0, ""
         for record in records:
@@ -288,32 +290,32 @@ class Destination:
             elif target is not None:
                 target.write(text_of(record))
                 target.flush()
-        except Exception as error:  # the object is anybody's
+        except Exception as error:  # the object may raise anything
             self.why_failed = getattr(error, "strerror", None) or str(error) or type(error).__name__
             return False
         self.count += 1
         return True
 
     def write_waiting(self, descriptor: int) -> bool:
-        """Write to a descriptor without waiting for a reader; return whether nothing is left."""
+        """Write to a descriptor without waiting for a reader; return whether all records were written."""
         at_once = self.is_file(descriptor)
-        if not self.torn and not self.lock_out(descriptor):
-            self.trouble = BUSY
+        if not self.partly_written and not self.acquire_file_lock(descriptor):
+            self.write_error = BUSY
             return False
         try:
             while self.waiting:
                 if not at_once and not self.takes_more(descriptor):
-                    self.trouble = UNREAD
+                    self.write_error = UNREAD
                     return False
                 self.advance(self.system.write(descriptor, self.chunk(FILE_WRITE if at_once else ATOMIC)))
-            self.trouble = ""
+            self.write_error = ""
         except BlockingIOError:  # another process has made the file non-blocking for all that share it
-            self.trouble = UNREAD
+            self.write_error = UNREAD
         except OSError as error:
-            self.trouble = error.strerror or str(error)
+            self.write_error = error.strerror or str(error)
         finally:
-            if not self.torn:
-                self.let_in(descriptor)
+            if not self.partly_written:
+                self.release_file_lock(descriptor)
         return not self.waiting
 
     def is_file(self, descriptor: int) -> bool:
@@ -330,11 +332,11 @@ class Destination:
         except (ValueError, TypeError):  # the stream is closed, and the write says so; or Windows, which has no poll
             return True
 
-    def lock_out(self, descriptor: int) -> bool:
-        """Lock out other processes, so that a record of several writes stays whole; return False if one of them has the lock.
+    def acquire_file_lock(self, descriptor: int) -> bool:
+        """Lock the file, so that a record of several writes stays whole; return False if another process has the lock.
 
-        The lock is one of POSIX: it belongs to the process, so that it also works between workers that have inherited the
-        descriptor. Where the file can't be locked there is none.
+        A POSIX lock belongs to the process, so it also works between workers that have inherited the descriptor. Files that
+        can't be locked are written without a lock.
         """
         if HAS_LOCKS:
             try:
@@ -345,8 +347,8 @@ class Destination:
                 pass
         return True
 
-    def let_in(self, descriptor: int) -> None:
-        """Let the other processes write. If the system does not unlock the file, the next write does."""
+    def release_file_lock(self, descriptor: int) -> None:
+        """Unlock the file. If that fails, the next write unlocks it."""
         if HAS_LOCKS:
             try:
                 self.system.unlock(descriptor)
@@ -354,11 +356,11 @@ class Destination:
                 pass
 
     def chunk(self, most: int) -> bytes:
-        """Return what is written next: as many whole records as `most` bytes hold, or a part of a longer one."""
+        """Return the bytes to write next: as many whole records as fit into `most` bytes, or a part of a longer record."""
         first = self.waiting[0]
         if isinstance(first, Batch):
             return first
-        if self.torn or len(first) > most:
+        if self.partly_written or len(first) > most:
             return first[:most]
         size, chunk = 0, []
         for record in self.waiting:
@@ -369,7 +371,7 @@ class Destination:
         return b"".join(chunk)
 
     def advance(self, count: int) -> None:
-        """Forget the bytes that were written."""
+        """Remove the written bytes from `waiting`."""
         self.count += 1
         while count and self.waiting:
             record = self.waiting.popleft()
@@ -378,10 +380,10 @@ class Destination:
                     self.waiting.extendleft(reversed(record.pieces()))
                     continue
                 self.waiting.appendleft(record[count:])
-                self.torn = True
+                self.partly_written = True
                 return
             count -= len(record)
-            self.torn = False
+            self.partly_written = False
 
 
 class Mode(Enum):
@@ -390,11 +392,11 @@ class Mode(Enum):
     DIRECT = 0
     """No loop runs: each record is written by the thread that logs it, before the call returns."""
     THREAD = 1
-    """By the thread; where the system has given none yet, records wait for the next attempt to start one."""
+    """The log's thread writes. If the thread could not be started, records wait for the next attempt."""
     STOPPING = 2
-    """The thread writes what is left, and ends."""
+    """The thread writes the remaining records, and ends."""
     STUCK = 3
-    """The thread did not end: something that it writes to blocks. Records are queued, and counted as lost."""
+    """The thread did not end, since a write blocks. Records are queued, or counted as lost."""
 
 
 class LogWriter:
@@ -451,7 +453,7 @@ class LogWriter:
             self.starting.release()
 
     def stop(self) -> None:
-        """Write what is left, and end the thread; from here on each record is written by the thread that logs it."""
+        """Write the remaining records, and end the thread. From then on each thread writes its own records."""
         if self.mode is Mode.DIRECT or self.mode is Mode.STUCK:
             return  # not where it is STOPPING: a signal may have interrupted the first call
         atexit.unregister(self.stop)
@@ -473,7 +475,7 @@ class LogWriter:
             os._exit = _exit
 
     def wake(self) -> None:
-        """Have what is queued written. Takes no lock but that of the output, and that only where there is no thread."""
+        """Have the queued records written. Without a thread, this call writes them, and takes the lock `output`."""
         if self.mode is Mode.DIRECT:
             self.write()
             return
@@ -488,7 +490,7 @@ class LogWriter:
             pass  # another thread has released it
 
     def run(self) -> None:
-        """Write, gather, write; rest when nothing comes. At the end wait for a reader, as long as it reads."""
+        """Write records until `stop`; then wait for the reader of a pipe as long as it reads."""
         wrote_at = time.monotonic()
         while True:
             try:
@@ -500,7 +502,11 @@ class LogWriter:
             if self.mode is not Mode.THREAD:
                 now = time.monotonic()
                 wrote_at = now if wrote else wrote_at
-                if not unwritten or self.is_hopeless() or now > min(wrote_at, self.stopped_at + STOP_TIME) + STOP_TIME:
+                if (
+                    not unwritten
+                    or self.cannot_continue()
+                    or now > min(wrote_at, self.stopped_at + STOP_TIME) + STOP_TIME
+                ):
                     break
                 time.sleep(GATHER)
             elif unwritten:
@@ -522,18 +528,20 @@ class LogWriter:
     def pause(self) -> None:
         """Wait before the next attempt to write: for a reader, or for some time."""
         troubled = [each for each in self.destinations if each.waiting]
-        unread = next((each for each in troubled if each.trouble == UNREAD), None)
+        unread = next((each for each in troubled if each.write_error == UNREAD), None)
         if unread is not None:
             unread.wait_for_reader()
         else:
-            time.sleep(GATHER if any(each.trouble == BUSY for each in troubled) else RETRY)
+            time.sleep(GATHER if any(each.write_error == BUSY for each in troubled) else RETRY)
 
-    def is_hopeless(self) -> bool:
-        """Return whether what is left waits for no reader: the disk is full, or the file is closed."""
-        return all(destination.trouble not in WAITS for destination in self.destinations if destination.waiting)
+    def cannot_continue(self) -> bool:
+        """Return whether waiting is useless: no remaining record waits for a reader, as the disk is full or the file closed."""
+        return all(
+            destination.write_error not in TEMPORARY_ERRORS for destination in self.destinations if destination.waiting
+        )
 
     def flush(self, seconds: float = STOP_TIME) -> None:
-        """Wait until all that was logged so far is written, but not longer than so many seconds."""
+        """Wait until all records logged so far are written, for at most `seconds`."""
         end = time.monotonic() + seconds
         while any(each.records or each.waiting or each.writing for each in self.destinations):
             if time.monotonic() > end:
@@ -541,11 +549,11 @@ class LogWriter:
             time.sleep(GATHER / 20)
 
     def write(self) -> bool:
-        """Write what all destinations hold; return whether any record was written."""
+        """Write the records of all destinations; return whether any record was written."""
         return sum(destination.write() for destination in self.destinations) > 0
 
     def clear(self) -> None:
-        """In a forked child, which may end by `os._exit` at any time: no thread, and nothing that the parent has queued."""
+        """Reset everything in a forked child, which has no thread, and must not write records of the parent."""
         self.mode = Mode.DIRECT
         self.idle = True
         self.thread = None
@@ -569,7 +577,7 @@ def _clear_all() -> None:
 def exit_with_log(status: int) -> NoReturn:
     """Write what the logs of this process have accepted, then end it: `os._exit` while a thread writes a log.
 
-    An application that writes to `wsgi.errors` why it ends, and ends by `os._exit`, would lose just that.
+    Otherwise an application that writes a reason to `wsgi.errors`, then calls `os._exit`, would lose that record.
     """
     try:
         for writer in [*_writers]:
@@ -579,9 +587,9 @@ def exit_with_log(status: int) -> NoReturn:
 
 
 class ErrorStream(io.TextIOBase):
-    """`wsgi.errors`. Whole lines are queued; the part of a line waits for its end, or for `flush`, for each thread alone.
+    """`wsgi.errors`. Whole lines are queued; an incomplete line waits, for each thread, for its end or for `flush`.
 
-    `print` writes a text and its line feed in two calls: without that, lines of several threads would be mixed.
+    `print` writes a text and its line feed in two calls, so the lines of several threads would otherwise be mixed.
     """
 
     def __init__(self, writer: LogWriter, destination: Destination) -> None:
@@ -602,7 +610,7 @@ class ErrorStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Queue a part of a line. What is queued is written without it."""
+        """Queue an incomplete line. Queued records are written without a call of this method."""
         rest = getattr(self.partial, "unfinished", "")
         if rest:
             self.partial.unfinished = ""

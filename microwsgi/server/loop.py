@@ -1,24 +1,25 @@
-"""The poller, the deadlines and the connections: one poll, and the connections that need a thread.
+"""The event loop: the poller, the deadlines, and the connections.
 
-    poll_once              wait for events, act on them; put what needs a thread into `ready`      by the leader
-    finish                 after a run: the connection goes on                                     by the thread that ran it
-    resume, call_soon      for the leader, from other threads: a queue, and a wake-up
+    poll_once              wait for events, handle them; queue connections for the pool in `ready`  by the leader
+    finish                 set the state of a connection after its request has run                  by the thread that ran it
+    resume, call_soon      queue work for the leader, and wake the leader                           by any thread
 
 **Who may access what.** Only the leader (the thread that holds the leader lock of `microwsgi.server.pool`) touches the poller,
 the timers, `connections`, and a connection whose state is not in OWNED. A connection that is QUEUED or RUNNING belongs to the
-thread that runs it, or will run it. It stays registered with the poller meanwhile, since most runs are over before an event
-comes: that saves two system calls. If an event does come, the leader unregisters the connection.
+thread that runs it, or will run it. It stays registered with the poller meanwhile, since most requests end before the next
+event: that saves two system calls. If an event does come, the leader unregisters the connection.
 
-**How a connection comes back.** The thread that ran it may be the leader: then it goes on at once. Otherwise the thread puts
-it into `returned`, and the leader enters the new state. The most common case needs no hand-over: the next state is IDLE, and
+**After a request.** If the leader ran the request, it sets the next state at once. Any other thread puts the connection
+into `returned`, and the leader sets the state. The most common case needs no such transfer: the next state is IDLE, and
 the connection is still registered. `lock` orders that thread, which enters IDLE, and the leader, which unregisters OWNED
-connections: whoever is second sees what the first has done, so that no connection is left waiting without being registered.
+connections: the second of the two sees the change of the first, so no connection waits without being registered.
 
 **The leader runs no application code**: no application, no `close` of an iterable, no hook, and it reads no file. (It writes
 the error log, and calls the access log's function.) A connection that needs one of these becomes QUEUED, and runs
 when the leader lock is free again.
 
-Queues are deques: append and popleft are documented as atomic; whoever appends for the leader then calls `Wakeup.notify`.
+Queues are deques, whose append and popleft are documented as atomic. A thread that appends work for the leader then calls
+`Wakeup.notify`.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ from microwsgi.server.poller import Poller, Wakeup
 from microwsgi.server.state import IDLE, NEVER, OWNED, QUEUED, READ, State
 from microwsgi.server.timers import Timers
 
-PIPELINED = 16
-"""Pipelined requests of one connection that are answered before the others are served."""
-BUDGET = 64
-"""At most so many suspended responses are resumed, and deadlines acted on, before the next poll."""
+MAX_PIPELINED = 16
+"""Pipelined requests of one connection that run before other connections are served."""
+MAX_PER_POLL = 64
+"""The number of suspended responses to resume, and of deadlines to handle, before the next poll."""
 
 
 class Loop:
@@ -52,9 +53,7 @@ class Loop:
         self.wakeup = Wakeup()
         self.timers = Timers()
         self.connections: dict[int, Connection] = {}
-        self.sources: dict[
-            int, Callable[[], object]
-        ] = {}  # what to call for an event on a descriptor that is not a connection's
+        self.sources: dict[int, Callable[[], object]] = {}  # functions for events on descriptors of no connection
         self.calls_later: list[tuple[float, Callable[[], object]]] = []
         self.draining = False
         self.on_idle: Callable[[Connection], object] | None = None  # while the server drains
@@ -68,10 +67,10 @@ class Loop:
         self.calls: deque[Callable[[], object]] = deque()
         self.add_source(self.wakeup.descriptor, self.wakeup.clear)
 
-    # --- The leader ---------------------------------------------------------------------------------------------------------
+    # --- The leader ---------------------------------------------------------------------------------------------------
 
     def poll_once(self) -> None:
-        """Wait for events and act on them; afterwards `ready` has the connections that want a thread."""
+        """Wait for events and handle them. Afterwards `ready` contains the connections that need a thread of the pool."""
         if self.unsent:
             # Send all responses of this batch together: each send pushes the interpreter out of the processor's caches.
             for unsent in self.unsent:
@@ -79,12 +78,12 @@ class Loop:
             while self.unsent:
                 self.finish(self.unsent.popleft(), True)
             if self.ready:
-                return  # run the requests that were pipelined after those
+                return  # requests that were pipelined behind these run first
         connections = self.connections
         timeout = self.poll_timeout()
         events = self.poller.poll(timeout)
         for descriptor, _ in events:
-            # A descriptor may be that of a new connection by now: then there is nothing to read, and no harm is done.
+            # The descriptor may belong to a newer connection by now. Then a receive finds nothing, which is harmless.
             connection = connections.get(descriptor)
             if connection is None:
                 self.on_source(descriptor)
@@ -116,20 +115,20 @@ class Loop:
         return -1 if time == NEVER else max(time - self.clock.now(), 0)
 
     def on_source(self, descriptor: int) -> None:
-        """An event of a listening socket, of a predecessor's channel, or a wake-up."""
+        """Handle an event of a listening socket, of the hand-off channel, or of the wake-up."""
         source = self.sources.get(descriptor)
         if source is not None:
             source()
 
     def on_early_event(self, connection: Connection) -> None:
-        """The client of a connection that a thread runs has sent something, or left: stop watching until the run is over."""
+        """Unregister a connection whose client has sent data, or disconnected, while a thread runs the connection."""
         with self.lock:
             if connection.state in OWNED:
                 connection.transport.unregister(self.poller)
-        # Else its thread has just finished; the next poll reports the event again.
+        # Otherwise the thread has just finished, and the next poll reports the event again.
 
     def update(self, connection: Connection) -> None:
-        """Act on the state that a connection has entered."""
+        """Register, queue or remove a connection, as its new state requires."""
         state, transport = connection.state, connection.transport
         if state in OWNED:
             if state is QUEUED:  # RUNNING: a thread of the HandshakePool has it
@@ -143,11 +142,7 @@ class Loop:
             if transport.interest != transport.registered:
                 try:
                     transport.update_interest(self.poller)
-                except (
-                    OSError,
-                    ValueError,
-                    KeyError,
-                ) as error:  # no more epoll watches, or a socket that somebody closed
+                except (OSError, ValueError, KeyError) as error:  # no more epoll watches, or a closed socket
                     self.fail(connection, error)
                     self.remove(connection)
                     return
@@ -155,7 +150,7 @@ class Loop:
                 self.timers.schedule(connection, transport)
 
     def empty_queues(self) -> None:
-        """Do what other threads have asked for."""
+        """Handle the calls, the connections and the resumed responses that other threads have queued."""
         for _ in range(len(self.calls)):
             call = self.calls.popleft()
             try:
@@ -166,22 +161,22 @@ class Loop:
             connection, state = self.returned.popleft()
             connection.enter(state)
             self.update(connection)
-        for _ in range(min(len(self.resumed), BUDGET)):
+        for _ in range(min(len(self.resumed), MAX_PER_POLL)):
             exchange = self.resumed.popleft()
             resumed = self.connections.get(exchange.transport.descriptor)
-            # The connection may be closed, or at another request, or not suspended yet: then it looks at `resumed` itself.
+            # The connection may be closed, serve another request, or not be suspended yet: `enter` then reads `resumed`.
             if resumed is not None and resumed.state is State.SUSPENDED and resumed.exchange is exchange:
                 resumed.enter(QUEUED)
                 self.update(resumed)
 
     def expire(self) -> None:
-        """Act on deadlines that have passed."""
+        """Handle deadlines that have passed."""
         now = self.clock.now()
         while self.calls_later and self.calls_later[0][0] <= now:
             self.calls_later.pop(0)[1]()
         if self.clock.paused:
             return
-        for connection in self.timers.expired(now, BUDGET, self.context.options.keep_alive_timeout):
+        for connection in self.timers.expired(now, MAX_PER_POLL, self.context.options.keep_alive_timeout):
             try:
                 connection.on_timeout()
             except BaseException as error:  # a fault of ours must not end the leader
@@ -194,7 +189,7 @@ class Loop:
         connection.enter(State.CLOSED)
 
     def add(self, connection: Connection) -> None:
-        """A connection has been accepted. Its first request has often arrived, too."""
+        """Add an accepted connection, and handle its first request if that has arrived."""
         self.connections[connection.transport.descriptor] = connection
         try:
             if connection.state not in OWNED:
@@ -204,7 +199,7 @@ class Loop:
         self.update(connection)
 
     def remove(self, connection: Connection) -> None:
-        """Forget a connection; close its socket, unless a successor or the application has it."""
+        """Remove a connection; close its socket unless a successor or the application uses it."""
         transport = connection.transport
         if self.connections.get(transport.descriptor) is connection:
             del self.connections[transport.descriptor]
@@ -234,7 +229,7 @@ class Loop:
         self.calls_later.sort(key=lambda each: each[0])
 
     def drain(self, on_idle: Callable[[Connection], bool]) -> None:
-        """Ask each connection to end when its request is over.
+        """Make each connection end after its current request.
 
         `on_idle` is called for each connection that waits for a client's first bytes, now and later; it returns whether the
         connection may go on to wait, and the connection is closed otherwise.
@@ -245,7 +240,7 @@ class Loop:
         suspended = 0
         for connection in self.snapshot():
             if connection.state in OWNED:
-                continue  # it ends with its response
+                continue  # this connection ends after its response
             suspended += connection.state is State.SUSPENDED
             if connection.state >= State.BODY:
                 connection.on_drain()
@@ -256,7 +251,7 @@ class Loop:
             self.on_empty()
 
     def close_all(self) -> None:
-        """Close all connections, once all threads of the pool have ended but those that did not end in time."""
+        """Close all connections. All threads of the pool have ended, except those that exceeded the time limit."""
         self.on_idle = None
         while self.unsent:  # a thread has ended between making these and sending them
             unsent = self.unsent.popleft()
@@ -271,7 +266,7 @@ class Loop:
                     state = connection.finish_turn()
                 connection.enter(state if state is State.DETACHED else State.CLOSED)
             else:
-                # Its thread did not end in time; it will find a closed socket.
+                # Its thread did not end in time, and will find a closed socket.
                 connection.transport.close()
             with suppress(OSError, ValueError, KeyError):
                 self.remove(connection)
@@ -281,16 +276,16 @@ class Loop:
         self.wakeup.close()
 
     def release(self) -> None:
-        """Close all descriptors without telling the clients: the parent process goes on serving them."""
+        """Close all descriptors in a forked child: the parent process goes on with the connections."""
         for connection in self.snapshot():
             connection.transport.release()
         self.poller.close()
         self.wakeup.close()
 
-    # --- Any thread -----------------------------------------------------------------------------------------------------------
+    # --- Any thread ---------------------------------------------------------------------------------------------------
 
     def enqueue(self, connection: Connection) -> None:
-        """Give a QUEUED connection to the pool; one that has to wait for its client only once it has a permit."""
+        """Queue a connection for the pool. If its request will wait for the client, it needs a client-wait permit first."""
         if (
             not connection.waits_for_client
             or connection.keeps_permit
@@ -299,12 +294,12 @@ class Loop:
             self.ready.append(connection)
 
     def on_permit(self, connection: Connection) -> None:
-        """There is a permit for a connection that has waited for it."""
+        """Queue a connection that has got its client-wait permit."""
         self.ready.append(connection)
         self.wakeup.notify()
 
     def finish(self, connection: Connection, leading: bool) -> None:  # a keyword would cost a dict
-        """Go on with a connection after its run, in the thread that ran it; `leading`: whether that is the leader."""
+        """Set the state of a connection after its request has run. `leading`: the calling thread is the leader."""
         waited = connection.waits_for_client
         try:
             state = connection.finish_turn()
@@ -314,17 +309,19 @@ class Loop:
         if waited and not connection.keeps_permit:
             self.context.release_permit()
         if state is QUEUED:
-            if connection.requests % PIPELINED:
+            if connection.requests % MAX_PIPELINED:
                 connection.enter(state)
                 self.enqueue(connection)
             else:
-                self.returned.append((connection, state))  # behind the events of the next poll: others have their turn
+                self.returned.append(
+                    (connection, state)
+                )  # after the events of the next poll, so that other connections are served
             if not leading:
                 self.wakeup.notify()
         elif leading:
             connection.enter(state)
             transport = connection.transport
-            # The common case: there is nothing that `update` would do.
+            # In the common case `update` would do nothing.
             if (
                 state is not IDLE
                 or transport.registered != READ
@@ -337,7 +334,7 @@ class Loop:
             self.wakeup.notify()
 
     def enter_idle(self, connection: Connection) -> bool:
-        """Let a connection wait for the next request; return False if the leader has to do it."""
+        """Set the state IDLE; return False if only the leader may do that."""
         transport = connection.transport
         deadline = self.clock.now() + self.context.options.keep_alive_timeout
         with self.lock:
@@ -357,7 +354,7 @@ class Loop:
         self.wakeup.notify()
 
     def interrupt_clients(self) -> None:
-        """Make calls that wait for a client return, when the server stops."""
+        """Make calls that wait for a client return, since the server stops."""
         for connection in self.snapshot():
             connection.transport.interrupt()
 

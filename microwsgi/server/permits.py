@@ -1,4 +1,4 @@
-"""How many threads of the pool may wait for clients at once: half of them, so that slow clients can't occupy all threads."""
+"""Client-wait permits: at most half of the pool's threads may wait for clients, so that slow clients can't occupy all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which descriptors are ready: epoll where the system has it, else the best selector of the selectors module.
+"""Pollers report the descriptors that are ready: epoll where available, else the default of the selectors module.
 
 Level-triggered: an event that was not handled is reported again. Edge-triggered polling was measured and is not faster.
 
@@ -15,7 +15,7 @@ import threading
 from functools import partial
 
 BATCH = 256
-"""Events of one poll: usually all that are ready. With more, the first would wait too long for the last."""
+"""The most events of one poll. With more, the first connection would wait too long until the last one is handled."""
 SELECT_LIMIT = 1023
 """The highest descriptor that select() can watch: FD_SETSIZE - 1 on nearly all systems."""
 
@@ -88,12 +88,12 @@ class Wakeup:
         self.reader.setblocking(False)
         self.writer.setblocking(False)
         self.descriptor = self.reader.fileno()
-        # Held from the first `notify` to the `clear` that follows: many calls cost one system call. No wake-up is lost:
-        # whoever finds the lock held has already filled its queue, and the leader empties the queues after releasing the lock.
+        # Held from the first `notify` to the next `clear`: many calls cost one system call. No wake-up is lost: a thread that
+        # finds the lock held has already filled its queue, and the leader empties the queues after it has released the lock.
         self.notified = threading.Lock()
 
     def notify(self) -> None:
-        """Make `poll` return, now or at the next call. For all threads."""
+        """Make `poll` return, now or at the next call. Any thread may call this."""
         if self.notified.acquire(False):  # a keyword would cost as much as the lock
             try:
                 self.writer.send(b"\0")

@@ -1,27 +1,27 @@
-"""Which thread does what: the Leader/Followers pattern (Schmidt and others, Pattern-Oriented Software Architecture, volume 2).
+"""The threads: the Leader/Followers pattern (Schmidt and others, Pattern-Oriented Software Architecture, volume 2).
 
 The *leader* polls, receives what has arrived, and runs the complete requests itself, one after the other: in CPython two
 runnable threads contend for the GIL, and are slower than one. When a request blocks, another thread is promoted to leader.
 
-    WorkerThread.run        the whole loop of a thread: this frame, then `handle_one_request`, then the application
-      next_task               the next connection that needs a thread; the leader polls for it
+    WorkerThread.run        the loop of a thread; it calls `handle_one_request`, which calls the application
+      next_task               return the next connection that needs a thread; the leader polls until there is one
 
 **The leader lock.** The thread that holds it is the leader: it may poll, and touch connections that no thread runs.
 
-**Running inline.** While the leader runs a request it releases the leader lock without waking a follower; nobody else needs
-the lock. If the request exceeds INLINE_LIMIT seconds, the watchdog, in the thread of `serve_forever`, takes the lock and
-promotes a follower. The thread that ran the request then finds the lock taken, and becomes a follower.
+**Running inline.** While the leader runs a request it releases the leader lock without waking a follower; no other thread
+waits for the lock. If the request exceeds INLINE_LIMIT seconds, the watchdog, in the thread of `serve_forever`, takes the
+lock and promotes a follower. The thread that ran the request then finds the lock taken, and becomes a follower.
 
-**Blocking requests.** Once requests were seen to wait rather than compute, the leader promotes a follower *before* it runs the
-next ones. Voluntary context switches of the thread tell waiting from computing: by processor time alone, a computing request
-on a busy machine would look like a waiting one.
+**Blocking requests.** After a request was observed to wait rather than compute, the leader promotes a follower *before* it
+runs the next requests. Voluntary context switches of the thread distinguish waiting from computing: by processor time alone,
+a computing request on a busy machine would look like a waiting one.
 
 **Run permits.** A thread needs one of `threads` permits to run requests. There is one more thread than permits, so that one
 can always lead.
 
-**Batches.** The leader receives for all that has arrived, runs all that is complete, then sends all responses, since each
-send pushes the interpreter out of the processor's caches. A response never waits for a request that is known to block.
-When one blocks for the first time, it waits until the watchdog has promoted a follower that polls.
+**Batches.** The leader receives from all ready connections, runs all complete requests, then sends all responses, since each
+send evicts the interpreter from the processor's caches. No response waits for a request that is known to block. If a request
+blocks for the first time, the responses of its batch wait until the watchdog has promoted a follower, which polls.
 
 Deques are the queues: `append` and `popleft` are atomic, and no item is taken twice.
 """
@@ -52,11 +52,11 @@ USAGE_SAMPLE = 0.001
 JOIN_TIMEOUT = 5.0
 """Seconds to wait for a thread that only has to notice that it is to end."""
 SLOW_REQUEST = 0.0003
-"""After a request of so many seconds, a system call finds out whether it computed or waited."""
+"""After a request of more seconds, a system call measures whether the request computed or waited."""
 SAMPLING_TIME = 0.05
 """Seconds for which, after a slow request, the processor time of each request is measured."""
 BLOCKING_TIME, MAX_BLOCKING_TIME = 0.1, 5.0
-"""Seconds for which followers are promoted before each request once one has waited; doubled while requests keep waiting."""
+"""Seconds for which a follower is promoted before each request, after a request has waited; doubled up to the second number."""
 
 
 class Usage:
@@ -143,7 +143,7 @@ class LeaderFollowers:
         self.watchdog_event = threading.Lock()  # released to wake the watchdog
         self.watchdog_event.acquire()
         self.watchdog_sleeps = False
-        # Written by whichever thread has just classified a request: a lost update is made up for by the next one.
+        # Written by each thread that has classified a request. A lost update is harmless: the next request writes again.
         self.sampling_until = 0.0
         self.blocking_until = 0.0
         self.blocking_time = BLOCKING_TIME
@@ -153,7 +153,7 @@ class LeaderFollowers:
         if not self.add_thread():
             raise RuntimeError("The system does not allow another thread: the server can't start.")
 
-    # --- A thread's turn ------------------------------------------------------------------------------------------------------
+    # --- A thread's turn ----------------------------------------------------------------------------------------------
 
     def next_task(self, thread: WorkerThread) -> Connection | None:
         """Finish the connection that this thread ran, and return the next one; None when the server has ended."""
@@ -197,7 +197,7 @@ class LeaderFollowers:
         return None
 
     def release_leadership(self, thread: WorkerThread, task: Connection, now: float) -> None:
-        """Decide who leads while this thread runs its request: a follower at once, or one that the watchdog promotes."""
+        """Promote a follower before this thread runs its request, or release the lock so that the watchdog can promote one."""
         thread.is_leader = False
         if (now < self.blocking_until or task.waits_for_client) and self.promote_new_leader():
             thread.usage = Usage()
@@ -211,13 +211,13 @@ class LeaderFollowers:
             self.notify_watchdog()
 
     def classify(self, thread: WorkerThread, now: float) -> None:
-        """After a slow request: if it waited rather than computed, promote followers before the next ones."""
+        """After a slow request: if it waited rather than computed, have followers promoted before the next requests."""
         usage = Usage()
         preemptions, thread.preemptions = usage.preemptions - thread.preemptions, usage.preemptions
         if thread.usage is not None:
             if has_waited(thread.usage, usage, now - thread.started):
                 self.assume_blocking(now)
-        elif not preemptions:  # on a busy machine most slow requests only had no processor
+        elif not preemptions:  # a preempted request was slow because the machine is busy
             self.sampling_until = now + SAMPLING_TIME
 
     def assume_blocking(self, now: float) -> None:
@@ -232,7 +232,7 @@ class LeaderFollowers:
             self.blocking_time = min(self.blocking_time * 2, MAX_BLOCKING_TIME) if recent else BLOCKING_TIME
             self.blocking_until = now + self.blocking_time
 
-    # --- Leadership -----------------------------------------------------------------------------------------------------------
+    # --- Leadership ---------------------------------------------------------------------------------------------------
 
     def promote_new_leader(self) -> bool:
         """Give the leader lock, which the caller holds, to an idle thread, or to a new one; return False if there is none."""
@@ -270,8 +270,8 @@ class LeaderFollowers:
     def wait_for_work(self, thread: WorkerThread) -> None:
         """Sleep until there is something to do.
 
-        A wake-up can't be lost: the thread first puts itself into `idle`, then looks for work. Whoever has work for it first
-        fills the queue, then looks into `idle`. At least one of the two sees the other.
+        A wake-up can't be lost: this thread first adds itself to `idle`, then checks the queue. A thread that has work first
+        fills the queue, then checks `idle`. At least one of the two threads sees the change of the other.
         """
         if thread.has_permit:
             thread.has_permit = False
@@ -289,14 +289,14 @@ class LeaderFollowers:
         thread.wakeup.acquire()
 
     def wake_one(self) -> None:
-        """Wake an idle thread, to see whether there is something to do."""
+        """Wake an idle thread, which then looks for work."""
         try:
             self.idle.pop().wakeup.release()
         except IndexError:
             pass
 
     def leave(self, thread: WorkerThread) -> None:
-        """End a thread: with the server, or by an unforeseen error; then the others go on without it."""
+        """Clean up after a thread that ends: with the server, or by an unexpected error."""
         if thread.has_permit:
             self.permits.append(True)
         if not self.finished:
@@ -319,7 +319,7 @@ class LeaderFollowers:
                 self.leader_lock.release()
                 self.wake_one()  # a thread may have found the lock taken by this check
             elif thread is not None and is_blocked(thread):
-                # Otherwise the next leader would also run a waiting request inline, and be noticed as late.
+                # Otherwise the next leader would also run a waiting request inline until the watchdog's next check.
                 self.assume_blocking(now)
 
     def run_watchdog(self, seconds: float | None = None) -> None:
@@ -336,7 +336,7 @@ class LeaderFollowers:
             seen = self.inline_since
             if checks >= IDLE_CHECKS:
                 self.watchdog_sleeps = True
-                # If not, a request has started meanwhile, and its thread may not have seen `watchdog_sleeps`.
+                # If the lock is free, a request has started, and its thread may not have seen `watchdog_sleeps`.
                 if self.leader_lock.locked():
                     self.watchdog_event.acquire(timeout=-1 if end is None else max(end - monotonic(), 0.0))
                     self.watchdog_sleeps = False
@@ -367,7 +367,7 @@ class LeaderFollowers:
 
 
 def is_blocked(thread: WorkerThread) -> bool:
-    """Return whether a thread uses no processor time just now: then it waits, for the GIL perhaps."""
+    """Return whether a thread uses no processor time at this moment, and so waits, possibly for the GIL."""
     if thread.ident is None or not hasattr(time, "pthread_getcpuclockid"):
         return True
     try:

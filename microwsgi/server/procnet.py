@@ -1,6 +1,6 @@
-"""What the kernel tells of this machine's network, without a name server: who has a port, and which addresses are ours.
+"""Read from /proc which process listens on a port, and which addresses this machine has. No name server is asked.
 
-From /proc, where there is one; `microwsgi.server.sockets` asks.
+`microwsgi.server.sockets` uses this for its messages and URLs.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ LISTENING = "0A"
 """The state of a listening socket in /proc/net/tcp."""
 
 
-def holder(port: int, addresses: list[tuple[int, str]]) -> tuple[int, str] | None:
-    """The process that listens on a port, and its command line, where Linux lets this user see it."""
+def listening_process(port: int, addresses: list[tuple[int, str]]) -> tuple[int, str] | None:
+    """Return the pid and the command line of the process that listens on a port; None if this user may not see them."""
     wanted = {f"socket:[{inode}]" for inode in listening_inodes(port, addresses)}
     try:
         processes = [name for name in os.listdir("/proc") if name.isdigit()] if wanted else []
@@ -32,7 +32,7 @@ def holder(port: int, addresses: list[tuple[int, str]]) -> tuple[int, str] | Non
 
 
 def listening_inodes(port: int, addresses: list[tuple[int, str]]) -> Iterator[str]:
-    """The inodes of sockets that listen on the port, at one of the addresses or at all of them."""
+    """Yield the inodes of sockets that listen on the port, at one of the addresses or at the wildcard address."""
     ours = {kernel_address(family, host) for family, host in addresses}
     for table in "tcp", "tcp6":
         try:
@@ -48,51 +48,53 @@ def listening_inodes(port: int, addresses: list[tuple[int, str]]) -> Iterator[st
 
 
 def kernel_address(family: int, host: str) -> str:
-    """An address as /proc/net/tcp has it: words of four bytes, in this machine's order."""
+    """Return an address in the format of /proc/net/tcp: words of four bytes in host byte order."""
     data = socket.inet_pton(family, host.partition("%")[0])
     words = (int.from_bytes(data[start : start + 4], sys.byteorder) for start in range(0, len(data), 4))
     return "".join(f"{word:08X}" for word in words)
 
 
 def command_line(pid: str) -> str:
-    """What a process was started with, fit for a terminal."""
+    """Return the command line of a process, without control characters."""
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         text = file.read(200).rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
     return "".join(c if c.isprintable() else "?" for c in text) or "no command line"
 
 
 def own_addresses(family: int) -> list[str]:
-    """The addresses of this machine, loopback first; without asking a name server."""
+    """Return the addresses of this machine, loopback first, without a query to a name server."""
     loopback = "127.0.0.1" if family == socket.AF_INET else "::1"
     try:
         own = fib_addresses() if family == socket.AF_INET else if_inet6_addresses()
     except OSError:
-        own = [outward_address(family)]
+        own = [source_address(family)]
     return [loopback, *sorted({address for address in own if address and not is_loopback(address)})]
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address reaches no further than this machine."""
+    """Return whether an address is a loopback address."""
     return address == "::1" or address.startswith("127.")
 
 
 def fib_addresses() -> list[str]:
-    """Linux: the local addresses of the routing table, each on the line before its type."""
+    """Return the local addresses of Linux's routing table, each on the line before its type."""
     with open("/proc/net/fib_trie", encoding="ascii") as file:
         words = file.read().split()
     return [words[i - 1] for i in range(1, len(words)) if words[i : i + 3] == ["/32", "host", "LOCAL"]]
 
 
 def if_inet6_addresses() -> list[str]:
-    """Linux: the addresses that need no zone."""
+    """Return Linux's IPv6 addresses that need no zone identifier."""
     with open("/proc/net/if_inet6", encoding="ascii") as file:
         rows = [line.split() for line in file]
     return [socket.inet_ntop(socket.AF_INET6, bytes.fromhex(row[0])) for row in rows if row[3] != "20"]
 
 
-def outward_address(family: int) -> str:
-    """The address that packets to far away leave from. Connecting a datagram socket sends nothing."""
-    far = "203.0.113.1" if family == socket.AF_INET else "2001:db8::1"  # RFC 5737, RFC 3849: nobody's
+def source_address(family: int) -> str:
+    """Return the source address of packets to the internet. To connect a datagram socket sends no packet."""
+    far = (
+        "203.0.113.1" if family == socket.AF_INET else "2001:db8::1"
+    )  # reserved for documentation by RFC 5737 and RFC 3849
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((far, 9))

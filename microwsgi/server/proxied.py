@@ -1,7 +1,7 @@
 """Connections of a proxy that speaks the PROXY protocol: its header is read first, then the connection is REPLACED.
 
 `successor` goes on with the same transport, which has the client's address then: with HTTP, or with the TLS handshake. No byte
-after the header is received, since TLS has to find all of its own in the kernel.
+after the header is received, since the TLS handshake reads from the socket.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ProxiedConnection:
             self.transport.expect(READ, LINGER)
 
     def receive_header(self) -> State:
-        """Receive what has arrived of the header, and nothing behind it."""
+        """Receive the part of the header that has arrived, and no byte after the header."""
         data = self.transport.peek(LONGEST)
         if not data:
             return State.CLOSED
@@ -100,25 +100,25 @@ class ProxiedConnection:
         return State.REPLACED
 
     def refuse(self, error: ClientError) -> State:
-        """Answer a connection without a valid header, and end it."""
+        """Refuse a connection without a valid header."""
         self.context.log_client_error(self.address_string(), str(error))
         self.transport.write(refusal(error, self.context.date.tick()[0]))
         self.transport.half_close()
         return State.LINGERING
 
     def linger(self) -> State:
-        """Discard what arrives until the proxy has closed its side, too: so no reset destroys the response."""
+        """Discard the bytes that arrive until the proxy closes its side, since a reset would destroy the response."""
         return State.LINGERING if self.transport.recv(RECEIVE) else State.CLOSED
 
     def handle_one_request(self) -> None:
-        """Do nothing: the pool has never such a connection."""
+        """Do nothing: such a connection is never QUEUED."""
 
     def finish_turn(self) -> State:
         """Return the state."""
         return self.state
 
     def abort(self, reason: str) -> State:  # there is no request and no response
-        """Give the connection up."""
+        """Close the connection."""
         return State.CLOSED
 
     def close(self) -> State:

@@ -1,10 +1,10 @@
-"""The body of one request on its way to the application: received before the call, or while the application reads it.
+"""The body of one request: received before the application is called, or while the application reads it.
 
     received ahead    by the leader into memory, then by threads of the pool into a temporary file; no thread waits
     streamed          reads of `wsgi.input` receive from the client; the thread waits, and has a client-wait permit
 
-`microwsgi.server.handler` decides which. What the application leaves unread is discarded up to a limit, so that the connection
-can be used again.
+`microwsgi.server.handler` chooses. The rest that the application does not read is discarded, up to a limit, so that the
+connection can be used again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from microwsgi.wire.response import CONTINUE
 BUFFER_SIZE = 64 * 1024
 """Bytes of a body that are received at once."""
 RECEIVE_BUDGET = 1024 * 1024
-"""Bytes that are received into a file before other connections have their turn."""
+"""Bytes that are received into a file before other connections are served."""
 DISCARD = 256 * 1024
 """Bytes of an unread body that are discarded to reach the next request; a longer body ends the connection."""
 INCOMPLETE = "The body is shorter than its Content-Length (RFC 9112 8)."
@@ -68,14 +68,14 @@ class RequestBody:
         """How many bytes of data were received ahead."""
         return self.in_file or len(self.received)
 
-    def take_excess(self) -> bytes:
+    def take_unused_data(self) -> bytes:
         """Return, once, the bytes that were received after the end of the body."""
-        return self.decoder.take_excess()
+        return self.decoder.take_unused_data()
 
-    # --- Before the application is called -----------------------------------------------------------------------------------
+    # --- Before the application is called -----------------------------------------------------------------------------
 
     def keep_time(self, seconds: float) -> None:
-        """Remember how many seconds the client has left: the time in the queue of the pool is not the client's."""
+        """Store the seconds that the client has left, since the time in the queue of the pool does not count."""
         self.time_left = seconds
 
     def feed(self, data: bytes) -> None:
@@ -92,13 +92,13 @@ class RequestBody:
             self.expects = False  # RFC 9110 10.1.1: no 100 is needed for a body that has arrived
 
     def tell_to_continue(self) -> None:
-        """Answer a client that waits for 100 Continue. Raises Disconnected."""
+        """Send 100 Continue to a client that waits for it. Raises Disconnected."""
         if self.expects:
             self.expects = False
             self.transport.write(CONTINUE)
 
-    def fits_memory(self, most: int) -> bool:
-        """Return whether what has arrived may stay in memory, which is counted then."""
+    def keep_in_memory(self, most: int) -> bool:
+        """Count the received data as kept in memory; return False if the limits do not allow that."""
         size = len(self.received)
         if size > most or not self.storage.add_memory(size - self.in_memory):
             return False
@@ -144,7 +144,7 @@ class RequestBody:
         except OSError as error:
             raise storage_error(error) from error
 
-    # --- The application reads ----------------------------------------------------------------------------------------------
+    # --- The application reads ----------------------------------------------------------------------------------------
 
     def open(self) -> io.BytesIO | io.BufferedReader:
         """Return `wsgi.input`. It ends where the body ends."""
@@ -164,9 +164,10 @@ class RequestBody:
         return self.transport.receive_into(view)
 
     def response_begins(self) -> bool:
-        """Called before the final response is sent; return whether the connection can be used after it.
+        """Prepare for the final response; return whether the connection can be used after that response.
 
-        Not if too much is left to discard. A client that was not told to continue may send the body, or not (RFC 9110 10.1.1).
+        It can't if too much of the body is left to discard. A client that got no 100 Continue may send the body, or may not
+        (RFC 9110 10.1.1).
         """
         if self.decoder.done:
             return True
@@ -174,7 +175,7 @@ class RequestBody:
         self.expects = False
         return reusable
 
-    # --- The end ------------------------------------------------------------------------------------------------------------
+    # --- The end ------------------------------------------------------------------------------------------------------
 
     def discard(self, data: bytes) -> bool:
         """Decode received bytes and discard the data; return False if there was too much. Raises ClientError."""
@@ -183,7 +184,7 @@ class RequestBody:
         return self.discarded <= DISCARD or self.decoder.done
 
     def release_memory(self) -> None:
-        """Forget the data in memory."""
+        """Release the memory of the received data."""
         if self.in_memory:
             self.storage.release(self.in_memory, 0)
             self.in_memory = 0

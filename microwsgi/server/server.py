@@ -5,8 +5,7 @@
       LeaderFollowers     which thread polls, and which runs          microwsgi.server.pool
       Acceptor            new connections                             microwsgi.server.acceptor
 
-All parts are made when `serve_forever` begins: after a fork, the locks, threads and descriptors of the parent are worth
-nothing.
+`serve_forever` creates all parts: locks, threads and descriptors of a parent process can't be used after a fork.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from microwsgi.server.transport import Transport
 LAST_REQUEST = 2.0
 """Seconds in which a process that retires answers one more request on a connection that can't be sent to its successor."""
 ENDING = 0.1
-"""Seconds for threads to end that run a request which did not end in time; then they are left behind."""
+"""Seconds to wait for threads whose request has exceeded `graceful_timeout`; after that they are abandoned."""
 
 
 class Stop(Enum):
@@ -76,7 +75,7 @@ class WSGIServer(HTTPServer):
     def __init__(
         self,
         server_address: tuple[str, int] | str = ("127.0.0.1", 0),
-        RequestHandlerClass: Callable[..., BaseHTTPRequestHandler] = WSGIRequestHandler,  # noqa: N803 - socketserver's name
+        RequestHandlerClass: Callable[..., BaseHTTPRequestHandler] = WSGIRequestHandler,
         bind_and_activate: bool = True,  # socketserver's signature
         *,
         application: Application | None = None,
@@ -124,7 +123,9 @@ class WSGIServer(HTTPServer):
         self.stop = Stop.NO
         self.drain_deadline = NEVER
         self.accept_stopped = threading.Event()
-        self.on_accept_stopped: Callable[[], object] = bool  # called, while draining, when nobody can connect any more
+        self.on_accept_stopped: Callable[[], object] = (
+            bool  # called, while draining, when no client can connect any more
+        )
         self.retired_at = 0.0
         self.listeners = sockets or []
         if self.listeners:
@@ -146,7 +147,7 @@ class WSGIServer(HTTPServer):
     def binds_as_socketserver(self, *, bind_and_activate: bool) -> bool:
         """Return whether the socket is made before `server_bind` is called, as socketserver documents it.
 
-        Somebody wants to set its options then: whoever calls `server_bind`, or overrides it.
+        The caller then sets socket options before `server_bind`, or in an override of it.
         """
         return isinstance(self.server_address, tuple) and (
             not bind_and_activate
@@ -164,7 +165,7 @@ class WSGIServer(HTTPServer):
 
     def server_bind(self) -> None:
         """Bind to `server_address`, and listen. Raises ListenError, which says what to do, or for a socket of yours OSError."""
-        if "socket" in vars(self):  # see `binds_as_socketserver`, or somebody's own
+        if "socket" in vars(self):  # see `binds_as_socketserver`, or set by the program
             TCPServer.server_bind(self)  # http.server's asks a name server for our name, which may take long
             self.listeners = [self.socket]
         else:
@@ -178,7 +179,7 @@ class WSGIServer(HTTPServer):
         self.set_address(self.listeners[0])
 
     def backlog(self) -> int:
-        """Return how many connections the system keeps until they are accepted."""
+        """Return the length of the kernel's queue of connections that were not accepted yet."""
         return self.request_queue_size if "request_queue_size" in overridden(self) else self.options.backlog
 
     def set_address(self, listener: socket.socket) -> None:
@@ -192,7 +193,7 @@ class WSGIServer(HTTPServer):
         self.socket = listener
 
     def server_activate(self) -> None:
-        """Listen, if that is still to be done. Raises TypeError for overridden methods that would not be called."""
+        """Listen on the sockets that do not listen yet. Raises TypeError for overridden methods that would not be called."""
         check_hooks(self, WSGIServer, self.RequestHandlerClass)
         self.take_socket()
         for listener in self.listeners:
@@ -202,7 +203,7 @@ class WSGIServer(HTTPServer):
                 listener.listen(self.backlog())
 
     def take_socket(self) -> None:
-        """Serve on `socket`, if somebody has set it; a wrapped one gives its SSLContext. Raises TypeError."""
+        """Serve on the attribute `socket` if it was set; use the SSLContext of a wrapped socket. Raises TypeError."""
         given = vars(self).get("socket")
         if given is None or given in self.listeners:
             return
@@ -310,16 +311,16 @@ class WSGIServer(HTTPServer):
         self.notify()
 
     def retire(self, on_accept_stopped: Callable[[], object] = bool) -> None:
-        """Leave to a successor what does not run, then end; running requests have no time limit until `limit_drain`.
+        """Hand idle connections to a successor, then end. Running requests have no time limit until `limit_drain`.
 
-        `on_accept_stopped` is called, in the thread of `serve_forever`, when all that comes from then on is the successor's.
+        `on_accept_stopped` is called, in the thread of `serve_forever`, when only the successor accepts connections.
         """
         self.on_accept_stopped = on_accept_stopped
         self.stop = Stop.RETIRE
         self.notify()
 
     def limit_drain(self, seconds: float) -> None:
-        """Give the requests that run so many seconds from now on, when the server ends."""
+        """Limit the time of running requests to `seconds` from now, for a server that ends."""
         self.drain_deadline = self.context.clock.now() + seconds
         self.notify()
 
@@ -329,7 +330,7 @@ class WSGIServer(HTTPServer):
             self.loop.release()
 
     def notify(self) -> None:
-        """Make the thread of `serve_forever` look at what was asked for. For all threads and signal handlers."""
+        """Wake the thread of `serve_forever`, which then reads `stop`. Any thread and any signal handler may call this."""
         pool = self.pool
         if pool is not None:
             pool.notify_watchdog()
@@ -341,11 +342,11 @@ class WSGIServer(HTTPServer):
             unlink(listener)
             listener.close()
 
-    # --- The life of serve_forever
+    # --- Start, drain and end
     # ----------------------------------------------------------------------------------------------
 
     def start(self) -> tuple[Loop, LeaderFollowers]:
-        """Make the parts."""
+        """Create the loop, the pool and the acceptor."""
         self.server_activate()
         self.handler_class, self.new_connection = self.connection_factory()
         self.ended.clear()
@@ -428,7 +429,7 @@ class WSGIServer(HTTPServer):
         return connect(transport, base)
 
     def adopt(self, connection: socket.socket, address: object, listener: int, received: bytes) -> None:
-        """Go on with a connection that a predecessor has accepted on one of the listeners. Leader only."""
+        """Add a connection that a predecessor has accepted on one of the listeners. Leader only."""
         base = self.bases[listener]
         if received:
             transport = Transport(connection, address, self.options, self.context.clock)
@@ -440,7 +441,7 @@ class WSGIServer(HTTPServer):
             self.loop.add(adopted)
 
     def drain(self, loop: Loop, pool: LeaderFollowers) -> None:
-        """Accept nothing more, and give the requests that run their time to end."""
+        """Stop accepting, and wait until running requests end or their time is over."""
         self.retired_at = self.context.clock.now()
         if self.stop is not Stop.RETIRE:
             self.drain_deadline = min(self.drain_deadline, self.retired_at + self.options.graceful_timeout)
@@ -460,7 +461,7 @@ class WSGIServer(HTTPServer):
             self.context.log_error(f"{cut} of the requests did not finish within graceful_timeout and are aborted.")
 
     def stop_accepting(self) -> None:
-        """Accept nothing more, and end what waits. Leader only."""
+        """Stop accepting, and end the connections that wait. Leader only."""
         if self.loop is None or self.acceptor is None:
             return
         try:
@@ -496,7 +497,7 @@ class WSGIServer(HTTPServer):
         return self.context.clock.now() < transport.deadline
 
     def end(self, loop: Loop, pool: LeaderFollowers) -> None:
-        """End the threads, and the connections that are left."""
+        """End the threads and the remaining connections."""
         if self.accept_thread is not None:
             self.accept_thread.stop()
             self.accept_thread.join(ENDING)
@@ -511,12 +512,12 @@ class WSGIServer(HTTPServer):
         self.drain_deadline = NEVER
         self.ended.set()
 
-    # --- What a server is at
+    # --- Counters and running requests
     # ------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def limits_paused(self) -> Iterator[None]:
-        """Let no time limit run out while a person sits at a debugger's prompt."""
+        """Stop the clock of time limits while a debugger's prompt is open."""
         self.context.clock.pause()
         try:
             yield
@@ -527,7 +528,7 @@ class WSGIServer(HTTPServer):
 
     @property
     def pauses(self) -> int:
-        """How many persons are at a prompt."""
+        """The number of open debugger prompts."""
         return self.context.clock.pauses
 
     @property

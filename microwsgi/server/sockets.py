@@ -1,7 +1,7 @@
-"""From an address as a person writes it to sockets that listen, and from these back to URLs.
+"""Create listening sockets from addresses such as 127.0.0.1:8000 and unix:PATH, and return the URLs of such sockets.
 
-Whatever can't be listened on is a ListenError whose text has the cure. Names are never looked up in reverse:
-http.server's getfqdn can wait half a minute for a name server that nobody has.
+A failure raises ListenError, whose text says what to do. Names are never looked up in reverse:
+http.server's getfqdn can wait half a minute for a name server that does not exist.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from contextlib import suppress
 
 from microwsgi.errors import ListenError
 from microwsgi.options.kinds import parse_port
-from microwsgi.server.procnet import holder, is_loopback, own_addresses
+from microwsgi.server.procnet import is_loopback, listening_process, own_addresses
 
-UNACKNOWLEDGED = 60_000
-"""Milliseconds after which a client is gone that acknowledges nothing; Linux would wait for a quarter of an hour."""
+USER_TIMEOUT = 60_000
+"""Milliseconds without an acknowledgement after which TCP drops a connection; Linux waits for 15 minutes by default."""
 ATTEMPTS = 20
 """Free ports that are tried until one is free in both families."""
-NEAR = 100
+PORTS_TO_TRY = 100
 """Ports above one in use that are tried, to offer a free one."""
 
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # what to type instead of them
 NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
-"""What localhost is (RFC 6761 6.3), whatever the hosts file of a container leaves out."""
+"""The addresses of localhost (RFC 6761 6.3). The hosts file of a container may lack one of them."""
 
 
 class UnixListener(socket.socket):
-    """A Unix socket that knows the file it made, so that `unlink` removes no other."""
+    """A Unix socket that records the identity of its file, so that `unlink` removes no other file."""
 
     path = ""
-    identity: tuple[int, int, int] | None = None
+    file_identity: tuple[int, int, int] | None = None
 
     def bind_file(self, path: str, mode: int, group: str) -> None:
         """Bind to a file with this mode, and with this group if it is not "". Raises OSError, LookupError."""
@@ -44,25 +44,25 @@ class UnixListener(socket.socket):
         finally:
             os.umask(umask)
         self.path = os.path.abspath(path)  # the process may change its folder
-        self.identity = identity(path)
+        self.file_identity = file_identity(path)
         # Nobody can connect before `listen`, so there is no moment with another mode or group.
         if group:
             shutil.chown(path, group=int(group) if group.isdigit() else group)
         os.chmod(path, mode)
 
     def unlink(self) -> None:
-        """Remove the file, once, if this process made it and nobody put another in its place.
+        """Remove the file, once, if this process created it and no other file has replaced it.
 
         A process that has dropped root's privileges may be unable to: then the next server replaces the file.
         """
-        made, self.identity = self.identity, None
-        if made is not None and identity(self.path) == made:
+        made, self.file_identity = self.file_identity, None
+        if made is not None and file_identity(self.path) == made:
             with suppress(PermissionError):
                 os.unlink(self.path)
 
 
 def listen(address: str, backlog: int = 1024, *, mode: str = "", group: str = "") -> list[socket.socket]:
-    """Sockets that listen: one, or for a host name one for each of its addresses, all with the same port.
+    """Return listening sockets: one, or for a host name one for each of its addresses, all with the same port.
 
     HOST:PORT, [V6]:PORT, unix:PATH, unix:@NAME (abstract, Linux) or fd://N. `mode`, in octal, and `group` are those of the
     file of a Unix socket. Raises ListenError.
@@ -75,16 +75,16 @@ def listen(address: str, backlog: int = 1024, *, mode: str = "", group: str = ""
 
 
 def unlink(listener: socket.socket) -> None:
-    """Remove a Unix listener's file, if this process made it and nobody put another in its place."""
+    """Remove a Unix listener's file, if this process created it and no other file has replaced it."""
     if isinstance(listener, UnixListener):
         listener.unlink()
 
 
-# --- TCP ----------------------------------------------------------------------------------------------------------------
+# --- TCP --------------------------------------------------------------------------------------------------------------
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """The two parts of HOST:PORT or [V6]:PORT. Raises ListenError."""
+    """Return the two parts of HOST:PORT or [V6]:PORT. Raises ListenError."""
     host, colon, port = address.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not host or not colon or (":" in host and not bracketed):
@@ -99,7 +99,7 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 
 def listen_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
-    """A listening socket for each address that the host has."""
+    """Return a listening socket for each address of the host."""
     addresses = resolve(host, port)
     for _ in range(ATTEMPTS - 1):
         try:
@@ -112,24 +112,24 @@ def listen_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
 
 
 def resolve(host: str, port: int) -> list[tuple[int, str]]:
-    """The families and addresses of a host; for numbers, and for localhost, without asking anybody."""
+    """Return the families and addresses of a host. Numeric addresses and localhost need no name server."""
     if host.lower() == "localhost":
         return list(LOOPBACK)
     try:
-        found = socket.getaddrinfo(plain(host), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(encoded_host(host), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
         raise ListenError(f"there is no host named {host}.", wrong_host=host) from None
     # getnameinfo with numbers only is no look-up; it adds the zone without which a link-local address can't be bound.
     return list(dict.fromkeys((family, socket.getnameinfo(where, NUMERIC)[0]) for family, _, _, _, where in found))
 
 
-def plain(host: str) -> str | bytes:
-    """A host for getaddrinfo, which for a str loads what knows of other letters than ASCII's; that takes 1 ms."""
+def encoded_host(host: str) -> str | bytes:
+    """Return a host for getaddrinfo as bytes if it is ASCII: for a str, getaddrinfo loads the IDNA codec, which takes 1 ms."""
     return host.encode() if host.isascii() else host
 
 
 def bind_all(addresses: list[tuple[int, str]], port: int, backlog: int) -> list[socket.socket]:
-    """All of the addresses on one port, or none. A family that this system lacks is left out if another is there."""
+    """Bind all addresses to one port, or none. A family that this system lacks is left out if another one is available."""
     listeners: list[socket.socket] = []
     lacking: OSError | None = None
     for family, host in addresses:
@@ -155,23 +155,23 @@ def bind_all(addresses: list[tuple[int, str]], port: int, backlog: int) -> list[
 
 
 def tune(listener: socket.socket) -> None:
-    """Set what the accepted sockets inherit."""
+    """Set the socket options that accepted sockets inherit."""
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # RFC 5482; Linux has it
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT)
 
 
 def bind(family: int, host: str, port: int) -> socket.socket:
-    """A bound socket, not listening yet."""
+    """Return a bound socket that does not listen yet."""
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":  # elsewhere it would let two programs have the same port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         tune(listener)
         if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # what is asked for, and no more
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # no IPv4 addresses beside it
         listener.setblocking(False)
-        listener.bind(socket.getaddrinfo(plain(host), port, family, socket.SOCK_STREAM)[0][4])
+        listener.bind(socket.getaddrinfo(encoded_host(host), port, family, socket.SOCK_STREAM)[0][4])
     except OSError:
         listener.close()
         raise
@@ -179,16 +179,16 @@ def bind(family: int, host: str, port: int) -> socket.socket:
 
 
 def close_all(listeners: list[socket.socket]) -> None:
-    """Close what was bound before another failed."""
+    """Close the sockets."""
     for listener in listeners:
         listener.close()
 
 
-# --- Unix sockets, and those of others ----------------------------------------------------------------------------------
+# --- Unix sockets, and those of others --------------------------------------------------------------------------------
 
 
 def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket:
-    """A Unix socket that only those may connect to who may write its file; the file of a dead server is replaced."""
+    """Return a listening Unix socket. Write permission on its file allows to connect; the file of a dead server is replaced."""
     if not path.removeprefix("@"):
         raise ListenError("unix: needs a path, like unix:/tmp/app.sock, or a name, like unix:@app.")
     if not hasattr(socket, "AF_UNIX"):
@@ -200,7 +200,7 @@ def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket
         if abstract:
             listener.bind("\0" + path[1:])
         else:
-            make_way(path)
+            remove_stale_socket(path)
             listener.bind_file(path, mode, group)
         listener.listen(backlog)
     except LookupError:
@@ -224,8 +224,8 @@ def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket
     return listener
 
 
-def make_way(path: str) -> None:
-    """Remove a socket file that nobody listens on any more. Raises ListenError for anything else that is there."""
+def remove_stale_socket(path: str) -> None:
+    """Remove a socket file on which no process listens. Raises ListenError for any other existing file."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -244,8 +244,8 @@ def make_way(path: str) -> None:
             raise ListenError(f"another server listens on unix:{path}.")
 
 
-def identity(path: str) -> tuple[int, int, int] | None:
-    """What tells a file, and the process that made it, from others; None if it isn't there."""
+def file_identity(path: str) -> tuple[int, int, int] | None:
+    """Return device, inode and pid, which identify a file and its creator; None if there is no such file."""
     try:
         status = os.lstat(path)
     except OSError:
@@ -254,7 +254,7 @@ def identity(path: str) -> tuple[int, int, int] | None:
 
 
 def listen_descriptor(text: str, backlog: int) -> socket.socket:
-    """The socket that the parent process left open for us under this number."""
+    """Return the socket that the parent process has passed as this descriptor."""
     try:
         listener = socket.socket(fileno=int(text))
     except (ValueError, OverflowError, OSError):
@@ -279,7 +279,7 @@ def listen_descriptor(text: str, backlog: int) -> socket.socket:
 def refusal(error: OSError, host: str, port: int, addresses: list[tuple[int, str]]) -> ListenError:
     """The reason that a person understands, and what can be done about it."""
     if error.errno == errno.EADDRINUSE:
-        return in_use(port, addresses)
+        return port_in_use(port, addresses)
     if error.errno in {errno.EACCES, errno.EPERM}:
         low = " (ports below 1024 are reserved for root)" if port < 1024 else ""  # as the text says
         return ListenError(
@@ -292,9 +292,9 @@ def refusal(error: OSError, host: str, port: int, addresses: list[tuple[int, str
     return ListenError(f"{host}:{port} can't be listened on: {error.strerror}.")
 
 
-def in_use(port: int, addresses: list[tuple[int, str]]) -> ListenError:
-    """Who has the port, and which is free."""
-    pid, command = holder(port, addresses) or (0, "")
+def port_in_use(port: int, addresses: list[tuple[int, str]]) -> ListenError:
+    """Return the ListenError for a port in use: which process uses the port, and which port is free."""
+    pid, command = listening_process(port, addresses) or (0, "")
     if pid == os.getpid():
         return ListenError(f"port {port} is given twice.")
     by = f" by PID {pid} ({command})" if pid else ""
@@ -304,8 +304,8 @@ def in_use(port: int, addresses: list[tuple[int, str]]) -> ListenError:
 
 
 def next_free(port: int, addresses: list[tuple[int, str]]) -> int:
-    """The next port that could be bound instead; 0 if none is near."""
-    for other in range(port + 1, min(port + NEAR, 65535) + 1):
+    """Return the next free port; 0 if none of the next ports is free."""
+    for other in range(port + 1, min(port + PORTS_TO_TRY, 65535) + 1):
         try:
             close_all(bind_all(addresses, other, 1))
         except OSError:
@@ -314,11 +314,11 @@ def next_free(port: int, addresses: list[tuple[int, str]]) -> int:
     return 0
 
 
-# --- From sockets to URLs -----------------------------------------------------------------------------------------------
+# --- From sockets to URLs ---------------------------------------------------------------------------------------------
 
 
 def url(listener: socket.socket, scheme: str = "http") -> str:
-    """What to click on, or, for a Unix socket, its address as `listen` takes it."""
+    """Return the URL of a listening socket; for a Unix socket, its address in the format of `listen`."""
     address = listener.getsockname()
     if isinstance(address, tuple):
         host = str(address[0])
@@ -328,13 +328,13 @@ def url(listener: socket.socket, scheme: str = "http") -> str:
 
 
 def tcp_url(host: str, port: int, scheme: str) -> str:
-    """With brackets around a v6 address, and without a port that the scheme implies."""
+    """Return a URL, with brackets around an IPv6 address, and without the default port of the scheme."""
     name = f"[{host}]" if ":" in host else host
     return f"{scheme}://{name}/" if port == {"http": 80, "https": 443}[scheme] else f"{scheme}://{name}:{port}/"
 
 
 def urls(listeners: list[socket.socket], scheme: str = "http") -> list[str]:
-    """What to click on, for all listeners: each address of this machine for a wildcard, localhost for its two."""
+    """Return the URLs of all listeners. A wildcard has one URL for each address of this machine."""
     found: list[str] = []
     for listener in listeners:
         address = listener.getsockname()
@@ -350,6 +350,6 @@ def urls(listeners: list[socket.socket], scheme: str = "http") -> list[str]:
 
 
 def loopback_only(listeners: list[socket.socket]) -> bool:
-    """Whether other machines have no way to these sockets."""
+    """Return whether the sockets can be reached from this machine only."""
     addresses = [listener.getsockname() for listener in listeners]
     return all(not isinstance(address, tuple) or is_loopback(address[0]) for address in addresses)

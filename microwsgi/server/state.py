@@ -6,7 +6,7 @@ A connection object serves one client and has a transport. The loop calls its me
     on_timeout()          the deadline of the state has passed                          by the leader
     on_drain()            the server accepts nothing more and is to end                 by the leader
     handle_one_request()  the state was QUEUED: run application code, or code that may block    by a thread of the pool
-    finish_turn()         do what is left after the run; return the next state             by the same thread
+    finish_turn()         send the response, write the log; return the next state          by the same thread
     enter(state)          set the state, its interest and its deadline                  by the leader, or see `Loop.finish`
 """
 
@@ -23,38 +23,38 @@ NEVER = float("inf")
 
 
 class State(IntEnum):
-    """What a connection does; or, where the text is a noun, what it waits for."""
+    """The state of a connection: what the connection waits for, or what runs it."""
 
     SNIFFING = 0
-    """On a TLS port, the first bytes, which tell TLS from plain HTTP; of a proxy, the header of the PROXY protocol."""
+    """Waits for the first bytes: on a TLS port they distinguish TLS from HTTP, from a proxy they are the PROXY header."""
     HANDSHAKE = 1
-    """The client's next part of a TLS handshake."""
+    """Waits for the client's next message of the TLS handshake."""
     IDLE = 2
-    """The first byte of a request."""
+    """Waits for the first byte of a request."""
     HEAD = 3
-    """The rest of a head."""
+    """Waits for the rest of a request head."""
     BODY = 4
-    """The rest of a body that is received before the application is called."""
+    """Waits for the rest of a body that is received before the application is called."""
     QUEUED = 5
-    """A thread of the pool."""
+    """Waits for a thread of the pool."""
     RUNNING = 6
     """A thread of the pool runs `handle_one_request`."""
     SUSPENDED = 7
-    """The response has nothing to send yet: it waits for a call of `resume`, its deadline, or the client closing."""
+    """The response has nothing to send yet. Waits for a call of `resume`, for the deadline, or for the client to close."""
     FLUSHING = 8
-    """The client reads more slowly than the response is produced: until there is room in its socket."""
+    """Output is left in the buffer. Waits until the kernel can take more, since the client reads slowly."""
     DISCARDING = 9
-    """The rest of a body that the application did not read."""
+    """Waits for the rest of a body that the application did not read, and discards that rest."""
     CLOSING = 10
-    """Until there is room in the send buffer for the close_notify alert of TLS."""
+    """Waits for room in the kernel's send buffer for the close_notify alert of TLS."""
     LINGERING = 11
-    """Our side is closed; until the client has closed its side, too, what it sends is discarded."""
+    """Our side is closed. Waits until the client closes its side, and discards the bytes that arrive until then."""
     DETACHED = 12
     """The application has taken the socket."""
     REPLACED = 13
-    """What comes before HTTP is done: `successor` takes over the socket."""
+    """The handshake or the PROXY protocol header is done: the connection object `successor` takes over the socket."""
     CLOSED = 14
-    """The end: the loop closes the socket and forgets the connection."""
+    """The connection has ended: the loop closes the socket and removes the connection."""
 
 
 # For the code that runs for each request: looking a member up in its class costs as much as a method call.
@@ -69,7 +69,7 @@ Action = Callable[..., State]
 
 
 class Row:
-    """What a state waits for, and the method that is called for each event."""
+    """One row of a state table: the event that the state waits for, and the method for each event."""
 
     __slots__ = ("eviction_rank", "handoff", "interest", "on_deadline", "on_drain", "on_event")
 
@@ -88,7 +88,7 @@ class Row:
         """UNSET if the state waits for no event."""
         self.on_deadline = on_deadline
         self.on_drain = on_drain
-        """None: the server waits for the connection until its grace time is over."""
+        """None: when the server stops, the connection may go on until `graceful_timeout` is over."""
         self.eviction_rank = eviction_rank
         """Whether the connection may be closed for a new one at the limit: 1 before 2; 0 for never."""
         self.handoff = handoff

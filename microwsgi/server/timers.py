@@ -1,7 +1,7 @@
 """Deadlines of connections, the next one first: a heap with one entry for each connection.
 
-A connection moves its deadline with every request. Its entry stays where it is, and is put back with the new deadline
-when it comes up early: that costs one heap operation a minute instead of two per request. Leader only.
+The deadline of a connection changes with every request. Its entry in the heap stays, and is queued again with the new
+deadline when it fires early: that costs one heap operation a minute instead of two per request. Leader only.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from microwsgi.server.connections import Connection
 from microwsgi.server.state import NEVER, OWNED
 from microwsgi.server.transport import Transport
 
-FEW = 256
-"""Up to so many stale entries are never worth a clean-up."""
+MIN_STALE = 256
+"""Stale entries are removed only if there are more than this."""
 
 Entry = tuple[float, int, Connection, Transport]
 
@@ -41,7 +41,7 @@ class Timers:
         if transport.scheduled != NEVER:
             transport.set_scheduled(NEVER)
             self.stale += 1
-            if self.stale > FEW and self.stale * 2 > len(self.heap):
+            if self.stale > MIN_STALE and self.stale * 2 > len(self.heap):
                 self.heap = [entry for entry in self.heap if entry[3].scheduled == entry[0]]
                 heapify(self.heap)
                 self.stale = 0

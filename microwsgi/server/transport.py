@@ -1,9 +1,9 @@
-"""A client's socket that never blocks, its output buffer, and its time limits. No HTTP.
+"""A client's non-blocking socket, its output buffer, and its time limits. A transport knows no HTTP.
 
-    recv, peek                     what has arrived; BlockingIOError if nothing has
-    write, write_file, flush       send, in order; what the client does not take at once is kept
-    receive_into, wait_until_sent  the same for a thread of the pool that may wait for the client
-    half_close, abort, close       the end, with or without all that was written
+    recv, peek                     return received bytes, or raise BlockingIOError
+    write, write_file, flush       send in order, and buffer the bytes that the kernel does not take at once
+    receive_into, wait_until_sent  receive and send in a thread of the pool, which may wait for the client
+    half_close, abort, close       end the connection; abort discards unsent output
 
 `microwsgi.tls.transport.TLSTransport` has the same methods. Except where a method says otherwise, a transport is used by one
 thread at a time: by the leader, or by the thread that runs its connection.
@@ -60,7 +60,7 @@ class FileRange:
 
 
 class Clock:
-    """The clock of time limits. It stands still while a person sits at a debugger's prompt."""
+    """The clock of time limits. It stops while a debugger's prompt is open."""
 
     def __init__(self) -> None:
         self.now: Callable[[], float] = monotonic
@@ -70,7 +70,7 @@ class Clock:
         self.paused_at = self.lost = 0.0
 
     def pause(self) -> None:
-        """Stop the clock. Each call needs one of `resume`."""
+        """Stop the clock. Each call needs a call of `resume`."""
         with self.lock:
             self.pauses += 1
             if self.pauses == 1:
@@ -80,7 +80,7 @@ class Clock:
                 self.now = lambda: frozen
 
     def resume(self) -> None:
-        """Let the clock go on once it has been resumed as often as it was paused."""
+        """Restart the clock if `resume` was called as often as `pause`."""
         with self.lock:
             self.pauses -= 1
             if not self.pauses:
@@ -90,7 +90,7 @@ class Clock:
 
 
 def close_socket(connection: socket.socket) -> None:
-    """Close a socket, also if files of `makefile` are open, as those of a handler class that was not asked to finish."""
+    """Close a socket even if files of `makefile` are open. A handler class whose `finish` was not called leaves such files."""
     connection.close()
     if (descriptor := connection.detach()) >= 0:
         socket.close(descriptor)
@@ -101,18 +101,18 @@ class Transport:
 
     # Thousands of connections may be idle: slots take a third of the memory of a dict.
     __slots__ = (
-        "wait_budget",  # how many seconds a thread may still wait for this client
+        "wait_budget",  # seconds that a thread may still wait for this client
         "client",  # address and port of the client, "" for those of a Unix socket
         "clock",  # the clock of time limits
         "deadline",  # when `on_timeout` of the connection is called
         "descriptor",
-        "flush_deadline",  # when the client must have taken more of what is in the output buffer
+        "flush_deadline",  # when the kernel must have taken more of the output buffer
         "interest",  # the event that the connection waits for: READ, WRITE, 0
         "options",
-        "out_buffer",  # what the client has not taken yet; None if nothing
+        "out_buffer",  # data that the kernel has not taken yet; None if there is none
         "read_ahead",  # bytes that were received and belong to no request yet
         "registered",  # the event that the poller waits for; only the leader touches the poller
-        "scheduled",  # when the entry of this connection in the timer heap is due
+        "scheduled",  # the time of this connection's entry in the timer heap
         "sent",  # bytes that the kernel has taken
         "socket",
     )
@@ -141,14 +141,14 @@ class Transport:
         """Set the address and port of the client; the socket's are a proxy's."""
         self.client = client
 
-    # --- Receiving ------------------------------------------------------------------------------------------------------
+    # --- Receiving ----------------------------------------------------------------------------------------------------
 
     def recv(self, size: int) -> bytes:
-        """Return what has arrived, b"" at the end of the stream. Raises BlockingIOError, OSError."""
+        """Return received bytes, b"" at the end of the stream. Raises BlockingIOError, OSError."""
         return self.socket.recv(size)
 
     def peek(self, size: int) -> bytes:
-        """Return what has arrived, and leave it in the kernel; over TLS, the encrypted bytes. Raises OSError."""
+        """Return received bytes without removing them; over TLS, encrypted bytes. Raises OSError."""
         return socket.socket.recv(self.socket, size, socket.MSG_PEEK)
 
     def set_low_water_mark(self, count: int) -> bool:
@@ -160,7 +160,7 @@ class Transport:
         return True
 
     def replace_socket(self, connection: socket.socket) -> None:
-        """Go on with another socket object of the same descriptor."""
+        """Use another socket object for the same descriptor."""
         self.socket = connection
 
     def unread(self, data: bytes) -> None:
@@ -168,7 +168,7 @@ class Transport:
         self.read_ahead += data
 
     def take_read_ahead(self) -> bytes:
-        """Return the bytes that were kept, and forget them."""
+        """Return the bytes that `unread` has kept, and empty that buffer."""
         data, self.read_ahead = self.read_ahead, b""
         return data
 
@@ -180,14 +180,14 @@ class Transport:
         """Return how many received bytes will cause no event: those that TLS has already decrypted."""
         return 0
 
-    # --- Sending --------------------------------------------------------------------------------------------------------
+    # --- Sending ------------------------------------------------------------------------------------------------------
 
     def send(self, data: bytes | memoryview) -> int:
-        """Give the kernel some of the data; return how many bytes it took. Raises BlockingIOError, OSError."""
+        """Pass data to the kernel; return the number of bytes that the kernel took. Raises BlockingIOError, OSError."""
         return self.socket.send(data)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send the data after everything written before, and keep what does not fit. Raises Disconnected."""
+        """Send the data after all earlier output, and buffer the bytes that the kernel does not take. Raises Disconnected."""
         if self.out_buffer is None:
             try:
                 count = self.socket.send(data)
@@ -206,7 +206,7 @@ class Transport:
         self.append(part)
 
     def append(self, part: memoryview | FileRange) -> None:
-        """Keep something until `flush`."""
+        """Append to the output buffer, which `flush` sends."""
         if self.out_buffer is None:
             self.out_buffer = deque()
             self.wait_budget = self.options.send_timeout
@@ -214,7 +214,7 @@ class Transport:
         self.out_buffer.append(part)
 
     def flush(self) -> int:
-        """Send what is kept, as much as the client takes and one turn allows; return the count. Raises Disconnected.
+        """Send the output buffer until the kernel is full, at most MAX_FLUSH bytes; return the count. Raises Disconnected.
 
         Raises TruncatedFile for a file that ended early. Where `blocks_on_file` is true, only a thread of the pool may call it.
         """
@@ -247,18 +247,18 @@ class Transport:
         return total
 
     def flush_time_left(self) -> float:
-        """Return the seconds in which the client must take more. Each byte buys time, as in `receive_into`."""
+        """Return the seconds left for the client to receive more. Each byte extends this time, as in `receive_into`."""
         return self.flush_deadline - self.clock.now()
 
     def send_file(self, part: FileRange) -> int:
-        """Give the kernel some of a file; return how many bytes it took. Raises BlockingIOError, OSError."""
+        """Pass part of a file to the kernel; return the number of bytes that it took. Raises BlockingIOError, OSError."""
         return os.sendfile(self.socket.fileno(), part.descriptor, part.offset, min(part.count, MAX_FLUSH))
 
     def blocks_on_file(self) -> bool:
         """Return whether a file is to be sent, which may have to be read from a disk."""
         return any(isinstance(part, FileRange) for part in self.out_buffer or ())
 
-    # --- Waiting for the client, in a thread of the pool ----------------------------------------------------------------
+    # --- Waiting for the client, in a thread of the pool --------------------------------------------------------------
 
     def wait(self, event: int, seconds: float) -> bool:
         """Wait for READ or WRITE; return False if the time is over first."""
@@ -266,7 +266,7 @@ class Transport:
         with Waiter() as waiter:
             waiter.register(self.socket, event)
             while not waiter.select(None if seconds == NEVER else max(end - self.clock.now(), 0)):
-                if self.clock.now() >= end:  # it stands still while a person is at a debugger's prompt
+                if self.clock.now() >= end:  # the clock stops while a debugger's prompt is open
                     return False
         return True
 
@@ -307,19 +307,19 @@ class Transport:
         """Set for how many seconds a thread of the pool may wait for this client."""
         self.wait_budget = seconds
 
-    # --- The loop -------------------------------------------------------------------------------------------------------
+    # --- The loop -----------------------------------------------------------------------------------------------------
 
     def interest_of(self, event: int) -> int:
         """Return the event to wait for before reading or writing can go on; over TLS it may be the other one."""
         return event
 
     def expect(self, event: int, seconds: float) -> None:
-        """Set what the connection waits for, and for how long."""
+        """Set the event that the connection waits for, and its time limit."""
         self.interest = event
         self.deadline = self.clock.now() + seconds
 
     def expect_event(self, event: int) -> None:
-        """Set what the connection waits for, and keep the deadline."""
+        """Set the event that the connection waits for, and keep the deadline."""
         self.interest = event
 
     def extend(self, count: int, rate: float, seconds: float) -> None:
@@ -327,11 +327,11 @@ class Transport:
         self.deadline = min(self.deadline + count / rate, self.clock.now() + seconds)
 
     def shorten(self, deadline: float) -> None:
-        """Bring the deadline forward to this time, if it is later."""
+        """Set the deadline to this time if it is earlier than the current deadline."""
         self.deadline = min(self.deadline, deadline)
 
     def update_interest(self, poller: Poller) -> None:
-        """Make the poller wait for what the connection waits for. Leader only."""
+        """Register the connection's event with the poller. Leader only."""
         if not self.registered:
             poller.register(self.descriptor, self.interest)
         elif self.interest:
@@ -341,7 +341,7 @@ class Transport:
         self.registered = self.interest
 
     def unregister(self, poller: Poller) -> None:
-        """Make the poller wait for nothing. Leader only."""
+        """Remove the connection from the poller. Leader only."""
         if self.registered:
             self.registered = 0
             try:
@@ -350,22 +350,22 @@ class Transport:
                 pass  # the application was given the socket and has closed it
 
     def set_scheduled(self, time: float) -> None:
-        """Remember when the entry in the timer heap is due; NEVER for no entry."""
+        """Set the time of the entry in the timer heap; NEVER if there is no entry."""
         self.scheduled = time
 
-    # --- The end --------------------------------------------------------------------------------------------------------
+    # --- The end ------------------------------------------------------------------------------------------------------
 
     def half_close(self) -> None:
-        """Tell the client that nothing more comes (RFC 9112 9.6). Raises OSError; BlockingIOError if TLS has no room yet."""
+        """Announce the end of our data (RFC 9112 9.6). Raises OSError; BlockingIOError if TLS has no room for its alert yet."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def interrupt(self) -> None:
-        """Make other threads' calls that wait for this client return. The only method that any thread may call."""
+        """Shut the socket down, so that calls of other threads that wait for this client return. Any thread may call this."""
         with suppress(OSError):
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
     def abort(self) -> None:
-        """Make `close` send a reset: the client sees that data is missing, and the kernel drops what it has buffered."""
+        """Make `close` send a reset: the client notices that data is missing, and the kernel discards its send buffer."""
         with suppress(OSError):
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
 
@@ -374,12 +374,12 @@ class Transport:
         close_socket(self.socket)
 
     def release(self) -> None:
-        """Close the descriptor only, without shutting the connection down: another process has it, too."""
+        """Close only the descriptor of this process: another process goes on with the connection."""
         with suppress(OSError):
             os.close(self.socket.detach())
 
     def detach(self) -> socket.socket:
-        """Give the socket away: blocking, as the application knows sockets. Raises Disconnected."""
+        """Return the socket, in blocking mode, after the output buffer was sent. Raises Disconnected."""
         self.socket.settimeout(None)
         while self.out_buffer is not None:
             self.flush()

@@ -40,7 +40,7 @@ CHECK = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 @contextmanager
 def listening(options: Options) -> Iterator[list[socket.socket]]:
-    """The listening sockets of all addresses, or none. First of all: a port in use is not to be learnt after a long import."""
+    """Yield the listening sockets of all addresses. This comes first: a port in use should be reported before a long import."""
     trusted_proxies(options)  # raises UsageError before anything is imported
     listeners: list[socket.socket] = []
     try:
@@ -57,7 +57,7 @@ def listening(options: Options) -> Iterator[list[socket.socket]]:
 
 
 def addresses(options: Options) -> list[str]:
-    """Where to listen. Sockets that systemd has passed are served instead, or, with --bind fd://NAME, those of that name."""
+    """Return the addresses to listen on: those of the options, or sockets passed by systemd (--bind fd://NAME selects some)."""
     passed = passed_sockets(os.environ) if "LISTEN_FDS" in os.environ else []
     if passed and not any(address.startswith("fd://") for address in options.addresses):
         return [f"fd://{descriptor}" for _, descriptor in passed]
@@ -69,7 +69,7 @@ def addresses(options: Options) -> list[str]:
 
 
 def load_application(application: object, options: Options) -> tuple[str, object]:
-    """The name and the application. Raises LoadError, also for an application that threads can't serve."""
+    """Return the name and the application. Raises LoadError, also for an application that replaces threads."""
     if application is None or isinstance(application, str):
         try:
             found = load_named(application, options.app_dir, options.config)
@@ -133,7 +133,7 @@ class GreenThreadsError(LoadError):
 
 
 def https(options: Options, ssl_context: object = None) -> Security | None:
-    """TLS, if it is asked for; what it needs takes 5 ms to import. Raises CertificateError."""
+    """Return the TLS of the options, or None. It is imported only if needed, which takes 5 ms. Raises CertificateError."""
     if ssl_context is None and not (options.tls or options.tls_cert or options.tls_key):
         return None
     made: Security = import_module("microwsgi.tls.front").make_tls(options, ssl_context)
@@ -190,7 +190,7 @@ def make(
 
 @contextmanager
 def open_log(options: Options, console: Console) -> Iterator[AccessLog | None]:
-    """The access log that the options ask for; at the end what is left of it is written."""
+    """Yield the access log of the options; write the rest of it at the end."""
     to_console = options.access_log == "-"
     if options.access_log == "off" or (to_console and (console.output is None or options.log_level != "info")):
         yield None
@@ -222,7 +222,7 @@ def check_answers(seconds: float = CHECK_TIME) -> str:
     the request is in no log and no count, and the code of the application is not called for it. What makes an interpreter
     accept connections and answer none (threads that don't run, a poller that is gone) does so here, too. It takes 1.3 ms.
     """
-    errors = Lines()
+    errors = RecordedStream()
     try:
         listener, client = pair()
     except OSError as error:
@@ -244,26 +244,26 @@ def check_answers(seconds: float = CHECK_TIME) -> str:
     return "" if answer.startswith(b"HTTP/1.1 200") else f"its test request got {answer[:40]!r}{errors.text()}"
 
 
-class Lines:
-    """A stream that keeps what is written to it."""
+class RecordedStream:
+    """A stream that records what is written to it."""
 
     def __init__(self) -> None:
         self.written: list[str] = []
 
     def write(self, text: str) -> None:
-        """Keep a text."""
+        """Record a text."""
         self.written.append(text)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: there is no buffer."""
 
     def text(self) -> str:
-        """All of it, after a line's end."""
+        """Return all recorded text, after a line break."""
         return "".join(["\n", *self.written]).rstrip()
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """A listening socket, and one that is connected to it. Raises OSError."""
+    """Return a listening socket, and a socket that is connected to it. Raises OSError."""
     # There may be no loopback interface; on Linux an abstract socket is always to be had.
     if sys.platform == "linux" and hasattr(socket, "AF_UNIX"):
         listener, client = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
@@ -288,7 +288,7 @@ def release(listeners: list[socket.socket]) -> None:
 
 
 def ok_application(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:  # WSGI's signature
-    """An application."""
+    """An application that answers every request with 200."""
     start_response("200 OK", [("Content-Length", "0")])
     return []
 

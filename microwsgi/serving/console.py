@@ -1,4 +1,4 @@
-"""The person at the terminal, or the log that stands for one: the standard streams, and what is said there.
+"""The terminal, or the log in its place: the standard streams, and the messages that are written there.
 
 `Console` has copies of the standard streams that are made before the application is imported: what an application does to
 `sys.stdout`, `sys.stderr` or the descriptors 0 to 2 does not change where its server writes.
@@ -25,13 +25,13 @@ _poll: Callable[[], select.poll] = getattr(
     select, "poll", UNSET
 )  # before an application can replace it; Windows has none
 ONLY_HERE = "(only this machine)"
-EVERYONE = "(every machine on your network can reach this)"
+ALL_MACHINES = "(every machine on your network can reach this)"
 DIM, BOLD = "2", "1"
 MOST_QUEUED = 64 * 1024
 """Characters that wait for a terminal, or for a pipe, that takes none; what comes then is left out, and counted."""
 PIECE = 1000
 """Characters of one write: poll(2) promises that a pipe has room for 4,096 bytes, and UTF-8 has four at most for each."""
-PATIENT = 1000
+READER_TIMEOUT = 1000
 """Milliseconds for a file that another process has made non-blocking to take more."""
 RETRY = 0.1
 """Seconds between two attempts to write what waits."""
@@ -49,16 +49,16 @@ class Console:
 
     @property
     def descriptors(self) -> list[int]:
-        """Of the copies: where the log is another file from now on, these are to lead there, too."""
+        """Return the descriptors of the copies, which are redirected with the log."""
         return [stream.fileno() for stream in (self.output, self.errors) if isinstance(stream, OwnCopy)]
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a person reads what is said."""
+        """Return whether the output goes to a terminal."""
         return is_terminal(self.errors)
 
     def say(self, text: str) -> None:
-        """Write a line for the person at the terminal, at once, also into a pipe."""
+        """Write a line without buffering, also into a pipe."""
         # With its end in one write: several processes may say something at once.
         if self.queue is None:
             write(f"{text}\n", self.errors)
@@ -78,7 +78,7 @@ class Console:
         self.queue = None
 
     def write_queued(self) -> None:
-        """Write what waits, as far as the stream takes it without blocking."""
+        """Write queued messages until the stream would block."""
         while self.queue and self.takes_more():
             if self.left_out:
                 self.queue.append(f"... {self.left_out} messages are missing here, because the output was not read.\n")
@@ -89,13 +89,13 @@ class Console:
                 self.queue.appendleft(text[PIECE:])
 
     def write_rest(self) -> None:
-        """At the end: write what waits, if somebody reads it soon."""
-        while self.queue and self.takes_more(PATIENT):
+        """Write queued messages at the end, if they are read soon."""
+        while self.queue and self.takes_more(READER_TIMEOUT):
             self.write_queued()
         self.queue = None
 
     def takes_more(self, milliseconds: int = 0) -> bool:
-        """Whether a write would not block. A stream that is broken takes everything: nobody reads it."""
+        """Return whether a write would not block. A broken stream accepts everything."""
         if self.errors is None:
             return True
         try:
@@ -112,7 +112,7 @@ class Console:
                 setattr(sys, name, None)
 
     def close(self) -> None:
-        """Give the copies back."""
+        """Close the copies."""
         if self.queue:
             self.write_queued()
         for stream in (self.output, self.errors):
@@ -142,7 +142,7 @@ class OwnCopy(io.TextIOBase):
         return os.isatty(self.descriptor)
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def write(self, text: str) -> int:
@@ -154,7 +154,7 @@ class OwnCopy(io.TextIOBase):
             except BlockingIOError:  # another process has made the file non-blocking for all that share it
                 poll = _poll()
                 poll.register(self.descriptor, select.POLLOUT)
-                if not poll.poll(PATIENT):
+                if not poll.poll(READER_TIMEOUT):
                     raise
         return len(text)
 
@@ -191,7 +191,7 @@ def banner(
     color: bool = False,
     query: str = "",
 ) -> str:
-    """What is served, where, and how to stop it. `query` is that of the addresses to click on."""
+    """Return the first lines: the application, its addresses, and how to stop the server. `query` is added to the addresses."""
     dim, bold = (DIM, BOLD) if color else ("", "")
     lines = [f"microwsgi {__version__} serving {paint(escaped(name), bold)}"]
     scheme = "http" if tls is None else "https"
@@ -212,7 +212,7 @@ def banner(
 
 
 def places(listeners: list[socket.socket], scheme: str = "http") -> Iterator[tuple[str, str]]:
-    """Each address to click on, and a note on who can reach it."""
+    """Yield each address, with a note on which machines can reach it."""
     alone = loopback_only(listeners)
     for address in urls(listeners, scheme):
         if address.startswith("unix:"):
@@ -222,11 +222,11 @@ def places(listeners: list[socket.socket], scheme: str = "http") -> Iterator[tup
         elif "//127." in address or "//[::1]" in address or "//localhost" in address:
             yield address, ONLY_HERE if alone else ""
         else:
-            yield address, EVERYONE
+            yield address, ALL_MACHINES
 
 
 def farewell(requests: int, errors: int, seconds: float) -> str:
-    """The counts, at the end."""
+    """Return the last line: the counts."""
     return f"Stopped. {counted(requests, 'request')}, {counted(errors, 'error')}, up {duration(seconds)}."
 
 
@@ -246,7 +246,7 @@ def duration(seconds: float) -> str:
 
 
 def colored(when: str, stream: object, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether to write in colour: what the option says, then NO_COLOR, then FORCE_COLOR, then a terminal that can."""
+    """Return whether to use colors, by the option, NO_COLOR, FORCE_COLOR, and the terminal, in this order."""
     if when != "auto":
         return when == "always"
     if environ.get("NO_COLOR"):
@@ -257,7 +257,7 @@ def colored(when: str, stream: object, environ: Mapping[str, str] = os.environ) 
 
 
 def is_terminal(stream: Any) -> bool:
-    """Whether people read a stream. Python has None for a standard stream that is closed, and programs have anything."""
+    """Return whether a stream is a terminal. A closed standard stream is None, and programs can replace it by any object."""
     try:
         return bool(stream.isatty())
     except Exception:  # None, a closed file, an object without that method
@@ -265,17 +265,17 @@ def is_terminal(stream: Any) -> bool:
 
 
 def paint(text: str, style: str) -> str:
-    """In a style of ANSI terminals; in none for ""."""
+    """Return a text in an ANSI style; unchanged for the style ""."""
     return f"\033[{style}m{text}\033[0m" if style and text else text
 
 
 def say(text: str, stream: object = None) -> None:
-    """Write a line to a stream, or to standard error, at once."""
+    """Write a line to a stream, or to standard error, without buffering."""
     write(f"{text}\n", sys.stderr if stream is None else stream)
 
 
 def write(text: str, stream: Any) -> None:
-    """Write to a stream, at once; what nobody can read is lost."""
+    """Write to a stream without buffering. Errors are ignored."""
     try:
         stream.write(text)
         stream.flush()

@@ -1,4 +1,4 @@
-"""Who is shown the details of exceptions in development: clients that have the token of the project.
+"""The token of the project: only clients that have it see the details of exceptions.
 
 The terminal prints the address with the token. A browser that opens it gets a cookie, which lasts over restarts; a program may
 send the token in a field. An address proves nothing: all clients of a proxy on this machine come from 127.0.0.1.
@@ -34,7 +34,7 @@ class SignedIn(ClientError):
 
 
 class DevToken:
-    """The token of the project in a folder; "" where it can't be kept, and then nobody is shown anything."""
+    """The token of the project in a folder; "" if it can't be stored, and then no client sees details."""
 
     def __init__(self, project: str) -> None:
         name = lazy.hashlib.sha256(os.path.realpath(project).encode("utf-8", "surrogateescape")).hexdigest()[:12]
@@ -66,7 +66,7 @@ class DevToken:
         return any(map(self.is_token, [*given, str(environ.get(KEY, ""))]))
 
     def sign_in(self, exchange: Exchange) -> None:
-        """Give a browser the cookie that has opened the printed address. Raises SignedIn."""
+        """Give the cookie to a browser that has opened the printed address. Raises SignedIn."""
         head = exchange.head
         path, _, query = head.target.partition("?")
         if query and head.method == "GET" and path.startswith("/"):

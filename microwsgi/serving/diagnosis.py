@@ -14,7 +14,7 @@ from microwsgi.serving.retyped import PACKAGE
 from microwsgi.support import lazy
 from microwsgi.support.source import relative
 
-SHOWN = 8
+MAX_NAMES = 8
 """The number of names that a message lists."""
 LENGTH = 60
 """The length of a value in a message."""
@@ -195,8 +195,8 @@ def definitions(module: ModuleType) -> str:
 
 def listing(opening: str, names: list[str]) -> str:
     """Return a line with some names; "" if there are none."""
-    more = ", ..." if len(names) > SHOWN else ""
-    return f"\n{opening}{', '.join(names[:SHOWN])}{more})" if names else ""
+    more = ", ..." if len(names) > MAX_NAMES else ""
+    return f"\n{opening}{', '.join(names[:MAX_NAMES])}{more})" if names else ""
 
 
 def public_callables(module: ModuleType) -> list[str]:

@@ -24,14 +24,14 @@ NOT_SHARED = {"antigravity", "this", "__main__"}
 """Modules that it does not import: the first opens a browser, the second prints a poem, the third is the program."""
 
 
-class Codes:
+class CodeCache:
     """Code objects of files, each with the digest of its source."""
 
     def __init__(self) -> None:
         self.codes: dict[str, tuple[bytes, CodeType]] = {}
 
     def get(self, path: str, content: bytes) -> CodeType | None:
-        """The code of a file, if its source has this digest."""
+        """Return the code of a file, if its source has this digest."""
         known, code = self.codes.get(path, (b"", None))
         return code if known == content else None
 
@@ -51,9 +51,9 @@ class Codes:
 
 
 class Imports:
-    """The user's modules that this process imports from here on."""
+    """Records the user's modules that this process imports."""
 
-    def __init__(self, codes: Codes) -> None:
+    def __init__(self, codes: CodeCache) -> None:
         self.codes = codes
         self.read: dict[str, bytes] = {}  # files, and the digests of what was read
         self.on_read: Callable[[dict[str, bytes]], object] | None = None
@@ -124,14 +124,14 @@ class Imports:
         return [name for name in self.names() if shared(name)]
 
     def report(self) -> dict[str, object]:
-        """What the parent is told: files, folders, and modules that it may import for the next child."""
+        """Return the report for the parent: files, folders, and modules that it may import for the next child."""
         if self.on_read is None:
             return {"modules": self.modules()}
         return {"files": self.files(), "folders": self.folders(), "modules": self.modules()}
 
 
 class Libraries:
-    """Files that are a library's: not the user's to edit.
+    """Decides which files belong to libraries, which the user does not edit.
 
     A package that is linked into site-packages (`flit install --symlink`, hupper's issue 60) is the user's: its real path
     counts. Of a folder that is asked of the system once.
@@ -141,7 +141,7 @@ class Libraries:
         self.folders: dict[str, bool] = {}
 
     def has(self, path: str) -> bool:
-        """Whether a file is a library's."""
+        """Return whether a file belongs to a library."""
         if not library(path):
             return False
         folder, name = os.path.split(path)
@@ -153,7 +153,7 @@ class Libraries:
 
 
 def content(path: str) -> bytes:
-    """The digest of a file; GONE if it can't be read."""
+    """Return the digest of a file; GONE if it can't be read."""
     try:
         return digest_of(path)
     except OSError:
@@ -161,13 +161,13 @@ def content(path: str) -> bytes:
 
 
 def file_of(module: ModuleType) -> object:
-    """Where a module is from; of one in a zip file that."""
+    """Return the file of a module; for a module in a zip file, the zip file."""
     loader = getattr(vars(module).get("__spec__"), "loader", None)
     return getattr(loader, "archive", None) or vars(module).get("__file__")
 
 
 def folders_of(name: str) -> list[str]:
-    """The folders of a package."""
+    """Return the folders of a package."""
     try:
         return [os.path.abspath(path) for path in vars(sys.modules[name]).get("__path__", ())]
     except (KeyError, TypeError):  # gone meanwhile; something that only looks like a package
@@ -175,7 +175,7 @@ def folders_of(name: str) -> list[str]:
 
 
 def shared(name: str) -> bool:
-    """Whether a module is one of the standard library's, or of the packages that all children need."""
+    """Return whether a module belongs to the standard library, or to the packages that all children need."""
     top = name.partition(".")[0]
     if name in NOT_SHARED or not (top in SHARED or top in sys.stdlib_module_names):
         return False

@@ -1,4 +1,4 @@
-"""What signals have a running server do besides stopping: show requests, reopen logs, look at certificates."""
+"""The actions of a running server for signals that do not stop it: show requests, reopen logs, check certificates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def show_running(server: WSGIServer, say: Callable[[str], object]) -> None:
 
 
 def reopen_log(server: WSGIServer, say: Callable[[str], object]) -> None:
-    """USR1: the access log has been moved, and a new one is to be written; if there can be none, the old one."""
+    """USR1: reopen the access log. If that fails, keep the old file."""
     if isinstance(server.access_log, AccessLog):
         try:
             server.access_log.reopen()
@@ -27,20 +27,20 @@ def reopen_log(server: WSGIServer, say: Callable[[str], object]) -> None:
 
 
 def check_certificates(server: WSGIServer) -> None:
-    """HUP: use those that have been replaced, at once."""
+    """HUP: load replaced certificates immediately."""
     if server.tls is not None:
         server.tls.check_files(asked=True)
 
 
 def report_running(server: WSGIServer, console: Console) -> None:
-    """Say what a server that stops waits for."""
+    """Report which requests a stopping server waits for."""
     if what := describe_running(server):
         start = "\r" if console.is_terminal else ""  # over the ^C
         console.say(f"{start}Stopping; waiting for {what}. Ctrl-C again to stop now.")
 
 
 def describe_running(server: WSGIServer) -> str:
-    """How many requests run, and which of them runs longest; "" for none."""
+    """Describe how many requests are running, and which one has run longest; "" for none."""
     found = server.in_flight()
     if not found:
         return ""

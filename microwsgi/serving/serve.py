@@ -91,13 +91,13 @@ def serve_command(words: list[str], given: dict[str, object]) -> int:
         return launch(options)
     console = Console()
     try:
-        run(words[0] if words else None, options, None, console, at_end=leave)
+        run(words[0] if words else None, options, None, console, at_end=exit_on_signal)
     except UsageError as error:
         if options.full_traceback and error.__cause__ is not None:
             console.say("".join(lazy.traceback.format_exception(error.__cause__)))
         raise
     for number in SIGNALS:  # a signal now ends the process at once
-        _install(number, leave)
+        _install(number, exit_on_signal)
     if hasattr(signal, "setitimer"):  # the interpreter removes its handlers at its end, and an alarm would then kill it
         signal.setitimer(signal.ITIMER_REAL, 0.0)
     console.replace_closed()
@@ -120,8 +120,8 @@ def launch(options: Options) -> int:
     return code
 
 
-def leave(*_: object) -> None:
-    """A signal's handler, when there is nothing left to finish."""
+def exit_on_signal(*_: object) -> None:
+    """A signal handler for a time when nothing is left to finish."""
     _exit(0)
 
 
@@ -149,7 +149,11 @@ def run(
     pid = os.getpid()
     try:
         tls = https(options, ssl_context)
-        with stop.on_signals(), listening(options) as listeners, ForkGuard(lambda: [stop.on_signal, leave]) as guard:
+        with (
+            stop.on_signals(),
+            listening(options) as listeners,
+            ForkGuard(lambda: [stop.on_signal, exit_on_signal]) as guard,
+        ):
             guard.add(lambda: release(listeners))
             guard.add(stop.release)
             options = make_absolute(options)
@@ -210,7 +214,7 @@ class Stop:
         self.others: dict[int, Callable[[WSGIServer], object]] = {}
         say = console.say
         acts: dict[str, Callable[[WSGIServer], object]] = {
-            "SIGHUP": self.hang_up,
+            "SIGHUP": self.on_hangup,
             "SIGQUIT": lambda server: show_running(server, say),
             "SIGUSR1": lambda server: reopen_log(server, say),
             "SIGUSR2": self.write_state,
@@ -332,7 +336,7 @@ class Stop:
         except Exception as error:  # a disk, or an application's own log
             self.console.say(f"{signal.Signals(number).name}: {type(error).__name__}: {error}")
 
-    def hang_up(self, server: WSGIServer) -> None:
+    def on_hangup(self, server: WSGIServer) -> None:
         """HUP: the terminal is closed, or somebody has new certificates, or wants new code, which takes a parent process."""
         if self.at_terminal and not self.console.is_terminal:
             if not self.signals:  # the kernel and the shell each send HUP when a terminal is closed: it is one event

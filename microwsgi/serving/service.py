@@ -158,8 +158,8 @@ class Service:
         if self.pid_file is not None:
             self.pid_file.release()
 
-    def leave(self) -> None:
-        """In a child: none of this is its own."""
+    def close_inherited(self) -> None:
+        """Close the inherited descriptors in a child: they belong to the parent."""
         self.readiness.close()
         self.notifier.close()
         if self.clients is not None:

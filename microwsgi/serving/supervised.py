@@ -50,7 +50,7 @@ from microwsgi.serving.assembly import (
     release,
 )
 from microwsgi.serving.console import RETRY, Console, banner, colored, farewell
-from microwsgi.serving.imports import Codes, Imports
+from microwsgi.serving.imports import CodeCache, Imports
 from microwsgi.serving.operating import check_certificates, describe_running, report_running, show_running
 from microwsgi.serving.prompt import one_prompt, set_terminal_attributes, terminal_attributes
 from microwsgi.serving.service import Service, service
@@ -118,7 +118,7 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
     console.block_again()
     worker.say = terminal.service.say
     worker.guard.add(lambda: release(listeners))
-    terminal.service.leave()
+    terminal.service.close_inherited()
     publisher = Publisher(worker.send, worker.say)
     relay.connect(publisher.send)
     worker.on_event = lambda event: relay.deliver(**event)  # as `Topics` makes it
@@ -220,7 +220,7 @@ class Terminal(Observer):
         self.tls = tls
         self.service = service
         self.listeners = listeners
-        self.codes = Codes()
+        self.codes = CodeCache()
         self.greeted = False
         self.text = ""  # what was wrong with the last generation
         self.terminal: list[object] | None = None

@@ -1,1 +1,1 @@
-"""TLS by OpenSSL: connections, certificates, and what of them is told to applications."""
+"""TLS with OpenSSL: connections, certificates, and the TLS keys of the environ."""

@@ -1,8 +1,8 @@
-"""The development CA: made once for a person and a machine, trusted once, and good for nothing but private names.
+"""The development CA: created once for a user on a machine, trusted once, and valid for private names only.
 
-`microwsgi serve --tls` asks `Authority.leaf` for a certificate, and `microwsgi certs` shows, renews and trusts. Whoever got the
-CA's key could still not pretend to be a public site to the one browser that trusts it: its name constraints (RFC 5280 4.2.1.10)
-leave only names and addresses that nobody can have on the internet, and this machine's own.
+`microwsgi serve --tls` gets its certificate from `Authority.leaf`; `microwsgi certs` shows, renews and trusts them. A stolen
+CA key can't be used to impersonate a public site: the name constraints of the CA (RFC 5280 4.2.1.10) permit only names and
+addresses that do not exist on the internet, and those of this machine.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from microwsgi.errors import CertificateError
 from microwsgi.options import Options
 from microwsgi.server.procnet import own_addresses
 from microwsgi.server.sockets import WILDCARDS, host_and_port
-from microwsgi.tls.contexts import Pair, Shown, read
+from microwsgi.tls.contexts import LoadedCertificate, Pair, read
 from microwsgi.tls.modssl import DAY, Certificate
-from microwsgi.tls.signers import CLIENT, SERVER, best, kind, private
+from microwsgi.tls.signers import CLIENT, SERVER, best_signer, kind, private
 
 try:
     import fcntl
@@ -51,7 +51,7 @@ MOST_NAMES = 100
 
 
 def data_folder() -> str:
-    """Where a person's data of microwsgi is."""
+    """Return the folder for the data of this user."""
     home = os.path.expanduser("~")
     if sys.platform == "darwin":
         base = os.path.join(home, "Library", "Application Support")
@@ -64,7 +64,7 @@ def data_folder() -> str:
 
 
 class Authority:
-    """The CA in a folder; what is not there yet is made when it is asked for. Raises CertificateError."""
+    """The CA in a folder. Missing files are created when they are needed. Raises CertificateError."""
 
     def __init__(self, folder: str = "") -> None:
         self.folder = folder or data_folder()
@@ -80,7 +80,7 @@ class Authority:
     # --- The CA -----------------------------------------------------------------------------------------------------------
 
     def read(self) -> Certificate | None:
-        """What the CA's certificate says, if there is one."""
+        """Return the CA's certificate; None if there is none."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             context.load_verify_locations(self.certificate)
@@ -89,13 +89,13 @@ class Authority:
         return next((Certificate(each) for each in context.get_ca_certs()), None)
 
     def ensure(self) -> Certificate:
-        """The CA, made if there is none, or if its time is over."""
+        """Return the CA's certificate. Create the CA if there is none, or if it has expired."""
         found = self.read()
         if found is not None and os.path.exists(self.key) and found.days_left > LEAF_DAYS:
             return found
         name = f"{user()}@{socket.gethostname()}"
         zones = [*ZONES, *machine_names()]
-        certificate, key = best().authority(name, zones, NETWORKS, CA_DAYS)
+        certificate, key = best_signer().authority(name, zones, NETWORKS, CA_DAYS)
         self.write(self.key, key)
         self.write(self.zones_file, "\n".join(zones))
         self.write(self.certificate, certificate)
@@ -107,7 +107,7 @@ class Authority:
         return made
 
     def permits(self, name: str) -> bool:
-        """Whether a certificate of this CA for this name or address would be accepted."""
+        """Return whether the name constraints permit a name or address."""
         if kind(name) == "IP":
             address = ip_address(name)
             return any(address in ip_network(each) for each in NETWORKS if ip_network(each).version == address.version)
@@ -115,7 +115,7 @@ class Authority:
         return any(bare == zone or bare.endswith(f".{zone}") for zone in self.zones())
 
     def zones(self) -> list[str]:
-        """The zones that this CA may sign for."""
+        """Return the zones that the CA is constrained to."""
         try:
             with open(self.zones_file, encoding="utf-8") as file:
                 return file.read().split()
@@ -125,7 +125,7 @@ class Authority:
     # --- What it signs ----------------------------------------------------------------------------------------------------
 
     def leaf(self, names: Iterable[str]) -> Pair:
-        """A certificate for these names and addresses, and those of former runs, that is good for a while yet."""
+        """Return a certificate for these names and addresses and those of former runs, valid for at least RENEW_DAYS."""
         with self.locked():
             self.ensure()
             names = list(dict.fromkeys(names))
@@ -135,53 +135,53 @@ class Authority:
         return Pair(self.leaf_file)
 
     def keep_or_make(self) -> None:
-        """Leave the leaf as it is if it will do."""
+        """Keep the server certificate if it is valid and has all names; otherwise make another."""
         present = self.read_leaf()
         known = [] if present is None else [value for _, value in present.alternatives]
         missing = {canonical(name) for name in self.wanted} - {canonical(name) for name in known}
         if present is None or missing or present.days_left <= RENEW_DAYS:
             every = list({canonical(name): name for name in [*self.wanted, *filter(self.permits, known)]}.values())
-            certificate, key = best().leaf(self.pem(), every[:MOST_NAMES], SERVER, LEAF_DAYS)
+            certificate, key = best_signer().leaf(self.pem(), every[:MOST_NAMES], SERVER, LEAF_DAYS)
             self.write(self.leaf_file, key + certificate)
             self.renew_at = time() + (LEAF_DAYS - RENEW_DAYS) * DAY
         else:
             self.renew_at = time() + (present.days_left - RENEW_DAYS) * DAY
 
     def read_leaf(self) -> Certificate | None:
-        """What the leaf says, if there is one that can be used and is of this CA."""
+        """Return the server certificate if it is usable and was issued by this CA."""
         try:
-            shown = Shown(Pair(self.leaf_file), Options())
+            shown = LoadedCertificate(Pair(self.leaf_file), Options())
             read(shown.context, self.pem()[0])
         except CertificateError:
             return None
         return shown.certificate
 
     def renew(self) -> None:
-        """Replace the leaf, if its time has come; called once a second while it is served."""
+        """Replace the server certificate if it expires soon. Called once a second while the server runs."""
         if time() >= self.renew_at:
             self.leaf(self.wanted)
 
     def renew_now(self) -> Certificate:
-        """Replace the leaf, whatever is left of it."""
+        """Replace the server certificate now."""
         with self.locked():
             self.ensure()
             present = self.read_leaf()
             known = [value for _, value in present.alternatives] if present else local_names()
-            certificate, key = best().leaf(self.pem(), list(filter(self.permits, known)), SERVER, LEAF_DAYS)
+            certificate, key = best_signer().leaf(self.pem(), list(filter(self.permits, known)), SERVER, LEAF_DAYS)
             self.write(self.leaf_file, key + certificate)
-        return Shown(Pair(self.leaf_file), Options()).certificate
+        return LoadedCertificate(Pair(self.leaf_file), Options()).certificate
 
     def client(self, name: str) -> str:
-        """The file of a new certificate for a client, with its key."""
+        """Create a client certificate with its key; return the path of the file."""
         with self.locked():
             self.ensure()
-            certificate, key = best().leaf(self.pem(), [name], CLIENT, LEAF_DAYS)
+            certificate, key = best_signer().leaf(self.pem(), [name], CLIENT, LEAF_DAYS)
             path = os.path.join(self.folder, f"client-{''.join(c if c.isalnum() else '-' for c in name)}.pem")
             self.write(path, key + certificate)
         return path
 
     def hints(self) -> list[str]:
-        """What is worth telling who serves with it."""
+        """Return hints for the person who starts the server."""
         found = []
         if self.left_out:
             found.append(
@@ -194,7 +194,7 @@ class Authority:
     # --- Files ------------------------------------------------------------------------------------------------------------
 
     def pem(self) -> tuple[str, str]:
-        """The CA's certificate and key."""
+        """Return the CA's certificate and key, in PEM."""
         try:
             with open(self.certificate, encoding="ascii") as one, open(self.key, encoding="ascii") as other:
                 return one.read(), other.read()
@@ -202,7 +202,7 @@ class Authority:
             raise CertificateError(f"{error.filename} can't be read: {error.strerror}.") from None
 
     def write(self, path: str, text: str) -> None:
-        """A file of its owner's alone, all of it at once."""
+        """Write a file that only its owner can read, atomically."""
         new = f"{path}.{os.getpid()}"
         try:
             with open(new, "w", encoding="utf-8", opener=private) as file:
@@ -213,7 +213,7 @@ class Authority:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Let two servers that start at once not make two CAs."""
+        """Hold a file lock, so that two servers that start at the same time do not create two CAs."""
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
             os.chmod(self.folder, 0o700)
@@ -229,13 +229,13 @@ class Authority:
 
 
 def development(options: Options) -> tuple[Pair, Authority]:
-    """The pair for what these options serve."""
+    """Return the certificate and key for a server with these options."""
     authority = Authority()
     return authority.leaf(served_names(options)), authority
 
 
 def served_names(options: Options) -> list[str]:
-    """The names and addresses by which a client may ask for what is served."""
+    """Return the names and addresses under which clients can reach the server."""
     found = local_names()
     for name in options.allow_host:
         if name.startswith("."):
@@ -255,12 +255,12 @@ def served_names(options: Options) -> list[str]:
 
 
 def local_names() -> list[str]:
-    """What this machine is called by itself."""
+    """Return the names that this machine has for itself."""
     return ["localhost", "*.localhost", "127.0.0.1", "::1", *machine_names()]
 
 
 def machine_names() -> list[str]:
-    """The machine's name, and what its neighbours find it by.
+    """Return the names of this machine, also those that other machines of the network use.
 
     A name of one label, like `dev`, is left out: it may be a top-level domain, and the CA would be good for all of that.
     """
@@ -272,12 +272,12 @@ def machine_names() -> list[str]:
 
 
 def canonical(name: str) -> str:
-    """One spelling for what is the same."""
+    """Return the canonical spelling of a name or address."""
     return ip_address(name).compressed if kind(name) == "IP" else name.lower()
 
 
 def user() -> str:
-    """Who asks."""
+    """Return the name of the user who runs this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):  # a container's user may have no name

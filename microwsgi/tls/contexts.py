@@ -1,6 +1,6 @@
-"""Contexts of OpenSSL for certificates in files: checked, with a sentence for each mistake, since OpenSSL's own is "PEM lib".
+"""SSL contexts for certificates in files. Each mistake has a message of its own, because OpenSSL's message is "PEM lib".
 
-`microwsgi.tls.front` has one context for each pair of files, and makes it anew when they change.
+`microwsgi.tls.front` has one context for each pair of files, and replaces it when they change.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ NO_CHECK_TIME = 0x200000
 
 
 class Pair:
-    """The files of a certificate with its chain, and of its key."""
+    """The paths of a certificate with its chain, and of its key."""
 
     def __init__(self, certificate: str, key: str = "") -> None:
         self.certificate = certificate
         self.key = key or certificate
 
 
-class Shown:
+class LoadedCertificate:
     """A context with its certificate, both checked. Raises CertificateError."""
 
     def __init__(self, pair: Pair, options: Options) -> None:
@@ -45,7 +45,7 @@ class Shown:
 
 
 def new_context(options: Options) -> SSLContext:
-    """RFC 9325's recommendations for a server: TLS 1.2 at least, no compression, no renegotiation."""
+    """Return a context with the recommendations of RFC 9325: at least TLS 1.2, no compression, no renegotiation."""
     context = SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3 if options.tls_min == "1.3" else ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -61,9 +61,9 @@ def new_context(options: Options) -> SSLContext:
 
 
 def load(context: SSLContext, pair: Pair, options: Options) -> str:
-    """Give the context its certificate and key; the certificate's text. Raises CertificateError, which says what to do.
+    """Load certificate and key into the context; return the text of the certificate file.
 
-    OpenSSL's own words for most mistakes are "PEM lib".
+    Raises CertificateError, which says what to do.
     """
     text, key = content(pair.certificate, "--tls-cert"), content(pair.key, "--tls-key")
     if "-----BEGIN CERTIFICATE-----" not in text:
@@ -99,7 +99,7 @@ def load(context: SSLContext, pair: Pair, options: Options) -> str:
 
 
 def content(name: str, option: str) -> str:
-    """A file's text. Raises CertificateError."""
+    """Return the text of a file. Raises CertificateError."""
     try:
         with open(name, encoding="utf-8", errors="replace") as file:
             return file.read()
@@ -108,9 +108,9 @@ def content(name: str, option: str) -> str:
 
 
 def read(context: SSLContext, text: str) -> Certificate:
-    """What a certificate says, learnt by a handshake with ourselves: so it is known that it works, too.
+    """Return the fields of a certificate, read from a handshake between this context and a client in memory.
 
-    It is trusted if it is the first certificate in `text`, or signed by that. Raises CertificateError.
+    So the certificate is known to work. The client trusts the first certificate of `text`. Raises CertificateError.
     """
     client = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
@@ -132,7 +132,7 @@ def read(context: SSLContext, text: str) -> Certificate:
 
 
 def require_client(context: SSLContext, options: Options) -> None:
-    """Have clients show a certificate too."""
+    """Require or request a client certificate."""
     content(options.tls_client_ca, "--tls-client-ca")
     try:
         context.load_verify_locations(options.tls_client_ca)
@@ -142,5 +142,5 @@ def require_client(context: SSLContext, options: Options) -> None:
 
 
 def note_name(connection: SSLSocket | SSLObject, name: str | None, context: SSLContext) -> None:  # ssl's
-    """Keep the name that a client asks for, which ssl keeps on the client's side only."""
+    """Store the server name (SNI) that a client asks for: `ssl` keeps it for clients only."""
     vars(connection)["sni"] = name or ""

@@ -21,7 +21,7 @@ from microwsgi.server.context import ServerContext
 from microwsgi.server.environ import Environ
 from microwsgi.server.transport import Clock, Transport
 from microwsgi.tls.authority import ZONES, development
-from microwsgi.tls.contexts import PROTOCOLS, Pair, Shown, note_name
+from microwsgi.tls.contexts import PROTOCOLS, LoadedCertificate, Pair, note_name
 from microwsgi.tls.handshake import HandshakeConnection, HandshakeContext, HandshakePool, Redirector
 from microwsgi.tls.modssl import Certificate, client_keys, connection_keys, server_keys
 from microwsgi.tls.transport import TLSTransport
@@ -225,9 +225,9 @@ class TLS:
 
     # --- Certificates -----------------------------------------------------------------------------------------------------
 
-    def load(self) -> tuple[SSLContext, dict[str, Shown], list[Certificate]]:
+    def load(self) -> tuple[SSLContext, dict[str, LoadedCertificate], list[Certificate]]:
         """Return the first pair's context, all contexts by host name, and the certificates. Raises CertificateError."""
-        shown = [Shown(pair, self.options) for pair in self.pairs]
+        shown = [LoadedCertificate(pair, self.options) for pair in self.pairs]
         by_name = {name: each for each in reversed(shown) for name in each.certificate.names}
         first = shown[0].context
 

@@ -1,6 +1,6 @@
-"""What an application is told of TLS: the keys of Apache's mod_ssl, which other WSGI servers have too.
+"""The environ keys for TLS: those of Apache's mod_ssl, which other WSGI servers have too.
 
-`microwsgi.tls.front` adds them to the environ of a connection. A request's fields can't forge them: those are `HTTP_...`.
+`microwsgi.tls.front` adds them to the environ. A client can't forge them, because its header fields become `HTTP_...`.
 docs/tls.md lists them.
 """
 
@@ -36,13 +36,13 @@ NAMES = {
 KINDS = {"email": "Email", "DNS": "DNS"}
 """Of a certificate's alternative names those that mod_ssl has keys for."""
 
-SHOWN = 6
+MAX_NAMES = 6
 """Names of a certificate that are told; of others the number."""
 DN = tuple[tuple[tuple[str, str], ...], ...]
 
 
 class Certificate:
-    """What a certificate says, of the dict that SSLSocket.getpeercert gives; all of it is empty for an empty one."""
+    """The fields of a certificate, from the dict of SSLSocket.getpeercert. All are empty for an empty dict."""
 
     def __init__(self, fields: Mapping[str, Any], pem: str = "") -> None:
         self.subject: DN = fields.get("subject", ())
@@ -58,7 +58,7 @@ class Certificate:
 
     @property
     def names(self) -> list[str]:
-        """The host names that it is for."""
+        """The host names that the certificate is valid for."""
         return [value.lower() for kind, value in self.alternatives if kind == "DNS"]
 
     @property
@@ -68,30 +68,28 @@ class Certificate:
 
     @property
     def expired(self) -> bool:
-        """Whether no client will accept it any more."""
+        """Whether the certificate has expired."""
         return bool(self.until_text) and self.days_left < 0
 
     def __str__(self) -> str:
         names = [value for _, value in self.alternatives] or [dn_text(self.subject)]
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
         left = f"{self.days_left} {'day' if self.days_left == 1 else 'days'} left"
-        return (
-            f"{', '.join(names[:SHOWN])}{more}; by {first(self.issuer, 'commonName') or dn_text(self.issuer)}, {left}"
-        )
+        return f"{', '.join(names[:MAX_NAMES])}{more}; by {first(self.issuer, 'commonName') or dn_text(self.issuer)}, {left}"
 
 
 def first(name: DN, part: str) -> str:
-    """A part of a name, "" if it has none such."""
+    """Return the first value of this kind in a distinguished name; "" if there is none."""
     return next((value for key, value in pairs(name) if key == part), "")
 
 
 def pairs(name: DN) -> Iterable[tuple[str, str]]:
-    """The parts of a name in the order of the certificate."""
+    """Return the (kind, value) pairs of a distinguished name, in the order of the certificate."""
     return (pair for several in name for pair in several)
 
 
 def dn_text(name: DN) -> str:
-    """A distinguished name as RFC 4514 writes it: the most special part first."""
+    """Return a distinguished name in the notation of RFC 4514: the most specific part first."""
     return ",".join(
         "+".join(f"{NAMES.get(key, key)}={escaped_value(value)}" for key, value in several)
         for several in reversed(name)
@@ -99,7 +97,7 @@ def dn_text(name: DN) -> str:
 
 
 def escaped_value(value: str) -> str:
-    """RFC 4514 2.4."""
+    """Escape a value (RFC 4514 2.4)."""
     text = "".join(f"\\{character}" if character in '"+,;<>\\' else character for character in value).replace(
         "\0", "\\00"
     )
@@ -109,12 +107,12 @@ def escaped_value(value: str) -> str:
 
 
 def latin(text: str) -> str:
-    """As PEP 3333 has strings: the bytes of UTF-8, each as a character."""
+    """Return a native string of PEP 3333: each byte of the UTF-8 text as a latin-1 character."""
     return text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def connection_keys(connection: ssl.SSLSocket) -> Environ:
-    """Of the connection itself."""
+    """Return the keys of the connection."""
     cipher, _, bits = connection.cipher() or ("", "", 0)
     return {
         "HTTPS": "on",
@@ -134,14 +132,14 @@ def connection_keys(connection: ssl.SSLSocket) -> Environ:
 
 
 def server_keys(certificate: Certificate) -> Environ:
-    """Of the certificate that we show; nothing of a context that somebody else made, since ssl tells nothing of it."""
+    """Return the keys of the server's certificate. Empty for an SSLContext of the caller, whose certificate `ssl` hides."""
     if not certificate.serial:
         return {}
     return {**certificate_keys("SSL_SERVER", certificate), "SSL_SERVER_CERT": certificate.pem}
 
 
 def client_keys(certificate: Certificate, chain: list[str]) -> Environ:
-    """Of the client's certificate, which was verified: with any other there is no connection. `chain` has it first, in PEM."""
+    """Return the keys of the client's certificate, which was verified in the handshake. `chain` has it first, in PEM."""
     keys = certificate_keys("SSL_CLIENT", certificate)
     keys |= {f"SSL_CLIENT_CERT_CHAIN_{number}": pem for number, pem in enumerate(chain[1:])}
     return {**keys, "SSL_CLIENT_VERIFY": "SUCCESS", "SSL_CLIENT_CERT": chain[0],
@@ -149,7 +147,7 @@ def client_keys(certificate: Certificate, chain: list[str]) -> Environ:
 
 
 def certificate_keys(prefix: str, certificate: Certificate) -> Environ:
-    """Of either."""
+    """Return the keys that server and client certificates have in common."""
     keys: Environ = {
         f"{prefix}_M_VERSION": certificate.version,
         f"{prefix}_M_SERIAL": certificate.serial,
@@ -168,7 +166,7 @@ def certificate_keys(prefix: str, certificate: Certificate) -> Environ:
 
 
 def numbered(prefix: str, parts: Iterable[tuple[str, str]]) -> Environ:
-    """A key for each part; one that is there again has a number behind it, as mod_ssl numbers them: OU, OU_1, OU_2."""
+    """Return a key for each part. Repeated keys get numbers as in mod_ssl: OU, OU_1, OU_2."""
     keys: Environ = {}
     for name, value in parts:
         key, number = f"{prefix}_{name}", 0

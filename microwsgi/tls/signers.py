@@ -1,6 +1,6 @@
-"""What makes certificates for development: the openssl command, or the cryptography package where there is no such command.
+"""Create development certificates, with the openssl command, or with the cryptography package if there is no such command.
 
-`microwsgi.tls.authority` says what is to be in them.
+`microwsgi.tls.authority` decides what they contain.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ subjectAltName = {alternatives}
 """
 
 
-def best() -> Signer:
-    """The one that is here. Raises CertificateError."""
+def best_signer() -> Signer:
+    """Return the signer that is available. Raises CertificateError if there is none."""
     path = shutil.which("openssl")
     if path:
         return OpenSSL(path)
@@ -70,7 +70,7 @@ def best() -> Signer:
 
 
 class Signer:
-    """Certificates with keys on P-256, as PEM. Raises CertificateError."""
+    """Creates certificates with P-256 keys, in PEM. Raises CertificateError."""
 
     def authority(self, name: str, zones: list[str], networks: list[str], days: int) -> tuple[str, str]:
         """A CA's certificate and key; it may sign for names in these zones and addresses in these networks."""
@@ -82,7 +82,7 @@ class Signer:
 
 
 class OpenSSL(Signer):
-    """By the command: OpenSSL 1.1.1 or newer, or LibreSSL."""
+    """A signer that runs the command: OpenSSL 1.1.1 or newer, or LibreSSL."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -112,11 +112,11 @@ class OpenSSL(Signer):
             return read(folder, "cert"), read(folder, "key")
 
     def key(self, folder: str) -> None:
-        """A new key in the file `key`."""
+        """Create a key in the file `key`."""
         self.run(folder, "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "key")
 
     def run(self, folder: str, *arguments: str) -> None:
-        """Run a command of openssl's. Raises CertificateError."""
+        """Run an openssl command. Raises CertificateError."""
         try:
             done = subprocess.run(  # the openssl of PATH, with our own arguments
                 [self.path, *arguments],
@@ -134,7 +134,7 @@ class OpenSSL(Signer):
 
 
 class Cryptography(Signer):
-    """By the package, which brings an OpenSSL of its own."""
+    """A signer that uses the package, which contains its own OpenSSL."""
 
     def authority(self, name: str, zones: list[str], networks: list[str], days: int) -> tuple[str, str]:
         from cryptography import x509  # optional: the extra [tls]
@@ -173,7 +173,7 @@ class Cryptography(Signer):
     def signed(
         self, subject: tuple[str, str], days: int, extensions: list[tuple[object, bool]], ca: tuple[str, str] | None
     ) -> tuple[str, str]:
-        """A certificate and its key, signed by the CA, or by itself."""
+        """Return a certificate and its key, signed by the CA, or self-signed."""
         from cryptography import x509  # optional: the extra [tls]
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -211,7 +211,7 @@ class Cryptography(Signer):
 
 
 def key_usage(*uses: str) -> object:
-    """The extension that allows these and nothing else."""
+    """Return a key usage extension that allows only these usages."""
     from cryptography import x509  # optional: the extra [tls]
 
     every = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
@@ -220,7 +220,7 @@ def key_usage(*uses: str) -> object:
 
 
 def kind(name: str) -> str:
-    """What an alternative name is, as the configuration of openssl calls it."""
+    """Return the kind of an alternative name, in the notation of openssl's configuration."""
     if "@" in name:
         return "email"
     try:
@@ -231,27 +231,27 @@ def kind(name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """For a name in a certificate: what openssl's configuration can't take for something else, 64 characters at most."""
+    """Return a name without characters that are special in openssl's configuration, at most 64 characters long."""
     return "".join(letter for letter in text if letter.isalnum() or letter in " -_.*@:")[:64]
 
 
 def serial() -> str:
-    """A random serial number (RFC 5280 4.1.2.2)."""
+    """Return a random serial number (RFC 5280 4.1.2.2)."""
     return f"0x{secrets.randbits(158) | 1 << 158:x}"
 
 
 def write(folder: str, name: str, text: str) -> None:
-    """A file that only we can read."""
+    """Write a file that only this user can read."""
     with open(os.path.join(folder, name), "w", encoding="utf-8", opener=private) as file:
         file.write(text)
 
 
 def private(path: str, flags: int) -> int:
-    """For open(): a new file is its owner's alone from the first moment on."""
+    """An opener for open(): a new file is created with mode 0600."""
     return os.open(path, flags, 0o600)
 
 
 def read(folder: str, name: str) -> str:
-    """What a file has."""
+    """Return the content of a file."""
     with open(os.path.join(folder, name), encoding="ascii") as file:
         return file.read()

@@ -34,7 +34,7 @@ class LengthDecoder:
 
     def __init__(self, length: int) -> None:
         self.remaining = length
-        self.excess = b""
+        self.unused_data = b""
         """Bytes that were fed after the end of the body."""
 
     @property
@@ -44,13 +44,13 @@ class LengthDecoder:
 
     def feed(self, data: bytes) -> bytes:
         """Return the part of `data` that belongs to the body."""
-        piece, self.excess = data[: self.remaining], data[self.remaining :]
+        piece, self.unused_data = data[: self.remaining], data[self.remaining :]
         self.remaining -= len(piece)
         return piece
 
-    def take_excess(self) -> bytes:
-        """Return the bytes behind the end of the body, and forget them."""
-        data, self.excess = self.excess, b""
+    def take_unused_data(self) -> bytes:
+        """Return the bytes after the end of the body, once."""
+        data, self.unused_data = self.unused_data, b""
         return data
 
     def skip(self, count: int) -> None:
@@ -67,7 +67,7 @@ class ChunkedDecoder:
     def __init__(self, limits: Options) -> None:
         self.limits = limits
         self.remaining = 0
-        self.excess = b""
+        self.unused_data = b""
         """An incomplete line; once the body has ended, the bytes after it."""
         self.done = False
         self.failed = False
@@ -81,7 +81,7 @@ class ChunkedDecoder:
         if self.failed:
             raise ClientError("The body can't be read beyond an invalid part (RFC 9112 7.1).")
         self.failed = True  # reset below if this call succeeds: nothing may be read after invalid bytes
-        data = self.excess + data
+        data = self.unused_data + data
         pieces = []
         start = 0
         while not self.done:
@@ -101,7 +101,7 @@ class ChunkedDecoder:
             self.searched = 0
             self.on_line(data[start:end])
             start = end + 2
-        self.excess = data[start:]
+        self.unused_data = data[start:]
         self.failed = False
         return b"".join(pieces)
 
@@ -111,9 +111,9 @@ class ChunkedDecoder:
         if not self.remaining:
             self.on_line = self.on_data_end
 
-    def take_excess(self) -> bytes:
-        """Return the bytes behind the end of the body, and forget them."""
-        data, self.excess = self.excess, b""
+    def take_unused_data(self) -> bytes:
+        """Return the bytes after the end of the body, once."""
+        data, self.unused_data = self.unused_data, b""
         return data
 
     def on_size_line(self, line: bytes) -> None:
@@ -185,7 +185,7 @@ class BodyReader(io.RawIOBase):
         self.decoded = memoryview(decoded)
 
     def readable(self) -> bool:
-        """Return True: io.BufferedReader asks."""
+        """Return True, as io.BufferedReader requires."""
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:

@@ -58,7 +58,7 @@ def parse_proxy_header(data: bytes) -> tuple[int, Client | None] | None:
 
 
 def parse_binary(data: bytes) -> tuple[int, Client | None] | None:
-    """The same for version 2. What follows the addresses (TLVs) is ignored."""
+    """Return the result of `parse_proxy_header` for version 2. The TLVs after the addresses are ignored."""
     command, family = data[12], data[13]
     end = FIXED + int.from_bytes(data[14:FIXED])
     size = ADDRESSES.get(family)

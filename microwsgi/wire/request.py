@@ -24,7 +24,7 @@ from microwsgi.wire.syntax import CONTROL, FIELD_LINE, TARGET, TOKEN, VALUE, VER
 
 END = b"\r\n\r\n"
 CHUNKED = -1
-"""The value of `body_length` for a chunked body: its length is not known before its end."""
+"""The result of `body_length` for a chunked body, whose length is unknown until its end."""
 
 # The request line, and the field lines after it. The quantifiers are possessive: a line that does not match fails in one pass.
 HEAD = re.compile(rf"({TOKEN}++) ({TARGET}++) (HTTP/1\.[01])(?:\r\n(.++))?+", re.DOTALL)
@@ -244,7 +244,7 @@ def body_length(head: RequestHead, most: int) -> int:
             raise ClientError("An HTTP/1.0 request must not have Transfer-Encoding (RFC 9112 6.1).")
         *others, last = [coding.strip(" \t").lower() for coding in codings.split(",")]
         if last != "chunked" or "chunked" in others or "" in others:  # only attackers send ", chunked"
-            raise ClientError("chunked must be the last transfer coding, and appear only once (RFC 9112 6.3).")
+            raise ClientError("Transfer-Encoding must end with chunked, and contain it once (RFC 9112 6.3).")
         if others:
             raise NotImplementedByServer(f"This server knows no transfer coding but chunked, not {others[0]!r}.")
         return CHUNKED
@@ -287,7 +287,7 @@ def expects_continue(head: RequestHead) -> bool:
     return bool(expectations)
 
 
-# --- Heads that arrive in pieces, and heads that break a rule ---------------------------------------------------------------
+# --- Heads that arrive in pieces, and heads that break a rule ---------------------------------------------------------
 
 
 class PartialHead:
@@ -370,9 +370,7 @@ def check_request_line(line: str) -> None:
     """Raise for a request line that breaks RFC 9112 3."""
     parts = line.split(" ")
     if len(parts) != len(("method", "target", "version")):
-        raise ClientError(
-            "The request line must be a method, a target and a version, separated by single spaces (RFC 9112 3)."
-        )
+        raise ClientError("The request line must be METHOD TARGET VERSION, separated by single spaces (RFC 9112 3).")
     method, target, version = parts
     if not re.fullmatch(f"{TOKEN}+", method):
         raise ClientError(f"{method!r} is not a method (RFC 9110 9.1).")

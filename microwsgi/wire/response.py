@@ -1,7 +1,7 @@
 """The head of a response and its framing (RFC 9112 4 and 6), interim responses and refusals. Values in, bytes out.
 
-`start_response` passes the application's status and headers to `response_head`, so that a wrong one raises at the line
-of the application that calls it. `encode_head` decides on the framing, when the body's length is known or will not be.
+`start_response` passes the application's status and headers to `response_head`, so that an invalid status or header raises
+in the application's own call. `encode_head` decides on the framing once the body's length is known, or known to be unknown.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def check_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
                 own |= 1 if kind == "date" else 2
             lines += f"{name}: {value}\r\n"
     except (TypeError, ValueError, AttributeError):
-        raise ApplicationError(headers_fault(headers)) from None
+        raise ApplicationError(describe_header_error(headers)) from None
     return ResponseHead(status_line, lines, code, bodiless=bodiless, length=length, missing=own)
 
 
@@ -166,7 +166,7 @@ def check_status(status: str) -> tuple[str, int, bool]:
     return f"HTTP/1.1 {status}\r\n", code, code in {204, 205, 304}
 
 
-def headers_fault(headers: list[tuple[str, str]]) -> str:
+def describe_header_error(headers: list[tuple[str, str]]) -> str:
     """Return a text that says which of the headers is not a pair of str."""
     wrong = next((each for each in headers if not isinstance(each, tuple) or [*map(type, each)] != [str, str]), headers)
     return f"The header {wrong!r} is not a tuple (name, value) of two str (PEP 3333)."

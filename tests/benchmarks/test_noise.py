@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.clients.exchange import Request
 from benchmarks.measuring import Client
-from benchmarks.noise import Foreign, Noise, busy_seconds, middle_half, noise_from_json
+from benchmarks.noise import Noise, OtherLoad, busy_seconds, middle_half, noise_from_json
 from benchmarks.processes import CLIENT_CORES, SERVER_CORE, Process, Server
 from benchmarks.servers import KINDS
 
@@ -79,11 +79,11 @@ def test_a_busy_loop_beside_the_measurement_is_recognised(bare: Server) -> None:
 @pytest.mark.slow
 def test_what_others_use_is_told_from_what_the_server_and_its_clients_use(bare: Server) -> None:
     with Client() as client, Process(BUSY, CLIENT_CORES) as busy:
-        with Foreign(bare) as foreign:
+        with OtherLoad(bare) as foreign:
             client.run(bare, HELLO, 1, 0.5)
         # The client that lives on is not ours to subtract, but the loop alone is half a core or more.
         assert foreign.share > 0.15
-        with Foreign(busy) as own:
+        with OtherLoad(busy) as own:
             client.run(bare, HELLO, 1, 0.5)
         assert own.share < foreign.share
 

@@ -117,7 +117,7 @@ def test_a_change_within_the_spread_is_unsure() -> None:
 def test_what_the_peers_did_too_is_the_machines_doing(
     ratio: float, around: tuple[float, float], peers: float | None, verdict: str
 ) -> None:
-    assert compare.judged(ratio, around, peers) == verdict
+    assert compare.verdict_of(ratio, around, peers) == verdict
 
 
 def test_a_peer_of_another_version_is_no_control() -> None:

@@ -108,7 +108,7 @@ def test_workers_serve_tls_and_resume_each_others_sessions(
     ("arguments", "code", "said"),
     [
         (["--tls-cert", "nothing.pem"], 1, "--tls-cert nothing.pem can't be read: No such file or directory."),
-        (["--tls-key", "key.pem"], 2, "--tls-key has no --tls-cert beside it"),
+        (["--tls-key", "key.pem"], 2, "--tls-key needs --tls-cert"),
         (["--tls", "SSLKEYLOGFILE=no/such/folder"], 1, "tls_keylog no/such/folder can't be written"),
     ],
 )
@@ -135,14 +135,14 @@ def test_an_encrypted_key_is_not_asked_for_on_a_terminal(
     )
     running = command("serve", "apps.echo:app", "--tls-cert", str(path), "--tls-key", str(locked), **home)
     assert running.wait() == 1
-    assert "is encrypted: give --tls-password-file" in running.output
+    assert "is encrypted: add --tls-password-file" in running.output
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["trsut"], "did you mean certs trust?"),
-        (["client"], "a client has one name"),
+        (["client"], "certs client takes one name"),
         (["path", "x"], "takes no arguments; remove x"),
     ],
 )

@@ -199,7 +199,7 @@ PEP, END = "PEP 3333", "other servers may block there forever (read up to CONTEN
         (no_list, PEP, "must be of type list", "no list"),
         (number_status, PEP, "Status must be of type str (got 200)", "number"),
         (empty_status, PEP, "list index out of range", "empty"),
-        (hop_by_hop, PEP, "Connection is the server's business", "hop"),
+        (hop_by_hop, PEP, "Connection is a hop-by-hop field", "hop"),
         (too_short, PEP, "Content-Length is 9, and the body has 5 bytes", ""),
         (too_long, PEP, "Content-Length is 1, and the body is longer", ""),
         (too_long_written, PEP, "Content-Length is 5, and the body is longer", ""),
@@ -333,7 +333,7 @@ def test_the_values(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said", "code"),
     [
-        (["hello:good", "more"], "one application at a time", 2),
+        (["hello:good", "more"], "expected one application", 2),
         (["nothing:app"], "nothing", 3),
     ],
 )

@@ -255,7 +255,7 @@ def test_in_another_folder_it_finds_the_application(folder: Path) -> None:
     [
         (["made:Handler"], "needs no adapter", 2),
         (["apps.echo:app", "-o", "nowhere/x.py"], "nowhere/x.py can't be written", 2),
-        (["apps.echo:app", "more"], "one application at a time", 2),
+        (["apps.echo:app", "more"], "expected one application", 2),
         (["nothing:app"], "nothing", 3),
     ],
 )

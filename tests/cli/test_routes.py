@@ -27,4 +27,4 @@ def test_the_values(command: Callable[..., Running]) -> None:
 def test_what_is_no_app_says_so(command: Callable[..., Running]) -> None:
     running = command("routes", "apps.echo:app")
     assert running.wait() == 2
-    assert "only a microwsgi.App says what its routes are" in running.output
+    assert "only the routes of a microwsgi.App can be listed" in running.output

@@ -120,7 +120,7 @@ def test_no_function_of_yours_is_said_so(folder: Path) -> None:
     result = run(folder, "hello:framework", "/nothing/here")
     assert result.returncode == 1
     assert "404" in result.stdout.splitlines()[0]
-    assert "No function of yours made this response" in result.stdout
+    assert "None of your functions made this response" in result.stdout
 
 
 @pytest.mark.slow
@@ -149,7 +149,7 @@ def test_a_function_that_is_named(folder: Path) -> None:
     ("arguments", "said", "code"),
     [
         (["hello:nothing"], "nothing", 3),
-        (["hello:app", "more"], "one application at a time", 2),
+        (["hello:app", "more"], "expected one application", 2),
         (["hello:app", "-X", "a b"], "Invalid -X a b: expected one word", 2),
         (["hello:app", "--html", "/nowhere/x.html"], "can't be written", 2),
         (["hello:app", "--color", "pink"], "pink", 2),
@@ -234,7 +234,7 @@ def test_the_pages_programs_run(tmp_path: Path) -> None:
     assert hello
     (tmp_path / "hello.py").write_text(hello[1])
     (tmp_path / "program.py").write_text(
-        f"{test}\ntest_the_way_to_the_application_is_short()\n{program}\nprint(page)\n"
+        f"{test}\ntest_the_way_to_the_application_is_short()\n{program}\nprint(drawing)\n"
     )
     done = subprocess.run(
         python("program.py"), cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False

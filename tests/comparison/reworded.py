@@ -17,11 +17,11 @@ REWORDED = {
         "The request has both Content-Length and Transfer-Encoding (RFC 9112 6.1)."
     ),
     "An HTTP/1.0 request has no Transfer-Encoding": "An HTTP/1.0 request must not have Transfer-Encoding",
-    "The last transfer coding is chunked, and only the last": "chunked must be the last transfer coding, and appear only once",
+    "The last transfer coding is chunked, and only the last": "Transfer-Encoding must end with chunked, and contain it once",
     "Content-Length is given with two values": "The request has two different Content-Length values",
     "Content-Length is digits only, not": "Content-Length must be digits, not",
     "A request line is a method, a target and a version with one space between": (
-        "The request line must be a method, a target and a version, separated by single spaces"
+        "The request line must be METHOD TARGET VERSION, separated by single spaces"
     ),
     "White space stands before the colon of": "There is white space before the colon of",
     " is the server's business: PEP 3333 forbids hop-by-hop fields.": (

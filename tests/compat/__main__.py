@@ -1,8 +1,8 @@
 """Run the products on the servers, compare the answers, and write docs/compatibility.md.
 
     python -m tests.compat                all products, and the page
-    python -m tests.compat core           the core on three servers, as CI does
-    python -m tests.compat flask django   these products; no page
+    python -m tests.compat core           the core on three servers, as CI does; no page
+    python -m tests.compat flask django   these products; the page keeps the last results of the others
     python -m tests.compat --on serve,gthread flask
 
 For each product: main → environment (a venv in .venv-compat) → client prepare → on each server: running, client check → judge.
@@ -36,6 +36,7 @@ from tests.running import ROOT, environment
 
 CACHE = ROOT / ".venv-compat"
 PAGE = ROOT / "docs" / "compatibility.md"
+RESULTS = CACHE / "results"
 CORE_SERVERS = "serve,tls,gthread"
 BASE = ["WebOb", "requests"]
 LIMIT = 400
@@ -59,6 +60,7 @@ class Result(NamedTuple):
     """Differences without a reason."""
     left_out: str = ""
     """Why the product was not run at all."""
+    date: str = ""
 
 
 def product_modules(names: list[str]) -> dict[str, ModuleType]:
@@ -154,7 +156,7 @@ def shortened(answer: Any) -> str:
 def judge(module: ModuleType, answers: dict[str, Answers]) -> tuple[list[tuple[str, str, str]], list[str]]:
     """Return the differences that have a reason, and those that have none.
 
-    An answer of ours is right if it is no failure, and equal to that of one of the peers, where peers were asked. Where the
+    An answer of ours is right if it is no failure, and equal to that of one of the peers that have not failed. Where the
     product is ours, the answers of all other servers are compared with those of the server in REFERENCE.
     """
     reasons: dict[str, str] = getattr(module, "DIFFERENCES", {})
@@ -162,13 +164,15 @@ def judge(module: ModuleType, answers: dict[str, Answers]) -> tuple[list[tuple[s
     judged = [server for server in answers if SERVERS[server].ours]
     if reference:
         judged = [*answers]
-    others = {server: answers[server] for server in answers if server == reference or server not in judged}
+    others = {server: found for server, found in answers.items() if server == reference or server not in judged}
+    others = {server: found for server, found in others.items() if "start" not in found}
     explained, faults = [], []
     for server in judged:
         for check, found in answers[server].items():
             failed = isinstance(found, str) and found.startswith("FAILED")
             theirs = {name: found.get(check) for name, found in others.items()}
-            same = not theirs or found in theirs.values()
+            passed = [other for other in theirs.values() if not str(other).startswith("FAILED")]
+            same = found in passed or not passed
             if failed or not same:
                 reason = reasons.get(f"{check} on {server}") or reasons.get(check)
                 if reason:
@@ -183,7 +187,7 @@ def run(name: str, module: ModuleType, servers: list[str]) -> Result:
     start = time.monotonic()
     usual: list[str] = getattr(module, "SERVERS", [*OURS, *PEERS])
     own = [server for server in usual if server in servers or not servers] or usual
-    requirements = [*BASE, *(SERVERS[server].package for server in own if SERVERS[server].package)]
+    requirements = [*BASE, *(SERVERS[server].package for server in usual if SERVERS[server].package)]
     summary = (module.__doc__ or name).strip().splitlines()[0]
     missing = [program for program in getattr(module, "PROGRAMS", []) if shutil.which(program) is None]
     with tempfile.TemporaryDirectory(prefix=f"compat-{name}-") as temporary:
@@ -200,9 +204,17 @@ def run(name: str, module: ModuleType, servers: list[str]) -> Result:
     explained, faults = judge(module, answers)
     count = max(map(len, answers.values()))
     print(f"{name}: {count} checks, {len(faults)} faults, {time.monotonic() - start:.0f} s", flush=True)
+    today = dt.datetime.now(dt.UTC).date().isoformat()
     for fault in faults:
         print(f"  {fault}", flush=True)
-    return Result(name, summary, used, answers, explained, faults)
+    return Result(name, summary, used, answers, explained, faults, date=today)
+
+
+def keep(result: Result) -> Result:
+    """Store a result, for the page: a run of some products leaves the others' as they are."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{result.name}.json").write_text(json.dumps(result._asdict()))
+    return result
 
 
 def main() -> None:
@@ -218,10 +230,12 @@ def main() -> None:
     modules = product_modules(arguments.names)
     CACHE.mkdir(exist_ok=True)
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        results = list(pool.map(lambda item: run(item[0], item[1], servers), modules.items()))
-    if not arguments.names and not arguments.on:
-        today = dt.datetime.now(dt.UTC).date().isoformat()
-        PAGE.write_text(page(results, today, f"Python {platform.python_version()}, {platform.system()}"))
+        store = (lambda result: result) if servers else keep
+        results = list(pool.map(lambda item: store(run(item[0], item[1], servers)), modules.items()))
+    if not servers:
+        kept = [Result(**json.loads(path.read_text())) for path in sorted(RESULTS.glob("*.json"))]
+        system = f"Python {platform.python_version()}, {platform.system()}"
+        PAGE.write_text(page([result for result in kept if result.name in product_modules([])], system))
     faults = sum(len(result.faults) for result in results)
     left_out = [result.name for result in results if result.left_out]
     print(f"{len(results)} products, {faults} faults; left out: {', '.join(left_out) or 'none'}")

@@ -11,30 +11,34 @@ HEAD = """# Compatibility
 
 Real products and clients, run on microwsgi and on other servers, and their answers compared. `make compat` makes this page;
 [development](development.md) shows how a product is added. An answer of ours is right if it is no failure and equal to the
-answer on a peer: gunicorn with gthread, or waitress. A difference needs a reason in the product's module, or the run fails.
+answer on a peer that has not failed: gunicorn with gthread, or waitress. A difference needs a reason in the product's module,
+or the run fails.
 
 `serve`, `dev`, `workers` (`--workers 2`) and `tls` (`--tls`) are ours.
 
 """
 
 
-def page(results: Sequence[Any], date: str, system: str) -> str:
+def page(results: Sequence[Any], system: str) -> str:
     """Return the page as Markdown."""
-    lines = [f"{HEAD}Last run: {date}, {system}.\n", "| product | versions | checks | result |", "|---|---|---|---|"]
+    lines = [
+        f"{HEAD}Last run with {system}.\n",
+        "| product | versions | date | checks | result |",
+        "|---|---|---|---|---|",
+    ]
     run = [result for result in results if not result.left_out]
     for result in run:
         versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
         count = max(map(len, result.answers.values()))
         differing = len({check for _, check, _ in result.differences})
-        verdict = f"{differing} of them differ: see below" if differing else "same"
+        verdict = f"{differing} differ: see below" if differing else "same"
         if result.faults:
             verdict = f"**{len(result.faults)} faults**"
-        lines.append(f"| {result.summary} | {versions} | {count} | {verdict} |")
+        lines.append(f"| {result.summary} | {versions} | {result.date} | {count} | {verdict} |")
     lines += ["", "## Differences", "", "| product | check | server | reason |", "|---|---|---|---|"]
     for result in run:
-        for check in dict.fromkeys(check for _, check, _ in result.differences):
-            on = [server for server, name, _ in result.differences if name == check]
-            reason = next(reason for _, name, reason in result.differences if name == check)
+        for check, reason in dict.fromkeys((check, reason) for _, check, reason in result.differences):
+            on = [server for server, *rest in result.differences if rest == [check, reason]]
             lines.append(f"| {result.name} | {check} | {', '.join(on)} | {reason} |")
     lines += ["", "## Failures of peers", "", "Checks that pass on our servers and fail on another one.", ""]
     lines += ["| product | server | checks |", "|---|---|---|"]

@@ -108,7 +108,7 @@ def main() -> None:
         import pyuwsgi  # type: ignore[import-not-found, unused-ignore]
 
         options = f"--http-socket 127.0.0.1:{port} --master --processes 2 --threads 4 --die-on-term --need-app"
-        pyuwsgi.run([*options.split(), "--module", TARGET])
+        pyuwsgi.run([*options.split(), "--add-header", "Connection: close", "--module", TARGET])  # it does close
     from tests.compat.served import application
 
     if name == "gevent":

@@ -144,7 +144,7 @@ def change_under_load(
         load.stop()
         assert load.failures == [], server.said()
         terms = times if how == "TERM" else times // term_each
-        assert server.said().count("was told to end (TERM); a new worker starts.") == terms
+        assert server.said().count("received TERM; a new worker starts.") == terms
         assert " in 0.5 s" not in server.said(), "a worker that was told to end has not crashed"
         assert min(load.answered.values()) > times / 10
         assert server.stop() == ""

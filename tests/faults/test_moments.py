@@ -147,7 +147,7 @@ def test_a_retired_child_that_does_not_react_is_reported_and_does_not_hold_up_th
         assert server.starts(), server.said()
         os.kill(pids(server)[0], signal.SIGSTOP)
         server.send(signal.SIGHUP)
-        assert server.says("with the old code, does not react")
+        assert server.says("with the old code, does not respond")
         assert server.says("reloaded; serving main:app")
         assert server.stop() == ""
     finally:

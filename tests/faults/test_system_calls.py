@@ -36,9 +36,14 @@ ROWS = [
     Row("accept", "EMFILE", "status", ""),
     Row("accept", "ECONNABORTED", "status", ""),
     Row("receive", "ECONNRESET 1", "status", ""),
-    Row("open_append", "ENOSPC", "USR1", "can't be opened anew: No space left on device; the old file is written on"),
-    Row("open_append", "EACCES", "USR1", "can't be opened anew: Permission denied"),
-    Row("duplicate", "EBUSY", "USR1", "can't be opened anew: Device or resource busy"),
+    Row(
+        "open_append",
+        "ENOSPC",
+        "USR1",
+        "can't be reopened: No space left on device. The server continues with the old file",
+    ),
+    Row("open_append", "EACCES", "USR1", "can't be reopened: Permission denied"),
+    Row("duplicate", "EBUSY", "USR1", "can't be reopened: Device or resource busy"),
 ]
 STARTS = [
     Row("socketpair", "EMFILE", "", "the system has no sockets for a parent process: Too many open files"),

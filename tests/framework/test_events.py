@@ -20,6 +20,7 @@ from webob import Request, Response
 
 from microwsgi.framework import events
 from microwsgi.framework.events import COMMENT, PENDING, Broadcaster, Stream, event_bytes
+from microwsgi.support.relay import relay
 from tests.framework.peers import PEERS, serving
 from tests.lab import NEAR, Lab, fetch, socket_path
 from tests.programs import absent
@@ -421,7 +422,7 @@ IMPATIENT = """
 import sys
 from microwsgi.cli import main
 from microwsgi.server import sockets
-sockets.UNACKNOWLEDGED = 300
+sockets.USER_TIMEOUT = 300
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -547,6 +548,26 @@ def test_without_a_wake_a_stream_waits_in_its_own_thread() -> None:
         for thread in other.threads:
             thread.join(TIME)
             assert not thread.is_alive()
+
+
+def test_a_broadcaster_of_a_function_that_other_processes_can_not_know_is_warned_about(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two that workers make in different orders must not get each other's events."""
+    assert Broadcaster().name == "", "nothing to reach: no warning"
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(relay, "send", lambda **message: sent.append(message))
+    with pytest.warns(UserWarning, match="needs a name"):
+        alone = Broadcaster()
+    named = Broadcaster(name="room-7", history=3)
+    stream = listener(alone)
+    alone.send("here")
+    named.send("there")
+    assert next(stream) == COMMENT + b"data: here\n\n"
+    assert [(*message,) for message in sent] == [("subscribe", "history"), ("publish", "unique", "id", "chunk")]
+    module: dict[str, Any] = {"__name__": "of_a_test", "Broadcaster": Broadcaster}
+    exec("one = Broadcaster()\nmany = [Broadcaster() for _ in range(2)]", module)  # noqa: S102 - a module
+    assert [each.name for each in (module["one"], *module["many"])] == ["of_a_test.1", "of_a_test.2", "of_a_test.3"]
 
 
 def test_the_public_module_has_the_same_names() -> None:

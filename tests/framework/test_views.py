@@ -152,9 +152,9 @@ def of_another_type(request: Request, name: int) -> str:
         (coroutine, "is async"),
         (of_nothing, "takes no request"),
         (of_a_keyword, "takes no request"),
-        (of_more, "wants other, which /{name} does not have"),
+        (of_more, "has the parameter other, which /{name} does not have"),
         (of_less, "does not take name"),
-        (of_another_type, "wants name as int; in /{name} it is str"),
+        (of_another_type, "declares name as int; in /{name} it is str"),
     ],
 )
 def test_a_view_that_does_not_fit_is_refused_where_it_is_defined(view: Callable[..., Any], said: str) -> None:

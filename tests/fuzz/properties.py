@@ -52,7 +52,7 @@ def decode(pieces: list[bytes]) -> tuple[bytes, bool, bytes, list[tuple[str, str
                 rest += piece
             else:
                 content += body.feed(piece)
-                rest = body.excess if body.done else b""
+                rest = body.unused_data if body.done else b""
     except ClientError:
         return content, False, b"", [], True
     return content, body.done, rest, [*body.trailers], False

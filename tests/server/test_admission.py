@@ -21,7 +21,7 @@ from tests.tls.authority import Authority, Secure, closed_within
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST_GET = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-SAID = "No room for more connections"
+SAID = "The limit of connections is reached"
 
 
 @pytest.fixture(scope="module")

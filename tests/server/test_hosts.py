@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from microwsgi.server.hosts import KNOWN, Hosts
+from microwsgi.server.hosts import CACHE_SIZE, Hosts
 from tests.server.exchange import Running, hello
 
 OWN_LOCAL = f"{socket.gethostname().partition('.')[0]}.local"
@@ -34,9 +34,9 @@ def test_any_other_name_is_not(host: str) -> None:
 
 def test_inventing_names_does_not_fill_the_memory() -> None:
     hosts = Hosts()
-    for number in range(2 * KNOWN):
+    for number in range(2 * CACHE_SIZE):
         assert not hosts.allows(f"{number}.example")
-    assert len(hosts.known) == KNOWN
+    assert len(hosts.cache) == CACHE_SIZE
 
 
 def test_the_refusal_is_a_421_that_explains_itself() -> None:

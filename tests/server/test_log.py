@@ -67,7 +67,7 @@ def test_a_full_disk_and_short_writes_lose_no_byte_and_tear_no_record(
         for number in range(5):
             destination.add(f"record {number}\n")
         destination.write()
-        assert (destination.left(), destination.why_left()) == (4, "No space left on device")
+        assert (destination.left(), destination.unwritten_reason()) == (4, "No space left on device")
         assert path.stat().st_size == 7 + 2 + 7  # the rest of a record goes alone
         full[0] = False
         destination.add("last\n")
@@ -77,8 +77,8 @@ def test_a_full_disk_and_short_writes_lose_no_byte_and_tear_no_record(
 
 
 def test_what_is_beyond_the_limit_is_counted_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_writer, "UNCOUNTED", 90)
-    monkeypatch.setattr(log_writer, "MOST_SIZE", 10 * (2000 + log_writer.RECORD_SIZE))
+    monkeypatch.setattr(log_writer, "MAX_UNCOUNTED", 90)
+    monkeypatch.setattr(log_writer, "MAX_QUEUE_SIZE", 10 * (2000 + log_writer.RECORD_SIZE))
     full = [True]
 
     def write(descriptor: int, data: bytes) -> int:
@@ -256,10 +256,10 @@ def test_a_refused_request_is_one_line_with_its_reason_and_size(form: str) -> No
     assert size > 0
     if form == "common":
         assert errors.count("\n") == 1
-        assert "White space" in errors
+        assert "white space" in errors
     else:
         assert errors == ""
-        assert "White space" in text
+        assert "white space" in text
     if form == "json":
         assert json.loads(text)["bytes"] == size
     elif form == "line":
@@ -497,12 +497,12 @@ def refuse_beside_normal_requests(kind: str, access: str, folder: Path, count: i
         text = bytearray()
         reader = threading.Thread(target=read_into, args=(reading, text), daemon=True)
         reader.start()
-        wait_until(lambda: text.count(b"White space") >= count and text.count(b"\ntold") >= count)
+        wait_until(lambda: text.count(b"white space") >= count and text.count(b"\ntold") >= count)
         assert served.stop() == 0
         os.write(writing, b"END")
         reader.join(TIME)
         assert b"missing" not in text
-        assert text.count(b"White space") == text.count(b"\ntold") == count
+        assert text.count(b"white space") == text.count(b"\ntold") == count
 
 
 def ask_raw(address: Any, request: bytes) -> bytes:

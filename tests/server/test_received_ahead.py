@@ -198,7 +198,7 @@ def test_a_client_that_leaves_while_its_body_is_received_into_a_file_is_one_line
             client.sendall(HEAD % (b"/", CHUNKED) + b"ff\r\n" + b"x" * 100)
             wait_until(lambda: running.server.context.bodies.in_files == 100)
         running.wait_for_connections(0)
-        text = running.errors.wait_for("The body ended")
+        text = running.errors.wait_for("The body is shorter")
         assert text.count("\n") == 1
         assert running.server.context.bodies.in_files == 0
 
@@ -209,7 +209,7 @@ def test_a_client_that_leaves_while_its_body_is_received_into_a_file_is_one_line
 def test_what_exceeds_the_total_in_memory_goes_to_files() -> None:
     with Running(digest) as running, contextlib.ExitStack() as stack:
         storage = storage_of(running)
-        storage.most_in_memory = 50_000
+        storage.max_in_memory = 50_000
         clients = [stack.enter_context(running.connect()) for _ in range(4)]
         for client in clients:
             client.sendall(HEAD % (b"/", b"Content-Length: 40000\r\nConnection: close") + CONTENT[:20_000])

@@ -17,7 +17,7 @@ import pytest
 
 from microwsgi.errors import ListenError
 from microwsgi.server import procnet, sockets
-from microwsgi.server.sockets import UNACKNOWLEDGED, host_and_port, listen, loopback_only, unlink, url, urls
+from microwsgi.server.sockets import USER_TIMEOUT, host_and_port, listen, loopback_only, unlink, url, urls
 from tests.background import free_port
 from tests.programs import absent
 from tests.proxies import open_folder
@@ -102,7 +102,7 @@ def test_a_listener_does_not_block_nor_wait_to_send(opened: Opener) -> None:
     with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), "accepted sockets inherit it"
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNACKNOWLEDGED
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == USER_TIMEOUT
 
 
 def test_a_system_without_a_limit_for_what_is_not_acknowledged_will_do(
@@ -217,14 +217,14 @@ def test_a_port_that_we_have_ourselves(opened: Opener) -> None:
 def test_another_address_on_the_same_port_is_not_taken_for_the_holder(opened: Opener) -> None:
     (listener,) = opened("127.0.0.1:0")
     port = port_of(listener)
-    assert procnet.holder(port, [(socket.AF_INET, "127.0.0.2")]) is None
-    assert procnet.holder(port, [(socket.AF_INET, "127.0.0.1")])
-    assert procnet.holder(port, [(socket.AF_INET, ANYWHERE)])
-    assert procnet.holder(port, [(socket.AF_INET6, "::")])
+    assert procnet.listening_process(port, [(socket.AF_INET, "127.0.0.2")]) is None
+    assert procnet.listening_process(port, [(socket.AF_INET, "127.0.0.1")])
+    assert procnet.listening_process(port, [(socket.AF_INET, ANYWHERE)])
+    assert procnet.listening_process(port, [(socket.AF_INET6, "::")])
 
 
 def test_without_proc_the_port_is_still_said_to_be_in_use(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "holder", lambda *_: None)
+    monkeypatch.setattr(sockets, "listening_process", lambda *_: None)
     (listener,) = opened("127.0.0.1:0")
     port = port_of(listener)
     assert re.fullmatch(rf"port {port} is already in use; \d+ is free\.", refusal(f"127.0.0.1:{port}"))
@@ -374,7 +374,7 @@ def test_a_file_that_is_no_socket_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["unix:", "unix:@"])
 def test_a_unix_socket_has_a_name(address: str) -> None:
-    assert refusal(address).startswith("unix: wants a path behind it")
+    assert refusal(address).startswith("unix: needs a path")
 
 
 def test_paths_that_can_not_be() -> None:
@@ -442,7 +442,7 @@ def test_a_wildcard_is_never_a_url(opened: Opener) -> None:
 
 def test_all_addresses_of_the_machine_are_among_those_of_a_wildcard(opened: Opener) -> None:
     (listener,) = opened("0.0.0.0:0")
-    outward = procnet.outward_address(socket.AF_INET)
+    outward = procnet.source_address(socket.AF_INET)
     assert not outward or f"http://{outward}:{port_of(listener)}/" in urls([listener])
 
 
@@ -451,7 +451,7 @@ def test_without_proc_the_outward_address_is_known(monkeypatch: pytest.MonkeyPat
         raise FileNotFoundError
 
     monkeypatch.setattr(procnet, "fib_addresses", fail)
-    outward = procnet.outward_address(socket.AF_INET)
+    outward = procnet.source_address(socket.AF_INET)
     assert procnet.own_addresses(socket.AF_INET) == ["127.0.0.1", *filter(None, [outward])]
 
 

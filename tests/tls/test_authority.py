@@ -16,7 +16,7 @@ from microwsgi.options import Options
 from microwsgi.tls import authority as module
 from microwsgi.tls import signers
 from microwsgi.tls.authority import Authority, data_folder, served_names
-from microwsgi.tls.contexts import Pair, Shown
+from microwsgi.tls.contexts import LoadedCertificate, Pair
 from microwsgi.tls.front import make_tls
 from microwsgi.tls.signers import CLIENT, SERVER, Cryptography, OpenSSL, Signer
 from tests.programs import need
@@ -28,7 +28,7 @@ from tests.tls.test_front import hello, told_hello
 @pytest.fixture(params=["openssl", "cryptography"])
 def signer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Signer:
     made: Signer = OpenSSL(need("openssl")) if request.param == "openssl" else Cryptography()
-    monkeypatch.setattr(module, "best", lambda: made)
+    monkeypatch.setattr(module, "best_signer", lambda: made)
     return made
 
 
@@ -56,7 +56,7 @@ def test_a_leaf_is_valid_for_what_is_served_and_lasts_less_than_browsers_allow(t
     assert "OK" not in verify(tmp_path, authority.certificate, text, "-verify_hostname", "example.com").replace(
         ": OK\n", ""
     )
-    assert Shown(pair, Options()).certificate.days_left <= 90
+    assert LoadedCertificate(pair, Options()).certificate.days_left <= 90
     shown = subprocess.run(
         [need("openssl"), "x509", "-noout", "-text"], input=text, capture_output=True, text=True, check=True
     ).stdout
@@ -142,7 +142,7 @@ def test_a_damaged_leaf_and_one_of_another_ca_are_replaced(tmp_path: Path) -> No
     for damage in ("", "nonsense"):
         authority.leaf(["localhost"])
         Path(authority.leaf_file).write_text(damage)
-        assert Shown(authority.leaf(["localhost"]), Options()).certificate.names == ["localhost"]
+        assert LoadedCertificate(authority.leaf(["localhost"]), Options()).certificate.names == ["localhost"]
     os.unlink(authority.key)  # so that another CA is made, of the same name
     text = Path(authority.leaf(["localhost"]).certificate).read_text()
     assert ": OK" in verify(tmp_path, authority.certificate, text)
@@ -189,8 +189,8 @@ def test_where_nothing_can_make_one_it_says_what_to_install(tmp_path: Path, monk
 
 def test_without_the_command_the_package_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert isinstance(signers.best(), Cryptography)
-    assert Shown(Authority(str(tmp_path)).leaf(["localhost"]), Options()).certificate.names == ["localhost"]
+    assert isinstance(signers.best_signer(), Cryptography)
+    assert LoadedCertificate(Authority(str(tmp_path)).leaf(["localhost"]), Options()).certificate.names == ["localhost"]
 
 
 @pytest.mark.parametrize(

@@ -674,8 +674,8 @@ def test_client_certificates(authority: Authority, tmp_path: Path, verify: str, 
     versions = {"minimum_version": version, "maximum_version": version}
     cases = {
         "good": (authority.leaf("ann@example.com", "ann.localhost", name="good"), ""),
-        "none": ("", "the client has shown no certificate"),
-        "foreign": (foreign.leaf("eve@example.com", name="foreign"), "not of a CA in --tls-client-ca"),
+        "none": ("", "the client sent no certificate"),
+        "foreign": (foreign.leaf("eve@example.com", name="foreign"), "not issued by a CA in --tls-client-ca"),
         "expired": (authority.leaf("old@example.com", name="expired", days=-2), "certificate has expired"),
     }
     for case, (certificate, reason) in cases.items():
@@ -881,13 +881,13 @@ def test_a_context_of_ones_own(authority: Authority) -> None:
 )
 def test_options_do_not_change_a_context_of_ones_own(given: dict[str, object], flag: str) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with pytest.raises(UsageError, match=f"leave out {flag}, or ssl_context"):
+    with pytest.raises(UsageError, match=f"ssl_context and {flag} can't be combined"):
         make_tls(Options.from_mapping(given), context)
     assert make_tls(Options(tls=True, https_redirect=False, tls_handshake_timeout=1), context).context is context
 
 
 def test_a_pair_of_files_is_given_once(authority: Authority) -> None:
-    with pytest.raises(UsageError, match="leave out --tls-cert"):
+    with pytest.raises(UsageError, match="ssl_context and --tls-cert can't"):
         make_tls(Options(tls_cert=("a.pem",)), (authority.leaf("localhost"), None))
     assert (
         make_tls(Options(tls_min="1.3"), (authority.leaf("localhost"), None)).context.minimum_version.name == "TLSv1_3"

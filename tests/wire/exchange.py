@@ -75,7 +75,7 @@ class Exchange:
         data, self.received = self.received, b""
         self.request["body"] += body.feed(data).decode("latin-1")
         if body.done:
-            self.received = body.excess
+            self.received = body.unused_data
             self.finish(body)
 
     def finish(self, body: Decoder) -> None:

@@ -93,7 +93,7 @@ def response_names() -> MutableMapping[str, str]:
 class Decoder(Protocol):
     """A decoder of a request body: `feed` takes received bytes and returns content."""
 
-    excess: bytes
+    unused_data: bytes
     """The bytes that were fed behind the end of the body."""
     remaining: int
     """The bytes still to come of the body, or of the current chunk."""

@@ -39,15 +39,15 @@ def test_the_decoder_is_the_one_for_the_framing() -> None:
 
 def test_what_follows_a_body_of_known_length_is_the_rest() -> None:
     body = decoder(5)
-    assert (body.feed(b"hel"), body.excess, body.done) == (b"hel", b"", False)
-    assert (body.feed(b"loGET /"), body.excess, body.done) == (b"lo", b"GET /", True)
+    assert (body.feed(b"hel"), body.unused_data, body.done) == (b"hel", b"", False)
+    assert (body.feed(b"loGET /"), body.unused_data, body.done) == (b"lo", b"GET /", True)
     assert not body.trailers
 
 
 def test_what_follows_the_last_chunk_is_the_rest() -> None:
     body = decoder(CHUNKED)
     assert (body.feed(b"5\r\nhel"), body.remaining, body.done) == (b"hel", 2, False)
-    assert (body.feed(b"lo\r\n0\r\nA:b\r\n\r\nGET /"), body.excess, body.done) == (b"lo", b"GET /", True)
+    assert (body.feed(b"lo\r\n0\r\nA:b\r\n\r\nGET /"), body.unused_data, body.done) == (b"lo", b"GET /", True)
     assert body.trailers == [("A", "b")]
 
 
@@ -123,11 +123,11 @@ def test_a_body_is_never_read_beyond_its_end() -> None:
     framed = decoder(5)
     body = io.BufferedReader(raw_input(framed, sending(b"hello", b"GET / HTTP/1.1")))
     assert body.read() == b"hello"
-    assert framed.excess == b""
+    assert framed.unused_data == b""
     chunks = decoder(CHUNKED)
     body = io.BufferedReader(raw_input(chunks, sending(b"5\r\nhello\r\n0\r\n\r\nGET /")))
     assert body.read() == b"hello"
-    assert chunks.excess == b"GET /"
+    assert chunks.unused_data == b"GET /"
 
 
 def test_a_client_that_leaves_is_an_error_and_no_end() -> None:

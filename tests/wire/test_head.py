@@ -154,7 +154,7 @@ def test_the_reason_names_what_is_wrong() -> None:
         (["GET / HTTP/3.0", "Host: a"], "HTTP/1.1 and HTTP/1.0, not HTTP/3.0"),
         (["G@T / HTTP/1.1", "Host: a"], "'G@T' is not a method"),
         (["GET / http/1.1", "Host: a"], "'http/1.1' is not an HTTP version"),
-        (["GET /a b HTTP/1.1", "Host: a"], "one space between"),
+        (["GET /a b HTTP/1.1", "Host: a"], "separated by single spaces"),
         (["GET a HTTP/1.1", "Host: a"], "'a' is no target for GET"),
         (["GET / HTTP/1.1", "Host: a/b"], "'a/b' is not a valid Host"),
         (["GET / HTTP/1.1", "Host: a", *["X: y"] * 100], "100 field lines, the limit (max_header_count)"),

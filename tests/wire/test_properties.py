@@ -205,9 +205,9 @@ class BodyReads(RuleBasedStateMachine):
     def end(self) -> None:
         assert self.input.read() == b""
         assert self.decoder.done
-        assert (self.decoder.excess + self.wire.read()) == b"NEXT"
+        assert (self.decoder.unused_data + self.wire.read()) == b"NEXT"
         self.wire.seek(0, io.SEEK_END)
-        self.decoder.excess = b"NEXT"
+        self.decoder.unused_data = b"NEXT"
         assert [*self.decoder.trailers] == ([("X-A", "b")] if self.chunked else [])
 
     @rule()

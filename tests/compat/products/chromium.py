@@ -24,7 +24,7 @@ def application(folder: Path) -> Any:
     from microwsgi import Request, Response
     from microwsgi.events import Broadcaster
 
-    news = Broadcaster(history=100)
+    news = Broadcaster(history=100, name="news")
     counts = folder / "count"
 
     @app.get("/page")
@@ -49,9 +49,6 @@ def application(folder: Path) -> Any:
         news.send(request.body.decode())
 
     return app
-
-
-DIFFERENCES = {"event_stream_over_a_reload on workers": "A worker has its own Broadcaster (docs/events.md)."}
 
 
 @contextmanager

@@ -14,7 +14,7 @@ PACKAGES: list[str] = []
 PROGRAMS = ["curl", "wget"]
 FORMAT = "%{http_code} %{http_version} %{size_download} %{size_upload} %{num_connects}\n"
 DIFFERENCES = {
-    "http_1_0": "We answer HTTP/1.0 with our own version, HTTP/1.1 (RFC 9110 6.2); the peers answer with HTTP/1.0."
+    "version_of_answers_to_http_1_0": "We answer with our own version, HTTP/1.1 (RFC 9110 6.2), the peers with HTTP/1.0."
 }
 
 
@@ -28,9 +28,13 @@ def curl(site: Site, *words: str) -> list[str]:
     return [line for line in lines if line]
 
 
+def check_version_of_answers_to_http_1_0(site: Site) -> Any:
+    return curl(site, "-0", f"{site.url}/static/small.bin")[0].split()[1]
+
+
 def check_http_1_0(site: Site) -> Any:
     return [
-        curl(site, "-0", f"{site.url}/static/large.bin"),
+        curl(site, "-0", f"{site.url}/static/large.bin")[0].split()[::2],
         curl(site, "-0", f"{site.url}/stream")[0].split()[0],
         curl(site, "-0", "-H", "Connection: keep-alive", f"{site.url}/static/small.bin")[0].split()[0],
     ]

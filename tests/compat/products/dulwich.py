@@ -1,4 +1,4 @@
-"""Dulwich, git in Python over HTTP: push of 30 MB and clone by git itself."""
+"""Dulwich, git in Python over HTTP: push of 8 MB and clone by git itself."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def push_and_clone(site: Site, path: str) -> Any:
         shutil.rmtree(site.folder / name, ignore_errors=True)
     url, branch = site.url + path, f"b{site.port}"
     site.run(*GIT, "init", "-q", "work")
-    (site.folder / "work" / "large").write_bytes(os.urandom(30_000_000))
+    (site.folder / "work" / "large").write_bytes(os.urandom(8_000_000))
     site.run(*GIT, "-C", "work", "-c", "core.compression=0", "add", "large")
     site.run(*GIT, "-C", "work", "commit", "-qm", "large")
     site.run(

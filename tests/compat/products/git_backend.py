@@ -1,4 +1,4 @@
-"""git http-backend, a CGI program, behind a small bridge: push of 30 MB and clone by git."""
+"""git http-backend, a CGI program, behind a small bridge: push of 8 MB and clone by git."""
 
 from __future__ import annotations
 
