@@ -13,6 +13,7 @@ A redirect is not followed, and no body is shown. The names are those of blackbo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import http.client
@@ -35,8 +36,6 @@ TIMEOUT = 2.0
 """Seconds for a whole probe."""
 MOST_ADDRESSES = 4
 """Addresses of a name that are tried."""
-HANDSHAKE = 30.0
-"""Seconds until a handshake that was cancelled is closed: the longest timeout that a configuration may have."""
 BODY, HEAD = 1 << 20, 1 << 16
 """Bytes of a response's body, and of its head, that are received."""
 INFORMATIONAL = 8
@@ -242,12 +241,17 @@ class Stream:
 
     async def __aenter__(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         connection = await connect(self.target, self.timer)
-        # From here on the socket belongs to asyncio's transport, also after an error. If we closed it, its number could be that
-        # of another probe's socket while the transport still uses it: a cancelled handshake may end later than this call.
-        name, end = (self.target.host, HANDSHAKE) if self.context else (None, None)
-        reader, self.writer = await asyncio.open_connection(
-            sock=connection, ssl=self.context, server_hostname=name, ssl_handshake_timeout=end, limit=HEAD
-        )
+        name = self.target.host if self.context else None
+        try:
+            reader, self.writer = await asyncio.open_connection(
+                sock=connection, ssl=self.context, server_hostname=name, limit=HEAD
+            )
+        except BaseException:
+            # It belongs to asyncio's transport, which may still use it after a cancelled handshake. If we closed it, its
+            # number could become that of another probe's socket. After a shutdown the transport closes it.
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            raise
         if self.context:
             self.timer.end("tls")
         return reader, self.writer

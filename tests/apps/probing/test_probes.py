@@ -179,21 +179,24 @@ def test_no_exception_gets_out() -> None:
     assert "UnicodeEncodeError" in str(outcome.facts["error"])
 
 
-def test_a_cancelled_handshake_costs_no_other_probe() -> None:
-    """Deadlines of all lengths end handshakes at all of their moments; the number of a socket is never that of another's."""
+def test_a_cancelled_handshake_costs_no_other_probe(tmp_path: Path) -> None:
+    """Deadlines end handshakes at all moments: the number of a new socket must never be that of one in use."""
 
     async def probe(check: Check, seconds: float) -> Outcome:
         return await run(check, HERE, Resolver(), seconds)
 
-    async def many(port: int) -> list[Outcome]:
+    async def many(plain: int, secure: int) -> list[Outcome]:
         found: list[Outcome] = []
-        for number in range(60):
-            tls = [probe(Check("tls", f"127.0.0.1:{port}"), 0.001 + number / 10_000 + each / 2000) for each in range(6)]
-            found += await asyncio.gather(*tls, *(probe(Check("tcp", f"127.0.0.1:{port}"), 5.0) for _ in range(6)))
+        for _ in range(40):
+            expired = [probe(Check("tls", f"localhost:{secure}"), 0.2) for _ in range(4)]
+            quiet = [probe(Check("tls", f"127.0.0.1:{plain}"), 0.05) for _ in range(4)]
+            others = [probe(Check("tcp", f"127.0.0.1:{plain}"), 5.0) for _ in range(4)]
+            found += await asyncio.gather(*expired, *quiet, *others)
+        await asyncio.sleep(0.5)  # transports close after the last cancelled handshakes
         return found
 
-    with Peer(silent) as peer:
-        outcomes = asyncio.run(many(peer.port))
+    with Peer(silent) as plain, Peer(silent, certificate(tmp_path, LOCALHOST, -1, None)) as secure:
+        outcomes = asyncio.run(many(plain.port, secure.port))
     assert [each for each in outcomes if each.reason is Reason.LOCAL] == []
 
 
