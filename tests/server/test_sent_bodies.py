@@ -144,7 +144,7 @@ def test_a_list_with_a_fault_is_a_500_however_long_it_is() -> None:
             [*rows, "length"], 500
         )
         assert running.get("/?fine", method="HEAD").body == b""
-        assert "Content-Length is 7, and the body has 100001 bytes" in running.errors.text.getvalue()
+        assert "returned 100001 bytes, and its Content-Length is 7" in running.errors.text.getvalue()
 
 
 @pytest.mark.parametrize("tls", [False, True])
