@@ -111,6 +111,7 @@ def test_the_unit_behind_nginx_with_this_configuration() -> None:
                 assert process.wait(LIMIT) == 0
 
 
+@pytest.mark.slow
 def test_in_a_container(tmp_path: Path) -> None:
     """The command of the image, as process 1 of its own namespace."""
     unshare = need("unshare")

@@ -63,6 +63,7 @@ def modules() -> dict[Path, dict[str, int]]:
     return {path: dict(names(ast.parse(path.read_text(encoding="utf-8")))) for path in paths}
 
 
+@pytest.mark.slow
 def test_no_old_name_has_its_old_meaning() -> None:
     known = modules()
     with Rows() as rows:

@@ -6,6 +6,8 @@ import http.client
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.running import Running
 from tests.tables import Rows
 
@@ -53,6 +55,7 @@ def test_an_import_that_does_not_return_is_reported_at_the_start(command: Comman
                 check_report(running, line)
 
 
+@pytest.mark.slow
 def test_an_import_that_does_not_return_is_reported_at_a_reload(command: Command, tmp_path: Path) -> None:
     """The version before goes on serving, and the corrected file is served."""
     script = tmp_path / "script.py"

@@ -406,7 +406,15 @@ def test_there_are_enough_attempts() -> None:
     assert len(ATTEMPTS) > 5000
 
 
-@pytest.mark.parametrize("options", [{}, {"hidden": False, "listing": True}, {"symlinks": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"hidden": False, "listing": True}, marks=pytest.mark.slow),
+        pytest.param({"symlinks": True}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_no_attempt_finds_what_lies_outside_in_process(site: Path, options: dict[str, bool]) -> None:
     app = client(site, **options).application
     statuses = set()

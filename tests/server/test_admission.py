@@ -153,7 +153,7 @@ def test_as_many_as_are_allowed_is_no_shortage_and_another_is_told_of_again() ->
             with crowd(server, 8):
                 assert server.errors.text.getvalue().count(SAID) == times - 1
                 with crowd(server, 20):
-                    assert server.connections == 8
+                    server.wait_for_connections(8)  # 7 for a moment, between closing an idle one and accepting
                     assert server.errors.text.getvalue().count(SAID) == times
             server.wait_for_connections(0)
             with server.connect() as client:

@@ -283,6 +283,7 @@ NO_ANSWERS = {"drop.test": Reason.NO_ANSWER}
 """The module dns asks one server, which is the target: its silence is packet loss."""
 
 
+@pytest.mark.slow
 def test_name_errors_are_those_of_dig(tmp_path: Path) -> None:
     """One name server, asked by dig and by us: the same five outcomes, and the sixth where nothing listens."""
     dig, nobody = need("dig"), "127.0.0.77"

@@ -201,6 +201,7 @@ def test_one_slow_or_broken_target_costs_no_other_a_round() -> None:
     assert [round(b - a) for a, b in pairwise(times)] == [1] * (len(times) - 1), "each second, not later"
 
 
+@pytest.mark.slow
 def test_three_hundred_targets_keep_their_interval() -> None:
     """150 do not answer at all: each of their probes takes its whole time, longer than the interval."""
     with Peer(drips(b"", 9)) as peer:
