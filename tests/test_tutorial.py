@@ -128,6 +128,7 @@ class Terminal:
             self.run(first, output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", SECTIONS, ids=[section.title for section in SECTIONS])
 def test_a_section_works_as_printed(section: Section, tmp_path: Path) -> None:
     need("curl")
