@@ -161,7 +161,9 @@ class Checker:
 
     def failure(self, answer: ResponseHead, number: str) -> Finding:
         """Return the finding for a 500 without an exception: a framework has caught it."""
-        said = self.errors.getvalue().strip().splitlines()[-1:] or ["the framework's log may say why"]
+        # The server's own record about an earlier request, whose client disconnected, may come late.
+        lines = [line for line in self.errors.getvalue().strip().splitlines() if not line.startswith("127.0.0.1:")]
+        said = lines[-1:] or ["the framework's log may say why"]
         what = f"a {answer.status}" if answer.status else "no complete response"
         where = self.lint.raisers.get(number) or self.lint.makers.get(number, "")
         return Finding(FAULT, "an exception", f"{what}; {said[0]}", where)

@@ -105,7 +105,7 @@ def test_source_is_shown_without_remarks_for_tools_and_without_control_character
     assert render.source_line(Frame("program", "view", str(program), 4, YOURS)) == "call("
     assert render.source_line(Frame("program", "view", str(program), 5, YOURS)) == 'x [31m="<b>")'
     assert render.source_line(Frame("program", "view", str(program), 99, YOURS)) == ""
-    assert render.source_line(Frame("nothing", "view", "<string>", 1, YOURS)) == ""
+    assert render.source_line(Frame("nothing", "view", "<no file>", 1, YOURS)) == ""
 
 
 class Reader(HTMLParser):
