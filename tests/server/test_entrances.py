@@ -112,8 +112,8 @@ def test_every_wire_case_has_the_same_outcome_with_workers_and_tls(tmp_path: Pat
     authority = Authority(tmp_path)
     context = authority.client()
     for number, options in enumerate({str(case.options): case.options for case in ALL}.values()):
-        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-        arguments += [
+        variables = {f"MICROWSGI_{name.upper()}": str(value) for name, value in options.items()}
+        arguments = [
             "--allow-host=*",
             "-p",
             "0",
@@ -122,7 +122,7 @@ def test_every_wire_case_has_the_same_outcome_with_workers_and_tls(tmp_path: Pat
             "--tls-cert",
             authority.leaf("localhost", "127.0.0.1", name=str(number)),
         ]
-        command = Command(microwsgi("serve", "tests.server.test_entrances:recorded", *arguments))
+        command = Command(microwsgi("serve", "tests.server.test_entrances:recorded", *arguments), **variables)
         try:
             port = int(command.url().rpartition(":")[2])
             with Rows() as rows:

@@ -50,11 +50,11 @@ def serving(folder: Path, *, full: bool) -> Iterator[tuple[Running, int]]:
     (folder / "upload.py").write_text(APPLICATION)
     temporary = folder / "temporary"
     temporary.mkdir()
-    command = microwsgi("serve", "upload:app", "-p", "0", "--access-log", "off", "--body-timeout", "600")
+    command = microwsgi("serve", "upload:app", "-p", "0", "--access-log", "off")
     if full:
         script = 'mount -t tmpfs -o size=8m tmpfs "$TMPDIR"; exec "$@"'
         command = ["unshare", "-m", "sh", "-c", script, "sh", *command]
-    running = Running(command, folder, TMPDIR=str(temporary))
+    running = Running(command, folder, TMPDIR=str(temporary), MICROWSGI_BODY_TIMEOUT="600")
     try:
         port = int(running.url().rpartition(":")[2])
         if full:
