@@ -1,7 +1,7 @@
 """Run the products on the servers, compare the answers, and write docs/compatibility.md.
 
     python -m tests.compat                all products, and the page
-    python -m tests.compat core           the core on three servers, as CI does; no page
+    python -m tests.compat core           the core on four servers, as CI does; no page
     python -m tests.compat flask django   these products; the page keeps the last results of the others
     python -m tests.compat --on serve,gthread flask
 
@@ -37,7 +37,7 @@ from tests.running import ROOT, environment
 CACHE = ROOT / ".venv-compat"
 PAGE = ROOT / "docs" / "compatibility.md"
 RESULTS = CACHE / "results"
-CORE_SERVERS = "serve,tls,gthread"
+CORE_SERVERS = "serve,tls,gthread,waitress"
 BASE = ["WebOb", "requests"]
 LIMIT = 400
 """Seconds for all checks of a product on one server."""
