@@ -30,6 +30,10 @@ FILE.write(bytes(index * 7 % 251 for index in range(1 << 18)) * (BIG >> 18))
 FILE.flush()
 
 
+RENAMED = {"microwsgi.wake": "microwsgi.resume", "wsgi.trailers": "microwsgi.trailers"}
+"""Environ keys of version 0.1, and their names now."""
+
+
 def record(environ: Environ, event: str) -> None:
     """Keep what the application sees. Each conversation has a list of its own, and its requests follow each other."""
     EVENTS.setdefault(environ["REMOTE_ADDR"], []).append(event)
@@ -59,6 +63,7 @@ def report(environ: Environ, start_response: StartResponse, _: dict[str, str]) -
     body = read(environ, lambda stream: stream.read())
     found = {key: described(key, value) for key, value in environ.items()}
     found["body"] = [len(body), hashlib.sha256(body).hexdigest()[:16], body[:40].decode("latin-1")]
+    found = {RENAMED.get(key, key): value for key, value in found.items()}
     record(environ, json.dumps(found, sort_keys=True))
     start_response("200 OK", [("Content-Type", "application/json")])
     return [json.dumps(found, sort_keys=True).encode()]

@@ -19,8 +19,8 @@ import pytest
 
 from microwsgi import WSGIRequestHandler, wsgi
 from microwsgi.options import Options
+from tests.running import ROOT, microwsgi
 from tests.running import Running as Command
-from tests.running import microwsgi
 from tests.server.exchange import GET, LAST_GET, TIME, Recorder, parse, receive
 from tests.server.test_wire_cases import ALL, NEXT, check
 from tests.tables import Rows
@@ -122,7 +122,7 @@ def test_every_wire_case_has_the_same_outcome_with_workers_and_tls(tmp_path: Pat
             "--tls-cert",
             authority.leaf("localhost", "127.0.0.1", name=str(number)),
         ]
-        command = Command(microwsgi("serve", "tests.server.test_entrances:recorded", *arguments), **variables)
+        command = Command(microwsgi("serve", "tests.server.test_entrances:recorded", *arguments), ROOT, **variables)
         try:
             port = int(command.url().rpartition(":")[2])
             with Rows() as rows:
