@@ -77,7 +77,7 @@ def works(path: str) -> bool:
 
 def found() -> list[Python]:
     """Return the Pythons that are here, one of each name."""
-    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    versions = Path(os.environ.get("PYENV_ROOT", "pyenv")) / "versions"
     pythons: dict[str, Python] = {}
     for name in [f"3.{minor}{end}" for minor in range(11, 30) for end in ("", "t")]:
         candidates = [shutil.which(f"python{name}"), *sorted(versions.glob(f"*/bin/python{name}"), reverse=True)]

@@ -131,7 +131,7 @@ def start(command: Command, folder: Path, *options: str, history: int = 1000) ->
 
 
 def test_listeners_of_all_workers_get_all_events_in_one_order(command: Command, tmp_path: Path) -> None:
-    """Whoever publishes, and those of each publisher in its order."""
+    """The events of all publishers arrive, and those of each publisher in its order."""
     running, url = start(command, tmp_path, "--workers", "2")
     with listeners(url) as (one, two):
         with publishers(url) as asks, ThreadPoolExecutor(2) as pool:

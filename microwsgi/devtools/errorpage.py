@@ -71,7 +71,7 @@ WITHOUT_DETAILS = (
 LOAD_ERROR = "The application can't be loaded"
 BEGINNING = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
 HINT = "To inspect the state where it failed, write breakpoint() there: the debugger's prompt opens in the server's terminal."
-ENDING = '<p class="quiet">{} Only those who have opened the address with the token can see this page.</p>'
+ENDING = '<p class="quiet">{} Only browsers that have opened the address with the token can see this page.</p>'
 STYLE = """\
 :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; --line: #8886; --mark: #e5484d40; --here: #e5484d1c }
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere }

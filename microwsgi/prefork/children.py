@@ -135,6 +135,6 @@ class Observer:
         """Write messages that wait for a terminal; the seconds until the next attempt, NEVER if none waits."""
         return NEVER
 
-    def chores(self, message: Message) -> Iterator[object]:  # for those who have some
-        """What makes the next children quicker, after one has imported the application; done step by step in idle time."""
+    def chores(self, message: Message) -> Iterator[object]:  # subclasses may add some
+        """What makes the next children start faster, once one has imported the application; done step by step in idle time."""
         return iter(())

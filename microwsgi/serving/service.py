@@ -288,7 +288,7 @@ class Service:
         self.waiting.clear()
 
     def memory(self) -> int:
-        """The bytes that the service's processes have, as of now or of a moment ago: many may ask at once."""
+        """The bytes that the service's processes have, measured at most once in a moment: many clients may ask at once."""
         if self.system.monotonic() >= self.measure_at:
             self.last_memory = sum(
                 memory(pid) for pid in (os.getpid(), *(child.pid for child in self.supervisor.children))

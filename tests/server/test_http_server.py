@@ -596,7 +596,7 @@ def test_a_head_that_trickles_is_ended_by_head_time(handler: Any, begun: bytes) 
         assert data == b""
 
 
-def test_a_pipelined_head_that_is_complete_has_its_time_anew() -> None:
+def test_a_pipelined_head_that_is_complete_has_a_new_time_limit() -> None:
     go_on = threading.Event()
 
     class Slow(Article):

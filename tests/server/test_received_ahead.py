@@ -50,7 +50,7 @@ def digest(environ: Environ, start_response: StartResponse) -> list[bytes]:
 
 
 def storage_of(running: Running) -> body_storage.BodyStorage:
-    """The counters of a server, which are made anew when it begins to serve."""
+    """The counters of a server, which are reset when it begins to serve."""
     assert running.get().status == 200
     return running.server.context.bodies
 

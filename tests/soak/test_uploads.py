@@ -58,7 +58,7 @@ def serving(folder: Path, *, full: bool) -> Iterator[tuple[Running, int]]:
     try:
         port = int(running.url().rpartition(":")[2])
         if full:
-            fill(port, Path(f"/proc/{running.pid}/root/{temporary}"))
+            fill(port, Path("/proc", str(running.pid), "root", *temporary.parts[1:]))
         yield running, port
     finally:
         running.end()
