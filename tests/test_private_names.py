@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import atexit
+import socket
 import subprocess
 import sys
 import threading
@@ -19,10 +20,12 @@ RELIED_ON = {
     ("atexit", "_run_exitfuncs"): "test_atexit_forgets_and_runs_functions",
     ("threading", "_threading_atexits"): "test_pools_of_threads_register_their_end",
     ("SourceFileLoader", "get_code"): "test_imports_call_the_get_code_of_the_class",
+    ("socket", "_accept"): "test_a_socket_accepts_a_descriptor",
 }
 DOCUMENTED = {("sys", "_current_frames"), ("sys", "_getframe"), ("os", "_exit")}
 METHODS = {"_replace", "_asdict", "_fields", "_make"}
 """Documented names of named tuples."""
+SOCKET_NAMES = {name for name in dir(socket.socket) if name.startswith("_") and not name.startswith("__")}
 
 
 def private(name: str) -> bool:
@@ -47,6 +50,8 @@ def names_in(file: Path) -> set[tuple[str, str]]:
     found = set()
     for node in ast.walk(tree):
         match node:
+            case ast.Attribute(value=ast.Name(id=owner), attr=name) if owner != "self" and name in SOCKET_NAMES:
+                found.add(("socket", name))
             case ast.Attribute(value=ast.Name(id=module), attr=name) if module in modules and private(name):
                 found.add((modules[module], name))
             case ast.Call(
@@ -121,3 +126,11 @@ print(imported_here.value)
 """
     assert run(program) == "2\n"
     assert "get_code" not in vars(SourceFileLoader), "we set an attribute of this class, not of its parent"
+
+
+def test_a_socket_accepts_a_descriptor() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        descriptor, address = listener._accept()
+        with socket.socket(fileno=descriptor) as accepted:
+            assert address == client.getsockname() == accepted.getpeername()
+            assert not accepted.get_inheritable()

@@ -147,9 +147,11 @@ class Exchange:
         """Return the environ of PEP 3333, with the additional keys of docs/environ.md. Raises ClientError."""
         head, fields = self.head, self.head.fields
         target = head.target
-        path, _, query = target.partition("?") if target[0] == "/" else origin_form(target).partition("?")
-        if target[0] in "hH" and self.base["wsgi.url_scheme"] == "http" and target[:6].lower() == "https:":
-            raise MisdirectedRequest("An https resource is not served without TLS (RFC 9110 7.4).")
+        if target[0] != "/":
+            if self.base["wsgi.url_scheme"] == "http" and target[:6].lower() == "https:":
+                raise MisdirectedRequest("An https resource is not served without TLS (RFC 9110 7.4).")
+            target = origin_form(target)
+        path, _, query = target.partition("?")
         if "%" in path:  # PEP 3333: bytes as latin-1, whatever encoding the client meant
             path = unquote_to_bytes(path).decode("latin-1")
         environ = self.base.copy()
@@ -157,7 +159,7 @@ class Exchange:
         environ["PATH_INFO"] = path
         environ["QUERY_STRING"] = query
         environ["SERVER_PROTOCOL"] = head.version
-        environ["REQUEST_URI"] = environ["RAW_URI"] = target
+        environ["REQUEST_URI"] = environ["RAW_URI"] = head.target
         environ.update(fields)
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client
         environ["wsgi.early_hints"] = self.send_early_hints

@@ -35,7 +35,7 @@ from microwsgi.server.loop import Loop
 from microwsgi.server.poller import Poller, new_poller
 from microwsgi.server.pool import LeaderFollowers, WorkerThread
 from microwsgi.server.proxied import ProxiedConnection
-from microwsgi.server.sockets import listen, tune, unlink
+from microwsgi.server.sockets import accept_function, listen, tune, unlink
 from microwsgi.server.state import NEVER, OWNED
 from microwsgi.server.transport import Transport
 
@@ -374,7 +374,7 @@ class WSGIServer(HTTPServer):
             base = base_environ(listener.getsockname(), context.error_stream(), multithread=options.threads > 1)
             self.bases.append(base | {"wsgi.multiprocess": options.workers > 1} | self.more_environ)
             if not own_accept:
-                acceptor.listen(listener, self.bases[-1], listener.accept)
+                acceptor.listen(listener, self.bases[-1], accept_function(listener))
         if own_accept:
             accepted = list(zip(self.listeners, self.bases, strict=True))
             self.accept_thread = AcceptThread(self.get_request, self.accept_from, loop, accepted, acceptor.admit)

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 
 from microwsgi.errors import ListenError
@@ -72,6 +73,22 @@ def listen(address: str, backlog: int = 1024, *, mode: str = "", group: str = ""
     if address.startswith("fd://"):
         return [listen_descriptor(address.removeprefix("fd://"), backlog)]
     return listen_tcp(*host_and_port(address), backlog)
+
+
+def accept_function(listener: socket.socket) -> Callable[[], tuple[socket.socket, object]]:
+    """Return a function that does the same as `listener.accept`, in 60 % of its instructions.
+
+    For each connection, `socket.socket.accept` looks the family and the type of the listener up in their enumerations.
+    """
+    if type(listener).accept is not socket.socket.accept:
+        return listener.accept
+    accept, family, kind, protocol = listener._accept, int(listener.family), int(listener.type), listener.proto
+
+    def accept_one() -> tuple[socket.socket, object]:
+        descriptor, address = accept()
+        return socket.socket(family, kind, protocol, descriptor), address
+
+    return accept_one
 
 
 def unlink(listener: socket.socket) -> None:

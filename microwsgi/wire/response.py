@@ -98,7 +98,7 @@ def response_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
     """Check a status and headers. Raises ApplicationError with the rule of PEP 3333 that they break."""
     if headers.__class__ is list:
         try:
-            return _known_heads[status, *headers]
+            return _known_heads[status, tuple(headers)]
         except (KeyError, TypeError):  # TypeError: not hashable; check_head reports that
             pass
     head = check_head(status, headers)
@@ -111,7 +111,7 @@ def response_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
     ):
         if len(_known_heads) >= KNOWN_HEADS:
             _known_heads.clear()
-        _known_heads[status, *headers] = head
+        _known_heads[status, tuple(headers)] = head
     return head
 
 
