@@ -261,6 +261,12 @@ def bench(*arguments: str) -> None:
     exec_command(PYTHON, "-m", "benchmarks", *arguments)
 
 
+def instructions(*arguments: str) -> None:
+    """Count the instructions of a request with valgrind; ARGS=--check compares with the committed figures."""
+    prepare()
+    exec_command(PYTHON, "-m", "benchmarks.instructions", *arguments)
+
+
 def fuzz(*arguments: str) -> None:
     """Fuzz the request head, chunks and the handler, for a minute each or ARGS=SECONDS."""
     prepare("fuzz")
@@ -320,6 +326,7 @@ COMMANDS = {
         compare,
         compat,
         bench,
+        instructions,
         fuzz,
         tls_scan,
         docs,

@@ -192,25 +192,31 @@ class Server(Process):
     port: int
 
     def __init__(
-        self, command: Sequence[str], cores: set[int] = SERVER_CORE, *, scheme: str = "http", **more: str
+        self,
+        command: Sequence[str],
+        cores: set[int] = SERVER_CORE,
+        *,
+        scheme: str = "http",
+        limit: float = START_LIMIT,
+        **more: str,
     ) -> None:
         super().__init__(command, cores, piped=False, **more)
         self.scheme = scheme
         try:
-            self.port = self._wait_until_it_answers()
+            self.port = self._wait_until_it_answers(limit)
         except BaseException:
             self.stop()
             raise
 
-    def _wait_until_it_answers(self) -> int:
-        limit = time.monotonic() + START_LIMIT
-        while time.monotonic() < limit:
+    def _wait_until_it_answers(self, limit: float) -> int:
+        until = time.monotonic() + limit
+        while time.monotonic() < until:
             if self.popen.poll() is not None:
                 raise Unavailable(f"ended with status {self.popen.returncode}: {self.complaint()}")
             if (port := self.listening()) and answers(port, 5.0, self.scheme):
                 return port
             time.sleep(0.005)
-        raise Unavailable(f"does not answer within {START_LIMIT:.0f} s")
+        raise Unavailable(f"does not answer within {limit:.0f} s")
 
 
 def answers(port: int, timeout: float, scheme: str = "http") -> bool:

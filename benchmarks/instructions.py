@@ -1,0 +1,211 @@
+"""Instructions per request, counted by valgrind's callgrind in user space: `make instructions`.
+
+Times differ by 10 to 20 % between two minutes on a shared machine; counted instructions differ by less than 1 %. So CI compares
+them with the figures of `instructions.json`, which are committed.
+
+    main
+      measure       for each workload: a new server under valgrind, requests to warm up, then two counted runs
+        counted     the instructions of one run, access log included
+      compare       with the committed figures of the same interpreter
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks.clients import lockstep
+from benchmarks.processes import SERVER_CORE, Server, Unavailable
+from benchmarks.servers import HELLO
+from benchmarks.subjects.hello import BODY
+
+REFERENCE = Path(__file__).with_suffix(".json")
+TOLERANCE = 0.03
+"""By how much more instructions than the committed figure `--check` fails."""
+START_LIMIT = 120.0
+"""Seconds until a server under valgrind must answer."""
+LOG_LIMIT = 60.0
+"""Seconds until the access log must have the requests of a run."""
+CONNECTIONS = 64
+VALGRIND = ("valgrind", "--tool=callgrind", "--instr-atstart=no")
+TOTAL = re.compile(r"^(?:totals|summary): (\d+)", re.MULTILINE)
+
+Send = Callable[[int, int], None]
+"""Sends a number of requests to a port."""
+Figures = dict[str, int]
+"""Instructions per request of each workload."""
+
+
+class Workload:
+    """A kind of request; the second of its counted runs has three times as many requests as the first."""
+
+    def __init__(self, title: str, requests: int, send: Send) -> None:
+        self.title = title
+        self.requests = requests
+        self.send = send
+
+
+def _kept(head: lockstep.Head) -> Send:
+    return partial(lockstep.keep_alive, head=head, body=BODY, connections=CONNECTIONS)
+
+
+WORKLOADS = {
+    "hello": Workload(f"hello world, {CONNECTIONS} kept connections", 16 * CONNECTIONS, _kept(lockstep.hello)),
+    "browser": Workload(
+        f"a browser's head, differing in path and cookie, {CONNECTIONS} kept connections",
+        12 * CONNECTIONS,
+        _kept(lockstep.browser),
+    ),
+    "new-connection": Workload(
+        "hello world, a new connection for each request", 500, partial(lockstep.new_connections, body=BODY)
+    ),
+}
+
+
+def interpreter() -> str:
+    """Name this interpreter as precisely as matters: the same version has other figures if it is built otherwise."""
+    arguments = f"{sysconfig.get_config_var('CONFIG_ARGS')} {sysconfig.get_config_var('PY_CORE_CFLAGS')}"
+    guided = ", profile-guided" if "--enable-optimizations" in arguments or "-fprofile-use" in arguments else ""
+    flags = getattr(sys, "abiflags", "")
+    name = f"{platform.python_implementation()} {platform.python_version()}{flags}"
+    return f"{name}, {platform.python_compiler()}, {platform.machine()}{guided}"
+
+
+def total(profile: str) -> int:
+    """Return the instructions that a file of callgrind counts. Raises Unavailable if there is no such line."""
+    found = TOTAL.findall(profile)
+    if not found:
+        raise Unavailable("callgrind has written a file without a total")
+    return max(map(int, found))
+
+
+class CountedServer:
+    """A server under callgrind, which counts during `counted` only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "access.log"
+        self.dumps = 0
+        command = [
+            *VALGRIND, f"--callgrind-out-file={folder}/profile", f"--vgdb-prefix={folder}/vgdb", f"--log-file={folder}/log",
+            sys.executable, "-m", "benchmarks.subjects.counted", "serve", HELLO, "--port", "0", "--access-log", str(self.log),
+        ]  # fmt: skip
+        # Sets and dicts of strings are visited in the same order in each run.
+        self.server = Server(command, SERVER_CORE, limit=START_LIMIT, PYTHONHASHSEED="0")
+
+    def send(self, workload: Workload, requests: int) -> None:
+        """Send requests, and wait until the access log has them: writing a line is part of the request's cost."""
+        wanted = self.logged() + requests
+        workload.send(self.server.port, requests)
+        until = time.monotonic() + LOG_LIMIT
+        while self.logged() < wanted:
+            if time.monotonic() > until:
+                raise Unavailable(f"the access log has {self.logged()} of {wanted} lines after {LOG_LIMIT:.0f} s")
+            time.sleep(0.01)
+
+    def logged(self) -> int:
+        """Return the number of lines in the access log."""
+        return self.log.read_bytes().count(b"\n")
+
+    def counted(self, workload: Workload, requests: int) -> int:
+        """Return the instructions that the server executes for a number of requests."""
+        self.command("zero")
+        self.send(workload, requests)
+        self.command("dump")
+        self.dumps += 1
+        return total((self.folder / f"profile.{self.dumps}").read_text())
+
+    def command(self, *words: str) -> None:
+        """Give callgrind a command. Raises Unavailable."""
+        command = ["vgdb", f"--pid={self.server.pid}", f"--vgdb-prefix={self.folder}/vgdb", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Unavailable(f"vgdb {' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
+
+
+def measure(workload: Workload) -> int:
+    """Return the instructions per request: the difference of two runs, in which what happens once in a run cancels out."""
+    with tempfile.TemporaryDirectory() as folder:
+        counting = CountedServer(Path(folder))
+        with counting.server:
+            counting.send(workload, workload.requests)  # until the interpreter has specialised its code
+            counting.command("instrumentation", "on")
+            few = counting.counted(workload, workload.requests)
+            many = counting.counted(workload, 3 * workload.requests)
+    return round((many - few) / (2 * workload.requests))
+
+
+def compare(found: Figures, reference: Figures) -> dict[str, float]:
+    """Return by what share each figure differs from the committed one."""
+    return {name: found[name] / reference[name] - 1 for name in found if name in reference}
+
+
+def show(found: Figures, changes: dict[str, float]) -> None:
+    """Print the figures, and how they differ from the committed ones."""
+    for name, count in found.items():
+        change = f"  {changes[name]:+.1%}" if name in changes else ""
+        print(f"{count:9,}{change}  {WORKLOADS[name].title}", flush=True)
+
+
+def verdict(changes: dict[str, float]) -> str:
+    """Return which workloads take more instructions than the tolerance allows; "" if none does."""
+    worse = [f"{name} takes {change:.1%} more" for name, change in changes.items() if change > TOLERANCE]
+    return f"{'; '.join(worse)} (tolerance {TOLERANCE:.0%})" if worse else ""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m benchmarks.instructions",
+        description="Count the instructions of a request in user space, with valgrind.",
+    )
+    names = ", ".join(WORKLOADS)
+    made.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{names}; all when none is named")
+    made.add_argument("--check", action="store_true", help=f"fail if {TOLERANCE:.0%} above the committed figures")
+    made.add_argument("--record", action="store_true", help=f"write the figures to {REFERENCE.name}")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    return made
+
+
+def main() -> int:
+    """Run the command line."""
+    options = parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that each `with` ends its processes
+    if unknown := set(options.workloads) - set(WORKLOADS):
+        raise SystemExit(f"there is no {', '.join(unknown)}, but {', '.join(WORKLOADS)}")
+    name, references = interpreter(), json.loads(REFERENCE.read_text())
+    print(f"Instructions per request (user space), {name}:", flush=True)
+    try:
+        found = {each: measure(WORKLOADS[each]) for each in WORKLOADS if each in (options.workloads or WORKLOADS)}
+    except FileNotFoundError as error:
+        raise SystemExit(f"{error.filename} is missing. On Debian and Ubuntu: apt-get install valgrind") from None
+    except (Unavailable, OSError) as error:
+        raise SystemExit(f"The instructions could not be counted: {error}") from None
+    changes = compare(found, references.get(name, {}))
+    show(found, changes)
+    if options.json:
+        options.json.write_text(json.dumps({"interpreter": name, "instructions": found}, indent=2) + "\n")
+    if options.record:
+        references[name] = {**references.get(name, {}), **found}
+        REFERENCE.write_text(json.dumps(references, indent=2, sort_keys=True) + "\n")
+    elif not changes:
+        print("There are no committed figures of this interpreter. To add them: make instructions ARGS=--record")
+    elif options.check and (trouble := verdict(changes)):
+        print(trouble)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
