@@ -130,7 +130,7 @@ print(imported_here.value)
 
 def test_a_socket_accepts_a_descriptor() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
-        descriptor, address = listener._accept()
+        descriptor, address = listener._accept()  # type: ignore[attr-defined]
         with socket.socket(fileno=descriptor) as accepted:
             assert address == client.getsockname() == accepted.getpeername()
             assert not accepted.get_inheritable()

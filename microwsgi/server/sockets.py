@@ -82,7 +82,7 @@ def accept_function(listener: socket.socket) -> Callable[[], tuple[socket.socket
     """
     if type(listener).accept is not socket.socket.accept:
         return listener.accept
-    accept, family, kind, protocol = listener._accept, int(listener.family), int(listener.type), listener.proto
+    accept, family, kind, protocol = listener._accept, int(listener.family), int(listener.type), listener.proto  # type: ignore[attr-defined]  # tests/test_private_names.py
 
     def accept_one() -> tuple[socket.socket, object]:
         descriptor, address = accept()

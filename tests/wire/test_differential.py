@@ -143,7 +143,9 @@ def name_of(known: list[Disagreement], reason: str) -> str:
 def test_no_message_is_read_in_two_ways_and_each_disagreement_is_known(data: bytes) -> None:
     ours, theirs = read([data]), read_with_h11(data)
     if ours.status is not None and theirs.status is None and theirs.reason != CLOSES:
-        theirs = read_with_h11(data + b"\r\n\r\n")  # we refuse a head before its end has arrived, and h11 waits for that
+        theirs = read_with_h11(
+            data + b"\r\n\r\n"
+        )  # we refuse a head before its end has arrived, and h11 waits for that
     disagreement(ours, theirs)
 
 
