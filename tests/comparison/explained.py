@@ -67,7 +67,7 @@ EXPLANATIONS: list[Explanation] = [
         for aspect, old, new in (
             ("response", "^$|^HTTP/1.1 200", "^HTTP/1.1 40[08]"),
             ("events", "call POST", "^$"),
-            ("log", "", r" 40[08]: | -: The client disconnected before"),
+            ("log", "", r" 40[08]: | -: "),
         )
     ),
     Explanation(
@@ -98,13 +98,20 @@ EXPLANATIONS: list[Explanation] = [
             old=old,
             new=new,
         )
-        for aspect, old, new in (("response", "200 OK", "500 Internal"), ("log", "^$", "fail"))
+        for aspect, old, new in (("response", "200 OK", "500 Internal"), ("log", "^$", " fai"))
     ),
     Explanation(
         "The items of a list are checked before they are joined: no TypeError of join() stands before ours (issue 18).",
         "log",
         r"/returned\?n=(?:4|5|11|13)\b",
         old="TypeError",
+        new="ApplicationError",
+    ),
+    Explanation(
+        "A header that is not a pair of two str is described, and not what Python cannot do with it (issue 21).",
+        "log",
+        r"/headers\?n=",
+        old="AttributeError|TypeError|ValueError",
         new="ApplicationError",
     ),
     Explanation(
