@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from microwsgi.prefork.channel import Channel, Message
 from microwsgi.prefork.life import State
 from microwsgi.prefork.processes import Started
+from microwsgi.server.balance import Balance
 
 REPORT_TIME = 1.0
 """Seconds for children to report their counts."""
@@ -29,13 +30,16 @@ class Generation:
 class Child:
     """A child process, its channel and its state."""
 
-    def __init__(self, process: Started, channel: Channel, generation: Generation, began: float) -> None:
+    def __init__(
+        self, process: Started, channel: Channel, generation: Generation, began: float, balance: Balance | None
+    ) -> None:
         self.process = process
         self.pid = process.pid
         self.channel = channel
         self.generation = generation
         self.state = State.STARTING
         self.began = began
+        self.balance = balance
         self.broken = False  # it serves the page that shows what is wrong
         self.leaving = False  # it was sent TERM; a successor is to take its place
         self.expected = False  # to end: it was told so

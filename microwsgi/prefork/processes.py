@@ -26,6 +26,7 @@ from microwsgi.process.after_fork import ForkGuard, forget_guards
 from microwsgi.process.exiting import EXIT_TIME, exit_within, flush
 from microwsgi.process.interpreter import open_standard_descriptors
 from microwsgi.process.system import System
+from microwsgi.server.balance import Balance
 from microwsgi.server.handoff import Handoff
 
 POOL_TIME = 0.5
@@ -46,6 +47,7 @@ class Inheritance:
         signals: list[int],
         trouble: str,
         is_reload: bool,  # as the others
+        balance: Balance | None,
         close: Callable[[], object],
     ) -> None:
         self.system = system
@@ -54,6 +56,7 @@ class Inheritance:
         self.signals = signals  # that the parent handles
         self.trouble = trouble  # why the application can't be imported, if a process has ended in the attempt
         self.is_reload = is_reload  # there was other code before, of which there may be compiled files
+        self.balance = balance  # a spawned process has no memory of its parent, and none of this
         self.close = close  # closes what only a parent has
 
 
@@ -144,7 +147,7 @@ def be_child(given: Inheritance, theirs: socket.socket) -> Worker:
     follow_parent()
     given.close()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, given.signals)
-    return Worker(WorkerChannel(theirs), given.handoff, given.trouble, is_reload=given.is_reload)
+    return Worker(WorkerChannel(theirs), given.handoff, given.trouble, is_reload=given.is_reload, balance=given.balance)
 
 
 def run_to_end(begin: Callable[[], Worker], live: Callable[[Worker], object]) -> None:

@@ -24,6 +24,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from mmap import mmap
 
 from microwsgi.errors import LoadError
 from microwsgi.options import Options
@@ -35,6 +36,7 @@ from microwsgi.prefork.signals import Signals
 from microwsgi.prefork.topics import Topics
 from microwsgi.prefork.watch import Watch
 from microwsgi.process.system import READ, System
+from microwsgi.server.balance import SIZE, Balance
 from microwsgi.server.handoff import Handoff
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -73,6 +75,8 @@ class Supervisor:
         self.system = system or System()
         self.clock = self.system.monotonic
         self.handoff = Handoff.new()
+        # Shared with forked children. Three places for each worker: old ones retire while new ones start.
+        self.table = memoryview(mmap(-1, self.wanted * 3 * SIZE) if self.wanted > 1 else b"").cast("Q")
         self.first = self.generation = Generation(self.clock())
         self.children: list[Child] = []
         self.has_served = False
@@ -288,6 +292,7 @@ class Supervisor:
         except OSError as error:
             self.not_started(error)
             return False
+        balance = self.new_balance()
         with theirs:
             given = Inheritance(
                 self.system,
@@ -296,6 +301,7 @@ class Supervisor:
                 [*self.signals.actions],
                 self.generation.trouble,
                 self.generation is not self.first,
+                balance,
                 self.close,
             )
             try:
@@ -305,9 +311,15 @@ class Supervisor:
                 self.not_started(error)
                 return False
         self.failed_starts = 0
-        child = Child(process, Channel(ours, self.system), self.generation, self.clock())
+        child = Child(process, Channel(ours, self.system), self.generation, self.clock(), balance)
         self.children.append(child)
         return True
+
+    def new_balance(self) -> Balance | None:
+        """Return a free place in the table of `microwsgi.server.balance`; None for a single worker, or if there is none."""
+        used = {child.balance.slot for child in self.children if child.balance is not None}
+        slot = next((slot for slot in range(len(self.table)) if slot not in used), None)
+        return None if slot is None else Balance(self.table, slot)
 
     def not_started(self, error: BaseException) -> None:
         """The system has no process, no descriptor or no memory just now."""
@@ -486,6 +498,8 @@ class Supervisor:
             for message in messages or ():
                 self.attempt(self.handle_message, child, message)
         self.children.remove(child)
+        if child.balance is not None:
+            child.balance.leave()
         self.accepts_no_more(child)
         self.questions.answered(child)
         self.requests += int(child.stats.get("requests", 0))

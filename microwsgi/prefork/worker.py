@@ -29,6 +29,7 @@ from types import FrameType
 from microwsgi.prefork.channel import Message, WorkerChannel
 from microwsgi.process.after_fork import ForkGuard
 from microwsgi.process.exiting import stacks
+from microwsgi.server.balance import Balance
 from microwsgi.server.handoff import Handoff
 from microwsgi.server.server import WSGIServer
 
@@ -44,7 +45,13 @@ class Worker:
     guard: ForkGuard
 
     def __init__(
-        self, channel: WorkerChannel, handoff: Handoff | None, trouble: str = "", *, is_reload: bool = False
+        self,
+        channel: WorkerChannel,
+        handoff: Handoff | None,
+        trouble: str = "",
+        *,
+        is_reload: bool = False,
+        balance: Balance | None = None,
     ) -> None:
         self.trouble = trouble  # why the application can't be imported, if a process has ended in the attempt
         self.is_reload = is_reload  # there was other code before, of which there may be compiled files
@@ -52,6 +59,7 @@ class Worker:
         self.send = channel.send
         self.words: deque[str] = deque()
         self.handoff = handoff
+        self.balance = balance
         self.say: Callable[[str], object] = lambda text: print(text, file=sys.stderr, flush=True)
         self.on_event: Callable[[Message], object] = bool
         self.on_stop: Callable[[WSGIServer], object] = bool
@@ -120,6 +128,7 @@ class Worker:
         """Obey the parent in a thread, and report when the server answers."""
         self.graceful_timeout = server.options.graceful_timeout
         server.handoff = self.handoff
+        server.balance = self.balance
         threading.Thread(target=self.obey, args=(server,), name="microwsgi-parent", daemon=True).start()
         threading.Thread(target=self.check, args=(check,), name="microwsgi-check", daemon=True).start()
 

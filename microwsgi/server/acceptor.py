@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 from microwsgi.errors import ListenError
+from microwsgi.server.balance import Balance
 from microwsgi.server.connections import Connection
 from microwsgi.server.environ import Environ
 from microwsgi.server.loop import Loop
@@ -34,13 +35,15 @@ Accept = Callable[[], tuple[socket.socket, object]]
 class Acceptor:
     """The listening sockets of a loop. Leader only."""
 
-    def __init__(self, loop: Loop, connect: Connect, limit: int) -> None:
+    def __init__(self, loop: Loop, connect: Connect, limit: int, balance: Balance | None = None) -> None:
         self.loop = loop
         self.connect = connect
         self.limit = limit or NEVER
         self.listeners: dict[int, Callable[[], object]] = {}
         self.overloaded_at = 0  # how many connections there were when room was last short; 0 if there is room
         self.paused = False
+        self.balance = balance
+        """With the other worker processes; None if there are none."""
 
     def listen(self, listener: socket.socket, base: Environ, accept: Accept) -> None:
         """Accept the connections of a listening socket by the function `accept`."""
@@ -49,12 +52,20 @@ class Acceptor:
             raise ListenError("select() can't watch this socket: the process has too many files open.")
         self.listeners[descriptor] = lambda: self.accept(accept, base)
         self.loop.add_source(descriptor, self.listeners[descriptor])
+        if self.balance is not None:
+            self.balance.publish(len(self.loop.connections))
 
     def accept(self, accept: Accept, base: Environ) -> None:
         """Accept the connections that have arrived."""
         connections = self.loop.connections
+        balance = self.balance
         idle: deque[Connection] = deque()
+        if balance is not None and (seconds := balance.deferral(len(connections))):
+            self.suspend(seconds)
+            return
         for number in range(ACCEPTS):
+            if number and balance is not None and balance.with_fewer(len(connections)):
+                return  # the kernel's queue may be empty by now; if not, there is an event
             full = len(connections) >= self.limit
             if full:
                 idle = idle or self.idle_connections()
@@ -134,10 +145,14 @@ class Acceptor:
     def pause(self, reason: object) -> None:
         """Stop accepting for a while: serve the existing connections, and try again later."""
         self.report(reason)
+        self.suspend(RETRY)
+
+    def suspend(self, seconds: float) -> None:
+        """Accept nothing for some seconds."""
         self.paused = True
         for descriptor in self.listeners:
             self.loop.remove_source(descriptor)
-        self.loop.call_later(RETRY, self.resume)
+        self.loop.call_later(seconds, self.resume)
 
     def resume(self) -> None:
         """Accept again."""
@@ -151,6 +166,8 @@ class Acceptor:
         for descriptor in self.listeners:
             self.loop.remove_source(descriptor)
         self.listeners.clear()
+        if self.balance is not None:
+            self.balance.leave()
 
 
 def has_unread_data(connection: Connection) -> bool:

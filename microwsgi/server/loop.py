@@ -45,11 +45,18 @@ MAX_PER_POLL = 64
 class Loop:
     """Connections that wait for events; `on_empty` is called when the last one ends while the server drains."""
 
-    def __init__(self, context: ServerContext, poller: Poller, on_empty: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        context: ServerContext,
+        poller: Poller,
+        on_empty: Callable[[], object],
+        on_count: Callable[[int], object] | None = None,
+    ) -> None:
         self.context = context
         self.clock = context.clock
         self.poller = poller
         self.on_empty = on_empty
+        self.on_count = on_count  # called with the number of connections when that changes
         self.wakeup = Wakeup()
         self.timers = Timers()
         self.connections: dict[int, Connection] = {}
@@ -191,6 +198,8 @@ class Loop:
     def add(self, connection: Connection) -> None:
         """Add an accepted connection, and handle its first request if that has arrived."""
         self.connections[connection.transport.descriptor] = connection
+        if self.on_count is not None:
+            self.on_count(len(self.connections))
         try:
             if connection.state not in OWNED:
                 connection.on_ready()
@@ -204,6 +213,8 @@ class Loop:
         if self.connections.get(transport.descriptor) is connection:
             del self.connections[transport.descriptor]
             transport.unregister(self.poller)
+            if self.on_count is not None:
+                self.on_count(len(self.connections))
         self.timers.cancel(transport)
         self.requests_closed += connection.requests
         if connection.successor is not None and connection.state is State.REPLACED:

@@ -21,6 +21,7 @@ from socketserver import BaseServer, TCPServer
 
 from microwsgi.options import Options
 from microwsgi.server.acceptor import Acceptor
+from microwsgi.server.balance import Balance
 from microwsgi.server.compat import HandlerFactory, PlainConnection
 from microwsgi.server.connections import Connection, Security
 from microwsgi.server.context import Application, ErrorPage, RequestLog, ServerContext
@@ -113,6 +114,7 @@ class WSGIServer(HTTPServer):
         self.handler_class, self.new_connection = self.connection_factory()
         self.accept_thread: AcceptThread | None = None
         self.handoff: Handoff | None = None
+        self.balance: Balance | None = None
         self.loop: Loop | None = None
         self.pool: LeaderFollowers | None = None
         self.acceptor: Acceptor | None = None
@@ -352,7 +354,7 @@ class WSGIServer(HTTPServer):
         self.ended.clear()
         self.accept_stopped.clear()
         context, options = self.context, self.options
-        loop = self.loop = Loop(context, self.new_poller(), self.notify)
+        loop = self.loop = Loop(context, self.new_poller(), self.notify, self.balance.publish if self.balance else None)
         use_loggers(context)
         context.attach_loop(loop.resume, loop.on_permit)
         self.pool = pool = LeaderFollowers(
@@ -366,7 +368,7 @@ class WSGIServer(HTTPServer):
         )
         if self.tls is not None:
             self.tls.start(context, loop.finish, self.new_connection)
-        self.acceptor = acceptor = Acceptor(loop, self.connect_function(), options.max_connections)
+        self.acceptor = acceptor = Acceptor(loop, self.connect_function(), options.max_connections, self.balance)
         own_accept = "get_request" in overridden(self)
         self.bases = []
         for listener in self.listeners:
