@@ -3,7 +3,7 @@
 Every request is kept as the server saw it, with what the kernel knows of its connection, and the answer is that. The last ones
 are listed live. Some paths answer on demand:
 
-    /status/418  /delay/2  /bytes/1048576  /stream/20  /redirect/3
+    /status/418  /delay/2  /bytes/1048576
 
 What clients can make it do is bounded: see the constants.
 """
@@ -18,9 +18,9 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from apps.inspecting import Seen, seen_of
 from apps.look.page import FILES, link, listed, page, section, table, ticks
-from microwsgi import App, Request, Response, abort, redirect
+from microwsgi import App, Request, Response, abort
 
-MOST_SECONDS, MOST_BYTES, MOST_LINES, MOST_REDIRECTS = 10.0, 1 << 27, 100, 20
+MOST_SECONDS, MOST_BYTES = 10.0, 1 << 27
 BLOCK = bytes(1 << 16)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OWN = "/-"
@@ -72,23 +72,6 @@ def octets(request: Request, count: int) -> Response:
     blocks = (BLOCK[: count - at] for at in range(0, count, len(BLOCK)))
     fields = [("Content-Type", "application/octet-stream"), ("Content-Length", str(count))]
     return Response(headerlist=fields, app_iter=blocks)
-
-
-@app.route("/stream/{count:int}", methods=METHODS)
-def stream(request: Request, count: int) -> Response:
-    """As many lines of JSON, each in its own chunk."""
-    if not 0 <= count <= MOST_LINES:
-        abort(400, f"There are {MOST_LINES} lines at most.")
-    lines = (f'{{"line": {number}}}\n'.encode() for number in range(count))
-    return Response(headerlist=[("Content-Type", "application/x-ndjson")], app_iter=lines)
-
-
-@app.route("/redirect/{count:int}", methods=METHODS)
-def redirects(request: Request, count: int) -> Response:
-    """As many redirects within this application, and then the usual answer."""
-    if not 0 <= count <= MOST_REDIRECTS:
-        abort(400, f"There are {MOST_REDIRECTS} redirects at most.")
-    return redirect(request.url_for("redirects", count=count - 1), 302) if count else answer(request)
 
 
 def answer(request: Request) -> Response:
@@ -178,7 +161,7 @@ def shown(found: Seen) -> str:
         ("Body", f"<pre>{escape(found.body_text)}</pre>" + listed({"bytes": found.body_length})),
         ("TLS", listed(found.tls)),
         (CONNECTION, listed(readable(found.connection))),
-        ("The environ, with the origin of each key", table("The environ", ("key", "value", "from"), found.environ)),
+        ("The environ", table("The environ", ("key", "value"), found.environ)),
     ]
     empty = {"Query and form": found.values, "Body": found.body_length, "TLS": found.tls, CONNECTION: found.connection}
     return "".join(

@@ -33,17 +33,6 @@ INSPECT_SECRETS=1 keeps them."""
 SHOW_SECRETS = os.environ.get("INSPECT_SECRETS") == "1"
 UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
 """Fields that CGI gives no HTTP_ (RFC 3875 4.1)."""
-ORIGINS = {
-    "REQUEST_METHOD": "request line", "PATH_INFO": "request line, decoded", "QUERY_STRING": "request line",
-    "REQUEST_URI": "request line, as it came", "RAW_URI": "request line, as it came", "SERVER_PROTOCOL": "request line",
-    "REMOTE_ADDR": "the connection", "REMOTE_PORT": "the connection", "SERVER_NAME": "what the server listens on",
-    "SERVER_PORT": "what the server listens on", "SCRIPT_NAME": "where the application is mounted",
-    "SERVER_SOFTWARE": "the server", "GATEWAY_INTERFACE": "the server",
-}  # fmt: skip
-PREFIXES = {
-    "wsgi.": "PEP 3333", "microwsgi.": "this server", "SSL_": "TLS", "HTTPS": "TLS", "webob.": "WebOb",
-    "x-wsgiorg.": "wsgi.org", "inspect.": "this application",
-}  # fmt: skip
 numbers = itertools.count(1)
 
 
@@ -62,7 +51,7 @@ class Seen(NamedTuple):
     body_length: int
     tls: dict[str, str]
     connection: dict[str, Any]
-    environ: list[tuple[str, str, str]]
+    environ: list[tuple[str, str]]
 
     @property
     def body_text(self) -> str:
@@ -84,7 +73,7 @@ def seen_of(request: Request) -> Seen:
     """Take the details of a request. The whole body is read, and its beginning kept."""
     environ = request.environ
     body, length = read_body(environ["wsgi.input"])
-    rows = [(key, secret(field_name(key), hidden(text_of(value))), origin(key)) for key, value in environ.items()]
+    rows = [(key, secret(field_name(key), hidden(text_of(value)))) for key, value in environ.items()]
     query = parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=None)
     values = [("query", name, value) for name, value in query[:PAIRS]]
     values += [("form", name, value) for name, value in form_values(environ, body)] if length <= BODY else []
@@ -99,13 +88,13 @@ def seen_of(request: Request) -> Seen:
         agent=environ.get("HTTP_USER_AGENT", "")[:TEXT],
         fields=[
             (field_name(key), value)
-            for key, value, _ in rows
+            for key, value in rows
             if key.startswith("HTTP_") or (key in UNPREFIXED and value)
         ],
         values=[(where, name[:TEXT], secret(name, value[:TEXT])) for where, name, value in values],
         body=body,
         body_length=length,
-        tls={key: value for key, value, where in rows if where == "TLS"},
+        tls={key: value for key, value in rows if key.startswith(("SSL_", "HTTPS"))},
         connection=connection_of(environ),
         environ=rows,
     )
@@ -158,12 +147,3 @@ def text_of(value: object) -> str:
     """A value of the environ."""
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= TEXT else f"{text[:TEXT]} (and {len(text) - TEXT} characters)"
-
-
-def origin(key: str) -> str:
-    """Where a key is from."""
-    if key.startswith("HTTP_") or key in UNPREFIXED:
-        return "a field"
-    return ORIGINS.get(key) or next(
-        (where for prefix, where in PREFIXES.items() if key.startswith(prefix)), "elsewhere"
-    )

@@ -40,13 +40,7 @@ HOST = socket.gethostname()
 
 sampler = Sampler(os.environ.get("NETMON_HISTORY", ""))
 drawn = look.Drawn()
-
-
-def start() -> None:
-    sampler.start()
-
-
-app = look.site(start)
+app = look.site(sampler.background.start)
 
 
 # --- Pages ------------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from apps.look.metrics import Metric, exposition
 from apps.look.page import Cell, Column, clock_time, duration, moment
 from apps.probing.config import Watched, load
 from apps.probing.names import Resolver
-from apps.probing.outcome import MEANINGS, Outcome, Reason
+from apps.probing.outcome import Outcome, Reason
 from apps.probing.policy import Budget
 from apps.probing.probes import MODULES, Check, run
 from apps.probing.rounds import Prober, Round, State, merged
@@ -44,7 +44,7 @@ watched = {each.name: each for each in config.targets}
 prober = Prober(config)
 budget = Budget(config.per_minute)
 drawn = look.Drawn()
-app = look.site(prober.start)
+app = look.site(prober.background.start)
 
 
 # --- Pages ------------------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def draw_target(request: Request, chosen: Watched) -> str:
         text += f" since {clock_time(state.since, day=period > DAY / 2)} (for {duration(now - state.since)})"
     parts = [look.summary(state.name, f"{text}: {state.text}" if state.text else text)]
     reason = next((each for each in Reason if each in state.text), None)
-    parts += [f"<p>{escape(MEANINGS[reason])}</p>"] if reason and state.name != "ok" else []
+    parts += [f"<p>{escape(reason.meaning)}</p>"] if reason and state.name != "ok" else []
     step = config.interval if period <= HOUR else max(MERGED, config.interval)
     parts.append(picture(rounds, now - period, now, step, f"Times of {chosen.name}, the last {duration(period)}"))
     parts.append(
@@ -287,7 +287,7 @@ def shown(outcome: Outcome) -> str:
     kind = "ok" if outcome.passed else "failing"
     facts = {"address": outcome.address or "-", "time": milliseconds(outcome.seconds)}
     phases = {f"{name} time": milliseconds(seconds) for name, seconds in outcome.phases.items()}
-    text = f"{outcome.reason}. {MEANINGS[outcome.reason]}"
+    text = f"{outcome.reason}. {outcome.reason.meaning}"
     return look.summary(kind, text) + look.listed(facts | phases | shown_facts(outcome.facts))
 
 

@@ -1,6 +1,6 @@
 """The kernel's figures once a second, for all viewers: rates of the interfaces, counters, and, while a page is open, sockets.
 
-run             the thread: no error ends it; figures that can't be read are in `missing`, with the reason
+work            once a second: no error ends it; figures that can't be read are in `missing`, with the reason
 refresh         for a scrape: reads if the figures are older than a second; of several threads one reads
 read            interfaces and counters
 read_sockets    sockets, their processes, neighbours, routes
@@ -8,6 +8,7 @@ read_sockets    sockets, their processes, neighbours, routes
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import threading
 import time
@@ -17,6 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
+from apps.background import Background
 from apps.history import Data, History
 from apps.kernel import counters, links, processes, sockets
 from apps.kernel.netlink import Netlink
@@ -66,11 +68,9 @@ class Sampler:
 
     def __init__(self, history: str = "") -> None:
         self.history = History(history, mean)
-        self.lock = (
-            threading.RLock()
-        )  # held by the thread that reads; other threads see only whole objects that it has assigned
-        self.thread: threading.Thread | None = None
-        self.stopping = threading.Event()
+        self.background = Background("netmon", self.work)
+        # Held by the thread that reads; other threads see only whole objects that it has assigned.
+        self.lock = threading.RLock()
         self.route: Netlink | None = None
         self.diag: Netlink | None = None
         self.counting: counters.Counters | None = None
@@ -101,28 +101,19 @@ class Sampler:
         self.missing: dict[str, str] = {}
         """Figures that can't be read here, and the reason."""
 
-    def start(self) -> None:
-        """Start the thread, unless it runs."""
-        with self.lock:
-            if self.thread is None or not self.thread.is_alive():
-                self.thread = threading.Thread(target=self.run, name="netmon", daemon=True)
-                self.thread.start()
-
     def stop(self) -> None:
-        """End the thread and close all files."""
-        self.stopping.set()
-        if self.thread is not None:
-            self.thread.join()
+        """End the work and close all files."""
+        self.background.stop()
         self.close_sockets()
         if self.counting is not None:
             self.counting.close()
         self.history.close()
 
-    def run(self) -> None:
-        number = 0
-        while not self.stopping.wait(EVERY if number else 0.0):
-            number += 1
+    async def work(self) -> None:
+        """Read each second. The event loop has nothing else to do, so reading may block it."""
+        while True:
             self.attempt("this second", self.tick, None)
+            await asyncio.sleep(EVERY)
 
     def tick(self) -> None:
         """Read what is due."""
@@ -213,11 +204,10 @@ class Sampler:
     def read_sockets(self) -> None:
         """Called with the lock."""
         began = time.monotonic()
-        found: list[sockets.Socket] = []
-        for protocol in sockets.PROTOCOLS:
-            listing = partial(sockets.sockets, protocol=protocol)
-            found += self.attempt(f"{protocol} sockets", lambda: list(listing(self.diag_socket())), [])  # noqa: B023 - called now
-        self.sockets = found
+        self.sockets = []
+        for protocol in sockets.PROTOCOLS:  # one at a time: a kernel may lack udp_diag
+            read = partial(lambda each: sockets.sockets(self.diag_socket(), each), protocol)
+            self.sockets = self.sockets + self.attempt(f"{protocol} sockets", read, [])
         self.states = self.attempt("sockets by state", lambda: sockets.states(self.diag_socket()), Counter())
         self.owners = processes.owners()
         self.neighbours = self.attempt("neighbours", lambda: links.neighbours(self.route_socket()), [])

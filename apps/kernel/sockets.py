@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 from collections import Counter
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from apps.kernel.netlink import Netlink, attributes
@@ -26,6 +25,7 @@ STATES = {
 }  # fmt: skip
 LISTEN, UNCONNECTED = "listen", "closed"
 PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 class Socket(NamedTuple):
@@ -42,24 +42,22 @@ class Socket(NamedTuple):
     info: TCPInfo | None
 
 
-def sockets(diag: Netlink, protocol: str) -> Iterator[Socket]:
-    """All sockets of `tcp` or `udp`, IPv4 and IPv6, but those in time wait, of which a busy machine has ten thousands."""
-    for family in (socket.AF_INET, socket.AF_INET6):
+def sockets(diag: Netlink, protocol: str) -> list[Socket]:
+    """All sockets of `tcp` or `udp` but those in time wait, of which a busy machine has ten thousands."""
+    found = []
+    for family in FAMILIES:
         request = REQUEST.pack(family, PROTOCOLS[protocol], 1 << (INET_DIAG_INFO - 1), ALL & ~(1 << TIME_WAIT))
-        for message in diag.dump(SOCK_DIAG_BY_FAMILY, request):
-            yield parse_socket(protocol, message)
+        found += [parse_socket(protocol, message) for message in diag.dump(SOCK_DIAG_BY_FAMILY, request)]
+    return found
 
 
 def states(diag: Netlink) -> Counter[str]:
     """How many TCP sockets are in each state. Only one byte of each message is read."""
-    found: Counter[int] = Counter()
-    for family in (socket.AF_INET, socket.AF_INET6):
+    found: Counter[str] = Counter()
+    for family in FAMILIES:
         request = REQUEST.pack(family, socket.IPPROTO_TCP, 0, ALL)
-        found.update(message[1] for message in diag.dump(SOCK_DIAG_BY_FAMILY, request))
-    by_name: Counter[str] = Counter()
-    for state, count in found.items():
-        by_name[STATES.get(state, str(state))] += count
-    return by_name
+        found.update(STATES.get(message[1], str(message[1])) for message in diag.dump(SOCK_DIAG_BY_FAMILY, request))
+    return found
 
 
 def parse_socket(protocol: str, message: bytes) -> Socket:

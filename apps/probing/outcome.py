@@ -13,64 +13,43 @@ from typing import NamedTuple
 
 
 class Reason(StrEnum):
-    """Why a probe passed or failed, in the words of the field."""
+    """Why a probe passed or failed, in the words of the field, and what that means."""
 
-    OK = "ok"
-    NO_ANSWER = "no answer"
-    TIMEOUT = "timeout"
-    REFUSED = "connection refused"
-    RESET = "connection reset"
-    NO_NEIGHBOUR = "no ARP or ND reply"
-    NO_ROUTE = "no route"
-    NET_UNREACHABLE = "network unreachable"
-    HOST_UNREACHABLE = "host unreachable"
-    PORT_UNREACHABLE = "port unreachable"
-    PROHIBITED = "administratively prohibited"
-    NXDOMAIN = "name does not exist"
-    NO_ADDRESS = "name has no address"
-    SERVFAIL = "name server failure"
-    NO_NAME_SERVER = "no name server"
-    NAME_TIMEOUT = "name server timeout"
-    TLS_EXPIRED = "certificate expired"
-    TLS_SELF_SIGNED = "self-signed certificate"
-    TLS_UNTRUSTED = "certificate not trusted"
-    TLS_NAME = "certificate for another name"
-    TLS = "TLS error"
-    STATUS = "unexpected status"
-    CUT = "response cut off"
-    INVALID = "invalid response"
-    NOT_ALLOWED = "not allowed by the configuration"
-    LOCAL = "local error"
+    meaning: str
+
+    def __new__(cls, text: str, meaning: str) -> Reason:
+        self = str.__new__(cls, text)
+        self._value_, self.meaning = text, meaning
+        return self
+
+    OK = "ok", "The target answered as expected."
+    NO_ANSWER = "no answer", "Nothing came back in time: a filter drops packets, the host is down, or the route is broken."
+    TIMEOUT = "timeout", "The target answered, but the whole probe did not end in time."
+    REFUSED = "connection refused", "The host is there, and nothing listens on the port (TCP RST)."
+    RESET = "connection reset", "The connection was made and then reset."
+    NO_NEIGHBOUR = "no ARP or ND reply", "The host, or the gateway, does not answer ARP or neighbour discovery on its link."
+    NO_ROUTE = "no route", "This machine has no route to the address."
+    NET_UNREACHABLE = "network unreachable", "A router has no route to the network (ICMP)."
+    HOST_UNREACHABLE = "host unreachable", "A router cannot reach the host on its link (ICMP)."
+    PORT_UNREACHABLE = "port unreachable", "The host is there, and nothing listens on the port (ICMP)."
+    PROHIBITED = "administratively prohibited", "A filter rejects the packets and says so (ICMP)."
+    NXDOMAIN = "name does not exist", "The name server says that there is no such name (NXDOMAIN)."
+    NO_ADDRESS = "name has no address", "The name exists and has no address."
+    SERVFAIL = "name server failure", "The name server could not answer (SERVFAIL, REFUSED)."
+    NO_NAME_SERVER = "no name server", "No name server is configured, or nothing listens there."
+    NAME_TIMEOUT = "name server timeout", "No name server answered in time."
+    TLS_EXPIRED = "certificate expired", "The certificate has expired, or is not valid yet."
+    TLS_SELF_SIGNED = "self-signed certificate", "No authority that this machine trusts has signed the certificate."
+    TLS_UNTRUSTED = "certificate not trusted", "The certificate's chain does not end at an authority that this machine trusts."
+    TLS_NAME = "certificate for another name", "The certificate is valid, but not for this name."
+    TLS = "TLS error", "The TLS handshake failed."
+    STATUS = "unexpected status", "The response has a status that is not expected (2xx, if the configuration has no other)."
+    CUT = "response cut off", "The connection ended before the response was complete."
+    INVALID = "invalid response", "The answer does not follow the protocol."
+    NOT_ALLOWED = "not allowed by the configuration", "The address is not in a network that may be probed."
+    LOCAL = "local error", "This machine could not send the probe; that says nothing of the target."
 
 
-MEANINGS = {
-    Reason.OK: "The target answered as expected.",
-    Reason.NO_ANSWER: "Nothing came back in time: a filter drops packets, the host is down, or the route is broken.",
-    Reason.TIMEOUT: "The target answered, but the whole probe did not end in time.",
-    Reason.REFUSED: "The host is there, and nothing listens on the port (TCP RST).",
-    Reason.RESET: "The connection was made and then reset.",
-    Reason.NO_NEIGHBOUR: "The host, or the gateway, does not answer ARP or neighbour discovery on its link.",
-    Reason.NO_ROUTE: "This machine has no route to the address.",
-    Reason.NET_UNREACHABLE: "A router has no route to the network (ICMP).",
-    Reason.HOST_UNREACHABLE: "A router cannot reach the host on its link (ICMP).",
-    Reason.PORT_UNREACHABLE: "The host is there, and nothing listens on the port (ICMP).",
-    Reason.PROHIBITED: "A filter rejects the packets and says so (ICMP).",
-    Reason.NXDOMAIN: "The name server says that there is no such name (NXDOMAIN).",
-    Reason.NO_ADDRESS: "The name exists and has no address.",
-    Reason.SERVFAIL: "The name server could not answer (SERVFAIL, REFUSED).",
-    Reason.NO_NAME_SERVER: "No name server is configured, or nothing listens there.",
-    Reason.NAME_TIMEOUT: "No name server answered in time.",
-    Reason.TLS_EXPIRED: "The certificate has expired, or is not valid yet.",
-    Reason.TLS_SELF_SIGNED: "No authority that this machine trusts has signed the certificate.",
-    Reason.TLS_UNTRUSTED: "The certificate's chain does not end at an authority that this machine trusts.",
-    Reason.TLS_NAME: "The certificate is valid, but not for this name.",
-    Reason.TLS: "The TLS handshake failed.",
-    Reason.STATUS: "The response has a status that is not expected (2xx, if the configuration has no other).",
-    Reason.CUT: "The connection ended before the response was complete.",
-    Reason.INVALID: "The answer does not follow the protocol.",
-    Reason.NOT_ALLOWED: "The address is not in a network that may be probed.",
-    Reason.LOCAL: "This machine could not send the probe; that says nothing of the target.",
-}
 UNSENT = {
     Reason.NXDOMAIN, Reason.NO_ADDRESS, Reason.SERVFAIL, Reason.NO_NAME_SERVER, Reason.NAME_TIMEOUT, Reason.NOT_ALLOWED,
     Reason.LOCAL, Reason.NO_ROUTE,

@@ -200,12 +200,6 @@ class Prober:
         """Seconds without a round after which the state of a target is unknown."""
         return 2 * self.config.interval + self.config.timeout + 2
 
-    def start(self) -> None:
-        self.background.start()
-
-    def stop(self) -> None:
-        self.background.stop()
-
     async def work(self) -> None:
         """Probe, until it is cancelled."""
         async with asyncio.TaskGroup() as group:

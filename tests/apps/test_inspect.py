@@ -56,10 +56,9 @@ def test_every_part_of_a_request_as_it_was_sent(port: int) -> None:
     assert dict(found["fields"])["X-First"] == "<b>"
     assert found["values"] == [["query", "x", "1"], ["query", "x", "é"], ["form", "k", "1"], ["form", "k", "#"]]
     assert (found["body"], found["body_length"]) == ("k=1&k=%23", 9)
-    environ = {key: (value, origin) for key, value, origin in found["environ"]}
-    assert environ["PATH_INFO"] == ("/a b//c", "request line, decoded")
-    assert environ["HTTP_X_LAST"] == ("z", "a field")
-    assert {origin for _, origin in environ.values()}.isdisjoint({"elsewhere"})
+    environ = dict(found["environ"])
+    assert environ["PATH_INFO"] == "/a b//c"
+    assert environ["HTTP_X_LAST"] == "z"
 
 
 def test_the_kernel_tells_of_the_visitors_connection(port: int) -> None:
@@ -102,7 +101,6 @@ def test_a_path_that_is_not_utf8_is_seen_too(port: int) -> None:
     [
         ("/status/418", 418, 0), ("/status/204", 204, 0), ("/status/599", 599, 0), ("/status/100", 400, None),
         ("/status/600", 400, None), ("/bytes/1048576", 200, 1048576), ("/bytes/0", 200, 0), ("/bytes/999999999", 400, None),
-        ("/stream/101", 400, None), ("/redirect/21", 400, None),
         ("/-/requests/0", 404, None),
     ],
 )  # fmt: skip
@@ -111,16 +109,9 @@ def test_answers_on_demand(path: str, status: int, length: int | None) -> None:
     assert length is None or len(response.body) == length
 
 
-def test_lines_come_one_by_one() -> None:
-    chunks = list(Client(inspect.app).get("/stream/20", stream=True).app_iter)
-    assert [json.loads(chunk)["line"] for chunk in chunks] == list(range(20))
-
-
 def test_redirects_lead_nowhere_else() -> None:
     client = Client(inspect.app)
-    response = client.get("/redirect/3", headers={"Host": "evil.example"}, follow=True)
-    assert [each.headers["Location"] for each in response.history] == ["/redirect/2", "/redirect/1", "/redirect/0"]
-    for path in ("//evil.example/-", "/-//evil.example", "//evil.example/redirect/1", "/-/look//evil.example"):
+    for path in ("//evil.example/-", "/-//evil.example", "//evil.example/status/302", "/-/look//evil.example"):
         location = client.get(path).headers.get("Location", "")
         assert not location.startswith("//"), path
         assert "evil.example" not in location.split("/")[:3], path

@@ -46,7 +46,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 @pytest.fixture
 def netmon(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The application without its thread: the test calls `sampler.look`."""
-    monkeypatch.setattr("apps.kernel.sampler.Sampler.start", lambda self: None)
+    monkeypatch.setattr("apps.background.Background.start", lambda self: None)
     monkeypatch.delitem(sys.modules, "apps.netmon", raising=False)
     module: Any = import_module("apps.netmon")
     yield module

@@ -31,7 +31,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.delattr(apps, name.removeprefix("apps."), raising=False)
     network: Any = import_module("apps.network")
     yield network.app
-    network.probe.prober.stop()
+    network.probe.prober.background.stop()
     network.path.tracer.background.stop()
     network.netmon.sampler.stop()
     for each in (network.probe.prober, network.path.tracer):

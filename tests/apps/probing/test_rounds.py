@@ -190,9 +190,9 @@ def test_one_slow_or_broken_target_costs_no_other_a_round() -> None:
         faulty = checked.targets[2]
         checked.targets[2] = faulty._replace(check=faulty.check._replace(path="/ü"))
         prober = Prober(checked)
-        prober.start()
+        prober.background.start()
         found = rounds_of(prober, dict.fromkeys(targets, 4))
-        prober.stop()
+        prober.background.stop()
         prober.history.close()
     assert {name: each[-1].condition for name, each in found.items()} == {
         "slow": "failing", "endless": "failing", "faulty": "failing", "well": "ok",
@@ -208,11 +208,11 @@ def test_three_hundred_targets_keep_their_interval() -> None:
         targets = {f"well {n}": f"tcp 127.0.0.1:{peer.port}" for n in range(150)}
         targets |= {f"dead {n}": f"http 127.0.0.1:{peer.port}" for n in range(150)}
         prober = Prober(config(targets, interval=2, probes=1, timeout=3))
-        prober.start()
+        prober.background.start()
         found = rounds_of(prober, {"well 0": 4, "dead 0": 3})
         now = time.time()
         counts = [len(prober.rounds(name, now - HOUR, now)) for name in targets]
-        prober.stop()
+        prober.background.stop()
         prober.history.close()
     for name in found:
         times = [each.at for each in found[name]]
@@ -224,16 +224,16 @@ def test_with_two_processes_one_probes(tmp_path: Path) -> None:
     """As with --workers 2: both see the rounds; when the one ends the other goes on."""
     path = str(tmp_path / "a.db")
     first, second = (Prober(config({"a": "tcp 127.0.0.1:1"}, history=path, probes=1)) for _ in range(2))
-    first.start()
+    first.background.start()
     rounds_of(first, {"a": 1})
-    second.start()
+    second.background.start()
     found = rounds_of(second, {"a": 3})["a"]
     assert not second.background.working
     assert all(b.at - a.at > 0.5 for a, b in pairwise(found)), "once a second, not twice"
-    first.stop()
+    first.background.stop()
     rounds_of(second, {"a": len(found) + 2})
     assert second.background.working
-    second.stop()
+    second.background.stop()
     assert second.update() == second.history.after(0)[-1].id
     assert second.conditions["a"].state.name == "failing"
     first.history.close()
@@ -250,8 +250,8 @@ def test_work_that_fails_starts_again(capfd: pytest.CaptureFixture[str]) -> None
         History.flush(prober.history, now)
 
     prober.history.flush = flush  # type: ignore[method-assign]
-    prober.start()
+    prober.background.start()
     assert rounds_of(prober, {"a": 1})
-    prober.stop()
+    prober.background.stop()
     prober.history.close()
     assert "RuntimeError: broken" in capfd.readouterr().err
