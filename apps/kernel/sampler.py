@@ -204,10 +204,11 @@ class Sampler:
     def read_sockets(self) -> None:
         """Called with the lock."""
         began = time.monotonic()
-        self.sockets = []
-        for protocol in sockets.PROTOCOLS:  # one at a time: a kernel may lack udp_diag
+        found: list[sockets.Socket] = []
+        for protocol in sockets.PROTOCOLS:  # one by one: a kernel may lack udp_diag
             read = partial(lambda each: sockets.sockets(self.diag_socket(), each), protocol)
-            self.sockets = self.sockets + self.attempt(f"{protocol} sockets", read, [])
+            found += self.attempt(f"{protocol} sockets", read, [])
+        self.sockets = found
         self.states = self.attempt("sockets by state", lambda: sockets.states(self.diag_socket()), Counter())
         self.owners = processes.owners()
         self.neighbours = self.attempt("neighbours", lambda: links.neighbours(self.route_socket()), [])

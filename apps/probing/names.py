@@ -16,6 +16,7 @@ from typing import NamedTuple
 from apps.probing.outcome import Reason
 
 try:
+    import dns.asyncquery
     import dns.exception
     import dns.flags
     import dns.message
@@ -84,23 +85,14 @@ async def ask(connection: socket.socket, name: str, kind: str) -> Answer:
     loop = asyncio.get_running_loop()
     try:
         query = dns.message.make_query(name, kind)
-        wire = query.to_wire()
-        connection.send(wire)
+        connection.send(query.to_wire())
         answer = dns.message.from_wire(await loop.sock_recv(connection, 65535))
         if answer.flags & dns.flags.TC:
-            with socket.socket(connection.family, socket.SOCK_STREAM) as stream:
-                stream.setblocking(False)
-                await loop.sock_connect(stream, connection.getpeername())
-                await loop.sock_sendall(stream, len(wire).to_bytes(2) + wire)
-                data = b""
-                while len(data) < (2 + int.from_bytes(data[:2]) if data[1:] else 2):
-                    data += (more := await loop.sock_recv(stream, 65537))
-                    if not more:
-                        raise ValueError("the answer is cut off")
-            answer = dns.message.from_wire(data[2:])
+            address, port = connection.getpeername()[:2]
+            answer = await dns.asyncquery.tcp(query, address, port=port)
         if not query.is_response(answer):
             raise ValueError("the answer is to another query")
-    except dns.exception.DNSException as error:
+    except (dns.exception.DNSException, EOFError) as error:
         raise ValueError(str(error) or type(error).__name__) from None
     records = [
         Record(dns.rdatatype.to_text(each.rdtype), each.ttl, str(record)) for each in answer.answer for record in each

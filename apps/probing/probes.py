@@ -22,7 +22,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -164,9 +164,8 @@ def explain(error: OSError, connection: socket.socket, target: Target) -> Failed
         return icmp_failure(icmp_error, target)
     if error.errno in LOCAL_ROUTES:
         return Failed(Reason.NO_ROUTE, LOCAL_ROUTES[error.errno])
-    if (
-        error.errno == errno.EHOSTUNREACH
-    ):  # without an ICMP message: an unreachable route, or no host with this address on the link
+    if error.errno == errno.EHOSTUNREACH:
+        # Without an ICMP message: an unreachable route, or no host with this address on the link.
         return Failed(Reason.NO_NEIGHBOUR if is_no_neighbour(target) else Reason.NO_ROUTE)
     reason, text = reason_of(error)
     return Failed(reason, text, received=reason is Reason.REFUSED)
@@ -233,31 +232,27 @@ def retransmitted(timer: Timer) -> dict[str, object]:
     return {"retransmitted SYN": timer.lost} if timer.lost else {}
 
 
-class Stream:
-    """A connection with TLS or without, as asyncio's streams. Used with `async with`."""
-
-    def __init__(self, target: Target, timer: Timer, context: ssl.SSLContext | None) -> None:
-        self.target, self.timer, self.context = target, timer, context
-
-    async def __aenter__(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        connection = await connect(self.target, self.timer)
-        name = self.target.host if self.context else None
-        try:
-            reader, self.writer = await asyncio.open_connection(
-                sock=connection, ssl=self.context, server_hostname=name, limit=HEAD
-            )
-        except BaseException:
-            # It belongs to asyncio's transport, which may still use it after a cancelled handshake. If we closed it, its
-            # number could become that of another probe's socket. After a shutdown the transport closes it.
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            raise
-        if self.context:
-            self.timer.end("tls")
-        return reader, self.writer
-
-    async def __aexit__(self, *_: object) -> None:
-        self.writer.transport.abort()  # the peer may never close its side
+@contextlib.asynccontextmanager
+async def stream(
+    target: Target, timer: Timer, context: ssl.SSLContext | None
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection with TLS or without, as asyncio's streams."""
+    connection = await connect(target, timer)
+    name = target.host if context else None
+    try:
+        reader, writer = await asyncio.open_connection(sock=connection, ssl=context, server_hostname=name, limit=HEAD)
+    except BaseException:
+        # It belongs to asyncio's transport, which may still use it after a cancelled handshake. If we closed it, its
+        # number could become that of another probe's socket. After a shutdown the transport closes it.
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        raise
+    try:
+        if context:
+            timer.end("tls")
+        yield reader, writer
+    finally:
+        writer.transport.abort()  # the peer may never close its side
 
 
 def tls_context() -> ssl.SSLContext:
@@ -276,13 +271,13 @@ def read_authorities(file: str | None, period: float) -> ssl.SSLContext:
 async def tls(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[str, object]]:
     """A handshake, and the certificate. If that is invalid, a second handshake without verification reads it."""
     try:
-        async with Stream(target, timer, tls_context()) as (_, writer):
+        async with stream(target, timer, tls_context()) as (_, writer):
             return Reason.OK, certificate(writer) | retransmitted(timer)
     except ssl.SSLCertVerificationError as error:
         reason, text = reason_of(error)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    async with Stream(target, timer, context) as (_, writer):
+    async with stream(target, timer, context) as (_, writer):
         return reason, {"error": text} | certificate(writer)
 
 
@@ -312,7 +307,7 @@ def certificate(writer: asyncio.StreamWriter) -> dict[str, object]:
 async def http_get(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[str, object]]:
     """One GET. Raises Failed."""
     secure = check.module == "https"
-    async with Stream(target, timer, tls_context() if secure else None) as (reader, writer):
+    async with stream(target, timer, tls_context() if secure else None) as (reader, writer):
         facts = certificate(writer) if secure else {}
         host = str(target._replace(port=0 if target.port == MODULES[check.module].port else target.port))
         head = f"GET {check.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: microwsgi-probe\r\nConnection: close\r\n\r\n"
