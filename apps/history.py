@@ -15,7 +15,7 @@ import json
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS sample (
 CREATE INDEX IF NOT EXISTS sample_series ON sample (series, span, at);
 CREATE INDEX IF NOT EXISTS sample_age ON sample (span, at);
 """
+SELECT = "SELECT id, series, at, data FROM sample"
 
 Data = dict[str, Any]
 
@@ -94,47 +95,40 @@ class History:
 
     def compact(self, now: float) -> None:
         """Merge the periods that are complete, and delete old samples."""
-        query = "SELECT max(at) FROM sample WHERE span = ?"
-        last, oldest = self.connection.execute(query, (MERGED,)).fetchone()[0], now - HOUR
-        begin = (max(last, oldest) if last else oldest) // MERGED * MERGED + MERGED
-        while begin + MERGED + LATE <= now:
-            query = "SELECT series, data FROM sample WHERE span = 0 AND at >= ? AND at < ? ORDER BY series, at"
-            found = self.connection.execute(query, (begin, begin + MERGED)).fetchall()
-            merged = [
-                (series, MERGED, begin, json.dumps(self.merge([json.loads(data) for _, data in rows])))
-                for series, rows in groupby(found, key=lambda row: row[0])
-            ]
-            self.connection.executemany("INSERT INTO sample (series, span, at, data) VALUES (?, ?, ?, ?)", merged)
-            begin += MERGED
+        last = self.connection.execute("SELECT max(at) FROM sample WHERE span = ?", (MERGED,)).fetchone()[0]
+        begin, end = max(last or 0.0, now - HOUR) // MERGED * MERGED + MERGED, (now - LATE) // MERGED * MERGED
+        if begin < end:
+            query = f"{SELECT} WHERE span = 0 AND at >= ? AND at < ? ORDER BY series, at"
+            rows = [(each.series, MERGED, each.at, json.dumps(each.data)) for each in self.merged(query, begin, end)]
+            self.connection.executemany("INSERT INTO sample (series, span, at, data) VALUES (?, ?, ?, ?)", rows)
         for span, kept in ((0, HOUR + MERGED + LATE), (MERGED, DAY + MERGED)):
             self.connection.execute("DELETE FROM sample WHERE span = ? AND at < ?", (span, now - kept))
 
     def between(self, series: str, begin: float, end: float) -> list[Sample]:
         """The samples of a period in the order of their times: as they were added, or merged if the period is long."""
-        recent = end - begin <= HOUR + 60
-        query = (
-            "SELECT id, series, at, data FROM sample WHERE series = ? AND span = ? AND at >= ? AND at < ? ORDER BY at"
-        )
-        merged = [] if recent else self.select(query, series, MERGED, begin, end)
-        start = max(begin, merged[-1].at + MERGED if merged else begin)
-        fresh = self.select(query, series, 0, start, end)
-        if recent:
-            return fresh
-        # The last minutes are not merged yet.
-        periods = groupby(fresh, key=lambda sample: sample.at // MERGED * MERGED)
-        groups = [(at, list(group)) for at, group in periods]
-        merged += [Sample(g[-1].id, series, at, self.merge([each.data for each in g])) for at, g in groups]
-        return merged
+        query = f"{SELECT} WHERE series = ? AND span = ? AND at >= ? AND at < ? ORDER BY at"
+        with self.lock:
+            if end - begin <= HOUR + 60:
+                return list(self.select(query, series, 0, begin, end))
+            old = list(self.select(query, series, MERGED, begin, end))
+            # The last minutes are not merged yet.
+            return old + list(self.merged(query, series, 0, old[-1].at + MERGED if old else begin, end))
 
     def after(self, last: int, since: float = 0.0) -> list[Sample]:
         """The samples that were added after the one with this id, and are not older than `since`."""
-        query = "SELECT id, series, at, data FROM sample WHERE id > ? AND span = 0 AND at >= ? ORDER BY id"
-        return self.select(query, last, since)
-
-    def select(self, query: str, *values: object) -> list[Sample]:
         with self.lock:
-            rows = self.connection.execute(query, values).fetchall()
-        return [Sample(id, series, at, json.loads(data)) for id, series, at, data in rows]  # a sample's own
+            return list(self.select(f"{SELECT} WHERE id > ? AND span = 0 AND at >= ? ORDER BY id", last, since))
+
+    def select(self, query: str, *values: object) -> Iterator[Sample]:
+        """Called with the lock."""
+        for id, series, at, data in self.connection.execute(query, values).fetchall():  # a sample's own id
+            yield Sample(id, series, at, json.loads(data))
+
+    def merged(self, query: str, *values: object) -> Iterator[Sample]:
+        """One sample for each series and period of those that a query finds. Called with the lock."""
+        groups = groupby(self.select(query, *values), key=lambda each: (each.series, each.at // MERGED * MERGED))
+        for (series, at), group in groups:
+            yield Sample(0, series, at, self.merge([each.data for each in group]))
 
     def close(self) -> None:
         with self.lock:

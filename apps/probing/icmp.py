@@ -28,11 +28,10 @@ LOCAL, ICMP, ICMP6 = 1, 2, 3
 EXTENDED = struct.Struct("=IBBBBII")
 """struct sock_extended_err: errno, origin, type, code, pad, info, data; the sender's address follows."""
 TIME_EXCEEDED = {ICMP: 11, ICMP6: 3}
-PORT_UNREACHABLE = {(ICMP, 3, 3), (ICMP6, 1, 4)}
 REASONS = {
     **dict.fromkeys([(ICMP, 3, 0), (ICMP, 3, 6), (ICMP6, 1, 0)], Reason.NET_UNREACHABLE),
     **dict.fromkeys([(ICMP, 3, 1), (ICMP, 3, 7), (ICMP6, 1, 3)], Reason.HOST_UNREACHABLE),
-    **dict.fromkeys(PORT_UNREACHABLE, Reason.PORT_UNREACHABLE),
+    **dict.fromkeys([(ICMP, 3, 3), (ICMP6, 1, 4)], Reason.PORT_UNREACHABLE),
     **dict.fromkeys([(ICMP, 3, 9), (ICMP, 3, 10), (ICMP, 3, 13)], Reason.PROHIBITED),
     **dict.fromkeys([(ICMP6, 1, 1), (ICMP6, 1, 5), (ICMP6, 1, 6)], Reason.PROHIBITED),
 }
@@ -103,19 +102,24 @@ async def readable(connection: socket.socket) -> None:
         loop.remove_reader(connection)
 
 
-def ping_socket(target: Target) -> socket.socket:
-    """A socket for echo requests to this address only. Raises OSError; PermissionError if this user may not ping."""
-    # No raw sockets, also not for root: each of them receives the ICMP errors of all others to the same address.
-    protocol = socket.IPPROTO_ICMP if target.family == socket.AF_INET else socket.IPPROTO_ICMPV6
+def datagram_socket(target: Target, protocol: int = 0) -> socket.socket:
+    """A socket for datagrams to and from this address only, which reports ICMP errors. Raises OSError."""
     connection = socket.socket(target.family, socket.SOCK_DGRAM, protocol)
     try:
         connection.setblocking(False)
         report_errors(connection)
-        connection.connect(target._replace(port=0).sockaddr)
+        connection.connect(target.sockaddr)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def ping_socket(target: Target) -> socket.socket:
+    """A socket for echo requests. Raises OSError; PermissionError if this user may not ping."""
+    # No raw sockets, also not for root: each of them receives the ICMP errors of all others to the same address.
+    protocol = socket.IPPROTO_ICMP if target.family == socket.AF_INET else socket.IPPROTO_ICMPV6
+    return datagram_socket(target._replace(port=0), protocol)
 
 
 def echo_request(target: Target, sequence: int, payload: bytes) -> bytes:

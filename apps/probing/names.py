@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from apps.probing.icmp import datagram_socket
 from apps.probing.outcome import Reason
+from apps.probing.policy import Target
 
 try:
     import dns.asyncquery
@@ -62,20 +64,6 @@ class Address(NamedTuple):
     family: socket.AddressFamily
     address: str
     scope: int = 0
-
-
-def server_socket(server: Address, port: int = 53) -> socket.socket:
-    """A UDP socket for one name server: datagrams of others are not received, and a closed port is an error."""
-    connection = socket.socket(server.family, socket.SOCK_DGRAM)
-    try:
-        connection.setblocking(False)
-        connection.connect(
-            (server.address, port, 0, server.scope) if server.family == socket.AF_INET6 else (server.address, port)
-        )
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 async def ask(connection: socket.socket, name: str, kind: str) -> Answer:
@@ -192,7 +180,7 @@ class Resolver:
 
     @staticmethod
     async def query(server: Address, name: str, kind: str) -> Answer:
-        with server_socket(server) as connection:
+        with datagram_socket(Target("", 53, *server)) as connection:
             return await ask(connection, name, kind)
 
     def configuration(self) -> tuple[list[Address], list[str]]:

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from apps.kernel import links, tcpinfo
 from apps.probing import icmp
-from apps.probing.names import Address, LookupFailed, Resolver, ask, server_socket
+from apps.probing.names import Address, LookupFailed, Resolver, ask
 from apps.probing.outcome import Outcome, Reason, reason_of
 from apps.probing.policy import Policy, Refused, Target, parse
 
@@ -367,8 +367,7 @@ async def skip(reader: asyncio.StreamReader, count: int) -> int:
 
 async def dns_query(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[str, object]]:
     """One query; that a name does not exist is an answer, but it does not pass."""
-    with server_socket(Address(target.family, target.address, target.scope), target.port) as connection:
-        icmp.report_errors(connection)
+    with icmp.datagram_socket(target) as connection:
         try:
             answer = await ask(connection, check.query, check.type)
         except ValueError as error:

@@ -23,6 +23,7 @@ import time
 from typing import NamedTuple
 
 from apps.probing import icmp
+from apps.probing.outcome import Reason
 from apps.probing.policy import Target
 
 PORT = 33434
@@ -100,11 +101,7 @@ class Flow:
             ttl = self.ttl_of(error.data)
             if error.origin == icmp.LOCAL or ttl not in self.sent_at:
                 continue
-            reached = (
-                error.origin,
-                error.kind,
-                error.code,
-            ) in icmp.PORT_UNREACHABLE and error.sender == self.target.address
+            reached = error.reason is Reason.PORT_UNREACHABLE and error.sender == self.target.address
             self.add(ttl, error.sender, reached=reached, reason="" if error.is_hop or reached else str(error.reason))
         with contextlib.suppress(OSError):
             if self.method == "icmp":
@@ -144,19 +141,12 @@ class Flow:
 
 
 def udp_socket(target: Target) -> socket.socket:
-    """A UDP socket that reports errors and whose packets are never fragmented. Raises OSError."""
-    connection = socket.socket(target.family, socket.SOCK_DGRAM)
-    try:
-        connection.setblocking(False)
-        icmp.report_errors(connection)
-        if target.family == socket.AF_INET:
-            connection.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
-        else:
-            connection.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
-        connection.connect(target.sockaddr)
-    except BaseException:
-        connection.close()
-        raise
+    """A UDP socket whose packets are never fragmented. Raises OSError."""
+    connection = icmp.datagram_socket(target)
+    if target.family == socket.AF_INET:
+        connection.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+    else:
+        connection.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
     return connection
 
 
@@ -227,7 +217,7 @@ async def path_mtu(target: Target) -> int | None:
                             return size  # something listens on that port, and has answered
             except TimeoutError:
                 return None
-            if (found.origin, found.kind, found.code) in icmp.PORT_UNREACHABLE:
+            if found.reason is Reason.PORT_UNREACHABLE:
                 return size
             if found.number != errno.EMSGSIZE or not SMALLEST[target.family] <= found.info < size:
                 return None
