@@ -73,7 +73,6 @@ class Background:
             self.working = False
 
     async def session(self) -> None:
-        """The work, until `stop`."""
         loop, task = asyncio.get_running_loop(), asyncio.ensure_future(self.work())
         self.stopper = lambda: loop.is_closed() or loop.call_soon_threadsafe(task.cancel)
         if self.stopping.is_set():  # `stop` was called before there was a stopper

@@ -50,7 +50,6 @@ def see(request: Request) -> None:
 
 @app.route("/status/{code:int}", methods=METHODS)
 def status(request: Request, code: int) -> tuple[str, int]:
-    """A response with this status."""
     if not HTTPStatus.OK <= code < 600:  # RFC 9110 15
         abort(400, "A final status is between 200 and 599.")
     return "", code
@@ -110,13 +109,11 @@ pages.static("/look", FILES)
 
 @pages.get("/")
 def overview(request: Request) -> Response:
-    """The last requests."""
     return page(request, "Requests", section(request, "list", part(request), "Requests"), live=True)
 
 
 @pages.get("/part/list")
 def part(request: Request) -> str:
-    """The list on that page."""
     rows = [
         [
             link(f"{request.script_name}/requests/{each.number}", str(each.number)),
@@ -135,7 +132,6 @@ def events(request: Request) -> Response:
 
 @pages.get("/requests/{number:int}")
 def one(request: Request, number: int) -> Response:
-    """One request with all its details."""
     if number not in seen:
         abort(404, f"There is no request {number} among the last {KEPT}.")
     found = seen[number]
@@ -150,7 +146,6 @@ def readable(connection: dict[str, float]) -> dict[str, object]:
 
 
 def shown(found: Seen) -> str:
-    """A request as HTML."""
     parts = [
         (
             "The request",

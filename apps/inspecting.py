@@ -87,9 +87,7 @@ def seen_of(request: Request) -> Seen:
         client=f"{environ.get('REMOTE_ADDR') or 'a Unix socket'} {environ.get('REMOTE_PORT') or ''}".strip(),
         agent=environ.get("HTTP_USER_AGENT", "")[:TEXT],
         fields=[
-            (field_name(key), value)
-            for key, value in rows
-            if key.startswith("HTTP_") or (key in UNPREFIXED and value)
+            (field_name(key), value) for key, value in rows if key.startswith("HTTP_") or (key in UNPREFIXED and value)
         ],
         values=[(where, name[:TEXT], secret(name, value[:TEXT])) for where, name, value in values],
         body=body,
@@ -144,6 +142,5 @@ def hidden(text: str) -> str:
 
 
 def text_of(value: object) -> str:
-    """A value of the environ."""
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= TEXT else f"{text[:TEXT]} (and {len(text) - TEXT} characters)"

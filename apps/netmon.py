@@ -48,7 +48,6 @@ app = look.site(sampler.background.start)
 
 @app.get("/")
 def overview(request: Request) -> Response:
-    """Summary, interfaces, counters."""
     summary, interfaces, counters = (
         look.section(request, name, part(request, name)) for name in ("summary", "interfaces", "counters")
     )
@@ -59,14 +58,12 @@ def overview(request: Request) -> Response:
 
 @app.get("/interface/{name:path}")
 def interface(request: Request, name: str) -> Response:
-    """One interface."""
     content = look.section(request, f"interface/{name}", part(request, f"interface/{name}"))
     return look.page(request, f"{name} of {HOST}", look.range_links(request) + content, links=LINKS, live=True)
 
 
 @app.get("/sockets")
 def all_sockets(request: Request) -> Response:
-    """Connections and listening sockets."""
     content = look.filter_form(request, "Sockets that contain")
     content += look.section(request, "sockets", part(request, "sockets"))
     return look.page(request, f"Sockets of {HOST}", content, links=LINKS, live=True)
@@ -74,14 +71,12 @@ def all_sockets(request: Request) -> Response:
 
 @app.get("/routes")
 def all_routes(request: Request) -> Response:
-    """Routes and neighbours."""
     content = look.section(request, "routes", part(request, "routes"))
     return look.page(request, f"Routes of {HOST}", content, links=LINKS, live=True)
 
 
 @app.get("/part/{name:path}")
 def part(request: Request, name: str) -> str:
-    """A section of a page."""
     look.range_of(request)
     kind, _, device = name.partition("/")
     if kind not in PARTS or (device and device not in sampler.interfaces):
@@ -94,8 +89,6 @@ def part(request: Request, name: str) -> str:
 
 @app.get("/events")
 def events(request: Request) -> Response:
-    """An event each second, with the version of each part."""
-
     def watched_versions() -> dict[str, float]:
         sampler.watch()
         return versions()
@@ -198,7 +191,6 @@ def is_down(each: Interface) -> bool:
 
 
 def chart(request: Request, name: str) -> str:
-    """Bits and packets a second."""
     _, period = look.range_of(request)
     now = time.time()
     points = sampler.points(name, now - period, now)
@@ -216,7 +208,6 @@ def chart(request: Request, name: str) -> str:
 
 
 def draw_counters(request: Request, _: str) -> str:
-    """Per second, per minute, and since the machine's start."""
     rows = [
         (text, amount(sampler.rates.get(name, 0), "/s"), amount(sampler.last_minute(name)), amount(value))
         for name, text in SHOWN.items()
@@ -255,7 +246,6 @@ LISTENING = (
 
 
 def draw_sockets(request: Request, _: str) -> str:
-    """The number of sockets in each state, connections, listening sockets."""
     listening = [each for each in sampler.sockets if each.state == (LISTEN if each.protocol == "tcp" else UNCONNECTED)]
     connections = [each for each in sampler.sockets if each.protocol == "tcp" and each.state != LISTEN]
     connections.sort(key=lambda each: (each.info.sent + each.info.received) if each.info else 0, reverse=True)
@@ -269,7 +259,6 @@ def draw_sockets(request: Request, _: str) -> str:
 
 
 def draw_routes(request: Request, _: str) -> str:
-    """Routes and neighbours."""
     rows = [(each.network, each.kind or "unicast", each.hops, each.metric) for each in sampler.routes]
     return (
         f'<p class="quiet">Read {look.moment(sampler.sockets_at)}</p>'

@@ -51,7 +51,6 @@ app = look.site(tracer.background.start)
 
 @app.get("/")
 def overview(request: Request) -> Response:
-    """The configured targets, and a form for others."""
     rows = [
         (look.link(f"to?{urlencode({'target': each.name})}", each.name), each.check.target) for each in config.targets
     ]
@@ -67,7 +66,6 @@ def overview(request: Request) -> Response:
 
 @app.get("/to")
 def show(request: Request) -> Response | dict[str, Any]:
-    """The route to a target: a live page, or JSON."""
     require_same_site(request)
     name, method = wanted(request)
     permit(name, request.remote_addr or "")
@@ -130,7 +128,6 @@ def events(request: Request) -> Response:
 
 
 def draw(rounds: list[Traced], now: float, period: float) -> str:
-    """The route as HTML."""
     if not rounds:
         return '<p class="summary" role="status">No round in this period yet.</p>'
     last = rounds[-1]

@@ -78,7 +78,6 @@ thread.start()
 
 @app.get("/")
 def page(request: Request) -> str:
-    """All hosts."""
     return PAGE.format(now=time.strftime("%T"), rows="".join(row(host) for host in HOSTS))
 
 

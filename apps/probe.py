@@ -52,7 +52,6 @@ app = look.site(prober.background.start)
 
 @app.get("/")
 def overview(request: Request) -> Response:
-    """All targets."""
     modules = "".join(f"<option>{escape(name)}</option>" for name in MODULES)
     form = (
         '<h2>Probe once</h2><form action="probe"><label>Target <input name="target" placeholder="host:port" required></label>'
@@ -65,7 +64,6 @@ def overview(request: Request) -> Response:
 
 @app.get("/target/{name:path}")
 def target(request: Request, name: str) -> Response:
-    """One target."""
     content = look.range_links(request) + look.section(request, f"target/{name}", part(request, f"target/{name}"), name)
     return look.page(request, name, content, links=LINKS, live=True)
 
@@ -84,7 +82,6 @@ def part(request: Request, name: str) -> str:
 
 @app.get("/events")
 def events(request: Request) -> Response:
-    """An event each second, with the version of all parts."""
     return look.ticks(request, lambda: {"*": version()})
 
 
@@ -101,7 +98,6 @@ def states() -> dict[str, State]:
 
 
 def draw_all(request: Request) -> str:
-    """What is wrong and since when, and a table of all targets."""
     found = states()
     worst = next(iter(found.values())).name if found else "unknown"
     newest = max((each.recent[-1].at for each in prober.conditions.values() if each.recent), default=0.0)
@@ -136,7 +132,6 @@ def median(name: str) -> float:
 
 
 def small_chart(name: str) -> Cell:
-    """The last ten minutes."""
     if len(watched) > SPARKS and prober.conditions[name].state.name == "ok":
         return Cell()
     now = time.time()
@@ -160,7 +155,6 @@ COLUMNS = (
 
 
 def draw_target(request: Request, chosen: Watched) -> str:
-    """A target: its state, its chart, and the figures of the period."""
     _, period = look.range_of(request)
     now, condition = time.time(), prober.conditions[chosen.name]
     state = condition.shown(prober.stale_after)
@@ -190,7 +184,6 @@ def draw_target(request: Request, chosen: Watched) -> str:
 
 
 def figures(rounds: list[Round]) -> dict[str, object]:
-    """The figures of all rounds together."""
     found = merged(rounds)
     jitter = [each.jitter for each in rounds if each.jitter is not None]
     times = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "slowest": 1.0}
@@ -204,7 +197,6 @@ def figures(rounds: list[Round]) -> dict[str, object]:
 
 
 def shown_facts(facts: dict[str, Any]) -> dict[str, object]:
-    """Facts for people."""
     readable = {name: clock_time(value, day=True) if name == "expires" else value for name, value in facts.items()}
     return {name: value for name, value in readable.items() if value != ""}
 
@@ -241,7 +233,6 @@ def metrics(request: Request) -> Response:
 
 
 def round_metrics(last: Round, labels: dict[str, str], *, is_old: bool) -> Iterator[Metric]:
-    """The metrics of a round."""
     found: list[tuple[str, float | None, str]] = [
         ("last_round_timestamp_seconds", last.at, "When the last round began"),
         ("age_seconds", time.time() - last.at, "Seconds since then"),
@@ -283,7 +274,6 @@ def probe(request: Request) -> Response:
 
 
 def shown(outcome: Outcome) -> str:
-    """An outcome as HTML."""
     kind = "ok" if outcome.passed else "failing"
     facts = {"address": outcome.address or "-", "time": milliseconds(outcome.seconds)}
     phases = {f"{name} time": milliseconds(seconds) for name, seconds in outcome.phases.items()}
@@ -317,7 +307,6 @@ def blackbox(module: str, outcome: Outcome) -> Iterator[Metric]:
 
 
 def certificate_metrics(facts: dict[str, Any], labels: dict[str, str]) -> Iterator[Metric]:
-    """Of a TLS connection."""
     if "expires" in facts:
         yield Metric("probe_ssl_earliest_cert_expiry", facts["expires"], labels, help="When the certificate expires")
     if "protocol" in facts:

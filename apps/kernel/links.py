@@ -166,7 +166,6 @@ def main_routes(found: Iterator[bytes]) -> Iterator[Route]:
 
 
 def next_hops(family: int, data: bytes) -> Iterator[str]:
-    """The next hops of a multipath route."""
     while len(data) >= NEXT_HOP.size:
         length, _, weight, index = NEXT_HOP.unpack_from(data)
         if not NEXT_HOP.size <= length <= len(data):

@@ -102,7 +102,6 @@ class Sampler:
         """Figures that can't be read here, and the reason."""
 
     def stop(self) -> None:
-        """End the work and close all files."""
         self.background.stop()
         self.close_sockets()
         if self.counting is not None:
@@ -116,7 +115,6 @@ class Sampler:
             await asyncio.sleep(EVERY)
 
     def tick(self) -> None:
-        """Read what is due."""
         now = time.monotonic()
         with self.lock:
             self.diag_socket()  # opened at the start: later there may be no free descriptor
@@ -169,7 +167,6 @@ class Sampler:
         self.problems[text] = Problem(before.since, now, value + before.value if total else value)
 
     def compare(self, found: list[links.Interface], now: float, seconds: float) -> None:
-        """Compute rates and changes since the last reading."""
         fresh = {each.name: each for each in found}
         first = not self.interfaces
         for name in self.interfaces.keys() - fresh.keys():
@@ -256,13 +253,11 @@ class Sampler:
         return max(last.get(name, 0) - first.get(name, 0), 0)
 
     def points(self, name: str, begin: float, end: float) -> list[tuple[float, Rates]]:
-        """The rates of an interface in a period."""
         if end - begin <= RECENT:
             return [each for each in list(self.recent.get(name, ())) if begin <= each[0] <= end]
         return [(each.at, each.data["rates"]) for each in self.history.between(name, begin, end)]
 
 
 def mean(data: Sequence[Data]) -> Data:
-    """The mean rates of several samples."""
     columns = zip(*(each["rates"] for each in data), strict=True)
     return {"rates": [round(sum(column) / len(data), 1) for column in columns]}

@@ -61,7 +61,6 @@ def states(diag: Netlink) -> Counter[str]:
 
 
 def parse_socket(protocol: str, message: bytes) -> Socket:
-    """A message of sock_diag."""
     family, state, _, _, port, other, here, there, _, receive, send, user, inode = ANSWER.unpack_from(message)
     info = attributes(message[ANSWER.size :]).get(INET_DIAG_INFO)
     return Socket(

@@ -32,7 +32,6 @@ class Axes(NamedTuple):
         return round(TOP + (self.height - TOP - BOTTOM) * (1 - min(value / self.top, 1.0)), 1)
 
     def grid(self, text: Callable[[float], str]) -> Iterator[str]:
-        """Lines and labels of both axes."""
         for value in (0.0, self.top / 2, self.top):
             y = self.y(value)
             yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y}" y2="{y}"/>'

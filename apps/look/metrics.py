@@ -22,7 +22,6 @@ class Metric(NamedTuple):
 
 
 def exposition(metrics: Iterable[Metric]) -> Response:
-    """All metrics as a response."""
     lines: list[str] = []
     last = ""
     for each in metrics:

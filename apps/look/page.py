@@ -109,7 +109,6 @@ def clock_time(at: float, *, day: bool = False) -> str:
 
 
 def state(name: str, text: str = "") -> Cell:
-    """A state in its colour."""
     return Cell(f'<span class="state {name}">{escape(text or name)}</span>')
 
 
@@ -119,7 +118,6 @@ def summary(name: str, *sentences: str) -> str:
 
 
 def link(path: str, text: str) -> Cell:
-    """A link to a path below this page."""
     return Cell(f'<a href="{escape(path)}">{escape(text)}</a>')
 
 
@@ -137,7 +135,6 @@ def duration(seconds: float) -> str:
 
 
 def listed(facts: Mapping[str, object]) -> str:
-    """Names and values as HTML."""
     rows = (f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts.items())
     return f"<dl>{''.join(rows)}</dl>"
 
@@ -200,7 +197,6 @@ def listing(request: Request, caption: str, columns: Sequence[Column], items: It
 
 
 def filter_form(request: Request, label: str) -> str:
-    """A search field for the rows of a table."""
     others = {key: value for key, value in request.GET.items() if key != "filter"}
     hidden = "".join(f'<input type="hidden" name="{escape(k)}" value="{escape(v)}">' for k, v in others.items())
     value = escape(request.GET.get("filter", ""))

@@ -83,7 +83,6 @@ class Config:
         return float(value)
 
     def watched(self, entry: Any) -> Watched:  # of a file
-        """One [[target]]."""
         place = f"{self.source}: the target {entry.get('name', '')!r}" if isinstance(entry, dict) else self.source
         if not isinstance(entry, dict) or not all(isinstance(v, str) for k, v in entry.items() if k != "status"):
             raise ConfigError(f"{place}: a [[target]] has name, module and target, all text.")

@@ -67,7 +67,6 @@ def report_errors(connection: socket.socket) -> None:
 
 
 def next_error(connection: socket.socket) -> IcmpError | None:
-    """The next entry of the error queue; None if there is none."""
     try:
         data, ancillary, _, _ = connection.recvmsg(512, 512, socket.MSG_ERRQUEUE)
     except OSError:
@@ -92,7 +91,6 @@ def parse_error(extended: bytes, data: bytes = b"") -> IcmpError:
 
 
 async def readable(connection: socket.socket) -> None:
-    """Wait until the socket has data or an error."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     loop.add_reader(connection, ready.set)

@@ -44,8 +44,6 @@ class LookupFailed(Exception):
 
 
 class Record(NamedTuple):
-    """A record of an answer section."""
-
     type: str
     ttl: int
     text: str

@@ -158,7 +158,6 @@ class Tracer:
             close(flows)
 
     def rounds(self, text: str, method: str, begin: float, end: float) -> list[Traced]:
-        """The rounds of a period."""
         found = []
         for each in self.history.between(f"{method} {text}", begin, end):
             hops = [hop and Reply(*hop) for hop in each.data["hops"]]
@@ -260,7 +259,6 @@ def length_of(rounds: Sequence[Traced]) -> int:
 
 
 def hops_of(rounds: Sequence[Traced], length: int) -> list[Hop]:
-    """So many hops, with the answers of all rounds."""
     hops = [Hop() for _ in range(length)]
     for each in sorted(rounds, key=lambda each: each.at):
         for hop, reply in zip(hops, each.hops, strict=False):

@@ -223,7 +223,6 @@ async def connect(target: Target, timer: Timer) -> socket.socket:
 
 
 async def tcp(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[str, object]]:
-    """A connection."""
     (await connect(target, timer)).close()
     return Reason.OK, retransmitted(timer)
 
@@ -358,7 +357,6 @@ async def body_size(reader: asyncio.StreamReader, status: int, fields: http.clie
 
 
 async def skip(reader: asyncio.StreamReader, count: int) -> int:
-    """Receive this many bytes and discard them."""
     left = count
     while left:
         left -= len(await reader.readexactly(min(left, HEAD)))

@@ -140,7 +140,6 @@ def merged(rounds: Sequence[Round]) -> Round:
 
 
 def merge_data(data: Sequence[Data]) -> Data:
-    """For the history."""
     found = merged([Round.from_data(0.0, each) for each in data]).as_data()
     return {**found, "facts": {}}
 
@@ -254,5 +253,4 @@ class Prober:
             return self.newest
 
     def rounds(self, name: str, begin: float, end: float) -> list[Round]:
-        """The rounds of a target in a period."""
         return [Round.from_data(each.at, each.data) for each in self.history.between(name, begin, end)]

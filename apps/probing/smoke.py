@@ -45,7 +45,6 @@ def columns(found: Round, axes: Axes, wide: float) -> Iterator[str]:
 
 
 def words(found: Round) -> str:
-    """A round for people."""
     median = f"median {milliseconds(found.quantile(0.5))}" if found.seconds else "no answer"
     loss = f", packet loss {found.loss:.0%}" if found.loss is not None else ""
     reasons = "".join(f", {count} probes {reason}" for reason, count in found.reasons.items())

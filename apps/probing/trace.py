@@ -96,7 +96,6 @@ class Flow:
             connection.send(payload)
 
     def receive(self, connection: socket.socket) -> None:
-        """Receive all answers that have arrived."""
         while (error := icmp.next_error(connection)) is not None:
             ttl = self.ttl_of(error.data)
             if error.origin == icmp.LOCAL or ttl not in self.sent_at:
