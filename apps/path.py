@@ -138,7 +138,7 @@ def draw(rounds: list[Traced], now: float, period: float) -> str:
     mtu = f"{last.mtu} bytes" if last.mtu else "unknown"
     facts = {"address": last.address or "-", "path MTU": mtu, "rounds": len(current)}
     parts.append(listed(facts).replace("</dl>", f"<div><dt>last round</dt><dd>{moment(last.at)}</dd></div></dl>"))
-    widest = ceiling(max((hop.quantile(1.0) or 0.0 for route in routes for hop in route.hops), default=0.0) or 0.001)
+    widest = ceiling(max((hop.worst or 0.0 for route in routes for hop in route.hops), default=0.0) or 0.001)
     parts += [branch_table(number, route, widest, len(routes)) for number, route in enumerate(routes, 1)]
     parts.append(picture(as_rounds(rounds), now - period, now, INTERVAL, "Round trips of the target"))
     if latest := changes(rounds)[-5:]:
@@ -188,7 +188,7 @@ def branch_table(number: int, branch: Branch, widest: float, count: int) -> str:
     """A branch as HTML; silent hops at its end are one row."""
     caption = f"Hops of branch {number} of {count}" if count > 1 else "Hops"
     hops = list(branch.hops)
-    while len(hops) > 1 and not hops[-1].received and not hops[-2].received and not hops[-1].reason:
+    while len(hops) > 1 and hops[-1].loss == 1 and hops[-2].loss == 1 and not hops[-1].reason:
         hops.pop()
     scale = f"0 to {milliseconds(widest)}"
     names = ("hop", "address", "packet loss", "sent", "best", "median", "worst", "jitter", scale)
@@ -201,7 +201,7 @@ def row(number: int, hop: Hop, widest: float, real: float) -> list[object]:
     """A hop in the table. A loss that the hops behind it do not have is no packet loss: routers limit their ICMP messages."""
     addresses = ", ".join(address for address, _ in hop.addresses.most_common(3)) or "no answer"
     reason = f"; {hop.reason}" if hop.reason else ""
-    best, middle, worst = (hop.quantile(share) for share in (0.0, 0.5, 1.0))
+    best, middle, worst = hop.best, hop.median, hop.worst
     bar = ""
     if best is not None and middle is not None and worst is not None:
         left, tick, right = (round(WIDTH * value / widest, 1) for value in (best, middle, worst))

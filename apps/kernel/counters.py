@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 SHOWN = {
     "Tcp.ActiveOpens": "connections opened",
@@ -36,35 +36,21 @@ class Counters:
     """The files, which stay open, so that a lack of descriptors does no harm. Raises OSError without /proc/net."""
 
     def __init__(self) -> None:
-        self.files = [os.open(f"/proc/net/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("snmp", "netstat")]
-        try:
-            self.files.append(os.open("/proc/net/snmp6", os.O_RDONLY | os.O_CLOEXEC))
-        except FileNotFoundError:
-            pass  # a kernel without IPv6
+        self.files = [open(f"/proc/net/{name}", encoding="ascii") for name in ("snmp", "netstat")]
+        if os.path.exists("/proc/net/snmp6"):  # not with a kernel without IPv6
+            self.files.append(open("/proc/net/snmp6", encoding="ascii"))
 
     def close(self) -> None:
         for file in self.files:
-            os.close(file)
+            file.close()
 
     def read(self) -> dict[str, int]:
         """The counters that are shown, as far as this kernel has them."""
         found: dict[str, int] = {}
         for number, file in enumerate(self.files):
-            lines = text(file).splitlines()
-            found.update(parse(lines) if number < 2 else parse_ipv6(lines))  # snmp and netstat
+            file.seek(0)
+            found.update(parse(file) if number < 2 else parse_ipv6(file))  # snmp and netstat
         return {name: found[name] for name in SHOWN if name in found}
-
-
-def text(file: int) -> str:
-    """The whole of a file of /proc, from its beginning."""
-    return b"".join(iter_pieces(file)).decode("ascii", "replace")
-
-
-def iter_pieces(file: int) -> Iterator[bytes]:
-    at = 0
-    while piece := os.pread(file, 65536, at):
-        yield piece
-        at += len(piece)
 
 
 def parse(lines: Iterable[str]) -> dict[str, int]:

@@ -171,46 +171,22 @@ def close(flows: Sequence[Flow]) -> None:
 
 
 class Hop:
-    """One hop of a branch, over the rounds of a period."""
+    """One hop of a branch, from the answers of all rounds."""
 
-    def __init__(self) -> None:
-        self.sent = self.received = 0
-        self.addresses: Counter[str] = Counter()
-        self.seconds: list[float] = []
-        self.reason = ""
+    def __init__(self, replies: Sequence[Reply | None]) -> None:
+        answers = [each for each in replies if each and not each.reason]
+        times = [each.seconds for each in answers]
+        self.addresses = Counter(each.address for each in answers)
+        self.sent, self.lost = len(replies), len(replies) - len(answers)
+        self.best, self.median, self.worst = (quantile(times, share) for share in (0.0, 0.5, 1.0))
+        self.jitter = jitter(times)
+        last = replies[-1] if replies else None
+        self.reason = f"{last.reason} (from {last.address})" if last and last.reason else ""
         """The ICMP error in place of an answer to the last packet."""
-
-    def add(self, reply: Reply | None) -> None:
-        self.sent += 1
-        self.reason = f"{reply.reason} (from {reply.address})" if reply and reply.reason else ""
-        if reply and not reply.reason:
-            self.received += 1
-            self.addresses[reply.address] += 1
-            self.seconds.append(reply.seconds)
 
     @property
     def loss(self) -> float:
-        return 1 - self.received / self.sent if self.sent else 0.0
-
-    def quantile(self, share: float) -> float | None:
-        return quantile(self.seconds, share)
-
-    @property
-    def jitter(self) -> float | None:
-        return jitter(self.seconds)
-
-    def as_values(self) -> dict[str, Any]:
-        """For JSON; times in seconds."""
-        times = {name: self.quantile(share) for name, share in (("best", 0.0), ("median", 0.5), ("worst", 1.0))}
-        lost, addresses = self.sent - self.received, dict(self.addresses)
-        return {
-            "addresses": addresses,
-            "sent": self.sent,
-            "lost": lost,
-            **times,
-            "jitter": self.jitter,
-            "reason": self.reason,
-        }
+        return self.lost / self.sent if self.sent else 0.0
 
 
 class Branch(NamedTuple):
@@ -259,11 +235,8 @@ def length_of(rounds: Sequence[Traced]) -> int:
 
 
 def hops_of(rounds: Sequence[Traced], length: int) -> list[Hop]:
-    hops = [Hop() for _ in range(length)]
-    for each in sorted(rounds, key=lambda each: each.at):
-        for hop, reply in zip(hops, each.hops, strict=False):
-            hop.add(reply)
-    return hops
+    ordered = sorted(rounds, key=lambda each: each.at)
+    return [Hop([each.hops[number] for each in ordered if number < len(each.hops)]) for number in range(length)]
 
 
 def changes(rounds: Sequence[Traced]) -> list[tuple[float, str]]:
@@ -312,7 +285,5 @@ def as_values(rounds: Sequence[Traced]) -> dict[str, Any]:
         "mtu": last.mtu if last else None,
         "trouble": last.trouble if last else "",
         "changes": changes(rounds),
-        "branches": [
-            {"flows": branch.flows, "hops": [hop.as_values() for hop in branch.hops]} for branch in branches(current)
-        ],
+        "branches": [{"flows": each.flows, "hops": [vars(hop) for hop in each.hops]} for each in branches(current)],
     }

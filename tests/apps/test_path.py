@@ -222,7 +222,7 @@ def test_a_route_that_changes_is_told_with_its_time() -> None:
     ]  # fmt: skip
     assert changes(found) == [(5, "hop 1 changed from a to b"), (7, "the address changed from z to y")]
     (branch,) = branches(found[:6])
-    assert [(hop.sent, hop.received) for hop in branch.hops] == [(6, 6), (6, 4)]
+    assert [(hop.sent, hop.lost) for hop in branch.hops] == [(6, 0), (6, 2)]
     two = [traced(1, 0, a, z), traced(2, 1, b, reply("c"), z), traced(3, 2, a, z), traced(4, 3, None, z)]
     assert [each.flows for each in branches(two)] == [[0, 2, 3], [1]], "a silent hop is no other branch"
     lost = [traced(at, 0, a, z) for at in range(5)] + [traced(5, 0, a, None, z)]
