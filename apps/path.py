@@ -21,14 +21,14 @@ from urllib.parse import urlencode
 
 from apps.look import page as look
 from apps.look.chart import ceiling, milliseconds
-from apps.look.page import Cell, clock_time, duration, listed, moment, range_of, section, table
+from apps.look.page import clock_time, duration, listed, moment, range_of, section, table
 from apps.probing.config import load
 from apps.probing.names import LookupFailed
 from apps.probing.paths import INTERVAL, Branch, Hop, Traced, Tracer, as_rounds, as_values, branches, changes
 from apps.probing.policy import Budget, Refused
 from apps.probing.smoke import picture
 from apps.probing.trace import METHODS
-from microwsgi import Request, Response, abort
+from microwsgi import Request, Response, abort, html
 from microwsgi.framework.crosssite import require_same_site
 
 MINUTE = 60
@@ -36,6 +36,11 @@ SILENT_ROUNDS = 15
 """Rounds without an answer of the target that show where packets are lost."""
 WIDTH = 200
 """Of the chart of a hop."""
+BAR = (
+    f'<svg class="bar" viewBox="0 0 {WIDTH} 12" role="img" aria-label="{{label}}">'
+    '<rect class="smoke" fill-opacity="0.4" x="{left}" y="2" width="{width:.1f}" height="8"/>'
+    '<rect class="median ok" x="{tick}" y="1" width="2" height="10"/></svg>'
+)
 LINKS = {"Routes": "/"}
 STALE = 3 * INTERVAL + 2
 """Seconds without a round after which there is something wrong here."""
@@ -202,16 +207,15 @@ def row(number: int, hop: Hop, widest: float, real: float) -> list[object]:
     addresses = ", ".join(address for address, _ in hop.addresses.most_common(3)) or "no answer"
     reason = f"; {hop.reason}" if hop.reason else ""
     best, middle, worst = hop.best, hop.median, hop.worst
-    bar = ""
+    bar: object = ""
     if best is not None and middle is not None and worst is not None:
         left, tick, right = (round(WIDTH * value / widest, 1) for value in (best, middle, worst))
-        bar = (
-            f'<svg class="bar" viewBox="0 0 {WIDTH} 12" role="img" aria-label="{milliseconds(best)} to {milliseconds(worst)}">'
-            f'<rect class="smoke" fill-opacity="0.4" x="{left}" y="2" width="{max(right - left, 1):.1f}" height="8"/>'
-            f'<rect class="median ok" x="{tick - 1}" y="1" width="2" height="10"/></svg>'
-        )
+        label = f"{milliseconds(best)} to {milliseconds(worst)}"
+        bar = html(BAR, label=label, left=left, width=max(right - left, 1), tick=tick - 1)
     loss = look.state("failing" if real == 1 else "degraded" if real else "ok", f"{real:.0%}")
     if hop.loss > real:
-        loss = Cell(f'{loss} <span class="quiet">({hop.loss:.0%} not answered: ICMP rate limit)</span>')
+        loss = html(
+            '{loss} <span class="quiet">({all:.0%} not answered: ICMP rate limit)</span>', loss=loss, all=hop.loss
+        )
     times = map(milliseconds, (best, middle, worst, hop.jitter))
-    return [number, addresses + reason, loss, hop.sent, *times, Cell(bar)]
+    return [number, addresses + reason, loss, hop.sent, *times, bar]

@@ -23,7 +23,7 @@ from apps.history import DAY, HOUR, MERGED
 from apps.look import page as look
 from apps.look.chart import milliseconds
 from apps.look.metrics import Metric, exposition
-from apps.look.page import Cell, Column, clock_time, duration, moment
+from apps.look.page import Column, clock_time, duration, moment
 from apps.probing.config import Watched, load
 from apps.probing.names import Resolver
 from apps.probing.outcome import Outcome, Reason
@@ -131,11 +131,11 @@ def median(name: str) -> float:
     return (merged(recent).quantile(0.5) if recent else None) or 0.0
 
 
-def small_chart(name: str) -> Cell:
+def small_chart(name: str) -> str:
     if len(watched) > SPARKS and prober.conditions[name].state.name == "ok":
-        return Cell()
+        return ""
     now = time.time()
-    return Cell(spark(prober.rounds(name, now - 600, now), now - 600, now, config.interval))
+    return spark(prober.rounds(name, now - 600, now), now - 600, now, config.interval)
 
 
 def since(at: float) -> str:

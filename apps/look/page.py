@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-from microwsgi import App, Request, Response, abort
+from microwsgi import App, Request, Response, abort, html
 from microwsgi.events import Stream
+from microwsgi.framework.markup import Markup
 
 FILES = str(Path(__file__).parent / "files")
 POLICY = (
@@ -108,8 +109,8 @@ def clock_time(at: float, *, day: bool = False) -> str:
     return time.strftime("%F %T" if day else "%T", time.localtime(at))
 
 
-def state(name: str, text: str = "") -> Cell:
-    return Cell(f'<span class="state {name}">{escape(text or name)}</span>')
+def state(name: str, text: str = "") -> Markup:
+    return html('<span class="state {name}">{text}</span>', name=name, text=text or name)
 
 
 def summary(name: str, *sentences: str) -> str:
@@ -117,8 +118,8 @@ def summary(name: str, *sentences: str) -> str:
     return f'<p class="summary {name}" role="status">{"<br>".join(map(escape, sentences))}</p>'
 
 
-def link(path: str, text: str) -> Cell:
-    return Cell(f'<a href="{escape(path)}">{escape(text)}</a>')
+def link(path: str, text: str) -> Markup:
+    return html('<a href="{path}">{text}</a>', path=path, text=text)
 
 
 def moment(at: float) -> str:
@@ -139,19 +140,13 @@ def listed(facts: Mapping[str, object]) -> str:
     return f"<dl>{''.join(rows)}</dl>"
 
 
-class Cell(str):
-    """HTML of a table's cell, as it is; any other value is text."""
-
-    __slots__ = ()
-
-
 def table(
     caption: str, names: Sequence[str], rows: Iterable[Sequence[object]], head: Callable[[str], str] = escape
 ) -> str:
     """Rows as HTML, in a box that scrolls where the window is narrow; the first cell of a row is its header."""
     heads = "".join(f'<th scope="col">{head(name)}</th>' for name in names)
     body = "".join(
-        f'<tr><th scope="row">{html(row[0])}</th>{"".join(f"<td>{html(value)}</td>" for value in row[1:])}</tr>'
+        f'<tr><th scope="row">{cell(row[0])}</th>{"".join(f"<td>{cell(value)}</td>" for value in row[1:])}</tr>'
         for row in rows
     )
     return (
@@ -160,8 +155,8 @@ def table(
     )
 
 
-def html(value: object) -> str:
-    return value if isinstance(value, Cell) else escape(str(value))
+def cell(value: object) -> str:
+    return value if isinstance(value, Markup) else escape(str(value))
 
 
 class Column(NamedTuple):

@@ -92,10 +92,13 @@ class Round(NamedTuple):
         return 1 - self.received / self.sent if self.sent else None
 
     @property
+    def failed(self) -> float:
+        """The share of probes that did not pass or whose first packet was lost."""
+        return max(1 - self.passed / self.probes, self.loss or 0.0)
+
+    @property
     def condition(self) -> str:
-        if self.passed == self.probes and not self.loss:
-            return "ok"
-        return "degraded" if self.passed else "failing"
+        return "ok" if not self.failed else "degraded" if self.passed else "failing"
 
     @property
     def why(self) -> str:

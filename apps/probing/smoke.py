@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from apps.look.chart import WIDTH, Axes, ceiling, milliseconds
 from apps.look.page import clock_time
 from apps.probing.rounds import Round
+from microwsgi.framework.markup import Markup
 
 BANDS = ((0.0, 1.0, 0.25), (0.1, 0.9, 0.3), (0.25, 0.75, 0.35))
 """From which quantile to which, and how dense."""
@@ -34,9 +35,8 @@ def columns(found: Round, axes: Axes, wide: float) -> Iterator[str]:
         upper, lower = axes.y(found.quantile(high) or 0), axes.y(found.quantile(low) or 0)
         tall = max(lower - upper, 0.5)
         yield f'<rect class="smoke" x="{x}" y="{upper}" width="{wide:.1f}" height="{tall:.1f}" fill-opacity="{density}"/>'
-    failed = max(1 - found.passed / found.probes, found.loss or 0.0)
-    if failed:
-        tall = max(height * failed, 3.0)
+    if found.failed:
+        tall = max(height * found.failed, 3.0)
         y, opacity = ground - tall, 0.55 if found.passed else 0.75
         yield f'<rect class="lost" x="{x}" y="{y:.1f}" width="{wide:.1f}" height="{tall:.1f}" fill-opacity="{opacity}"/>'
     if (middle := found.quantile(0.5)) is not None:
@@ -51,16 +51,15 @@ def words(found: Round) -> str:
     return f"{clock_time(found.at)}: {median}{loss}{reasons}"
 
 
-def spark(rounds: Sequence[Round], begin: float, end: float, step: float) -> str:
+def spark(rounds: Sequence[Round], begin: float, end: float, step: float) -> Markup:
     """The last minutes in a table's cell."""
     worst = max((value for each in rounds for value in each.seconds), default=0.0)
     top, scale = ceiling(worst or 0.001), WIDTH / (end - begin)
     wide, marks = max(step * scale, 2.0), []
     for each in rounds:
         x, middle = (each.at - begin) * scale, each.quantile(0.5)
-        failed = max(1 - each.passed / each.probes, each.loss or 0.0)
-        if failed:
-            tall = max(SPARK * failed, 5.0)
+        if each.failed:
+            tall = max(SPARK * each.failed, 5.0)
             kind = "partly" if each.passed else "lost"
             marks.append(
                 f'<rect class="{kind}" x="{x:.0f}" y="{SPARK - tall:.0f}" width="{wide:.0f}" height="{tall:.0f}"/>'
@@ -69,4 +68,4 @@ def spark(rounds: Sequence[Round], begin: float, end: float, step: float) -> str
             y = (SPARK - 4) * (1 - middle / top)
             marks.append(f'<rect class="smoke" x="{x:.0f}" y="{y:.0f}" width="{wide:.0f}" height="4"/>')
     box = f'viewBox="0 0 {WIDTH} {SPARK}" preserveAspectRatio="none" aria-hidden="true"'
-    return f'<svg class="spark" {box}>{"".join(marks)}</svg>'
+    return Markup(f'<svg class="spark" {box}>{"".join(marks)}</svg>')
