@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from apps.kernel.netlink import Netlink, attributes
+from apps.kernel.netlink import Netlink, attributes, records
 
 NETLINK_ROUTE = 0
 GET_LINK, GET_ADDRESS, GET_ROUTE, GET_NEIGHBOUR = 18, 22, 26, 30
@@ -166,12 +166,8 @@ def main_routes(found: Iterator[bytes]) -> Iterator[Route]:
 
 
 def next_hops(family: int, data: bytes) -> Iterator[str]:
-    while len(data) >= NEXT_HOP.size:
-        length, _, weight, index = NEXT_HOP.unpack_from(data)
-        if not NEXT_HOP.size <= length <= len(data):
-            raise ValueError(f"a next hop has a length of {length} where {len(data)} bytes are left")
-        yield f"{next_hop(family, attributes(data[NEXT_HOP.size : length]), index)} weight {weight + 1}"
-        data = data[-(-length // 4) * 4 :]
+    for (_, _, weight, index), more in records(data, NEXT_HOP):
+        yield f"{next_hop(family, attributes(more), index)} weight {weight + 1}"
 
 
 def next_hop(family: int, more: dict[int, bytes], index: int) -> str:

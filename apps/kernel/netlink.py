@@ -37,7 +37,7 @@ class Netlink:
         """All objects of a kind, each as the bytes of its message, which must be read to the end. Raises OSError."""
         self.socket.send(HEADER.pack(HEADER.size + len(payload), kind, REQUEST | DUMP, 1, 0) + payload)
         while True:
-            for found, body in messages(self.socket.recv(SIZE)):
+            for (_, found, *_), body in records(self.socket.recv(SIZE), HEADER):
                 if found == DONE:
                     return
                 if found == ERROR:
@@ -46,24 +46,17 @@ class Netlink:
                 yield body
 
 
-def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The messages of a datagram: type and body. Each begins at a multiple of four bytes."""
+def records(data: bytes, header: struct.Struct) -> Iterator[tuple[tuple[int, ...], bytes]]:
+    """The header's fields and the content of each record. The first field is the length; each begins at a multiple of four."""
     at = 0
-    while at + HEADER.size <= len(data):
-        length, kind, *_ = HEADER.unpack_from(data, at)
-        if not HEADER.size <= length <= len(data) - at:
-            raise ValueError(f"a netlink message has a length of {length} where {len(data) - at} bytes are left")
-        yield kind, data[at + HEADER.size : at + length]
-        at += -(-length // 4) * 4
+    while at + header.size <= len(data):
+        fields = header.unpack_from(data, at)
+        if not header.size <= fields[0] <= len(data) - at:
+            raise ValueError(f"a netlink record has a length of {fields[0]} where {len(data) - at} bytes are left")
+        yield fields, data[at + header.size : at + fields[0]]
+        at += -(-fields[0] // 4) * 4
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes behind the fixed part of a message."""
-    found, at = {}, 0
-    while at + ATTRIBUTE.size <= len(data):
-        length, kind = ATTRIBUTE.unpack_from(data, at)
-        if not ATTRIBUTE.size <= length <= len(data) - at:
-            raise ValueError(f"a netlink attribute has a length of {length} where {len(data) - at} bytes are left")
-        found[kind & ~NESTED] = data[at + ATTRIBUTE.size : at + length]
-        at += -(-length // 4) * 4
-    return found
+    """The attributes behind the fixed part of a message, by their types."""
+    return {kind & ~NESTED: value for (_, kind), value in records(data, ATTRIBUTE)}

@@ -110,14 +110,15 @@ def test_counters() -> None:
 @pytest.mark.parametrize("length", [0, 15, 1000])
 def test_a_wrong_length_is_no_endless_loop(length: int) -> None:
     with pytest.raises(ValueError, match="has a length of"):
-        list(netlink.messages(netlink.HEADER.pack(length, 1, 0, 0, 0) + bytes(8)))
+        list(netlink.records(netlink.HEADER.pack(length, 1, 0, 0, 0) + bytes(8), netlink.HEADER))
     with pytest.raises(ValueError, match="has a length of"):
         netlink.attributes(netlink.ATTRIBUTE.pack(length % 4 if length < 100 else length, 1) + bytes(8))
 
 
 def test_messages_and_attributes_begin_at_multiples_of_four() -> None:
     data = netlink.HEADER.pack(21, 9, 0, 0, 0) + b"abcde\0\0\0" + netlink.HEADER.pack(16, netlink.DONE, 0, 0, 0)
-    assert list(netlink.messages(data)) == [(9, b"abcde"), (netlink.DONE, b"")]
+    found = [(fields[1], body) for fields, body in netlink.records(data, netlink.HEADER)]
+    assert found == [(9, b"abcde"), (netlink.DONE, b"")]
     assert netlink.attributes(struct.pack("=HH5s3xHH", 9, 1, b"abcde", 4, 2)) == {1: b"abcde", 2: b""}
 
 
