@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from apps.probing.icmp import datagram_socket
 from apps.probing.outcome import Reason
-from apps.probing.policy import Target
+from apps.probing.policy import Found, Target
 
 try:
     import dns.asyncquery
@@ -56,14 +56,6 @@ class Answer(NamedTuple):
     records: list[Record]
 
 
-class Address(NamedTuple):
-    """An address as a name server, /etc/hosts, or the literal has it."""
-
-    family: socket.AddressFamily
-    address: str
-    scope: int = 0
-
-
 async def ask(connection: socket.socket, name: str, kind: str) -> Answer:
     """One query by UDP, and by TCP if the answer does not fit. Raises OSError; ValueError if the response is invalid."""
     if dns is None:
@@ -86,7 +78,7 @@ async def ask(connection: socket.socket, name: str, kind: str) -> Answer:
     return Answer(dns.rcode.to_text(answer.rcode()), records)
 
 
-def literal(host: str) -> Address | None:
+def literal(host: str) -> Found | None:
     """The address that a text is, in any spelling of the system's (127.1, 0x7f000001, fe80::1%eth0); None if it is a name."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
@@ -94,7 +86,7 @@ def literal(host: str) -> Address | None:
         return None
     family, _, _, _, sockaddr = found[0]
     scope = sockaddr[3] if len(sockaddr) == 4 else 0  # IPv6
-    return Address(socket.AddressFamily(family), str(sockaddr[0]).partition("%")[0], int(scope))
+    return Found(socket.AddressFamily(family), str(sockaddr[0]).partition("%")[0], int(scope))
 
 
 def lines(path: str) -> Iterator[list[str]]:
@@ -113,15 +105,15 @@ class Resolver:
 
     def __init__(self, resolv: str = RESOLV, hosts: str = HOSTS) -> None:
         self.resolv, self.hosts = resolv, hosts
-        self.known: OrderedDict[str, tuple[float, list[Address]]] = OrderedDict()
+        self.known: OrderedDict[str, tuple[float, list[Found]]] = OrderedDict()
 
-    async def lookup(self, host: str, deadline: float, *, cached: bool = True) -> list[Address]:
+    async def lookup(self, host: str, deadline: float, *, cached: bool = True) -> list[Found]:
         """The addresses of a name, IPv6 first. `deadline` is the event loop's time. Raises LookupFailed."""
         if found := literal(host):
             return [found]
         name = host.lower().rstrip(".")
         if name == "localhost":  # RFC 6761 6.3
-            return [Address(socket.AF_INET, "127.0.0.1"), Address(socket.AF_INET6, "::1")]
+            return [Found(socket.AF_INET, "127.0.0.1"), Found(socket.AF_INET6, "::1")]
         loop = asyncio.get_running_loop()
         if cached and name in self.known and self.known[name][0] > loop.time():
             return self.known[name][1]
@@ -134,7 +126,7 @@ class Resolver:
             self.known.popitem(last=False)
         return addresses
 
-    async def by_dns(self, host: str, deadline: float) -> tuple[float, list[Address]]:
+    async def by_dns(self, host: str, deadline: float) -> tuple[float, list[Found]]:
         """Time to live and addresses, by the first name server that answers. Raises LookupFailed."""
         servers, search = self.configuration()
         if not servers:
@@ -150,7 +142,7 @@ class Resolver:
                     break
         raise failure
 
-    async def first_answer(self, name: str, servers: list[Address], deadline: float) -> tuple[float, list[Address]]:
+    async def first_answer(self, name: str, servers: list[Found], deadline: float) -> tuple[float, list[Found]]:
         loop, failure = asyncio.get_running_loop(), LookupFailed(Reason.NAME_TIMEOUT, "no answer")
         attempts = servers * TRIES
         for number, server in enumerate(attempts):
@@ -167,7 +159,7 @@ class Resolver:
                 continue
             records = [each for answer in answers for each in answer.records if each.type in FAMILIES]
             if records:
-                return min(each.ttl for each in records), [Address(FAMILIES[each.type], each.text) for each in records]
+                return min(each.ttl for each in records), [Found(FAMILIES[each.type], each.text) for each in records]
             codes = {answer.code for answer in answers}
             if "NXDOMAIN" in codes:
                 raise LookupFailed(Reason.NXDOMAIN, name)
@@ -177,11 +169,11 @@ class Resolver:
         raise failure
 
     @staticmethod
-    async def query(server: Address, name: str, kind: str) -> Answer:
+    async def query(server: Found, name: str, kind: str) -> Answer:
         with datagram_socket(Target("", 53, *server)) as connection:
             return await ask(connection, name, kind)
 
-    def configuration(self) -> tuple[list[Address], list[str]]:
+    def configuration(self) -> tuple[list[Found], list[str]]:
         """Name servers and search list; read for each lookup, since both change with the network."""
         servers, search = [], []
         for words in lines(self.resolv):

@@ -19,8 +19,6 @@ from typing import NamedTuple
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Found = tuple[socket.AddressFamily, str, int]
-"""Family, address and scope, as apps.probing.names finds them."""
 
 HOST = re.compile(
     r"(?:\[([0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9_.-]{1,15})?)\]|([A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})))(?::([0-9]{1,5}))?"
@@ -44,6 +42,14 @@ WELL_KNOWN = frozenset((22, 25, 53, 80, 110, 143, 443, 465, 587, 853, 993, 995, 
 
 class Refused(Exception):
     """The target is invalid or may not be probed; the text gives the reason and nothing that a visitor does not know."""
+
+
+class Found(NamedTuple):
+    """An address as a name server, /etc/hosts, or the literal has it."""
+
+    family: socket.AddressFamily
+    address: str
+    scope: int = 0
 
 
 class Target(NamedTuple):

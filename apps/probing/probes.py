@@ -28,9 +28,9 @@ from typing import NamedTuple
 
 from apps.kernel import links, tcpinfo
 from apps.probing import icmp
-from apps.probing.names import Address, LookupFailed, Resolver, ask
+from apps.probing.names import LookupFailed, Resolver, ask
 from apps.probing.outcome import Outcome, Reason, reason_of
-from apps.probing.policy import Policy, Refused, Target, parse
+from apps.probing.policy import Found, Policy, Refused, Target, parse
 
 TIMEOUT = 2.0
 """Seconds for a whole probe."""
@@ -112,7 +112,7 @@ async def run(
 
 
 async def first_answer(
-    check: Check, targets: list[Target], timer: Timer, deadline: float, found: list[Address]
+    check: Check, targets: list[Target], timer: Timer, deadline: float, found: list[Found]
 ) -> Outcome:
     """The outcome of the first address that answers, or of the last one; each has its share of the time."""
     loop, tried = asyncio.get_running_loop(), {}

@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 import pytest
 
-from apps.probing.names import Address, Resolver, literal
-from apps.probing.policy import Budget, Policy, Refused, Target, faces, parse
+from apps.probing.names import Resolver, literal
+from apps.probing.policy import Budget, Found, Policy, Refused, Target, faces, parse
 from apps.probing.probes import MODULES
 from microwsgi.testing import Client
 from tests.apps.probing.loading import loaded
@@ -145,9 +145,9 @@ def answering(*answers: list[str]) -> Callable[..., Any]:
     """A resolver that gives one answer after the other; asked once more, it fails the test."""
     left = iter(answers)
 
-    async def lookup(self: object, host: str, deadline: float, *, cached: bool = True) -> list[Address]:
+    async def lookup(self: object, host: str, deadline: float, *, cached: bool = True) -> list[Found]:
         families = {True: socket.AF_INET6, False: socket.AF_INET}
-        return [Address(families[":" in each], each) for each in next(left)]
+        return [Found(families[":" in each], each) for each in next(left)]
 
     return lookup
 
@@ -208,14 +208,14 @@ def judged(host: str, *, configured: bool, policy: Policy | None = None) -> list
 
 def test_a_configured_target_may_be_anywhere_but_where_nobody_may() -> None:
     assert judged("127.0.0.1", configured=True)[0].address == "127.0.0.1", "written as it is, loopback is meant"
-    assert Policy().targets("localhost", 80, [Address(socket.AF_INET, "127.0.0.1")], configured=True)
+    assert Policy().targets("localhost", 80, [Found(socket.AF_INET, "127.0.0.1")], configured=True)
     assert judged("fe80::1%lo", configured=True)[0].scope == socket.if_nametoindex("lo")
     assert Policy().permits(ip_address("192.0.2.1"), configured=True)
     for text in ("127.1", "169.254.169.254", "0.0.0.0", "::", "224.0.0.1"):
         with pytest.raises(Refused):
             judged(text, configured=True)
     with pytest.raises(Refused):  # a name that moved to loopback
-        Policy().targets("db.example", 5432, [Address(socket.AF_INET, "127.0.0.1")], configured=True)
+        Policy().targets("db.example", 5432, [Found(socket.AF_INET, "127.0.0.1")], configured=True)
 
 
 def test_ports_are_those_of_the_configuration() -> None:
