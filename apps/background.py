@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from time import monotonic
 
 PAUSE = 0.25
-"""Seconds between two tries to get the lock, and before work that has failed starts again."""
+"""Seconds between two tries to get the lock."""
 
 
 class Background:
@@ -59,8 +59,9 @@ class Background:
             self.trouble = f"{self.lock_file}: {error.strerror}"
             file = open(os.devnull, "ab")
         with file:
-            while not self.stopping.wait(PAUSE):
+            while not self.stopping.is_set():
                 if not self.trouble and self.lock_file and not locked(file.fileno()):
+                    self.stopping.wait(PAUSE)
                     continue
                 self.working = True
                 began = monotonic()
