@@ -282,7 +282,8 @@ def test_ten_scrapes_at_once_look_once(sampler: Sampler, monkeypatch: pytest.Mon
     original = links.interfaces
 
     def slow(route: Netlink) -> list[Interface]:
-        looks.append(1)
+        if route is sampler.route:  # not the application's own sampler, which runs beside this one
+            looks.append(1)
         time.sleep(0.05)  # long enough for all ten to come
         return original(route)
 
