@@ -36,9 +36,10 @@ class Counters:
     """The files, which stay open, so that a lack of descriptors does no harm. Raises OSError without /proc/net."""
 
     def __init__(self) -> None:
-        self.files = [open(f"/proc/net/{name}", encoding="ascii") for name in ("snmp", "netstat")]
+        # Without a buffer, which might still have what was read the last time.
+        self.files = [open(f"/proc/net/{name}", "rb", buffering=0) for name in ("snmp", "netstat")]
         if os.path.exists("/proc/net/snmp6"):  # not with a kernel without IPv6
-            self.files.append(open("/proc/net/snmp6", encoding="ascii"))
+            self.files.append(open("/proc/net/snmp6", "rb", buffering=0))
 
     def close(self) -> None:
         for file in self.files:
@@ -49,7 +50,8 @@ class Counters:
         found: dict[str, int] = {}
         for number, file in enumerate(self.files):
             file.seek(0)
-            found.update(parse(file) if number < 2 else parse_ipv6(file))  # snmp and netstat
+            lines = file.read().decode("ascii").splitlines()
+            found.update(parse(lines) if number < 2 else parse_ipv6(lines))  # snmp and netstat
         return {name: found[name] for name in SHOWN if name in found}
 
 
