@@ -104,13 +104,14 @@ class Server(NamedTuple):
     nothing: str
     """The body that lacks its return, or its last step."""
     fails: str
-    reloads: bool = True
+    page_option: str = ""
+    """The option with which the browser gets the error of a file that can't be loaded."""
 
 
 SERVERS = (
     Server(
         "microwsgi dev", ("microwsgi", "dev", "{module}:app", "-p", "{port}"), "microwsgi", WSGI,
-        'return [b"hello"]', '[b"hello"]', 'return [b"hello" + 1]',
+        'return [b"hello"]', '[b"hello"]', 'return [b"hello" + 1]', page_option="--reload-error-page",
     ),
     Server(
         "flask run", ("flask", "--app", "{module}", "run", "--debug", "-p", "{port}"), "flask", FLASK,
@@ -128,7 +129,7 @@ SERVERS = (
     Server(
         "http.server", ("python", "{module}.py", "{port}"), "python", HANDLER,
         'self.send_response(200); self.end_headers(); self.wfile.write(b"hello")', "pass",
-        'self.send_response(200); self.end_headers(); self.wfile.write(b"hello" + 1)', reloads=False,
+        'self.send_response(200); self.end_headers(); self.wfile.write(b"hello" + 1)',
     ),
 )  # fmt: skip
 
@@ -142,6 +143,8 @@ class Observation(NamedTuple):
     command: str
     printed: list[str]
     answered: str = ""
+    with_option: str = ""
+    """What the browser gets with an option, in Markdown."""
 
 
 class Running:
@@ -295,15 +298,23 @@ def slow_import(server: Server) -> Observation:
 
 def broken_save(server: Server) -> Observation:
     """A line without its colon is saved while the server runs, and a browser asks."""
-    with started(server, server.right) as running:
+    printed, answered = saved_broken(server)
+    option = server.page_option
+    with_option = f"With `{option}`, the browser gets: {escaped(saved_broken(server, option)[1])}" if option else ""
+    return Observation("", printed, answered, with_option)
+
+
+def saved_broken(server: Server, *options: str) -> tuple[list[str], str]:
+    """Return what the server prints after a broken save, and what the browser gets."""
+    with started(server._replace(command=(*server.command, *options)), server.right) as running:
         running.until_up()
         running.printed()
         running.get()
         running.printed()
         path = running.folder / "hello.py"
         path.write_text(path.read_text() + "\n\ndef broken()\n    pass\n")
-        printed = running.printed(6, quiet=3)
-        return Observation("", clean(running, printed), running.get() if running.process.poll() is None else "")
+        printed = clean(running, running.printed(6, quiet=3))
+        return printed, running.get() if running.process.poll() is None else ""
 
 
 MISTAKES: dict[str, Callable[[Server], Observation]] = {
@@ -365,6 +376,8 @@ def shown(seen: Observation) -> str:
     parts = ["```", *([f"$ {seen.command}"] if seen.command else []), *(lines or ["(nothing)"]), "```"]
     if seen.answered:
         parts += ["", f"The browser gets: {escaped(seen.answered)}"]
+    if seen.with_option:
+        parts += ["", seen.with_option]
     return "\n".join(parts)
 
 

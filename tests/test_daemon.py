@@ -440,7 +440,7 @@ def test_reload_serves_new_code_or_says_why_not(machine: Machine) -> None:
     machine.write("site_a.py", "app = 1 / 0")
     said = machine("restart", "--graceful", code=1)
     assert "ZeroDivisionError" in said
-    assert said.endswith("The previous version is still being served.\n")
+    assert said.endswith("The last good version is still being served.\n")
     assert fetch(port)
 
 

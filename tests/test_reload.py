@@ -248,8 +248,18 @@ def test_no_request_fails_while_workers_are_replaced_a_hundred_times(command: Co
 
 
 @pytest.mark.parametrize("option", [True, False])
-def test_a_load_error_is_served_if_that_is_asked_for(option: bool, command: Command, tmp_path: Path) -> None:
-    """With --reload-error-page, as Flask does; without it the last good version goes on."""
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("def app(environ, start_response)\n", "app.py:1: SyntaxError: expected ':'"),
+        ("import os\nos._exit(4)\n", "the process that imports the application ended with code 4"),
+    ],
+    ids=["syntax error", "ended process"],
+)
+def test_a_load_error_is_served_if_that_is_asked_for(
+    broken: str, message: str, option: bool, command: Command, tmp_path: Path
+) -> None:
+    """With --reload-error-page, as Flask does; without it the last good version is served, and the terminal says so."""
 
     def get(accept: str = "text/plain") -> tuple[int, str]:
         client = HTTPConnection("127.0.0.1", port, timeout=LIMIT)
@@ -264,13 +274,19 @@ def test_a_load_error_is_served_if_that_is_asked_for(option: bool, command: Comm
     port = int(running.url().rpartition(":")[2])
     running.line("Ctrl-C")
     assert get() == (200, "first")
-    (tmp_path / "app.py").write_text("def app(environ, start_response)\n")
-    running.line("shows this until it is fixed" if option else "The previous version is still being served")
+    (tmp_path / "app.py").write_text(broken)
+    running.line(f"^microwsgi: {message}")
+    if option:
+        running.line("shows this until it is fixed")
+    else:
+        running.line(r"Changed: app\.py\. The last good version is still being served \(PID \d+\)\.")
+        hint = running.line("Save again to retry")
+        assert hint == "  Save again to retry; --reload-error-page shows this error in the browser."
     end = time.monotonic() + LIMIT
     status, text = get()
     while option and status == 200 and time.monotonic() < end:
         status, text = get()  # until the old process is stopped, either may answer
-    assert (status, "syntax error on line 1" in text) == ((500, True) if option else (200, False))
+    assert (status, message in text) == ((500, True) if option else (200, False))
     (tmp_path / "app.py").write_text(good.format("second"))
     running.line("serving app:app")
     assert get() == (200, "second")

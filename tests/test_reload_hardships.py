@@ -122,7 +122,7 @@ def test_whatever_an_application_does_at_import_it_is_replaced_and_ends(serve: S
 def test_whatever_ends_an_import_the_last_good_version_goes_on(serve: Serve, end: str) -> None:
     served = serve()
     served.save(f"{end}\n")
-    served.running.line("The previous version is still being served")
+    served.running.line("The last good version is still being served")
     assert served.value() == "1"
     served.save("VALUE = 2\n")
     served.running.line("fixed: helper.py; serving main:app")
@@ -157,7 +157,7 @@ def test_a_module_may_become_a_package_and_a_package_a_module(serve: Serve) -> N
     shutil.rmtree(package)
     served.serves(1)
     (served.folder / "helper.py").unlink()
-    served.running.line("The previous version is still being served")
+    served.running.line("The last good version is still being served")
     package.mkdir()
     served.save("VALUE = 3\n", "helper/__init__.py")
     served.serves(3)

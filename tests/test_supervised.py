@@ -89,10 +89,14 @@ def test_what_is_saved_is_served_and_what_is_broken_is_not(
     running.line(r"changed: helper\.py; serving main:app after \d+ ms")
     assert value(url) == "2"
     (folder / "helper.py").write_text("VALUE = = 3\n")
-    running.line(r"helper\.py has a syntax error on line 1")
+    running.line(r"^microwsgi: helper\.py:1: SyntaxError: ")
+    running.line(r"^     1 \| VALUE = = 3$")
     running.line(r"\^")
-    running.line("The previous version is still being served")
-    assert value(url) == "2"
+    said = running.line(r"^  Changed: helper\.py\. The last good version is still being served \(PID \d+\)\.$")
+    assert running.line("retry") == "  Save again to retry.", "only with --debug there is a page to show"
+    number, pid = fetch(url)[1].split()
+    assert number == "2"
+    assert f"(PID {pid})" in said
     (folder / "helper.py").write_text("VALUE = 3\n")
     running.line(r"fixed: helper\.py; serving main:app")
     assert value(url) == "3"
@@ -103,12 +107,12 @@ def test_what_is_saved_is_served_and_what_is_broken_is_not(
 def test_a_start_with_a_broken_application_shows_why_until_it_is_mended(command: Command, folder: Path) -> None:
     (folder / "helper.py").write_text("VALUE = = 3\n")
     running = command("dev", "main", "-p", "0", cwd=folder)
-    running.line("helper.py has a syntax error")
+    running.line(r"^microwsgi: helper\.py:1: SyntaxError: ")
     url = running.url()
     eventually(500, lambda: fetch(url)[0])
     token = {"Microwsgi-Token": running.token()}
-    assert "helper.py has a syntax error on line 1" in fetch(url, **token)[1]
-    assert "syntax error" not in fetch(url)[1], "it is nobody else's"
+    assert "helper.py:1: SyntaxError: " in fetch(url, **token)[1]
+    assert "SyntaxError" not in fetch(url)[1], "it is nobody else's"
     (folder / "helper.py").write_text("VALUE = missing\n")
     running.line("name 'missing' is not defined")
     running.line("shows this until it is fixed")
@@ -525,7 +529,7 @@ def test_a_program_with_threads_has_spawned_children_that_do_the_same(folder: Pa
         assert kept.getresponse().read().split()[0] == b"2", "an idle connection is handed over"
         kept.close()
         (folder / "helper.py").write_text("VALUE = = 2\n")
-        running.line("The previous version is still being served")
+        running.line("The last good version is still being served")
         assert value(url) == "2"
         (folder / "main.py").unlink()
         (folder / "helper.py").write_text("import os; os._exit(4)\n")

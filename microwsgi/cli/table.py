@@ -161,7 +161,7 @@ COMMANDS = (
             "",
             "With --graceful the main process stays, and starts new processes that load the",
             "code from disk. No request is refused. If the code cannot be loaded, the exit",
-            "code is 1, and the previous code is served.",
+            "code is 1, and the last good version is still served.",
             "The exit code is 7 if no server is running.",
         ),
         options=(

@@ -109,7 +109,7 @@ class Options:
     )
     reload_poll = Switch("Development", False, "look for changes by polling, for network file systems")
     reload_error_page = Switch(
-        "Development", False, "if saved code cannot be loaded, serve the error instead of the previous code"
+        "Development", False, "if saved code cannot be loaded, serve the error instead of the last good version"
     )
     debug = Switch(
         "Development", False, "show tracebacks in browsers that have opened the printed address", common=True

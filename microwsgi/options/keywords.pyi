@@ -46,7 +46,7 @@ class OptionValues(TypedDict, total=False):
     reload_poll: bool
     """Look for changes by polling, for network file systems"""
     reload_error_page: bool
-    """If saved code cannot be loaded, serve the error instead of the previous code"""
+    """If saved code cannot be loaded, serve the error instead of the last good version"""
     debug: bool
     """Show tracebacks in browsers that have opened the printed address"""
     log_slow_requests: float | str

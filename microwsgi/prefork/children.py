@@ -108,8 +108,8 @@ class Observer:
     def serving(self, child: Child) -> None:
         """The code of this child's generation is served, and no other."""
 
-    def failed(self, generation: Generation, text: str, *, serving: bool) -> None:
-        """A generation can't be loaded; `serving`: an older one goes on."""
+    def failed(self, generation: Generation, text: str, *, serving: list[int]) -> None:
+        """A generation can't be loaded; `serving`: the process ids of the older one that still serves."""
 
     def died(self, child: Child, how: str, pause: float) -> None:
         """A child ended unexpectedly; another is started after a pause."""

@@ -242,6 +242,10 @@ class Supervisor:
         """The children that serve the application, and not the page that shows what is wrong with it."""
         return [child for child in self.serving() if not child.broken]
 
+    def shows_page(self) -> bool:
+        """Return whether code that can't be loaded is answered with a page that says why, and not by an older generation."""
+        return self.watch is not None and (self.options.reload_error_page or not self.useful())
+
     # --- Generations --------------------------------------------------------------------------------------------------
 
     def arrange(self) -> None:
@@ -409,8 +413,7 @@ class Supervisor:
         text = str(message["failed"])
         unusable = bool(message.get("unusable"))  # the application has done something to the interpreter itself
         known = bool(child.generation.trouble)
-        shows_page = self.options.reload_error_page or not self.useful()
-        if self.watch is not None and shows_page and not unusable:
+        if self.shows_page() and not unusable:
             child.broken = True
             child.send_order("show")
         else:
@@ -420,7 +423,7 @@ class Supervisor:
             if unusable:
                 self.generation.trouble = text
             self.give_up(child.generation, text)
-            if unusable and self.watch is not None and not self.useful():
+            if unusable and self.shows_page():
                 self.start()  # another process shows that
 
     def give_up(self, generation: Generation, text: str) -> None:
@@ -430,7 +433,8 @@ class Supervisor:
             self.stop()
             return
         generation.failed = True
-        self.observer.failed(generation, text, serving=bool(self.useful()) and not self.options.reload_error_page)
+        serving = [] if self.shows_page() else [child.pid for child in self.useful()]
+        self.observer.failed(generation, text, serving=serving)
         if self.watch is None and len(self.serving()) < self.wanted:
             self.try_again()
 
@@ -530,7 +534,7 @@ class Supervisor:
             else:
                 self.generation.trouble = f"the process that imports the application {how}."
                 self.give_up(self.generation, self.generation.trouble)
-                if self.watch is not None and not self.useful():
+                if self.shows_page():
                     self.start()  # which shows that
         elif self.watch is None and not self.has_served:
             self.give_up(self.generation, f"{child.name} can't be served: the worker {how}.")

@@ -33,6 +33,7 @@ PIECE = 1000
 """Characters of one write: poll(2) promises that a pipe has room for 4,096 bytes, and UTF-8 has four at most for each."""
 READER_TIMEOUT = 1000
 """Milliseconds for a file that another process has made non-blocking to take more."""
+STILL_SERVED = "The last good version is still being served"
 RETRY = 0.1
 """Seconds between two attempts to write what waits."""
 

@@ -75,8 +75,12 @@ def interpreter() -> str:
 
 
 def format_failure(error: BaseException, what: str) -> str:
-    """Return an exception with the user's frames; the frames of libraries between them are counted."""
-    lines, folded = [what], 0
+    """Return the file and the line of the user's last frame, and the exception with the user's frames.
+
+    The frames of libraries between them are counted.
+    """
+    where = "".join(f"{relative(frame.filename)}:{frame.lineno}: " for frame in users_frames(error.__traceback__)[-1:])
+    lines, folded = [where + what], 0
     for frame in [*lazy.traceback.extract_tb(error.__traceback__), None]:
         if frame is not None and library(frame.filename):
             folded += not frame.filename.startswith(MACHINERY)
@@ -101,7 +105,8 @@ def library(filename: str) -> bool:
 
 def syntax_error(error: SyntaxError) -> str:
     """Describe a syntax error as Python shows it, without frames."""
-    text = f"{relative(str(error.filename))} has a syntax error on line {error.lineno}: {error.msg}"
+    place = ":".join([relative(str(error.filename)), *([str(error.lineno)] if error.lineno else [])])
+    text = f"{place}: {type(error).__name__}: {error.msg}"
     if not error.text or not error.offset:
         return text
     line = error.text.rstrip()

@@ -49,7 +49,7 @@ from microwsgi.serving.assembly import (
     open_log,
     release,
 )
-from microwsgi.serving.console import RETRY, Console, banner, colored, farewell
+from microwsgi.serving.console import RETRY, STILL_SERVED, Console, banner, colored, farewell
 from microwsgi.serving.imports import CodeCache, Imports
 from microwsgi.serving.operating import check_certificates, describe_running, report_running, show_running
 from microwsgi.serving.prompt import one_prompt, set_terminal_attributes, terminal_attributes
@@ -246,23 +246,25 @@ class Terminal(Observer):
         self.text = ""
         self.service.serving(child)
 
-    def failed(self, generation: Generation, text: str, *, serving: bool) -> None:
-        """Say what is wrong; what has been said is not repeated."""
+    def failed(self, generation: Generation, text: str, *, serving: list[int]) -> None:
+        """Print what is wrong, and what is served meanwhile. A message that has been printed is not repeated."""
         if serving:
             self.service.failed(text)
         if text == self.text:
             return
         self.text = text
-        lines = [f"changed: {named(generation.changed)}"] if generation.changed else []
-        lines.append(f"microwsgi: {text}")
+        lines = [f"microwsgi: {text}"]
+        changed = f"Changed: {named(generation.changed)}. " if generation.changed else ""
         scheme = "http" if self.tls is None else "https"
         if serving:
-            lines.append("  The previous version is still being served.")
-            if self.options.reload and self.options.debug:
-                lines.append("  With --reload-error-page the browser gets this message instead.")
+            pids = ", ".join(map(str, serving))
+            lines.append(f"  {changed}{STILL_SERVED} (PID {pids}).")
+            if self.options.reload:
+                option = "; --reload-error-page shows this error in the browser" if self.options.debug else ""
+                lines.append(f"  Save again to retry{option}.")
         elif self.options.reload:
             lines += [
-                f"  {url}{address_query(self.options)} shows this until it is fixed. Ctrl-C stops."
+                f"  {changed}{url}{address_query(self.options)} shows this until it is fixed. Ctrl-C stops."
                 for url in urls(self.listeners, scheme)[:1]
             ]
         self.service.say("\n".join(lines))

@@ -114,7 +114,7 @@ def refused_later(folder: Path, options: tuple[str, ...], code: str, message: st
         (folder / "main.py").write_text(source(code))
         if "--workers" in options:
             server.send(signal.SIGHUP)
-        if not server.says(message) or not server.says("The previous version is still being served"):
+        if not server.says(message) or not server.says("The last good version is still being served"):
             return f"it does not say why:\n{server.said()}"
         if (answers := [server.get() for _ in range(3)]) != [b"ok"] * 3:
             return f"it answers {answers}:\n{server.said()}"
