@@ -236,6 +236,7 @@ def fetch(url: str | None) -> None:
         with urlopen(url, timeout=STOPPING, context=secure) as response:  # noqa: S310 - http or https
             response.read()
     except HTTPError as error:
+        error.close()  # it is the response, too; else its socket is open until the exception is collected as garbage
         if error.code >= 500:
             raise Failed(f"{url} answered {error.code}") from None
 
