@@ -19,7 +19,8 @@ def app(environ, start_response):
 
 def unified(line: str) -> str:
     """Without what differs from run to run."""
-    return re.sub(r" {2,}\(only", " (only", re.sub(r"\d+ ms", "N ms", re.sub(r":\d+/", ":8000/", line)))
+    line = re.sub(r"\d+ ms", "N ms", re.sub(r"PID \d+", "PID N", re.sub(r":\d+/", ":8000/", line)))
+    return re.sub(r" {2,}\(only", " (only", line)
 
 
 def test_the_dialogue(command: Callable[..., Running], tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def test_the_dialogue(command: Callable[..., Running], tmp_path: Path) -> None:
     helper.write_text("VALUE = 2\n")
     running.line("changed")
     helper.write_text("VALUE = = 3\n")
-    running.line("still being served")
+    running.line("Save again to retry")
     helper.write_text("VALUE = 3\n")
     running.line("fixed")
     assert list(map(unified, running.said)) == list(map(unified, shown[1].splitlines()))
