@@ -257,7 +257,7 @@ class HookedDateFields:
 
     def tick(self) -> tuple[str, str, str, str]:
         """Return the lines."""
-        self.context.date.tick()
+        self.context.date.current_lines()
         return self.lines
 
 
