@@ -265,7 +265,9 @@ def test_a_load_error_is_served_if_that_is_asked_for(option: bool, command: Comm
     running.line("Ctrl-C")
     assert get() == (200, "first")
     (tmp_path / "app.py").write_text("def app(environ, start_response)\n")
-    running.line("shows this until it is fixed" if option else "The previous version is still being served")
+    running.line(
+        "shows this message until the error is fixed" if option else "The previous version is still being served"
+    )
     end = time.monotonic() + LIMIT
     status, text = get()
     while option and status == 200 and time.monotonic() < end:

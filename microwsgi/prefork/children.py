@@ -23,7 +23,7 @@ class Generation:
         self.proven = False  # the application can be imported
         self.failed = False  # it can't; nobody tries again before there is a reason
         self.serves = False
-        self.trouble = ""  # what is wrong with it, when even the attempt to import it ends the process
+        self.fatal_error = ""  # why it can't be imported, if the attempt has ended the process
         self.files: dict[str, bytes] = {}  # what has been read of it, and the digests of that
 
 
@@ -117,7 +117,7 @@ class Observer:
     def leaving(self, child: Child) -> None:
         """A child was sent TERM: a new worker starts, and then it retires."""
 
-    def late(self, child: Child, was: State, text: str) -> None:
+    def late(self, child: Child, previous: State, text: str) -> None:
         """A child has exceeded the deadline of its state, or has reported that itself, with a text."""
 
     def lagging(self, child: Child) -> None:
