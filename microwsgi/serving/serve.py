@@ -137,7 +137,7 @@ def run(
     if needs_parent(application, options):
         if not hasattr(os, "fork"):  # Windows
             raise UsageError(
-                "--reload, --workers and a service are not available on this system: its processes can't inherit sockets."
+                "--reload, --workers and --daemon are not available on this system: processes can't inherit sockets here."
             )
         # What a parent needs takes 15 ms to import, and most servers have none.
         import_module("microwsgi.serving.supervised").run(application, options, ssl_context, console, at_end=at_end)

@@ -185,7 +185,8 @@ class Authority:
         found = []
         if self.left_out:
             found.append(
-                f"Not in the certificate, since the development CA is valid for private names only: {', '.join(self.left_out)}."
+                "These names are not in the certificate, because the development CA is valid for private names only: "
+                f"{', '.join(self.left_out)}."
             )
         if not os.path.exists(self.trusted_file):
             found.append("To make browsers trust it: microwsgi certs trust")
