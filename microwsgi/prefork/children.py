@@ -43,7 +43,7 @@ class Child:
         self.broken = False  # it serves the page that shows what is wrong
         self.leaving = False  # it was sent TERM; a successor is to take its place
         self.expected = False  # to end: it was told so
-        self.unanswered = False  # it has not answered a request of its own
+        self.unanswered = False  # it has not answered its test request in time
         self.name = ""  # of the application
         self.message: Message = {}  # with which it was ready, or failed
         self.stats: Message = {}  # of its last report

@@ -133,7 +133,10 @@ def run(
     *,
     at_end: Callable[..., object] | None = None,
 ) -> None:
-    """The same with options that are checked already; `at_end` handles INT and TERM afterwards, without a moment between."""
+    """Serve with options that are checked already, until INT or TERM.
+
+    When serving ends, `at_end` is installed as the handler of both signals, directly in place of the handlers used until then.
+    """
     if needs_parent(application, options):
         if not hasattr(os, "fork"):  # Windows
             raise UsageError(

@@ -211,7 +211,7 @@ class TLS:
         for known, text in REASONS:
             if known in name or known in str(error):
                 return text
-        return name.replace("_", " ").lower() or error.strerror or "the client disconnected"
+        return name.replace("_", " ").lower() or error.strerror or "unknown reason"
 
     def notes(self) -> list[str]:
         """Return a line for each certificate as it now is in its file, and warnings."""
