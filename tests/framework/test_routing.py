@@ -185,7 +185,7 @@ def test_one_pattern_may_have_a_view_for_each_method() -> None:
         ("/{a", "a brace"),
         ("/{}", "a brace"),
         ("/{a:b}", "not one of the converters"),
-        ("/{a}/{a}", "a name twice"),
+        ("/{a}/{a}", "two parameters with the same name"),
         ("/{1}", "a brace"),
     ],
 )
