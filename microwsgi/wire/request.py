@@ -121,8 +121,7 @@ class RequestHead:
 def parse_head(raw: bytes, limits: Options) -> RequestHead:
     """Parse the bytes before the empty line of a head.
 
-    The values of a repeated field are joined (RFC 9110 5.3). Raises ClientError if the request line, a field line, Host or the
-    target is invalid (RFC 9112 2 to 5).
+    The values of a repeated field are joined (RFC 9110 5.3). Raises ClientError for an invalid line, Host or target.
     """
     match = HEAD.fullmatch(raw.decode("latin-1"))
     if match is None:
@@ -218,7 +217,7 @@ def check_target(method: str, target: str, fields: Mapping[str, str]) -> Mapping
     match = ABSOLUTE.fullmatch(target)
     if match is None:
         raise ClientError(
-            f"{target!r} is not a target for {method}: it must begin with a slash, or be an http or https URL (RFC 9112 3.2)."
+            f"{target!r} is not a target for {method}: it must begin with a slash or http:// (RFC 9112 3.2)."
         )
     authority = match[1]
     if not authority or not valid_host(authority):

@@ -25,14 +25,12 @@ LENGTH = re.compile(r"[0-9]{1,18}")
 NAME = re.compile(rf"{TOKEN}++")
 VALUE = re.compile(rf"{VALUE_CHARACTER}*+")
 HOP_BY_HOP = frozenset(
-    ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+    ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
 )
 """Fields about the connection, which the server controls: PEP 3333 forbids applications to set them."""
 RESET_CONTENT = 205
 LENGTH_DROPPED = frozenset((204, RESET_CONTENT))
-"""Statuses for which the application's Content-Length is dropped.
-
-A 204 must have none (RFC 9110 8.6), and a 205 gets Content-Length: 0 (15.3.6)."""
+"""The application's Content-Length is dropped: a 204 must have none (RFC 9110 8.6), a 205 gets a length of 0 (15.3.6)."""
 MAX_KNOWN_NAMES = 1024
 MAX_KNOWN_HEADS = 256
 """How many field names and heads are remembered."""
@@ -147,7 +145,7 @@ def check_value(name: str, value: str) -> None:
     """Reject a value that contains a line end or can't be encoded: an injected CR LF would add a field, or a response."""
     if not VALUE.fullmatch(value):
         raise ApplicationError(
-            f"The value of {name} has a control character, or one that latin-1 does not have: {value!r} (PEP 3333)."
+            f"{name} has a control character, or one that latin-1 does not have: {value!r} (PEP 3333)."
         )
 
 
@@ -198,11 +196,8 @@ def encode_head(
         and method != "HEAD"
     ):
         # The common case: the code below would return the same, but more slowly.
-        return (
-            f"{head.status_and_fields}{more}Content-Length: {length}\r\n\r\n".encode("latin-1"),
-            LENGTH_FRAMING,
-            length,
-        )
+        data = f"{head.status_and_fields}{more}Content-Length: {length}\r\n\r\n".encode("latin-1")
+        return data, LENGTH_FRAMING, length
     remaining = head.length if head.length is not None else length or 0
     framing, line = LENGTH_FRAMING, ""
     if head.bodiless or method == "HEAD":
