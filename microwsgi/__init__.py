@@ -1,7 +1,7 @@
-"""The shortest path from a socket to a Python function: a development server for WSGI applications.
+"""A development server for WSGI applications, with few stack frames between the socket and the function.
 
 The public names load when they are first used, so that `microwsgi --help` and a bare WSGI application never import WebOb.
-Type checkers read `__init__.pyi`, which says the same; a test compares the two.
+Type checkers read `__init__.pyi`, which declares the same names; a test compares the two.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LAZY_IMPORTS = {
 }
 """Each public name, and the module that has it."""
 
-__all__ = [*LAZY_IMPORTS, "__version__"]  # noqa: PLE0604 - names of LAZY_IMPORTS are strings
+__all__ = [*LAZY_IMPORTS, "__version__"]  # noqa: PLE0604 - the keys of LAZY_IMPORTS are strings
 
 
 def __getattr__(name: str) -> object:
@@ -38,5 +38,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """The names that are here already and those still to come."""
+    """Return the names that exist already, and the public names that were not imported yet."""
     return sorted({*globals(), *LAZY_IMPORTS})

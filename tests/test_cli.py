@@ -178,18 +178,24 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
         (
             "serve 8080",
             (
-                "a port is given with -p.\n  Try:  microwsgi serve -p 8080\n"
+                "to give a port, use -p.\n  Try:  microwsgi serve -p 8080\n"
                 "        microwsgi serve . -p 8080   (the files of this folder)"
             ),
         ),
-        ("dev hello:app 8080", "a port is given with -p.\n  Try:  microwsgi dev hello:app -p 8080"),
-        ("serve -d docs", "a folder is given without -d.\n  Try:  microwsgi serve docs"),
-        ("serve --directory docs -p 0", "a folder is given without --directory.\n  Try:  microwsgi serve docs -p 0"),
-        ("dev --directory=docs -p 0", "a folder is given without --directory.\n  Try:  microwsgi dev docs -p 0"),
+        ("dev hello:app 8080", "to give a port, use -p.\n  Try:  microwsgi dev hello:app -p 8080"),
+        ("serve -d docs", "-d is not an option: write the folder alone.\n  Try:  microwsgi serve docs"),
+        (
+            "serve --directory docs -p 0",
+            "--directory is not an option: write the folder alone.\n  Try:  microwsgi serve docs -p 0",
+        ),
+        (
+            "dev --directory=docs -p 0",
+            "--directory is not an option: write the folder alone.\n  Try:  microwsgi dev docs -p 0",
+        ),
         (
             "serve 8080 -b 127.0.0.1 --debug",
             (
-                "a port is given with -p.\n  Try:  microwsgi serve -p 8080 -b 127.0.0.1 --debug\n"
+                "to give a port, use -p.\n  Try:  microwsgi serve -p 8080 -b 127.0.0.1 --debug\n"
                 "        microwsgi serve . -p 8080 -b 127.0.0.1 --debug   (the files of this folder)"
             ),
         ),
@@ -215,7 +221,7 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
                 "        microwsgi dev --host 0.0.0.0 -p 0     (every interface)"
             ),
         ),
-        ("serve --threads 0", "Invalid --threads 0: expected a whole number from 1 on."),
+        ("serve --threads 0", "Invalid --threads 0: expected a whole number, 1 or more."),
         ("serve -b a:1 -p 1", "--bind has host and port in it: leave out --host and --port, or --bind."),
         (
             "serve hello --access-log /nowhere/log -p 0",
@@ -415,7 +421,9 @@ def test_a_full_disk_costs_the_log_and_nothing_else(command: Command, folder: Pa
     running = command("serve", "hello", "-p", "0", "--access-log", "/dev/full", cwd=folder)
     assert fetch(running.url()) == b"hello"
     assert running.stop() == 0
-    assert "The end of the access log is lost: 1 record was not written: No space left on device." in running.said
+    assert (
+        "The last lines of the access log are lost: 1 record was not written: No space left on device." in running.said
+    )
 
 
 @pytest.mark.parametrize("closed", ["1", "2"])

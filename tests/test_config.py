@@ -89,11 +89,11 @@ def test_the_table_is_found_however_it_is_spelt(text: str, folder: Path) -> None
     [
         ("prot = 1", "c.toml: there is no option prot; did you mean port?"),
         ("config = 'x'", "c.toml: there is no option config."),
-        ("threads = 0", "Invalid threads = 0 in c.toml: expected a whole number from 1 on."),
-        ("threads = true", "Invalid threads = true in c.toml: expected a whole number from 1 on."),
+        ("threads = 0", "Invalid threads = 0 in c.toml: expected a whole number, 1 or more."),
+        ("threads = true", "Invalid threads = true in c.toml: expected a whole number, 1 or more."),
         ("full_traceback = 'perhaps'", 'Invalid full_traceback = "perhaps" in c.toml: expected on or off.'),
-        ("bind = 8000", "Invalid bind = 8000 in c.toml: expected a text, or a list of texts."),
-        ("host = 1", "Invalid host = 1 in c.toml: expected a text."),
+        ("bind = 8000", "Invalid bind = 8000 in c.toml: expected a string, or a list of strings."),
+        ("host = 1", "Invalid host = 1 in c.toml: expected a string."),
         ("bind = 'a:1'\nport = 2", "c.toml: bind has host and port in it: leave out host and port, or bind."),
         ("port =", "c.toml can't be read: Invalid value (at end of document)."),
     ],
@@ -129,7 +129,7 @@ def test_the_real_command_serves_what_a_file_says(command: Command, folder: Path
     (folder / "c.toml").write_text('app = "other:app"\nport = 0\naccess_log = "log"\n')
     wrong = command("serve", "--config", "c.toml", cwd=folder)
     assert wrong.wait() == 3
-    assert wrong.said[-1] == '  That is app = "other:app" in c.toml.'
+    assert wrong.said[-1] == '  The name comes from app = "other:app" in c.toml.'
     (folder / "site.py").rename(folder / "other.py")
     running = command("serve", cwd=folder, MICROWSGI_CONFIG="c.toml")
     running.url()

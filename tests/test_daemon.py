@@ -129,7 +129,7 @@ def test_a_port_in_use_is_no_start(machine: Machine) -> None:
 def test_what_can_not_be_written_is_no_start(machine: Machine) -> None:
     assert "can't be written: Is a directory" in machine("serve", "--daemon", "--log-file", ".", code=2)
     assert "can't be written: No such file" in machine("serve", "site_a:app", "--daemon", "--pid-file", "no/x", code=1)
-    assert "--chdir no is not possible" in machine("serve", "site_a:app", "--daemon", "--chdir", "no", code=2)
+    assert "can't change to --chdir no" in machine("serve", "site_a:app", "--daemon", "--chdir", "no", code=2)
     assert "leave one of them out" in machine("serve", "site_a:app", "--daemon", "--reload", code=2)
 
 

@@ -124,11 +124,11 @@ def test_what_is_wrong_with_a_pyproject_is_said_with_its_name(write: Write, tmp_
     (tmp_path / "pyproject.toml").write_bytes(b"[tool.microwsgi]\n# \xff\n")
     assert failure("") == ["pyproject.toml can't be read: it is not UTF-8 (byte 19)."]
     write("pyproject.toml", "tool.microwsgi = 1\n")
-    assert failure("") == ["pyproject.toml can't be read: microwsgi in it is no table."]
+    assert failure("") == ["pyproject.toml can't be read: microwsgi is not a table."]
     write("pyproject.toml", "[tool.microwsgi]\napp = 1\n")
     assert failure("") == ['Invalid app in pyproject.toml: expected a string, like app =  "module:attribute".']
     write("pyproject.toml", '[tool.microwsgi]\napp = "nothing:app"\n')
-    assert failure("")[-1] == '  That is app = "nothing:app" in pyproject.toml.'
+    assert failure("")[-1] == '  The name comes from app = "nothing:app" in pyproject.toml.'
 
 
 def test_another_pyproject_is_not_even_parsed(write: Write) -> None:
@@ -466,8 +466,8 @@ def test_a_package_and_a_module_are_no_folders_of_files(write: Write) -> None:
 
 def test_a_folder_with_an_application_says_how_that_is_run(write: Write, tmp_path: Path) -> None:
     write("site/wsgi.py")
-    assert load_named("site", ".")[0] == "site/ (files; its wsgi.py runs with: microwsgi serve --app-dir site)"
-    assert load_named(".", "site")[0] == "./ (files; its wsgi.py runs with: microwsgi serve --app-dir .)"
+    assert load_named("site", ".")[0] == "site/ (serves files; to run wsgi.py: microwsgi serve --app-dir site)"
+    assert load_named(".", "site")[0] == "./ (serves files; to run wsgi.py: microwsgi serve --app-dir .)"
 
 
 def test_a_module_that_lies_beside_the_application(write: Write) -> None:

@@ -66,12 +66,12 @@ def test_sizes(text: str | int, value: int) -> None:
         ({"header_timeout": "nan"}, "Invalid --header-timeout nan: expected a number of seconds, like 10 or 0.5."),
         ({"header_timeout": "inf"}, "Invalid --header-timeout inf: expected a number of seconds, like 10 or 0.5."),
         ({"header_timeout": None}, "Invalid --header-timeout None: expected a number of seconds, like 10 or 0.5."),
-        ({"threads": 0}, "Invalid --threads 0: expected a whole number from 1 on."),
-        ({"threads": "1.5"}, "Invalid --threads 1.5: expected a whole number from 1 on."),
+        ({"threads": 0}, "Invalid --threads 0: expected a whole number, 1 or more."),
+        ({"threads": "1.5"}, "Invalid --threads 1.5: expected a whole number, 1 or more."),
         ({"port": "http"}, "Invalid --port http: expected a port from 0 to 65535."),
         ({"color": "red"}, "Invalid --color red: expected one of auto, always, never."),
         ({"full_traceback": "perhaps"}, "Invalid --full-traceback perhaps: expected on or off."),
-        ({"bind": 8000}, "Invalid --bind 8000: expected a text, or a list of texts."),
+        ({"bind": 8000}, "Invalid --bind 8000: expected a string, or a list of strings."),
         ({"bind": [""]}, "Invalid --bind '': expected a value that is not empty."),
         ({"prot": 1}, "there is no option prot; did you mean port?"),
         ({"zzz": 1}, "there is no option zzz."),
@@ -121,7 +121,7 @@ def test_port_has_two_variables_and_ours_comes_first() -> None:
 @pytest.mark.parametrize(
     ("variable", "message"),
     [
-        ("MICROWSGI_THREADS", "Invalid MICROWSGI_THREADS=x: expected a whole number from 1 on."),
+        ("MICROWSGI_THREADS", "Invalid MICROWSGI_THREADS=x: expected a whole number, 1 or more."),
         ("PORT", "Invalid PORT=x: expected a port from 0 to 65535."),
         ("MICROWSGI_THREAD", f"there is no variable MICROWSGI_THREAD; did you mean MICROWSGI_THREADS?{UNSET}"),
     ],
@@ -188,7 +188,7 @@ def test_a_host_name_that_can_never_match_is_refused() -> None:
         ("example.org/path", f"{bare} example.org"),
         ("https://[::1]:80/", f"{bare} ::1"),
         ("[::1]:80", f"{bare} ::1"),
-        ("*.example.org", ".example.org for a domain and all names in it"),
+        ("*.example.org", ".example.org for a domain and its subdomains"),
         *(
             (name, "a host name, like example.org")
             for name in ("a..b", "a b", "-*", ".", "a" * 64, "b\u00fc..c", "a.b?")

@@ -277,7 +277,7 @@ def test_a_load_error_is_served_if_that_is_asked_for(
     (tmp_path / "app.py").write_text(broken)
     running.line(f"^microwsgi: {message}")
     if option:
-        running.line("shows this until it is fixed")
+        running.line("shows this message until the error is fixed")
     else:
         running.line(r"Changed: app\.py\. The last good version is still being served \(PID \d+\)\.")
         hint = running.line("Save again to retry")

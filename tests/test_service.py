@@ -500,7 +500,7 @@ def test_a_python_that_only_root_may_read_is_named(roots: Machine) -> None:
     done = subprocess.run(
         command, env=environment(**roots.variables), cwd=roots.folder, capture_output=True, text=True, check=False
     )
-    assert f"nobody may not read {roots.folder}/secret, where Python itself is" in done.stderr
+    assert f"the user nobody can't read {roots.folder}/secret, the library of this Python" in done.stderr
 
 
 def test_who_is_not_root_has_nothing_to_drop(roots: Machine) -> None:

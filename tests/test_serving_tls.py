@@ -18,7 +18,7 @@ from tests.running import LIMIT, Running
 from tests.tls.authority import Authority
 
 Command = Callable[..., Running]
-USED, REFUSED = "A new certificate is used", "is not used, the old one serves on"
+USED, REFUSED = "A new certificate is used", "can't be used; the server continues with the old one"
 MODES = pytest.mark.parametrize("mode", [(), ("--workers", "2"), ("--reload",)], ids=["single", "workers", "reload"])
 SWAPS = 6
 

@@ -83,7 +83,7 @@ def trust(authority: Authority, system: bool) -> int:  # as all verbs
         say(f"{store.name}: {problem or 'trusted'}")
     if done:
         authority.write(authority.trusted_file, "")
-    say(f"{'Others' if done else 'No store of this user was found. Programs'} take the file:")
+    say("For other programs:" if done else "No certificate store of this user was found. For each program:")
     for line in OTHERS:
         say(f"  {line.format(authority.certificate)}")
     return code

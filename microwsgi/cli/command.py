@@ -109,13 +109,13 @@ class Command:
         if flag in {"-d", "--directory"}:
             others = [word if word != strange[0] else value for word in arguments if word != flag]
             command = lazy.shlex.join([*program, *(others or ["FOLDER"])])
-            raise UsageError(f"a folder is given without {flag}.\n  Try:  {command}")
+            raise UsageError(f"{flag} is not an option: write the folder alone.\n  Try:  {command}")
         words = typed.get("words", [])
         ports = [word for word in words if word.isascii() and word.isdigit()] if isinstance(words, list) else []
         if ports and not strange and not os.path.exists(ports[0]):
             position = arguments.index(ports[0])
             others = [*arguments[:position], "-p", *arguments[position:]]
-            text = f"a port is given with -p.\n  Try:  {lazy.shlex.join([*program, *others])}"
+            text = f"to give a port, use -p.\n  Try:  {lazy.shlex.join([*program, *others])}"
             if words == ports:
                 text += f"\n        {lazy.shlex.join([*program, '.', *others])}   (the files of this folder)"
             raise UsageError(text)
@@ -129,8 +129,8 @@ class Command:
         module, _, name = self.function.partition(":")
         if module == BACKGROUND and not hasattr(os, "fork"):  # Windows
             raise UsageError(
-                f"microwsgi {self.name} is for servers in the background (--daemon), which this system does not have: "
-                "Ctrl-C in its window stops a server."
+                f"microwsgi {self.name} is for servers in the background (--daemon), which this system does not support. "
+                "To stop a server, press Ctrl-C in its window."
             )
         function: Callable[[list[str], dict[str, object]], int] = getattr(import_module(module), name)
         if not gc.isenabled():

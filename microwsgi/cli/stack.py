@@ -81,7 +81,7 @@ class Request:
             response = client.getresponse()
             response.read()
         except TimeoutError:
-            return 0, f"none within {LIMIT:g} seconds"
+            return 0, f"nothing was received within {LIMIT:g} seconds"
         except (HTTPException, OSError) as error:
             return 0, str(error)
         finally:

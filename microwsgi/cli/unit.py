@@ -91,7 +91,7 @@ RUN = "/run/"
 def unit_command(words: list[str], options: dict[str, object]) -> int:
     """`microwsgi unit`. Raises UsageError, also for what can't work."""
     if len(words) != 1:
-        raise UsageError("the application is missing: microwsgi unit module:attribute.")
+        raise UsageError("the application is missing.\n  Try:  microwsgi unit module:attribute")
     socket = options.pop("socket")
     checked = Options.from_mapping(options)
     check(words[0], checked)
@@ -112,7 +112,7 @@ def unit_command(words: list[str], options: dict[str, object]) -> int:
     )
     print(text, end="")
     for path in unreadable([sys.executable, place, *checked.tls_cert, *checked.tls_key], checked):
-        print(f"Note: the user of the service may not read {path}.", file=sys.stderr)
+        print(f"Note: the user of the service can't read {path}.", file=sys.stderr)
     return 0
 
 
@@ -132,7 +132,8 @@ def check(application: str, options: Options) -> None:
     for path in unix_paths(options):
         if not path.startswith(RUN) or os.path.dirname(path) == RUN.rstrip("/"):
             raise UsageError(
-                f"the service can't write to the folder of unix:{path}. Use a folder of its own, like unix:/run/NAME/web.sock."
+                f"the service can't write to the folder of unix:{path}. Use a folder of the service below /run, like "
+                "unix:/run/NAME/web.sock."
             )
     if options.access_log not in {"-", "off"} and os.path.isabs(options.access_log):
         raise UsageError(

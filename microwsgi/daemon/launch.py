@@ -1,10 +1,10 @@
 """Start the server in the background.
 
 `launch` runs the same command again, in a new session, and waits until the new process reports on a pipe that it is ready, or
-why it failed. So the exit code is reliable. The new process is not a fork: it inherits no threads, locks or open files, and it
-works on macOS.
+why it failed. So the exit code is reliable. The new process is not a fork: it inherits no threads, locks or open files. This
+also works on macOS.
 
-The requirements of PEP 3143 are met: a session without a terminal (setsid; no file is opened that could become one), the same
+The requirements of PEP 3143 are met: a session without a terminal (setsid, and the log is opened with O_NOCTTY), the same
 working folder unless --chdir is given, a umask, no inherited descriptors (they are closed by exec), and redirected standard
 streams. The package python-daemon is not used: a failure after its fork ends with exit code 0, and the pid file of a killed
 process prevents the next start.
@@ -27,13 +27,16 @@ from microwsgi.support.typenames import Any
 START_TIME = 90.0
 """Seconds for the application to be imported, as systemd's TimeoutStartSec."""
 END_TIME = 5.0
-"""Seconds for a process to end that has been told to, or whose end of the pipe is closed."""
+"""Seconds to wait for the process after it was terminated; then it is killed."""
 TAIL = 2000
-"""Bytes of the log that are shown when there is no better reason."""
+"""Bytes from the end of the log that are shown if the process ended without a report."""
 
 
 def launch(options: Options) -> int:
-    """Start this command in the background. Return its exit code, 0 only if the server is ready. Raises UsageError."""
+    """Start this command in the background. Return its exit code, 0 only if the server is ready.
+
+    Raises UsageError, and ServiceError if the server did not start.
+    """
     path = log_path(options)
     try:
         log = open(path, "ab", opener=opener)  # closed below
@@ -66,7 +69,7 @@ def launch(options: Options) -> int:
         process.wait()
         print(f"microwsgi: {message['error']}\n  Log:  {path}", file=sys.stderr)
         return int(str(message["code"]))
-    process.returncode = 0  # it is init's child soon: nobody here waits for it
+    process.returncode = 0  # else Popen would warn that the server still runs; init adopts it when this command ends
     print_addresses(message, path)
     return 0
 
@@ -83,7 +86,7 @@ def given_descriptors(options: Options) -> list[int]:
 
 
 def wait_for_message(reader: int, process: subprocess.Popen[bytes]) -> dict[str, object] | None:
-    """Return the report of the background process; None if it ended without one. Raises UsageError after START_TIME."""
+    """Return the report of the background process; None if it ended without one. Raises ServiceError after START_TIME."""
     try:
         received = receive(reader)
     except BaseException:  # Ctrl-C, too
@@ -99,7 +102,7 @@ def wait_for_message(reader: int, process: subprocess.Popen[bytes]) -> dict[str,
 
 
 def receive(reader: int) -> bytes:
-    """Return a line from the pipe; "" at its end. Raises UsageError."""
+    """Return a line from the pipe; b"" if the pipe ended before a whole line. Raises ServiceError."""
     received, end = b"", time.monotonic() + START_TIME
     while not received.endswith(b"\n"):
         if not select([reader], [], [], max(end - time.monotonic(), 0))[0]:

@@ -70,4 +70,6 @@ class Identity:
             raise UsageError("root's privileges were not dropped: this process could become root again.")
         library = os.path.dirname(os.__file__)
         if not os.access(library, os.R_OK | os.X_OK):
-            raise UsageError(f"{self.name} may not read {library}, where Python itself is: use one that all may read.")
+            raise UsageError(
+                f"the user {self.name} can't read {library}, the library of this Python: use a Python that all users can read."
+            )

@@ -141,14 +141,14 @@ class ErrorPage:
         return self.page(info.kind, parts, self.script(AGAIN if environ.get("REQUEST_METHOD") == "GET" else SAVED))
 
     def at_start(self, error: BaseException, text: str, environ: Environ) -> Answer:
-        """Describe an application that can't be loaded; `text` is the message of the terminal. The page reloads by itself."""
+        """Describe an application that can't be loaded; `text` is the message of the terminal. The page reloads itself."""
         kind = preferred_type(environ)
         if self.allows is not None and not self.allows(environ):
             headers, body = make_answer(PLAIN, f"{LOAD_ERROR}; the terminal says why.\n\n{self.hint}")
             return [*headers, ("Refresh", "1")], body
         if kind == PLAIN:
             headers, body = make_answer(
-                kind, f"{text}\n\nThis page reloads by itself when a file is saved that fixes it.\n"
+                kind, f"{text}\n\nThis page reloads itself when a saved file repairs the application.\n"
             )
             return [*headers, ("Refresh", "1")], body
         if kind != HTML:
@@ -156,7 +156,7 @@ class ErrorPage:
         yours = [each for each in exception_info(error).frames if each.frame.owner == YOURS]
         parts = [
             '<noscript><meta http-equiv="refresh" content="1"></noscript>',
-            f'<h1>{LOAD_ERROR}</h1><p class="quiet">This page reloads by itself when a file is saved that fixes it.</p>',
+            f'<h1>{LOAD_ERROR}</h1><p class="quiet">This page reloads itself when a saved file repairs the application.</p>',
             f"<pre>{escape(text)}</pre>",
             *(self.frame_html(each, opened=each is yours[-1]) for each in reversed(yours)),
             ENDING.format(""),

@@ -1,6 +1,6 @@
 """The application: from an environ to a view, and from the view's return value to a response.
 
-`App.__call__` runs these steps in order. Each one returns before the next begins, so the view is called directly:
+`App.__call__` calls each of these steps itself, in order; handle_exception only if one of them has raised:
 
     before hooks    a return value other than None is the response, and no view is called
     find            find the route                                    microwsgi.framework.routing
@@ -33,7 +33,7 @@ from webob.exc import (
 from microwsgi.errors import ClientError, Disconnected, RouteError
 from microwsgi.framework.problems import error_response
 from microwsgi.framework.request import Request
-from microwsgi.framework.routing import ANY, BELOW, CONVERTERS, PCHAR, Converter, Match, Pattern, Route, Router
+from microwsgi.framework.routing import ANY, CONVERTERS, MOUNT_REST, PCHAR, Converter, Match, Pattern, Route, Router
 from microwsgi.framework.static import Folder
 from microwsgi.framework.views import check_signature, name_of, redirect, response_of
 from microwsgi.support.source import source_location
@@ -43,7 +43,7 @@ TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """The syntax of a method (RFC 9110 5.6.2)."""
 SERVER_ERROR = 500
 THROW = "x-wsgiorg.throw_errors"
-"""The key of the environ by which a debugger, a test or our server with --debug asks for exceptions (wsgi.org)."""
+"""A key of the environ: a debugger, a test or our server with --debug asks that exceptions are raised to it (wsgi.org)."""
 SERVERS = (ClientError, Disconnected)
 """Exceptions of the server, raised while a body is read. The server answers the client, or the client is gone."""
 
@@ -59,7 +59,7 @@ class App:
 
     request_class = Request
     stream_chunked = True
-    """Our server passes chunked bodies on while they arrive, and a view may save them without another copy."""
+    """Tells our server to pass chunked bodies on while they arrive, so that a view can save them without another copy."""
 
     def __init__(self) -> None:
         self.router = Router()
@@ -77,8 +77,8 @@ class App:
             else:
                 route, values = self.find(environ)
                 view = route.view
-                if route.mounted:
-                    shift_path_info(environ, route.mounted)
+                if route.prefix_length:
+                    shift_path_info(environ, route.prefix_length)
                     mounted: Iterable[bytes] = view(environ, start_response)
                     return mounted
                 result = view(request, **values)
@@ -167,16 +167,18 @@ class App:
     ) -> None:
         """Define {...:name} for later patterns by a regular expression. If `read` raises ValueError there is no match."""
         if re.compile(expression).groups:
-            raise RouteError(f"the converter {name} has a group; write (?:...) in {expression!r}.")
+            raise RouteError(
+                f"the expression of the converter {name} has a capturing group; write (?:...) in {expression!r}."
+            )
         self.converters[name] = Converter(expression, type, read, write, slashes=slashes)
 
     def mount(self, prefix: str, application: WSGIApplication, *, name: str = "") -> None:
-        """Pass requests for a path and all below it, except those with a route, to a WSGI application. Raises RouteError."""
+        """Pass requests for a path, and all below it, to a WSGI application, unless a route matches. Raises RouteError."""
         prefix = prefix.rstrip("/")
         if "{" in prefix:
-            raise RouteError(f"an application can't be mounted under a pattern, as {prefix} is.")
+            raise RouteError(f"an application can't be mounted under {prefix}: it has parameters.")
         for text in [prefix, prefix + "/{path:below}"] if prefix else ["/{path:below}"]:
-            pattern = Pattern(text, {"below": BELOW})
+            pattern = Pattern(text, {"below": MOUNT_REST})
             depth = len(prefix.split("/"))
             self.router.add(
                 Route((ANY,), pattern, name or name_of(application), application, source_location(application), depth)
@@ -202,8 +204,12 @@ class App:
         """Return the quoted path of a route. Values without a parameter in the pattern become the query. Raises RouteError."""
         routes = self.router.names.get(name, [])
         if len({id(route.view) for route in routes}) != 1:
-            what = f"is that of {' and '.join(map(str, routes))}" if routes else "is none"
-            raise RouteError(f"the route's name {name!r} {what}; names are {', '.join(sorted(self.router.names))}.")
+            what = (
+                f"{name!r} is the name of {' and '.join(map(str, routes))}"
+                if routes
+                else f"no route has the name {name!r}"
+            )
+            raise RouteError(f"{what}; the names are {', '.join(sorted(self.router.names))}.")
         fitting = [route for route in routes if route.pattern.converters.keys() <= values.keys()]
         if not fitting:
             raise RouteError(
@@ -221,7 +227,7 @@ class App:
                 path = decode_path(path)
             except HTTPBadRequest:
                 found = self.router.find(decode_path(path, "surrogateescape"), method, set())
-                if found is None or not found.route.mounted:
+                if found is None or not found.route.prefix_length:
                     raise
                 return found  # a mounted application gets the path as it came, and may know its encoding
         allowed: set[str] = set()
@@ -229,7 +235,7 @@ class App:
             return found
         if allowed or (method == "OPTIONS" and not path):  # the path of `OPTIONS *` is empty
             allowed = (
-                allowed or {each for route in self.router.routes if not route.mounted for each in route.methods}
+                allowed or {each for route in self.router.routes if not route.prefix_length for each in route.methods}
             ) | {"OPTIONS"}
             headers = [("Allow", ", ".join(sorted(allowed)))]
             if method == "OPTIONS":
@@ -237,7 +243,7 @@ class App:
             raise HTTPMethodNotAllowed(f"{method} is not possible here, but {headers[0][1]}.", headers=headers)
         other = path.removesuffix("/") if path.endswith("/") else path + "/"
         if other and (found := self.router.find(other, method, set())) is not None:
-            if not found.route.mounted:
+            if not found.route.prefix_length:
                 raise HTTPException("", redirect_to(environ, other))
             return found  # other is "": this App is mounted, and an application mounted at its root takes all paths
         nothing = HTTPNotFound(f"There is nothing at {path[:200]}.")
@@ -295,7 +301,7 @@ def checked_methods(methods: Iterable[str]) -> tuple[str, ...]:
     """Return methods in capitals. Raises RouteError for an invalid one."""
     names = tuple(dict.fromkeys(method.upper() for method in methods)) if not isinstance(methods, str) else ()
     if not names or not all(map(TOKEN.fullmatch, names)):
-        raise RouteError(f"methods={methods!r} is no sequence of methods, as ('GET', 'POST') is one.")
+        raise RouteError(f"methods={methods!r} is not a sequence of methods, like ('GET', 'POST').")
     return names
 
 
@@ -332,10 +338,12 @@ def all_routes(app: App, prefix: str) -> Iterator[Route]:
     """Return the routes of an App, including those of Apps mounted in it."""
     for route in app.router.routes:
         text = prefix + route.pattern.text
-        if not route.mounted:
+        if not route.prefix_length:
             yield route._replace(pattern=Pattern(text, app.converters))
-        elif BELOW in route.pattern.converters.values():  # the other pattern of the pair is the prefix without a slash
+        elif (
+            MOUNT_REST in route.pattern.converters.values()
+        ):  # the other pattern of the pair is the prefix without a slash
             if isinstance(route.view, App):
                 yield from all_routes(route.view, text.removesuffix("/{path:below}"))
             else:
-                yield route._replace(pattern=Pattern(text, {"below": BELOW}))
+                yield route._replace(pattern=Pattern(text, {"below": MOUNT_REST}))

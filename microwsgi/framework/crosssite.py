@@ -4,9 +4,9 @@
     require_same_site(request)           any request, in a view that does something on GET
 
 A form of another site can post to this one, and a script of another site can have it probe a network. Browsers say where a
-request comes from: in Sec-Fetch-Site if this site is trustworthy to them (https, localhost), else in Origin or Referer. A
-browser that sends none of these fields is refused. Other clients send none either, and are let through: they act only for
-their user.
+request comes from: in Sec-Fetch-Site if this site is potentially trustworthy (Secure Contexts: https, localhost), else in
+Origin or Referer. A browser that sends none of these fields is refused. Other clients send none either, and are let through:
+they act only for their user.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def is_cross_site(request: Request) -> bool:
     """Return whether a page of another origin may have sent a request.
 
     Another port is another origin: on this machine somebody else may listen there. A browser (its User-Agent begins with
-    Mozilla) that sends none of the fields is refused: over plain http to a LAN address the other page can have them left out.
+    Mozilla) that sends none of the fields is refused: over plain http to a LAN address, the other page can make it send none.
     """
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:

@@ -34,7 +34,7 @@ PENDING = 1000
 KNOWN = 2000
 """Events of a broadcaster that are recognized when they come again."""
 HISTORY_TIME = 0.5
-"""Seconds that the first client waits for the history from Redis."""
+"""The most seconds that the first client waits for the history from Redis."""
 COMMENT = b":\n\n"
 LINE_END = re.compile("\r\n|\r|\n")
 HEADERS = (
@@ -103,7 +103,7 @@ class Stream:
         self.put(event_bytes(data, event=event, id=id))
 
     def put(self, chunk: bytes) -> None:
-        """Send the bytes of an event."""
+        """Queue the bytes of an event; if PENDING events wait already, end the stream."""
         if self.closed or self.ended:
             return
         if len(self.pending) >= PENDING:
@@ -172,8 +172,8 @@ class Broadcaster:
     The last `history` events are kept with ids, for clients that reconnect with their Last-Event-ID.
 
     Broadcasters of the same `name` get each other's events: in the workers of one server, by way of its parent process, and,
-    where EVENTS_REDIS_URL is set, in all processes that use that Redis. One that a module makes when it is imported has a name
-    by itself. Events that one process publishes are received in their order.
+    where EVENTS_REDIS_URL is set, in all processes that use that Redis. One that is made while a
+    module is imported gets a name automatically. Events that one process publishes are received in their order.
 
         send -> the parent process, or Redis, if there is one -> deliver, in each process -> Stream.put
     """
@@ -256,7 +256,7 @@ class Broadcaster:
                 self.redis.publish(self.name, unique, id, chunk)
 
     def deliver(self, unique: str, id: str, chunk: bytes, again: bool = False) -> None:  # the standard's word
-        """Send the bytes of an event to the clients of this process; if it may come `again`, only the first time."""
+        """Send the bytes of an event to the clients of this process. `again`: ignore an event that was delivered before."""
         with self.lock:
             if again and unique in self.known:
                 return
@@ -279,7 +279,10 @@ REDIS = "microwsgi.framework.redis_events"
 
 
 def name_in_module(frame: FrameType | None) -> str:
-    """Return a name that is the same in each process that imports a module; "" for what functions make, in any order."""
+    """Return a name that is the same in each process that imports a module, or "".
+
+    It is "" for a broadcaster that a function makes: the order of such calls may differ between processes.
+    """
     while frame is not None and frame.f_code.co_name in {"<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>"}:
         frame = frame.f_back  # before Python 3.12 these have frames of their own
     if frame is None or frame.f_code.co_name != "<module>":

@@ -18,7 +18,7 @@ from webob import Response
 
 BLOCK = 256 * 1024
 """Bytes that are read at a time if the server does not use the file descriptor."""
-MOST_RANGES = 64
+MAX_RANGES = 64
 """RFC 9110 17.15: many small ranges cost the server more than the client. Beyond this number the whole file is sent."""
 TYPES = {
     ".js": "text/javascript",
@@ -215,7 +215,10 @@ def matches(field: str, tag: str, *, weak: bool) -> bool:
 
 
 def current(field: str | None, tag: str, modified: int) -> bool:
-    """Return whether If-Range allows a range (RFC 9110 13.1.5). A date allows it if the file can't have changed within it."""
+    """Return whether If-Range allows a range (RFC 9110 13.1.5).
+
+    A date allows it only if that second is over: the file could change once more within it.
+    """
     return field is None or field == tag or (http_date(field) == modified and modified + 1 <= time())
 
 
@@ -242,7 +245,7 @@ def ranges(field: str, size: int) -> list[tuple[int, int]] | None:
         end = min(int(last) + 1, size) if first and last else size
         if begin < end:
             wanted.append((begin, end))
-    if len(wanted) > MOST_RANGES or sum(end - begin for begin, end in wanted) > size:
+    if len(wanted) > MAX_RANGES or sum(end - begin for begin, end in wanted) > size:
         return None
     return wanted
 

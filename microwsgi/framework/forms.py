@@ -1,7 +1,7 @@
 """Parse forms (RFC 7578), and write bodies to memory or disk, with limits.
 
 WebOb's parser, the standard library's former `cgi` module, takes a truncated form for a complete one, and writes it to disk
-twice. This parser reads blocks, and keeps one of them.
+twice. This parser reads block by block, and has only one block in memory.
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ class Part:
         return b"".join(limited(self.blocks, limit, f"{self.name} in the form"))
 
     def save(self, path: str, limit: int) -> int:
-        """Write the content to a file, which exists only once it is complete. Return its size. Raises as `read` does."""
+        """Write the content to a file, which exists only once it is complete. Return its size.
+
+        Raises HTTPRequestEntityTooLarge beyond `limit` bytes.
+        """
         return save(limited(self.blocks, limit, f"{self.name} in the form"), path)
 
 

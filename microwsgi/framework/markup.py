@@ -40,7 +40,7 @@ ESCAPING = Escaping()
 
 
 def html(template: Any, /, **values: object) -> Markup:  # Template exists from Python 3.14 on
-    """Return a template with the escaped values. Raises TypeError for text that is finished, like an f-string."""
+    """Return a template with the escaped values. Raises TypeError if the values are already inserted, as in an f-string."""
     if isinstance(template, str):
         if not values:
             raise TypeError('html() escapes values, and got none: write html("<p>{name}", name=name), not an f-string.')

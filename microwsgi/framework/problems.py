@@ -45,7 +45,7 @@ def link(request: Request, methods: str, pattern: str) -> str:
 
 
 def error_response(error: exc.HTTPException, request: Request) -> Response:
-    """Return the response to an error in the type that the client prefers; an error with a body of its own as it is."""
+    """Return the response to an error in the type that the client prefers. An error that has a body of its own is unchanged."""
     if not isinstance(error, exc.HTTPError) or error.has_body:
         return error.wsgi_response
     detail = error.detail or " ".join(error.explanation.split())

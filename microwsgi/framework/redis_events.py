@@ -22,10 +22,20 @@ from typing import Any
 
 from microwsgi.support.relay import relay
 
-WRITE_TIME, BLOCK_TIME, READ_TIME, PAUSE, END_TIME = 0.5, 1.0, 2.0, 0.5, 1.0
-"""Seconds: for XADD, of an XREAD without events, until that has failed, before another attempt, at the process's end."""
+WRITE_TIME = 0.5
+"""Seconds until an XADD, or a connection, has failed."""
+BLOCK_TIME = 1.0
+"""Seconds that an XREAD waits for events."""
+READ_TIME = 2.0
+"""Seconds until an XREAD has failed."""
+PAUSE = 0.5
+"""Seconds before another attempt."""
+END_TIME = 1.0
+"""The most seconds that the end of the process waits for events to be sent."""
 KEPT = 1000
-"""Events that wait while Redis fails; and those that a stream keeps beside the history, for processes that connect again."""
+"""The most events that wait while Redis fails.
+
+A Redis stream keeps as many in addition to the history, for processes that connect again."""
 KEY = "microwsgi:events:"
 log = logging.getLogger("microwsgi.events")
 
@@ -61,7 +71,7 @@ class RedisEvents:
 
     def reset(self) -> None:
         """Forget what belongs to the threads of the process that has forked this one."""
-        self.positions: dict[str, str] = {}  # the last entry that was read of each stream
+        self.positions: dict[str, str] = {}  # the last entry that was read of each Redis stream
         self.position_lock = threading.Lock()
         self.lock = threading.Lock()
         """Protects the following attributes. While it is held nothing is delivered, which takes locks of broadcasters."""
@@ -84,7 +94,7 @@ class RedisEvents:
                 sleep(PAUSE)
 
     def failed(self, task: str, error: Exception) -> None:
-        """Deliver here what waits, in order; when nothing is left, `publish` delivers here what follows."""
+        """Deliver the waiting events to this server's clients, in order. From then on `publish` delivers new ones itself."""
         if not self.failing:
             log.warning("Redis does not answer (%s): events reach the clients of this server only.", error)
         self.begun.set()
@@ -99,7 +109,7 @@ class RedisEvents:
                 relay.publish(*event[:4])
 
     def succeeded(self, task: str) -> None:
-        """Use Redis alone again, when nothing waits for it."""
+        """Deliver events through Redis only, as before the failure, once all waiting events were sent."""
         with self.lock:
             if task not in self.failing or (task == "write" and self.waiting):
                 return
@@ -122,7 +132,7 @@ class RedisEvents:
             relay.publish(name, unique, id, chunk)
 
     def write(self, client: Any) -> None:
-        """Send what waits."""
+        """Send the waiting events."""
         self.arrived.wait(BLOCK_TIME)
         self.arrived.clear()
         client.ping()
@@ -136,7 +146,7 @@ class RedisEvents:
                 self.undelivered = min(self.undelivered, len(self.waiting))
                 late = self.undelivered and monotonic() - self.waiting[0].since > BLOCK_TIME
             if late:
-                raise TimeoutError("it is too slow")
+                raise TimeoutError("Redis is too slow")
 
     def read(self, client: Any) -> None:
         """Deliver what has come."""
@@ -149,7 +159,7 @@ class RedisEvents:
                 deliver(name, fields)
 
     def find_positions(self, client: Any) -> None:
-        """Read the history of new streams, before anything is added to them or read from them."""
+        """Read the history of new Redis streams, before anything is added to them or read from them."""
         with self.position_lock:
             for name in self.histories.keys() - self.positions.keys():
                 entries = client.xrevrange(KEY + name, count=max(self.histories[name], 1))
@@ -165,7 +175,7 @@ class RedisEvents:
 
 
 def deliver(name: str, fields: dict[bytes, bytes]) -> None:
-    """Deliver an entry of a stream in this process."""
+    """Deliver an entry of a Redis stream in this process."""
     relay.deliver(name, fields[b"unique"].decode(), fields[b"id"].decode(), fields[b"chunk"], again=True)
 
 

@@ -166,7 +166,7 @@ class Request(webob.Request):
         return forms.urlencoded(self.read_body(), fields=self.max_field_count)
 
     def check_charset(self) -> None:
-        """Raise HTTPUnsupportedMediaType for a form that is said to be in another charset than UTF-8."""
+        """Raise HTTPUnsupportedMediaType for a form whose Content-Type names another charset than UTF-8."""
         if self.charset != "UTF-8":
             raise HTTPUnsupportedMediaType(f"The form is in {str(self.charset)[:80]!r}; it must be in UTF-8.")
 
@@ -198,7 +198,8 @@ class Request(webob.Request):
     def body_is_readable(self) -> bool:
         """Return whether there is a body, as WebOb's methods ask.
 
-        Raises HTTPLengthRequired for a chunked body that the server passes on without length and end: to WebOb it is empty.
+        Raises HTTPLengthRequired for a chunked body if the server neither tells its length nor marks its end: WebOb would take
+        it for empty.
         """
         environ = self.environ
         readable = bool(super().is_body_readable)
@@ -206,7 +207,7 @@ class Request(webob.Request):
             raise HTTPLengthRequired("This server passes no body on without a Content-Length.")
         return readable
 
-    def set_body_readable(self, flag: bool) -> None:  # WebOb's
+    def set_body_readable(self, flag: bool) -> None:  # WebOb's name and signature
         """Say that the body can be read to its end."""
         self.environ["wsgi.input_terminated"] = bool(flag)
 

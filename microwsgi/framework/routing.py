@@ -6,9 +6,10 @@
     Router      a tree of path segments: `find` walks down the tree, `add` refuses ambiguous patterns
 
 In each segment the most specific pattern wins: literal text, then the pattern with more literal text, then uuid, int, float,
-custom converters, str, path. Of two patterns that match the same path, one must win in every segment in which they differ;
-otherwise `add` raises RouteError. So the first match in the tree is the right one, whatever the order of the definitions. A
-parameter that matches the rest of a path (files, mounts) is ranked by the part before it.
+custom converters, str, path. If two routes of the same method may match the same path, one of them must be more specific in
+every segment in which they differ; otherwise `add` raises RouteError. So the first match in the tree is the right one, whatever
+the order of the definitions. If a parameter of one pattern matches the rest of the path (files, mounts), the segments before
+it decide; the rest itself is compared only if all of these are the same.
 """
 
 from __future__ import annotations
@@ -25,13 +26,18 @@ from microwsgi.framework.values import FLOAT, INT, UUID_TEXT, read_float, read_i
 
 PARAMETER = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}", re.ASCII)
 FOREIGN_PARAMETER = re.compile(r"<(?:(\w+):)?(\w+)>|(?<=/):(\w+)", re.ASCII)
-"""A parameter in the syntax of Flask, Django and Bottle, or of Express."""
+"""A parameter in the syntax of Flask and Django (<converter:name>), of Bottle (<name:filter>), or of Express (:name)."""
+FOREIGN_CONVERTERS = {"string": "str", "slug": "str", "re": "str"}
+"""Converters of Flask and Django, and filters of Bottle, that have another name here."""
 PCHAR = "!$&'()*+,;=:@"
-"""Characters that may stand in a segment unquoted (RFC 3986 3.3), beside those that `quote` never quotes."""
+"""Characters that need no quoting in a segment (RFC 3986 3.3), in addition to those that `quote` never quotes."""
 ANY = "*"
-"""The method of a mounted WSGI application: it answers all."""
+"""Stands for every method: a mounted WSGI application receives requests of all methods."""
 NARROWER, SAME, WIDER, UNDECIDED, APART = "<=>?/"
-"""How one step of a pattern relates to another. APART: no text matches both."""
+"""How one step (a segment) of a pattern relates to a step of another.
+
+NARROWER: it is more specific. UNDECIDED: a text may match both, and neither is more specific. APART: no text matches both.
+"""
 
 
 class Converter(NamedTuple):
@@ -55,7 +61,7 @@ CONVERTERS: Mapping[str, Converter] = {
     # Not with a slash at its beginning: os.path.join would take "//etc/passwd" for an absolute path.
     "path": Converter("[^/](?s:.*)", rank=5, slashes=True),
 }
-BELOW = Converter("(?s:.*)", rank=6, slashes=True)
+MOUNT_REST = Converter("(?s:.*)", rank=6, slashes=True)
 """The rest of the path for a mounted application."""
 
 
@@ -75,10 +81,10 @@ class Segment:
     def __init__(self, parts: Sequence[Part]) -> None:
         literals = [part for part in parts if isinstance(part, str)]
         self.converters = [part.converter for part in parts if isinstance(part, Parameter)]
-        self.spans = any(converter.slashes for converter in self.converters)
+        self.matches_rest = any(converter.slashes for converter in self.converters)
         self.plain = all(converter.read is str for converter in self.converters)
         self.rank = (-sum(map(len, literals)), [converter.rank for converter in self.converters])
-        self.begin, self.end = literals[0], literals[-1][::-1]
+        self.begin, self.reversed_end = literals[0], literals[-1][::-1]
         self.expression = re.compile(
             "".join(re.escape(part) if isinstance(part, str) else f"({part.converter.expression})" for part in parts)
         )
@@ -107,27 +113,32 @@ class Pattern:
             raise RouteError(f"the pattern {text!r} does not begin with a slash.")
         if found := FOREIGN_PARAMETER.search(text):
             kind, name = found[1], found[2] or found[3]
-            kind = {"string": "str", "slug": "str"}.get(kind, kind)
+            if kind and kind not in {*converters, *FOREIGN_CONVERTERS} and name in {*converters, *FOREIGN_CONVERTERS}:
+                kind, name = name, kind  # Bottle writes the name first
+            kind = FOREIGN_CONVERTERS.get(kind, kind)
             meant = f"{{{name}:{kind}}}" if kind and kind != "str" else f"{{{name}}}"
             raise RouteError(f"in the pattern {text!r}, {found[0]} is not a valid parameter; write {meant}.")
         self.text = text
         self.parts = list(parse(text, converters))
-        self.begin, self.end = str(self.parts[0]), str(self.parts[-1])[::-1]
+        self.begin, self.reversed_end = str(self.parts[0]), str(self.parts[-1])[::-1]
         """The literal text before the first parameter, and the reversed text after the last."""
         self.converters = dict(part for part in self.parts if isinstance(part, Parameter))
         if len(self.converters) < sum(isinstance(part, Parameter) for part in self.parts):
-            raise RouteError(f"the pattern {text!r} uses a name twice.")
+            raise RouteError(f"the pattern {text!r} has two parameters with the same name.")
         self.steps: list[Step] = []
         pieces = text.split("/")[1:]
         for number, piece in enumerate(pieces):
             step = Segment(list(parse(piece, converters))) if "{" in piece else piece
-            if isinstance(step, Segment) and step.spans:
+            if isinstance(step, Segment) and step.matches_rest:
                 self.steps.append(Segment(list(parse("/".join(pieces[number:]), converters))))
                 break
             self.steps.append(step)
 
     def build(self, values: Mapping[str, object]) -> str:
-        """Return a quoted path that matches. Values without a parameter become the query. Raises RouteError."""
+        """Return the quoted path for these values. A value that belongs to no parameter goes into the query, unless it is None.
+
+        Raises RouteError if a value does not match its parameter.
+        """
         path = ""
         for part in self.parts:
             if isinstance(part, str):
@@ -136,14 +147,14 @@ class Pattern:
             text = part.converter.write(values[part.name])
             # Clients and proxies remove dot segments, which would make it another path (RFC 3986 5.2.4).
             if not re.fullmatch(part.converter.expression, text) or not {".", ".."}.isdisjoint(text.split("/")):
-                raise RouteError(f"{part.name}={values[part.name]!r} can't stand in {self.text}.")
+                raise RouteError(f"{part.name}={values[part.name]!r} does not match its parameter in {self.text}.")
             path += quote(text, safe=PCHAR + "/" if part.converter.slashes else PCHAR)
         rest = {name: value for name, value in values.items() if name not in self.converters and value is not None}
         return f"{path}?{urlencode(rest, doseq=True)}" if rest else path
 
 
 def parse(text: str, converters: Mapping[str, Converter]) -> Iterator[Part]:
-    """Return literal text and parameters in turns. Literal text, possibly empty, comes first and last. Raises RouteError."""
+    """Yield literal text and parameters alternately. Literal text, possibly empty, comes first and last. Raises RouteError."""
     pieces = PARAMETER.split(text)
     for number, literal in enumerate(pieces[0::3]):
         if number:
@@ -154,7 +165,9 @@ def parse(text: str, converters: Mapping[str, Converter]) -> Iterator[Part]:
                 )
             yield Parameter(name, converters[kind])
         if "{" in literal or "}" in literal:
-            raise RouteError(f"in the pattern {text!r} a brace is part of neither {{name}} nor {{name:converter}}.")
+            raise RouteError(
+                f"in the pattern {text!r}, a brace does not belong to a parameter; write {{name}} or {{name:converter}}."
+            )
         yield literal
 
 
@@ -167,7 +180,7 @@ class Route(NamedTuple):
     view: Callable[..., Any]
     location: str
     """The file and the line of the view."""
-    mounted: int = 0
+    prefix_length: int = 0
     """The number of segments in the prefix of a mounted application, including the empty one before the first slash; else 0."""
 
     def __str__(self) -> str:
@@ -189,14 +202,14 @@ class Node:
     def __init__(self) -> None:
         self.literals: dict[str, Node] = {}
         self.segments: list[tuple[Segment, Node]] = []
-        self.tails: list[tuple[Segment, Node]] = []
+        self.tails: list[tuple[Segment, Node]] = []  # segments that match the rest of the path
         self.routes: dict[str, Route] = {}
 
     def child(self, step: Step) -> Node:
         """Return the node after one more step. Add it if it does not exist."""
         if isinstance(step, str):
             return self.literals.setdefault(step, Node())
-        siblings = self.tails if step.spans else self.segments
+        siblings = self.tails if step.matches_rest else self.segments
         for other, node in siblings:
             if compare_steps(step, other) == SAME:
                 return node
@@ -205,7 +218,11 @@ class Node:
         return made
 
     def find(self, path: list[str], index: int, method: str, values: list[object], allowed: set[str]) -> Match | None:
-        """Return the most specific route for the rest of a path."""
+        """Return the most specific route for the path from `index` on.
+
+        `values` are those of the parameters before `index`. The methods of routes that match but lack the method are added to
+        `allowed`.
+        """
         if index == len(path):
             if (route := self.routes.get(method) or self.routes.get(ANY)) is not None:
                 return Match(route, dict(zip(route.pattern.converters, values, strict=True)))
@@ -226,7 +243,7 @@ class Node:
 
 
 class Router:
-    """A tree of routes. Routes without parameters are in a dict as well, since most requests are for them."""
+    """A tree of routes. Routes without parameters are also in a dict: most requests are for them, and one look-up is enough."""
 
     def __init__(self) -> None:
         self.routes: list[Route] = []
@@ -235,7 +252,7 @@ class Router:
         self.root = Node()
 
     def add(self, route: Route) -> None:
-        """Add a route. Raises RouteError if another one matches the same paths and neither is more specific."""
+        """Add a route. Raises RouteError if one with the same method may match the same path, and neither is more specific."""
         for other in self.routes:
             shared = ANY in (*route.methods, *other.methods) or not set(route.methods).isdisjoint(other.methods)
             if shared and conflicts(route.pattern, other.pattern):
@@ -262,7 +279,7 @@ class Router:
 def conflicts(one: Pattern, other: Pattern) -> bool:
     """Return whether a path may match both patterns, and neither is more specific in all segments in which they differ."""
     if not (
-        may_overlap(one.begin, other.begin) and may_overlap(one.end, other.end)
+        may_overlap(one.begin, other.begin) and may_overlap(one.reversed_end, other.reversed_end)
     ):  # most pairs differ here, and this test is the fastest
         return False
     seen: set[str] = set()
@@ -272,8 +289,8 @@ def conflicts(one: Pattern, other: Pattern) -> bool:
         found = compare_steps(mine, its)
         if found == APART:
             return False
-        whole = spans(mine) or spans(its)
-        if not whole or seen <= {SAME}:  # the rest of a path is ranked by the part before it
+        whole = matches_rest(mine) or matches_rest(its)
+        if not whole or seen <= {SAME}:  # the segments before the rest of the path decide
             seen.add(found)
         if whole:
             break
@@ -281,9 +298,15 @@ def conflicts(one: Pattern, other: Pattern) -> bool:
 
 
 def compare_steps(one: Step, other: Step) -> str:
-    """Compare two steps of patterns."""
-    if spans(one) != spans(other):  # they may match the same text if their literal beginnings do
-        return (WIDER if spans(one) else NARROWER) if may_overlap(literal_start(one), literal_start(other)) else APART
+    """Return how the step `one` relates to `other`: NARROWER, SAME, WIDER, UNDECIDED or APART."""
+    if matches_rest(one) != matches_rest(
+        other
+    ):  # both may match one text if one literal beginning begins with the other
+        return (
+            (WIDER if matches_rest(one) else NARROWER)
+            if may_overlap(literal_start(one), literal_start(other))
+            else APART
+        )
     if isinstance(one, str):
         if isinstance(other, str):
             return SAME if one == other else APART
@@ -292,14 +315,14 @@ def compare_steps(one: Step, other: Step) -> str:
         return WIDER if one.match(other) is not None else APART
     if one.expression == other.expression and one.converters == other.converters:
         return SAME
-    if not (may_overlap(one.begin, other.begin) and may_overlap(one.end, other.end)):
+    if not (may_overlap(one.begin, other.begin) and may_overlap(one.reversed_end, other.reversed_end)):
         return APART
     return UNDECIDED if one.rank == other.rank else NARROWER if one.rank < other.rank else WIDER
 
 
-def spans(step: Step) -> bool:
+def matches_rest(step: Step) -> bool:
     """Return whether a step matches the rest of the path."""
-    return isinstance(step, Segment) and step.spans
+    return isinstance(step, Segment) and step.matches_rest
 
 
 def literal_start(step: Step) -> str:
@@ -308,5 +331,5 @@ def literal_start(step: Step) -> str:
 
 
 def may_overlap(one: str, other: str) -> bool:
-    """Return whether a text may begin with both."""
+    """Return whether a text may begin with both. For reversed ends: whether a text may end with both."""
     return one.startswith(other) or other.startswith(one)

@@ -1,6 +1,6 @@
 """Serve the files of a folder: safe paths, precompressed files, index files, listings.
 
-No path is joined: each name is opened relative to the descriptor of its folder, and by default without following symbolic
+Paths are never joined: each name is opened relative to the descriptor of its folder, and by default without following symbolic
 links. So no time passes between a check and a use, and no name leads out of the folder.
 """
 
@@ -57,9 +57,9 @@ th + th, td + td {{ padding-left: 1.5rem; text-align: right; white-space: nowrap
 class Folder:
     """A view of the files of a folder.
 
-    `index` is served for a folder that contains it; else, with `listing`, a page of its files. With `symlinks` symbolic links
-    are followed, wherever they lead. With `hidden` names that begin with a dot, except .well-known, are not served. For
-    `max_age` see FileResponse.
+    `index` is served for a folder that contains it; else, with `listing`, a page of its files. If `symlinks` is true, symbolic
+    links are followed, wherever they lead. If `hidden` is true, names that begin with a dot are not served, except .well-known.
+    For `max_age` see FileResponse.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Folder:
 
     @contextmanager
     def opened(self, folders: list[str]) -> Iterator[int]:
-        """Open a folder below ours."""
+        """Open a folder inside the served one; yield its descriptor."""
         folder = os.open(self.folder, READ | DIRECTORY)
         try:
             for name in folders:
@@ -128,7 +128,7 @@ class Folder:
             return redirect(f"./{quote(name)}/{query}", 308)  # relative: the prefix of a proxy is kept
         sizes = dict(self.siblings(folder, name, found.st_mtime))
         if "identity" not in sizes:
-            raise FileNotFoundError(ENOENT, "no regular file")
+            raise FileNotFoundError(ENOENT, "not a regular file")
         coding = preferred(request.accept_encoding.parsed or [], sizes)
 
         def opener(_: str, __: int) -> int:

@@ -1,7 +1,7 @@
 """Values of path parameters, queries, forms and JSON, read from text by the same rules.
 
-Python's own constructors accept more than these notations: int("1_0"), int(" 5 ") and int("٣") succeed, float("nan") and
-float("1e999") are no numbers that JSON has, and UUID() takes braces. The functions here raise ValueError for all of them.
+Python's own constructors accept more than the functions here: int("1_0"), int(" 5 ") and int("٣") succeed, float("nan") and
+float("1e999") are no numbers that JSON has, and UUID() takes braces. The functions here raise ValueError for all of these.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from microwsgi.support.source import code_of, source_location
 HTML, OCTETS, JSON = "text/html; charset=UTF-8", "application/octet-stream", "application/json"
 POSSIBLE = "a Response, str, bytes, dict, list, an iterator, or (one of these, status) or (..., status, headers)"
 URL = ":/?#[]@!$&'()*+,;=%"
-"""RFC 3986 2: characters of a URL beside letters, digits and -._~. All others are percent-encoded."""
+"""RFC 3986 2: characters of a URL besides letters, digits and -._~. All others are percent-encoded."""
 LENGTHS = {2, 3}
 """The lengths of tuples that a view may return."""
 NO_CONTENT, BODILESS = 204, {204, 304}
@@ -123,7 +123,7 @@ def json_bytes(value: object, view: Callable[..., Any]) -> bytes:
 
 
 def encoded(text: str, view: Callable[..., Any]) -> bytes:
-    """Encode a text as UTF-8. Raises ViewError for lone surrogates, as file names that are not UTF-8 have them."""
+    """Encode a text as UTF-8. Raises ViewError for lone surrogates, which occur in file names that are not UTF-8."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -202,5 +202,5 @@ def returns_none(view: Callable[..., Any]) -> bool:
 def wrong_result(result: object, view: Callable[..., Any]) -> str:
     """Describe a return value that can't be made a response."""
     if result is None:
-        return f"{describe(view)} returned None: is a return missing? Where 204 No Content is meant, annotate it with -> None."
+        return f"{describe(view)} returned None: is a return missing? If you mean 204 No Content, annotate it with -> None."
     return f"{describe(view)} returned {type(result).__name__} {result!r:.60}; it may return {POSSIBLE}."

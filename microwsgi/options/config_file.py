@@ -46,7 +46,7 @@ def read_table(config: str, folder: str) -> tuple[dict[str, object], str]:
     for name in ("tool", "microwsgi") if project else ():
         table = table.get(name, {})
         if not isinstance(table, dict):
-            raise UsageError(f"{path} can't be read: {name} in it is no table.")
+            raise UsageError(f"{path} can't be read: {name} is not a table.")
     return table, path
 
 
@@ -69,7 +69,7 @@ def from_file(given: Mapping[str, object]) -> dict[str, object]:
 def parse(option: Option, value: object, spelled: str) -> object:
     """Return the value of an option that TOML gives. Raises UsageError."""
     if isinstance(option, Text) and not isinstance(value, str):
-        raise UsageError(f"Invalid {spelled}: expected a text.")
+        raise UsageError(f"Invalid {spelled}: expected a string.")
     return option.parse(value, spelled)
 
 

@@ -51,7 +51,7 @@ def parse_count(text: object) -> int:
     """Return a number that is at least 1."""
     digits = str(text).strip()
     if not (digits.isascii() and digits.isdigit() and int(digits)):
-        raise ValueError("a whole number from 1 on")
+        raise ValueError("a whole number, 1 or more")
     return int(digits)
 
 
@@ -134,7 +134,7 @@ def parse_host_name(text: str) -> str:
     if ":" in text:
         return text.lower()  # an IPv6 address
     if text.startswith("*."):
-        raise ValueError(f"{text[1:]} for a domain and all names in it")
+        raise ValueError(f"{text[1:]} for a domain and its subdomains")
     name = text.rstrip(".").lower()
     if not name.isascii():
         try:
@@ -228,7 +228,7 @@ class Option:
         try:
             return self.convert(value)
         except (ValueError, TypeError, AttributeError) as error:
-            expected = error if isinstance(error, ValueError) else "a text, or a list of texts"
+            expected = error if isinstance(error, ValueError) else "a string, or a list of strings"
             typed = ",".join(map(str, value)) or "''" if isinstance(value, (list, tuple)) else value
             given = f"{self.flag} {typed}" if self.has_flag else f"{self.name} = {typed}"
             raise UsageError(f"Invalid {spelled or given}: expected {expected}.") from None

@@ -23,7 +23,7 @@ class Generation:
         self.proven = False  # the application can be imported
         self.failed = False  # it can't; nobody tries again before there is a reason
         self.serves = False
-        self.trouble = ""  # what is wrong with it, when even the attempt to import it ends the process
+        self.fatal_error = ""  # why it can't be imported, if the attempt has ended the process
         self.files: dict[str, bytes] = {}  # what has been read of it, and the digests of that
 
 
@@ -43,7 +43,7 @@ class Child:
         self.broken = False  # it serves the page that shows what is wrong
         self.leaving = False  # it was sent TERM; a successor is to take its place
         self.expected = False  # to end: it was told so
-        self.unanswered = False  # it has not answered a request of its own
+        self.unanswered = False  # it has not answered its test request in time
         self.name = ""  # of the application
         self.message: Message = {}  # with which it was ready, or failed
         self.stats: Message = {}  # of its last report
@@ -117,7 +117,7 @@ class Observer:
     def leaving(self, child: Child) -> None:
         """A child was sent TERM: a new worker starts, and then it retires."""
 
-    def late(self, child: Child, was: State, text: str) -> None:
+    def late(self, child: Child, previous: State, text: str) -> None:
         """A child has exceeded the deadline of its state, or has reported that itself, with a text."""
 
     def lagging(self, child: Child) -> None:

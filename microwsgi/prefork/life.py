@@ -18,7 +18,7 @@ class State(Enum):
 
     STARTING = "starting"  # it imports the application
     READY = "ready"  # it has imported it, and waits for the order to serve
-    CHECKING = "checking"  # it serves, and has not answered a request of its own yet
+    CHECKING = "checking"  # it serves, and has not answered yet the test request that it sends to itself
     SERVING = "serving"
     RETIRING = "retiring"  # a successor serves; requests that run are finished, however long they take
     UNRESPONSIVE = "unresponsive"  # it was told to retire and has not confirmed that
@@ -31,12 +31,12 @@ class State(Enum):
 class Event(Enum):
     """The events of a child."""
 
-    IMPORTED = "imported"  # it says so
+    IMPORTED = "imported"  # it says that it has imported the application
     SERVE = "serve"  # it is complete, or nothing else serves
-    ANSWERED = "answered"  # a request of its own; it says so
-    UNANSWERED = "unanswered"  # it says that it could not answer that
+    ANSWERED = "answered"  # it says that it has answered its test request
+    UNANSWERED = "unanswered"  # it says that it could not answer its test request
     RETIRE = "retire"  # a successor serves
-    CONFIRMED = "confirmed"  # it accepts nothing any more; it says so
+    CONFIRMED = "confirmed"  # it says that it accepts no more connections
     DISMISS = "dismiss"  # its code is old, or can't be loaded, and it has served nobody
     STOP = "stop"  # INT or TERM to the parent, or its terminal was closed
     STOP_NOW = "stop now"  # a second INT or TERM

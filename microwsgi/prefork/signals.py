@@ -19,7 +19,7 @@ class Signals:
     def __init__(self, system: System, actions: dict[int, Callable[[], object]]) -> None:
         self.system = system
         self.actions = actions
-        self.at_end: Callable[..., object] | None = None  # handles INT and TERM afterwards, without a moment between
+        self.at_end: Callable[..., object] | None = None  # the handler of INT and TERM after `received`
         self.reader, self.writer = system.socketpair()
         self.reader.setblocking(False)
         self.writer.setblocking(False)

@@ -1,19 +1,21 @@
 """The parent of serving processes: it starts them, replaces them, and stops them. It never imports the application.
 
-It holds the listening sockets, which each child inherits: closing one copy loses no connection, where one of several
-SO_REUSEPORT listeners would take its queue along. Children send messages on a channel, and get orders there
-(`microwsgi.prefork.worker`). All is done by one loop in one thread, so that a fork copies no lock that somebody holds:
+It holds the listening sockets, which all children inherit: when a child closes its copy, no connection is lost. If each child
+had a socket of its own (SO_REUSEPORT), closing it would lose the connections in its queue. Children send messages on a channel,
+and get orders there (`microwsgi.prefork.worker`). All is done by one loop in one thread, so that a fork copies no lock that
+somebody holds:
 
     Supervisor.run
-      arrange     start what is missing; have those serve that are ready, and older ones retire
-      wait        for signals, messages of children, changed files, and deadlines; act on each
+      arrange     start missing children, order those that are ready to serve, and order older ones to retire
+      wait        wait for signals, messages of children, changed files, and deadlines; handle each
 
 Children of one *generation* have the same code. A new generation begins when files have changed, or with HUP. Its first child
-proves that the application can be imported, then the others follow; when all have answered a request of their own the older
-ones retire. If it fails, the last good generation goes on serving. `microwsgi.prefork.life` has the states of a child.
+proves that the application can be imported, then the others follow; when each of them has answered a test request, which it
+sends to itself, the older ones retire. If it fails, the last good generation continues to serve. `microwsgi.prefork.life` has
+the states of a child.
 
-The loop never blocks but in `System.poll`, and no exception ends it: each system call goes through a `System`, may fail at each
-place, and is tried again later, while the children that there are go on serving.
+The loop blocks only in `System.poll`, and no exception ends it. Each system call is made through a `System` (in tests, one
+whose calls fail). What has failed is tried again later, and the existing children continue to serve.
 """
 
 from __future__ import annotations
@@ -40,11 +42,14 @@ from microwsgi.server.balance import SIZE, Balance
 from microwsgi.server.handoff import Handoff
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before another child is started where two in a row have died young, or the system had none; doubled each time."""
+"""Seconds before another child is started, after two in a row have died young, or the system could not create a process.
+
+The first pause, and the longest. Each pause is twice the one before.
+"""
 YOUNG = 5.0
-"""Seconds after its start in which a child's death counts as one at the start."""
+"""A child that ends within this many seconds after its start has died young."""
 TROUBLE_PAUSE = 0.2
-"""Seconds that the loop rests after an exception, so that one that comes again and again does not take a processor."""
+"""Seconds that the loop sleeps after an exception, so that one that repeats does not use a whole processor."""
 CLEAN = (0, -signal.SIGTERM)
 """Exit codes of a child that was told to end, by TERM or by its own code: it has not crashed."""
 
@@ -52,8 +57,9 @@ CLEAN = (0, -signal.SIGTERM)
 class Supervisor:
     """Serving processes: `options.workers` of them, or one, always of the newest code that works.
 
-    `start` makes a process, which has the second end of a channel, and what it inherits. With a `watch`, code that can't be
-    loaded is waited for; without one, `run` raises LoadError if that is so at the start.
+    `start` creates a process; its arguments are what the process inherits, and the parent's and the child's end of the channel.
+    If the application can't be loaded at the start: with a `watch`, wait until its files change; without one, `run` raises
+    LoadError.
     """
 
     def __init__(
@@ -67,7 +73,7 @@ class Supervisor:
         system: System | None = None,
     ) -> None:
         self.options = options
-        self.wanted = options.workers or 1
+        self.worker_count = options.workers or 1
         self.listeners = listeners
         self.start_process = start
         self.observer = observer or Observer()
@@ -76,25 +82,26 @@ class Supervisor:
         self.clock = self.system.monotonic
         self.handoff = Handoff.new()
         # Shared with forked children. Three places for each worker: old ones retire while new ones start.
-        self.table = memoryview(mmap(-1, self.wanted * 3 * SIZE) if self.wanted > 1 else b"").cast("Q")
+        self.table = memoryview(mmap(-1, self.worker_count * 3 * SIZE) if self.worker_count > 1 else b"").cast("Q")
         self.first = self.generation = Generation(self.clock())
         self.children: list[Child] = []
         self.has_served = False
-        self.succeeded: tuple[Child, list[Child]] | None = None
-        """The first child of the code that is to be all that is served, and the children that still accept connections."""
+        self.replacement: tuple[Child, list[Child]] | None = None
+        """A child with the newest code, and the older children that still accept connections; None once there are none."""
         self.retry_at = 0.0
         self.young_deaths = 0  # in a row
         self.failed_starts = 0  # in a row
-        self.stops = 0
+        self.stop_count = 0
         self.error: LoadError | None = None
         self.prompts: list[Child] = []  # the child that has the terminal, and those that wait for it
-        self.chores: deque[Iterator[object]] = deque()
+        self.chores: deque[Iterator[object]] = deque()  # work for idle time, so that the next child starts faster
         self.requests = self.errors = 0  # of children that have ended
         self.questions = Questions(self.clock)
         self.topics = Topics(lambda: self.children, self.observer.lagging)
-        self.inputs: dict[int, Callable[[], object]] = {}  # descriptors of the edge, and what reads there
+        self.inputs: dict[int, Callable[[], object]] = {}
+        """Further descriptors to wait for (of the control socket), each with the function that reads from it."""
         self.timers: list[tuple[Callable[[], float], Callable[[], object]]] = []
-        """Of the edge: when something is due, and what is done then."""
+        """Further deadlines (of the control socket and systemd): a function that returns the time, and what to call then."""
         actions: dict[int, Callable[[], object]] = {signal.SIGINT: self.stop, signal.SIGTERM: self.stop}
         if os.name == "posix":
             actions |= {signal.SIGHUP: self.reload, signal.SIGCHLD: self.reap}
@@ -106,7 +113,7 @@ class Supervisor:
         """Serve until INT or TERM. Raises LoadError."""
         try:
             with self.signals.received():
-                while self.children or not self.stops:
+                while self.children or not self.stop_count:
                     self.attempt(self.arrange)
                     self.attempt(self.wait)
         finally:
@@ -119,7 +126,7 @@ class Supervisor:
             raise self.error
 
     def attempt(self, act: Callable[..., object], *arguments: object) -> None:
-        """Call something; an exception is told, and the loop goes on."""
+        """Call a function. Report an exception to the observer, so that the loop continues."""
         try:
             act(*arguments)
         except Exception as error:  # the parent must not die while its children serve
@@ -128,7 +135,7 @@ class Supervisor:
             self.system.sleep(TROUBLE_PAUSE)
 
     def wait(self) -> None:
-        """Wait for what comes first, and act on it; do a chore when nothing comes."""
+        """Wait for the next event or deadline, and handle it. If there is none, do a step of a chore."""
         ready = dict(self.system.poll(self.interests(), self.time_left()))
         if self.signals.fileno() in ready:
             self.attempt(self.read_signals)
@@ -155,7 +162,7 @@ class Supervisor:
             self.attempt(self.run_chore)
 
     def interests(self) -> dict[int, int]:
-        """The descriptors to wait for, each with its events."""
+        """Return the descriptors to wait for, each with its events."""
         found = {child.channel.fileno(): child.channel.interest for child in self.children}
         found |= dict.fromkeys(self.inputs, READ)
         found[self.signals.fileno()] = READ
@@ -165,7 +172,7 @@ class Supervisor:
         return found
 
     def time_left(self) -> float | None:
-        """Until something is due."""
+        """Return the seconds until the next deadline; None if there is none."""
         if self.chores:
             return 0.0
         now = self.clock()
@@ -180,54 +187,54 @@ class Supervisor:
         return None if soonest == NEVER else max(soonest - now, 0.0)
 
     def read_signals(self) -> None:
-        """Act on the signals that have come."""
+        """Handle the signals that have arrived."""
         for act in self.signals.read():
             self.attempt(act)
 
     def handle_event(self, child: Child, now: float) -> None:
-        """See whether a child has ended, or is late."""
+        """Check whether a child has ended, or is late."""
         if child.process.poll() is not None:
             self.ended(child)
         elif now >= child.deadline:
             self.advance(child, Event.DEADLINE)
 
     def run_chore(self) -> None:
-        """One step of what makes the next children quicker."""
+        """Do one step of the first chore."""
         if next(self.chores[0], self) is self:
             self.chores.popleft()
 
     # --- The life of a child ------------------------------------------------------------------------------------------
 
     def advance(self, child: Child, event: Event, text: str = "") -> None:
-        """Something happened to a child: its next state, an order, a deadline (`microwsgi.prefork.life`)."""
+        """Apply an event to a child: set its next state and deadline, and send the order (`microwsgi.prefork.life`)."""
         step = next_step(child.state, event)
         if step is None:
             return
-        was, child.state = child.state, step.state
-        self.limit(child, step.deadline)
+        previous, child.state = child.state, step.state
+        self.set_deadline(child, step.deadline)
         if step.order:
             child.send_order(step.order)
         child.expected |= event in {Event.RETIRE, Event.DISMISS, Event.STOP, Event.STOP_NOW}
-        child.unanswered |= was is State.CHECKING and step.state is State.KILLED
+        child.unanswered |= previous is State.CHECKING and step.state is State.KILLED
         if step.order == "leave":
             child.process.send_signal(signal.SIGTERM)  # it may be importing, and read no orders
-        if event in {Event.DEADLINE, Event.UNANSWERED} and was is not State.DISMISSED and self.stops < 2:
-            self.observer.late(child, was, text)
+        if event in {Event.DEADLINE, Event.UNANSWERED} and previous is not State.DISMISSED and self.stop_count < 2:
+            self.observer.late(child, previous, text)
         if step.state is State.UNRESPONSIVE:
             self.accepts_no_more(child)
         if step.state is State.KILLED:
             child.process.send_signal(signal.SIGKILL)
 
-    def limit(self, child: Child, deadline: Deadline) -> None:
-        """Set when a child is late; a person at the debugger's prompt is, only for a second signal."""
+    def set_deadline(self, child: Child, deadline: Deadline) -> None:
+        """Set the deadline of a child; with the debugger's prompt, or waiting for it, it has none until a second stop."""
         seconds = deadline.value
-        if seconds is None or (child in self.prompts and self.stops < 2):
+        if seconds is None or (child in self.prompts and self.stop_count < 2):
             child.deadline = NEVER
             return
         child.deadline = self.clock() + seconds + (self.options.graceful_timeout if deadline is Deadline.GRACE else 0.0)
 
     def current(self) -> list[Child]:
-        """The children of the newest code that serve, or will."""
+        """Return the children of the newest code that serve, or will."""
         return [
             child
             for child in self.children
@@ -235,11 +242,11 @@ class Supervisor:
         ]
 
     def serving(self) -> list[Child]:
-        """The children that serve, of whatever code."""
+        """Return the children that serve, of all generations."""
         return [child for child in self.children if child.state in {State.SERVING, State.CHECKING}]
 
     def useful(self) -> list[Child]:
-        """The children that serve the application, and not the page that shows what is wrong with it."""
+        """Return the children that serve the application, not an error page."""
         return [child for child in self.serving() if not child.broken]
 
     def shows_page(self) -> bool:
@@ -249,48 +256,48 @@ class Supervisor:
     # --- Generations --------------------------------------------------------------------------------------------------
 
     def arrange(self) -> None:
-        """Start what is missing, and replace older children; but not while a person is at a debugger's prompt."""
-        if self.stops or self.prompts:
+        """Start missing children, and replace older ones; but not while a person is at a debugger's prompt."""
+        if self.stop_count or self.prompts:
             return
         current = self.current()
         older = [child for child in self.serving() if child not in current]
         ready = [child for child in current if child.state is State.READY]
-        complete = sum(child.state is not State.STARTING for child in current) >= self.wanted
+        complete = sum(child.state is not State.STARTING for child in current) >= self.worker_count
         if ready and (complete or all(child.broken for child in older)):
             for child in ready:
                 self.advance(child, Event.SERVE)
         answered = [child for child in current if child.state is State.SERVING]
-        if answered and (len(answered) >= self.wanted or all(child.broken for child in older)):
+        if answered and (len(answered) >= self.worker_count or all(child.broken for child in older)):
             self.succeed(answered, older)
         if not self.generation.failed and self.clock() >= self.retry_at:
-            for _ in range((self.wanted if self.generation.proven else 1) - len(current)):
+            for _ in range((self.worker_count if self.generation.proven else 1) - len(current)):
                 if not self.start():
                     break
 
     def succeed(self, answered: list[Child], older: list[Child]) -> None:
-        """These serve: older children retire."""
+        """Retire the older children, since those in `answered` serve; announce the first of a generation."""
         for child in older:
             self.advance(child, Event.RETIRE)
         if not self.generation.serves and not answered[0].broken:
             self.has_served = True
             self.generation.serves = True
-            self.succeeded = answered[0], older
+            self.replacement = answered[0], older
             self.chores.append(self.observer.chores(answered[0].message))
             self.accepts_no_more(None)
 
     def accepts_no_more(self, child: Child | None) -> None:
-        """A child accepts no connections any more. With the last one of the older code, the new code is all that is served."""
-        if self.succeeded is None:
+        """A child accepts no more connections. When no older child does, report that the new code serves."""
+        if self.replacement is None:
             return
-        first, older = self.succeeded
+        first, older = self.replacement
         if child in older:
             older.remove(child)
         if not any(each in self.children for each in older):
-            self.succeeded = None
+            self.replacement = None
             self.observer.serving(first)
 
     def start(self) -> bool:
-        """Start a child of the newest generation; if the system has none to give, try again later."""
+        """Start a child of the newest generation. If the system can't create a process, plan another attempt; return False."""
         try:
             ours, theirs = self.system.socketpair()
         except OSError as error:
@@ -303,7 +310,7 @@ class Supervisor:
                 self.listeners,
                 self.handoff,
                 [*self.signals.actions],
-                self.generation.trouble,
+                self.generation.fatal_error,
                 self.generation is not self.first,
                 balance,
                 self.close,
@@ -326,7 +333,7 @@ class Supervisor:
         return None if slot is None else Balance(self.table, slot)
 
     def not_started(self, error: BaseException) -> None:
-        """The system has no process, no descriptor or no memory just now."""
+        """The system has no process, descriptor or memory left: set the time of the next attempt."""
         pause = min(FIRST_PAUSE * 2**self.failed_starts, LONGEST_PAUSE)
         self.failed_starts += 1
         self.retry_at = self.clock() + pause
@@ -348,7 +355,7 @@ class Supervisor:
     # --- Messages of children -----------------------------------------------------------------------------------------
 
     def read(self, child: Child) -> None:
-        """Read a child's messages. The end of its channel says nothing that its death does not."""
+        """Read a child's messages. If its channel has ended, close it; `handle_event` notices that the child has ended."""
         messages = child.channel.receive()
         if messages is None:
             child.channel.close()
@@ -357,7 +364,7 @@ class Supervisor:
             self.attempt(self.handle_message, child, message)
 
     def handle_message(self, child: Child, message: Message) -> None:
-        """Act on one message."""
+        """Handle one message."""
         if "ready" in message:
             self.imported(child, message)
         elif "failed" in message:
@@ -392,10 +399,10 @@ class Supervisor:
             self.on_change(self.watch.differing(files))
 
     def imported(self, child: Child, message: Message) -> None:
-        """A child could serve; it must not with code that is not that of now."""
+        """A child has imported the application, and may serve if its files have not changed since it read them."""
         child.name = str(message["ready"])
         if child.broken and child.state is State.STARTING:
-            # What the children before it serve is no more than what was wrong then.
+            # It serves an error page, and sends no test request to itself: it replaces the older children at once.
             self.advance(child, Event.IMPORTED)
             self.advance(child, Event.SERVE)
             for older in self.serving():
@@ -412,7 +419,7 @@ class Supervisor:
             return
         text = str(message["failed"])
         unusable = bool(message.get("unusable"))  # the application has done something to the interpreter itself
-        known = bool(child.generation.trouble)
+        known = bool(child.generation.fatal_error)
         if self.shows_page() and not unusable:
             child.broken = True
             child.send_order("show")
@@ -421,13 +428,17 @@ class Supervisor:
         if not known:
             self.chores.append(self.observer.chores(message))
             if unusable:
-                self.generation.trouble = text
+                self.generation.fatal_error = text
             self.give_up(child.generation, text)
             if unusable and self.shows_page():
-                self.start()  # another process shows that
+                self.start()  # a new process, which serves the error page
 
     def give_up(self, generation: Generation, text: str) -> None:
-        """A generation can't be loaded: wait for better code; or, where it is code that must serve, try again later."""
+        """A generation can't be loaded.
+
+        With a watch, wait for a change. Without one, stop with LoadError if nothing was served yet; else try again if there are
+        too few workers.
+        """
         if self.watch is None and not self.has_served:
             self.error = LoadError(text)
             self.stop()
@@ -435,11 +446,11 @@ class Supervisor:
         generation.failed = True
         serving = [] if self.shows_page() else [child.pid for child in self.useful()]
         self.observer.failed(generation, text, serving=serving)
-        if self.watch is None and len(self.serving()) < self.wanted:
+        if self.watch is None and len(self.serving()) < self.worker_count:
             self.try_again()
 
     def up_to_date(self, child: Child, message: Message) -> bool:
-        """Whether the files are still as the child has read them. If they are not, the next child is on its way."""
+        """Return whether the files are still as the child has read them. If not, begin a new generation."""
         child.generation.files |= message.get("files", {})
         if child.generation is not self.generation or child.state not in CURRENT:
             return False
@@ -448,25 +459,25 @@ class Supervisor:
         files = set().union(*(each.generation.files for each in [*self.serving(), child]))
         changed: set[str] = set()
         try:
-            if not child.generation.trouble:  # else it has imported nothing
+            if not child.generation.fatal_error:  # else it has imported nothing
                 self.watch.watch_only(files, message.get("folders", ()))
             changed = {*self.watch.check(), *self.watch.differing(child.generation.files)}
         except OSError as error:
-            self.observer.trouble(error)  # the child is not to wait for an answer to its message because of that
+            self.observer.trouble(error)  # go on: the child waits for an answer to its message
         self.on_change(sorted(changed))
         return not changed
 
     def on_change(self, changed: list[str]) -> None:
-        """Files have changed; beside those, perhaps, whose new content nobody has tried yet."""
-        if not changed or self.stops:
+        """Begin a generation because files have changed. If the last one was not tried yet, its files are named again."""
+        if not changed or self.stop_count:
             return
         untried = self.generation.changed if not (self.generation.serves or self.generation.failed) else []
         began = self.generation.began if untried else self.clock()
         self.new_generation(Generation(began, sorted({*changed, *untried})))
 
     def leave(self, child: Child) -> None:
-        """A child was sent TERM: a new worker starts, then it retires."""
-        if child.state in CURRENT and not child.leaving and not self.stops:
+        """A child received TERM: it retires as soon as a new worker serves."""
+        if child.state in CURRENT and not child.leaving and not self.stop_count:
             child.leaving = True
             self.observer.leaving(child)
 
@@ -478,7 +489,7 @@ class Supervisor:
         elif child in self.prompts:
             self.prompts.remove(child)
         if child.state is State.STOPPING:
-            self.limit(child, Deadline.END if self.stops > 1 else Deadline.GRACE)
+            self.set_deadline(child, Deadline.END if self.stop_count > 1 else Deadline.GRACE)
         elif wanted:
             child.deadline = NEVER
         if self.prompts[:1] != before and self.prompts:
@@ -488,16 +499,20 @@ class Supervisor:
     # --- Questions ----------------------------------------------------------------------------------------------------
 
     def ask(self, then: Callable[[bool], object], states: frozenset[State] = LISTENING) -> None:
-        """Have the children in these states report their counts; `then` is called with whether all have, and there is one."""
+        """Ask the children in these states for their counts.
+
+        `then` is called with True if there is at least one such child and all have reported in time, else with False.
+        """
         self.questions.ask([child for child in self.children if child.state in states], then)
 
-    # --- What becomes of them -----------------------------------------------------------------------------------------
+    # --- Children that have ended -------------------------------------------------------------------------------------
 
     def ended(self, child: Child) -> None:
-        """A child is dead: read its last messages, forget it, and start another if that was not meant."""
+        """A child is dead: read its last messages, forget it, and start another if its end was not expected."""
         while child.channel.fileno() >= 0:
             messages = child.channel.receive()
-            if messages is None or child.channel.empty:  # a process that it has forked may still have its end
+            # Stop reading when it is empty: a process that the child has forked may keep the other end open.
+            if messages is None or child.channel.empty:
                 child.channel.close()
             for message in messages or ():
                 self.attempt(self.handle_message, child, message)
@@ -512,11 +527,11 @@ class Supervisor:
             self.observer.prompt_lost()
         while child in self.prompts:
             self.prompt(child, wanted=False)
-        if not self.stops:
+        if not self.stop_count:
             self.replace(child, child.process.poll() or 0)
 
     def replace(self, child: Child, code: int) -> None:
-        """A child has ended: see whether it should have, and when another is started."""
+        """A child has ended: if that was not expected, decide whether and when to start another."""
         if child.expected or child.leaving:
             return
         how = describe_exit(code)
@@ -529,13 +544,13 @@ class Supervisor:
         elif child.state is State.STARTING and (self.watch is not None or not child.generation.proven):
             if child.generation is not self.generation:
                 return
-            if self.generation.trouble:  # which this child was to show
+            if self.generation.fatal_error:  # which this child had to show
                 self.observer.died(child, how, self.try_again())
             else:
-                self.generation.trouble = f"the process that imports the application {how}."
-                self.give_up(self.generation, self.generation.trouble)
+                self.generation.fatal_error = f"the process that imports the application {how}."
+                self.give_up(self.generation, self.generation.fatal_error)
                 if self.shows_page():
-                    self.start()  # which shows that
+                    self.start()  # a new process, which serves the error page
         elif self.watch is None and not self.has_served:
             self.give_up(self.generation, f"{child.name} can't be served: the worker {how}.")
         else:
@@ -543,11 +558,11 @@ class Supervisor:
             self.observer.died(child, how, self.try_again(young=young) if crashed else 0.0)
 
     def try_again(self, *, young: bool = True) -> float:
-        """Start another child: at once, or after a pause if the last ones died young; how long that is."""
+        """Let `arrange` start another child: at once, or after a pause if the last ones died young. Return the pause."""
         pause = min(FIRST_PAUSE * 2 ** (self.young_deaths - 1), LONGEST_PAUSE) if self.young_deaths and young else 0.0
         self.young_deaths = min(self.young_deaths + 1, 10) if young else 0
         self.generation.failed = False
-        self.generation.trouble = ""
+        self.generation.fatal_error = ""
         self.retry_at = self.clock() + pause
         return pause
 
@@ -559,15 +574,15 @@ class Supervisor:
     # --- The end ------------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Have all finish what they run, and end; the second time, at once."""
-        self.stops += 1
+        """Order all children to finish their requests and end; at the second call, to end at once."""
+        self.stop_count += 1
         for listener in self.listeners:
             listener.close()  # the system refuses connections as soon as the children have closed theirs, too
         for child in self.children:
-            self.attempt(self.advance, child, Event.STOP if self.stops == 1 else Event.STOP_NOW)
+            self.attempt(self.advance, child, Event.STOP if self.stop_count == 1 else Event.STOP_NOW)
 
     def close(self) -> None:
-        """Give back what only a parent has."""
+        """Close the descriptors that only the parent uses: in the parent at its end, in a child after the fork."""
         self.signals.close()
         for child in self.children:
             child.channel.close()

@@ -34,8 +34,8 @@ def green_threads() -> str:
         if package in GREEN:
             what = "threads" if module is _thread else "waiting for sockets"
             return (
-                f"a monkey patch of {package} has replaced its {what} ({module.__name__}.{name}), and microwsgi serves with "
-                f"threads.\n  Leave out the patch, or serve with {GREEN[package]}."
+                f"the monkey patch of {package} has replaced Python's {what} ({module.__name__}.{name}), but microwsgi serves "
+                f"with threads.\n  Leave out the patch, or serve with {GREEN[package]}."
             )
     return ""
 

@@ -634,8 +634,8 @@ class WSGIMethod:
         raw: bytes | None = vars(handler).pop("strict_head", None)
         if raw is None:
             raise TypeError(
-                f"{type(handler).__qualname__} has not parsed this request by the method that wsgi() gave it: write "
-                "do_GET = wsgi(application) in the class body, and call super().parse_request() if you override that."
+                f"this request was not parsed by the parse_request that wsgi() adds to {type(handler).__qualname__}: write "
+                "do_GET = wsgi(application) in the class body. If you override parse_request, call super().parse_request()."
             )
         context = context_of(handler, self.application, self.options)
         transport = HandlerTransport(handler, raw, context)

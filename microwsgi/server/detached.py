@@ -15,7 +15,7 @@ class DetachableSocket:
     method of receiving: recv, recv_into, recvfrom, recvfrom_into, read (of an SSLSocket) or a file of makefile.
     """
 
-    # As attributes of socket.socket, which its `makefile` uses.
+    # `socket.socket.makefile`, which is called with this object, uses these attributes.
     _io_refs = 0
     _closed = False
 
@@ -27,7 +27,7 @@ class DetachableSocket:
 
     def __getattr__(self, name: str) -> object:
         """Return an attribute of the socket."""
-        found: object = getattr(self._taken(), name)
+        found: object = getattr(self._take_socket(), name)
         return self._read if name == "read" else found
 
     def __enter__(self) -> Self:
@@ -38,12 +38,12 @@ class DetachableSocket:
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Receive as socket.recv does."""
-        taken = self._taken()
+        taken = self._take_socket()
         return self._take(size, flags) if self._ahead else taken.recv(size, flags)
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         """Receive as socket.recv_into does."""
-        taken = self._taken()
+        taken = self._take_socket()
         if not self._ahead:
             return taken.recv_into(buffer, nbytes, flags)
         with memoryview(buffer).cast("B") as view:
@@ -61,12 +61,12 @@ class DetachableSocket:
 
     def makefile(self, *arguments: object, **keywords: object) -> object:
         """Return a file as socket.makefile does."""
-        self._taken()
-        return socket.socket.makefile(self, *arguments, **keywords)  # type: ignore[call-overload]  # it uses what is here
+        self._take_socket()
+        return socket.socket.makefile(self, *arguments, **keywords)  # type: ignore[call-overload]  # it needs only the attributes above
 
     def close(self) -> None:
         """Close the connection when all files of `makefile` are closed, too; over TLS with the closure alert."""
-        self._taken()
+        self._take_socket()
         self._closed = True
         if not self._io_refs:
             self._close()
@@ -88,7 +88,8 @@ class DetachableSocket:
             self._ahead = self._ahead[size:]
         return data
 
-    def _taken(self) -> socket.socket:
+    def _take_socket(self) -> socket.socket:
+        """Return the socket; the first call takes it from the server."""
         if self._socket is None:
             self._socket, self._ahead = self._detach()
         return self._socket

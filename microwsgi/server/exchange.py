@@ -359,7 +359,7 @@ class Exchange:
         if self.context.draining or (self.body is not None and not self.body.response_begins()):
             self.close = True
         date = self.context.date
-        more = (date.lines if date.until - 1 <= time() < date.until else date.tick())[response.missing]
+        more = (date.lines if date.until - 1 <= time() < date.until else date.current_lines())[response.given]
         if self.context.timing is not None:
             more += self.context.timing(self)
         data, self.framing, self.remaining = encode_head(
@@ -528,7 +528,7 @@ class Exchange:
         self.close = self.head_sent = True
         self.phase = DONE
         bodiless = self.head.raw.lstrip(b"\r\n").startswith(b"HEAD ")
-        data = refusal(error, self.context.date.tick()[0], bodiless=bodiless)
+        data = refusal(error, self.context.date.current_lines()[0], bodiless=bodiless)
         self.size = len(data) - data.index(b"\r\n\r\n") - 4
         self.body_start = self.transport.sent + len(data) - self.size
         self.transport.write(data)

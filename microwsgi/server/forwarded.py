@@ -3,7 +3,7 @@
 Any client can send these fields. Each proxy appends to them, so they are read from the right, and only as long as the proxy
 that appended a value is trusted. `microwsgi.server.handler` calls `apply` for a request that comes from a trusted proxy.
 
-    a value that is not an IP address    ends the walk: the client is the last proxy whose address is known
+    a value that is not an IP address    ends the reading: the client's address is the last one read before it
     any other malformed value            is ignored: the environ keeps what the connection says
     a malformed Forwarded field          is ignored as a whole
 """
@@ -23,7 +23,7 @@ STANDARD = "forwarded"
 FIELDS = {name: f"HTTP_X_FORWARDED_{name.upper()}" for name in ("for", "proto", "host", "port", "prefix")}
 """The X-Forwarded fields, as `--forwarded-fields` names them, and their environ keys."""
 UNIX, ANY = "unix", "*"
-"""The names, among trusted addresses, of clients of a Unix socket, and of all."""
+"""In --forwarded-allow-ips: UNIX stands for clients of a Unix socket, ANY for every client."""
 CACHE_SIZE = 256
 """Addresses that are remembered with the answer."""
 SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
@@ -74,7 +74,8 @@ class TrustedProxies:
 
         The arguments stay as they are: other requests share them.
 
-        Each hop is the values that one proxy has set, from the nearest on, as long as the proxy before it is trusted.
+        A hop is what one proxy has appended. The nearest proxy's comes first; the next one counts only if the address in this
+        one is trusted.
         """
         reported: dict[str, str] = {}
         for hop in self.elements(fields) if self.standard else self.columns(fields):
@@ -154,7 +155,9 @@ def with_reported(
 
 
 def parse_node(text: str) -> tuple[str, str]:
-    """Return the address and the port, or "", of a node (RFC 7239 6); ("", "") if it is unknown, or hidden by a name.
+    """Return the address and the port, or "", of a node (RFC 7239 6).
+
+    Return ("", "") for "unknown", and for an obfuscated identifier (RFC 7239 6.3).
 
     An IPv6 address without brackets has no port.
     """

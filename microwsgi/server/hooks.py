@@ -46,7 +46,7 @@ REFUSED_HANDLER_METHODS = {
     "handle": ONE_CONNECTION,
     "finish": ONE_CONNECTION,
     "parse_request": "microwsgi.wire parses the head. Override get_environ to change what the application is given",
-    "handle_expect_100": "100 Continue is sent when the application reads. An application refuses a body by its status",
+    "handle_expect_100": "100 Continue is sent when the application reads the body. To refuse it, respond with 413",
     "send_error": f"{RESPONSE}; error_page of WSGIServer makes the page for an exception",
     "send_response": RESPONSE,
     "send_response_only": RESPONSE,
@@ -58,7 +58,7 @@ REFUSED_HANDLER_METHODS = {
     "protocol_version": "responses are HTTP/1.1 (RFC 9110 2.5). Options(keep_alive_timeout=...) limits persistent connections",
     "timeout": "Options has the time limits: keep_alive_timeout, header_timeout, body_timeout, send_timeout",
     "rbufsize": "the server reads from the socket itself",
-    "wbufsize": "an application that returns a list has its response sent at once",
+    "wbufsize": "what the application returns is not buffered: a list is sent at once, an iterator chunk by chunk",
     "disable_nagle_algorithm": "TCP_NODELAY is always set",
     "get_stderr": "WSGIServer(errors=...) is the stream of wsgi.errors",
 }
@@ -257,7 +257,7 @@ class HookedDateFields:
 
     def tick(self) -> tuple[str, str, str, str]:
         """Return the lines."""
-        self.context.date.tick()
+        self.context.date.current_lines()
         return self.lines
 
 

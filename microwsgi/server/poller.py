@@ -2,8 +2,8 @@
 
 Level-triggered: an event that was not handled is reported again. Edge-triggered polling was measured and is not faster.
 
-Only the leader (`microwsgi.server.pool`) uses a poller: select() does not see a descriptor that another thread registers while
-it waits. Other threads put work for the leader into a queue and call `Wakeup.notify`.
+Only the leader (`microwsgi.server.pool`) uses a poller: while select() waits, it does not see a descriptor that another thread
+registers. Other threads put work for the leader into a queue and call `Wakeup.notify`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import threading
 from functools import partial
 
 BATCH = 256
-"""The most events of one poll. With more, the first connection would wait too long until the last one is handled."""
+"""The most events of one call of epoll: the first connection's request runs only after all events are handled."""
 SELECT_LIMIT = 1023
 """The highest descriptor that select() can watch: FD_SETSIZE - 1 on nearly all systems."""
 
@@ -28,15 +28,15 @@ class SelectorPoller:
         self.max_descriptor = SELECT_LIMIT if isinstance(self.selector, selectors.SelectSelector) else 0
 
     def register(self, descriptor: int, event: int) -> None:
-        """Wait for an event of a descriptor."""
+        """Watch a descriptor for an event."""
         self.selector.register(descriptor, event)
 
     def modify(self, descriptor: int, event: int) -> None:
-        """Wait for another event of a descriptor."""
+        """Watch a descriptor for another event."""
         self.selector.modify(descriptor, event)
 
     def unregister(self, descriptor: int) -> None:
-        """Wait for no event of a descriptor."""
+        """Stop watching a descriptor."""
         self.selector.unregister(descriptor)
 
     def poll(self, timeout: float) -> list[tuple[int, int]]:
@@ -50,7 +50,7 @@ class SelectorPoller:
 
 
 class EpollPoller:
-    """The methods of SelectorPoller on epoll: without the selectors module's key objects, which cost as much as the call."""
+    """The methods of SelectorPoller on epoll: without the selectors module's key objects, which cost as much as epoll_wait."""
 
     max_descriptor = 0
 
@@ -61,11 +61,11 @@ class EpollPoller:
         self.poll = partial(self.epoll.poll, maxevents=BATCH)
 
     def register(self, descriptor: int, event: int) -> None:
-        """Wait for an event of a descriptor."""
+        """Watch a descriptor for an event."""
         self.epoll.register(descriptor, EPOLL[event])
 
     def modify(self, descriptor: int, event: int) -> None:
-        """Wait for another event of a descriptor."""
+        """Watch a descriptor for another event."""
         self.epoll.modify(descriptor, EPOLL[event])
 
 
@@ -94,14 +94,14 @@ class Wakeup:
 
     def notify(self) -> None:
         """Make `poll` return, now or at the next call. Any thread may call this."""
-        if self.notified.acquire(False):  # a keyword would cost as much as the lock
+        if self.notified.acquire(False):  # positional: a keyword argument would cost as much as the lock
             try:
                 self.writer.send(b"\0")
             except OSError:
                 pass  # the socket is full, and `poll` returns anyway; or the loop has ended
 
     def clear(self) -> None:
-        """Reset the wake-up. Leader only, before it empties the queues."""
+        """Reset the wake-up. Only the leader calls this, before it empties the queues."""
         self.reader.recv(4096)
         self.notified.release()
 

@@ -15,7 +15,7 @@ from microwsgi.server.environ import Environ
 from microwsgi.server.handler import LINGER
 from microwsgi.server.state import READ, Row, State, Table
 from microwsgi.server.transport import RECEIVE, Transport
-from microwsgi.wire.proxy_protocol import LONGEST, parse_proxy_header
+from microwsgi.wire.proxy_protocol import MAX_HEADER_SIZE, parse_proxy_header
 from microwsgi.wire.response import refusal
 
 
@@ -82,7 +82,7 @@ class ProxiedConnection:
 
     def receive_header(self) -> State:
         """Receive the part of the header that has arrived, and no byte after the header."""
-        data = self.transport.peek(LONGEST)
+        data = self.transport.peek(MAX_HEADER_SIZE)
         if not data:
             return State.CLOSED
         try:
@@ -102,7 +102,7 @@ class ProxiedConnection:
     def refuse(self, error: ClientError) -> State:
         """Refuse a connection without a valid header."""
         self.context.log_client_error(self.address_string(), str(error))
-        self.transport.write(refusal(error, self.context.date.tick()[0]))
+        self.transport.write(refusal(error, self.context.date.current_lines()[0]))
         self.transport.half_close()
         return State.LINGERING
 

@@ -24,7 +24,7 @@ RECEIVE_BUDGET = 1024 * 1024
 """Bytes that are received into a file before other connections are served."""
 DISCARD = 256 * 1024
 """Bytes of an unread body that are discarded to reach the next request; a longer body ends the connection."""
-INCOMPLETE = "The body is shorter than its Content-Length (RFC 9112 8)."
+INCOMPLETE = "The client closed the connection before the end of the body (RFC 9112 8)."
 CLIENT_LEFT = "The client disconnected before it had sent the whole body."
 
 

@@ -21,7 +21,7 @@ from microwsgi.server.procnet import is_loopback, listening_process, own_address
 USER_TIMEOUT = 60_000
 """Milliseconds without an acknowledgement after which TCP drops a connection; Linux waits for 15 minutes by default."""
 ATTEMPTS = 20
-"""Free ports that are tried until one is free in both families."""
+"""Free ports that are tried until one is free for both IPv4 and IPv6."""
 PORTS_TO_TRY = 100
 """Ports above one in use that are tried, to offer a free one."""
 
@@ -125,7 +125,7 @@ def listen_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
             # Port 0: the port that one family found may be taken in the other.
             if port or error.errno != errno.EADDRINUSE:
                 raise refusal(error, host, port, addresses) from None
-    raise ListenError(f"no port is free in both families for {host}.")
+    raise ListenError(f"no port of {host} is free for both IPv4 and IPv6.")
 
 
 def resolve(host: str, port: int) -> list[tuple[int, str]]:
@@ -231,7 +231,7 @@ def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket
             raise ListenError(f"another server listens on unix:{path}.") from None
         if error.errno == errno.EPERM and group:
             raise ListenError(
-                f"this user may not give unix:{path} to the group {group}: only root and members of it may."
+                f"this user may not give unix:{path} to the group {group}: only root and members of that group may."
             ) from None
         reason = "the path is longer than 107 bytes" if error.errno is None else error.strerror
         raise ListenError(f"unix:{path} can't be listened on: {reason}.") from None

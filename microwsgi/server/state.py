@@ -38,7 +38,7 @@ class State(IntEnum):
     QUEUED = 5
     """Waits for a thread of the pool."""
     RUNNING = 6
-    """A thread of the pool runs `handle_one_request`."""
+    """A thread runs `handle_one_request`; a TLS handshake may still wait for a thread of HandshakePool."""
     SUSPENDED = 7
     """The response has nothing to send yet. Waits for a call of `resume`, for the deadline, or for the client to close."""
     FLUSHING = 8

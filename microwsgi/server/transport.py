@@ -173,7 +173,7 @@ class Transport:
         return data
 
     def recv_into(self, view: memoryview) -> int:
-        """Receive into a buffer that is not empty; return the count, 0 at the end of the stream. Raises OSError."""
+        """Receive into a buffer of at least one byte; return the count, 0 at the end of the stream. Raises OSError."""
         return self.socket.recv_into(view)
 
     def pending(self) -> int:

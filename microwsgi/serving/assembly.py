@@ -209,7 +209,7 @@ def open_log(options: Options, console: Console) -> Iterator[AccessLog | None]:
         try:
             log.close()
         except OSError as error:
-            console.say(f"The end of the access log is lost: {error.strerror}.")
+            console.say(f"The last lines of the access log are lost: {error.strerror}.")
 
 
 # --- A request of its own -----------------------------------------------------------------------------------------------

@@ -202,9 +202,7 @@ def banner(
     if tls is not None:
         lines += [f"  {note}" for note in tls.notes()]
     if not loopback_only(listeners):
-        lines.append(
-            f"  {paint('This is a development server. Put a proxy in front of it before you expose it to strangers.', dim)}"
-        )
+        lines.append(f"  {paint('This is a development server: do not expose it to strangers.', dim)}")
     more = "Reloads on save. " if options.reload else ""
     more += f"{options.workers} workers. " if options.workers > 1 else ""
     end = f"Process {os.getpid()}, in the background." if options.daemon else "Ctrl-C stops."

@@ -51,7 +51,7 @@ class DevToken:
         return (
             HINT
             if self.token
-            else f"Details of errors are shown to nobody: the token can't be stored in {self.path} (XDG_STATE_HOME).\n"
+            else f"Details of errors are shown to nobody: the token can't be stored in {self.path}. Set XDG_STATE_HOME.\n"
         )
 
     @property

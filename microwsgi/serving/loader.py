@@ -71,7 +71,7 @@ def load_named(spec: str | None, app_dir: str = ".", config: str = "") -> tuple[
         return find(spec, folder)
     except LoadError as error:
         if spec:
-            raise LoadError(f'{error}\n  That is app = "{spec}" in {relative(file)}.') from error.__cause__
+            raise LoadError(f'{error}\n  The name comes from app = "{spec}" in {relative(file)}.') from error.__cause__
         raise
 
 
@@ -97,7 +97,7 @@ def file_server(spec: str, path: str) -> tuple[str, object]:
     name = os.path.join(spec, "")
     if file := next((file for file in FILES if os.path.isfile(os.path.join(path, file))), ""):
         option = "" if os.path.samefile(path, os.curdir) else f" --app-dir {lazy.shlex.quote(spec)}"
-        name += f" (files; its {file} runs with: microwsgi serve{option})"
+        name += f" (serves files; to run {file}: microwsgi serve{option})"
     # Imported here: a bare WSGI application is served without the framework.
     return name, import_module("microwsgi.framework.fileserver").file_server(path)
 

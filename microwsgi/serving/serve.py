@@ -133,11 +133,14 @@ def run(
     *,
     at_end: Callable[..., object] | None = None,
 ) -> None:
-    """The same with options that are checked already; `at_end` handles INT and TERM afterwards, without a moment between."""
+    """Serve with options that are checked already, until INT or TERM.
+
+    When serving ends, `at_end` is installed as the handler of both signals, directly in place of the handlers used until then.
+    """
     if needs_parent(application, options):
         if not hasattr(os, "fork"):  # Windows
             raise UsageError(
-                "--reload, --workers and a service are not available on this system: its processes can't inherit sockets."
+                "--reload, --workers and --daemon are not available on this system: processes can't inherit sockets here."
             )
         # What a parent needs takes 15 ms to import, and most servers have none.
         import_module("microwsgi.serving.supervised").run(application, options, ssl_context, console, at_end=at_end)

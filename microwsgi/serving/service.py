@@ -1,7 +1,8 @@
 """The interfaces of a parent process to the system: the pid file, the log, the control socket, the service manager.
 
 `microwsgi.serving.supervised.run` does all its work within a `Service`. Errors are found in this order, before anything of
-the application is imported: the user to become, the log, the folder, the pid file, the sockets, the privileges.
+the application is imported: an unknown --user, a log that can't be written, a --chdir that does not exist, a pid file in use, a
+port in use, privileges that can't be dropped.
 """
 
 from __future__ import annotations
@@ -40,14 +41,16 @@ from microwsgi.serving.console import Console
 from microwsgi.serving.operating import reopen_log
 
 MEMORY_TIME = 0.05
-"""Seconds for which a measurement of the memory is shown: to read that of all processes takes milliseconds."""
+"""Seconds for which a measured size is reused: measuring all processes takes milliseconds."""
 HEALTHY = frozenset({State.SERVING})
-"""States of the children whose answers are the service's health: what is retired, or still loads, does not count."""
+"""States of the children that must report for the service to be healthy.
+
+Those that retire, or still load the application, need not."""
 
 
 @contextmanager
-def service(options: Options, console: Console, system: System) -> Iterator[Service]:
-    """A service that has begun; if it can't serve, the launcher that waits for it is told why. Raises UsageError."""
+def open_service(options: Options, console: Console, system: System) -> Iterator[Service]:
+    """Yield a service that has begun. If it can't serve, tell the waiting launcher why. Raises UsageError."""
     begun = Service(options, console, system)
     try:
         begun.begin()
@@ -60,7 +63,7 @@ def service(options: Options, console: Console, system: System) -> Iterator[Serv
 
 
 class Service:
-    """A parent's outside."""
+    """The files, sockets and signals by which a parent communicates with users, systemd and the microwsgi command."""
 
     supervisor: Supervisor
     at_terminal: bool
@@ -70,7 +73,7 @@ class Service:
         self.console = console
         self.system = system
         self.began = time.time()
-        self.given = changed_options(options)
+        self.changed_options = changed_options(options)
         self.notifier = SystemdNotifier(os.environ)
         self.readiness = Readiness(os.environ)
         self.runtime_folder = ""
@@ -90,12 +93,12 @@ class Service:
         self.last_memory = 0
         self.measure_at = 0.0  # when the last measurement of the memory is too old to be shown
         self.next_tick = 0.0  # when to tell the watchdog of systemd
-        self.waiting: list[Client] = []  # for the end of a reload
+        self.waiting_for_reload: list[Client] = []
 
     # --- Begin and end ------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Take the files and the folder that the options name. Raises UsageError."""
+        """Open the log, set the umask and the working folder, and lock the pid file, as the options say. Raises UsageError."""
         options = self.options
         if options.user or options.group:
             self.identity = Identity(options.user, options.group)
@@ -114,7 +117,7 @@ class Service:
             try:
                 os.chdir(options.chdir)
             except OSError as error:
-                raise UsageError(f"--chdir {options.chdir} is not possible: {error.strerror}.") from None
+                raise UsageError(f"can't change to --chdir {options.chdir}: {error.strerror}.") from None
         self.folder = working_folder()
         self.lock(options.addresses[0])
 
@@ -135,7 +138,7 @@ class Service:
         if self.pid_file is not None:
             folder, name = os.path.split(self.pid_file.path)
             try:
-                with chdir(folder):  # a socket's path may have 107 bytes, and a folder's more
+                with chdir(folder):  # the path of a socket has at most 107 bytes; that of a folder may be longer
                     (self.control,) = listen(f"unix:./{name.removesuffix('.pid')}.sock")
             except (ListenError, OSError) as error:
                 self.say(f"microwsgi status can't show counts: {error}")
@@ -148,9 +151,9 @@ class Service:
             self.identity.drop_privileges()
 
     def end(self) -> None:
-        """Remove what is there only while it serves; a launcher and clients that wait are told that it does not."""
+        """Remove the pid file and the control socket; tell a launcher, and clients that wait, that the server has stopped."""
         self.readiness.close()
-        self.loaded("the server stops")
+        self.answer_reloads("the server stops")
         if self.control is not None:
             unlink(self.control)
             self.control.close()
@@ -191,16 +194,18 @@ class Service:
         self.supervisor.stop()
 
     def reload(self) -> None:
-        """HUP: new code; but a stop if the terminal was closed, for which the kernel sends HUP, and the shell does again."""
+        """HUP: reload.
+
+        If the terminal was closed, stop instead: the kernel sends HUP then, and the shell may send it once more.
+        """
         if self.at_terminal and not self.console.is_terminal:
-            if not self.supervisor.stops:
+            if not self.supervisor.stop_count:
                 self.stop()
-        elif not self.supervisor.stops:
+        elif not self.supervisor.stop_count:
             self.notifier.reloading()
             if self.tls is not None:
-                self.tls.check_files(
-                    asked=True
-                )  # here for the children to come, so that they resume each other's sessions
+                # In the parent: children that are forked from now on share its context, and can resume each other's sessions.
+                self.tls.check_files(asked=True)
                 self.send_order("certificates")
             self.supervisor.reload()
 
@@ -216,7 +221,7 @@ class Service:
                 child.send_order(word)
 
     def reopen_in_child(self, server: WSGIServer) -> None:
-        """The same in a child, for its own access log, too."""
+        """Reopen the log files in a child; its access log is one of them."""
         self.reopen_log()
         reopen_log(server, self.say)
 
@@ -235,7 +240,7 @@ class Service:
             )
 
     def say(self, text: str) -> None:
-        """Tell the person at the terminal, or the log, and that the time, too."""
+        """Print a message; if it goes to a log file, with the time."""
         self.console.say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}" if self.options.log_file else text)
 
     def write_state(self) -> None:
@@ -254,12 +259,12 @@ class Service:
         if question == b"state\n":
             self.supervisor.ask(lambda _: client.answer(self.state()))
         elif question == b"reload\n":
-            self.waiting.append(client)
+            self.waiting_for_reload.append(client)
             self.reload()
         else:
             client.close()
 
-    # --- What becomes of the children ---------------------------------------------------------------------------------
+    # --- What the children do -----------------------------------------------------------------------------------------
 
     def serving(self, child: Child) -> None:
         """A generation serves: tell systemd, the launcher, and clients that wait for a reload."""
@@ -274,18 +279,18 @@ class Service:
             application=self.application,
             stop=f"microwsgi stop {target}",
         )
-        self.loaded("")
+        self.answer_reloads("")
 
     def failed(self, text: str) -> None:
-        """New code can't be loaded; the old goes on."""
+        """New code can't be loaded, or no worker can be started: the older workers continue."""
         self.notifier.notify("READY=1", f"STATUS=serving the last version that worked; {text.splitlines()[0]}")
-        self.loaded(text)
+        self.answer_reloads(text)
 
-    def loaded(self, trouble: str) -> None:
-        """A reload has ended."""
-        for client in self.waiting:
+    def answer_reloads(self, trouble: str) -> None:
+        """Answer the clients that wait for a reload; `trouble` is "" if it succeeded."""
+        for client in self.waiting_for_reload:
             client.answer({"trouble": trouble})
-        self.waiting.clear()
+        self.waiting_for_reload.clear()
 
     def memory(self) -> int:
         """The bytes that the service's processes have, measured at most once in a moment: many clients may ask at once."""
@@ -325,7 +330,7 @@ class Service:
             "log": self.options.log_file,
             "folder": self.folder,
             "started_in": self.started_in,
-            "options": self.given,
+            "options": self.changed_options,
             "user": effective_user(),
             "python": f"{sys.version.split()[0]} ({sys.executable})",
             "command": [sys.executable, *sys.orig_argv[1:]] if self.options.daemon else [],
@@ -335,7 +340,7 @@ class Service:
 
 
 COUNTS = ("requests", "errors", "connections", "running")
-"""What children report, and the sums of it."""
+"""Keys of the children's reports that are added up."""
 
 
 def working_folder() -> str:
@@ -360,7 +365,7 @@ def changed_options(options: Options) -> dict[str, str]:
 
 
 def effective_user() -> str:
-    """The user of this process; the number of one that has no name."""
+    """Return the name of this process's user, or its number if it has no name."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

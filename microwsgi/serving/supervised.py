@@ -53,13 +53,13 @@ from microwsgi.serving.console import RETRY, STILL_SERVED, Console, banner, colo
 from microwsgi.serving.imports import CodeCache, Imports
 from microwsgi.serving.operating import check_certificates, describe_running, report_running, show_running
 from microwsgi.serving.prompt import one_prompt, set_terminal_attributes, terminal_attributes
-from microwsgi.serving.service import Service, service
+from microwsgi.serving.service import Service, open_service
 from microwsgi.support.relay import relay
 from microwsgi.support.source import relative
 from microwsgi.support.typenames import Any
 
-ELSEWHERE = b"The application can't be loaded; the server's terminal says why.\n"
-NAMED = 3
+SEE_TERMINAL = b"The application can't be loaded; the server's terminal says why.\n"
+MAX_NAMED_FILES = 3
 """Changed files that a message names; the others are counted."""
 
 
@@ -72,17 +72,20 @@ def run(
     *,
     at_end: Callable[..., object] | None = None,
 ) -> None:
-    """Serve until INT or TERM, which `at_end` handles afterwards. Raises UsageError."""
+    """Serve until INT or TERM. Raises UsageError.
+
+    When serving ends, `at_end` is installed as the handler of both signals, directly in place of the handlers used until then.
+    """
     if application is not None and not isinstance(application, str):
         raise UsageError("with reload or workers, serve() takes the name of the application, like 'main:app'.")
     console = console or Console()
     system = system or System()
-    with service(options, console, system) as outside, listening(outside.options) as listeners:
-        options = outside.options
+    with open_service(options, console, system) as service, listening(service.options) as listeners:
+        options = service.options
         tls = https(options, ssl_context)  # made before the fork: a session of one child can be resumed with another
-        outside.adopt_sockets(listeners, tls)
+        service.adopt_sockets(listeners, tls)
         console.never_block()
-        terminal = Terminal(options, listeners, tls, outside)
+        terminal = Terminal(options, listeners, tls, service)
         watch = None
         if options.reload:
             include, exclude, polling = options.reload_include, options.reload_exclude, options.reload_poll
@@ -98,14 +101,14 @@ def run(
             supervisor = Supervisor(options, listeners, begin, observer=terminal, watch=watch, system=system)
         except OSError as error:
             raise ServiceError(f"the system has no sockets for a parent process: {error.strerror}.") from None
-        outside.attach(supervisor)
+        service.attach(supervisor)
         supervisor.signals.at_end = at_end
         start = time.monotonic()
         supervisor.run()
-        if supervisor.stops > 1:
-            outside.say("Stopped at once.")
+        if supervisor.stop_count > 1:
+            service.say("Stopped at once.")
         else:
-            outside.say(farewell(supervisor.requests, supervisor.errors, time.monotonic() - start))
+            service.say(farewell(supervisor.requests, supervisor.errors, time.monotonic() - start))
         console.write_rest()
 
 
@@ -113,7 +116,7 @@ def run(
 
 
 def live(spec: str | None, options: Options, listeners: list[socket], terminal: Terminal, worker: Worker) -> None:
-    """A child's life: import the application, say so, serve when the parent says so."""
+    """Run a child: import the application, report that it is ready, and serve when the parent orders it."""
     console = terminal.service.console
     console.block_again()
     worker.say = terminal.service.say
@@ -121,7 +124,7 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
     terminal.service.close_inherited()
     publisher = Publisher(worker.send, worker.say)
     relay.connect(publisher.send)
-    worker.on_event = lambda event: relay.deliver(**event)  # as `Topics` makes it
+    worker.on_event = lambda event: relay.deliver(**event)  # the keys are those of an event that `Topics` sends
     worker.guard.add(relay.disconnect)
     imports = Imports(terminal.codes)
     livereload = LiveReload()
@@ -173,18 +176,18 @@ def exit_if_forked(pid: int) -> None:
 
 
 def still_retiring(server: WSGIServer, say: Callable[[str], object]) -> None:
-    """Say what a child with old code waits for."""
+    """Print what a child with old code waits for."""
     if what := describe_running(server):
         say(f"Process {os.getpid()}, with the old code, still waits for {what}; `kill {os.getpid()}` ends it.")
 
 
 def live_spawned(worker: Worker, listeners: list[socket], values: list[Any]) -> None:
-    """The same in a process that has nothing of its parent but the sockets."""
+    """Run `live` in a process that was spawned: it has inherited only the sockets."""
     spec, given = values
     options = Options()
     vars(options).update(given)
-    outside = Service(options, Console(), System())
-    terminal = Terminal(options, listeners, https(options, None), outside)
+    service = Service(options, Console(), System())
+    terminal = Terminal(options, listeners, https(options, None), service)
     live(spec, options, listeners, terminal, worker)
 
 
@@ -202,7 +205,10 @@ def unloaded(error: BaseException, text: str, options: Options, livereload: Live
         if page is not None:
             headers, body = page.at_start(error, text, environ)
         else:
-            headers, body = [("Content-Type", "text/plain"), ("Cache-Control", "no-store"), ("Refresh", "1")], ELSEWHERE
+            headers, body = (
+                [("Content-Type", "text/plain"), ("Cache-Control", "no-store"), ("Refresh", "1")],
+                SEE_TERMINAL,
+            )
         start_response("500 Internal Server Error", headers)
         return [body]
 
@@ -213,7 +219,7 @@ def unloaded(error: BaseException, text: str, options: Options, livereload: Live
 
 
 class Terminal(Observer):
-    """Tells the person at the terminal what is served, and what is wrong; prepares the next children."""
+    """Prints what is served, and what is wrong; prepares the next children."""
 
     def __init__(self, options: Options, listeners: list[socket], tls: Security | None, service: Service) -> None:
         self.options = options
@@ -222,12 +228,12 @@ class Terminal(Observer):
         self.listeners = listeners
         self.codes = CodeCache()
         self.greeted = False
-        self.text = ""  # what was wrong with the last generation
+        self.text = ""  # why the last generation could not be loaded
         self.terminal: list[object] | None = None
         self.told = ("", 0)  # the last trouble of the parent, and how often it has come since it was told
 
     def serving(self, child: Child) -> None:
-        """Say what is served, and why it is other code."""
+        """Print what is served now, and which change caused it."""
         console = self.service.console
         if child.generation.changed or self.greeted:
             took = (time.monotonic() - child.generation.began) * 1000
@@ -247,7 +253,7 @@ class Terminal(Observer):
         self.service.serving(child)
 
     def failed(self, generation: Generation, text: str, *, serving: list[int]) -> None:
-        """Print what is wrong, and what is served meanwhile. A message that has been printed is not repeated."""
+        """Print why a generation can't be loaded, and what is served meanwhile, unless the last message was the same."""
         if serving:
             self.service.failed(text)
         if text == self.text:
@@ -264,71 +270,71 @@ class Terminal(Observer):
                 lines.append(f"  Save again to retry{option}.")
         elif self.options.reload:
             lines += [
-                f"  {changed}{url}{address_query(self.options)} shows this until it is fixed. Ctrl-C stops."
+                f"  {changed}{url}{address_query(self.options)} shows this message until the error is fixed. Ctrl-C stops the server."
                 for url in urls(self.listeners, scheme)[:1]
             ]
         self.service.say("\n".join(lines))
 
     def died(self, child: Child, how: str, pause: float) -> None:
-        """Say which child is dead, and when there is another."""
+        """Print which child has ended, and when another starts."""
         self.service.say(f"Worker {child.pid} {how}; a new worker starts{f' in {pause:g} s' if pause else ''}.")
 
     def leaving(self, child: Child) -> None:
-        """Say that a child is replaced."""
+        """Print that a child is replaced."""
         self.service.say(f"Worker {child.pid} received TERM; a new worker starts.")
 
-    def late(self, child: Child, was: State, text: str) -> None:
-        """Say what a child does not do, and what happens now."""
+    def late(self, child: Child, previous: State, text: str) -> None:
+        """Print what a child has not done in time, and what happens now."""
         grace = f"{self.options.graceful_timeout:g} s of --graceful-timeout"
         messages = {
-            State.CHECKING: f"Worker {child.pid} accepts connections and does not answer: it is killed and replaced.",
+            State.CHECKING: f"Worker {child.pid} accepts connections but does not answer: it is killed and replaced.",
             State.RETIRING: f"Process {child.pid}, with the old code, does not respond. Its clients are waiting.",
             State.UNRESPONSIVE: f"Process {child.pid}, with the old code, still does not respond, and is killed.",
             State.STOPPING: f"Process {child.pid} has not ended after {grace}, and is killed.",
-            State.EXITING: f"Process {child.pid} has served its last request {EXIT_TIME:g} s ago and is killed: "
+            State.EXITING: f"Process {child.pid} served its last request {EXIT_TIME:g} s ago, and is killed: "
             "something that the application left running kept it alive.",
             State.KILLED: f"Process {child.pid} was killed, but the system has not ended it yet.",
         }
-        if was in messages:
-            self.service.say("\n".join(filter(None, [messages[was], text])))
-        if was is State.CHECKING:
-            self.service.loaded("\n".join(filter(None, ["a new worker does not answer.", text])))
+        if previous in messages:
+            self.service.say("\n".join(filter(None, [messages[previous], text])))
+        if previous is State.CHECKING:
+            self.service.answer_reloads("\n".join(filter(None, ["a new worker does not answer.", text])))
 
     def lagging(self, child: Child) -> None:
-        """Say that events are lost."""
+        """Print that events are lost."""
         self.service.say(f"Worker {child.pid} does not read its events: new ones are dropped until it does.")
 
     def not_started(self, error: BaseException, pause: float) -> None:
-        """Say what the system has none of."""
+        """Print why no worker could be started."""
         why = getattr(error, "strerror", None) or repr(error)
         self.service.say(f"No worker could be started: {why}. The next attempt is in {pause:g} s.")
         if self.greeted:
             self.service.failed(f"no worker could be started: {why}")
 
     def trouble(self, error: BaseException) -> None:
-        """Say what went wrong in the parent, once for each kind."""
+        """Print an exception of the parent; if it repeats, only how often."""
         text = f"{type(error).__name__}: {error}"
         last, count = self.told
         if text == last:
             self.told = text, count + 1
             return
         if count:
-            self.service.say(f"({last}: {count} times more)")
+            self.service.say(f"({last}: repeated {count} times)")
         self.told = text, 0
         place = traceback.extract_tb(error.__traceback__)[-1:]
         where = "".join(f" ({os.path.basename(frame.filename)}:{frame.lineno})" for frame in place)
         self.service.say(f"The parent process continues after {text}{where}.")
 
     def polls(self, why: str) -> None:
-        """Say that the system does not tell of changes."""
+        """Print that files are polled, and why."""
         self.service.say(f"Files are checked for changes a few times a second, as with --reload-poll: {why}.")
 
     def prompting(self) -> None:
-        """Remember how the terminal was set before the line editor sets it for itself."""
+        """Store the settings of the terminal before the line editor changes them."""
         self.terminal = terminal_attributes()
 
     def prompt_lost(self) -> None:
-        """Set it as it was."""
+        """Restore the settings of the terminal."""
         if self.terminal is not None:
             set_terminal_attributes(self.terminal)
 
@@ -340,7 +346,7 @@ class Terminal(Observer):
         return RETRY if console.queue else NEVER
 
     def chores(self, message: Message) -> Iterator[object]:
-        """Import and compile here what a child has, but for the application itself: the next one finds it done."""
+        """Import in the parent the modules that a child has, except the application; compile its files for the next child."""
         for name in message.get("modules", ()):
             if name not in sys.modules:
                 try:
@@ -354,6 +360,6 @@ class Terminal(Observer):
 
 
 def named(paths: list[str]) -> str:
-    """Files as a person would type them."""
-    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    return ", ".join(relative(path) for path in paths[:NAMED]) + more
+    """Return the names of the first files, relative to the folder, and how many others there are."""
+    more = f" and {len(paths) - MAX_NAMED_FILES} more" if len(paths) > MAX_NAMED_FILES else ""
+    return ", ".join(relative(path) for path in paths[:MAX_NAMED_FILES]) + more

@@ -22,7 +22,7 @@ from microwsgi.errors import CertificateError
 from microwsgi.options import Options
 from microwsgi.server.procnet import own_addresses
 from microwsgi.server.sockets import WILDCARDS, host_and_port
-from microwsgi.tls.contexts import LoadedCertificate, Pair, read
+from microwsgi.tls.contexts import CertificateFiles, LoadedCertificate, read
 from microwsgi.tls.modssl import DAY, Certificate
 from microwsgi.tls.signers import CLIENT, SERVER, best_signer, kind, private
 
@@ -124,7 +124,7 @@ class Authority:
 
     # --- What it signs ----------------------------------------------------------------------------------------------------
 
-    def leaf(self, names: Iterable[str]) -> Pair:
+    def leaf(self, names: Iterable[str]) -> CertificateFiles:
         """Return a certificate for these names and addresses and those of former runs, valid for at least RENEW_DAYS."""
         with self.locked():
             self.ensure()
@@ -132,7 +132,7 @@ class Authority:
             self.wanted = [name for name in names if self.permits(name)]
             self.left_out = [name for name in names if name not in self.wanted]
             self.keep_or_make()
-        return Pair(self.leaf_file)
+        return CertificateFiles(self.leaf_file)
 
     def keep_or_make(self) -> None:
         """Keep the server certificate if it is valid and has all names; otherwise make another."""
@@ -150,7 +150,7 @@ class Authority:
     def read_leaf(self) -> Certificate | None:
         """Return the server certificate if it is usable and was issued by this CA."""
         try:
-            shown = LoadedCertificate(Pair(self.leaf_file), Options())
+            shown = LoadedCertificate(CertificateFiles(self.leaf_file), Options())
             read(shown.context, self.pem()[0])
         except CertificateError:
             return None
@@ -169,7 +169,7 @@ class Authority:
             known = [value for _, value in present.alternatives] if present else local_names()
             certificate, key = best_signer().leaf(self.pem(), list(filter(self.permits, known)), SERVER, LEAF_DAYS)
             self.write(self.leaf_file, key + certificate)
-        return LoadedCertificate(Pair(self.leaf_file), Options()).certificate
+        return LoadedCertificate(CertificateFiles(self.leaf_file), Options()).certificate
 
     def client(self, name: str) -> str:
         """Create a client certificate with its key; return the path of the file."""
@@ -185,7 +185,8 @@ class Authority:
         found = []
         if self.left_out:
             found.append(
-                f"Not in the certificate, since the development CA is valid for private names only: {', '.join(self.left_out)}."
+                "These names are not in the certificate, because the development CA is valid for private names only: "
+                f"{', '.join(self.left_out)}."
             )
         if not os.path.exists(self.trusted_file):
             found.append("To make browsers trust it: microwsgi certs trust")
@@ -228,7 +229,7 @@ class Authority:
             os.close(lock)
 
 
-def development(options: Options) -> tuple[Pair, Authority]:
+def development(options: Options) -> tuple[CertificateFiles, Authority]:
     """Return the certificate and key for a server with these options."""
     authority = Authority()
     return authority.leaf(served_names(options)), authority

@@ -21,27 +21,27 @@ NO_CHECK_TIME = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME, which ssl has no name for: an expired certificate can be read, too."""
 
 
-class Pair:
+class CertificateFiles:
     """The paths of a certificate with its chain, and of its key."""
 
-    def __init__(self, certificate: str, key: str = "") -> None:
-        self.certificate = certificate
-        self.key = key or certificate
+    def __init__(self, certificate_path: str, key_path: str = "") -> None:
+        self.certificate_path = certificate_path
+        self.key_path = key_path or certificate_path
 
 
 class LoadedCertificate:
-    """A context with its certificate, both checked. Raises CertificateError."""
+    """An SSL context, and the certificate that it presents. Raises CertificateError if a client would refuse it."""
 
-    def __init__(self, pair: Pair, options: Options) -> None:
+    def __init__(self, pair: CertificateFiles, options: Options) -> None:
         self.context = context = new_context(options)
         text = load(context, pair, options)
         self.certificate = read(context, text)
         if self.certificate.expired:
             raise CertificateError(
-                f"{pair.certificate} has expired, on {self.certificate.until_text}: a client would refuse it."
+                f"{pair.certificate_path} has expired, on {self.certificate.until_text}: a client would refuse it."
             )
         if options.tls_client_ca:
-            require_client(context, options)
+            verify_clients(context, options)
 
 
 def new_context(options: Options) -> SSLContext:
@@ -53,6 +53,7 @@ def new_context(options: Options) -> SSLContext:
     context.set_alpn_protocols(ALPN)
     if options.tls_keylog:
         try:
+            # ssl would create a file that others can read.
             os.close(os.open(options.tls_keylog, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
             context.keylog_filename = options.tls_keylog
         except OSError as error:
@@ -60,41 +61,45 @@ def new_context(options: Options) -> SSLContext:
     return context
 
 
-def load(context: SSLContext, pair: Pair, options: Options) -> str:
+def load(context: SSLContext, pair: CertificateFiles, options: Options) -> str:
     """Load certificate and key into the context; return the text of the certificate file.
 
     Raises CertificateError, which says what to do.
     """
-    text, key = content(pair.certificate, "--tls-cert"), content(pair.key, "--tls-key")
+    text, key = content(pair.certificate_path, "--tls-cert"), content(pair.key_path, "--tls-key")
     if "-----BEGIN CERTIFICATE-----" not in text:
         if "PRIVATE KEY-----" in text:
             raise CertificateError(
-                f"{pair.certificate} has a key and no certificate: are --tls-cert and --tls-key swapped?"
+                f"{pair.certificate_path} contains a key but no certificate: are --tls-cert and --tls-key swapped?"
             )
         raise CertificateError(
-            f"{pair.certificate} has no certificate in PEM. To convert DER to PEM: openssl x509 -inform der."
+            f"{pair.certificate_path} contains no certificate in PEM. To convert DER to PEM: openssl x509 -inform der."
         )
     if "PRIVATE KEY-----" not in key:
-        if pair.key == pair.certificate:
-            raise CertificateError(f"{pair.certificate} contains no private key: add --tls-key FILE.")
-        raise CertificateError(f"{pair.key} has no private key in PEM.")
+        if pair.key_path == pair.certificate_path:
+            raise CertificateError(f"{pair.certificate_path} contains no private key: add --tls-key FILE.")
+        raise CertificateError(f"{pair.key_path} contains no private key in PEM.")
     encrypted = "ENCRYPTED" in key
     if encrypted and not options.tls_password_file:
-        raise CertificateError(f"{pair.key} is encrypted: add --tls-password-file FILE.")
+        raise CertificateError(f"{pair.key_path} is encrypted: add --tls-password-file FILE.")
     password = (
         content(options.tls_password_file, "--tls-password-file").partition("\n")[0].rstrip("\r") if encrypted else ""
     )
     try:
-        context.load_cert_chain(pair.certificate, pair.key, password)
+        context.load_cert_chain(pair.certificate_path, pair.key_path, password)
     except ssl.SSLError as error:
         reason = error.reason or ""
         if "MISMATCH" in reason:
-            raise CertificateError(f"{pair.key} is not the key of {pair.certificate}.") from None
+            raise CertificateError(f"{pair.key_path} is not the key of {pair.certificate_path}.") from None
         if "TOO_SMALL" in reason or "TOO_WEAK" in reason:
-            raise CertificateError(f"{pair.certificate} is too weak ({reason.lower().replace('_', ' ')}).") from None
+            raise CertificateError(
+                f"{pair.certificate_path} is too weak ({reason.lower().replace('_', ' ')})."
+            ) from None
         if encrypted:
-            raise CertificateError(f"the password in {options.tls_password_file} does not open {pair.key}.") from None
-        raise CertificateError(f"{pair.certificate} or {pair.key} is damaged ({reason}).") from None
+            raise CertificateError(
+                f"the password in {options.tls_password_file} does not open {pair.key_path}."
+            ) from None
+        raise CertificateError(f"{pair.certificate_path} or {pair.key_path} is damaged ({reason}).") from None
     return text
 
 
@@ -131,16 +136,16 @@ def read(context: SSLContext, text: str) -> Certificate:
     return Certificate(ends[0].getpeercert() or {}, f"{pem}\n")
 
 
-def require_client(context: SSLContext, options: Options) -> None:
-    """Require or request a client certificate."""
+def verify_clients(context: SSLContext, options: Options) -> None:
+    """Ask clients for a certificate that --tls-client-ca has issued; --tls-client-cert says whether it is required."""
     content(options.tls_client_ca, "--tls-client-ca")
     try:
         context.load_verify_locations(options.tls_client_ca)
     except ssl.SSLError:
-        raise CertificateError(f"--tls-client-ca {options.tls_client_ca} has no certificate in PEM.") from None
+        raise CertificateError(f"--tls-client-ca {options.tls_client_ca} contains no certificate in PEM.") from None
     context.verify_mode = ssl.CERT_REQUIRED if options.tls_client_cert == "required" else ssl.CERT_OPTIONAL
 
 
-def note_name(connection: SSLSocket | SSLObject, name: str | None, context: SSLContext) -> None:  # ssl's
+def store_sni(connection: SSLSocket | SSLObject, name: str | None, context: SSLContext) -> None:  # as sni_callback
     """Store the server name (SNI) that a client asks for: `ssl` keeps it for clients only."""
     vars(connection)["sni"] = name or ""

@@ -1,6 +1,7 @@
 """TLS as the server sees it: connections that begin with a handshake, and the certificates that are presented.
 
-Only imported where TLS is asked for. `microwsgi.tls.handshake` has the connections, `microwsgi.tls.transport` the data.
+Only imported where TLS is asked for. `microwsgi.tls.handshake` does the handshakes; `microwsgi.tls.transport`
+sends and receives afterwards.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from microwsgi.server.context import ServerContext
 from microwsgi.server.environ import Environ
 from microwsgi.server.transport import Clock, Transport
 from microwsgi.tls.authority import ZONES, development
-from microwsgi.tls.contexts import PROTOCOLS, LoadedCertificate, Pair, note_name
+from microwsgi.tls.contexts import PROTOCOLS, CertificateFiles, LoadedCertificate, store_sni
 from microwsgi.tls.handshake import HandshakeConnection, HandshakeContext, HandshakePool, Redirector
 from microwsgi.tls.modssl import Certificate, client_keys, connection_keys, server_keys
 from microwsgi.tls.transport import TLSTransport
@@ -30,27 +31,30 @@ from microwsgi.wire.response import NAMES
 CHECK_INTERVAL = 1.0
 """Seconds between two checks whether the certificate files have changed."""
 EXPIRY_WARNING_DAYS = 14
-"""Days before a certificate expires from which on the server warns."""
+"""The server warns if a certificate expires in fewer days than this."""
 DEVELOPMENT_ZONES = tuple(f".{zone}" for zone in ZONES)
 HSTS = ("Strict-Transport-Security", "strict-transport-security")
-"""A field as applications spell it (RFC 6797 6.1)."""
+"""The names under which the field (RFC 6797 6.1) may be in NAMES: applications write it in one of two ways."""
 MAX_ENVIRONS = 256
 """How many environs are kept. Most connections can share one: what differs between them, like the port, is not in it."""
 
 
 class TLS:
-    """The certificates and the handshakes of a server. The first certificate is for clients that ask for no other name.
+    """The certificates and the handshakes of a server.
+
+    The first certificate is presented to each client that asks for none of the names in the certificates.
 
     The files are checked at a handshake, once a second: a changed certificate is presented to later connections.
     One that can't be used is reported, and the old one stays. Raises CertificateError.
     """
 
-    asked = warned = False
+    asked = False  # a person asked for a check while one was running
+    warned = False  # of Strict-Transport-Security
     server_context: ServerContext  # from `start` on
 
     def __init__(
         self,
-        pairs: list[Pair],
+        pairs: list[CertificateFiles],
         options: Options,
         renew: Callable[[], object] | None = None,
         hints: list[str] | None = None,
@@ -60,7 +64,8 @@ class TLS:
         self.options = options
         self.renew = renew
         self.pool = HandshakePool()
-        self.seen = self.refused = self.changing = self.file_signature()
+        # Of the files in use; of those last reported as unusable; of those that failed once, and may be half written.
+        self.used_signature = self.refused_signature = self.failed_signature = self.file_signature()
         self.environs: dict[tuple[object, ...], tuple[Environ, Environ]] = {}
         self.checking = threading.Lock()
         self.next_check = monotonic() + CHECK_INTERVAL
@@ -68,16 +73,16 @@ class TLS:
 
     @classmethod
     def of(cls, context: SSLContext, options: Options) -> TLS:
-        """Return a TLS with a context that the caller has made; it is used unchanged."""
+        """Return a TLS with a context that the caller has made; at most its sni_callback is set."""
         self = cls.__new__(cls)
         self.pairs, self.options, self.renew, self.hints = [], options, None, []
         self.pool = HandshakePool()
-        self.seen = self.refused = self.changing = ()
+        self.used_signature = self.refused_signature = self.failed_signature = ()
         self.environs = {}
         self.checking = threading.Lock()
         self.next_check = float("inf")
         if context.sni_callback is None:
-            context.sni_callback = note_name
+            context.sni_callback = store_sni
         self.context, self.others, self.certificates = context, {}, [Certificate({})]
         return self
 
@@ -111,11 +116,11 @@ class TLS:
         return HandshakeConnection(transport, self.server_context, base, self.front)
 
     def secure_successor(self, transport: TLSTransport, base: Environ) -> Connection:
-        """Return the connection that goes on after the handshake."""
+        """Return the connection that continues after the handshake."""
         return self.connect_http(transport, self.environ(base, transport))
 
     def plain_successor(self, transport: Transport, base: Environ) -> Connection:
-        """Return the connection that goes on with a client that does not speak TLS."""
+        """Return the connection that continues with a client that does not speak TLS."""
         if not self.options.https_redirect:
             return self.connect_http(transport, base)
         return Redirector.connect(self.server_context, transport, base)
@@ -126,7 +131,7 @@ class TLS:
 
     def wrap(self, transport: Transport) -> TLSTransport:
         """Return a TLS transport in the place of a plain one. Raises OSError."""
-        transport.socket.getpeername()  # raises if the client has left: wrap_socket would close the descriptor
+        transport.socket.getpeername()  # raises if the client has left; wrap_socket would then close the descriptor
         return self.new_transport(self.wrap_socket(transport.socket), transport.client, transport.clock)
 
     def wrap_socket(self, connection: socket.socket) -> SSLSocket:
@@ -167,6 +172,7 @@ class TLS:
         if not self.warned:
             self.warn_of_hsts(sni)
         client = tls.getpeercert(binary_form=True)
+        # With the day: SSL_SERVER_V_REMAIN changes with it.
         key = (id(base), sni, tls.version(), tls.cipher(), tls.session_reused, client, int(time()) // 86400)
         _, known = self.environs.get(key, (base, None))
         if known is None:
@@ -178,7 +184,8 @@ class TLS:
                 known |= client_keys(Certificate(tls.getpeercert() or {}), [*map(ssl.DER_cert_to_PEM_cert, chain)])
             if len(self.environs) >= MAX_ENVIRONS:
                 self.environs.clear()
-            self.environs[key] = base, known  # with the base: as long as it is kept, no other object has its id
+            # The base is kept, too: while it exists, no other object can have its id, which is in the key.
+            self.environs[key] = base, known
         return known
 
     def warn_of_hsts(self, name: str) -> None:
@@ -204,7 +211,7 @@ class TLS:
         for known, text in REASONS:
             if known in name or known in str(error):
                 return text
-        return name.replace("_", " ").lower() or error.strerror or "the client disconnected"
+        return name.replace("_", " ").lower() or error.strerror or "unknown reason"
 
     def notes(self) -> list[str]:
         """Return a line for each certificate as it now is in its file, and warnings."""
@@ -232,7 +239,7 @@ class TLS:
         first = shown[0].context
 
         def choose(connection: SSLSocket | SSLObject, name: str | None, context: SSLContext) -> None:
-            note_name(connection, name, context)
+            store_sni(connection, name, context)
             if name and (found := by_name.get(name.lower()) or by_name.get(f"*.{name.lower().partition('.')[2]}")):
                 connection.context = found.context
 
@@ -241,7 +248,7 @@ class TLS:
 
     def files(self) -> list[str]:
         """Return the names of the files that the contexts are made from."""
-        pairs = [name for pair in self.pairs for name in (pair.certificate, pair.key)]
+        pairs = [name for pair in self.pairs for name in (pair.certificate_path, pair.key_path)]
         return [*pairs, *filter(None, [self.options.tls_password_file, self.options.tls_client_ca])]
 
     def file_signature(self) -> tuple[object, ...]:
@@ -259,7 +266,8 @@ class TLS:
     def check_files(self, *, asked: bool = False) -> None:
         """Load changed certificates if they are usable; with `asked` (by a person), report unusable ones at once, too."""
         self.asked = self.asked or asked
-        # If it is locked, the holder looks again: that may be this very thread, interrupted by a signal.
+        # If `checking` is locked, do not wait: its holder may be this thread, interrupted by a signal. If `asked` is set, the
+        # holder checks again.
         while self.checking.acquire(blocking=False):
             try:
                 asked, self.asked = self.asked, False
@@ -271,30 +279,30 @@ class TLS:
                 return
 
     def load_changed(self, *, asked: bool) -> None:
-        """Load changed certificates, in one thread at a time."""
+        """Load changed certificates. The caller holds `checking`."""
         try:
             if self.renew is not None:
                 self.renew()
         except CertificateError as error:
             self.log(f"The development certificate can't be renewed: {error}")
         now = self.file_signature()
-        if now == self.seen or (now == self.refused and not asked):
+        if now == self.used_signature or (now == self.refused_signature and not asked):
             return
         try:
             self.context, self.others, self.certificates = self.load()
         except CertificateError as error:
-            # Only at the second look with the same files: key and certificate are not replaced at the same moment.
-            if now == self.changing or asked:
-                self.refused = now
-                self.log(f"The changed certificate is not used, the old one serves on: {error}")
-            self.changing = now
+            # Report only if the same files fail twice: between two checks the key may be new and the certificate still old.
+            if now == self.failed_signature or asked:
+                self.refused_signature = now
+                self.log(f"The changed certificate can't be used; the server continues with the old one: {error}")
+            self.failed_signature = now
             return
-        self.seen = self.refused = now
+        self.used_signature = self.refused_signature = now
         self.environs.clear()
         self.log(f"A new certificate is used from here on: {self.certificates[0]}.")
 
     def log(self, text: str) -> None:
-        """Write a line where errors go."""
+        """Write a line to the error log. Before `attach` or `start` there is none, and the line is lost."""
         context: ServerContext | None = getattr(self, "server_context", None)
         if context is not None:
             context.log_error(text)
@@ -306,7 +314,7 @@ def make_tls(options: Options, ssl_context: object = None) -> TLS:
     The values of `ssl_context` are Werkzeug's. Raises CertificateError, and UsageError for options that contradict it.
     """
     if ssl_context is not None:
-        refuse_both(options, OF_CONTEXT if isinstance(ssl_context, SSLContext) else OF_CERTIFICATE)
+        refuse_both(options, CONTEXT_OPTIONS if isinstance(ssl_context, SSLContext) else CERTIFICATE_OPTIONS)
     if isinstance(ssl_context, SSLContext):
         return TLS.of(ssl_context, options)
     if ssl_context == "adhoc" or (options.tls and not options.tls_cert and ssl_context is None):
@@ -319,13 +327,23 @@ def make_tls(options: Options, ssl_context: object = None) -> TLS:
         raise UsageError('ssl_context must be an ssl.SSLContext, (certificate file, key file) or "adhoc".')
     if len(keys) > len(certificates):
         raise UsageError("--tls-key needs --tls-cert.")
-    pairs = [Pair(name, key) for name, key in zip(certificates, [*keys, *[""] * len(certificates)], strict=False)]
+    pairs = [
+        CertificateFiles(name, key) for name, key in zip(certificates, [*keys, *[""] * len(certificates)], strict=False)
+    ]
     return TLS(pairs, options)
 
 
-OF_CERTIFICATE = ("tls_cert", "tls_key")
-OF_CONTEXT = (*OF_CERTIFICATE, "tls_password_file", "tls_min", "tls_client_ca", "tls_client_cert", "tls_keylog")
-"""Options that an SSLContext has its own settings for; it is used unchanged."""
+CERTIFICATE_OPTIONS = ("tls_cert", "tls_key")
+"""Options that can't be combined with an `ssl_context` that is (certificate, key)."""
+CONTEXT_OPTIONS = (
+    *CERTIFICATE_OPTIONS,
+    "tls_password_file",
+    "tls_min",
+    "tls_client_ca",
+    "tls_client_cert",
+    "tls_keylog",
+)
+"""Options that can't be combined with an SSLContext, which has its own settings for all of them."""
 
 
 def refuse_both(options: Options, names: tuple[str, ...]) -> None:
@@ -340,7 +358,7 @@ REASONS = (
     ("UNKNOWN_CA", UNTRUSTED),
     ("CERTIFICATE_UNKNOWN", UNTRUSTED),
     ("ALERT_BAD_CERTIFICATE", UNTRUSTED),
-    ("ALERT_CERTIFICATE_EXPIRED", "the client finds this certificate expired: is its clock right?"),
+    ("ALERT_CERTIFICATE_EXPIRED", "the client considers this certificate expired: is the client's clock right?"),
     ("HTTP_REQUEST", "the client spoke plain HTTP: use https://"),
     ("UNSUPPORTED_PROTOCOL", "the client does not support the minimum TLS version of this server (--tls-min)"),
     ("VERSION_TOO_LOW", "the client does not support the minimum TLS version of this server (--tls-min)"),

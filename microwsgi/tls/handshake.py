@@ -2,10 +2,11 @@
 
 A HandshakeConnection waits in the poller like every connection, and holds no thread while its client sends nothing. The work
 of a handshake, about a millisecond of processor time, is done by threads of `HandshakePool`, so that many new connections do
-not delay the clients that are being served. Then the connection is REPLACED: `successor` speaks HTTP over the transport.
+not delay the clients that are being served. Then the connection is REPLACED: `successor` speaks HTTP over the transport. A
+*flight* is the messages that one side sends before it waits for an answer (RFC 8446 2).
 
     SNIFFING    the first bytes are looked at, and left in the kernel      by the leader
-    HANDSHAKE   the client's next flight has arrived                       by the leader: then RUNNING, in the pool's queue
+    HANDSHAKE   the client's next flight has arrived                       by the leader: then RUNNING, in HandshakePool's queue
       handle_one_request   a flight is read, and answered                  by a thread of HandshakePool
       finish_turn          HANDSHAKE again, REPLACED, or the end           by the same thread
 """
@@ -48,7 +49,7 @@ class HandshakePool:
         self.threads: list[threading.Thread] = []  # only for the leader, and for `end` when there is no leader
         # Half of the processors; the other half is for clients that are being served.
         self.max_threads = max((os.cpu_count() or 1) // 2, 1)
-        self.finish: Callable[..., object] = bool
+        self.finish: Callable[..., object] = bool  # until `start`
 
     def start(self, finish: Callable[..., object]) -> None:
         """Begin to serve; `finish` is the loop's. Threads of an earlier run, or of the parent before a fork, are forgotten."""
@@ -58,7 +59,7 @@ class HandshakePool:
         self.finish = finish
 
     def submit(self, connection: HandshakeConnection) -> None:
-        """Have a thread work on a connection. Leader only."""
+        """Have a thread work on a connection. Only the leader calls this."""
         if len(self.threads) < self.max_threads and len(self.queue) >= len(self.threads):
             thread = threading.Thread(target=self.work, name=f"microwsgi-tls-{len(self.threads) + 1}", daemon=True)
             thread.start()
@@ -94,8 +95,9 @@ class HandshakeContext:
     """What handshakes need: the pool, and functions of `microwsgi.tls.front.TLS`.
 
     `wrap` returns a TLS transport in the place of a plain one, or raises OSError. `secure_successor` and `plain_successor`
-    return the connection that goes on with a transport and a base environ. `reason` says why a handshake failed, and what to
-    do. A client that uses ALPN must offer one of `protocols`; none if these are not known.
+    return the connection that continues with a transport and a base environ. `reason` says why a handshake failed, and what to
+    do. A client that uses ALPN must offer one of `protocols`; if `protocols` is empty (the caller made the context), that is
+    not checked.
     """
 
     def __init__(
@@ -116,7 +118,7 @@ class HandshakeContext:
 
 
 class HandshakeConnection:
-    """A connection of which nothing is known yet: neither its protocol nor who it is."""
+    """A connection before HTTP: whether it is TLS is not known yet, or the handshake is not done."""
 
     __slots__ = ("base", "context", "front", "outcome", "secure", "state", "successor", "transport", "wanted")
 
@@ -170,7 +172,7 @@ class HandshakeConnection:
         self.enter(State.CLOSED)
 
     def on_drain(self) -> None:
-        """The server is to end, and nothing was asked."""
+        """The server stops, and the client has not sent a request yet."""
         self.enter(State.CLOSED)
 
     def enter(self, state: State) -> None:
@@ -215,8 +217,8 @@ class HandshakeConnection:
         return bool(wanted)
 
     def submit(self) -> State:
-        """The client has sent its next flight: a thread of the pool works on it."""
-        self.state = State.RUNNING  # before the thread has it
+        """The client has sent its next flight: a thread of HandshakePool works on it."""
+        self.state = State.RUNNING  # before `submit`: from then on the thread may change the state
         self.front.pool.submit(self)
         return State.RUNNING
 
@@ -232,7 +234,7 @@ class HandshakeConnection:
         """Discard until the client has closed its side, too."""
         return State.LINGERING if self.transport.recv(RECEIVE) else State.CLOSED
 
-    # --- By a thread of the pool --------------------------------------------------------------------------------------------
+    # --- By a thread of HandshakePool ---------------------------------------------------------------------------------------
 
     def handle_one_request(self) -> None:
         """Read the client's next flight, and answer it."""
@@ -240,7 +242,7 @@ class HandshakeConnection:
             self.outcome = self.work()
         except OSError as error:
             self.log_failure(self.front.reason(error))
-            # Linger: if data that the client still sends caused a reset, it would not see the alert that says why.
+            # Linger: data that the client still sends would cause a reset, and the client would not see the alert.
             self.outcome = self.half_close()
         except BaseException as error:  # the handshakes of others must go on
             self.context.log_exception(f"{self.address_string()}: a TLS handshake failed:", error)
@@ -280,12 +282,14 @@ class HandshakeConnection:
 
 
 class Redirector(WSGIRequestHandler):
-    """Tells a client that speaks plain HTTP on a TLS port where to go."""
+    """Redirects a client that speaks plain HTTP on a TLS port to https."""
 
     __slots__ = ()
 
     def handle_one_request(self) -> None:
-        """Redirect a GET or a HEAD. Others get a 400: they must not be repeated without the user's consent.
+        """Redirect a GET or a HEAD that has a Host.
+
+        Other methods get a 400, since a browser must not repeat them without the user's consent.
 
         With 307: browsers remember 301 and 308, and the next project on this port may not have TLS.
         """

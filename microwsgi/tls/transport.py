@@ -1,8 +1,8 @@
 """A transport over TLS: the methods of `microwsgi.server.transport.Transport`, on an SSLSocket that never blocks.
 
 OpenSSL may have to write before it can read more (a key update of TLS 1.3), or the other way round: `interest_of` says which
-event to wait for. The end of the data is announced by a closure alert, close_notify (RFC 8446 6.1, RFC 9112 9.8): by it a
-client tells a complete response from a truncated one, so `abort` leaves it out.
+event to wait for. The end of the data is announced by a closure alert, close_notify (RFC 8446 6.1, RFC 9112 9.8). A
+client uses this alert to distinguish a complete response from a truncated one, so `abort` does not send it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from microwsgi.server.transport import Clock, FileRange, Transport, close_socket
 
 PlainSocket = socket.socket  # within the class `socket` is an attribute
 PIECE = 64 * 1024
-"""Bytes that are encrypted at once. OpenSSL requires a piece that did not fit to be passed again unchanged."""
+"""Bytes that are encrypted at once.
+
+If OpenSSL could not send a piece, the next call must pass the same piece again: so all pieces have this size."""
 
 
 def would_block() -> BlockingIOError:
@@ -28,12 +30,12 @@ def would_block() -> BlockingIOError:
 
 
 class TLSTransport(Transport):
-    """A client's TLS connection. `handshake` has to be called until it returns 0."""
+    """A client's TLS connection. `handshake` must be called until it returns 0."""
 
     __slots__ = (
         "encrypted",  # the handshake is done, and our closure alert was not sent
         "read_event",  # the event that reading has to wait for
-        "truncated",  # the client is to notice that something is missing
+        "truncated",  # the response is incomplete: no closure alert, so that the client notices
         "write_event",  # the event that writing has to wait for
     )
 
@@ -59,7 +61,10 @@ class TLSTransport(Transport):
         return 0
 
     def recv(self, size: int) -> bytes:
-        """Return what has arrived, at most the content of one record; after `half_close`, the encrypted bytes."""
+        """Return what has arrived, at most the content of one record.
+
+        After `half_close` the bytes are not decrypted: they are only discarded.
+        """
         if not self.encrypted:
             return PlainSocket.recv(self.socket, size)
         try:
@@ -74,7 +79,7 @@ class TLSTransport(Transport):
         return data
 
     def recv_into(self, view: memoryview) -> int:
-        """Receive into a buffer that is not empty; return the count, 0 at the end of the stream."""
+        """Receive into a buffer of at least one byte; return the count, 0 at the end of the stream."""
         try:
             count = self.socket.recv_into(view)
         except ssl.SSLWantReadError:
@@ -123,10 +128,10 @@ class TLSTransport(Transport):
         return self.read_event if event == READ else self.write_event
 
     def close_notify(self) -> None:
-        """Tell the client that it has all of the data. Raises BlockingIOError if there is no room for that yet."""
+        """Send close_notify, which says that no data is missing. Raises BlockingIOError if there is no room yet."""
         if self.encrypted and not self.truncated:
             try:
-                self.socket.setblocking(False)  # an application may have been given it, and made it block
+                self.socket.setblocking(False)  # an application may have got the socket, and have made it blocking
                 self.socket.unwrap()
             except ssl.SSLWantWriteError:
                 raise would_block() from None

@@ -18,7 +18,7 @@ from microwsgi.wire.syntax import CONTROL, FIELD_LINE, TOKEN
 SCRATCH = 16 * 1024
 """Bytes received at once where the size of a chunk is not known yet."""
 EXTENSIONS = 16 * 1024
-"""Bytes that chunk extensions may have beyond the size of the data. They are ignored: only an attacker sends more."""
+"""Bytes that chunk extensions may have beyond the size of the data. They are ignored, and no honest client sends as many."""
 
 # RFC 9112 7.1. Sixteen digits hold every length that exists; more would be an attempt at an overflow. Zeros may come first.
 QUOTED = r'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
@@ -79,7 +79,7 @@ class ChunkedDecoder:
     def feed(self, data: bytes) -> bytes:
         """Return the data in these bytes. An incomplete line is kept for the next call."""
         if self.failed:
-            raise ClientError("The body can't be read beyond an invalid part (RFC 9112 7.1).")
+            raise ClientError("The body can't be read further: its chunked coding is invalid (RFC 9112 7.1).")
         self.failed = True  # reset below if this call succeeds: nothing may be read after invalid bytes
         data = self.unused_data + data
         pieces = []
@@ -106,7 +106,7 @@ class ChunkedDecoder:
         return b"".join(pieces)
 
     def skip(self, count: int) -> None:
-        """Count `count` bytes of data that did not pass through `feed`."""
+        """Count `count` bytes of the current chunk's data as received."""
         self.remaining -= count
         if not self.remaining:
             self.on_line = self.on_data_end
@@ -120,7 +120,7 @@ class ChunkedDecoder:
         """Parse the line that begins a chunk."""
         match = CHUNK_LINE.fullmatch(line)
         if match is None:
-            raise ClientError("A chunk begins with its size in hexadecimal digits (RFC 9112 7.1).")
+            raise ClientError("A chunk must begin with its size in hexadecimal digits (RFC 9112 7.1).")
         self.remaining = int(match[1], 16)
         self.size += self.remaining
         self.extensions += len(match[2])
@@ -129,7 +129,7 @@ class ChunkedDecoder:
                 f"The body is longer than {self.limits.max_body_size} bytes, the limit (max_body_size)."
             )
         if self.extensions > EXTENSIONS + self.size:
-            raise ClientError(f"The body has more than {EXTENSIONS} bytes of chunk extensions, and less data.")
+            raise ClientError(f"The chunk extensions are more than {EXTENSIONS} bytes longer than the data.")
         if not self.remaining:
             self.on_line = self.on_trailer_line
 
@@ -150,7 +150,7 @@ class ChunkedDecoder:
         self.trailer_size += len(line)
         self.trailers.append((match[1], match[2].strip(" \t")))
         if self.trailer_size > self.limits.max_header_size or len(self.trailers) > self.limits.max_header_count:
-            raise FieldsTooLarge("The trailer has more fields than max_header_size and max_header_count allow.")
+            raise FieldsTooLarge("The trailer fields exceed max_header_size or max_header_count.")
 
     def check_line(self, data: bytes, start: int, end: int) -> None:
         """Reject a line as soon as it can no longer be valid, instead of waiting for its CRLF."""
@@ -182,7 +182,7 @@ class BodyReader(io.RawIOBase):
     def __init__(self, decoder: Decoder, receive: Callable[[memoryview], int], decoded: bytes) -> None:
         self.decoder = decoder
         self.receive = receive
-        self.decoded = memoryview(decoded)
+        self.decoded = memoryview(decoded)  # data that was decoded already, and is read first
 
     def readable(self) -> bool:
         """Return True, as io.BufferedReader requires."""

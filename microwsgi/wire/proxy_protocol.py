@@ -1,4 +1,4 @@
-"""The header of HAProxy's PROXY protocol, versions 1 and 2: the client's address, before the first byte of the client."""
+"""The header of HAProxy's PROXY protocol, versions 1 and 2. A proxy sends it, with the client's address, first."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 """The first bytes of version 2. No HTTP request begins with them."""
 BEGINNING = b"PROXY "
 """The first bytes of version 1."""
-LONGEST_LINE = 107
+MAX_LINE_SIZE = 107
 """Bytes of the longest header of version 1, with its line end."""
-LONGEST = 4096
+MAX_HEADER_SIZE = 4096
 """Bytes of the longest header of version 2 that is accepted. The addresses take 216 at most; the rest is for TLVs."""
 LINE = re.compile(
     rb"PROXY (?:UNKNOWN(?: [^\r\n]*)?|TCP([46]) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) ([0-9]{1,5}) ([0-9]{1,5}))\r\n"
@@ -21,7 +21,7 @@ LINE = re.compile(
 FIXED = 16
 """Bytes of version 2 before the addresses: signature, version and command, family and transport, length."""
 LOCAL, PROXY = 0x20, 0x21
-"""Version 2 with its command."""
+"""The thirteenth byte: version 2, and the command. LOCAL is a connection of the proxy itself."""
 ADDRESSES = {0x00: 0, 0x11: 4, 0x21: 16, 0x31: 108}
 """Bytes of one address, by family and transport: unspecified, TCP over IPv4 and IPv6, Unix stream."""
 
@@ -38,10 +38,10 @@ def parse_proxy_header(data: bytes) -> tuple[int, Client | None] | None:
         return parse_binary(data) if len(data) >= FIXED else None
     if not data.startswith(BEGINNING[: len(data)]):
         raise ClientError("The connection does not begin with a PROXY protocol header (--proxy-protocol).")
-    end = data.find(b"\n", 0, LONGEST_LINE) + 1
+    end = data.find(b"\n", 0, MAX_LINE_SIZE) + 1
     if not end:
-        if len(data) >= LONGEST_LINE:
-            raise ClientError(f"The PROXY protocol header is longer than {LONGEST_LINE} bytes.")
+        if len(data) >= MAX_LINE_SIZE:
+            raise ClientError(f"The PROXY protocol header is longer than {MAX_LINE_SIZE} bytes.")
         return None
     match = LINE.fullmatch(data[:end])
     if match is None:
@@ -65,8 +65,10 @@ def parse_binary(data: bytes) -> tuple[int, Client | None] | None:
     if command not in {LOCAL, PROXY} or size is None:
         raise ClientError(f"The PROXY protocol header has an unknown command or family, {data[12:14].hex()}.")
     ports = 4 if family in {0x11, 0x21} else 0
-    if end > LONGEST or (command == PROXY and end < FIXED + 2 * size + ports):
-        raise ClientError(f"The PROXY protocol header has {end} bytes, which does not fit its addresses.")
+    if end > MAX_HEADER_SIZE:
+        raise ClientError(f"The PROXY protocol header has {end} bytes; at most {MAX_HEADER_SIZE} are accepted.")
+    if command == PROXY and end < FIXED + 2 * size + ports:
+        raise ClientError(f"The PROXY protocol header has {end} bytes, too few for its addresses.")
     if len(data) < end:
         return None
     if command == LOCAL or not size:  # a health check of the proxy, or a client whose address it does not know

@@ -33,12 +33,13 @@ ABSOLUTE = re.compile(rf"(?i:https?)://([^/?]*+)({TARGET}*+)")
 
 LAST_PORT = 65535
 
-KNOWN_NAMES = 1024
-"""Field names whose environ keys are remembered. A client that invents more names only slows down its own requests."""
-KNOWN_LINES = 1024
-LONGEST_KNOWN_LINE = 256
-KNOWN_SECTIONS = 256
-LONGEST_KNOWN_SECTION = 2048
+MAX_KNOWN_NAMES = 1024
+MAX_KNOWN_LINES = 1024
+MAX_KNOWN_SECTIONS = 256
+"""How many field names, field lines and sections (all field lines of a head) are remembered. A full map is emptied."""
+MAX_KNOWN_LINE_LENGTH = 256
+MAX_KNOWN_SECTION_LENGTH = 2048
+"""Longer lines and sections are not remembered."""
 COOKIE = "\r\nCookie: "
 PRIVATE = {"HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION"}
 """Fields that are secrets of one client: lines and sections with them are not kept."""
@@ -55,8 +56,9 @@ class FieldKeys(dict[str, str]):
         key = "" if "_" in name else name.upper().replace("-", "_")
         if key and key not in {"CONTENT_TYPE", "CONTENT_LENGTH"}:
             key = f"HTTP_{key}"
-        if len(self) < KNOWN_NAMES:
-            self[name] = key
+        if len(self) >= MAX_KNOWN_NAMES:
+            self.clear()  # the names that one client invents must not slow down the other clients for ever
+        self[name] = key
         return key
 
 
@@ -66,7 +68,7 @@ KEYS = FieldKeys()
 class FieldLines(dict[str, tuple[str, str]]):
     """Check a field line; map it to its environ key and its value. Raises ValueError for a line that breaks RFC 9112 5.
 
-    Most clients repeat most of their lines with each request. When the map is full, it is emptied.
+    Most clients repeat most of their lines with each request.
     """
 
     def __missing__(self, line: str) -> tuple[str, str]:
@@ -75,8 +77,8 @@ class FieldLines(dict[str, tuple[str, str]]):
             raise ValueError(line)
         key = KEYS[match[1]]
         pair = key, match[2].strip(" \t")
-        if len(line) <= LONGEST_KNOWN_LINE and key not in PRIVATE:
-            if len(self) >= KNOWN_LINES:
+        if len(line) <= MAX_KNOWN_LINE_LENGTH and key not in PRIVATE:
+            if len(self) >= MAX_KNOWN_LINES:
                 self.clear()
             self[line] = pair
         return pair
@@ -119,14 +121,14 @@ class RequestHead:
 def parse_head(raw: bytes, limits: Options) -> RequestHead:
     """Parse the bytes before the empty line of a head.
 
-    The values of a repeated field are joined (RFC 9110 5.3). Raises ClientError for everything that RFC 9112 calls invalid.
+    The values of a repeated field are joined (RFC 9110 5.3). Raises ClientError for an invalid line, Host or target.
     """
     match = HEAD.fullmatch(raw.decode("latin-1"))
     if match is None:
         if raw.startswith(b"\r\n"):  # RFC 9112 2.2: one empty line before the request line is ignored
             return parse_head(raw[2:], limits)
         check_lines(raw, limits)
-        raise ClientError("Two empty lines stand before the request line.")
+        raise ClientError("There is more than one empty line before the request line.")
     method, target, version, section = match.groups("")
     fields = _known_sections.get(section)
     if fields is None:
@@ -143,7 +145,7 @@ def parse_head(raw: bytes, limits: Options) -> RequestHead:
 def parse_fields(section: str, raw: bytes, limits: Options) -> Mapping[str, str]:
     """Parse the field lines of the head `raw`. Raises ClientError.
 
-    The cookies are set aside when the section is looked up among the known ones: they differ where the rest does not.
+    Sections are remembered without their cookies, since two requests often differ only in these.
     """
     before, cookie, after = section.partition(COOKIE)
     if cookie:
@@ -169,8 +171,8 @@ def parse_fields(section: str, raw: bytes, limits: Options) -> Mapping[str, str]
         return combine(lines)
     check_host(fields)
     shared = {key: value for key, value in fields.items() if key != "HTTP_COOKIE"} if cookie else fields
-    if len(rest) <= LONGEST_KNOWN_SECTION and PRIVATE.isdisjoint(shared):
-        if len(_known_sections) >= KNOWN_SECTIONS:
+    if len(rest) <= MAX_KNOWN_SECTION_LENGTH and PRIVATE.isdisjoint(shared):
+        if len(_known_sections) >= MAX_KNOWN_SECTIONS:
             _known_sections.clear()
         _known_sections[rest] = shared
     return fields
@@ -209,12 +211,14 @@ def check_target(method: str, target: str, fields: Mapping[str, str]) -> Mapping
         port = target.rpartition(":")[2]
         if valid_host(target) and re.fullmatch("[0-9]{1,5}", port) and int(port) <= LAST_PORT and port != target:
             raise NotImplementedByServer("CONNECT asks for a tunnel, and this is an origin server.")
-        raise ClientError("The target of CONNECT is host:port (RFC 9112 3.2.3).")
+        raise ClientError("The target of CONNECT must be host:port (RFC 9112 3.2.3).")
     if target == "*" and method == "OPTIONS":
         return fields
     match = ABSOLUTE.fullmatch(target)
     if match is None:
-        raise ClientError(f"{target!r} is no target for {method}: it begins with a slash (RFC 9112 3.2).")
+        raise ClientError(
+            f"{target!r} is not a target for {method}: it must begin with a slash or http:// (RFC 9112 3.2)."
+        )
     authority = match[1]
     if not authority or not valid_host(authority):
         raise ClientError(f"{authority!r} is not a valid authority (RFC 9110 4.2).")
@@ -302,9 +306,9 @@ class PartialHead:
     def __init__(self, limits: Options) -> None:
         self.limits = limits
         self.buffer = bytearray()
-        self.start = 0  # of the request line
-        self.line = 0  # the offset of the first line without an end
-        self.number = 0  # of that line; the request line is 0
+        self.start = 0  # the offset of the request line
+        self.line = 0  # the offset of the first line whose end has not arrived
+        self.number = 0  # the number of that line; that of the request line is 0
         self.searched = 0  # the bytes before this offset have no control character, and no line end from `line` on
 
     def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
@@ -320,7 +324,7 @@ class PartialHead:
     def check(self) -> None:
         """Raise for the first error in the stream: the answer must not depend on how the network has split the bytes."""
         buffer = self.buffer
-        if not self.start and buffer.startswith(b"\r\n"):  # RFC 9112 2.2 again
+        if not self.start and buffer.startswith(b"\r\n"):  # RFC 9112 2.2: ignore one empty line
             self.start = self.line = self.searched = 2
         while True:
             end = buffer.find(b"\r\n", max(self.searched - 1, self.line))
@@ -344,7 +348,8 @@ class PartialHead:
     def check_length(self, end: int) -> None:
         """Check a line, complete or not: 400 for a control character, else 414 or 431 if it is longer than allowed."""
         limits = self.limits
-        room = max(min(limits.max_line_size, limits.max_header_size - self.line + self.start), 0)
+        head_room = max(limits.max_header_size - self.line + self.start, 0)
+        room, option = min((limits.max_line_size, "max_line_size"), (head_room, "max_header_size"))
         control = CONTROL.search(self.buffer, max(self.searched, self.line), end)
         if control is not None and control.start() - self.line <= room:
             start = bytes(self.buffer[self.line : min(self.line + 40, end)])
@@ -353,8 +358,8 @@ class PartialHead:
         if end - self.line <= room:
             return
         if not self.number:
-            raise TargetTooLong(f"The request line is longer than {room} bytes, the limit (max_line_size).")
-        if room == limits.max_line_size:
+            raise TargetTooLong(f"The request line is longer than {room} bytes, the limit ({option}).")
+        if option == "max_line_size":
             raise FieldsTooLarge(f"A field line is longer than {room} bytes, the limit (max_line_size).")
         raise FieldsTooLarge(f"The head is longer than {limits.max_header_size} bytes, the limit (max_header_size).")
 

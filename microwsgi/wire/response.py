@@ -25,16 +25,17 @@ LENGTH = re.compile(r"[0-9]{1,18}")
 NAME = re.compile(rf"{TOKEN}++")
 VALUE = re.compile(rf"{VALUE_CHARACTER}*+")
 HOP_BY_HOP = frozenset(
-    ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+    ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
 )
 """Fields about the connection, which the server controls: PEP 3333 forbids applications to set them."""
 RESET_CONTENT = 205
-NO_LENGTH = frozenset((204, RESET_CONTENT))
-"""Statuses for which the application's Content-Length is dropped: none for 204 (RFC 9110 8.6), 0 for 205 (15.3.6)."""
-KNOWN_NAMES = 1024
-KNOWN_HEADS = 256
-LONGEST_KNOWN = 1024
-"""A checked head is remembered if its field lines have at most so many characters."""
+LENGTH_DROPPED = frozenset((204, RESET_CONTENT))
+"""The application's Content-Length is dropped: a 204 must have none (RFC 9110 8.6), a 205 gets a length of 0 (15.3.6)."""
+MAX_KNOWN_NAMES = 1024
+MAX_KNOWN_HEADS = 256
+"""How many field names and heads are remembered."""
+MAX_KNOWN_HEAD_LENGTH = 1024
+"""A checked head is remembered if its field lines have at most this many characters."""
 
 
 class Framing(IntEnum):
@@ -61,7 +62,7 @@ class FieldNames(dict[str, str]):
             raise ApplicationError(f"{name} is a hop-by-hop field: PEP 3333 forbids applications to send it.")
         if kind not in {"content-length", "date", "server"}:
             kind = ""
-        if len(self) < KNOWN_NAMES:
+        if len(self) < MAX_KNOWN_NAMES:
             self[name] = kind
         return kind
 
@@ -72,21 +73,21 @@ NAMES = FieldNames()
 class ResponseHead:
     """A checked status and headers. Never changed: equal heads share one object.
 
-    `missing` is the index of the Date and Server fields to add (see `DateFields`); `length` is the application's
-    Content-Length.
+    `given` is 1 if the application gave a Date, plus 2 if it gave a Server: the index into `DateFields.lines`. `length` is the
+    application's Content-Length.
     """
 
-    __slots__ = ("bodiless", "code", "field_lines", "length", "missing", "status_and_fields")
+    __slots__ = ("bodiless", "code", "field_lines", "given", "length", "status_and_fields")
 
     def __init__(
-        self, status_line: str, field_lines: str, code: int, *, bodiless: bool, length: int | None, missing: int
+        self, status_line: str, field_lines: str, code: int, *, bodiless: bool, length: int | None, given: int
     ) -> None:
         self.status_and_fields = status_line + field_lines
         self.field_lines = field_lines
         self.code = code
         self.bodiless = bodiless
         self.length = length
-        self.missing = missing
+        self.given = given
 
 
 _known_heads: dict[tuple[object, ...], ResponseHead] = {}
@@ -104,12 +105,12 @@ def response_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
     head = check_head(status, headers)
     # Equal is not identical: True == 1 and a subclass of str may equal a str, so only exact types are remembered.
     if (
-        len(head.field_lines) <= LONGEST_KNOWN
-        and "ookie" not in head.field_lines
+        len(head.field_lines) <= MAX_KNOWN_HEAD_LENGTH
+        and "cookie" not in head.field_lines.lower()
         and status.__class__ is str
         and all(each.__class__ is tuple and each[0].__class__ is each[1].__class__ is str for each in headers)
     ):
-        if len(_known_heads) >= KNOWN_HEADS:
+        if len(_known_heads) >= MAX_KNOWN_HEADS:
             _known_heads.clear()
         _known_heads[status, tuple(headers)] = head
     return head
@@ -120,7 +121,7 @@ def check_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
     if not isinstance(status, str):  # before check_status, whose cache takes only hashable values
         raise ApplicationError(f"The status is {status!r}; PEP 3333 requires a str like '200 OK'.")
     status_line, code, bodiless = check_status(status)
-    length, own, lines = None, 0, "Content-Length: 0\r\n" if code == RESET_CONTENT else ""
+    length, given, lines = None, 0, "Content-Length: 0\r\n" if code == RESET_CONTENT else ""
     if headers.__class__ is not list:
         raise ApplicationError(f"headers is a {type(headers).__name__}; PEP 3333 requires a list.")
     try:
@@ -130,28 +131,30 @@ def check_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
                 check_value(name, value)
             if kind == "content-length":
                 length = content_length(value, length)
-                if code in NO_LENGTH:
+                if code in LENGTH_DROPPED:
                     continue
             elif kind:
-                own |= 1 if kind == "date" else 2
+                given |= 1 if kind == "date" else 2
             lines += f"{name}: {value}\r\n"
     except (TypeError, ValueError, AttributeError):
         raise ApplicationError(describe_header_error(headers)) from None
-    return ResponseHead(status_line, lines, code, bodiless=bodiless, length=length, missing=own)
+    return ResponseHead(status_line, lines, code, bodiless=bodiless, length=length, given=given)
 
 
 def check_value(name: str, value: str) -> None:
     """Reject a value that contains a line end or can't be encoded: an injected CR LF would add a field, or a response."""
     if not VALUE.fullmatch(value):
         raise ApplicationError(
-            f"The value of {name} has a control character, or one beyond latin-1: {value!r} (PEP 3333)."
+            f"{name} has a control character, or one that latin-1 does not have: {value!r} (PEP 3333)."
         )
 
 
 def content_length(value: str, before: int | None) -> int:
-    """Return the number in a Content-Length."""
-    if before is not None or not LENGTH.fullmatch(value):
-        raise ApplicationError(f"Content-Length is digits, once, not {value!r} (RFC 9110 8.6).")
+    """Return the number in a Content-Length. `before`: the number of an earlier one, which is an error."""
+    if not LENGTH.fullmatch(value):
+        raise ApplicationError(f"Content-Length must be digits, not {value!r} (RFC 9110 8.6).")
+    if before is not None:
+        raise ApplicationError(f"Content-Length must be given once, not {before} and then {value} (RFC 9110 8.6).")
     return int(value)
 
 
@@ -161,7 +164,7 @@ def check_status(status: str) -> tuple[str, int, bool]:
     if not STATUS.fullmatch(status):
         raise ApplicationError(f"The status is {status!r}; PEP 3333 requires a str like '200 OK'.")
     code = int(status[:3])
-    if code < 200:  # RFC 9110 15.2: the informational ones
+    if code < 200:  # RFC 9110 15.2
         raise ApplicationError(f"{status!r} is an interim status; start_response takes a final one (RFC 9110 15.2).")
     return f"HTTP/1.1 {status}\r\n", code, code in {204, 205, 304}
 
@@ -177,7 +180,7 @@ def encode_head(
     method: str,
     version: str,
     length: int | None,
-    close: bool,  # a keyword would cost more
+    close: bool,  # positional: a keyword argument would cost more
     more: str,
 ) -> tuple[bytes, Framing, int]:
     """Return the bytes of a head, the framing of its body, and the number of bytes that Content-Length promises.
@@ -192,12 +195,9 @@ def encode_head(
         and version == "HTTP/1.1"
         and method != "HEAD"
     ):
-        # The common case of what follows.
-        return (
-            f"{head.status_and_fields}{more}Content-Length: {length}\r\n\r\n".encode("latin-1"),
-            LENGTH_FRAMING,
-            length,
-        )
+        # The common case: the code below would return the same, but more slowly.
+        data = f"{head.status_and_fields}{more}Content-Length: {length}\r\n\r\n".encode("latin-1")
+        return data, LENGTH_FRAMING, length
     remaining = head.length if head.length is not None else length or 0
     framing, line = LENGTH_FRAMING, ""
     if head.bodiless or method == "HEAD":
@@ -231,8 +231,8 @@ class DateFields:
         self.until = 0.0
         self.lines = ("", "", "", "")
 
-    def tick(self) -> tuple[str, str, str, str]:
-        """Return the lines to add; the index: 0 if the application gave neither, 1 Date, 2 Server, 3 both."""
+    def current_lines(self) -> tuple[str, str, str, str]:
+        """Return the lines to add if the application gave neither field, Date, Server, or both."""
         now = time.time()
         if not self.until - 1 <= now < self.until:  # the clock may have been set back
             second = int(now)
@@ -243,7 +243,7 @@ class DateFields:
 
 
 def refusal(error: ClientError, date: str, *, bodiless: bool = False) -> bytes:
-    """Return the whole response to a request that is refused: the reason, and the end of the connection (RFC 9112 9.6)."""
+    """Return the whole response to a refused request: it has the reason, and Connection: close (RFC 9112 9.6)."""
     content = f"{error.status}\n\n{error}\n".encode("utf-8", "replace")
     head = (
         f"HTTP/1.1 {error.status}\r\nContent-Type: text/plain; charset=utf-8\r\n"

@@ -9,8 +9,8 @@ from ipaddress import IPv6Address
 # RFC 9110 5.6.2 and 5.5.
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 VALUE = r"[\t -~\x80-\xff]"
-# RFC 3986, and the characters that browsers send unescaped beside them (" < > [ ] ^ ` { | } \): all printable ASCII
-# but the fragment's "#", which no client may send (RFC 9112 3.2).
+# The characters of RFC 3986, and those that browsers send unescaped in addition: " < > [ ] ^ ` { | } \
+# Together they are all printable ASCII except "#", since no client may send a fragment (RFC 9112 3.2).
 TARGET = r"[!-\"$-~]"
 VERSION = r"HTTP/[0-9]\.[0-9]"
 

@@ -143,7 +143,7 @@ GREEN = """
 REFUSED = {
     "green threads": (
         GREEN,
-        r"main:app can't be served: a monkey patch of gevent has replaced its threads \(_thread.start_new_thread\)",
+        r"main:app can't be served: the monkey patch of gevent has replaced Python's threads \(_thread.start_new_thread\)",
     ),
     "an end with code 0": ("import sys\nsys.exit(0)", "SystemExit|sys.exit"),
     "an end with a word": ("import sys\nsys.exit('bye')", "bye"),

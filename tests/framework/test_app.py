@@ -64,7 +64,7 @@ def test_one_view_may_have_several_routes_and_methods() -> None:
 
 @pytest.mark.parametrize("methods", ["GET", [], ["A B"], [""]])
 def test_what_is_no_sequence_of_methods_is_refused(methods: Any) -> None:
-    with pytest.raises(RouteError, match="no sequence of methods"):
+    with pytest.raises(RouteError, match="not a sequence of methods"):
         App().route("/", methods=methods)(lambda request: "")
 
 
@@ -141,7 +141,7 @@ def test_ones_own_converter() -> None:
         return list(when)
 
     assert answer(app, "/2026-11").json == [2026, 11]
-    with pytest.raises(RouteError, match="has a group"):
+    with pytest.raises(RouteError, match="has a capturing group"):
         app.converter("bad", "(a)")
 
 
@@ -159,13 +159,13 @@ def test_url_for_builds_what_matches() -> None:
     assert app.url_for("users") == "/users"
     assert app.url_for("users", number=7, q="a b") == "/users/7?q=a+b"
     assert answer(app, "/users/3", SCRIPT_NAME="/pre fix").text == "/pre%20fix/users/3?page=2"
-    with pytest.raises(RouteError, match=r"'user' is none; names are users"):
+    with pytest.raises(RouteError, match=r"no route has the name 'user'; the names are users"):
         app.url_for("user")
     app.get("/x/{a}")(lambda request, a: a)
     with pytest.raises(RouteError, match=r"needs a; it got b"):
         app.url_for("<lambda>", b=1)
     app.get("/y")(lambda request: "")
-    with pytest.raises(RouteError, match="is that of"):
+    with pytest.raises(RouteError, match="is the name of"):
         app.url_for("<lambda>")
 
 
@@ -325,7 +325,7 @@ def test_apps_nest_and_know_where_they_are() -> None:
     assert answer(outer, "/in/side/x").status_int == 404
     assert [route.pattern.text for route in outer.routes] == ["/in/side/{number:int}"]
     assert re.search(r"^GET +/in/side/\{number:int\} +show +.*test_app.py:\d+$", as_lines(outer), re.MULTILINE)
-    with pytest.raises(RouteError, match="can't be mounted under a pattern"):
+    with pytest.raises(RouteError, match="it has parameters"):
         outer.mount("/{a}", inner)
     with pytest.raises(RouteError, match="neither is more specific"):
         outer.mount("/in/side/", shows)

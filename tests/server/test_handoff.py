@@ -120,11 +120,11 @@ def adopted(handoff: Handoff) -> Adopted:
 
 def test_a_longer_head_than_a_message_stays(handoff: Handoff) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
-        assert not handoff.send(client.fileno(), 0, b"x" * module.LONGEST)
-        assert handoff.send(client.fileno(), 1, b"x" * (module.LONGEST - 1))
+        assert not handoff.send(client.fileno(), 0, b"x" * module.MAX_DATAGRAM)
+        assert handoff.send(client.fileno(), 1, b"x" * (module.MAX_DATAGRAM - 1))
         ((connection, address, number, received),) = adopted(handoff)
         connection.close()
-        assert (address, number, len(received)) == (listener.getsockname(), 1, module.LONGEST - 1)
+        assert (address, number, len(received)) == (listener.getsockname(), 1, module.MAX_DATAGRAM - 1)
 
 
 def test_who_has_left_meanwhile_is_forgotten(handoff: Handoff) -> None:

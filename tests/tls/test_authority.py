@@ -16,7 +16,7 @@ from microwsgi.options import Options
 from microwsgi.tls import authority as module
 from microwsgi.tls import signers
 from microwsgi.tls.authority import Authority, data_folder, served_names
-from microwsgi.tls.contexts import LoadedCertificate, Pair
+from microwsgi.tls.contexts import CertificateFiles, LoadedCertificate
 from microwsgi.tls.front import make_tls
 from microwsgi.tls.signers import CLIENT, SERVER, Cryptography, OpenSSL, Signer
 from tests.programs import need
@@ -46,7 +46,7 @@ def verify(folder: Path, ca: str, leaf: str, *arguments: str) -> str:
 def test_a_leaf_is_valid_for_what_is_served_and_lasts_less_than_browsers_allow(tmp_path: Path) -> None:
     authority = Authority(str(tmp_path))
     pair = authority.leaf(["localhost", "*.localhost", "shop.test", "127.0.0.1", "::1", "192.168.1.7"])
-    text = Path(pair.certificate).read_text()
+    text = Path(pair.certificate_path).read_text()
     for host in ("localhost", "shop.test"):
         assert ": OK" in verify(
             tmp_path, authority.certificate, text, "-purpose", "sslserver", "-verify_hostname", host
@@ -94,14 +94,14 @@ def test_a_ca_below_it_can_not_be_made(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("signer")
 def test_it_stays_as_it_is_until_it_has_to_change(tmp_path: Path) -> None:
     authority = Authority(str(tmp_path))
-    first = Path(authority.leaf(["localhost", "127.0.0.1", "::1"]).certificate).read_text()
+    first = Path(authority.leaf(["localhost", "127.0.0.1", "::1"]).certificate_path).read_text()
     ca = Path(authority.certificate).read_text()
     again = Authority(str(tmp_path))
-    assert Path(again.leaf(["localhost", "::1"]).certificate).read_text() == first
-    more = Path(again.leaf(["shop.localhost"]).certificate).read_text()
+    assert Path(again.leaf(["localhost", "::1"]).certificate_path).read_text() == first
+    more = Path(again.leaf(["shop.localhost"]).certificate_path).read_text()
     assert more != first
     # The names of the first run are kept: two projects do not renew it in turn.
-    assert Path(again.leaf(["localhost"]).certificate).read_text() == more
+    assert Path(again.leaf(["localhost"]).certificate_path).read_text() == more
     assert Path(authority.certificate).read_text() == ca
 
 
@@ -118,7 +118,7 @@ def test_it_is_renewed_before_it_expires(tmp_path: Path, days: int, renewed: boo
     authority.ensure()
     certificate, key = OpenSSL(need("openssl")).leaf(authority.pem(), ["localhost"], SERVER, days)
     authority.write(authority.leaf_file, key + certificate)
-    text = Path(authority.leaf(["localhost"]).certificate).read_text()
+    text = Path(authority.leaf(["localhost"]).certificate_path).read_text()
     assert (text != key + certificate) == renewed
 
 
@@ -144,7 +144,7 @@ def test_a_damaged_leaf_and_one_of_another_ca_are_replaced(tmp_path: Path) -> No
         Path(authority.leaf_file).write_text(damage)
         assert LoadedCertificate(authority.leaf(["localhost"]), Options()).certificate.names == ["localhost"]
     os.unlink(authority.key)  # so that another CA is made, of the same name
-    text = Path(authority.leaf(["localhost"]).certificate).read_text()
+    text = Path(authority.leaf(["localhost"]).certificate_path).read_text()
     assert ": OK" in verify(tmp_path, authority.certificate, text)
 
 
@@ -243,6 +243,6 @@ def test_the_folder_is_the_systems_own_place_for_data(monkeypatch: pytest.Monkey
 def test_adhoc_is_the_development_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     tls = make_tls(Options(), "adhoc")
-    assert isinstance(tls.pairs[0], Pair)
+    assert isinstance(tls.pairs[0], CertificateFiles)
     assert "localhost" in tls.certificates[0].names
     assert CLIENT not in tls.notes()

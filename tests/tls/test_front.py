@@ -779,7 +779,7 @@ def test_a_renewed_certificate_holds_for_new_connections(authority: Authority, t
         old = serial(server)
         path.write_text("broken")
         end = time.monotonic() + TIME
-        while "is not used" not in server.errors.text.getvalue():
+        while "The changed certificate can't be used" not in server.errors.text.getvalue():
             assert serial(server) == old
             assert time.monotonic() < end
             time.sleep(0.05)
@@ -788,7 +788,7 @@ def test_a_renewed_certificate_holds_for_new_connections(authority: Authority, t
             assert time.monotonic() < end
             time.sleep(0.05)
         text = server.errors.wait_for("A new certificate is used")
-        assert text.count("is not used") == 1
+        assert text.count("The changed certificate can't be used") == 1
         before.sendall(GET)
         assert answer(before) == b"hello"
 
@@ -831,16 +831,16 @@ def test_what_is_wrong_with_files_is_one_sentence(authority: Authority, tmp_path
     assert attempt("nothing", "key") == "--tls-cert nothing can't be read: No such file or directory."
     assert attempt("cert", "nothing") == "--tls-key nothing can't be read: No such file or directory."
     assert attempt("cert") == "cert contains no private key: add --tls-key FILE."
-    assert attempt("key", "cert") == "key has a key and no certificate: are --tls-cert and --tls-key swapped?"
-    assert attempt("bad", "key").startswith("bad has no certificate in PEM")
-    assert attempt("cert", "bad") == "bad has no private key in PEM."
+    assert attempt("key", "cert") == "key contains a key but no certificate: are --tls-cert and --tls-key swapped?"
+    assert attempt("bad", "key").startswith("bad contains no certificate in PEM")
+    assert attempt("cert", "bad") == "bad contains no private key in PEM."
     assert attempt("cert", "other") == "other is not the key of cert."
     assert attempt("cert", "damaged").startswith("cert or damaged is damaged")
     assert attempt("cert", "locked") == "locked is encrypted: add --tls-password-file FILE."
     assert attempt("cert", "locked", "wrong") == "the password in wrong does not open locked."
     assert attempt("cert", "locked", "nothing").startswith("--tls-password-file nothing can't be read")
     assert attempt("expired").startswith("expired has expired, on ")
-    assert attempt("cert", "key", tls_client_ca="bad") == "--tls-client-ca bad has no certificate in PEM."
+    assert attempt("cert", "key", tls_client_ca="bad") == "--tls-client-ca bad contains no certificate in PEM."
     assert attempt("cert", "key", tls_keylog="no/such").startswith("tls_keylog no/such can't be written")
 
 

@@ -21,7 +21,7 @@ CHUNKED = None
 """The `length` of a body in chunks, in what `parse` returns and `decoder` takes."""
 EXTENSION_LIMIT = body_module.EXTENSIONS
 """Bytes of chunk extensions that a body may have beyond its own length."""
-NAME_LIMIT = request_module.KNOWN_NAMES
+NAME_LIMIT = request_module.MAX_KNOWN_NAMES
 """Field names that a name table remembers at most."""
 
 
@@ -138,8 +138,8 @@ def response(status: Any, headers: Any) -> dict[str, Any]:
         "code": head.code,
         "bodiless": head.bodiless,
         "length": head.length,
-        "date": bool(head.missing & 1),
-        "server": bool(head.missing & 2),
+        "date": bool(head.given & 1),
+        "server": bool(head.given & 2),
     }
 
 
@@ -151,9 +151,10 @@ class Clock:
 
     def fields(self, *, date: bool = True, server: bool = True) -> str:
         """Return the field lines that the server adds; the same object until the second ends."""
-        both, only_server, only_date, none = self.clock.tick()
+        both, only_server, only_date, none = self.clock.current_lines()
         return (both if server else only_date) if date else (only_server if server else none)
 
 
+response_head = response_module.response_head
 refusal = response_module.refusal
 early_hints = response_module.early_hints

@@ -35,14 +35,14 @@ OURS = [
     Disagreement("line ends", "bare CR or a bare LF|does not end with CR LF"),
     Disagreement("folded lines", "folded lines are refused"),
     Disagreement("Host", "not a valid Host|one Host field"),
-    Disagreement("targets", "no target for|not a valid authority|has a fragment"),
+    Disagreement("targets", "not a target for|not a valid authority|has a fragment"),
     Disagreement("CONNECT", "^CONNECT asks|target of CONNECT"),
     Disagreement("versions", "^This server speaks"),
     Disagreement(
         "framing", "both Content-Length and|1.0 request must not have Transfer-Encoding|no transfer coding but chunked"
     ),
-    Disagreement("chunk lines", "A chunk begins with its size"),
-    Disagreement("limits", "limit|longer than|more than|more fields"),
+    Disagreement("chunk lines", "A chunk must begin with its size"),
+    Disagreement("limits", "limit|longer than|more than|exceed max_header"),
     Disagreement("expectations", "can't meet the expectation"),
     Disagreement("trailer lines", "A trailer is not a field line"),
 ]

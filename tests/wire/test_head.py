@@ -80,6 +80,15 @@ def test_a_client_that_invents_names_does_not_fill_the_memory() -> None:
     assert keys["X-5000"] == "HTTP_X_5000"
 
 
+def test_a_client_that_invents_names_does_not_slow_down_others() -> None:
+    """The map is emptied when it is full, so that the names of other clients are remembered again."""
+    keys = request_names()
+    for number in range(NAME_LIMIT):
+        assert keys[f"X-{number}"] == f"HTTP_X_{number}"
+    assert keys["Accept"] == "HTTP_ACCEPT"
+    assert list(keys) == ["Accept"]
+
+
 def test_equal_lengths_become_one_for_the_application() -> None:
     head = parse("POST / HTTP/1.1", "Host: a", "Content-Length: 5, 5", max_body_size=10)
     assert head["length"] == 5
@@ -155,12 +164,12 @@ def test_the_reason_names_what_is_wrong() -> None:
         (["G@T / HTTP/1.1", "Host: a"], "'G@T' is not a method"),
         (["GET / http/1.1", "Host: a"], "'http/1.1' is not an HTTP version"),
         (["GET /a b HTTP/1.1", "Host: a"], "separated by single spaces"),
-        (["GET a HTTP/1.1", "Host: a"], "'a' is no target for GET"),
+        (["GET a HTTP/1.1", "Host: a"], "'a' is not a target for GET: it must begin with a slash"),
         (["GET / HTTP/1.1", "Host: a/b"], "'a/b' is not a valid Host"),
         (["GET / HTTP/1.1", "Host: a", *["X: y"] * 100], "100 field lines, the limit (max_header_count)"),
         (["GET / HTTP/1.1", "Host: a", "X: " + "y" * 9000], "8190 bytes, the limit (max_line_size)"),
         (["GET / HTTP/1.1", "Host: a", *["X: " + "y" * 8000] * 9], "65536 bytes, the limit (max_header_size)"),
-        (["", "", "GET / HTTP/1.1"], "Two empty lines"),
+        (["", "", "GET / HTTP/1.1"], "more than one empty line"),
     ]
     with Rows() as rows:
         for lines, words in table:
@@ -205,3 +214,18 @@ def test_the_limit_of_the_head_counts_neither_its_end_nor_an_empty_line_before_i
                 for pieces in ([data], [before + head, b"\r\n\r\n"], [bytes([octet]) for octet in data]):
                     with rows(before, size, len(pieces), "pieces"):
                         assert read(pieces, limits).status == status
+
+
+def test_the_reason_names_the_limit_that_a_line_exceeds() -> None:
+    line = b"GET /" + b"a" * 2000 + b" HTTP/1.1\r\n"
+    field = b"GET / HTTP/1.1\r\nX: " + b"a" * 2000 + b"\r\n"
+    with Rows() as rows:
+        for data, status in ((line, 414), (field, 431)):
+            for limits, option in (
+                (Options(max_line_size=1000), "max_line_size"),
+                (Options(max_header_size=1000), "max_header_size"),
+            ):
+                with rows(status, option):
+                    outcome = read([data], limits)
+                    assert outcome.status == status
+                    assert outcome.reason.endswith(f"is longer than 1000 bytes, the limit ({option}).")

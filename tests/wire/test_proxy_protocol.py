@@ -90,3 +90,10 @@ def test_an_invalid_header_is_refused_as_soon_as_it_is_whole() -> None:
         for data in INVALID:
             with rows(data[:60]), pytest.raises(ClientError, match="PROXY protocol"):
                 parse_proxy_header(data)
+
+
+def test_the_reason_says_whether_a_header_is_too_long_or_too_short() -> None:
+    with pytest.raises(ClientError, match="has 4097 bytes; at most 4096 are accepted"):
+        parse_proxy_header(binary(0x21, 0x11, FOUR + bytes(4097 - 28)))
+    with pytest.raises(ClientError, match="has 27 bytes, too few for its addresses"):
+        parse_proxy_header(binary(0x21, 0x11, FOUR[:-1]))

@@ -10,7 +10,7 @@ import pytest
 
 from microwsgi.errors import ApplicationError, ClientError, VersionNotSupported
 from tests.tables import Rows
-from tests.wire.subject import NAME_LIMIT, Clock, early_hints, refusal, response, response_names
+from tests.wire.subject import NAME_LIMIT, Clock, early_hints, refusal, response, response_head, response_names
 
 
 def test_a_status_is_three_digits_a_space_and_a_reason() -> None:
@@ -115,8 +115,16 @@ def test_content_length_is_digits() -> None:
 
 def test_content_length_is_given_once() -> None:
     for other in ("5", "6"):
-        with pytest.raises(ApplicationError, match="Content-Length"):
+        with pytest.raises(ApplicationError, match=f"Content-Length must be given once, not 5 and then {other}"):
             response("200 OK", [("Content-Length", "5"), ("Content-Length", other)])
+
+
+def test_a_head_with_a_cookie_is_not_remembered() -> None:
+    with Rows() as rows:
+        for name, remembered in (("X-Any", True), ("Set-Cookie", False), ("set-cookie", False), ("SET-COOKIE", False)):
+            with rows(name):
+                heads = [response_head("200 OK", [(name, "test=1")]) for _ in range(2)]
+                assert (heads[0] is heads[1]) == remembered
 
 
 def test_a_length_where_there_is_no_content_is_left_out() -> None:
