@@ -108,7 +108,9 @@ def test_the_unit_behind_nginx_with_this_configuration() -> None:
                     (answer,) = re.findall("^Load it.* The answer is `(.*)`:$", PAGE, re.MULTILINE)
                     asked = shlex.split(request.replace("127.0.0.1/", f"127.0.0.1:{port}/"))
                     asked[0] = curl
-                    said = subprocess.run([*asked, "--silent"], env=environment(), capture_output=True, text=True, check=True)
+                    said = subprocess.run(
+                        [*asked, "--silent"], env=environment(), capture_output=True, text=True, check=True
+                    )
                     assert said.stdout == f"{answer}\n"
                     assert get(port, host="other.example")[0] == 200, (
                         "nginx has one site: the Host list is not for Unix sockets"
