@@ -81,7 +81,7 @@ def close() -> Row:
 def sleeping(milliseconds: int) -> Row:
     bars = [against("waitress", "rate", 1.0), against("granian", "rate", None, 1.0)]
     if milliseconds == 50:
-        bars = [own("rate", "of 64 / 0.05 s", 0.95, 0.98, at_most=False, scale=0.05 / 64)]
+        bars = [own("rate", "of the possible rate (64 threads / 0.05 s)", 0.95, 0.98, at_most=False, scale=0.05 / 64)]
     title = f"sleeps {milliseconds} ms, 64 connections; peers with 64 threads"
     peers = ("waitress",) if milliseconds == 50 else ("waitress", "granian")
     return Row(
@@ -132,13 +132,13 @@ ROWS = [
     close(),
     *map(sleeping, (1, 2, 3, 5, 50)),
     Row(
-        "beside-sleeping", "quick on 4 connections beside 16 that sleep 50 ms", measure_beside_sleeping,
+        "beside-sleeping", "quick requests on 4 connections while 16 other connections sleep 50 ms", measure_beside_sleeping,
         [own("of_alone", "p50, of alone", 2.0), own("p99", "p99, ms", 3.0, scale=1e3)],
         app=WAITING, bare=None, threads=64, warm="/quick",
         others=("waitress", "granian", "gunicorn gthread", "cheroot", "werkzeug"),
     ),
     Row(
-        "beside-spinning", "quick on 4 connections beside 4 that compute 20 ms", measure_beside_spinning,
+        "beside-spinning", "quick requests on 4 connections while 4 other connections compute 20 ms", measure_beside_spinning,
         [Bar("of the best of the others, worst", best_worst, 1.0), own("max", "worst, ms", None, 60.0, scale=1e3)],
         app=WAITING, bare=None, threads=64, warm="/quick",
         peers=("waitress", "granian", "gunicorn gthread", "cheroot", "werkzeug"),

@@ -394,9 +394,9 @@ def versions() -> str:
 HEAD = """\
 # Six common mistakes under five servers
 
-What a person sees who makes a mistake: in the terminal, and in the browser. Each server runs the same small application in the
-form that its framework wants, started as its documentation says for development. `python -m benchmarks.mistakes` ran all of
-this and wrote the page; paths, times, ports and process numbers are replaced, long outputs are cut where it says so.
+What a person who makes a mistake sees, in the terminal and in the browser. Each server runs the same small application, written
+for its framework, and is started as its documentation recommends for development. `python -m benchmarks.mistakes` ran all of
+this and wrote the page; paths, times, ports and process numbers are replaced, and long outputs are cut where marked.
 
 {versions}
 """

@@ -241,11 +241,11 @@ ROWS = [
         app=None, peers=PEERS, others=("microwsgi --reload-poll",), rounds=1,
     ),
     Row(
-        "reload-idle", "watching a reloading application while nothing changes", idling(0),
+        "reload-idle", "--reload while no file changes", idling(0),
         [own("core_percent", "% of a core", 1.0, 0.1)], app=None, others=("microwsgi --reload-poll", *PEERS), rounds=1,
     ),
     Row(
-        f"reload-idle-{EXTRA}", f"watching {EXTRA:,} files more while nothing changes", idling(EXTRA),
+        f"reload-idle-{EXTRA}", f"--reload with {EXTRA:,} more files while no file changes", idling(EXTRA),
         [own("core_percent", "% of a core", 1.0, 0.1)], app=None, others=("microwsgi --reload-poll",), rounds=1,
     ),
     Row(

@@ -124,5 +124,5 @@ ROWS = [
     kept(8),
     kept(64),
     new("tls-new", "full", "a new TLS connection for each request, a full handshake"),
-    new("tls-resumed", "resumed", "a new TLS connection for each request, its session offered again"),
+    new("tls-resumed", "resumed", "a new TLS connection for each request, with session resumption"),
 ]

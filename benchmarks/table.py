@@ -15,9 +15,9 @@ HEAD = """\
 # Figures
 
 Made by `{command} --table {path}`; [how each is taken](../benchmarks/README.md). Under each title: requests a second, and the
-processor's time for each. Beside each ratio: the bar that the project asks of itself at least, and the aim beyond. A ratio is
-the median of those of the rounds, with their range; above 1 microwsgi is the better one. Where others used the machine
-meanwhile, no verdict is given.
+processor's time for each. The *bar* is the least that the project demands of itself; the *aim* is what it wants to reach beyond
+that. Each ratio is the median over all rounds, and the range is that of the rounds; above 1 microwsgi is better. If the machine
+was busy with other programs, no verdict is given.
 
 {machine}
 """

@@ -322,6 +322,14 @@ def test_the_hint_of_a_load_error_repeats_what_was_typed(command: Command, folde
     assert re.search(r"microwsgi check hello:app /path\n", checked.output + "\n")
 
 
+@pytest.mark.parametrize("flag", ["--help", "--help-all"])
+def test_the_help_of_unit_leaves_out_what_systemd_does(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["unit", flag])
+    shown = capsys.readouterr().out
+    assert "--workers" in shown
+    assert [name for name in ("--reload", "--daemon", "--pid-file", "--log-file") if name in shown] == []
+
+
 def test_the_help_of_dev_has_its_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     main(["dev", "--help"])
     main(["dev", "--help-all"])

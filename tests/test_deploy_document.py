@@ -65,7 +65,8 @@ def test_the_unit_behind_nginx_with_this_configuration() -> None:
     """The manager is this test: it makes the folders, sets the variables and starts the command of the unit."""
     analyze = need("systemd-analyze")
     need("nginx")
-    printing, verifying, copying, enabling = block("sh", 1).splitlines()
+    curl = need("curl")
+    printing, verifying, copying, enabling = block("sh", 2).splitlines()
     command, target = printing.split(" > ")
     with open_folder() as folder:
         (folder / "hello.py").write_text(block("python"))
@@ -102,6 +103,15 @@ def test_the_unit_behind_nginx_with_this_configuration() -> None:
                 site = block("nginx").replace("listen 80;", f"listen 127.0.0.1:{port};").replace("/run/hello", str(run))
                 with nginx(folder, port, "127.0.0.1:1", site):
                     assert get(port) == (200, "http://hello.example for 127.0.0.9\n")
+                    request = block("sh", 3).splitlines()[-1]
+                    assert request.split()[0] == "curl"
+                    (answer,) = re.findall("^Load it.* The answer is `(.*)`:$", PAGE, re.MULTILINE)
+                    asked = shlex.split(request.replace("127.0.0.1/", f"127.0.0.1:{port}/"))
+                    asked[0] = curl
+                    said = subprocess.run(
+                        [*asked, "--silent"], env=environment(), capture_output=True, text=True, check=True
+                    )
+                    assert said.stdout == f"{answer}\n"
                     assert get(port, host="other.example")[0] == 200, (
                         "nginx has one site: the Host list is not for Unix sockets"
                     )

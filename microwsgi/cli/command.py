@@ -32,7 +32,8 @@ class Command:
 
     The function is called with the positional arguments and the options. An option of the command line takes precedence over
     the environment, that over the file of `--config`, and that over `defaults`. Options that only this command has are not
-    read from the environment; they are validated and always present.
+    read from the environment; they are validated and always present. The help leaves out the options in `hidden`, which the
+    command refuses or ignores.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Command:
         options: tuple[Option, ...] = (),
         defaults: Mapping[str, object] = MappingProxyType({}),
         examples: Sequence[str] = (),
+        hidden: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.function = function
@@ -55,6 +57,7 @@ class Command:
         self.options = options
         self.defaults = defaults
         self.examples = examples
+        self.hidden = hidden
 
     def parse(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, object]]:
         """Parse the positional arguments and the options. Raises UsageError."""

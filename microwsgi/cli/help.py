@@ -15,7 +15,10 @@ LEFT = 26
 """Columns of the left part, with the name of a command or option."""
 JOINED = "\xa0"
 """A space at which no line ends."""
-ELSEWHERE = (
+NOTES = (
+    "A number in parentheses after a limit is the status of the response to a request",
+    "that exceeds the limit.",
+    "",
     "Options can also be set in the environment (MICROWSGI_PORT=8000) and in a file",
     "(port = 8000 under [tool.microwsgi] in pyproject.toml).",
 )
@@ -24,15 +27,16 @@ ELSEWHERE = (
 def command_help(command: Command, *, every: bool) -> str:
     """Return the help of a command: the options that people use first, or all of them by group."""
     defaults = command.defaults
+    shown = [option for option in command.options if option.name not in command.hidden]
     lines = [f"Usage: microwsgi {command.name} {command.words}".rstrip(), "", command.summary, *command.about]
     if not set(OPTIONS) <= set(command.options):
         lines += ["", "Options:", *option_lines(command.options, defaults)]
     elif every:
-        for group, options in groupby(command.options, lambda option: option.group):
+        for group, options in groupby(shown, lambda option: option.group):
             lines += ["", f"{group}:", *option_lines(options, defaults)]
-        lines += ["", *ELSEWHERE]
+        lines += ["", *NOTES]
     else:
-        common = [option for option in command.options if option.is_common]
+        common = [option for option in shown if option.is_common]
         lines += ["", "Options:", *option_lines(common, defaults), *entry("    --help-all", "show all options")]
     return "\n".join([*lines, "", "Examples:", *(f"  {example}" for example in command.examples)])
 

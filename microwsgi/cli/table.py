@@ -27,6 +27,17 @@ SHOW_CONFIG = Switch(
     name="show_config",
     common=True,
 )
+FOR_OTHERS = (
+    "reload",
+    "reload_include",
+    "reload_exclude",
+    "reload_poll",
+    "reload_error_page",
+    "daemon",
+    "pid_file",
+    "log_file",
+)
+"""Options that have no use in a unit: systemd runs the service in the background, and reloads it."""
 JSON = Switch("Output", False, "print JSON", name="json")
 FORCE = Switch("Stop", False, "do not wait for running requests; kill the server if necessary", name="force")
 
@@ -55,12 +66,25 @@ COMMANDS = (
         "microwsgi.cli.stack:stack_command",
         "Draw the call stack between the socket and your function, in a request.",
         words="[APP] [/PATH] [options]",
-        about=(*SAME_APP, "The exit code is 1 if no function of the application was called."),
+        about=(*SAME_APP, "The exit code is 1 if none of your functions made the response."),
         options=(
             Text("Request", "", str, "METHOD", "request method; GET, or POST with --data", name="method", short="-X"),
-            Text("Request", "", str, "BODY", "request body; a form, unless --method is PUT", name="data", short="-d"),
+            Text(
+                "Request",
+                "",
+                str,
+                "BODY",
+                "request body; for POST, its Content-Type is that of a form",
+                name="data",
+                short="-d",
+            ),
             Text("Picture", "", str, "NAME", "draw the stack up to the function of this name", name="to"),
-            Switch("Picture", False, "draw the stacks of other installed servers too", name="compare"),
+            Switch(
+                "Picture",
+                False,
+                "also draw the stacks under cheroot, waitress, wsgiref and Werkzeug, if they are installed",
+                name="compare",
+            ),
             Text("Picture", "", str, "FILE", "write an HTML page", name="html"),
             JSON,
             BY_NAME["color"],
@@ -80,9 +104,16 @@ COMMANDS = (
             "  trust        add the development CA to the certificate stores of this user",
             "  untrust      remove it from them",
             "  renew        make a new server certificate",
-            "  client NAME  make a client certificate",
+            "  client NAME  make a client certificate for this name or e-mail address",
         ),
-        options=(Switch("Stores", False, "include the certificate store of the system; requires root", name="system"),),
+        options=(
+            Switch(
+                "Stores",
+                False,
+                "with trust and untrust: also change the certificate store of the system; requires root",
+                name="system",
+            ),
+        ),
         examples=("microwsgi certs trust", "microwsgi certs client ada"),
     ),
     Command(
@@ -111,7 +142,7 @@ COMMANDS = (
         about=(
             *SAME_APP,
             "The requests include POST and DELETE: use test data. The exit code is 1 if there",
-            "are violations of PEP 3333 or RFC 9110.",
+            "are violations of PEP 3333 or RFC 9110, or exceptions.",
         ),
         options=(JSON, BY_NAME["app_dir"]),
         examples=(f"microwsgi check {DEMO}", f"microwsgi check {DEMO} / /path"),
@@ -121,7 +152,7 @@ COMMANDS = (
         "microwsgi.cli.routes:routes_command",
         "List the routes of an App.",
         words="[APP] [options]",
-        about=(*SAME_APP, "It is a microwsgi.App."),
+        about=(*SAME_APP, "APP must be a microwsgi.App."),
         options=(JSON, BY_NAME["app_dir"]),
         examples=("microwsgi routes .", "microwsgi routes . --json"),
     ),
@@ -131,9 +162,11 @@ COMMANDS = (
         "Show servers in the background.",
         words="[ADDRESS] [options]",
         about=(
-            *ADDRESS,
             "",
-            "Exit codes: 0 running, 1 killed, 3 not running, 4 unknown.",
+            "ADDRESS is the address of the server, like 127.0.0.1:8000, or its port. Without",
+            "it, all servers are shown.",
+            "",
+            "Exit codes: 0 running, 1 killed (PID file left), 3 not running, 4 unknown.",
         ),
         options=(JSON, BY_NAME["pid_file"]),
         examples=("microwsgi status", "microwsgi status 8000 --json"),
@@ -154,7 +187,7 @@ COMMANDS = (
     Command(
         "restart",
         "microwsgi.cli.control:restart_command",
-        "Restart a server in the background with its command line.",
+        "Stop a server in the background and start it again with the same command line.",
         words="[ADDRESS] [options]",
         about=(
             *ADDRESS,
@@ -195,6 +228,7 @@ COMMANDS = (
             Switch("Unit", False, "print the socket unit that starts the service", name="socket", common=True),
             *OPTIONS,
         ),
+        hidden=FOR_OTHERS,
         examples=(f"microwsgi unit {DEMO} --workers 2", f"microwsgi unit {DEMO} -b 0.0.0.0:80 --socket"),
     ),
 )

@@ -79,7 +79,7 @@ class Options:
         (),
         parse_names,
         "IP",
-        "trust the forwarded fields of these proxies: addresses, networks, or unix; repeatable",
+        "trust the forwarded fields of these proxies: addresses, networks, unix, or '*' for all; repeatable",
         variables=("FORWARDED_ALLOW_IPS",),
     )
     forwarded_fields = Names(
@@ -87,14 +87,19 @@ class Options:
         ("for", "proto"),
         parse_names,
         "FIELD",
-        "forwarded fields that these proxies set: for, proto, host, port, prefix; repeatable",
+        "fields that the proxies of --forwarded-allow-ips set: for, proto, host, port, prefix, or forwarded; repeatable",
     )
-    proxy_protocol = Switch("Proxies", False, "expect the PROXY protocol from these proxies")
+    proxy_protocol = Switch("Proxies", False, "expect the PROXY protocol from the proxies of --forwarded-allow-ips")
     app_dir = Text("Application", ".", str, "DIR", "directory to import the application from")
     config = Text("Application", "", str, "FILE", "read options from this file instead of pyproject.toml")
     full_traceback = Switch("Application", False, "print the whole traceback if the application cannot be loaded")
     workers = Integer(
-        "Processes", 0, parse_processes, "N", "number of worker processes; auto for one per processor", common=True
+        "Processes",
+        0,
+        parse_processes,
+        "N",
+        "number of worker processes; auto for one per processor, 0 to serve in this process, if no other option needs a worker",
+        common=True,
     )
     threads = Integer(
         "Processes", 64, parse_count, "N", "maximum number of concurrent calls of the application", common=True
@@ -103,9 +108,9 @@ class Options:
         "Processes", 5.0, parse_seconds, "SECONDS", "time for running requests to finish when the server stops"
     )
     reload = Switch("Development", False, "load new code as soon as a file is saved", common=True)
-    reload_include = Names("Development", (), parse_names, "GLOB", "watch these files too; repeatable")
+    reload_include = Names("Development", (), parse_names, "GLOB", "also watch the files that match GLOB; repeatable")
     reload_exclude = Names(
-        "Development", (), parse_names, "GLOB", "do not watch these files and directories; repeatable"
+        "Development", (), parse_names, "GLOB", "do not watch files and directories that match GLOB; repeatable"
     )
     reload_poll = Switch("Development", False, "look for changes by polling, for network file systems")
     reload_error_page = Switch(
@@ -122,7 +127,7 @@ class Options:
         "",
         str,
         "NAME",
-        "open source lines of error pages in this editor: vscode, pycharm, or a URL like x://{file}:{line}",
+        "open source lines of error pages in this editor: vscode, pycharm, sublime, emacs, zed, or a URL like x://{file}:{line}",
         flag=False,
     )
     access_log = Text("Log", "-", str, "FILE", "file for the access log; - for standard output, off for none")
@@ -168,8 +173,8 @@ class Options:
     daemon = Switch("Service", False, "serve in the background", common=True)
     pid_file = Text("Service", "", str, "FILE", "PID file of the server")
     log_file = Text("Service", "", str, "FILE", "write all output to this file")
-    user = Text("Service", "", str, "NAME", "drop privileges to this user after binding")
-    group = Text("Service", "", str, "NAME", "drop privileges to this group after binding")
+    user = Text("Service", "", str, "NAME", "after binding, run as this user; requires root")
+    group = Text("Service", "", str, "NAME", "after binding, run as this group; requires root")
     umask = Text("Service", "", parse_octal, "OCTAL", "file mode creation mask, like 027")
     chdir = Text("Service", "", str, "DIR", "change to this directory before the application is loaded")
     max_connections = Integer(

@@ -7,21 +7,22 @@ from microwsgi.options.kinds import Integer, Names, OneOf, Option, Seconds, Swit
 
 INTRODUCTION = """\
 An option can be set in four places. `--max-header-size 16K` on the command line is `MICROWSGI_MAX_HEADER_SIZE=16K` in the
-environment, `max_header_size = "16K"` in a TOML file, and `serve(app, max_header_size="16K")` in a program. The file is the one
-that `--config` names, or else the table `[tool.microwsgi]` of pyproject.toml. The command line takes precedence over the
-environment, and the environment over the file. `microwsgi serve --show-config` prints the effective values, and the source of
-each, as such a file. The key `app` of the file is the application to serve if none is named.
+environment, `max_header_size = "16K"` in a TOML file, and `serve(app, max_header_size="16K")` in a program. The file is the
+one that `--config` names, or else the table `[tool.microwsgi]` of pyproject.toml. The command line takes precedence over
+the environment, and the environment over the file. `microwsgi serve --show-config` prints the effective values, and the
+source of each, as such a file. The key `app` of the file is the application to serve if none is named.
 
-Options without `--` have no flag: they are seldom changed, and then for a machine or a project. Set them in the file or the
-environment. Variables that begin with `MICROWSGI_` and are no options are ignored, unless they look like a misspelt option.
+Options without `--` have no flag: they are seldom changed, and then for a whole machine or project. Set them in the file or
+the environment. Variables that begin with `MICROWSGI_` and are no options are ignored, unless they look like a misspelt
+option.
 
-Sizes are in bytes and may end in `K`, `M` or `G`; times are in seconds. A switch like `--debug` is turned off by `--no-debug`.
-In a variable, the values of repeatable options are separated by commas. The status in parentheses after a limit is that of the
-response to a request that exceeds the limit.
+Sizes are in bytes and may end in `K`, `M` or `G`; times are in seconds. A switch like `--debug` is turned off by
+`--no-debug`. In a variable, the values of repeatable options are separated by commas. The number in parentheses after a
+limit is the status of the response to a request that exceeds the limit.
 
 An address is `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, `unix:@NAME` (abstract, Linux) or `fd://N`, a socket inherited from the
-parent process. `localhost` is both loopback addresses, and port 0 is any free port. The log format `auto` is `line` on a
-terminal and `combined` elsewhere.
+parent process; under systemd also `fd://NAME`. `localhost` is both loopback addresses, and port 0 is any free port. The log
+format `auto` is `line` on a terminal and `combined` elsewhere.
 
 This page is generated from the declarations in `microwsgi/options`: `python -m microwsgi.options > docs/options.md`."""
 

@@ -20,11 +20,11 @@ class OptionValues(TypedDict, total=False):
     backlog: int | str
     """Maximum length of the queue of pending connections"""
     forwarded_allow_ips: str | Iterable[str]
-    """Trust the forwarded fields of these proxies: addresses, networks, or unix; repeatable"""
+    """Trust the forwarded fields of these proxies: addresses, networks, unix, or '*' for all; repeatable"""
     forwarded_fields: str | Iterable[str]
-    """Forwarded fields that these proxies set: for, proto, host, port, prefix; repeatable"""
+    """Fields that the proxies of --forwarded-allow-ips set: for, proto, host, port, prefix, or forwarded; repeatable"""
     proxy_protocol: bool
-    """Expect the PROXY protocol from these proxies"""
+    """Expect the PROXY protocol from the proxies of --forwarded-allow-ips"""
     app_dir: str
     """Directory to import the application from"""
     config: str
@@ -32,7 +32,7 @@ class OptionValues(TypedDict, total=False):
     full_traceback: bool
     """Print the whole traceback if the application cannot be loaded"""
     workers: int | str
-    """Number of worker processes; auto for one per processor"""
+    """Number of worker processes; auto for one per processor, 0 to serve in this process, if no other option needs a worker"""
     threads: int | str
     """Maximum number of concurrent calls of the application"""
     graceful_timeout: float | str
@@ -40,9 +40,9 @@ class OptionValues(TypedDict, total=False):
     reload: bool
     """Load new code as soon as a file is saved"""
     reload_include: str | Iterable[str]
-    """Watch these files too; repeatable"""
+    """Also watch the files that match GLOB; repeatable"""
     reload_exclude: str | Iterable[str]
-    """Do not watch these files and directories; repeatable"""
+    """Do not watch files and directories that match GLOB; repeatable"""
     reload_poll: bool
     """Look for changes by polling, for network file systems"""
     reload_error_page: bool
@@ -52,7 +52,7 @@ class OptionValues(TypedDict, total=False):
     log_slow_requests: float | str
     """Log a stack trace of requests that take longer; 0 for never"""
     editor: str
-    """Open source lines of error pages in this editor: vscode, pycharm, or a URL like x://{file}:{line}"""
+    """Open source lines of error pages in this editor: vscode, pycharm, sublime, emacs, zed, or a URL like x://{file}:{line}"""
     access_log: str
     """File for the access log; - for standard output, off for none"""
     log_format: Literal["auto", "line", "common", "combined", "json"]
@@ -88,9 +88,9 @@ class OptionValues(TypedDict, total=False):
     log_file: str
     """Write all output to this file"""
     user: str
-    """Drop privileges to this user after binding"""
+    """After binding, run as this user; requires root"""
     group: str
-    """Drop privileges to this group after binding"""
+    """After binding, run as this group; requires root"""
     umask: str
     """File mode creation mask, like 027"""
     chdir: str

@@ -63,6 +63,11 @@ class Result(NamedTuple):
     date: str = ""
 
 
+def summary_of(name: str, module: ModuleType) -> str:
+    """Return what a product is: the first line of its module."""
+    return (module.__doc__ or name).strip().splitlines()[0]
+
+
 def product_modules(names: list[str]) -> dict[str, ModuleType]:
     """Return the modules of the products that were asked for; `core` stands for those marked CORE."""
     known = {info.name: import_module(f"{PRODUCTS}.{info.name}") for info in pkgutil.iter_modules(products.__path__)}
@@ -188,7 +193,7 @@ def run(name: str, module: ModuleType, servers: list[str]) -> Result:
     usual: list[str] = getattr(module, "SERVERS", [*OURS, *PEERS])
     own = [server for server in usual if server in servers or not servers] or usual
     requirements = [*BASE, *(SERVERS[server].package for server in usual if SERVERS[server].package)]
-    summary = (module.__doc__ or name).strip().splitlines()[0]
+    summary = summary_of(name, module)
     missing = [program for program in getattr(module, "PROGRAMS", []) if shutil.which(program) is None]
     with tempfile.TemporaryDirectory(prefix=f"compat-{name}-") as temporary:
         folder = Path(temporary)
@@ -238,7 +243,9 @@ def main() -> None:
         known = product_modules([])
         kept = [result for result in kept if result.name in known]
         missing = [name for name in known if name not in {result.name for result in kept}]
-        kept += [Result(name, name, {}, {}, [], [], "has no result yet.") for name in missing]
+        kept += [
+            Result(name, summary_of(name, known[name]), {}, {}, [], [], "It has not been run.") for name in missing
+        ]
         PAGE.write_text(page(kept, system))
     faults = sum(len(result.faults) for result in results)
     left_out = [result.name for result in results if result.left_out]

@@ -10,9 +10,9 @@ from tests.compat.servers import SERVERS
 HEAD = """# Compatibility
 
 Real products and clients, run on microwsgi and on other servers, and their answers compared. `make compat` makes this page;
-[development](development.md) shows how a product is added. An answer of ours is right if it is no failure and equal to the
-answer on a peer that has not failed: gunicorn with gthread, or waitress. A difference needs a reason in the product's module,
-or the run fails.
+[development](development.md) shows how a product is added. Our answer is right if it is not a failure and equals that of
+gunicorn (gthread) or of waitress, whichever have not failed. A difference needs a reason in the product's module, or the run
+fails.
 
 `serve`, `dev`, `workers` (`--workers 2`) and `tls` (`--tls`) are ours.
 

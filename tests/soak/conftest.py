@@ -11,7 +11,7 @@ FIGURES = pytest.StashKey[list[tuple[str, str, str]]]()
 
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str, str, str], None]:
-    """`figure("threads", "3", "as before: 3")`: what was measured, the value, and its bar."""
+    """`figure("threads", "3", "as before: 3")`: what was measured, the value, and its limit."""
     found = request.config.stash.setdefault(FIGURES, [])
     return lambda *row: found.append(row)
 
@@ -20,5 +20,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """The table, in Markdown."""
     if rows := config.stash.get(FIGURES, []):
         terminalreporter.section("measured")
-        for row in [("", "measured", "bar"), ("---", "---", "---"), *rows]:
+        for row in [("", "measured", "limit"), ("---", "---", "---"), *rows]:
             terminalreporter.write_line(f"| {' | '.join(row)} |")

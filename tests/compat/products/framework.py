@@ -23,8 +23,10 @@ SERVERS = [
 ]
 REFERENCE = "serve"
 DIFFERENCES = {
-    "save_of_a_chunked_body on uwsgi": "uWSGI passes chunked bodies neither as wsgi.input nor with a length: 411.",
-    "save_of_a_chunked_body on wsgiref": "wsgiref does not decode chunked bodies: 411.",
+    "save_of_a_chunked_body on uwsgi": (
+        "uWSGI passes chunked bodies neither as wsgi.input nor with a length, so our App answers 411."
+    ),
+    "save_of_a_chunked_body on wsgiref": "wsgiref does not decode chunked bodies, so our App answers 411.",
     "static on cheroot": "Cheroot leaves `%2F` in PATH_INFO.",
     "methods on wsgiref": "wsgiref adds `Content-Length: 0` to a 204.",
     "routes on werkzeug": "Werkzeug replaces bytes that are not UTF-8 by U+FFFD before it calls the application.",
