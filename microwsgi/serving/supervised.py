@@ -269,10 +269,8 @@ class Terminal(Observer):
                 option = "; --reload-error-page shows this error in the browser" if self.options.debug else ""
                 lines.append(f"  Save again to retry{option}.")
         elif self.options.reload:
-            lines += [
-                f"  {changed}{url}{address_query(self.options)} shows this message until the error is fixed. Ctrl-C stops the server."
-                for url in urls(self.listeners, scheme)[:1]
-            ]
+            where = urls(self.listeners, scheme)[0] + address_query(self.options)
+            lines.append(f"  {changed}{where} shows this message until the error is fixed. Ctrl-C stops the server.")
         self.service.say("\n".join(lines))
 
     def died(self, child: Child, how: str, pause: float) -> None:
