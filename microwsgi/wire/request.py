@@ -36,7 +36,7 @@ LAST_PORT = 65535
 MAX_KNOWN_NAMES = 1024
 MAX_KNOWN_LINES = 1024
 MAX_KNOWN_SECTIONS = 256
-"""How many field names, field lines and sections (all field lines of a head) are remembered. A full map is emptied."""
+"""How many field names, field lines and sections (all field lines of a head) are remembered; a full map is emptied."""
 MAX_KNOWN_LINE_LENGTH = 256
 MAX_KNOWN_SECTION_LENGTH = 2048
 """Longer lines and sections are not remembered."""
@@ -216,9 +216,7 @@ def check_target(method: str, target: str, fields: Mapping[str, str]) -> Mapping
         return fields
     match = ABSOLUTE.fullmatch(target)
     if match is None:
-        raise ClientError(
-            f"{target!r} is not a target for {method}: it must begin with a slash or http:// (RFC 9112 3.2)."
-        )
+        raise ClientError(f"{target!r} is not a target for {method}: it must begin with a slash (RFC 9112 3.2).")
     authority = match[1]
     if not authority or not valid_host(authority):
         raise ClientError(f"{authority!r} is not a valid authority (RFC 9110 4.2).")

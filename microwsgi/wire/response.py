@@ -33,9 +33,8 @@ LENGTH_DROPPED = frozenset((204, RESET_CONTENT))
 """The application's Content-Length is dropped: a 204 must have none (RFC 9110 8.6), a 205 gets a length of 0 (15.3.6)."""
 MAX_KNOWN_NAMES = 1024
 MAX_KNOWN_HEADS = 256
-"""How many field names and heads are remembered."""
 MAX_KNOWN_HEAD_LENGTH = 1024
-"""A checked head is remembered if its field lines have at most this many characters."""
+"""How many field names and heads are remembered, and the most characters of a head's field lines."""
 
 
 class Framing(IntEnum):
@@ -144,9 +143,7 @@ def check_head(status: str, headers: list[tuple[str, str]]) -> ResponseHead:
 def check_value(name: str, value: str) -> None:
     """Reject a value that contains a line end or can't be encoded: an injected CR LF would add a field, or a response."""
     if not VALUE.fullmatch(value):
-        raise ApplicationError(
-            f"{name} has a control character, or one that latin-1 does not have: {value!r} (PEP 3333)."
-        )
+        raise ApplicationError(f"{name} has a control character, or one outside latin-1: {value!r} (PEP 3333).")
 
 
 def content_length(value: str, before: int | None) -> int:
