@@ -85,7 +85,7 @@ def test_systemd_hears_when_it_serves_reloads_and_stops(
     (folder / "site_a.py").write_text("app = 1 / 0")
     running.send_signal(signal.SIGHUP)
     systemd.hear("RELOADING=1")
-    assert "STATUS=serving the last version that worked; 'site_a' failed" in systemd.hear("READY=1")
+    assert "STATUS=serving the last version that worked; site_a.py:1: 'site_a' failed" in systemd.hear("READY=1")
     running.send_signal(signal.SIGTERM)
     systemd.hear("STOPPING=1")
     assert running.wait() == 0
@@ -330,11 +330,11 @@ def test_a_unit_that_can_not_work_is_refused(folder: Path) -> None:
             ("there is no module 'nosuch'", ["nosuch:app"]),
             ("systemctl reload", ["site_a:app", "--reload"]),
             ("the journal", ["site_a:app", "--log-file", "log"]),
-            ("leave it out", ["site_a:app", "--pid-file", "/run/x.pid"]),
-            ("no such user", ["site_a:app", "--user", "no-such"]),
+            ("leave the option out", ["site_a:app", "--pid-file", "/run/x.pid"]),
+            ("no such user or group: no-such", ["site_a:app", "--user", "no-such"]),
             ("no such user or group", ["site_a:app", "--socket-group", "no-such"]),
-            ("folder of its own", ["site_a:app", "-b", "unix:/srv/web.sock"]),
-            ("folder of its own", ["site_a:app", "-b", "unix:/run/web.sock"]),
+            ("can't write to the folder", ["site_a:app", "-b", "unix:/srv/web.sock"]),
+            ("can't write to the folder", ["site_a:app", "-b", "unix:/run/web.sock"]),
             ("can't write --access-log", ["site_a:app", "--access-log", "/var/log/x"]),
             ("--forwarded-allow-ips", ["site_a:app", "--proxy-protocol"]),
         ):
@@ -484,7 +484,7 @@ def test_a_group_alone_and_what_is_not_there(roots: Machine) -> None:
     port = free_port()
     roots("serve", "site_a:app", "--daemon", "-p", str(port), "--group", "nogroup")
     assert " 0:65534 " in fetch(port)
-    assert "no such user" in roots("serve", "site_a:app", "-p", "0", "--user", "no-such", code=2)
+    assert "no such user or group: no-such" in roots("serve", "site_a:app", "-p", "0", "--user", "no-such", code=2)
 
 
 def test_a_python_that_only_root_may_read_is_named(roots: Machine) -> None:
@@ -510,7 +510,7 @@ def test_who_is_not_root_has_nothing_to_drop(roots: Machine) -> None:
     command = [*(roots.python or [])[:1], "-c"]
     settings = {"env": environment(**roots.variables), "cwd": roots.folder, "capture_output": True, "text": True}
     refused = subprocess.run([*command, source.format("'root', ''")], check=False, **settings)  # type: ignore[call-overload]
-    assert "--user and --group are for root" in refused.stderr
+    assert "--user and --group work only if root" in refused.stderr
     subprocess.run([*command, source.format("'nobody', ''")], check=True, **settings)  # type: ignore[call-overload]
 
 

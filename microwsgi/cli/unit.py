@@ -122,13 +122,13 @@ def check(application: str, options: Options) -> None:
     for name, reason in FOR_TERMINALS.items():
         if getattr(options, name):
             raise UsageError(f"{BY_NAME[name].label} can't be used in a unit: {reason}.")
-    try:
-        if options.user:
-            pwd.getpwnam(options.user)
-        for group in filter(None, (options.group, options.socket_group)):
-            grp.getgrnam(group)
-    except KeyError as error:
-        raise UsageError(f"unknown user or group: {error.args[0]}.") from None
+    names = ((pwd.getpwnam, options.user), (grp.getgrnam, options.group), (grp.getgrnam, options.socket_group))
+    for look_up, name in names:
+        try:
+            if name:
+                look_up(name)
+        except KeyError:
+            raise UsageError(f"no such user or group: {name}.") from None
     for path in unix_paths(options):
         if not path.startswith(RUN) or os.path.dirname(path) == RUN.rstrip("/"):
             raise UsageError(

@@ -19,14 +19,16 @@ class Identity:
     def __init__(self, user: str, group: str) -> None:
         self.name = user
         self.uid, self.gid = -1, -1
+        name = user
         try:
             if user:
                 entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
                 self.name, self.uid, self.gid = entry.pw_name, entry.pw_uid, entry.pw_gid
+            name = group or user
             if group:
                 self.gid = (grp.getgrgid(int(group)) if group.isdigit() else grp.getgrnam(group)).gr_gid
-        except KeyError as error:
-            raise UsageError(f"unknown user or group: {error.args[0]}.") from None
+        except KeyError:
+            raise UsageError(f"no such user or group: {name}.") from None
         if os.geteuid() and not (self.uid in {-1, os.geteuid()} and self.gid in {-1, os.getegid()}):
             raise UsageError("--user and --group work only if root starts the server. Leave them out.")
 

@@ -255,7 +255,7 @@ class HookedDateFields:
         date, server = f"Date: {self.handler.date_time_string()}\r\n", f"Server: {self.handler.version_string()}\r\n"
         return date + server, server, date, ""
 
-    def tick(self) -> tuple[str, str, str, str]:
+    def current_lines(self) -> tuple[str, str, str, str]:
         """Return the lines."""
         self.context.date.current_lines()
         return self.lines

@@ -76,10 +76,10 @@ def test_with_select_no_connection_has_a_descriptor_that_it_can_not_watch() -> N
 @pytest.mark.parametrize(
     ("command", "words", "code"),
     [
-        (["status"], "does not have", 2),
-        (["stop"], "does not have", 2),
-        (["restart"], "does not have", 2),
-        (["logs"], "does not have", 2),
+        (["status"], "does not support", 2),
+        (["stop"], "does not support", 2),
+        (["restart"], "does not support", 2),
+        (["logs"], "does not support", 2),
         (["serve", "apps.hello:app", "--daemon", "-p", "0"], "--daemon is not available on this system", 2),
         (["serve", "apps.hello:app", "--workers", "2", "-p", "0"], "are not available on this system", 2),
         (["serve", "apps.hello:app", "--reload", "-p", "0"], "are not available on this system", 2),

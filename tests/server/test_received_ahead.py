@@ -198,7 +198,7 @@ def test_a_client_that_leaves_while_its_body_is_received_into_a_file_is_one_line
             client.sendall(HEAD % (b"/", CHUNKED) + b"ff\r\n" + b"x" * 100)
             wait_until(lambda: running.server.context.bodies.in_files == 100)
         running.wait_for_connections(0)
-        text = running.errors.wait_for("The body is shorter")
+        text = running.errors.wait_for("before the end of the body")
         assert text.count("\n") == 1
         assert running.server.context.bodies.in_files == 0
 
