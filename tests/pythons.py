@@ -105,9 +105,12 @@ def get() -> None:
     if os.getuid() or not shutil.which("debootstrap"):
         sys.exit("--get needs root and debootstrap.")
     root = CACHE / DEBIAN
-    if not (root / "etc" / "os-release").exists():
+    complete = root / "complete"  # an interrupted debootstrap leaves a folder that looks complete
+    if not complete.exists():
+        shutil.rmtree(root, ignore_errors=True)
         command = ["debootstrap", "--variant=minbase", f"--include={PROGRAMS.replace(' ', ',')}", DEBIAN, str(root)]
         subprocess.run(command, check=True)
+        complete.touch()
     for own in ("etc/pip.conf", "etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"):  # of this machine
         if Path("/", own).exists():
             shutil.copy(Path("/", own), root / own)
@@ -118,10 +121,10 @@ def get() -> None:
         # A mirror may be behind: as with debootstrap, the signature is checked, and the date to which it is valid is not.
         apt-get -o Acquire::Check-Valid-Until=false update --quiet=2
         {install} $(apt-cache search --names-only '^python3[.]1[4-9]-venv$' | cut -d' ' -f1)
-        test -d /opt/free && exit
+        test -x /opt/free/bin/python3.13t && exit
         {install} build-essential dpkg-dev pkg-config {LIBRARIES}
         mkdir -p /build; cd /build; apt-get source --quiet=2 python3.13; cd python3.13-*/
-        ./configure --quiet --prefix=/opt/free --disable-gil; make -s -j2; make -s install
+        ./configure --quiet --prefix=/opt/free --disable-gil --without-ensurepip; make -s -j2; make -s install
     """
     inside(root, "sh", "-ec", script).check_returncode()
 
@@ -164,7 +167,8 @@ def run(python: Python, arguments: list[str]) -> Result:
                 words, cwd=target, env=variables, capture_output=True, text=True, timeout=LIMIT, check=False
             )
             version = subprocess.run([python.command, "-V"], capture_output=True, text=True, check=False).stdout.strip()
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as late:
+        (CACHE / f"{python.name}.log").write_bytes(late.stdout or b"")
         return Result(python.name, "", f"not finished after {LIMIT} s", without, [])
     (CACHE / f"{python.name}.log").write_text(done.stdout + done.stderr)
     today = dt.datetime.now(dt.UTC).date().isoformat()
