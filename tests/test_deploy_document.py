@@ -112,9 +112,7 @@ def test_the_unit_behind_nginx_with_this_configuration() -> None:
                         [*asked, "--silent"], env=environment(), capture_output=True, text=True, check=True
                     )
                     assert said.stdout == f"{answer}\n"
-                    assert get(port, host="other.example")[0] == 200, (
-                        "nginx has one site: the Host list is not for Unix sockets"
-                    )
+                    assert get(port, host="other.example")[0] == 421, "nginx has one site, and passes on any name"
                 eventually(lambda: log.read_text().count("127.0.0.9") == 2)
                 assert json.loads(log.read_text().splitlines()[0])["client"] == "127.0.0.9"
                 process.send_signal(signal.SIGTERM)

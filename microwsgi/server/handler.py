@@ -328,11 +328,11 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     def handle_head(self, raw: bytes, rest: bytes) -> State:
         """Parse a complete head, and return the state that follows from its body. Raises ClientError."""
-        context = self.context
+        context, options = self.context, self.context.options
         if rest:
             self.transport.unread(rest)
         try:
-            head = parse_head(raw, context.options)
+            head = parse_head(raw, options)
         except ClientError:
             self.begin_exchange(RequestHead(raw, "", "", "", {}))
             raise
@@ -341,7 +341,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if context.proxies is not None:
             exchange.apply_forwarded(context.proxies)
             head, fields = exchange.head, exchange.head.fields
-        if context.hosts is not None and "HTTP_HOST" in fields and self.transport.client[0]:
+        if context.hosts is not None and "HTTP_HOST" in fields and (self.transport.client[0] or options.allow_host):
             check_host(context.hosts, fields["HTTP_HOST"])
         if context.sign_in is not None:
             context.sign_in(exchange)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import socket
+import threading
+from pathlib import Path
 
 import pytest
 
+from microwsgi.options import Options
 from microwsgi.server.hosts import CACHE_SIZE, Hosts
-from tests.server.exchange import Running, hello
+from microwsgi.server.server import WSGIServer
+from tests.server.exchange import TIME, Running, hello, parse, receive
 
 OWN_LOCAL = f"{socket.gethostname().partition('.')[0]}.local"
 """How neighbours find this machine (RFC 6762)."""
@@ -56,3 +60,21 @@ def test_without_the_command_line_every_host_is_answered() -> None:
     with Running(hello) as running:
         (response,) = running.send(b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
         assert response.status == 200
+
+
+def test_on_a_unix_socket_only_an_explicit_list_is_checked(tmp_path: Path) -> None:
+    for number, (options, status) in enumerate(((Options(), 200), (Options(allow_host=("localhost",)), 421))):
+        path = str(tmp_path / str(number))
+        server = WSGIServer(f"unix:{path}", application=hello, options=options, hosts=Hosts(options.allow_host))
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(TIME)
+                client.connect(path)
+                client.sendall(b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+                assert parse(receive(client))[0].status == status
+        finally:
+            server.shutdown()
+            thread.join(TIME)
+            server.server_close()
