@@ -68,6 +68,7 @@ def test_the_printed_address_gives_a_browser_the_cookie_and_leaves_no_token_in_t
     running, port, token = started(command, folder)
     response, _ = get(port, f"//evil.example/x?a=1&token={token}&b=2", Accept="text/html")
     assert (response.status, response.headers["Location"]) == (303, "/evil.example/x?a=1&b=2")
+    assert token not in running.line("303")
     attributes = {part.strip() for part in response.headers["Set-Cookie"].split(";")[1:]}
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= attributes
     assert "Secure" not in attributes
@@ -158,6 +159,7 @@ def test_a_handler_class_of_http_server_has_the_same(command: Command, folder: P
     port = int(running.url().rpartition(":")[2])
     response, _ = get(port, f"/x?token={running.token()}")
     assert (response.status, response.headers["Location"]) == (303, "/x")
+    assert running.token() not in running.line("303")
     assert "gold" in get(port, "/x", Accept="text/html", Cookie=cookie_of(response))[1]
     assert "gold" not in get(port, "/x", Accept="text/html")[1]
 

@@ -137,6 +137,11 @@ class Exchange:
             self.client, self.base, fields = proxies.apply(head.fields, self.client, self.base)
             self.head = RequestHead(head.raw, head.method, head.target, head.version, fields)
 
+    def hide(self, secret: str) -> None:
+        """Keep a part of the target out of the logs."""
+        head, raw = self.head, self.head.raw.replace(secret.encode(), b"...")
+        self.head = RequestHead(raw, head.method, head.target.replace(secret, "..."), head.version, head.fields)
+
     def address_string(self) -> str:
         """Return the client's address and port, or "unix"."""
         return ":".join(filter(None, self.client)) or "unix"

@@ -433,10 +433,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             if exchange.phase is CALL:
                 self.requests += 1
                 iterable = self.context.application(exchange.environ(), exchange.start_response)
-                if (
-                    iterable.__class__ is list and not exchange.head_sent
-                ):  # the whole body is known; a list has no `close`
-                    exchange.send_whole(iterable)
+                if iterable.__class__ is list and not exchange.head_sent:
+                    exchange.send_whole(iterable)  # the whole body is known; a list has no `close`
                     return
                 exchange.begin(iterable)
             elif exchange.phase is Phase.RECEIVE:

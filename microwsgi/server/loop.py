@@ -324,9 +324,7 @@ class Loop:
                 connection.enter(state)
                 self.enqueue(connection)
             else:
-                self.returned.append(
-                    (connection, state)
-                )  # after the events of the next poll, so that other connections are served
+                self.returned.append((connection, state))  # after the next poll's events: others are served first
             if not leading:
                 self.wakeup.notify()
         elif leading:

@@ -308,8 +308,7 @@ class LeaderFollowers:
                 self.leader_lock.release()
                 self.wake_one()
 
-    # --- The watchdog
-    # -----------------------------------------------------------------------------------------------------------
+    # --- The watchdog -------------------------------------------------------------------------------------------------
 
     def watchdog_check(self) -> None:
         """Promote a follower if the request that runs inline takes long."""

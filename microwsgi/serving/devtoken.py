@@ -73,6 +73,7 @@ class DevToken:
             parts = query.split("&")
             left = [part for part in parts if not self.is_token(part.removeprefix(f"{PARAMETER}="))]
             if len(left) < len(parts):
+                exchange.hide(self.token)  # others may read the log
                 prefix = str(exchange.base["SCRIPT_NAME"])
                 secure = "; Secure" if exchange.base["wsgi.url_scheme"] == "https" else ""
                 cookie = f"{self.cookie}={self.token}; Path=/; Max-Age={YEAR}; HttpOnly; SameSite=Strict{secure}"
