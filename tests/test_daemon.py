@@ -130,17 +130,17 @@ def test_what_can_not_be_written_is_no_start(machine: Machine) -> None:
     assert "can't be written: Is a directory" in machine("serve", "--daemon", "--log-file", ".", code=2)
     assert "can't be written: No such file" in machine("serve", "site_a:app", "--daemon", "--pid-file", "no/x", code=1)
     assert "can't change to --chdir no" in machine("serve", "site_a:app", "--daemon", "--chdir", "no", code=2)
-    assert "leave one of them out" in machine("serve", "site_a:app", "--daemon", "--reload", code=2)
+    assert "can't be combined" in machine("serve", "site_a:app", "--daemon", "--reload", code=2)
 
 
 def test_a_run_folder_where_others_may_write_is_refused(machine: Machine) -> None:
     folder = machine.folder / "run" / "microwsgi"
     folder.mkdir()
     folder.chmod(0o777)
-    assert "others may write there" in machine("serve", "site_a:app", "--daemon", "-p", "1234", code=2)
+    assert "belongs to another" in machine("serve", "site_a:app", "--daemon", "-p", "1234", code=2)
     folder.rmdir()
     folder.symlink_to(machine.folder)
-    assert "others may write there" in machine("status", code=2)
+    assert "belongs to another" in machine("status", code=2)
     folder.unlink()
 
 
@@ -183,7 +183,7 @@ def test_after_a_kill_the_children_end_and_it_starts_again(machine: Machine) -> 
     os.kill(machine.pids()[0], signal.SIGKILL)
     for pid in workers:
         eventually(lambda pid=pid: gone(pid), "a worker has outlived its parent")  # type: ignore[misc]
-    assert "it was killed, and has left its pid file" in machine("status", code=1)
+    assert "it was killed and left its pid file" in machine("status", code=1)
     machine.start("-p", str(port))
     assert fetch(port)
 
@@ -225,7 +225,7 @@ def test_status_shows_what_it_does(machine: Machine) -> None:
 def test_the_counts_outlive_the_workers(machine: Machine) -> None:
     port = machine.start()
     fetch(port)
-    machine("reload")
+    machine("restart", "--graceful")
     fetch(port)
     eventually(lambda: machine.states()[0]["requests"] == 2)
 
@@ -347,7 +347,7 @@ def test_without_pidfds_a_stop_waits_too(machine: Machine, monkeypatch: pytest.M
 def test_a_stop_of_what_does_not_run_fails_and_says_what_does(machine: Machine) -> None:
     assert machine("stop") == "No server is running in the background.\n"
     port = machine.start()
-    for command in ("stop", "restart", "reload"):
+    for command in ("stop", "restart"):
         said = machine(command, "127.0.0.1:1", code=7)
         assert said == f"127.0.0.1:1 is not running.\n  127.0.0.1:{port} runs as process {machine.pids()[0]}.\n"
 
@@ -384,7 +384,7 @@ def test_status_tells_folder_options_user_and_python(machine: Machine) -> None:
     port = machine.start("--workers", "2", "--full-traceback")
     said = machine("status", str(port))
     assert f"  Folder:   {machine.folder}\n" in said
-    assert "--workers 2 --full-traceback --daemon\n" in said
+    assert "--workers 2 --daemon\n" in said
     assert re.search(rf"^  User:     \S+, Python \d\.\d+\.\d+\S* \({sys.executable}\)$", said, re.MULTILINE)
 
 
@@ -435,7 +435,7 @@ def test_a_server_on_a_unix_socket_has_its_files_too(machine: Machine) -> None:
 def test_reload_serves_new_code_or_says_why_not(machine: Machine) -> None:
     port = machine.start()
     before = fetch(port)
-    assert "serves the new code" in machine("reload")
+    assert "serves the new code" in machine("restart", "--graceful")
     assert fetch(port) != before
     machine.write("site_a.py", "app = 1 / 0")
     said = machine("restart", "--graceful", code=1)
@@ -463,7 +463,7 @@ def test_reload_under_load_fails_no_request(machine: Machine) -> None:
     for client in clients:
         client.start()
     for _ in range(5):
-        machine("reload")
+        machine("restart", "--graceful")
     done.set()
     for client in clients:
         client.join(LIMIT)
@@ -534,7 +534,7 @@ def test_a_full_disk_costs_the_log_and_nothing_else(machine: Machine) -> None:
         connection.request("GET", path)
         assert connection.getresponse().status == (500 if path == "/fail" else 200), path
         connection.close()
-    machine("reload")
+    machine("restart", "--graceful")
     machine("stop")
 
 

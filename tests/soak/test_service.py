@@ -132,7 +132,7 @@ def churn(machine: Machine, seconds: float) -> tuple[list[int], list[float], int
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         begin = time.monotonic()
-        machine("reload")
+        machine("restart", "--graceful")
         reloads += 1
         if reloads % 3 == 0:
             serving = [worker for worker in workers(machine) if worker["state"] == "serving"]
