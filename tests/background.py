@@ -144,6 +144,20 @@ def eventually(look: Callable[[], object], what: str = "") -> None:
         time.sleep(0.005)
 
 
+def suspend(pid: int) -> None:
+    """Stop a process with SIGSTOP, and wait until it is stopped.
+
+    On a busy machine its other threads run, and accept connections, until the thread that got the signal has run.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: states_of_threads(pid) == {"T"}, f"{pid} is not stopped")
+
+
+def states_of_threads(pid: int) -> set[str]:
+    """The states of a process's threads: T is stopped (proc(5))."""
+    return {path.read_text().rpartition(") ")[2][0] for path in Path(f"/proc/{pid}/task").glob("*/stat")}
+
+
 def gone(pid: int) -> bool:
     """Whether a process has ended."""
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from microwsgi.server.balance import MAX_DEFERRALS, Balance
+from tests.background import suspend
 from tests.running import LIMIT, Running
 
 Command = Callable[..., Running]
@@ -72,13 +73,6 @@ def wait_for_both(address: str) -> set[int]:
     return found
 
 
-def wait_until_stopped(pid: int) -> None:
-    """On a busy machine one thread may run, and accept, until another has received the signal."""
-    end = time.monotonic() + LIMIT
-    while {path.read_text().rpartition(") ")[2][0] for path in Path(f"/proc/{pid}/task").glob("*/stat")} != {"T"}:
-        assert time.monotonic() < end
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("one_by_one", [True, False], ids=["one by one", "at once"])
 def test_kept_connections_are_balanced_in_every_start(command: Command, folder: Path, one_by_one: bool) -> None:
@@ -105,9 +99,8 @@ def test_a_stopped_worker_does_not_delay_clients(command: Command, folder: Path)
     address = running.url().partition("://")[2]
     stopped, other = wait_for_both(address)
     with ExitStack() as stack:
-        os.kill(stopped, signal.SIGSTOP)
+        suspend(stopped)
         try:
-            wait_until_stopped(stopped)
             for _ in range(3 * MAX_DEFERRALS):
                 began = time.monotonic()
                 assert worker_of(connect(address, stack)) == other

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.background import suspend
 from tests.programs import need
 from tests.running import LIMIT, Running, python
 from tests.test_events_of_workers import APPLICATION, Listener, ask, listeners
@@ -78,7 +79,7 @@ def test_a_redis_that_does_not_answer_delays_nobody(how: str, server: Callable[.
         ask(one, "/burst?before,1")
         assert a.read(1) == b.read(1) == c.read(1) == ["before 0"]
         if how == "suspended":
-            first.send_signal(signal.SIGSTOP)
+            suspend(first.pid)
         else:
             first.end()
         began = time.monotonic()

@@ -15,6 +15,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.background import suspend
 from tests.running import LIMIT, Running
 
 Command = Callable[..., Running]
@@ -212,7 +213,7 @@ def test_a_save_with_reload_keeps_listeners_and_history(command: Command, tmp_pa
 def test_a_worker_that_reads_nothing_delays_nobody_is_reported_and_catches_up(command: Command, tmp_path: Path) -> None:
     running, url = start(command, tmp_path, "--workers", "2", history=3)
     with listeners(url) as (one, two):
-        os.kill(two.worker, signal.SIGSTOP)
+        suspend(two.worker)
         names: list[str] = []
         try:
             while not said(running, f"Worker {two.worker} does not read its events"):
@@ -242,7 +243,7 @@ def test_who_publishes_does_not_wait_for_the_parent(command: Command, tmp_path: 
     """Nor lose its events: more than a socket holds."""
     running, url = start(command, tmp_path, "--workers", "2")
     with listeners(url) as (one, two):
-        running.send_signal(signal.SIGSTOP)
+        suspend(running.pid)
         try:
             ask(url, "/burst?a,20,100000")
         finally:

@@ -24,7 +24,7 @@ import pytest
 
 from microwsgi.daemon.systemd import SystemdNotifier, passed_sockets
 from microwsgi.prefork.children import REPORT_TIME
-from tests.background import APPLICATION, Machine, ended, eventually, fetch, free_port
+from tests.background import APPLICATION, Machine, ended, eventually, fetch, free_port, suspend
 from tests.programs import absent, need
 from tests.running import LIMIT, ROOT, Running, environment, microwsgi, python
 from tests.tables import Rows
@@ -100,7 +100,7 @@ def test_the_watchdog_gets_signs_of_life_until_a_worker_hangs(command: Command, 
     worker = int(fetch(int(running.url().rpartition(":")[2])).split()[0])
     for _ in range(3):
         systemd.hear("WATCHDOG=1")
-    os.kill(worker, signal.SIGSTOP)
+    suspend(worker)
     systemd.socket.settimeout(2 * REPORT_TIME)  # for so long its parent waits for an answer, and gives up
     signs = 0
     with suppress(TimeoutError):
@@ -121,7 +121,7 @@ def test_a_worker_that_is_retired_is_not_the_services_health(command: Command, f
     running = command("serve", "site_a:app", "-p", "0", cwd=folder, **interval)
     systemd.hear("READY=1")
     worker = int(fetch(int(running.url().rpartition(":")[2])).split()[0])
-    os.kill(worker, signal.SIGSTOP)
+    suspend(worker)
     running.send_signal(signal.SIGHUP)
     systemd.hear("RELOADING=1")
     for _ in range(10):

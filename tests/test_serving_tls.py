@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.background import suspend
 from tests.running import LIMIT, Running
 from tests.tls.authority import Authority
 
@@ -117,7 +118,7 @@ def test_after_hup_workers_resume_each_others_sessions(command: Command, authori
     one, reused, session = ask(None)
     assert not reused
     assert ssl.get_server_certificate(address) != shown
-    os.kill(one, signal.SIGSTOP)  # so that it is the other's turn
+    suspend(one)  # so that it is the other's turn
     try:
         other, reused, _ = ask(session)
     finally:

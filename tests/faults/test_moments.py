@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from microwsgi.prefork.life import TABLE, Deadline, State
+from tests.background import suspend
 from tests.faults.applications import APPLICATION
 from tests.faults.running import LIMIT, Server, ask_state, pids, report_all, wait_until
 from tests.running import environment, microwsgi
@@ -110,7 +111,7 @@ def test_a_parent_is_not_blocked_by_a_child_that_reads_nothing(gated: Path) -> N
     server = Server(gated, "workers", "--pid-file", "x.pid", "--graceful-timeout", "0.5")
     try:
         assert server.starts(), server.said()
-        os.kill(pids(server)[0], signal.SIGSTOP)
+        suspend(pids(server)[0])
         for _ in range(600):
             with socket.socket(socket.AF_UNIX) as client:
                 client.connect(str(gated / "x.sock"))
@@ -145,7 +146,7 @@ def test_a_retired_child_that_does_not_react_is_reported_and_does_not_hold_up_th
     server = Server(gated, "workers", "--pid-file", "x.pid", "--graceful-timeout", "0.5")
     try:
         assert server.starts(), server.said()
-        os.kill(pids(server)[0], signal.SIGSTOP)
+        suspend(pids(server)[0])
         server.send(signal.SIGHUP)
         assert server.says("with the old code, does not respond")
         assert server.says("reloaded; serving main:app")
