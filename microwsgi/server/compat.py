@@ -493,7 +493,7 @@ def head_of(handler: BaseHTTPRequestHandler) -> RequestHead:
 class HandlerTransport(Transport):
     """The files of an http.server handler as a transport. The head, which was read already, comes first."""
 
-    __slots__ = ("aborted", "connection", "head", "owner")
+    __slots__ = ("aborted", "connection", "head", "owner", "peeked")
 
     sends_files = False
 
@@ -503,6 +503,7 @@ class HandlerTransport(Transport):
         owner.connection.settimeout(timeout)
         self.owner = owner
         self.head = head
+        self.peeked = 0  # bytes that `recv` has returned and that are still in the handler's file
         self.aborted = False
         self.connection: WSGIRequestHandler | None = None
 
@@ -511,14 +512,21 @@ class HandlerTransport(Transport):
         self.connection = connection
 
     def recv(self, size: int) -> bytes:
-        """Return some bytes; of a body no more than belongs to it, so that the next request stays where it is."""
+        """Return some bytes; of a body no more than belongs to it, so that the next request stays in the handler's file.
+
+        Only the decoder finds the end of a chunked body: its bytes are taken out of the file by the next call, or by `unread`.
+        """
+        data: bytes
         if self.head:
             data, self.head = self.head, b""
             return data
         exchange: Exchange | None = self.connection.exchange if self.connection is not None else None
         if exchange is not None and exchange.body is not None and isinstance(exchange.body.decoder, LengthDecoder):
-            size = min(size, exchange.body.decoder.remaining)
-        return self.owner.rfile.read1(size)
+            return self.owner.rfile.read1(min(size, exchange.body.decoder.remaining))
+        self.unread(b"")
+        data = self.owner.rfile.peek(1)[:size]  # type: ignore[attr-defined]  # socketserver's is a BufferedReader
+        self.peeked = len(data)
+        return data
 
     def recv_into(self, view: memoryview) -> int:
         """Receive into a buffer; return the count."""
@@ -527,15 +535,9 @@ class HandlerTransport(Transport):
         return len(data)
 
     def unread(self, data: bytes) -> None:
-        """Return the bytes after a chunked body to the handler, which reads the next request."""
-        if not data:
-            return
-        raw = getattr(self.owner.rfile, "raw", None)
-        if not isinstance(raw, ReturnedBytes):
-            # `recv` has asked for more than a BufferedReader keeps, so that its buffer is empty.
-            raw = ReturnedBytes(self.owner.rfile)
-            self.owner.rfile = io.BufferedReader(raw)
-        raw.put_back(data)
+        """Leave the bytes after a chunked body, which are the last of those that `recv` returned, in the handler's file."""
+        self.owner.rfile.read(self.peeked - len(data))
+        self.peeked = 0
 
     def write(self, data: bytes | memoryview) -> None:
         """Send all of the data. Raises Disconnected."""
@@ -558,43 +560,11 @@ class HandlerTransport(Transport):
 
     def detach(self) -> socket.socket:
         """Return the socket. The bytes that the handler's file has read ahead are kept by `unread`."""
+        self.unread(b"")
         self.socket.setblocking(False)
         ahead = self.owner.rfile.peek(1)  # type: ignore[attr-defined]  # socketserver's is a BufferedReader
         super().unread(self.owner.rfile.read1(len(ahead)) if ahead else b"")
         return super().detach()
-
-
-class ReturnedBytes(io.RawIOBase):
-    """A file with a buffer of bytes that were put back."""
-
-    def __init__(self, file: io.BufferedIOBase) -> None:
-        self.file = file
-        self.ahead = b""
-
-    def put_back(self, data: bytes) -> None:
-        """Put bytes back, which the next read returns."""
-        self.ahead = data + self.ahead
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
-        """Read the bytes that were put back, then the file."""
-        view = memoryview(buffer).cast("B")
-        if self.ahead:
-            data, self.ahead = self.ahead[: len(view)], self.ahead[len(view) :]
-        else:
-            data = self.file.read1(len(view))
-        if data is None:  # nothing has arrived on a socket that does not block
-            return None
-        view[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        """Close the file, too."""
-        self.file.close()
-        super().close()
 
 
 def wsgi(application: Application, options: Options | None = None) -> WSGIMethod:

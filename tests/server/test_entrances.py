@@ -224,6 +224,39 @@ def test_a_method_of_the_class_gets_what_is_pipelined_behind_chunks_for_the_appl
     assert [body if body == b"own" else json.loads(body)["body"] for body in bodies] == ["abc", b"own"] * 3 + [b"own"]
 
 
+@pytest.mark.parametrize("size", [16, -1, 1 << 17])
+def test_pipelined_chunked_bodies_keep_their_order_with_any_buffer_of_the_handlers_file(size: int) -> None:
+    """Bytes that are read out of order would be another request. Python 3.14 has raised the default size to 128 KiB."""
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        data = environ["wsgi.input"].read()
+        start_response("200 OK", [])
+        return [b"%s %d" % (environ["PATH_INFO"].encode(), len(data))]
+
+    class Posting(Plain):
+        rbufsize = size
+        do_POST = wsgi(application)  # noqa: N815 - http.server's name
+
+    count, content = 400, b"POST /x HTTP/1.1\r\nHost: a\r\n\r\n" * 20
+    head = b"POST /%d HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n%s\r\n%x\r\n%b\r\n0\r\n\r\n"
+    requests = [
+        head % (number, b"Connection: close\r\n" if number == count - 1 else b"", len(content), content)
+        for number in range(count)
+    ]
+    server = HTTPServer(("127.0.0.1", 0), Posting)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        with socket.create_connection(server.server_address[:2], TIME) as connection:  # type: ignore[arg-type]
+            connection.sendall(b"".join(requests))
+            bodies = [response.body for response in parse(receive(connection))]
+    finally:
+        server.shutdown()
+        thread.join(TIME)
+        server.server_close()
+    assert bodies == [b"/%d %d" % (number, len(content)) for number in range(count)]
+
+
 def test_a_method_that_was_not_set_in_the_class_body_says_so() -> None:
     seen: list[str] = []
 
