@@ -444,6 +444,19 @@ def test_reload_serves_new_code_or_says_why_not(machine: Machine) -> None:
     assert fetch(port)
 
 
+def test_a_graceful_restart_is_answered_when_the_error_is_served_instead(
+    command: Callable[..., Running], machine: Machine
+) -> None:
+    machine.write("site_a.py", "app = 1 / 0")
+    running = command(
+        "serve", "site_a:app", "-p", "0", "--pid-file", "x.pid", "--reload", "--reload-error-page", cwd=machine.folder
+    )
+    running.line("every request is answered with status 500")
+    said = machine("restart", "--graceful", "x.pid", code=1)
+    assert "ZeroDivisionError" in said
+    assert said.endswith("Requests are answered with an error page.\n")
+
+
 @pytest.mark.slow
 def test_reload_under_load_fails_no_request(machine: Machine) -> None:
     port = machine.start("--workers", "2")

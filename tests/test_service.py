@@ -85,7 +85,7 @@ def test_systemd_hears_when_it_serves_reloads_and_stops(
     (folder / "site_a.py").write_text("app = 1 / 0")
     running.send_signal(signal.SIGHUP)
     systemd.hear("RELOADING=1")
-    assert "STATUS=serving the last version that worked; site_a.py:1: 'site_a' failed" in systemd.hear("READY=1")
+    assert "STATUS=The last good version is still being served; site_a.py:1: 'site_a' failed" in systemd.hear("READY=1")
     running.send_signal(signal.SIGTERM)
     systemd.hear("STOPPING=1")
     assert running.wait() == 0

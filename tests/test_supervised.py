@@ -115,7 +115,7 @@ def test_a_start_with_a_broken_application_shows_why_until_it_is_mended(command:
     assert "SyntaxError" not in fetch(url)[1], "it is nobody else's"
     (folder / "helper.py").write_text("VALUE = missing\n")
     running.line("name 'missing' is not defined")
-    running.line("shows this message until the error is fixed")
+    running.line("Until a saved file fixes this, the error is also shown at http")
     eventually(True, lambda: "name 'missing' is not defined" in fetch(url, **token)[1])
     (folder / "helper.py").write_text("VALUE = 3\n")
     running.line("fixed: helper.py")

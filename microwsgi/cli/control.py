@@ -23,7 +23,7 @@ from microwsgi.daemon.background import address_of, file_name, log_folder, run_f
 from microwsgi.daemon.pidfile import holder
 from microwsgi.errors import ServiceError, UsageError
 from microwsgi.server.log import bytes_text
-from microwsgi.serving.console import STILL_SERVED, counted, duration
+from microwsgi.serving.console import counted, duration
 from microwsgi.support.typenames import Any
 
 RUNNING, DEAD, STOPPED, UNKNOWN = 0, 1, 3, 4
@@ -253,7 +253,7 @@ def restart_gracefully(server: Server, wait: float) -> int:
     if not answer:
         raise ServiceError(f"{server.name} has not reported that it serves the new code. See its log.")
     if answer["trouble"]:
-        raise ServiceError(f"{answer['trouble']}\n  {STILL_SERVED}.")
+        raise ServiceError(answer["trouble"])
     print(f"{server.name} serves the new code.")
     return 0
 

@@ -58,7 +58,7 @@ COMMANDS = (
         words="[APP] [options]",
         about=APP,
         options=OPTIONS,
-        defaults={"reload": True, "debug": True, "log_slow_requests": 5.0},
+        defaults={"reload": True, "reload_error_page": True, "debug": True, "log_slow_requests": 5.0},
         examples=(f"microwsgi dev {DEMO}", f"microwsgi dev {DEMO} --no-debug"),
     ),
     Command(

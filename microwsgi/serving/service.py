@@ -37,7 +37,7 @@ from microwsgi.server.connections import Security
 from microwsgi.server.server import WSGIServer
 from microwsgi.server.sockets import listen, unlink, url, urls
 from microwsgi.serving.assembly import make_absolute
-from microwsgi.serving.console import Console
+from microwsgi.serving.console import STILL_SERVED, Console
 from microwsgi.serving.operating import reopen_log
 
 MEMORY_TIME = 0.05
@@ -281,10 +281,16 @@ class Service:
         )
         self.answer_reloads("")
 
-    def failed(self, text: str) -> None:
-        """New code can't be loaded, or no worker can be started: the older workers continue."""
-        self.notifier.notify("READY=1", f"STATUS=serving the last version that worked; {text.splitlines()[0]}")
-        self.answer_reloads(text)
+    def failed(self, text: str, *, serving: bool, served: bool) -> None:
+        """Report that new code can't be loaded, or no worker can be started: to systemd, and to clients that wait for a reload.
+
+        `serving` tells whether older workers continue, and `served` whether the application was ever served: systemd is not
+        told that the service is ready before.
+        """
+        now = STILL_SERVED if serving else "Requests are answered with an error page"
+        if served:
+            self.notifier.notify("READY=1", f"STATUS={now}; {text.splitlines()[0]}")
+        self.answer_reloads(f"{text}\n  {now}.")
 
     def answer_reloads(self, trouble: str) -> None:
         """Answer the clients that wait for a reload; `trouble` is "" if it succeeded."""

@@ -254,8 +254,7 @@ class Terminal(Observer):
 
     def failed(self, generation: Generation, text: str, *, serving: list[int]) -> None:
         """Print why a generation can't be loaded, and what is served meanwhile, unless the last message was the same."""
-        if serving:
-            self.service.failed(text)
+        self.service.failed(text, serving=bool(serving), served=self.greeted)
         if text == self.text:
             return
         self.text = text
@@ -266,11 +265,14 @@ class Terminal(Observer):
             pids = ", ".join(map(str, serving))
             lines.append(f"  {changed}{STILL_SERVED} (PID {pids}).")
             if self.options.reload:
-                option = "; --reload-error-page shows this error in the browser" if self.options.debug else ""
-                lines.append(f"  Save again to retry{option}.")
-        elif self.options.reload:
+                lines.append("  Save again to retry.")
+        elif self.options.reload and self.options.debug:
             where = urls(self.listeners, scheme)[0] + address_query(self.options)
-            lines.append(f"  {changed}{where} shows this message until the error is fixed. Ctrl-C stops the server.")
+            lines.append(f"  {changed}Until a saved file fixes this, the error is also shown at {where}")
+        elif self.options.reload:
+            lines.append(f"  {changed}Until a saved file fixes this, every request is answered with status 500.")
+        if not (serving or self.greeted):
+            lines.append("  Ctrl-C stops the server.")
         self.service.say("\n".join(lines))
 
     def died(self, child: Child, how: str, pause: float) -> None:
@@ -296,7 +298,9 @@ class Terminal(Observer):
         if previous in messages:
             self.service.say("\n".join(filter(None, [messages[previous], text])))
         if previous is State.CHECKING:
-            self.service.answer_reloads("\n".join(filter(None, ["a new worker does not answer.", text])))
+            self.service.answer_reloads(
+                "\n".join(filter(None, ["a new worker does not answer.", text, f"  {STILL_SERVED}."]))
+            )
 
     def lagging(self, child: Child) -> None:
         """Print that events are lost."""
@@ -307,7 +311,7 @@ class Terminal(Observer):
         why = getattr(error, "strerror", None) or repr(error)
         self.service.say(f"No worker could be started: {why}. The next attempt is in {pause:g} s.")
         if self.greeted:
-            self.service.failed(f"no worker could be started: {why}")
+            self.service.failed(f"no worker could be started: {why}", serving=True, served=True)
 
     def trouble(self, error: BaseException) -> None:
         """Print an exception of the parent; if it repeats, only how often."""

@@ -18,8 +18,8 @@ def test_the_page_shows_what_is_printed(title: str) -> None:
     section = PAGE.partition(f"## {title}\n")[2].partition("\n## ")[0]
     ours = section.partition("### microwsgi dev\n\n")[2].partition("\n\n###")[0]
     seen = MISTAKES[title](SERVERS[0])
-    assert shown(seen._replace(answered="", with_option="")) == ours.partition("\n\nThe browser")[0]
-    assert seen.with_option in ours
+    assert shown(seen._replace(answered="", repaired="")) == ours.partition("\n\nThe browser")[0]
+    assert f"After the repair: {seen.repaired}" in ours if seen.repaired else "After the repair" not in ours
 
 
 def test_the_page_is_whole_and_names_no_machine() -> None:
