@@ -23,7 +23,7 @@ import trustme
 
 from tests.background import eventually
 from tests.lab import Lab
-from tests.programs import need
+from tests.programs import need, need_package
 from tests.proxies import open_folder
 from tests.running import ROOT, Running, environment, python
 from tests.test_deploy_document import PAGE
@@ -138,6 +138,7 @@ class Site:
 @contextmanager
 def site(engine: str) -> Iterator[Site]:
     need("curl")
+    need_package(engine)
     with open_folder() as folder, Lab() as lab:
         made = Site(lab, folder, engine)
         made.start_redis()
