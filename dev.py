@@ -64,6 +64,9 @@ PARALLEL = ("-n", "4", "--dist", "worksteal")
 QUICK = ("-m", "not slow and not soak")
 """Options of pytest for the tests of `make test`. Without them, pytest runs all but those marked soak (pyproject.toml)."""
 
+SOURCE_TESTS = ("floors", "structure", "names", "private_names", "signal_handlers", "messages")
+"""Tests that read the source: the direction of imports, structure, names, messages. `make check` runs these."""
+
 WHOLE = (
     "microwsgi/wire/*",
     *(f"microwsgi/server/{name}.py" for name in ("transport", "handler", "exchange", "request_body")),
@@ -237,9 +240,10 @@ def soak(*arguments: str) -> None:
 
 
 def check() -> None:
-    """Check lint rules, format, types, and the direction of imports."""
+    """Check lint rules, format, types, and the rules of `SOURCE_TESTS`."""
     prepare("dev")
-    commands = ("ruff check", "ruff format --check", "mypy", "pytest --quiet tests/test_floors.py")
+    tests = f"pytest --quiet -n 2 {' '.join(f'tests/test_{name}.py' for name in SOURCE_TESTS)}"
+    commands = ("ruff check", "ruff format --check", "mypy", tests)
     failed = [line for line in commands if subprocess.call([PYTHON, "-m", *line.split()])]
     sys.exit(f"Failed: {', '.join(failed)}" if failed else 0)
 

@@ -17,6 +17,8 @@ from microwsgi import __version__
 from tests.programs import absent
 from tests.running import ROOT, Running, environment
 
+pytestmark = pytest.mark.slow  # builds wheels
+
 BUILD = "import sys; from flit_core import buildapi; print(getattr(buildapi, sys.argv[1])(sys.argv[2]))"
 
 

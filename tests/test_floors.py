@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
+pytestmark = pytest.mark.slow  # `make check` runs these
+
 PACKAGE = Path(__file__).parent.parent / "microwsgi"
 EDGE = {"microwsgi", "__main__", "cli", "events", "pytest_plugin", "testing"}
 """What may use everything: the command line, and the modules that users import."""

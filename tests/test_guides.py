@@ -13,6 +13,8 @@ from microwsgi.testing import Client
 from tests.running import ROOT, environment, python
 from tests.tables import Rows
 
+pytestmark = pytest.mark.slow  # runs the commands of the documentation
+
 
 def examples(page: str) -> list[str]:
     """The programs of a page."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ast
 
+import pytest
+
 from tests.messages import PACKAGE, messages, texts
+
+pytestmark = pytest.mark.slow  # `make check` runs these
 
 
 def found(source: str) -> list[str]:

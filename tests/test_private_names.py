@@ -11,9 +11,12 @@ import threading
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
+import pytest
 import webob
 
 from tests.running import ROOT, environment
+
+pytestmark = pytest.mark.slow  # `make check` runs these
 
 RELIED_ON = {
     ("atexit", "_clear"): "test_atexit_forgets_and_runs_functions",

@@ -11,6 +11,8 @@ from tests import programs
 from tests.programs import need
 from tests.running import environment, python
 
+pytestmark = pytest.mark.slow  # runs pytest in processes of its own
+
 CASES = """
 import pytest
 def test_finds_out_itself(): pytest.skip("no such thing")

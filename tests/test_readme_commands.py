@@ -11,6 +11,8 @@ import pytest
 from tests.readme_commands import Commands, Dialogue, Runner, commands
 from tests.running import ROOT, environment
 
+pytestmark = pytest.mark.slow  # runs the commands of the documentation
+
 PAGE = """\
 `make this` and `microwsgi check`, `microwsgi stack hello:app`, `make`, `pip install PATH`, `make it ARGS=x`,
 `python -m module`, `python -m module x`, `make NAME`

@@ -6,6 +6,10 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow  # `make check` runs these
+
 PACKAGE = Path(__file__).parent.parent / "microwsgi"
 INSTALL = {"signal", "_install"}
 """The names of `signal.signal` in this package."""

@@ -24,6 +24,8 @@ from microwsgi.server.state import OWNED
 from microwsgi.server.transport import Transport
 from tests import states
 
+pytestmark = pytest.mark.slow  # `make check` runs these
+
 PACKAGE = Path(microwsgi.__file__).parent
 CORE = ("wire/*", "server/*", "tls/transport", "tls/handshake", "tls/front")
 BASES = {

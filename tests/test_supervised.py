@@ -416,6 +416,7 @@ def test_a_head_that_is_half_sent_goes_to_the_successor(command: Command, folder
     assert answer.partition(b"\r\n\r\n")[2].split()[0] == b"2"
 
 
+@pytest.mark.slow
 def test_many_replacements_leave_nothing_open(command: Command, folder: Path) -> None:
     running = command("serve", "main", "-p", "0", "--reload", cwd=folder)
     url = running.url()
@@ -513,6 +514,7 @@ PROGRAM = """
     """
 
 
+@pytest.mark.slow
 def test_a_program_with_threads_has_spawned_children_that_do_the_same(folder: Path) -> None:
     (folder / "program.py").write_text(dedent(PROGRAM.format(options="reload=True")))
     running = Running([sys.executable, "program.py"], cwd=folder)
@@ -542,6 +544,7 @@ def test_a_program_with_threads_has_spawned_children_that_do_the_same(folder: Pa
     assert len(pids) == len(set(pids))
 
 
+@pytest.mark.slow
 def test_spawned_workers_are_replaced(folder: Path) -> None:
     (folder / "program.py").write_text(dedent(PROGRAM.format(options="workers=2")))
     running = Running([sys.executable, "program.py"], cwd=folder)

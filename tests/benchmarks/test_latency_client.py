@@ -22,6 +22,8 @@ from benchmarks.processes import Server, Unavailable
 from benchmarks.servers import KINDS
 from tests.background import free_port
 
+pytestmark = pytest.mark.slow  # of the benchmarks, not of the package
+
 WAITING = "benchmarks.subjects.waiting:app"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -95,7 +97,6 @@ def test_a_request_goes_out_by_length_or_in_chunks() -> None:
 # --- latencies that are known -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", [{}, {"keep": False}, {"rate": 15.0}])
 def test_an_injected_delay_is_measured_within_a_twentieth(how: dict[str, float]) -> None:
     with waiting_server() as server, Client() as client:
@@ -105,7 +106,6 @@ def test_an_injected_delay_is_measured_within_a_twentieth(how: dict[str, float])
     assert 0 < found.cpu_us < 20_000
 
 
-@pytest.mark.slow
 def test_the_percentiles_agree_with_wrks_within_a_tenth() -> None:
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
@@ -151,7 +151,6 @@ class Stalling:
         self.thread.join(5)
 
 
-@pytest.mark.slow
 def test_a_stall_is_one_slow_response_in_a_closed_loop_and_all_that_waited_at_a_fixed_rate() -> None:
     stall = 0.4
     slow = int(stall / 2 * 1e9)
@@ -165,7 +164,6 @@ def test_a_stall_is_one_slow_response_in_a_closed_loop_and_all_that_waited_at_a_
     assert 15 <= sum(latency > slow for latency in fixed) <= 40
 
 
-@pytest.mark.slow
 def test_each_new_connection_is_part_of_its_latency() -> None:
     with waiting_server() as server, Client() as client:
         kept = client.run(server, Request("/quick"), 1, 0.3)

@@ -11,6 +11,8 @@ import pytest
 from benchmarks import reload
 from benchmarks.processes import Unavailable
 
+pytestmark = pytest.mark.slow  # of the benchmarks, not of the package
+
 
 def test_a_save_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reload, "SAVES", 2)

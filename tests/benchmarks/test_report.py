@@ -20,6 +20,8 @@ from microwsgi.devtools.stack import Frame, capture
 from tests.programs import need, need_package
 from tests.running import ROOT, environment, python
 
+pytestmark = pytest.mark.slow  # of the benchmarks, not of the package
+
 MACHINE: dict[str, Any] = {
     "date": "2026-01-01T00:00:00+00:00", "command": "python -m benchmarks", "commit": "abc", "versions": {"python": "3.13.0"},
     "system": "Linux", "processor": "A processor & <more>", "cores": 2, "memory_kib": 1 << 24, "load_before": 0.1,
@@ -81,7 +83,6 @@ def test_another_file_is_no_report(tmp_path: Path) -> None:
         Report.read(tmp_path / "other.json")
 
 
-@pytest.mark.slow
 def test_a_change_is_told_when_it_is_more_than_chance() -> None:
     same = {change.what: change.verdict for change in compare.changes(made(), made())}
     assert set(same.values()) == {"same"}
@@ -275,7 +276,6 @@ def test_a_failure_of_ours_stands_at_the_head_of_the_page_and_is_the_exit_status
     assert "not installed" not in head
 
 
-@pytest.mark.slow
 def test_the_page_has_every_picture_with_its_data_and_asks_the_network_for_nothing(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     need_package("playwright")
@@ -352,7 +352,6 @@ def test_the_readmes_pictures_follow_the_readers_theme(tmp_path: Path) -> None:
         assert not any(colour in text for colour in pictures.NAMES)
 
 
-@pytest.mark.slow
 def test_the_readmes_pictures_can_be_read_on_a_telephone(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     need_package("playwright")

@@ -20,6 +20,8 @@ from benchmarks.clients.exchange import trusting
 from benchmarks.processes import Unavailable
 from benchmarks.servers import require
 
+pytestmark = pytest.mark.slow  # of the benchmarks, not of the package
+
 
 def certificate_of(port: int) -> bytes | None:
     with (
@@ -29,7 +31,6 @@ def certificate_of(port: int) -> bytes | None:
         return connection.getpeercert(binary_form=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["microwsgi", *secure.PEERS, "granian"])
 def test_each_serves_the_runs_certificate_which_is_p_256(name: str) -> None:
     try:
@@ -52,7 +53,6 @@ def test_handshakes_are_full_or_resumed_as_is_asked() -> None:
     assert min(full["latencies"]) > 0
 
 
-@pytest.mark.slow
 def test_what_a_handshake_costs_is_more_than_a_connection_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secure, "SECONDS", 0.4)
     measure = secure.handshakes("full")
@@ -62,7 +62,6 @@ def test_what_a_handshake_costs_is_more_than_a_connection_costs(monkeypatch: pyt
     assert ours["resumed_percent"] == plain["resumed_percent"] == 0
 
 
-@pytest.mark.slow
 def test_requests_over_tls_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secure, "SECONDS", 1)
     if not shutil.which("wrk"):
@@ -91,7 +90,6 @@ def older() -> Iterator[int]:
         thread.join(5)
 
 
-@pytest.mark.slow
 def test_wrk_resumes_unasked_which_is_why_handshakes_have_a_client_of_their_own() -> None:
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")

@@ -16,6 +16,8 @@ from benchmarks.processes import Server, Unavailable
 from microwsgi.devtools.stack import Frame
 from tests.running import ROOT
 
+pytestmark = pytest.mark.slow  # of the benchmarks, not of the package
+
 SUBJECTS = {subject.name: subject for subject in stacks.ALL}
 PY_SPY_FRAME = re.compile(r"^    (\S.*) \((.+?):\d+\)$")
 

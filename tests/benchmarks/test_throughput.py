@@ -18,6 +18,8 @@ from benchmarks.rows import Bar, Row, against, own
 from benchmarks.servers import KINDS, require
 from tests.running import ROOT, environment
 
+pytestmark = pytest.mark.slow  # of the benchmarks, not of the package
+
 RowResult = throughput.Result
 
 
@@ -83,7 +85,6 @@ def test_a_server_that_does_not_start_says_why() -> None:
         Server(KINDS["wsgiref"].command(sys.executable, "nothing:app", "0", 0, "off"))
 
 
-@pytest.mark.slow
 def test_two_servers_are_measured_and_compared() -> None:
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
@@ -104,7 +105,6 @@ def test_two_servers_are_measured_and_compared() -> None:
     assert len(said) == run.steps
 
 
-@pytest.mark.slow
 def test_an_app_is_measured_beside_webob_by_hand() -> None:
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
@@ -121,7 +121,6 @@ def test_an_app_is_measured_beside_webob_by_hand() -> None:
     assert frameworks.added({"microwsgi": by["microwsgi"]}) is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("row", ["upload", "chunked", "stream"])
 def test_transfers_are_whole(row: str) -> None:
     run = throughput.Run(
@@ -135,7 +134,6 @@ def test_transfers_are_whole(row: str) -> None:
     assert all(result.medians(name)["bytes"] >= least for name in ("microwsgi", "bare"))
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_leaves_no_process_behind() -> None:
     pytest.importorskip("rich")
     mark = f"BENCHMARK_OF_A_TEST={os.getpid()}"

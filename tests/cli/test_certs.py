@@ -64,6 +64,7 @@ def test_chromium_opens_localhost_without_a_warning_once_the_ca_is_trusted(
     assert "<title>Echo</title>" not in browse(home, url)
 
 
+@pytest.mark.slow
 def test_curl_and_python_take_the_ca_and_nothing_else(command: Callable[..., Running], home: dict[str, str]) -> None:
     running = command("serve", "apps.echo:app", "--tls", "--bind", "localhost:0", **home)
     url, ca = running.url(), certs(home, "path").strip()
@@ -79,6 +80,7 @@ def test_curl_and_python_take_the_ca_and_nothing_else(command: Callable[..., Run
     assert running.stop() == 0
 
 
+@pytest.mark.slow
 def test_the_same_certificate_is_shown_after_a_restart(command: Callable[..., Running], home: dict[str, str]) -> None:
     seen = []
     for _ in range(2):

@@ -648,6 +648,7 @@ def lines_through_trouble(folder: Path, each: int) -> None:
     assert found.seen == [bytearray(b"\x01" * each)] * 3
 
 
+@pytest.mark.slow
 def test_workers_on_a_pipe_whose_readers_are_killed_tear_and_lose_no_line(folder: Path) -> None:
     """A pipe holds 64 KiB: the writers must not wait longer than its reader takes, or the last lines come too late."""
     lines_through_trouble(folder, 2000)

@@ -31,6 +31,7 @@ def select_poller() -> SelectorPoller:
     return SelectorPoller(selectors.SelectSelector())
 
 
+@pytest.mark.slow
 def test_every_wire_case_has_the_same_outcome_with_select() -> None:
     with Rows() as rows:
         for options in {str(case.options): case.options for case in ALL}.values():

@@ -157,6 +157,7 @@ def test_who_asks_for_it_is_told_where_the_time_went() -> None:
     assert response.body == b"hello"
 
 
+@pytest.mark.slow
 def test_what_a_client_is_too_slow_for_leaves_in_order(tmp_path: Path) -> None:
     """A list, chunks, writes and a file, and the response behind them; over TLS, too."""
     part = bytes(range(256)) * 4096
