@@ -33,7 +33,7 @@ class Command:
     The function is called with the positional arguments and the options. An option of the command line takes precedence over
     the environment, that over the file of `--config`, and that over `defaults`. Options that only this command has are not
     read from the environment; they are validated and always present. The help leaves out the options in `hidden`, which the
-    command refuses or ignores.
+    command refuses or ignores. `choices` are the words that its first argument can be.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Command:
         summary: str,
         *,
         words: str = "",
+        choices: Sequence[str] = (),
         about: Sequence[str] = (),
         options: tuple[Option, ...] = (),
         defaults: Mapping[str, object] = MappingProxyType({}),
@@ -53,6 +54,7 @@ class Command:
         self.function = function
         self.summary = summary
         self.words = words
+        self.choices = choices
         self.about = about
         self.options = options
         self.defaults = defaults
