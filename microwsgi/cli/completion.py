@@ -46,8 +46,9 @@ def flags(command: Command) -> Iterator[tuple[list[str], Option]]:
     """Return the flags of each option that the help shows. A switch that is on has one that turns it off."""
     for option in command.options:
         if option.has_flag and option.name not in command.hidden:
-            off = isinstance(option, Switch) and command.defaults.get(option.name, option.default) is True
-            yield list(filter(None, [option.short, option.flag, option.off_flag if off else ""])), option
+            on = command.defaults.get(option.name, option.default) is True
+            off = option.off_flag if isinstance(option, Switch) and on else ""
+            yield [name for name in (option.short, option.flag, off) if name], option
 
 
 def values(option: Option) -> str:
