@@ -64,9 +64,10 @@ class Command:
     def parse(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, object]]:
         """Parse the positional arguments and the options. Raises UsageError."""
         parser = Parser(prog=f"microwsgi {self.name}", add_help=False, allow_abbrev=False, argument_default=SUPPRESS)
-        parser.add_argument("words", nargs="*")
-        parser.add_argument("-h", "--help", action="store_true")
-        parser.add_argument("--help-all", action="store_true")
+        group = parser.add_argument_group()  # a parser itself formats each argument, for which 3.14 imports dataclasses
+        group.add_argument("words", nargs="*")
+        group.add_argument("-h", "--help", action="store_true")
+        group.add_argument("--help-all", action="store_true")
         words = [word.partition("=")[0] for word in arguments]
         for option in self.options:
             flags = [option.short, option.flag] if option.short else [option.flag]
@@ -74,11 +75,11 @@ class Command:
             if not option.has_flag or not (option.short or option.flag in words or off in words):
                 continue  # to add all of them takes argparse 3 ms
             if isinstance(option, Switch):
-                parser.add_argument(*flags, dest=option.name, action="store_const", const=True)
-                parser.add_argument(off, dest=option.name, action="store_const", const=False)
+                group.add_argument(*flags, dest=option.name, action="store_const", const=True)
+                group.add_argument(off, dest=option.name, action="store_const", const=False)
             else:
                 action = "append" if isinstance(option, Names) else "store"
-                parser.add_argument(*flags, dest=option.name, action=action)
+                group.add_argument(*flags, dest=option.name, action=action)
         known, strange = parser.parse_known_intermixed_args(list(arguments))
         self.accept_http_server_arguments(arguments, vars(known), strange)
         if strange:
