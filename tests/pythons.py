@@ -93,9 +93,15 @@ def found() -> list[Python]:
 
 
 def inside(root: Path, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run a command in a Debian folder, with /proc and /dev in a mount namespace of its own."""
-    mounts = "; ".join(f"mount --rbind /{name} {root}/{name}" for name in ("proc", "dev", "sys"))
-    script = f'{mounts}; exec chroot {root} "$@"'
+    """Run a command in a Debian folder, with /proc, /dev and /sys in a mount namespace of its own.
+
+    The folder itself is a mount there: `ip netns` changes that of /.
+    """
+    mounts = [
+        f"mount --rbind {root} {root}",
+        *(f"mount --rbind /{name} {root}/{name}" for name in ("proc", "dev", "sys")),
+    ]
+    script = f'{"; ".join(mounts)}; exec chroot {root} "$@"'
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, "sh", *words]
     return subprocess.run(command, text=True, check=False, **options)  # type: ignore[call-overload, no-any-return]
 

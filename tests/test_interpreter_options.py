@@ -28,6 +28,7 @@ COMMANDS = {
     ("check", APPLICATION): 0,
     ("routes", APPLICATION): 0,
     ("unit", APPLICATION): 0,
+    ("completion", "bash"): 0,
     ("status",): 3,
     ("stop",): 0,
     ("restart",): 7,

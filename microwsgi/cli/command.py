@@ -33,7 +33,7 @@ class Command:
     The function is called with the positional arguments and the options. An option of the command line takes precedence over
     the environment, that over the file of `--config`, and that over `defaults`. Options that only this command has are not
     read from the environment; they are validated and always present. The help leaves out the options in `hidden`, which the
-    command refuses or ignores.
+    command refuses or ignores. `choices` are the words that its first argument can be.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Command:
         summary: str,
         *,
         words: str = "",
+        choices: Sequence[str] = (),
         about: Sequence[str] = (),
         options: tuple[Option, ...] = (),
         defaults: Mapping[str, object] = MappingProxyType({}),
@@ -53,6 +54,7 @@ class Command:
         self.function = function
         self.summary = summary
         self.words = words
+        self.choices = choices
         self.about = about
         self.options = options
         self.defaults = defaults
@@ -62,9 +64,10 @@ class Command:
     def parse(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, object]]:
         """Parse the positional arguments and the options. Raises UsageError."""
         parser = Parser(prog=f"microwsgi {self.name}", add_help=False, allow_abbrev=False, argument_default=SUPPRESS)
-        parser.add_argument("words", nargs="*")
-        parser.add_argument("-h", "--help", action="store_true")
-        parser.add_argument("--help-all", action="store_true")
+        group = parser.add_argument_group()  # a parser itself formats each argument, for which 3.14 imports dataclasses
+        group.add_argument("words", nargs="*")
+        group.add_argument("-h", "--help", action="store_true")
+        group.add_argument("--help-all", action="store_true")
         words = [word.partition("=")[0] for word in arguments]
         for option in self.options:
             flags = [option.short, option.flag] if option.short else [option.flag]
@@ -72,11 +75,11 @@ class Command:
             if not option.has_flag or not (option.short or option.flag in words or off in words):
                 continue  # to add all of them takes argparse 3 ms
             if isinstance(option, Switch):
-                parser.add_argument(*flags, dest=option.name, action="store_const", const=True)
-                parser.add_argument(off, dest=option.name, action="store_const", const=False)
+                group.add_argument(*flags, dest=option.name, action="store_const", const=True)
+                group.add_argument(off, dest=option.name, action="store_const", const=False)
             else:
                 action = "append" if isinstance(option, Names) else "store"
-                parser.add_argument(*flags, dest=option.name, action=action)
+                group.add_argument(*flags, dest=option.name, action=action)
         known, strange = parser.parse_known_intermixed_args(list(arguments))
         self.accept_http_server_arguments(arguments, vars(known), strange)
         if strange:

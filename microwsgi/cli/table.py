@@ -97,6 +97,7 @@ COMMANDS = (
         "microwsgi.cli.certs:certs_command",
         "Show, trust and renew the certificates of microwsgi serve --tls.",
         words="[COMMAND] [options]",
+        choices=("show", "path", "trust", "untrust", "renew", "client"),
         about=(
             "",
             "  show         show the certificates (the default)",
@@ -230,6 +231,17 @@ COMMANDS = (
         ),
         hidden=FOR_OTHERS,
         examples=(f"microwsgi unit {DEMO} --workers 2", f"microwsgi unit {DEMO} -b 0.0.0.0:80 --socket"),
+    ),
+    Command(
+        "completion",
+        "microwsgi.cli.completion:completion_command",
+        "Print a script that completes commands and options in a shell.",
+        words="bash|zsh|fish",
+        choices=("bash", "zsh", "fish"),
+        examples=(
+            "microwsgi completion bash >> ~/.bashrc",
+            "microwsgi completion fish > ~/.config/fish/completions/microwsgi.fish",
+        ),
     ),
 )
 """The commands."""

@@ -24,6 +24,9 @@ An address is `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, `unix:@NAME` (abstract, Lin
 parent process; under systemd also `fd://NAME`. `localhost` is both loopback addresses, and port 0 is any free port. The log
 format `auto` is `line` on a terminal and `combined` elsewhere.
 
+`microwsgi completion bash` prints a script that completes commands, options and values; bash reads it from `~/.bashrc`. zsh,
+which needs `compinit` before it, and fish have one, too.
+
 This page is generated from the declarations in `microwsgi/options`: `python -m microwsgi.options > docs/options.md`."""
 
 STUB = """\

@@ -117,7 +117,7 @@ WRONG = {
     "json": (b'{"a": 1,}', "application/json", "line 1 column"),
     "json, not a word": (b"hello", "application/json", "line 1 column 1"),
     "json, not utf-8": (b'"\xff"', "application/json", "position 1"),
-    "json, too deep": (b"[" * 100_000, "application/json", "recursion"),
+    "json, too deep": (b"[" * 100_000, "application/json", "while decoding a JSON array"),
     "json, too long a number": (b"1" * 5000, "application/json", "limit"),
     "form, not utf-8": (b"a=%ff", "application/x-www-form-urlencoded", "0xff"),
     "form, not utf-8 and not escaped": (b"a=\xff", "application/x-www-form-urlencoded", "0xff"),

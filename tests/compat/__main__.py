@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import dev
 from tests.compat import PRODUCTS, products
 from tests.compat.page import page
-from tests.compat.servers import OURS, PEERS, SERVERS, running
+from tests.compat.servers import OURS, PEERS, SERVERS, debian_version, running
 from tests.running import ROOT, environment
 
 CACHE = ROOT / ".venv-compat"
@@ -191,6 +191,8 @@ def run(name: str, module: ModuleType, servers: list[str]) -> Result:
     """Run a product on these servers, or without any on those that its module names."""
     start = time.monotonic()
     usual: list[str] = getattr(module, "SERVERS", [*OURS, *PEERS])
+    debian = {server: debian_version(SERVERS[server].debian) for server in usual if SERVERS[server].debian}
+    usual = [server for server in usual if debian.get(server, "here")]
     own = [server for server in usual if server in servers or not servers] or usual
     requirements = [*BASE, *(SERVERS[server].package for server in usual if SERVERS[server].package)]
     summary = summary_of(name, module)
@@ -206,6 +208,7 @@ def run(name: str, module: ModuleType, servers: list[str]) -> Result:
             print(f"{name}: left out: {error}", flush=True)
             return Result(name, summary, {}, {}, [], [], str(error))
         answers = {server: answers_on(server, name, python, folder) for server in own}
+    used |= {server: version or "not installed" for server, version in debian.items()}
     explained, faults = judge(module, answers)
     count = max(map(len, answers.values()))
     print(f"{name}: {count} checks, {len(faults)} faults, {time.monotonic() - start:.0f} s", flush=True)

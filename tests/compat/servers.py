@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +29,8 @@ class Server(NamedTuple):
     words: str
     package: str = ""
     ours: bool = False
+    debian: str = ""
+    """A Debian package: without it the server is left out."""
 
 
 OURS = {
@@ -50,8 +54,28 @@ OTHERS = {
     "gevent": Server("-m tests.compat.servers gevent {port}", "gevent"),
     "wsgiref": Server("-m tests.compat.servers wsgiref {port}"),
     "werkzeug": Server("-m tests.compat.servers werkzeug {port}", "werkzeug"),
+    "mod_wsgi": Server("-m tests.compat.servers mod_wsgi {port}", debian="libapache2-mod-wsgi-py3"),
 }
 SERVERS = OURS | PEERS | OTHERS
+APACHE = """
+ServerName localhost
+Listen 127.0.0.1:{port}
+DefaultRuntimeDir {folder}
+PidFile {folder}/pid
+ErrorLog /dev/stderr
+LoadModule mpm_event_module {modules}/mod_mpm_event.so
+LoadModule authz_core_module {modules}/mod_authz_core.so
+LoadModule wsgi_module {modules}/mod_wsgi.so
+WSGISocketPrefix {folder}/wsgi
+WSGIDaemonProcess compat threads=16 python-path={path}
+WSGIProcessGroup compat
+WSGIApplicationGroup %{{GLOBAL}}
+WSGIScriptAlias / {script}
+WSGIChunkedRequest On
+<Directory {script.parent}>
+Require all granted
+</Directory>
+"""
 
 
 def free_port() -> int:
@@ -88,6 +112,29 @@ def running(server: Server, python: Path, environment: dict[str, str], log: Path
             process.wait()
 
 
+def debian_version(package: str) -> str:
+    """Return the version of a Debian package; "" if it is not installed."""
+    command = ["dpkg-query", "--show", "--showformat=${Version}", package]
+    found = subprocess.run(command, capture_output=True, text=True, check=False) if shutil.which(command[0]) else None
+    return found.stdout if found else ""
+
+
+def run_apache(port: int) -> None:
+    """Replace this process by Apache with mod_wsgi. The Python in it is Debian's; packages are those of the venv.
+
+    Apache does not run an application as root: it gets a user namespace with another number for the same user.
+    """
+    folder = Path(os.environ["COMPAT_FOLDER"]) / f"apache-{port}"
+    folder.mkdir()
+    path = ":".join([os.environ["PYTHONPATH"], sysconfig.get_path("purelib")])
+    script, modules = Path(__file__).with_name("served.py"), "/usr/lib/apache2/modules"
+    configuration = folder / "apache.conf"
+    configuration.write_text(APACHE.format(port=port, folder=folder, modules=modules, path=path, script=script))
+    other_user = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
+    command = [*other_user, "/usr/sbin/apache2", "-f", str(configuration), "-D", "FOREGROUND"]
+    os.execvp(command[0], command)  # noqa: S606 - all words are ours
+
+
 def wait_until_open(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     """Wait until a connection is accepted; RuntimeError if the server ends or takes too long."""
     end = time.monotonic() + START
@@ -109,6 +156,8 @@ def main() -> None:
 
         options = f"--http-socket 127.0.0.1:{port} --master --processes 2 --threads 4 --die-on-term --need-app"
         pyuwsgi.run([*options.split(), "--add-header", "Connection: close", "--module", TARGET])  # it does close
+    if name == "mod_wsgi":
+        run_apache(port)
     from tests.compat.served import application
 
     if name == "gevent":

@@ -20,6 +20,7 @@ SERVERS = [
     "gevent",
     "wsgiref",
     "werkzeug",
+    "mod_wsgi",
 ]
 REFERENCE = "serve"
 DIFFERENCES = {
@@ -28,6 +29,7 @@ DIFFERENCES = {
     ),
     "save_of_a_chunked_body on wsgiref": "wsgiref does not decode chunked bodies, so our App answers 411.",
     "static on cheroot": "Cheroot leaves `%2F` in PATH_INFO.",
+    "static on mod_wsgi": "Apache itself answers 404 if a path has `%2F`, unless AllowEncodedSlashes is on.",
     "methods on wsgiref": "wsgiref adds `Content-Length: 0` to a 204.",
     "routes on werkzeug": "Werkzeug replaces bytes that are not UTF-8 by U+FFFD before it calls the application.",
 }
