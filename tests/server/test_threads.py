@@ -128,7 +128,7 @@ def many_descriptors() -> Iterator[None]:
 @pytest.mark.usefixtures("many_descriptors")
 def test_idle_and_half_sent_connections_hold_no_thread() -> None:
     """1,000 idle and 1,000 half-sent connections beside live ones, on the one thread that there is."""
-    with Running(hello) as running, contextlib.ExitStack() as stack:
+    with Running(hello, header_timeout=1000, keep_alive_timeout=1000) as running, contextlib.ExitStack() as stack:
         for number in range(2000):
             connection = stack.enter_context(running.connect())
             if number % 2:
