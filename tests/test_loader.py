@@ -507,12 +507,13 @@ def test_an_import_that_takes_long_tells_where_it_is(write: Write, monkeypatch: 
     monkeypatch.setattr(sys, "stderr", said)
     monkeypatch.setattr(threading, "Timer", Timer)
     monkeypatch.setattr(sys, "timers", timers, raising=False)
-    start = "import sys, threading\ntimer = sys.timers.pop()\nthreading.Thread.start(timer)\n"
-    write("slow.py", start + "timer.join()\n" + HELLO)
+    start = "import sys, threading\ntimer = sys.timers.pop()\n"
+    wait = "threading.Thread.start(timer); timer.join()\n"
+    write("slow.py", start + wait + HELLO)
     load("slow:app")
-    assert said.getvalue() == f"'slow' is still being imported after {loader.SLOW:g} s.\n  slow.py:4: timer.join()\n"
+    assert said.getvalue() == f"'slow' is still being imported after {loader.SLOW:g} s.\n  slow.py:3: {wait}"
     said.truncate(0)
-    server = "class Server:\n    def serve_forever(self):\n        timer.join()\nServer().serve_forever()\n"
+    server = "class Server:\n    def serve_forever(self):\n        " + wait + "Server().serve_forever()\n"
     write("httpsrv.py", start + server + HELLO)
     load("httpsrv:app")
     assert "It starts its own server." in said.getvalue()
