@@ -347,6 +347,29 @@ def test_a_unit_that_can_not_work_is_refused(folder: Path) -> None:
                 assert said in done.stderr
 
 
+def test_unit_names_the_paths_that_the_service_can_not_read_or_does_not_see(folder: Path) -> None:
+    """Systemd makes the user, unless --user names one: then its groups count, too."""
+
+    def notes(*options: str) -> str:
+        command = microwsgi("unit", "site_a:app", *options)
+        return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=True).stderr
+
+    real = os.path.realpath(folder)
+    unreadable = f"the user of the service can't read {real}."
+    assert f"the service does not see {real}: it has its own /tmp" in notes()
+    folder.chmod(0o755)
+    assert unreadable not in notes() + notes("--user", "daemon")
+    folder.chmod(0o750)
+    assert unreadable in notes()
+    assert unreadable in notes("--user", "daemon")
+    assert unreadable not in notes("--user", "root")
+    if os.getuid() == 0:
+        os.chown(folder, 0, grp.getgrnam("daemon").gr_gid)
+        assert unreadable in notes()
+        assert unreadable not in notes("--user", "daemon")
+        assert unreadable not in notes("--group", "daemon")
+
+
 def test_in_the_environment_of_the_unit_an_application_writes_and_tls_works(folder: Path) -> None:
     """What systemd does with the unit, by a manager of our own: folders, variables, the notification."""
     (folder / "writer.py").write_text(

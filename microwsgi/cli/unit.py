@@ -111,7 +111,13 @@ def unit_command(words: list[str], options: dict[str, object]) -> int:
         environment=environment(given),
     )
     print(text, end="")
-    for path in unreadable([sys.executable, place, *checked.tls_cert, *checked.tls_key], checked):
+    needed = [sys.executable, place, *checked.tls_cert, *checked.tls_key]
+    for path in temporary(needed):
+        print(
+            f"Note: the service does not see {path}: it has its own /tmp and /var/tmp (PrivateTmp=yes).",
+            file=sys.stderr,
+        )
+    for path in unreadable(needed, checked):
         print(f"Note: the user of the service can't read {path}.", file=sys.stderr)
     return 0
 
@@ -178,13 +184,36 @@ def absolute(name: str, value: object) -> object:
 
 
 def unreadable(paths: list[str], options: Options) -> list[str]:
-    """The folders and files on the way to these paths that a user that systemd makes may not read."""
-    found: set[str] = set()
-    for path in [] if options.user else map(Path, map(os.path.realpath, paths)):
-        for each in (path, *path.parents):
-            if each.exists() and not each.stat().st_mode & (0o001 if each.is_dir() else 0o004):
-                found.add(str(each))
+    """Return the files, and the directories above them, that the user of the service may not read."""
+    user, groups = -1, set[int]()  # of DynamicUser=
+    if options.user:
+        entry = pwd.getpwnam(options.user)
+        user, groups = entry.pw_uid, set(os.getgrouplist(options.user, entry.pw_gid))
+    if options.group:
+        groups.add(grp.getgrnam(options.group).gr_gid)
+    found = {
+        str(each)
+        for path in map(Path, map(os.path.realpath, paths))
+        for each in (path, *path.parents)
+        if each.exists() and not is_readable(each, user, groups)
+    }
     return sorted(found)
+
+
+def is_readable(path: Path, user: int, groups: set[int]) -> bool:
+    """Return whether the mode allows a user to read a file, or to enter a directory."""
+    status = path.stat()
+    wanted = 0o001 if path.is_dir() else 0o004
+    if status.st_uid == user:
+        wanted <<= 6
+    elif status.st_gid in groups:
+        wanted <<= 3
+    return user == 0 or bool(status.st_mode & wanted)
+
+
+def temporary(paths: list[str]) -> list[str]:
+    """Return the paths that the service does not see: PrivateTmp= gives it directories of its own."""
+    return sorted({path for path in map(os.path.realpath, paths) if path.startswith(("/tmp/", "/var/tmp/"))})  # noqa: S108 - compared
 
 
 def flags(options: Mapping[str, object]) -> list[str]:
