@@ -16,7 +16,7 @@ news = Broadcaster(history=100)
 store = redis.Redis.from_url(os.environ["EVENTS_REDIS_URL"], socket_timeout=1.0, socket_connect_timeout=1.0)
 HOST = os.environ.get("TALLY_HOST") or socket.gethostname()
 VERSION = os.environ.get("TALLY_VERSION", "1")
-DRAINING = os.environ.get("TALLY_DRAINING", "/run/tally/draining")
+DRAINING = os.environ.get("TALLY_DRAINING", "/run/tally-draining")
 
 
 def ask_store(command, *arguments):

@@ -90,7 +90,7 @@ class Site:
             self.hosts[name],
             ["sh", "-c", f"cd {DEPLOY} && {script}"],
             TALLY_HOST=name,
-            TALLY_DRAINING=f"{self.folder}/{name}/draining",
+            TALLY_DRAINING=f"{self.folder}/{name}-draining",
             EVENTS_REDIS_URL=f"redis://10.99.{number}.1",
             HOME=str(self.folder),
             PYTHONPATH=f"{ROOT}:{DEPLOY}",
