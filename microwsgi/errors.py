@@ -94,7 +94,7 @@ class Disconnected(MicrowsgiError, ConnectionError):
 
 
 class TruncatedFile(MicrowsgiError):
-    """A file became shorter while it was sent: the response can't be completed, and the text names the file."""
+    """A file was truncated while it was being sent: the response can't be completed, and the text names the file."""
 
 
 class Abandoned(BaseException):

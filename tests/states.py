@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
-from microwsgi.server.compat import PlainConnection
+from microwsgi.server.compat import HandlerConnection
 from microwsgi.server.handler import WSGIRequestHandler
 from microwsgi.server.proxied import ProxiedConnection
 from microwsgi.server.state import OWNED, READ, WRITE, State, Table
@@ -15,7 +15,7 @@ KINDS: tuple[tuple[str, Table], ...] = (
     ("PROXY protocol", ProxiedConnection.table),
     ("TLS port", HandshakeConnection.table),
     ("WSGI", WSGIRequestHandler.table),
-    ("handler class", PlainConnection.table),
+    ("handler class", HandlerConnection.table),
 )
 """The kinds of connections, and their tables."""
 INTERESTS = {READ: "read", WRITE: "write", 0: ""}

@@ -3,8 +3,8 @@
 The limit is `max_connections`, or the number of descriptors that the process may have. If new connections were refused then,
 a flood of silent clients would lock all others out. So an idle connection is closed for each new one: first unfinished
 handshakes, the oldest first, then connections whose next request has not arrived, or not completely, beginning with those
-whose deadline is nearest. A connection with a request that runs, or whose response has begun, stays; if there are
-no others, new connections wait in the kernel's queue.
+whose deadline is nearest. A connection stays if its request runs or its response has begun; if all stay, new connections
+wait in the kernel's queue.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from microwsgi.server.loop import Loop
 from microwsgi.server.state import NEVER, OWNED, State
 
 ACCEPTS = 64
-"""Connections that are accepted before the existing connections are served again."""
+"""The maximum number of connections that are accepted before the existing connections are served again."""
 RETRY = 0.5
-"""Seconds without accepting when no connection can be evicted."""
+"""Seconds for which nothing is accepted when no connection can be evicted, or when accept() has failed."""
 NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+REACHED = "The connection limit is reached"
 
 Connect = Callable[[socket.socket, object, Environ], Connection]
 """Makes the connection object, from an accepted socket, its client's address, and the environ of its listener."""
@@ -40,10 +41,10 @@ class Acceptor:
         self.connect = connect
         self.limit = limit or NEVER
         self.listeners: dict[int, Callable[[], object]] = {}
-        self.overloaded_at = 0  # how many connections there were when room was last short; 0 if there is room
+        self.count_when_full = 0  # the connections when there was last no room for more; 0 if there is room
         self.paused = False
         self.balance = balance
-        """With the other worker processes; None if there are none."""
+        """Shares new connections with the other worker processes; None if there are none."""
 
     def listen(self, listener: socket.socket, base: Environ, accept: Accept) -> None:
         """Accept the connections of a listening socket by the function `accept`."""
@@ -61,33 +62,34 @@ class Acceptor:
         balance = self.balance
         idle: deque[Connection] = deque()
         if balance is not None and (seconds := balance.deferral(len(connections))):
-            self.suspend(seconds)
+            self.pause(seconds)
             return
         for number in range(ACCEPTS):
-            if number and balance is not None and balance.with_fewer(len(connections)):
+            if number and balance is not None and balance.workers_with_fewer(len(connections)):
                 return  # the kernel's queue may be empty by now; if not, there is an event
             full = len(connections) >= self.limit
             if full:
                 idle = idle or self.idle_connections()
                 if not idle:
                     if not number:  # else the kernel's queue may be empty by now; if not, there is an event
-                        self.pause(f"{self.limit} are the most (--max-connections)")
+                        self.report_and_pause(f"{REACHED}: {self.limit} (--max-connections)")
                     return
             try:
                 connection, address = accept()
             except BlockingIOError:
                 # Three quarters: one closed connection does not end the shortage.
-                if len(connections) * 4 < self.overloaded_at * 3:
-                    self.overloaded_at = 0
+                if len(connections) * 4 < self.count_when_full * 3:
+                    self.count_when_full = 0
                 return
             except ConnectionError:
-                continue
+                continue  # the client reset the connection before it was accepted (ECONNABORTED)
             except OSError as error:
                 idle = idle or self.idle_connections()
+                problem = f"Accepting a connection failed: {error.strerror}"
                 if error.errno in NO_DESCRIPTORS and self.evict_one(idle):
-                    self.report(error.strerror)
+                    self.report(problem)
                     continue
-                self.pause(error.strerror)
+                self.report_and_pause(problem)
                 return
             self.add(connection, address, base, idle, full=full)
 
@@ -104,10 +106,11 @@ class Acceptor:
         if full or too_high:
             if not idle:
                 idle.extend(self.idle_connections())
-            self.report(f"{self.limit if full else most} are the most")
+            limit = f"{self.limit} (--max-connections)" if full else f"{most} (the limit of select())"
+            self.report(f"{REACHED}: {limit}")
             self.evict_one(idle)
             if too_high:
-                high, connection = connection, connection.dup()  # the lowest free one: that of the evicted connection
+                high, connection = connection, connection.dup()  # takes the lowest free descriptor
                 high.close()
                 if connection.fileno() > most:
                     connection.close()
@@ -125,29 +128,28 @@ class Acceptor:
         return deque(found)
 
     def evict_one(self, idle: deque[Connection]) -> bool:
-        """Close the first of these whose client has sent nothing that is still unread; return False if there is none."""
+        """Close the first of these connections that has no unread data; return False if there is none."""
         while idle:
             connection = idle.popleft()
+            # Handshakes are closed even if they have unread data: a flood of them must not lock others out.
             if connection.state < State.IDLE or not has_unread_data(connection):
                 connection.enter(State.CLOSED)
                 self.loop.update(connection)
                 return True
         return False
 
-    def report(self, reason: object) -> None:
-        """Log, once for each shortage, that there is no room for new connections."""
-        if not self.overloaded_at:
-            self.loop.context.log_error(
-                f"The limit of connections is reached: {reason}. Idle connections are closed to make room, or new ones wait."
-            )
-        self.overloaded_at = max(self.overloaded_at, len(self.loop.connections), 1)
+    def report(self, problem: str) -> None:
+        """Log, once for each shortage, why there is no room for new connections."""
+        if not self.count_when_full:
+            self.loop.context.log_error(f"{problem}. Idle connections are closed to make room, or new ones wait.")
+        self.count_when_full = max(self.count_when_full, len(self.loop.connections), 1)
 
-    def pause(self, reason: object) -> None:
+    def report_and_pause(self, problem: str) -> None:
         """Stop accepting for a while: serve the existing connections, and try again later."""
-        self.report(reason)
-        self.suspend(RETRY)
+        self.report(problem)
+        self.pause(RETRY)
 
-    def suspend(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         """Accept nothing for some seconds."""
         self.paused = True
         for descriptor in self.listeners:
@@ -171,7 +173,7 @@ class Acceptor:
 
 
 def has_unread_data(connection: Connection) -> bool:
-    """Return whether the client has sent bytes that were not received yet. The end of the stream and an error do not count."""
+    """Return whether the client has sent bytes that were not received yet. The end of the stream and errors do not count."""
     try:
         return bool(connection.transport.peek(1))
     except OSError:

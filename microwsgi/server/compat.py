@@ -1,6 +1,6 @@
 """Handler classes of http.server on our server, and WSGI applications in such classes.
 
-`microwsgi.server.server` serves a class with `do_GET` through PlainConnection; `wsgi` makes a `do_GET` of an application.
+`microwsgi.server.server` serves a class with `do_GET` through HandlerConnection; `wsgi` makes a `do_GET` of an application.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Logged(BaseHTTPRequestHandler):
     server_context: ServerContext
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Do nothing: PlainConnection writes one record when the request is over."""
+        """Do nothing: HandlerConnection writes one record when the request is over."""
 
     def log_error(self, format: str, *args: object) -> None:  # http.server's name
         """Write a line to the server's error log, except the line of send_error, which the access log has."""
@@ -226,12 +226,12 @@ class HandlerFactory:
         if isinstance(given, functools.partial):
             self.make = functools.partial(self.make, *given.args, **given.keywords)
 
-    def connect(self, transport: Transport, base: Environ) -> PlainConnection:
+    def connect(self, transport: Transport, base: Environ) -> HandlerConnection:
         """Return the connection of a client."""
-        return PlainConnection(transport, self.context, self, base)
+        return HandlerConnection(transport, self.context, self, base)
 
 
-class PlainConnection:
+class HandlerConnection:
     """A connection of a handler class that reads its socket itself. It waits in the poller between requests.
 
     While the class reads and runs a request it has a thread, and a permit to wait for its client.
@@ -253,9 +253,9 @@ class PlainConnection:
     )
 
     exchange = None
-    successor = None
+    replacement = None
     waits_for_client = True
-    keeps_permit = False
+    manages_permit = False
 
     def __init__(self, transport: Transport, context: ServerContext, factory: HandlerFactory, base: Environ) -> None:
         self.transport = transport
@@ -722,7 +722,7 @@ def environ_of(handler: BaseHTTPRequestHandler, context: ServerContext) -> Envir
 def reset(handler: BaseHTTPRequestHandler) -> None:
     """End a connection by a reset, since a response must not be taken for a whole one."""
     if isinstance(getattr(handler.server, "context", None), ServerContext):
-        raise Disconnected("The response was aborted.")  # PlainConnection closes the socket
+        raise Disconnected("The response was aborted.")  # HandlerConnection closes the socket
     # http.server would announce the end of our side first, and the handler's files keep the socket open: so it is closed here.
     socket.close(handler.connection.detach())
 
@@ -740,4 +740,4 @@ def linger(handler: BaseHTTPRequestHandler) -> None:
         pass
 
 
-__all__ = ["HandlerFactory", "HandlerTransport", "PlainConnection", "WSGIMethod", "wsgi"]
+__all__ = ["HandlerConnection", "HandlerFactory", "HandlerTransport", "WSGIMethod", "wsgi"]

@@ -5,11 +5,11 @@
     environ                          the dict for the application
     start_response                   status and headers are checked, and kept
     send_whole                       a list: head and body leave together
-    begin, write for each chunk, end anything else: the head leaves with the first chunk
+    begin, write per chunk, end      any other iterable: the head leaves with the first chunk
     finish                           write the access log, after the response was sent
 
-The thread that runs the connection uses its Exchange, or the leader does; any thread may call `resume`. Each request has an
-Exchange of its own, so no state leaks from one request into the next one on the connection.
+The thread that runs the connection, or the leader, uses the Exchange; any thread may call `resume`. Each request has an
+Exchange of its own, so that no state leaks into the next request on the connection.
 """
 
 from __future__ import annotations
@@ -24,14 +24,7 @@ from time import time
 from urllib.parse import unquote_to_bytes
 from wsgiref.util import FileWrapper
 
-from microwsgi.errors import (
-    Abandoned,
-    ApplicationError,
-    ClientError,
-    Disconnected,
-    MisdirectedRequest,
-    TruncatedFile,
-)
+from microwsgi.errors import Abandoned, ApplicationError, ClientError, Disconnected, MisdirectedRequest, TruncatedFile
 from microwsgi.server.context import ExceptionInfo, ServerContext
 from microwsgi.server.detached import DetachableSocket
 from microwsgi.server.environ import Environ
@@ -82,7 +75,7 @@ NO_BODY = Framing.NO_BODY
 
 
 class Exchange:
-    """A request with this head that arrived at the time `started`.
+    """One request, whose head arrived at the time `started`, and its response.
 
     `base` is the part of the environ that all requests on the connection share.
     """
@@ -95,11 +88,11 @@ class Exchange:
     def __init__(
         self, context: ServerContext, transport: Transport, base: Environ, head: RequestHead, started: float
     ) -> None:
-        # Slots would be slower here: CPython specialises the creation of an object with a dict of up to thirty attributes.
+        # Slots would be slower: CPython specialises the creation of an object with a dict of up to thirty attributes.
         self.context = context
         self.transport = transport
         self.base = base
-        self.client = transport.client  # address and port; those that a trusted proxy reports, if there is one
+        self.client = transport.client  # address and port; with a trusted proxy, those that it reports
         self.head = head
         self.started = started  # 0 once it has been logged
         self.phase = CALL
@@ -109,8 +102,8 @@ class Exchange:
         self.iterable: Iterable[bytes] | None = None  # the application's result, until it is closed
         self.framing = NO_BODY  # of the response's body
         self.size = self.status = 0  # bytes of the response's body
-        self.head_sent = False  # some of the response was sent, or is about to be sent
-        self.close = False  # the connection ends with this response
+        self.head_sent = False  # a part of the response was sent, or is about to be sent
+        self.close_connection = False  # the connection ends with this response
         self.aborted = False  # the response will not be completed
         self.detached = False  # the application has taken the socket
         self.suspended = False  # the iterable has nothing to send until it is resumed
@@ -149,7 +142,7 @@ class Exchange:
     # --- The environ and start_response -------------------------------------------------------------------------------
 
     def environ(self) -> Environ:
-        """Return the environ of PEP 3333, with the additional keys of docs/environ.md. Raises ClientError."""
+        """Return the environ of PEP 3333, and the additional keys of docs/environ.md. Raises ClientError."""
         head, fields = self.head, self.head.fields
         target = head.target
         if target[0] != "/":
@@ -205,17 +198,17 @@ class Exchange:
         return self
 
     def send_early_hints(self, headers: list[tuple[str, str]]) -> None:
-        """Send a 103 response with these fields at once, except to an HTTP/1.0 client (RFC 8297 2, RFC 9110 15.2)."""
+        """Send a 103 response with these fields at once, but not to an HTTP/1.0 client (RFC 8297 2, RFC 9110 15.2)."""
         hints = early_hints(headers)
         if self.head.version == "HTTP/1.1" and not self.head_sent:
             self.transport.write(hints)
 
     def resume(self, after: float = 0.0) -> None:
-        """With `after`: suspend the response at the next b"", for at most so many seconds. Without: resume it, from any thread.
+        """Resume the response, from any thread. With `after`: suspend it at the next b"", for at most `after` seconds.
 
         A suspended response holds no thread. The iterable calls `resume(after)` before it checks whether there is something
         to send. A later call of `resume()` by another thread is not lost: that call sets `resumed` before it notifies the
-        leader, and the leader reads `resumed` when it suspends the response. Without a call of `resume(after)`, b"" is ignored.
+        leader, and the leader reads `resumed` when it suspends the response. If `resume(after)` was not called, b"" is ignored.
         """
         if after > 0:
             self.resume_in = after
@@ -249,7 +242,7 @@ class Exchange:
             self.iterator = iter(iterable)
 
     def send_whole(self, chunks: list[bytes]) -> None:
-        """Build the response for a body that is known as a whole."""
+        """Build the response for a body that is completely known."""
         if len(chunks) == 1 and chunks[0].__class__ is bytes:  # the common case
             body = chunks[0]
         elif self.is_long(chunks):
@@ -285,20 +278,22 @@ class Exchange:
                 self.abort(str(gone))
 
     def record_response(self, status: int, size: int, *, sent: bool) -> None:
-        """Record the response that a handler class of http.server has sent by itself, in full, in part or not at all."""
+        """Record a response of a handler class of http.server, which the class has sent in full, in part or not at all."""
         self.status = status
         self.size = size
-        self.body_start = self.transport.sent - size  # see `bytes_sent`: what was sent did not go through the transport
+        self.body_start = self.transport.sent - size  # see `bytes_sent`: the body did not go through the transport
         self.head_sent = sent
-        self.framing = Framing.UNTIL_CLOSE if sent else NO_BODY  # the client must not mistake a part for the whole
-        self.close = True
+        self.framing = (
+            Framing.UNTIL_CLOSE if sent else NO_BODY
+        )  # a client must not mistake a partial response for the whole
+        self.close_connection = True
 
     def is_long(self, chunks: list[bytes]) -> bool:
         """Return whether the chunks, all of bytes, are too long to be copied into one."""
         return {chunk.__class__ for chunk in chunks} == {bytes} and sum(map(len, chunks)) > MAX_JOINED
 
     def send_blocks(self, chunks: list[bytes]) -> None:
-        """Send a long body that is known as a whole. Only its short chunks are copied."""
+        """Send a long body that is completely known. Only its short chunks are copied."""
         length = sum(map(len, chunks))
         data = self.send_head(length)
         self.phase = DONE
@@ -341,7 +336,7 @@ class Exchange:
         part = FileRange(descriptor, offset, count, str(getattr(file, "name", "")))
         self.size, self.remaining = count, self.remaining - count
         if count <= MAX_JOINED:
-            self.head_sent = False  # a file that turns out to be shorter is a 500: nothing has left yet
+            self.head_sent = False  # nothing was sent yet: a file that was truncated gets a 500 response
             while part.count:
                 piece = part.read(MAX_JOINED)
                 part.skip(len(piece))
@@ -361,18 +356,18 @@ class Exchange:
             raise self.broken_rule("returned, or sent a body, before it called start_response (PEP 3333).")
         self.head_sent = True
         self.status = response.code
-        if self.context.draining or (self.body is not None and not self.body.response_begins()):
-            self.close = True
+        if self.context.draining or (self.body is not None and not self.body.prepare_for_response()):
+            self.close_connection = True
         date = self.context.date
         more = (date.lines if date.until - 1 <= time() < date.until else date.current_lines())[response.given]
         if self.context.timing is not None:
             more += self.context.timing(self)
         data, self.framing, self.remaining = encode_head(
-            response, self.head.method, self.head.version, length, self.close, more
+            response, self.head.method, self.head.version, length, self.close_connection, more
         )
         self.body_start = self.transport.sent + len(data)
         if self.framing is Framing.UNTIL_CLOSE:
-            self.close = True
+            self.close_connection = True
         return data
 
     def write(self, chunk: bytes) -> bool:
@@ -406,7 +401,7 @@ class Exchange:
             return True
         permits = self.context.permits
         if not permits.acquire():
-            return False  # enough threads wait for clients already: the loop waits for this client
+            return False  # enough threads wait for clients: the loop waits for this one
         try:
             transport.wait_until_sent()
         finally:
@@ -452,7 +447,7 @@ class Exchange:
             self.phase = Phase.CLOSE if self.must_close_iterable() else Phase.DONE
 
     def must_close_iterable(self) -> bool:
-        """Return whether a thread of the pool has to end the exchange, since `close` of the iterable or of a file may block."""
+        """Return whether `close` of the iterable or of a file must be called: it may block, so a thread of the pool does that."""
         return hasattr(self.iterable, "close") or (self.body is not None and self.body.file is not None)
 
     def close_iterable(self) -> None:
@@ -498,7 +493,7 @@ class Exchange:
         except Disconnected as gone:
             self.abort(str(gone))
             self.close_sent_iterable()
-        except BaseException as second:  # `close` of what the application returned is its code too
+        except BaseException as second:  # `close` of the iterable is application code, too
             self.context.log_exception(f"{self.log_prefix()} failed again:", second)
             self.abort_response()
 
@@ -513,7 +508,7 @@ class Exchange:
         if error is not None and page is not None:
             try:
                 headers, body = page(error, self.environ(), number)
-            except Exception as second:  # the page shows values of the application, which may do anything
+            except Exception as second:  # the page shows values of the application, whose `repr` may raise
                 self.context.log_exception("The error page failed:", second)
         self.response = response_head("500 Internal Server Error", headers)
         self.suspended = False
@@ -523,14 +518,14 @@ class Exchange:
     def abort_response(self) -> None:
         """Abort a response that can't be completed. The client notices that, since the announced end is missing."""
         self.context.count_error()
-        self.abort(self.reason or "broken off: the application failed")
+        self.abort(self.reason or "aborted: the application failed")
         self.close_sent_iterable()
 
     def refuse(self, error: ClientError) -> None:
         """Refuse an invalid request, and end the connection: the bytes after it may not be a request (RFC 9112 6.3)."""
         self.reason = self.context.bodies.first_report(str(error)) if error.log_once else str(error)
         self.status = int(error.status[:3])
-        self.close = self.head_sent = True
+        self.close_connection = self.head_sent = True
         self.phase = DONE
         bodiless = self.head.raw.lstrip(b"\r\n").startswith(b"HEAD ")
         data = refusal(error, self.context.date.current_lines()[0], bodiless=bodiless)
@@ -556,7 +551,7 @@ class Exchange:
 
     def end_connection(self) -> None:
         """Close the connection after this response."""
-        self.close = True
+        self.close_connection = True
 
     # --- The log ------------------------------------------------------------------------------------------------------
 
@@ -569,7 +564,7 @@ class Exchange:
         return min(self.size, max(self.transport.sent - self.body_start, 0)) if self.size else 0
 
     def finish(self) -> None:
-        """Write the records of the access log and the error log, once, at the end of the exchange."""
+        """Make the records of the access log and the error log, once, at the end of the exchange."""
         context = self.context
         if self.started:
             if context.access_log is not None:
@@ -586,11 +581,11 @@ class Exchange:
         return f'{self.address_string()} "{self.head.line}"'
 
     def broken_rule(self, fault: str) -> ApplicationError:
-        """Return the error for a broken rule, with the application's place: it may have returned, and left no frame."""
+        """Return the error for a broken rule. It names the application's file and line: no traceback may show these."""
         application = self.context.application
         name = getattr(application, "__qualname__", type(application).__qualname__)
-        place, code = source_location(application), code_of(application)
-        return ApplicationError(f"The application {name} ({place}) {fault}", code)
+        location, code = source_location(application), code_of(application)
+        return ApplicationError(f"The application {name} ({location}) {fault}", code)
 
     def wrong_length(self, length: int) -> ApplicationError:
         """Return the error for a body whose length is not that of its Content-Length."""
@@ -598,13 +593,13 @@ class Exchange:
 
 
 def describe_result_error(result: object) -> str:
-    """Describe a return value that is no iterable of bytes."""
+    """Describe a return value that is not an iterable of bytes."""
     if hasattr(result, "app_iter"):
         return "returned a response instead of calling it: return response(environ, start_response)."
     if isinstance(result, (str, bytes)):
-        return f"returned {type(result).__name__}; PEP 3333 requires an iterable of bytes: a list of one."
+        return f"returned {type(result).__name__}; PEP 3333 requires an iterable of bytes, for example [body]."
     if result is None:
-        return "returned None: is a return missing? PEP 3333 requires an iterable of bytes."
+        return "returned None: is a return statement missing? PEP 3333 requires an iterable of bytes."
     return f"returned {result!r:.60}; PEP 3333 requires an iterable of bytes."
 
 
@@ -618,8 +613,8 @@ def describe_chunk_error(chunks: Iterable[object]) -> str:
 def is_plain(file: object) -> TypeGuard[BinaryIO]:
     """Return whether the content of a file is that of its descriptor.
 
-    For gzip.GzipFile and other files that decode it is not, although they have a `fileno`. Another class declares by an
-    attribute `is_plain_file` that its content is that of its descriptor.
+    It is not for gzip.GzipFile and other files that decode, although they have a `fileno`. Another class declares it with
+    the attribute `is_plain_file`.
     """
     if file.__class__ in {io.BufferedReader, io.BufferedRandom}:
         file = file.raw

@@ -1,12 +1,11 @@
 """One client's connection: request after request over one transport, as a state machine.
 
-The state defines the event that the connection waits for, and `table` the method that handles the event and returns the next
-state.
+The state defines the event that the connection waits for; the method in `table` handles it, and returns the next state.
 A request passes through WSGIRequestHandler in this order; each call returns before the next begins:
 
     on_ready              the head has arrived, then the body or a part of it    by the leader
       handle_head             parse the head: the state becomes QUEUED
-    handle_one_request    call the application, and iterate what it returned     by a thread of the pool
+    handle_one_request    call the application, and iterate its result           by a thread of the pool
     finish_turn           send the response, write the log; then IDLE again      by the same thread, or its next poll_once
 
 `microwsgi.server.exchange` has the rules of PEP 3333, `microwsgi.server.loop` calls these methods, and
@@ -44,10 +43,10 @@ from microwsgi.wire.request import (
 from microwsgi.wire.response import SERVER
 
 LINGER = 2.0
-"""Seconds to discard what the client still sends after the last response. If the socket were closed at once, the kernel would
-answer that with a reset, and the client might never see the response (RFC 9112 9.6)."""
+"""Seconds for which the bytes that arrive after the last response are discarded. If the socket were closed at once, the kernel
+would answer these with a reset, and the client might never see the response (RFC 9112 9.6)."""
 TLS_RECORD = b"\x16\x03"
-"""The first bytes of a TLS client (RFC 8446 5.1)."""
+"""The first bytes that a TLS client sends: a handshake record (RFC 8446 5.1)."""
 PROXY_PROTOCOL = (
     "The connection begins with a PROXY protocol header, and this server does not expect one from this address: serve with "
     "--proxy-protocol and --forwarded-allow-ips."
@@ -56,18 +55,18 @@ SPEAKS_TLS = "speaks TLS, and this port does not: use http://, or serve with --t
 
 
 class WSGIRequestHandler(BaseHTTPRequestHandler):
-    """A connection whose requests are answered by a WSGI application (PEP 3333).
+    """A connection whose requests a WSGI application answers (PEP 3333).
 
-    Give the class to `microwsgi.WSGIServer`, or `WSGIRequestHandler.of(application)` to http.server's own servers.
+    Pass the class to `microwsgi.WSGIServer`, or `WSGIRequestHandler.of(application)` to http.server's own servers.
     """
 
     # There may be thousands of idle connections, so slots save memory, and the state of a request is in its exchange.
     __slots__ = (
         "base",  # the part of the environ that all requests share
         "context",
-        "exchange",  # the current request; None between two requests
+        "exchange",  # the current request; UNSET (None) between two requests
         "partial",  # a head that has arrived in part
-        "requests",  # how many requests were given to the application
+        "requests",  # the number of requests that were passed to the application
         "state",
         "transport",
         "waits_for_client",  # the application reads a body from the client, and has a client-wait permit for that
@@ -75,11 +74,11 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = SERVER, ""
-    successor = None
+    replacement = None
     hooked: Callable[[type[WSGIRequestHandler]], type[WSGIRequestHandler]] | None = None
-    """`microwsgi.server.hooks.hooked_class`, which `microwsgi.serving.embedding` sets: it stands above this module."""
-    keeps_permit = True
-    """The loop has nothing to do with permits: `handle_body` acquires one, and `end_body` releases it."""
+    """`hooks.hooked_class`; `microwsgi.serving.embedding` sets it, since this module can't import hooks, which imports it."""
+    manages_permit = True
+    """The class itself acquires (`handle_body`) and releases (`end_body`) the client-wait permit."""
     context: ServerContext
     shared: ServerContext  # of the classes that `of` makes
     exchange: Exchange  # UNSET between two requests: in the states IDLE and HEAD, and at the end of the connection
@@ -113,10 +112,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         transport.expect(READ, context.options.keep_alive_timeout)
 
     def setup(self) -> None:
-        """Begin under one of http.server's servers, which calls this, `handle` and `finish`."""
+        """Begin a connection of one of http.server's servers, which calls this, `handle` and `finish`."""
         own: ServerContext | None = getattr(self.server, "context", None)
         context = own.without_loop() if own is not None else self.shared
-        if isinstance(self.client_address, tuple):  # Nagle's algorithm would delay the second send by 40 ms
+        if isinstance(self.client_address, tuple):  # Nagle's algorithm and delayed ACKs would cost 40 ms
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         base = base_environ(self.request.getsockname(), context.error_stream(), multithread=multithreaded(self.server))
         tls = getattr(self.server, "tls", None)
@@ -174,7 +173,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
 
     @property
     def requestline(self) -> str:  # type: ignore[override]  # an attribute in http.server
-        """The request line as it came, control characters escaped."""
+        """The request line as received, with control characters escaped."""
         return self.exchange.head.line if self.exchange else ""
 
     @property
@@ -208,7 +207,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return self.exchange.environ() if environ is None else environ
 
     def keep_environ(self, environ: Environ) -> None:
-        """Have the next `get_environ` return this environ."""
+        """Make the next `get_environ` return this environ."""
         self.__dict__["kept_environ"] = environ
 
     # --- Events -------------------------------------------------------------------------------------------------------
@@ -238,18 +237,18 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             self.retry()
 
     def retry(self) -> None:
-        """Wait for the next event in the same state: over TLS it may be the other one of READ and WRITE."""
+        """Wait for the next event in the same state: with TLS, reading may wait for WRITE, and writing for READ."""
         transport = self.transport
         if transport.interest:
             transport.expect_event(transport.interest_of(self.table[self.state].interest))
 
     def on_timeout(self) -> None:
-        """Handle the end of the state's time limit."""
+        """Handle the deadline of the state."""
         row = self.table[self.state]
         self.enter(row.on_deadline(self) if row.on_deadline is not None else State.CLOSED)
 
     def on_drain(self) -> None:
-        """End the connection if its state allows that: the server is about to stop."""
+        """End the connection if its state allows that: the server is stopping."""
         drain = self.table[self.state].on_drain
         if drain is not None:
             self.enter(drain(self))
@@ -286,7 +285,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             return options.header_timeout
         if state is State.FLUSHING:
             return self.transport.flush_time_left()
-        if state is State.BODY:  # the deadline is older than this turn: a client that trickles is cut off
+        if state is State.BODY:  # keep the old deadline: a new one for each piece would never cut off a slow client
             return max(self.transport.deadline - self.context.clock.now(), 0.0)
         if state is State.DISCARDING:
             return options.body_timeout
@@ -299,7 +298,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return self.start_request(self.transport.recv(RECEIVE))
 
     def start_request(self, data: bytes) -> State:
-        """Start on the first bytes of a request; b"" is the end of the stream. Raises ClientError."""
+        """Handle the first bytes of a request; b"" is the end of the stream. Raises ClientError."""
         if not data:
             return State.CLOSED
         end = data.find(END)
@@ -341,6 +340,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if context.proxies is not None:
             exchange.apply_forwarded(context.proxies)
             head, fields = exchange.head, exchange.head.fields
+        # Against DNS rebinding. No browser reaches a Unix socket: there only a given list is checked.
         if context.hosts is not None and "HTTP_HOST" in fields and (self.transport.client[0] or options.allow_host):
             check_host(context.hosts, fields["HTTP_HOST"])
         if context.sign_in is not None:
@@ -357,7 +357,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         self.exchange = Exchange(self.context, self.transport, self.base, head, self.context.clock.now())
 
     def handle_body(self, exchange: Exchange) -> State:
-        """Decide whether the server receives the body ahead, or the application reads it. Raises ClientError, Disconnected.
+        """Choose: the server receives the body in advance, or the application reads it. Raises ClientError, Disconnected.
 
         If the client expects 100 Continue and its body has a length, the application runs first, and may refuse the body with
         401 or 413. The application reads a body only with a client-wait permit: slow clients must not occupy all threads.
@@ -384,7 +384,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return self.continue_body(body)
 
     def receive_body(self) -> State:
-        """Receive more of a body ahead of the application. Raises ClientError."""
+        """Receive more of a body before the application is called. Raises ClientError."""
         body = self.exchange.body
         if body.file is not None:
             return self.queue_body(body)
@@ -408,7 +408,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return State.BODY if body.keep_in_memory(self.context.options.body_buffer_size) else self.queue_body(body)
 
     def queue_body(self, body: RequestBody) -> State:
-        """Have a thread of the pool receive into a file. The time in the queue does not count as the client's."""
+        """Make a thread of the pool receive into a file. The time in the queue does not count against the client."""
         body.keep_time(self.transport.deadline - self.context.clock.now())
         self.exchange.enter_phase(Phase.RECEIVE)
         return QUEUED
@@ -481,7 +481,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             return State.SUSPENDED if exchange.suspended and phase is Phase.ITERATE else QUEUED
         # The response was sent: write the log, and wait for the next request, or end the connection.
         exchange.finish()
-        if exchange.close or exchange.body is not None or exchange.detached:
+        if exchange.close_connection or exchange.body is not None or exchange.detached:
             return self.finish_body(exchange)
         self.exchange = UNSET
         return self.next_request() if self.transport.read_ahead else IDLE
@@ -490,7 +490,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Return the next state after a response whose request has a body, or that ends the connection."""
         body, transport = exchange.body, self.transport
         if body is not None and body.file is not None:
-            exchange.enter_phase(Phase.CLOSE)  # of the file
+            exchange.enter_phase(Phase.CLOSE)  # closing the file may block: for a thread of the pool
             return QUEUED
         self.end_body(exchange)
         if exchange.detached:
@@ -499,10 +499,10 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         unread = body is not None and not body.done
         if body is not None and not unread:
             transport.unread(body.take_unused_data())
-        if exchange.close:
+        if exchange.close_connection:
             self.exchange = UNSET
             # A client that sends more after a close gets a reset. Only a client that sent Connection: close sends nothing
-            # more; over TLS even that client may still send its closure alert.
+            # more; with TLS even that client may still send its closure alert.
             if unread or exchange.reason or transport.read_ahead or transport.is_secure or is_persistent(exchange.head):
                 return self.half_close()
             return State.CLOSED
@@ -510,9 +510,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             if not transport.pending():
                 return State.DISCARDING
             try:
-                return self.discard(
-                    transport.recv(RECEIVE)
-                )  # the poller reports no event for bytes that TLS has decrypted
+                # The poller reports no event for bytes that TLS has decrypted.
+                return self.discard(transport.recv(RECEIVE))
             except (ClientError, OSError):
                 self.exchange = UNSET
                 return self.half_close()
@@ -530,7 +529,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             self.context.release_permit()
 
     def next_request(self) -> State:
-        """Start on a pipelined request, or the part of it that has arrived (RFC 9112 9.3.2)."""
+        """Handle a pipelined request, or the part of it that has arrived (RFC 9112 9.3.2)."""
         try:
             return self.start_request(self.transport.take_read_ahead())
         except ClientError as error:
@@ -571,7 +570,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         except (ConnectionError, TimeoutError):  # a reset, as when a tab of a browser is closed
             data = b""
         if not data:
-            # An event stream ends when the client closes it; with a Content-Length, the client has left too early.
+            # An event stream ends when the client closes it; with a Content-Length, the client has closed too early.
             return self.abort("The client disconnected." if self.exchange.promises_more() else "")
         transport.unread(data)
         if len(transport.read_ahead) >= RECEIVE:
@@ -585,7 +584,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     # --- The end ------------------------------------------------------------------------------------------------------
 
     def half_close(self) -> State:
-        """Close our side, then discard the bytes that still arrive, since a reset would destroy the response."""
+        """Shut down our side, then discard the bytes that still arrive, since a reset would destroy the response."""
         try:
             self.transport.half_close()
         except BlockingIOError:
@@ -612,6 +611,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if exchange.head.raw.startswith(TLS_RECORD):
             self.context.log_client_error(self.address_string(), SPEAKS_TLS)
             exchange.ignore()
+        # Version 2 of the PROXY protocol begins with CRLF CRLF, which was parsed as an empty head.
         elif exchange.head.raw.startswith(BEGINNING) or self.transport.read_ahead.startswith(SIGNATURE[len(END) :]):
             error = ClientError(PROXY_PROTOCOL)
         try:
@@ -630,18 +630,18 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Refuse the request: its head did not arrive in time."""
         seconds = self.context.options.header_timeout
         self.begin_exchange(RequestHead(bytes(self.partial.buffer), "", "", "", {}))
-        return self.refuse(RequestTimeout(f"The head did not come within {seconds:g} seconds (header_timeout)."))
+        return self.refuse(RequestTimeout(f"The head did not arrive within {seconds:g} seconds (header_timeout)."))
 
     def time_out_body(self) -> State:
         """Refuse the request: its body did not arrive in time."""
-        return self.refuse(RequestTimeout("The body came more slowly than body_timeout and min_body_rate allow."))
+        return self.refuse(RequestTimeout("The body arrived more slowly than body_timeout and min_body_rate allow."))
 
     def time_out_response(self) -> State:
         """Abort the response: the client did not receive it in time."""
         return self.abort("The client read more slowly than send_timeout and min_send_rate allow.")
 
     def end_suspended(self) -> State:
-        """End a suspended response, since the server stops. The loop logs the number of these responses."""
+        """End a suspended response, since the server is stopping. The loop logs the number of these responses."""
         return self.abort("")
 
     def close(self) -> State:

@@ -264,12 +264,12 @@ class HookedDateFields:
 class UnverifiedConnection:
     """A new connection that waits for a thread, which calls the server's own verify_request: that method may block."""
 
-    __slots__ = ("base", "connect", "context", "server", "state", "successor", "transport")
+    __slots__ = ("base", "connect", "context", "replacement", "server", "state", "transport")
 
     exchange = None
     requests = 0
     waits_for_client = False
-    keeps_permit = False
+    manages_permit = False
 
     def __init__(
         self,
@@ -284,7 +284,7 @@ class UnverifiedConnection:
         self.connect = connect
         self.context = context
         self.server = server
-        self.successor: Connection | None = None
+        self.replacement: Connection | None = None
         self.state = QUEUED
 
     def address_string(self) -> str:
@@ -301,13 +301,13 @@ class UnverifiedConnection:
         try:
             if self.server.verify_request(transport.socket, address):
                 transport.socket.setblocking(False)
-                self.successor = self.connect(transport, self.base)
+                self.replacement = self.connect(transport, self.base)
         except Exception as error:  # an overridden method may raise anything
             self.context.log_exception(f"{self.address_string()}: verify_request failed:", error)
 
     def finish_turn(self) -> State:
         """Return REPLACED if the connection was accepted, CLOSED otherwise."""
-        return State.REPLACED if self.successor is not None else State.CLOSED
+        return State.REPLACED if self.replacement is not None else State.CLOSED
 
     def enter(self, state: State) -> None:
         """Set the state."""

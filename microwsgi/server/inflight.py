@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from microwsgi.server.compat import PlainConnection
+from microwsgi.server.compat import HandlerConnection
 from microwsgi.server.exchange import Exchange
 from microwsgi.server.log import bytes_text, escaped, time_text
 from microwsgi.server.server import WSGIServer
@@ -29,7 +29,7 @@ def running(server: WSGIServer) -> str:
     return "\n".join([f"{what}{':' if requests else '.'}", *(paragraph(server, each) for each in requests)])
 
 
-def paragraph(server: WSGIServer, request: Exchange | PlainConnection) -> str:
+def paragraph(server: WSGIServer, request: Exchange | HandlerConnection) -> str:
     """Return the request line, the age, the bytes sent, and the place in the code."""
     threads = [(thread.task, thread.ident) for thread in server.threads]
     thread = next((ident for task, ident in threads if task is request or (task and task.exchange is request)), None)
@@ -60,7 +60,7 @@ def slow_requests(server: WSGIServer, seconds: float) -> Iterator[None]:
 
 def log_slow_requests(server: WSGIServer, seconds: float, over: threading.Event) -> None:
     """Check at intervals until `over` is set."""
-    logged: set[Exchange | PlainConnection] = set()
+    logged: set[Exchange | HandlerConnection] = set()
     while not over.wait(seconds / CHECKS):
         slow = {each for each in server.running() if server.context.clock.now() - each.started > seconds}
         for request in slow - logged:

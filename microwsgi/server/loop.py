@@ -11,12 +11,13 @@ event: that saves two system calls. If an event does come, the leader unregister
 
 **After a request.** If the leader ran the request, it sets the next state at once. Any other thread puts the connection
 into `returned`, and the leader sets the state. The most common case needs no such transfer: the next state is IDLE, and
-the connection is still registered. `lock` orders that thread, which enters IDLE, and the leader, which unregisters OWNED
-connections: the second of the two sees the change of the first, so no connection waits without being registered.
+the connection is still registered. That thread enters IDLE, and the leader unregisters OWNED connections, while each holds
+`lock`. If the leader comes first, `enter_idle` finds the connection unregistered, and leaves it to the leader; if the thread
+comes first, the leader sees IDLE, and the connection stays registered. So none waits without being registered.
 
-**The leader runs no application code**: no application, no `close` of an iterable, no hook, and it reads no file. (It writes
-the error log, and calls the access log's function.) A connection that needs one of these becomes QUEUED, and runs
-when the leader lock is free again.
+**The leader runs no application code**: no application, no `close` of an iterable, no hook, and it reads no file. (It queues
+records of the error log; the access log may be a function of the program.) A connection that needs one of these becomes
+QUEUED, and runs when the leader lock is free again.
 
 Queues are deques, whose append and popleft are documented as atomic. A thread that appends work for the leader then calls
 `Wakeup.notify`.
@@ -43,7 +44,7 @@ MAX_PER_POLL = 64
 
 
 class Loop:
-    """Connections that wait for events; `on_empty` is called when the last one ends while the server drains."""
+    """All connections, and the events they wait for; `on_empty` is called when the last one ends while the server drains."""
 
     def __init__(
         self,
@@ -60,15 +61,17 @@ class Loop:
         self.wakeup = Wakeup()
         self.timers = Timers()
         self.connections: dict[int, Connection] = {}
-        self.sources: dict[int, Callable[[], object]] = {}  # functions for events on descriptors of no connection
+        self.sources: dict[int, Callable[[], object]] = {}  # functions for events on other descriptors
         self.calls_later: list[tuple[float, Callable[[], object]]] = []
         self.draining = False
-        self.on_idle: Callable[[Connection], object] | None = None  # while the server drains
+        self.may_stay_idle: Callable[[Connection], object] | None = None  # set while the server drains
         self.requests_closed = 0  # requests of connections that are closed
         self.lock = threading.Lock()  # see above; no other lock is taken while it is held
         # Queues. `ready` is for the pool; the others are emptied by the leader.
         self.ready: deque[Connection] = deque()
-        self.unsent: deque[Connection] = deque()  # runs of the leader whose responses are sent together
+        self.unsent: deque[Connection] = (
+            deque()
+        )  # connections that the leader has run: `poll_once` sends their responses
         self.returned: deque[tuple[Connection, State]] = deque()
         self.resumed: deque[Exchange] = deque()
         self.calls: deque[Callable[[], object]] = deque()
@@ -85,7 +88,7 @@ class Loop:
             while self.unsent:
                 self.finish(self.unsent.popleft(), True)
             if self.ready:
-                return  # requests that were pipelined behind these run first
+                return  # pipelined requests that followed these run first
         connections = self.connections
         timeout = self.poll_timeout()
         events = self.poller.poll(timeout)
@@ -99,7 +102,7 @@ class Loop:
             else:
                 try:
                     connection.on_ready()
-                except BaseException as error:  # a fault of ours must not end the leader
+                except BaseException as error:  # a bug of the server must not end the leader
                     self.fail(connection, error)
                 if connection.state is QUEUED and not connection.waits_for_client:  # the common case of `update`
                     self.ready.append(connection)
@@ -142,7 +145,7 @@ class Loop:
                 self.enqueue(connection)
         elif state >= State.DETACHED:
             self.remove(connection)
-        elif self.on_idle is not None and state < State.BODY and not self.on_idle(connection):
+        elif self.may_stay_idle is not None and state < State.BODY and not self.may_stay_idle(connection):
             connection.on_drain()
             self.remove(connection)
         else:
@@ -162,19 +165,19 @@ class Loop:
             call = self.calls.popleft()
             try:
                 call()
-            except BaseException as error:  # a fault of ours must not end the leader
-                self.context.log_exception("The server failed:", error)
+            except BaseException as error:  # a bug of the server must not end the leader
+                self.context.log_exception("Internal error of the server:", error)
         for _ in range(len(self.returned)):
             connection, state = self.returned.popleft()
             connection.enter(state)
             self.update(connection)
         for _ in range(min(len(self.resumed), MAX_PER_POLL)):
             exchange = self.resumed.popleft()
-            resumed = self.connections.get(exchange.transport.descriptor)
-            # The connection may be closed, serve another request, or not be suspended yet: `enter` then reads `resumed`.
-            if resumed is not None and resumed.state is State.SUSPENDED and resumed.exchange is exchange:
-                resumed.enter(QUEUED)
-                self.update(resumed)
+            waiting = self.connections.get(exchange.transport.descriptor)
+            # None, or serving another request, or not suspended yet: in this last case `enter` will see `Exchange.resumed`.
+            if waiting is not None and waiting.state is State.SUSPENDED and waiting.exchange is exchange:
+                waiting.enter(QUEUED)
+                self.update(waiting)
 
     def expire(self) -> None:
         """Handle deadlines that have passed."""
@@ -186,13 +189,13 @@ class Loop:
         for connection in self.timers.expired(now, MAX_PER_POLL, self.context.options.keep_alive_timeout):
             try:
                 connection.on_timeout()
-            except BaseException as error:  # a fault of ours must not end the leader
+            except BaseException as error:  # a bug of the server must not end the leader
                 self.fail(connection, error)
             self.update(connection)
 
     def fail(self, connection: Connection, error: BaseException) -> None:
         """Log an exception that is a bug of the server, and close the connection."""
-        self.context.log_exception(f"{connection.address_string()}: a connection failed:", error)
+        self.context.log_exception(f"{connection.address_string()}: internal error, connection closed:", error)
         connection.enter(State.CLOSED)
 
     def add(self, connection: Connection) -> None:
@@ -203,12 +206,12 @@ class Loop:
         try:
             if connection.state not in OWNED:
                 connection.on_ready()
-        except BaseException as error:  # a fault of ours must not end the leader
+        except BaseException as error:  # a bug of the server must not end the leader
             self.fail(connection, error)
         self.update(connection)
 
     def remove(self, connection: Connection) -> None:
-        """Remove a connection; close its socket unless a successor or the application uses it."""
+        """Remove a connection; close its socket unless its replacement or the application uses it."""
         transport = connection.transport
         if self.connections.get(transport.descriptor) is connection:
             del self.connections[transport.descriptor]
@@ -217,8 +220,8 @@ class Loop:
                 self.on_count(len(self.connections))
         self.timers.cancel(transport)
         self.requests_closed += connection.requests
-        if connection.successor is not None and connection.state is State.REPLACED:
-            self.add(connection.successor)
+        if connection.replacement is not None and connection.state is State.REPLACED:
+            self.add(connection.replacement)
         elif connection.state is not State.DETACHED:
             transport.close()
         if self.draining and not self.connections:
@@ -239,40 +242,40 @@ class Loop:
         self.calls_later.append((self.clock.now() + seconds, call))
         self.calls_later.sort(key=lambda each: each[0])
 
-    def drain(self, on_idle: Callable[[Connection], bool]) -> None:
+    def drain(self, may_stay_idle: Callable[[Connection], bool]) -> None:
         """Make each connection end after its current request.
 
-        `on_idle` is called for each connection that waits for a client's first bytes, now and later; it returns whether the
-        connection may go on to wait, and the connection is closed otherwise.
+        `may_stay_idle` is called for each connection that waits for a request, or for the rest of its head, now and later: it
+        returns whether the connection may keep waiting. If not, the connection is closed.
         """
         with self.lock:  # no thread is in the middle of `enter_idle`
             self.draining = True
-        self.on_idle = on_idle
+        self.may_stay_idle = may_stay_idle
         suspended = 0
         for connection in self.snapshot():
             if connection.state in OWNED:
                 continue  # this connection ends after its response
             suspended += connection.state is State.SUSPENDED
-            if connection.state >= State.BODY:
+            if connection.state >= State.BODY:  # for the other states `update` calls `may_stay_idle`
                 connection.on_drain()
             self.update(connection)
         if suspended:
-            self.context.log_error(f"{suspended} suspended responses end with the server.")
+            self.context.log_error(f"The server is stopping. Suspended responses that end: {suspended}.")
         if not self.connections:
             self.on_empty()
 
     def close_all(self) -> None:
-        """Close all connections. All threads of the pool have ended, except those that exceeded the time limit."""
-        self.on_idle = None
-        while self.unsent:  # a thread has ended between making these and sending them
+        """Close all connections. Called when all threads of the pool have ended, or have exceeded the time limit."""
+        self.may_stay_idle = None
+        while self.unsent:  # the leader ended after it made these responses, and before it sent them
             unsent = self.unsent.popleft()
             unsent.exchange.send_response()  # type: ignore[union-attr]  # see poll_once
             self.finish(unsent, True)
         self.empty_queues()
         for connection in self.snapshot():
             if connection.state is not State.RUNNING:
-                state = connection.abort("the server stops")
-                while state in OWNED:
+                state = connection.abort("the server is stopping")
+                while state in OWNED:  # `close` or `finish` is left to call: here, since no pool is left
                     connection.handle_one_request()
                     state = connection.finish_turn()
                 connection.enter(state if state is State.DETACHED else State.CLOSED)
@@ -287,7 +290,7 @@ class Loop:
         self.wakeup.close()
 
     def release(self) -> None:
-        """Close all descriptors in a forked child: the parent process goes on with the connections."""
+        """Close all descriptors in a forked child: the parent process keeps the connections."""
         for connection in self.snapshot():
             connection.transport.release()
         self.poller.close()
@@ -299,7 +302,7 @@ class Loop:
         """Queue a connection for the pool. If its request will wait for the client, it needs a client-wait permit first."""
         if (
             not connection.waits_for_client
-            or connection.keeps_permit
+            or connection.manages_permit
             or self.context.permits.acquire_or_wait(connection)
         ):
             self.ready.append(connection)
@@ -309,15 +312,15 @@ class Loop:
         self.ready.append(connection)
         self.wakeup.notify()
 
-    def finish(self, connection: Connection, leading: bool) -> None:  # a keyword would cost a dict
+    def finish(self, connection: Connection, leading: bool) -> None:
         """Set the state of a connection after its request has run. `leading`: the calling thread is the leader."""
         waited = connection.waits_for_client
         try:
             state = connection.finish_turn()
-        except BaseException as error:  # a fault of ours must not end a thread of the pool
-            self.context.log_exception(f"{connection.address_string()}: a connection failed:", error)
+        except BaseException as error:  # a bug of the server must not end a thread of the pool
+            self.context.log_exception(f"{connection.address_string()}: internal error, connection closed:", error)
             state = State.CLOSED
-        if waited and not connection.keeps_permit:
+        if waited and not connection.manages_permit:
             self.context.release_permit()
         if state is QUEUED:
             if connection.requests % MAX_PIPELINED:
@@ -347,6 +350,7 @@ class Loop:
         transport = connection.transport
         deadline = self.clock.now() + self.context.options.keep_alive_timeout
         with self.lock:
+            # An earlier deadline than the scheduled one needs `timers.schedule`, which only the leader may call.
             if transport.registered != READ or transport.scheduled > deadline or self.draining:
                 return False
             connection.enter(IDLE)
@@ -363,7 +367,7 @@ class Loop:
         self.wakeup.notify()
 
     def interrupt_clients(self) -> None:
-        """Make calls that wait for a client return, since the server stops."""
+        """Make calls that wait for a client return, since the server is stopping."""
         for connection in self.snapshot():
             connection.transport.interrupt()
 

@@ -3,25 +3,25 @@
 The *leader* polls, receives what has arrived, and runs the complete requests itself, one after the other: in CPython two
 runnable threads contend for the GIL, and are slower than one. When a request blocks, another thread is promoted to leader.
 
-    WorkerThread.run        the loop of a thread; it calls `handle_one_request`, which calls the application
+    PoolThread.run          the loop of a thread; it calls `handle_one_request`, which calls the application
       next_task               return the next connection that needs a thread; the leader polls until there is one
 
 **The leader lock.** The thread that holds it is the leader: it may poll, and touch connections that no thread runs.
 
-**Running inline.** While the leader runs a request it releases the leader lock without waking a follower; no other thread
-waits for the lock. If the request exceeds INLINE_LIMIT seconds, the watchdog, in the thread of `serve_forever`, takes the
-lock and promotes a follower. The thread that ran the request then finds the lock taken, and becomes a follower.
+**Running inline.** Before the leader runs a request, it releases the leader lock without waking a follower. Followers sleep
+on their own `wakeup`, so the lock stays free. If the request exceeds INLINE_LIMIT seconds, the watchdog, in the thread of
+`serve_forever`, takes the lock and promotes a follower. The thread that ran the request then becomes a follower.
 
 **Blocking requests.** After a request was observed to wait rather than compute, the leader promotes a follower *before* it
 runs the next requests. Voluntary context switches of the thread distinguish waiting from computing: by processor time alone,
-a computing request on a busy machine would look like a waiting one.
+a request that computes on a busy machine would look like one that waits.
 
-**Run permits.** A thread needs one of `threads` permits to run requests. There is one more thread than permits, so that one
-can always lead.
+**Run permits.** A thread needs one of `threads` permits to run requests. The pool may have one more thread than permits, so
+that one can always lead.
 
 **Batches.** The leader receives from all ready connections, runs all complete requests, then sends all responses, since each
-send evicts the interpreter from the processor's caches. No response waits for a request that is known to block. If a request
-blocks for the first time, the responses of its batch wait until the watchdog has promoted a follower, which polls.
+send evicts the interpreter from the processor's caches. While slow requests are sampled, each response is sent at once: the
+next request may block. The first request that blocks delays its batch until the watchdog has promoted a follower, which polls.
 
 Deques are the queues: `append` and `popleft` are atomic, and no item is taken twice.
 """
@@ -46,40 +46,40 @@ except ImportError:  # macOS and Windows do not account for single threads
 INLINE_LIMIT = 0.005
 """Seconds after which a request that the leader runs inline makes another thread the leader."""
 IDLE_CHECKS = 100
-"""The watchdog sleeps until the next request after so many checks that found nothing."""
+"""After this many consecutive checks without a new request, the watchdog sleeps until the next request."""
 USAGE_SAMPLE = 0.001
-"""Seconds for which a thread's processor time is observed, to tell whether it computes or waits."""
+"""Seconds for which a thread's processor time is observed, to distinguish computing from waiting."""
 JOIN_TIMEOUT = 5.0
 """Seconds to wait for a thread that only has to notice that it is to end."""
 SLOW_REQUEST = 0.0003
-"""After a request of more seconds, a system call measures whether the request computed or waited."""
+"""After a request that took more seconds than this, a system call measures whether the request computed or waited."""
 SAMPLING_TIME = 0.05
 """Seconds for which, after a slow request, the processor time of each request is measured."""
 BLOCKING_TIME, MAX_BLOCKING_TIME = 0.1, 5.0
-"""Seconds for which a follower is promoted before each request, after a request has waited; doubled up to the second number."""
+"""Seconds for which a follower is promoted before each request, after a request has waited; doubled up to the maximum."""
 
 
 class Usage:
-    """The processor time of a thread, and how often it gave the processor up, or was preempted."""
+    """The processor time of the calling thread so far, and how often it gave the processor up, or was preempted."""
 
-    __slots__ = ("preemptions", "seconds", "switches")
+    __slots__ = ("preemptions", "seconds", "voluntary_switches")
 
     def __init__(self) -> None:
         if not COUNTS_SWITCHES:
             self.seconds: float = time.thread_time()
-            self.switches: int = int(monotonic() * 1e6)  # as if the thread gave the processor up all the time
+            self.voluntary_switches: int = int(monotonic() * 1e6)  # as if the thread gave the processor up all the time
             self.preemptions: int = 0
         else:
             usage = getrusage(RUSAGE_THREAD)
             self.seconds = usage.ru_utime + usage.ru_stime
-            self.switches = usage.ru_nvcsw
+            self.voluntary_switches = usage.ru_nvcsw
             self.preemptions = usage.ru_nivcsw
 
 
-class WorkerThread(threading.Thread):
+class PoolThread(threading.Thread):
     """A thread of the pool. Its `run` calls `handle_one_request` directly, to keep the stack short.
 
-    Only the thread sets its attributes, but for `is_leader` and `wakeup`, which others set while the thread sleeps.
+    Only the thread itself sets its attributes, except `is_leader` and `wakeup`, which others set while the thread sleeps.
     """
 
     def __init__(self, pool: LeaderFollowers, number: int) -> None:
@@ -90,8 +90,8 @@ class WorkerThread(threading.Thread):
         self.has_permit = False
         self.task: Connection | None = None
         self.started = 0.0
-        self.usage: Usage | None = None  # when the request started, if requests are sampled
-        self.preemptions = 0  # at the time when a request was last classified
+        self.usage: Usage | None = None  # at the start of the request; None if the request is not sampled
+        self.preemptions = 0  # of the thread, when a request was last classified
         self.wakeup = threading.Lock()  # released to wake the thread
         self.wakeup.acquire()
 
@@ -108,8 +108,8 @@ class WorkerThread(threading.Thread):
 class LeaderFollowers:
     """The threads of a server and their queue of connections.
 
-    The leader calls `poll`, which fills `ready`; `interrupt` makes it return. The thread that ran a connection calls `finish`
-    with it, or, if it leads, leaves a response that is complete to the next `poll`, in `unsent`.
+    The leader calls `poll`, which fills `ready`; `interrupt` makes `poll` return. The thread that ran a connection calls
+    `finish` with it; or, if the thread leads and the response is complete, appends it to `unsent`, for the next `poll`.
     """
 
     def __init__(
@@ -129,19 +129,19 @@ class LeaderFollowers:
         self.interrupt = interrupt
         self.log_error = log_error
         self.finished = False  # the threads are to end
-        self.threads: list[WorkerThread] = []
+        self.threads: list[PoolThread] = []
         self.max_threads = permits + 1
         self.permits = deque([True] * permits)
-        self.idle: deque[WorkerThread] = deque()
-        self.saturated = False  # the lack of permits was logged
+        self.idle: deque[PoolThread] = deque()
+        self.saturated = False  # it was logged that no permit is free
         self.leader_lock = threading.Lock()
         self.leader_lock.acquire()  # for the first thread
         self.threads_lock = threading.Lock()  # protects `threads`; held while a thread is started
         # About the thread that runs inline, for the watchdog. A stale value only costs one unnecessary check.
         self.inline_since = 0.0
-        self.inline_thread: WorkerThread | None = None
-        self.watchdog_event = threading.Lock()  # released to wake the watchdog
-        self.watchdog_event.acquire()
+        self.inline_thread: PoolThread | None = None
+        self.watchdog_wakeup = threading.Lock()  # released to wake the watchdog
+        self.watchdog_wakeup.acquire()
         self.watchdog_sleeps = False
         # Written by each thread that has classified a request. A lost update is harmless: the next request writes again.
         self.sampling_until = 0.0
@@ -151,11 +151,11 @@ class LeaderFollowers:
     def start(self) -> None:
         """Start the first thread, which leads. Raises RuntimeError if the system can't create one."""
         if not self.add_thread():
-            raise RuntimeError("The system does not allow another thread: the server can't start.")
+            raise RuntimeError("The server can't start: the system can't start another thread.")
 
     # --- A thread's turn ----------------------------------------------------------------------------------------------
 
-    def next_task(self, thread: WorkerThread) -> Connection | None:
+    def next_task(self, thread: PoolThread) -> Connection | None:
         """Finish the connection that this thread ran, and return the next one; None when the server has ended."""
         now = monotonic()
         task = thread.task
@@ -171,7 +171,7 @@ class LeaderFollowers:
                 thread.is_leader
                 and exchange is not None
                 and exchange.response_bytes is not None
-                and now > self.sampling_until
+                and now > self.sampling_until  # else the next request may block: send now
             ):
                 self.unsent.append(task)
             else:
@@ -196,7 +196,7 @@ class LeaderFollowers:
             now = monotonic()
         return None
 
-    def release_leadership(self, thread: WorkerThread, task: Connection, now: float) -> None:
+    def release_leadership(self, thread: PoolThread, task: Connection, now: float) -> None:
         """Promote a follower before this thread runs its request, or release the lock so that the watchdog can promote one."""
         thread.is_leader = False
         if (now < self.blocking_until or task.waits_for_client) and self.promote_new_leader():
@@ -210,7 +210,7 @@ class LeaderFollowers:
         if self.watchdog_sleeps:
             self.notify_watchdog()
 
-    def classify(self, thread: WorkerThread, now: float) -> None:
+    def classify(self, thread: PoolThread, now: float) -> None:
         """After a slow request: if it waited rather than computed, have followers promoted before the next requests."""
         usage = Usage()
         preemptions, thread.preemptions = usage.preemptions - thread.preemptions, usage.preemptions
@@ -249,7 +249,7 @@ class LeaderFollowers:
         with self.threads_lock:
             if len(self.threads) >= self.max_threads or self.finished:
                 return False
-            thread = WorkerThread(self, len(self.threads) + 1)
+            thread = PoolThread(self, len(self.threads) + 1)
             try:
                 thread.start()
             except (RuntimeError, MemoryError):
@@ -257,8 +257,8 @@ class LeaderFollowers:
             self.threads.append(thread)
             return True
 
-    def acquire_permit(self, thread: WorkerThread) -> bool:
-        """Return whether this thread may run requests."""
+    def acquire_permit(self, thread: PoolThread) -> bool:
+        """Take a run permit if one is free; return whether this thread has one."""
         try:
             thread.has_permit = self.permits.pop()
         except IndexError:
@@ -267,7 +267,7 @@ class LeaderFollowers:
                 self.log_error(f"All {self.max_threads - 1} threads are busy; new requests are queued (--threads).")
         return thread.has_permit
 
-    def wait_for_work(self, thread: WorkerThread) -> None:
+    def wait_for_work(self, thread: PoolThread) -> None:
         """Sleep until there is something to do.
 
         A wake-up can't be lost: this thread first adds itself to `idle`, then checks the queue. A thread that has work first
@@ -277,7 +277,7 @@ class LeaderFollowers:
             thread.has_permit = False
             self.permits.append(True)
             if self.saturated and len(self.permits) * 2 >= self.max_threads:
-                self.saturated = False  # log the next shortage again
+                self.saturated = False  # half of the permits are free again: log the next shortage
         self.idle.append(thread)
         if (self.ready and self.permits) or not self.leader_lock.locked() or self.finished:
             try:
@@ -295,7 +295,7 @@ class LeaderFollowers:
         except IndexError:
             pass
 
-    def leave(self, thread: WorkerThread) -> None:
+    def leave(self, thread: PoolThread) -> None:
         """Clean up after a thread that ends: with the server, or by an unexpected error."""
         if thread.has_permit:
             self.permits.append(True)
@@ -303,7 +303,7 @@ class LeaderFollowers:
             with self.threads_lock:
                 self.threads.remove(thread)
             if not thread.is_leader:
-                self.wake_one()  # for the permit
+                self.wake_one()  # another thread may wait for the permit
             elif not self.promote_new_leader():
                 self.leader_lock.release()
                 self.wake_one()
@@ -322,11 +322,11 @@ class LeaderFollowers:
                 self.assume_blocking(now)
 
     def run_watchdog(self, seconds: float | None = None) -> None:
-        """Watch while requests arrive, and sleep while none do; return after `notify_watchdog`, or after `seconds`."""
+        """Check while requests arrive, and sleep while none do; return after `notify_watchdog`, or after `seconds`."""
         end = None if seconds is None else monotonic() + seconds
         seen, checks = self.inline_since, 0
         while True:
-            if self.watchdog_event.acquire(timeout=INLINE_LIMIT):
+            if self.watchdog_wakeup.acquire(timeout=INLINE_LIMIT):
                 return
             if end is not None and monotonic() >= end:
                 return
@@ -337,7 +337,7 @@ class LeaderFollowers:
                 self.watchdog_sleeps = True
                 # If the lock is free, a request has started, and its thread may not have seen `watchdog_sleeps`.
                 if self.leader_lock.locked():
-                    self.watchdog_event.acquire(timeout=-1 if end is None else max(end - monotonic(), 0.0))
+                    self.watchdog_wakeup.acquire(timeout=-1 if end is None else max(end - monotonic(), 0.0))
                     self.watchdog_sleeps = False
                     return
                 self.watchdog_sleeps = False
@@ -345,7 +345,7 @@ class LeaderFollowers:
     def notify_watchdog(self) -> None:
         """Wake the watchdog. Allowed in signal handlers: releasing a lock never blocks."""
         try:
-            self.watchdog_event.release()
+            self.watchdog_wakeup.release()
         except RuntimeError:
             pass  # it was released already
 
@@ -365,10 +365,10 @@ class LeaderFollowers:
             thread.join(JOIN_TIMEOUT if thread.task is None else max(end - monotonic(), 0.0))
 
 
-def is_blocked(thread: WorkerThread) -> bool:
-    """Return whether a thread uses no processor time at this moment, and so waits, possibly for the GIL."""
+def is_blocked(thread: PoolThread) -> bool:
+    """Return whether a thread uses little processor time at this moment, and so waits, possibly for the GIL."""
     if thread.ident is None or not hasattr(time, "pthread_getcpuclockid"):
-        return True
+        return True  # unknown on macOS and Windows: assume that it waits
     try:
         clock = time.pthread_getcpuclockid(thread.ident)
         before = time.clock_gettime(clock)
@@ -380,5 +380,5 @@ def is_blocked(thread: WorkerThread) -> bool:
 
 def has_waited(before: Usage, after: Usage, seconds: float) -> bool:
     """Return whether a thread mostly waited in this time: little processor time, more voluntary switches than preemptions."""
-    computed = after.seconds - before.seconds
-    return computed < seconds / 2 and after.switches - before.switches > after.preemptions - before.preemptions
+    computed, switches = after.seconds - before.seconds, after.voluntary_switches - before.voluntary_switches
+    return computed < seconds / 2 and switches > after.preemptions - before.preemptions

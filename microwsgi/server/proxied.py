@@ -1,7 +1,7 @@
 """Connections of a proxy that speaks the PROXY protocol: its header is read first, then the connection is REPLACED.
 
-`successor` goes on with the same transport, which has the client's address then: with HTTP, or with the TLS handshake. No byte
-after the header is received, since the TLS handshake reads from the socket.
+Then `replacement` uses the same transport, which by then has the client's address, for HTTP or for the TLS handshake. No byte
+after the header is received here, since the TLS handshake reads from the socket.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from microwsgi.wire.response import refusal
 class ProxiedConnection:
     """A connection from a trusted proxy whose PROXY protocol header has not arrived yet."""
 
-    __slots__ = ("base", "connect", "context", "header", "state", "successor", "transport")
+    __slots__ = ("base", "connect", "context", "header", "replacement", "state", "transport")
 
     exchange = None
     requests = 0
-    waits_for_client = keeps_permit = False
+    waits_for_client = manages_permit = False
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class ProxiedConnection:
         self.base = base
         self.context = context
         self.connect = connect
-        self.header = b""  # the part of it that has arrived
-        self.successor: Connection | None = None
+        self.header = b""  # the part of the header that has arrived
+        self.replacement: Connection | None = None
         self.state = State.SNIFFING
         transport.expect(READ, context.options.header_timeout)  # for the whole header
 
@@ -56,7 +56,7 @@ class ProxiedConnection:
         """Do nothing: such a connection is not handed off."""
 
     def on_ready(self) -> None:
-        """The event that the state waits for has occurred."""
+        """Handle the event that the state waits for."""
         try:
             state = self.table[self.state].on_event(self)
         except BlockingIOError:
@@ -67,15 +67,15 @@ class ProxiedConnection:
             self.enter(state)
 
     def on_timeout(self) -> None:
-        """The header did not arrive in time, or the proxy has not closed its side."""
+        """Close the connection: the header did not arrive in time, or the proxy did not close its side."""
         self.enter(State.CLOSED)
 
     def on_drain(self) -> None:
-        """The server is to end, and no request has arrived."""
+        """Close the connection: the server is stopping, and no request has arrived."""
         self.enter(State.CLOSED)
 
     def enter(self, state: State) -> None:
-        """Set the state and its deadline; that of the header stays."""
+        """Set the state, and the deadline of LINGERING; the deadline of the header stays."""
         self.state = state
         if state is State.LINGERING:
             self.transport.expect(READ, LINGER)
@@ -96,7 +96,7 @@ class ProxiedConnection:
         self.transport.recv(length - len(self.header))
         if client is not None:
             self.transport.set_client(client)
-        self.successor = self.connect(self.transport, self.base)
+        self.replacement = self.connect(self.transport, self.base)
         return State.REPLACED
 
     def refuse(self, error: ClientError) -> State:

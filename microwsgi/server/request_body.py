@@ -1,7 +1,7 @@
 """The body of one request: received before the application is called, or while the application reads it.
 
-    received ahead    by the leader into memory, then by threads of the pool into a temporary file; no thread waits
-    streamed          reads of `wsgi.input` receive from the client; the thread waits, and has a client-wait permit
+    in advance    by the leader into memory, then by threads of the pool into a temporary file; no thread waits
+    streamed      reads of `wsgi.input` receive from the client; the thread waits, and has a client-wait permit
 
 `microwsgi.server.handler` chooses. The rest that the application does not read is discarded, up to a limit, so that the
 connection can be used again.
@@ -39,7 +39,7 @@ class RequestBody:
         "in_file",  # bytes of data in the file, counted by the storage
         "in_memory",  # bytes of data in `received` that the storage has counted
         "reader",  # `wsgi.input`, when the data is in a file
-        "received",  # the data that came before the application was called
+        "received",  # the data that was received before the application was called
         "storage",
         "time_left",  # seconds that the client had left to send more when the connection became QUEUED
         "transport",
@@ -65,7 +65,7 @@ class RequestBody:
 
     @property
     def size(self) -> int:
-        """How many bytes of data were received ahead."""
+        """The number of bytes of data that were received in advance."""
         return self.in_file or len(self.received)
 
     def take_unused_data(self) -> bytes:
@@ -97,16 +97,16 @@ class RequestBody:
             self.expects = False
             self.transport.write(CONTINUE)
 
-    def keep_in_memory(self, most: int) -> bool:
+    def keep_in_memory(self, limit: int) -> bool:
         """Count the received data as kept in memory; return False if the limits do not allow that."""
         size = len(self.received)
-        if size > most or not self.storage.add_memory(size - self.in_memory):
+        if size > limit or not self.storage.add_memory(size - self.in_memory):
             return False
         self.in_memory = size
         return True
 
     def receive_into_file(self) -> int:
-        """Receive what has arrived, RECEIVE_BUDGET bytes at most, into a file; return the count.
+        """Receive the bytes that have arrived, up to RECEIVE_BUDGET, into a file; return the count.
 
         File systems may block, so this is for threads of the pool. Raises ClientError, Disconnected.
         """
@@ -163,7 +163,7 @@ class RequestBody:
         self.tell_to_continue()
         return self.transport.receive_into(view)
 
-    def response_begins(self) -> bool:
+    def prepare_for_response(self) -> bool:
         """Prepare for the final response; return whether the connection can be used after that response.
 
         It can't if too much of the body is left to discard. A client that got no 100 Continue may send the body, or may not
@@ -190,7 +190,7 @@ class RequestBody:
             self.in_memory = 0
 
     def close_file(self) -> None:
-        """Close the file, which frees its space. To free much space may block: for threads of the pool."""
+        """Close the file, which frees its space. Freeing much space may block, so only threads of the pool call this."""
         file, self.file = self.reader or self.file, None
         self.reader = None
         if file is not None:

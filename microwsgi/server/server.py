@@ -1,6 +1,6 @@
 """The server: a facade with the methods of http.server, around a loop, a pool of threads and an acceptor.
 
-    serve_forever       start, watch, drain, end                      microwsgi.server.pool.LeaderFollowers.watch
+    serve_forever       start, watch, drain, end                      LeaderFollowers.run_watchdog
       Loop.poll_once      one poll                                    microwsgi.server.loop
       LeaderFollowers     which thread polls, and which runs          microwsgi.server.pool
       Acceptor            new connections                             microwsgi.server.acceptor
@@ -22,7 +22,7 @@ from socketserver import BaseServer, TCPServer
 from microwsgi.options import Options
 from microwsgi.server.acceptor import Acceptor
 from microwsgi.server.balance import Balance
-from microwsgi.server.compat import HandlerFactory, PlainConnection
+from microwsgi.server.compat import HandlerConnection, HandlerFactory
 from microwsgi.server.connections import Connection, Security
 from microwsgi.server.context import Application, ErrorPage, RequestLog, ServerContext
 from microwsgi.server.environ import Environ, base_environ
@@ -34,14 +34,14 @@ from microwsgi.server.hosts import Hosts
 from microwsgi.server.log import AccessLog, use_loggers
 from microwsgi.server.loop import Loop
 from microwsgi.server.poller import Poller, new_poller
-from microwsgi.server.pool import LeaderFollowers, WorkerThread
+from microwsgi.server.pool import LeaderFollowers, PoolThread
 from microwsgi.server.proxied import ProxiedConnection
 from microwsgi.server.sockets import accept_function, listen, tune, unlink
 from microwsgi.server.state import NEVER, OWNED
 from microwsgi.server.transport import Transport
 
 LAST_REQUEST = 2.0
-"""Seconds in which a process that retires answers one more request on a connection that can't be sent to its successor."""
+"""Seconds for which a retiring process accepts one more request on a connection that can't be sent to its successor."""
 ENDING = 0.1
 """Seconds to wait for threads whose request has exceeded `graceful_timeout`; after that they are abandoned."""
 
@@ -55,18 +55,17 @@ class Stop(Enum):
     FINAL = 2
     """`request_stop`: the listening sockets are closed, and the system refuses connections."""
     RETIRE = 3
-    """`retire`: as before, but connections go to a successor, and running requests have no time limit."""
+    """`retire`: as FINAL, but idle connections go to the successor process, and running requests have no time limit."""
 
 
 class WSGIServer(HTTPServer):
     """A WSGI server with the methods of http.server's HTTPServer.
 
-    `server_address` is a (host, port), or an address as `microwsgi serve --bind` takes it. `sockets`, if given, are used
-    instead, and listen already. With a plain BaseHTTPRequestHandler for RequestHandlerClass no application is needed.
-    `more_environ` are keys for all requests; `handoff` is shared with the processes before and after this one. For the other
-    arguments see `ServerContext`.
+    `server_address` is a (host, port), or an address as `microwsgi serve --bind` takes it. If `sockets` are given, the server
+    uses these instead. With a handler class of http.server as RequestHandlerClass no application is needed. `more_environ` is
+    added to the environ of every request. For the other arguments see `ServerContext`.
 
-    The methods of socketserver that a subclass may override are called as its documentation says; docs/http-server.md has
+    The methods of socketserver that a subclass may override are called as its documentation says. docs/http-server.md lists
     them, and those that are refused with a TypeError when the server is activated.
     """
 
@@ -113,21 +112,20 @@ class WSGIServer(HTTPServer):
         self.new_poller = poller
         self.handler_class, self.new_connection = self.connection_factory()
         self.accept_thread: AcceptThread | None = None
-        self.handoff: Handoff | None = None
-        self.balance: Balance | None = None
+        self.handoff: Handoff | None = None  # shared with the processes before and after this one
+        self.balance: Balance | None = None  # shared with the other workers
         self.loop: Loop | None = None
         self.pool: LeaderFollowers | None = None
         self.acceptor: Acceptor | None = None
-        self.bases: list[Environ] = []  # of each listener
+        self.base_environs: list[Environ] = []  # one for each listener
         self.ended = threading.Event()
         self.ended.set()
         # Written by any thread and by signal handlers; read by the thread of serve_forever after it was woken.
         self.stop = Stop.NO
         self.drain_deadline = NEVER
         self.accept_stopped = threading.Event()
-        self.on_accept_stopped: Callable[[], object] = (
-            bool  # called, while draining, when no client can connect any more
-        )
+        # Called, while draining, when this process accepts no more connections. `bool` does nothing.
+        self.on_accept_stopped: Callable[[], object] = bool
         self.retired_at = 0.0
         self.listeners = sockets or []
         if self.listeners:
@@ -147,7 +145,7 @@ class WSGIServer(HTTPServer):
     # ------------------------------------------------------------------------------------------------
 
     def binds_as_socketserver(self, *, bind_and_activate: bool) -> bool:
-        """Return whether the socket is made before `server_bind` is called, as socketserver documents it.
+        """Return whether the socket is created before `server_bind` is called, as socketserver documents it.
 
         The caller then sets socket options before `server_bind`, or in an override of it.
         """
@@ -166,9 +164,9 @@ class WSGIServer(HTTPServer):
         return self.address_family
 
     def server_bind(self) -> None:
-        """Bind to `server_address`, and listen. Raises ListenError, which says what to do, or for a socket of yours OSError."""
+        """Bind to `server_address`, and listen. Raises ListenError; OSError for a socket of the program."""
         if "socket" in vars(self):  # see `binds_as_socketserver`, or set by the program
-            TCPServer.server_bind(self)  # http.server's asks a name server for our name, which may take long
+            TCPServer.server_bind(self)  # HTTPServer.server_bind calls getfqdn(): a slow DNS lookup
             self.listeners = [self.socket]
         else:
             address: object = self.server_address
@@ -185,13 +183,13 @@ class WSGIServer(HTTPServer):
         return self.request_queue_size if "request_queue_size" in overridden(self) else self.options.backlog
 
     def set_address(self, listener: socket.socket) -> None:
-        """Set the attributes of http.server's servers. These ask a name server for their name, which may take long."""
+        """Set `server_name` and `server_port` as HTTPServer does, but without its DNS lookup, which may take long."""
         self.socket = listener
         self.server_address = address = listener.getsockname()
         self.server_name, self.server_port = address[:2] if isinstance(address, tuple) else ("localhost", 80)
 
     def accept_from(self, listener: socket.socket) -> None:
-        """Have `get_request` accept from one of several sockets."""
+        """Make `get_request` accept from this socket, which is one of several."""
         self.socket = listener
 
     def server_activate(self) -> None:
@@ -205,18 +203,21 @@ class WSGIServer(HTTPServer):
                 listener.listen(self.backlog())
 
     def take_socket(self) -> None:
-        """Serve on the attribute `socket` if it was set; use the SSLContext of a wrapped socket. Raises TypeError."""
+        """Use `self.socket` if the program has replaced it; take the SSLContext of an SSLSocket.
+
+        Raises TypeError for an SSLSocket if the server has TLS already, or if this class does not accept one.
+        """
         given = vars(self).get("socket")
         if given is None or given in self.listeners:
             return
         context = getattr(given, "context", None)
         if context is not None:
-            # The handshakes are done in threads of their own, not within accept(): so the descriptor goes on without ssl.
+            # Threads of their own do the handshakes, not accept(): so a plain socket takes over the descriptor.
             if self.tls is not None or self.tls_of_context is None:
                 raise TypeError(
                     "The socket was wrapped by an SSLContext, and the server has TLS already (tls, ssl_context)."
                     if self.tls is not None
-                    else "Give tls=, or import WSGIServer from microwsgi: only that one takes a socket with TLS."
+                    else "This class does not accept an SSLSocket. Use microwsgi.WSGIServer, or pass tls=."
                 )
             self.tls = self.tls_of_context(context, self.options)
             given = socket.socket(fileno=given.detach())
@@ -233,7 +234,7 @@ class WSGIServer(HTTPServer):
 
     @property
     def base_environ(self) -> dict[str, str]:
-        """The part of the environ that wsgiref's own handler class takes from its server."""
+        """The part of the environ that wsgiref's handler class takes from its server."""
         server = {"SERVER_NAME": self.server_name, "SERVER_PORT": str(self.server_port), "GATEWAY_INTERFACE": "CGI/1.1"}
         return {**server, "SCRIPT_NAME": "", "REMOTE_HOST": "", "CONTENT_LENGTH": ""}
 
@@ -244,7 +245,7 @@ class WSGIServer(HTTPServer):
 
     @property
     def access_log(self) -> RequestLog | None:
-        """The destination of records about requests."""
+        """The function that gets a record of each request, or None."""
         return self.context.access_log
 
     def handle_request(self) -> None:
@@ -253,7 +254,7 @@ class WSGIServer(HTTPServer):
         self.socket.settimeout(self.timeout)
         HTTPServer.handle_request(self)
 
-    def finish_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]  # only UDP has pairs
+    def finish_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]  # UDP has (data, socket)
         """Serve a connection of `handle_request`, in this thread; do the handshake of TLS first."""
         if self.tls is not None:
             request.settimeout(self.options.tls_handshake_timeout)
@@ -267,10 +268,10 @@ class WSGIServer(HTTPServer):
         self.handler_class(request, client_address, self)
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
-        """Serve until `shutdown`, or until an exception like that of Ctrl-C ends it; running requests get `graceful_timeout`.
+        """Serve until `shutdown`, or an exception such as KeyboardInterrupt; running requests get `graceful_timeout`.
 
-        A `service_actions` of a subclass is called each `poll_interval` seconds; without one, nothing wakes up for it.
-        Raises RuntimeError if the system has no thread to give.
+        A `service_actions` of a subclass is called every `poll_interval` seconds; without one, the thread does not wake
+        periodically. Raises RuntimeError if the system can't start a thread.
         """
         loop, pool = self.start()
         try:
@@ -290,7 +291,7 @@ class WSGIServer(HTTPServer):
                 self.end(loop, pool)
 
     def watch_with_actions(self, pool: LeaderFollowers, poll_interval: float) -> None:
-        """Call `service_actions` again and again until the server is to stop."""
+        """Call `service_actions` periodically until the server is asked to stop."""
         now = self.context.clock.now
         due = now() + poll_interval
         while self.stop is Stop.NO:
@@ -300,20 +301,20 @@ class WSGIServer(HTTPServer):
                 self.service_actions()
 
     def shutdown(self) -> None:
-        """Make `serve_forever`, in another thread, return, and wait for that."""
+        """Make `serve_forever` return, which runs in another thread, and wait until it has."""
         if self.stop is Stop.NO:
             self.stop = Stop.PAUSE
         self.notify()
         self.ended.wait()
 
     def request_stop(self) -> None:
-        """Make `serve_forever` return for good, and return at once. A signal handler may call this, and nothing else."""
+        """Make `serve_forever` close the listening sockets and return; do not wait. A signal handler may call only this."""
         if self.stop is not Stop.RETIRE:
             self.stop = Stop.FINAL
         self.notify()
 
     def retire(self, on_accept_stopped: Callable[[], object] = bool) -> None:
-        """Hand idle connections to a successor, then end. Running requests have no time limit until `limit_drain`.
+        """Hand idle connections to the successor process, then end. Running requests have no time limit until `limit_drain`.
 
         `on_accept_stopped` is called, in the thread of `serve_forever`, when only the successor accepts connections.
         """
@@ -322,7 +323,7 @@ class WSGIServer(HTTPServer):
         self.notify()
 
     def limit_drain(self, seconds: float) -> None:
-        """Limit the time of running requests to `seconds` from now, for a server that ends."""
+        """Limit the time of running requests to `seconds` from now, while the server drains."""
         self.drain_deadline = self.context.clock.now() + seconds
         self.notify()
 
@@ -370,15 +371,15 @@ class WSGIServer(HTTPServer):
             self.tls.start(context, loop.finish, self.new_connection)
         self.acceptor = acceptor = Acceptor(loop, self.connect_function(), options.max_connections, self.balance)
         own_accept = "get_request" in overridden(self)
-        self.bases = []
+        self.base_environs = []
         for listener in self.listeners:
             listener.setblocking(False)
             base = base_environ(listener.getsockname(), context.error_stream(), multithread=options.threads > 1)
-            self.bases.append(base | {"wsgi.multiprocess": options.workers > 1} | self.more_environ)
+            self.base_environs.append(base | {"wsgi.multiprocess": options.workers > 1} | self.more_environ)
             if not own_accept:
-                acceptor.listen(listener, self.bases[-1], accept_function(listener))
+                acceptor.listen(listener, self.base_environs[-1], accept_function(listener))
         if own_accept:
-            accepted = list(zip(self.listeners, self.bases, strict=True))
+            accepted = list(zip(self.listeners, self.base_environs, strict=True))
             self.accept_thread = AcceptThread(self.get_request, self.accept_from, loop, accepted, acceptor.admit)
             self.accept_thread.start()
         if self.handoff is not None:
@@ -403,7 +404,7 @@ class WSGIServer(HTTPServer):
         return self.connect_wrapped if "get_request" in overridden(self) else self.connect
 
     def connect_unverified(self, connection: socket.socket, address: object, base: Environ) -> Connection:
-        """Return a connection that a thread of the pool has to verify."""
+        """Return a connection whose `verify_request` a thread of the pool has to call."""
         if hasattr(connection, "do_handshake"):
             verified = self.connect_wrapped(connection, address, base)
             return UnverifiedConnection(verified.transport, base, lambda *_: verified, self.context, self)
@@ -431,8 +432,8 @@ class WSGIServer(HTTPServer):
         return connect(transport, base)
 
     def adopt(self, connection: socket.socket, address: object, listener: int, received: bytes) -> None:
-        """Add a connection that a predecessor has accepted on one of the listeners. Leader only."""
-        base = self.bases[listener]
+        """Add a connection that the previous process has accepted on one of the listeners. Leader only."""
+        base = self.base_environs[listener]
         if received:
             transport = Transport(connection, address, self.options, self.context.clock)
             adopted = self.new_connection(transport, base)
@@ -443,7 +444,7 @@ class WSGIServer(HTTPServer):
             self.loop.add(adopted)
 
     def drain(self, loop: Loop, pool: LeaderFollowers) -> None:
-        """Stop accepting, and wait until running requests end or their time is over."""
+        """Stop accepting, and wait until the running requests end or their time runs out."""
         self.retired_at = self.context.clock.now()
         if self.stop is not Stop.RETIRE:
             self.drain_deadline = min(self.drain_deadline, self.retired_at + self.options.graceful_timeout)
@@ -460,10 +461,10 @@ class WSGIServer(HTTPServer):
                 break
             pool.run_watchdog(None if left == NEVER else left)
         if cut := len(self.in_flight()):
-            self.context.log_error(f"{cut} of the requests did not finish within graceful_timeout and are aborted.")
+            self.context.log_error(f"Requests aborted because the wait for them is over (graceful_timeout): {cut}.")
 
     def stop_accepting(self) -> None:
-        """Stop accepting, and end the connections that wait. Leader only."""
+        """Stop accepting, and close or hand off the idle connections. Leader only."""
         if self.loop is None or self.acceptor is None:
             return
         try:
@@ -482,8 +483,8 @@ class WSGIServer(HTTPServer):
     def keep_or_hand_off(self, connection: Connection) -> bool:
         """Return whether a connection without a request may wait for one, while the server drains. Leader only.
 
-        A process that retires sends it to its successor. Where that is impossible, one more request is answered, with
-        `Connection: close`: a client that has just sent one can't know otherwise whether it was processed.
+        A retiring process sends it to its successor. Where that is impossible, one more request is answered, with
+        `Connection: close`: otherwise a client that has just sent one could not know whether it was processed.
         """
         if self.stop is not Stop.RETIRE:
             return False
@@ -491,15 +492,15 @@ class WSGIServer(HTTPServer):
         row = connection.table[connection.state]
         # With the PROXY protocol the successor would not know the client's address, and would expect the header again.
         if self.handoff is not None and row.handoff and not transport.is_secure and not self.options.proxy_protocol:
-            base = getattr(connection, "base", self.bases[0])
-            listener = self.bases.index(base) if base in self.bases else 0
+            base = getattr(connection, "base", self.base_environs[0])
+            listener = self.base_environs.index(base) if base in self.base_environs else 0
             if self.handoff.send(transport.descriptor, listener, connection.received()):
                 return False
         transport.shorten(self.retired_at + LAST_REQUEST)
         return self.context.clock.now() < transport.deadline
 
     def end(self, loop: Loop, pool: LeaderFollowers) -> None:
-        """End the threads and the remaining connections."""
+        """End the threads, and close the remaining connections."""
         if self.accept_thread is not None:
             self.accept_thread.stop()
             self.accept_thread.join(ENDING)
@@ -510,7 +511,7 @@ class WSGIServer(HTTPServer):
             self.tls.end()
         loop.close_all()
         self.context.stop_log()
-        self.stop = Stop.NO  # here and not in `start`: a stop may be asked for before that
+        self.stop = Stop.NO  # here and not in `start`: a stop may be requested before `start`
         self.drain_deadline = NEVER
         self.ended.set()
 
@@ -535,24 +536,24 @@ class WSGIServer(HTTPServer):
 
     @property
     def requests(self) -> int:
-        """How many requests were given to the application."""
+        """The number of requests that were passed to the application."""
         return self.loop.requests() if self.loop is not None else 0
 
     @property
     def failures(self) -> int:
-        """How many requests failed by the fault of the application or the server."""
+        """The number of requests that failed because of an error of the application or the server."""
         return self.context.errors_counted
 
     @property
-    def threads(self) -> list[WorkerThread]:
+    def threads(self) -> list[PoolThread]:
         """The threads of the pool."""
         return list(self.pool.threads) if self.pool is not None else []
 
-    def running(self) -> list[Exchange | PlainConnection]:
-        """Return the requests that run, or wait for a thread."""
-        found: list[Exchange | PlainConnection] = []
+    def running(self) -> list[Exchange | HandlerConnection]:
+        """Return the requests that run or wait for a thread; a connection with a handler class stands for its request."""
+        found: list[Exchange | HandlerConnection] = []
         for connection in self.loop.snapshot() if self.loop is not None else ():
-            each = connection if isinstance(connection, PlainConnection) else connection.exchange
+            each = connection if isinstance(connection, HandlerConnection) else connection.exchange
             if connection.state in OWNED and each is not None and each.started:
                 found.append(each)
         return found
@@ -582,5 +583,5 @@ def is_listening(listener: socket.socket) -> bool:
     """Return whether a socket listens already."""
     try:
         return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-    except (AttributeError, OSError):  # a system without this option: to listen twice does no harm
+    except (AttributeError, OSError):  # a system without this option; listening twice does no harm
         return False

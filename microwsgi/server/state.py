@@ -4,7 +4,7 @@ A connection object serves one client and has a transport. The loop calls its me
 
     on_ready()            the event that the state waits for has occurred               by the leader
     on_timeout()          the deadline of the state has passed                          by the leader
-    on_drain()            the server accepts nothing more and is to end                 by the leader
+    on_drain()            the server is stopping                                        by the leader
     handle_one_request()  the state was QUEUED: run application code, or code that may block    by a thread of the pool
     finish_turn()         send the response, write the log; return the next state          by the same thread
     enter(state)          set the state, its interest and its deadline                  by the leader, or see `Loop.finish`
@@ -23,10 +23,13 @@ NEVER = float("inf")
 
 
 class State(IntEnum):
-    """The state of a connection: what the connection waits for, or what runs it."""
+    """The state of a connection: the event that it waits for, or the thread that owns it.
+
+    The order matters: from DETACHED on the loop removes the connection, and states before BODY hold no complete head.
+    """
 
     SNIFFING = 0
-    """Waits for the first bytes: on a TLS port they distinguish TLS from HTTP, from a proxy they are the PROXY header."""
+    """Waits for the first bytes. On a TLS port they distinguish TLS from HTTP; from a proxy they are the PROXY header."""
     HANDSHAKE = 1
     """Waits for the client's next message of the TLS handshake."""
     IDLE = 2
@@ -48,11 +51,11 @@ class State(IntEnum):
     CLOSING = 10
     """Waits for room in the kernel's send buffer for the close_notify alert of TLS."""
     LINGERING = 11
-    """Our side is closed. Waits until the client closes its side, and discards the bytes that arrive until then."""
+    """Our side is shut down (SHUT_WR). Waits until the client closes its side, and discards the bytes that still arrive."""
     DETACHED = 12
     """The application has taken the socket."""
     REPLACED = 13
-    """The handshake or the PROXY protocol header is done: the connection object `successor` takes over the socket."""
+    """The handshake or the PROXY protocol header is done: the connection object `replacement` takes over the socket."""
     CLOSED = 14
     """The connection has ended: the loop closes the socket and removes the connection."""
 
@@ -61,7 +64,7 @@ class State(IntEnum):
 IDLE, QUEUED, RUNNING, FLUSHING = State.IDLE, State.QUEUED, State.RUNNING, State.FLUSHING
 
 OWNED = frozenset((QUEUED, RUNNING))
-"""States in which the connection belongs to a thread of the pool, or to its queue: the leader must not touch it."""
+"""States in which the connection belongs to a thread of the pool, or is in its queue: the leader must not touch it."""
 
 
 Action = Callable[..., State]
@@ -88,9 +91,9 @@ class Row:
         """UNSET if the state waits for no event."""
         self.on_deadline = on_deadline
         self.on_drain = on_drain
-        """None: when the server stops, the connection may go on until `graceful_timeout` is over."""
+        """None: while the server drains, the connection continues until `graceful_timeout` is over."""
         self.eviction_rank = eviction_rank
-        """Whether the connection may be closed for a new one at the limit: 1 before 2; 0 for never."""
+        """The order in which connections are closed for new ones at the limit: 1 before 2; 0: never."""
         self.handoff = handoff
         """The connection may be sent to another process instead of being closed."""
 

@@ -1,7 +1,7 @@
 """A client's non-blocking socket, its output buffer, and its time limits. A transport knows no HTTP.
 
     recv, peek                     return received bytes, or raise BlockingIOError
-    write, write_file, flush       send in order, and buffer the bytes that the kernel does not take at once
+    write, write_file, flush       send in order, and buffer the bytes that the kernel does not take
     receive_into, wait_until_sent  receive and send in a thread of the pool, which may wait for the client
     half_close, abort, close       end the connection; abort discards unsent output
 
@@ -33,7 +33,7 @@ MAX_FLUSH = 4 * 1024 * 1024
 NO_LINGER = struct.pack("ii", 1, 0)
 """For SO_LINGER: on, zero seconds. A close then sends a reset."""
 
-# Waits for a single socket. select() only knows descriptors below 1,024, so poll() is taken where there is one.
+# Waits for a single socket. select() can't watch descriptors from 1,024 on, so poll() is used where it exists.
 Waiter: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
@@ -44,17 +44,17 @@ class FileRange:
         self.descriptor, self.offset, self.count = descriptor, offset, count
         self.name = name
 
-    def read(self, most: int) -> bytes:
-        """Read up to `most` bytes without sending them. Raises TruncatedFile if the file was truncated."""
-        data = os.pread(self.descriptor, min(self.count, most), self.offset)
+    def read(self, limit: int) -> bytes:
+        """Read up to `limit` bytes without sending them. Raises TruncatedFile if the file was truncated."""
+        data = os.pread(self.descriptor, min(self.count, limit), self.offset)
         if not data:
-            raise TruncatedFile(f"{self.name or 'A file'} became shorter while it was sent.")
+            raise TruncatedFile(f"{self.name or 'A file'} was truncated while it was being sent.")
         return data
 
     def skip(self, count: int) -> None:
         """Advance by the bytes that were sent. Raises TruncatedFile for 0: the kernel found the end of the file."""
         if not count:
-            raise TruncatedFile(f"{self.name or 'A file'} became shorter while it was sent.")
+            raise TruncatedFile(f"{self.name or 'A file'} was truncated while it was being sent.")
         self.offset += count
         self.count -= count
 
@@ -67,7 +67,7 @@ class Clock:
         self.lock = threading.Lock()  # protects all below
         self.pauses = 0
         self.paused = False
-        self.paused_at = self.lost = 0.0
+        self.paused_at = self.paused_seconds = 0.0  # the start of the current pause; the sum of the earlier ones
 
     def pause(self) -> None:
         """Stop the clock. Each call needs a call of `resume`."""
@@ -85,8 +85,8 @@ class Clock:
             self.pauses -= 1
             if not self.pauses:
                 self.paused = False
-                lost = self.lost = self.lost + monotonic() - self.paused_at
-                self.now = lambda: monotonic() - lost
+                paused = self.paused_seconds = self.paused_seconds + monotonic() - self.paused_at
+                self.now = lambda: monotonic() - paused
 
 
 def close_socket(connection: socket.socket) -> None:
@@ -102,11 +102,11 @@ class Transport:
     # Thousands of connections may be idle: slots take a third of the memory of a dict.
     __slots__ = (
         "wait_budget",  # seconds that a thread may still wait for this client
-        "client",  # address and port of the client, "" for those of a Unix socket
+        "client",  # the client's address and port; ("", "") on a Unix socket
         "clock",  # the clock of time limits
-        "deadline",  # when `on_timeout` of the connection is called
+        "deadline",  # the time at which `on_timeout` of the connection is called
         "descriptor",
-        "flush_deadline",  # when the kernel must have taken more of the output buffer
+        "flush_deadline",  # the time by which the kernel must have taken more of the output buffer
         "interest",  # the event that the connection waits for: READ, WRITE, 0
         "options",
         "out_buffer",  # data that the kernel has not taken yet; None if there is none
@@ -138,7 +138,7 @@ class Transport:
         return ":".join(self.client) if self.client[0] else "unix"
 
     def set_client(self, client: tuple[str, str]) -> None:
-        """Set the address and port of the client; the socket's are a proxy's."""
+        """Set the address and port of the client, if those of the socket belong to a proxy."""
         self.client = client
 
     # --- Receiving ----------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class Transport:
         return socket.socket.recv(self.socket, size, socket.MSG_PEEK)
 
     def set_low_water_mark(self, count: int) -> bool:
-        """Have the kernel report an event only when `count` bytes have arrived; return False where it can't."""
+        """Make the kernel report an event only when `count` bytes have arrived; return False if it can't."""
         try:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
         except OSError:
@@ -177,7 +177,7 @@ class Transport:
         return self.socket.recv_into(view)
 
     def pending(self) -> int:
-        """Return how many received bytes will cause no event: those that TLS has already decrypted."""
+        """Return the number of received bytes that will cause no event, since TLS has already decrypted them."""
         return 0
 
     # --- Sending ------------------------------------------------------------------------------------------------------
@@ -214,9 +214,9 @@ class Transport:
         self.out_buffer.append(part)
 
     def flush(self) -> int:
-        """Send the output buffer until the kernel is full, at most MAX_FLUSH bytes; return the count. Raises Disconnected.
+        """Send the output buffer until the kernel takes no more, up to MAX_FLUSH bytes; return the count. Raises Disconnected.
 
-        Raises TruncatedFile for a file that ended early. Where `blocks_on_file` is true, only a thread of the pool may call it.
+        Raises TruncatedFile for a file that ended early. If `blocks_on_file` is true, only a thread of the pool may call this.
         """
         total = 0
         try:
@@ -261,7 +261,7 @@ class Transport:
     # --- Waiting for the client, in a thread of the pool --------------------------------------------------------------
 
     def wait(self, event: int, seconds: float) -> bool:
-        """Wait for READ or WRITE; return False if the time is over first."""
+        """Wait for READ or WRITE; return False if the time runs out first."""
         end = self.clock.now() + seconds
         with Waiter() as waiter:
             waiter.register(self.socket, event)
@@ -273,8 +273,8 @@ class Transport:
     def receive_into(self, view: memoryview) -> int:
         """Receive at least one byte of a body; return 0 when the client has closed its side.
 
-        The client has `wait_budget` seconds. Each byte adds 1/min_body_rate seconds, up to body_timeout in total: a
-        client that trickles is cut off. Raises RequestTimeout, Disconnected.
+        The client has `wait_budget` seconds. Each byte adds 1/min_body_rate seconds, up to body_timeout in total, so that a
+        client that sends a few bytes at a time (slow POST) is cut off. Raises RequestTimeout, Disconnected.
         """
         options = self.options
         while True:
@@ -284,7 +284,7 @@ class Transport:
                 start = self.clock.now()
                 if not self.wait(self.interest_of(READ), self.wait_budget):
                     raise RequestTimeout(
-                        "The body came more slowly than body_timeout and min_body_rate allow."
+                        "The body arrived more slowly than body_timeout and min_body_rate allow."
                     ) from None
                 self.wait_budget -= self.clock.now() - start
             except OSError as error:
@@ -304,13 +304,13 @@ class Transport:
             self.wait_budget = min(self.wait_budget + self.flush() / options.min_send_rate, options.send_timeout)
 
     def set_wait_budget(self, seconds: float) -> None:
-        """Set for how many seconds a thread of the pool may wait for this client."""
+        """Set the seconds for which a thread of the pool may wait for this client."""
         self.wait_budget = seconds
 
     # --- The loop -----------------------------------------------------------------------------------------------------
 
     def interest_of(self, event: int) -> int:
-        """Return the event to wait for before reading or writing can go on; over TLS it may be the other one."""
+        """Return the event to wait for before reading or writing can continue; with TLS it may be the other one."""
         return event
 
     def expect(self, event: int, seconds: float) -> None:
@@ -323,7 +323,7 @@ class Transport:
         self.interest = event
 
     def extend(self, count: int, rate: float, seconds: float) -> None:
-        """Extend the deadline by count/rate seconds, to at most `seconds` from now, so that a trickling client is cut off."""
+        """Extend the deadline by count/rate seconds, to at most `seconds` from now, so that a slow POST is cut off."""
         self.deadline = min(self.deadline + count / rate, self.clock.now() + seconds)
 
     def shorten(self, deadline: float) -> None:
@@ -360,7 +360,7 @@ class Transport:
         self.socket.shutdown(socket.SHUT_WR)
 
     def interrupt(self) -> None:
-        """Shut the socket down, so that calls of other threads that wait for this client return. Any thread may call this."""
+        """Shut the socket down, so that calls of other threads that wait for this client return. For any thread."""
         with suppress(OSError):
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
@@ -374,12 +374,12 @@ class Transport:
         close_socket(self.socket)
 
     def release(self) -> None:
-        """Close only the descriptor of this process: another process goes on with the connection."""
+        """Close only the descriptor of this process: another process keeps the connection."""
         with suppress(OSError):
             os.close(self.socket.detach())
 
     def detach(self) -> socket.socket:
-        """Return the socket, in blocking mode, after the output buffer was sent. Raises Disconnected."""
+        """Send the output buffer, and return the socket, in blocking mode. Raises Disconnected."""
         self.socket.settimeout(None)
         while self.out_buffer is not None:
             self.flush()

@@ -105,8 +105,8 @@ class TLS:
         self.front = HandshakeContext(
             self.pool,
             self.wrap,
-            self.secure_successor,
-            self.plain_successor,
+            self.secure_replacement,
+            self.plain_replacement,
             self.reason,
             PROTOCOLS if self.pairs else frozenset(),
         )
@@ -115,11 +115,11 @@ class TLS:
         """Return the connection of a client that may speak TLS, or plain HTTP."""
         return HandshakeConnection(transport, self.server_context, base, self.front)
 
-    def secure_successor(self, transport: TLSTransport, base: Environ) -> Connection:
+    def secure_replacement(self, transport: TLSTransport, base: Environ) -> Connection:
         """Return the connection that continues after the handshake."""
         return self.connect_http(transport, self.environ(base, transport))
 
-    def plain_successor(self, transport: Transport, base: Environ) -> Connection:
+    def plain_replacement(self, transport: Transport, base: Environ) -> Connection:
         """Return the connection that continues with a client that does not speak TLS."""
         if not self.options.https_redirect:
             return self.connect_http(transport, base)

@@ -2,7 +2,7 @@
 
 A HandshakeConnection waits in the poller like every connection, and holds no thread while its client sends nothing. The work
 of a handshake, about a millisecond of processor time, is done by threads of `HandshakePool`, so that many new connections do
-not delay the clients that are being served. Then the connection is REPLACED: `successor` speaks HTTP over the transport. A
+not delay the clients that are being served. Then the connection is REPLACED: `replacement` speaks HTTP over the transport. A
 *flight* is the messages that one side sends before it waits for an answer (RFC 8446 2).
 
     SNIFFING    the first bytes are looked at, and left in the kernel      by the leader
@@ -94,7 +94,7 @@ class HandshakePool:
 class HandshakeContext:
     """What handshakes need: the pool, and functions of `microwsgi.tls.front.TLS`.
 
-    `wrap` returns a TLS transport in the place of a plain one, or raises OSError. `secure_successor` and `plain_successor`
+    `wrap` returns a TLS transport in the place of a plain one, or raises OSError. `secure_replacement` and `plain_replacement`
     return the connection that continues with a transport and a base environ. `reason` says why a handshake failed, and what to
     do. A client that uses ALPN must offer one of `protocols`; if `protocols` is empty (the caller made the context), that is
     not checked.
@@ -104,27 +104,27 @@ class HandshakeContext:
         self,
         pool: HandshakePool,
         wrap: Callable[[Transport], TLSTransport],
-        secure_successor: Callable[[TLSTransport, Environ], Connection],
-        plain_successor: Callable[[Transport, Environ], Connection],
+        secure_replacement: Callable[[TLSTransport, Environ], Connection],
+        plain_replacement: Callable[[Transport, Environ], Connection],
         reason: Callable[[OSError], str],
         protocols: frozenset[bytes],
     ) -> None:
         self.pool = pool
         self.protocols = protocols
         self.wrap = wrap
-        self.secure_successor = secure_successor
-        self.plain_successor = plain_successor
+        self.secure_replacement = secure_replacement
+        self.plain_replacement = plain_replacement
         self.reason = reason
 
 
 class HandshakeConnection:
     """A connection before HTTP: whether it is TLS is not known yet, or the handshake is not done."""
 
-    __slots__ = ("base", "context", "front", "outcome", "secure", "state", "successor", "transport", "wanted")
+    __slots__ = ("base", "context", "front", "outcome", "secure", "state", "replacement", "transport", "wanted")
 
     exchange = None
     requests = 0
-    waits_for_client = keeps_permit = False
+    waits_for_client = manages_permit = False
 
     def __init__(self, transport: Transport, context: ServerContext, base: Environ, front: HandshakeContext) -> None:
         self.transport = transport
@@ -133,7 +133,7 @@ class HandshakeConnection:
         self.front = front
         self.wanted = 0  # bytes that the kernel was asked to wait for
         self.secure: TLSTransport | None = None
-        self.successor: Connection | None = None
+        self.replacement: Connection | None = None
         self.outcome = State.HANDSHAKE  # the state after the last flight
         self.state = State.SNIFFING
         # One time limit for everything up to the end of the handshake.
@@ -194,7 +194,7 @@ class HandshakeConnection:
             self.log_failure("the bytes that the client sent are neither TLS nor HTTP")
             return self.half_close()
         if data[0] != HANDSHAKE:
-            self.successor = self.front.plain_successor(self.transport, self.base)
+            self.replacement = self.front.plain_replacement(self.transport, self.base)
             return State.REPLACED
         if self.wait_for_more(data):
             return State.SNIFFING
@@ -257,7 +257,7 @@ class HandshakeConnection:
         if event:
             self.transport.expect_event(event)
             return State.HANDSHAKE
-        self.successor = self.front.secure_successor(self.secure, self.base)
+        self.replacement = self.front.secure_replacement(self.secure, self.base)
         return State.REPLACED
 
     def finish_turn(self) -> State:

@@ -71,7 +71,7 @@ def test_five_frames_to_an_application_in_a_pipe(folder: Path) -> None:
     assert [line.split()[:2] for line in frames[::2]] == [
         ["library", "Thread._bootstrap"],
         ["library", "Thread._bootstrap_inner"],
-        ["microwsgi", "WorkerThread.run"],
+        ["microwsgi", "PoolThread.run"],
         ["microwsgi", "WSGIRequestHandler.handle_one_request"],
         ["yours", "app"],
     ]

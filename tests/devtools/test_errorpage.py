@@ -65,7 +65,7 @@ def test_it_is_what_the_client_reads(application: str, folder: Path, command: Ca
     assert running.token() not in page
     assert "<script" not in page, "there is nothing to wait for without --reload"
     assert f'href="x://{folder}/failing.py:' in page
-    assert "WorkerThread.run" in page
+    assert "PoolThread.run" in page
     number = re.search("([0-9a-f]{8}) in the log", page)
     assert number
     running.line(rf"failed \({number[1]}\):")

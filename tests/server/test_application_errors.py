@@ -113,7 +113,7 @@ WHILE_NOTHING_HAS_LEFT = {
     "bytes": (answering(b"bytes"), "PEP 3333 requires an iterable of bytes"),
     "None": (
         answering(None),
-        ") returned None: is a return missing? PEP 3333 requires an iterable of bytes",
+        ") returned None: is a return statement missing? PEP 3333 requires an iterable of bytes",
     ),
     "a number": (answering(5), "PEP 3333 requires an iterable of bytes"),
     "a response that was not called": (answering(Uncalled()), "instead of calling it"),

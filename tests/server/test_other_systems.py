@@ -71,7 +71,7 @@ def test_with_select_no_connection_has_a_descriptor_that_it_can_not_watch() -> N
             assert receive_until(client).endswith(b"hello")
             clients.append(client)
         log = running.errors.text.getvalue()
-    assert f"The limit of connections is reached: {SELECT_LIMIT} are the most" in log
+    assert f"The connection limit is reached: {SELECT_LIMIT} (the limit of select())" in log
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,6 @@ def test_a_file_that_is_truncated_breaks_off_at_once_and_is_named(tls: bool, tmp
                     while client.recv(1 << 16):
                         pass
                 client.close()
-            text = running.errors.wait_for("became shorter")
-        assert f"{path} became shorter while it was sent" in text
+            text = running.errors.wait_for("was truncated")
+        assert f"{path} was truncated while it was being sent" in text
         assert "The client" not in text

@@ -536,7 +536,7 @@ def test_who_has_not_ended_after_the_grace_time_is_cut_off_and_the_log_says_so()
         assert inside.wait(TIME)
         running.server.shutdown()
         assert connection.recv(1) == b""
-        running.errors.wait_for("1 of the requests did not finish")
+        running.errors.wait_for("Requests aborted because the wait for them is over (graceful_timeout): 1.")
         (left,) = running.pool
         gate.set()
         left.join(TIME)
