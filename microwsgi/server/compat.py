@@ -1,6 +1,6 @@
-"""Handler classes of http.server on our server, and WSGI applications in such classes.
+"""Handler classes of http.server on this server, and WSGI applications in such classes.
 
-`microwsgi.server.server` serves a class with `do_GET` through HandlerConnection; `wsgi` makes a `do_GET` of an application.
+`microwsgi.server.server` serves a class with `do_GET` through HandlerConnection; `wsgi` turns an application into a `do_GET`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from microwsgi.wire.request import END, PartialHead, RequestHead, expects_contin
 OK, SWITCHING = 200, 101
 """The first final status, and the 1xx status that ends HTTP on a connection (RFC 9110 15)."""
 MAX_LINE = 65537
-"""Octets of a line that are read at once, as http.server does; a longer one is refused before its end."""
+"""Octets of a line that are read at once, as in http.server; a longer line is refused before its end."""
 
 
 class DeferredHandler:
@@ -42,7 +42,7 @@ class DeferredHandler:
         """Do nothing: the server calls `handle_one_request` when data arrives."""
 
     def finish(self) -> None:
-        """Do nothing: the connection goes on."""
+        """Do nothing: the connection continues."""
 
 
 class Logged(BaseHTTPRequestHandler):
@@ -64,13 +64,12 @@ class Logged(BaseHTTPRequestHandler):
 
 
 class HeadFile(io.RawIOBase):
-    """The file that a handler reads. It limits the time of a whole head; the timeout of a socket limits each receive."""
+    """The file that a handler reads. It limits the time of a whole head, whereas a socket's timeout limits each receive."""
 
     def __init__(self, handler: BaseHTTPRequestHandler, context: ServerContext) -> None:
         self.file = handler.rfile
-        self.raw: io.RawIOBase | io.BufferedIOBase = (
-            getattr(handler.rfile, "raw", None) or handler.rfile
-        )  # rbufsize = 0
+        # Without a `raw` if the class has rbufsize = 0.
+        self.raw: io.RawIOBase | io.BufferedIOBase = getattr(handler.rfile, "raw", None) or handler.rfile
         self.connection = handler.connection
         self.context = context
         self.seconds = context.options.keep_alive_timeout if handler.timeout is None else handler.timeout
@@ -90,11 +89,11 @@ class HeadFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int | None:
-        """Receive. Raises TimeoutError, which http.server handles: it logs that, and ends the connection."""
+        """Receive. Raises TimeoutError, which http.server logs before it ends the connection."""
         if self.deadline:
             left = self.deadline - self.context.clock.now()
             if left <= 0:
-                raise TimeoutError("the head did not come within header_timeout")
+                raise TimeoutError("the head did not arrive within header_timeout")
             self.connection.settimeout(min(left, self.seconds))
         return self.raw.readinto(buffer)
 
@@ -105,11 +104,11 @@ class HeadFile(io.RawIOBase):
 
 
 class Limited(BaseHTTPRequestHandler):
-    """Mixed into a handler class: the options header_timeout, max_header_size and allow_host."""
+    """Mixed into a handler class: applies the options header_timeout, max_header_size and allow_host."""
 
     server_context: ServerContext
     head_file: HeadFile
-    raw_requestline: bytes  # this and the following are http.server's
+    raw_requestline: bytes  # this and the next four are attributes of http.server's classes
     headers: Message
     rfile: io.BufferedReader
     client_address: tuple[str, int]
@@ -145,7 +144,7 @@ class Limited(BaseHTTPRequestHandler):
 
 
 class CountedFile:
-    """The file that a handler writes its responses to, which counts the bytes and knows where the body begins."""
+    """The file to which a handler writes its responses. It counts the bytes, and finds the beginning of the body."""
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         self.file = file
@@ -154,7 +153,7 @@ class CountedFile:
         self.start = b""  # of the response, until the end of its head
 
     def begin(self) -> None:
-        """Begin with a response."""
+        """Reset the counters for the next response."""
         self.count = self.body = self.status = 0
         self.start = b""
 
@@ -167,7 +166,7 @@ class CountedFile:
         return self.file.write(data)
 
     def find_head(self, data: bytes, size: int) -> None:
-        """Find the status, and the end of the head, in a response of which these bytes come next."""
+        """Find the status and the end of the head. `data` are the next bytes of the response, the first of `size`."""
         self.start += data
         while (end := self.start.find(END)) >= 0:
             status = self.start[9:12]
@@ -181,7 +180,7 @@ class CountedFile:
                 return
 
     def size(self) -> int:
-        """Return how many bytes of a body were written."""
+        """Return the number of body bytes that were written."""
         return self.count - self.body
 
     def __getattr__(self, name: str) -> object:
@@ -192,7 +191,7 @@ class CountedFile:
 class HandlerFactory:
     """Creates instances of a handler class, whose requests the server runs one by one.
 
-    The server's access log has the requests of a class that does not override http.server's methods for that.
+    If the class does not override http.server's methods for the log, its requests are in the server's access log.
     """
 
     def __init__(
@@ -210,14 +209,14 @@ class HandlerFactory:
         self.overrides_handle = base.handle is not BaseHTTPRequestHandler.handle
         """The class has its own `handle`, so one call serves the whole connection."""
         self.finish: Callable[[BaseHTTPRequestHandler], object] = base.finish
-        # Makes a Limited, except of a class that is not http.server's: that has a `handle` of its own.
+        # Creates an instance of a Limited subclass; for a class that does not derive from BaseHTTPRequestHandler, of the class.
         self.make: Callable[..., Any] = given
         self.logs = context.access_log is not None and not any(
             getattr(base, name, None) is not getattr(BaseHTTPRequestHandler, name)
             for name in ("log_request", "log_message", "log_error")
         )
         if not issubclass(base, BaseHTTPRequestHandler):
-            return  # of socketserver, for another protocol
+            return  # a handler of socketserver for another protocol than HTTP
         mixed: tuple[type, ...] = (Limited, base)
         if not self.overrides_handle:
             mixed = (DeferredHandler, Logged, Limited, base) if self.logs else (DeferredHandler, Limited, base)
@@ -232,17 +231,17 @@ class HandlerFactory:
 
 
 class HandlerConnection:
-    """A connection of a handler class that reads its socket itself. It waits in the poller between requests.
+    """A connection whose requests a handler class of http.server reads and answers. Between requests it waits in the poller.
 
-    While the class reads and runs a request it has a thread, and a permit to wait for its client.
+    While the class reads and runs a request it has a thread, and a client-wait permit.
     """
 
     __slots__ = (
-        "aborted",  # the response can't be completed: the client is to see that
+        "aborted",  # the response will not be completed, and the client must notice that
         "base",
         "close_connection",
         "context",
-        "ending",
+        "ending",  # `finish` of the class is to be called, or was called
         "factory",
         "handler",
         "output",
@@ -262,8 +261,8 @@ class HandlerConnection:
         self.context = context
         self.factory = factory
         self.base = base
-        self.handler: Limited = UNSET  # from the first request on
-        self.output: CountedFile = UNSET  # the same; never if the class has a `handle` of its own
+        self.handler: Limited = UNSET  # set at the first request
+        self.output: CountedFile = UNSET  # set at the first request, unless the class has a `handle` of its own
         self.requests = 0
         self.started = 0.0
         self.aborted = self.close_connection = self.ending = False
@@ -272,7 +271,7 @@ class HandlerConnection:
 
     @property
     def requestline(self) -> str:
-        """The request line, as far as it is known."""
+        """The request line, "" until the class has read it."""
         return getattr(self.handler, "requestline", "")
 
     def address_string(self) -> str:
@@ -284,21 +283,21 @@ class HandlerConnection:
         return b""
 
     def start_with(self, received: bytes) -> None:
-        """Begin with the bytes that another process has received: there are none, see above."""
+        """Do nothing: the other process has received no bytes between two requests."""
 
     # --- By the leader ------------------------------------------------------------------------------------------------
 
     def on_ready(self) -> None:
         """Queue the connection: the class itself reads the bytes, and may have to wait for more."""
-        with suppress(BlockingIOError):  # a connection that is accepted may have sent nothing yet
+        with suppress(BlockingIOError):  # the client of a new connection may not have sent anything yet
             self.state = self.on_bytes()
 
     def on_timeout(self) -> None:
-        """End the connection: the client has sent no request in time."""
+        """End the connection: no request arrived in time."""
         self.state = self.abort("")
 
     def on_drain(self) -> None:
-        """The server is to end: the loop closes idle connections."""
+        """Do nothing: the loop closes idle connections."""
 
     def enter(self, state: State) -> None:
         """Set the state."""
@@ -343,7 +342,7 @@ class HandlerConnection:
             self.end()
 
     def make_handler(self) -> None:
-        """Make the class's instance; one with a `handle` of its own serves the whole connection meanwhile."""
+        """Create the class's instance. A class with its own `handle` serves the whole connection in its constructor."""
         if self.factory.overrides_handle:
             self.close_connection = True
         self.handler = self.factory.make(self.transport.socket, self.client_address(), self.factory.server)
@@ -357,12 +356,14 @@ class HandlerConnection:
         self.output.begin()
         handler.head_file.begin_head()
         handler.requestline = handler.command = handler.request_version = ""
-        handler.headers = handler.MessageClass()  # those of the request before are not those of a head that stops
+        handler.headers = (
+            handler.MessageClass()
+        )  # else the log of an incomplete head has fields of the previous request
         handler.close_connection = True
         return handler
 
     def end_request(self, error: BaseException | None) -> None:
-        """Count and log the request. After a failure send a 500 response, or abort the response if some was sent."""
+        """Count and log the request. After a failure send a 500 response, or abort a response that was sent in part."""
         handler, output = self.handler, self.output
         if output is None or handler is None:
             if error is not None and not isinstance(error, ConnectionError):
@@ -407,14 +408,14 @@ class HandlerConnection:
         return (host, int(port)) if host else ""
 
     def finish_turn(self) -> State:
-        """Return the state after a request: the next one may be in the buffer of the class already."""
+        """Return the state after a request: QUEUED if the next request is already in the buffer of the class."""
         if self.close_connection or self.ending:
             return State.CLOSED
         self.handler.head_file.end_head()
         self.transport.socket.setblocking(False)
         try:
             buffered = self.handler.rfile.peek(1)
-        except OSError:  # TLS has nothing to read; a client that has left causes an event
+        except OSError:  # with TLS: nothing to read; a client that has disconnected causes an event
             buffered = b""
         return State.QUEUED if buffered else State.IDLE
 
@@ -424,13 +425,12 @@ class HandlerConnection:
         try:
             if self.handler is not None and not self.factory.overrides_handle:
                 self.factory.finish(self.handler)
-            if (
-                not self.aborted
-            ):  # otherwise a reset shows that data is missing, and must be the first thing that the client sees
+            # After an abort a reset must show the client that data is missing: no regular end may precede it.
+            if not self.aborted:
                 self.transport.half_close()
         except OSError:
             pass
-        except BaseException as error:  # as above
+        except BaseException as error:  # the class may raise anything, and SystemExit must not end a thread
             self.context.log_exception("A handler failed in finish:", error)
 
     def close(self) -> State:
@@ -438,14 +438,14 @@ class HandlerConnection:
         return State.CLOSED
 
     def on_bytes(self) -> State:
-        """Return QUEUED; CLOSED after a request that signs a browser in, which the server answers itself (development only)."""
+        """Return QUEUED; CLOSED after a request that signs a browser in, which the server answers (development only)."""
         sign_in = self.context.sign_in
         return State.CLOSED if sign_in is not None and self.answer_sign_in(sign_in) else State.QUEUED
 
     def answer_sign_in(self, sign_in: Callable[..., object]) -> bool:
         """Answer a request that signs a browser in; return whether it was one. Raises BlockingIOError.
 
-        Over TLS, where nothing can be looked at before it is received, the token has to be sent as a field.
+        With TLS, where data can't be peeked at, the token has to be sent as a field.
         """
         try:
             raw, end, _ = self.transport.peek(RECEIVE).partition(END)
@@ -454,7 +454,7 @@ class HandlerConnection:
             sign_in(exchange)
         except ClientError as error:
             if not error.status.startswith("3"):
-                return False  # the class answers a request that breaks a rule
+                return False  # the class answers invalid requests
             self.transport.recv(len(raw + end))
             exchange.refuse(error)
             exchange.finish()
@@ -462,7 +462,7 @@ class HandlerConnection:
         except BlockingIOError:
             raise
         except OSError:
-            return False  # the class finds out why
+            return False  # the class will get the error, too
         return False
 
     table: Table = {  # typing.ClassVar would cost its import
@@ -508,7 +508,7 @@ class HandlerTransport(Transport):
         self.connection: WSGIRequestHandler | None = None
 
     def attach(self, connection: WSGIRequestHandler) -> None:
-        """Read no more than the bodies of this connection."""
+        """Limit reads to the request bodies of this connection, so that the next request stays in the file."""
         self.connection = connection
 
     def recv(self, size: int) -> bytes:
@@ -568,11 +568,11 @@ class HandlerTransport(Transport):
 
 
 def wsgi(application: Application, options: Options | None = None) -> WSGIMethod:
-    """Return a method for a plain handler class that serves an application.
+    """Return a method for a handler class of http.server that serves an application.
 
-    In the class body: `do_GET = do_POST = wsgi(application)`. The class then has its requests parsed by this package: the
-    application is given the same environ, and the client the same refusals, as on microwsgi's own server; bodies are decoded,
-    and a response that breaks off ends the connection. What is different belongs to the class and its server:
+    In the class body: `do_GET = do_POST = wsgi(application)`. This package then parses the requests of the class: the
+    application gets the same environ, and the client the same refusals, as on microwsgi's own server; bodies are decoded,
+    and an aborted response ends the connection. These differences come from the class and its server:
 
     - A method without `do_METHOD`, and a request line of more than 65,536 octets, are answered by http.server.
     - An invalid request is refused when its line is complete, not at its first invalid octet.
@@ -591,7 +591,7 @@ class WSGIMethod:
         self.options = options
 
     def __set_name__(self, owner: type, name: str) -> None:
-        """Have the requests of the class parsed strictly."""
+        """Make the class parse its requests strictly."""
         if not getattr(getattr(owner, "parse_request", None), "strict", False):
             setattr(owner, "parse_request", strict_parse_request(owner, self.options))  # noqa: B010 - of any class
 
@@ -626,7 +626,7 @@ class WSGIMethod:
 
 
 def strict_parse_request(owner: type, options: Options | None) -> Callable[[BaseHTTPRequestHandler], bool]:
-    """Return a method `parse_request` for a class that validates the head before http.server, which is lenient, sees it."""
+    """Return a method `parse_request` that validates the head before http.server, which is lenient, parses it."""
     own: Callable[[BaseHTTPRequestHandler], bool] | None = vars(owner).get("parse_request")
 
     def parse_request(self: BaseHTTPRequestHandler) -> bool:
@@ -661,7 +661,7 @@ def strict_parse_request(owner: type, options: Options | None) -> Callable[[Base
 
 
 def parse_by(handler: BaseHTTPRequestHandler, parse: Callable[[], bool], raw: bytes) -> bool:
-    """Have a class's own parse_request parse a head that was read already."""
+    """Make a class's own parse_request parse a head that was read already."""
     line, _, fields = raw.lstrip(b"\r\n").partition(b"\r\n")
     vars(handler)["raw_requestline"] = line + b"\r\n"
     file, handler.rfile = handler.rfile, io.BytesIO(fields + END if fields else b"\r\n")
@@ -684,7 +684,7 @@ def set_parsed_head(handler: BaseHTTPRequestHandler, head: RequestHead) -> None:
 
 
 def refuse(handler: BaseHTTPRequestHandler, context: ServerContext, raw: bytes, error: ClientError) -> None:
-    """Answer a request whose head breaks a rule, and end the connection."""
+    """Refuse a request with an invalid head, and end the connection."""
     head = RequestHead(raw, "", "", "", {})
     handler.requestline, handler.command, handler.request_version = head.line, "", ""
     transport = HandlerTransport(handler, b"", context)
@@ -700,7 +700,7 @@ def refuse(handler: BaseHTTPRequestHandler, context: ServerContext, raw: bytes, 
 def context_of(
     handler: BaseHTTPRequestHandler, application: Application | None, options: Options | None
 ) -> ServerContext:
-    """Return the context of one request; its log is that of the class, its options those of our own server if it is one."""
+    """Return the context of one request. Its log is that of the class, its default options those of microwsgi's server."""
     own = getattr(handler.server, "context", None)
     errors = None
     if isinstance(own, ServerContext):
@@ -720,15 +720,15 @@ def environ_of(handler: BaseHTTPRequestHandler, context: ServerContext) -> Envir
 
 
 def reset(handler: BaseHTTPRequestHandler) -> None:
-    """End a connection by a reset, since a response must not be taken for a whole one."""
+    """End a connection by a reset, so that the client does not take the partial response for a whole one."""
     if isinstance(getattr(handler.server, "context", None), ServerContext):
         raise Disconnected("The response was aborted.")  # HandlerConnection closes the socket
-    # http.server would announce the end of our side first, and the handler's files keep the socket open: so it is closed here.
+    # http.server would shut down our side first, and the handler's files keep the socket open: so it is closed here.
     socket.close(handler.connection.detach())
 
 
 def linger(handler: BaseHTTPRequestHandler) -> None:
-    """Discard for a while what the client still sends: a close at once would destroy the response (RFC 9112 9.6)."""
+    """Discard for a while the bytes that still arrive: closing at once would destroy the response (RFC 9112 9.6)."""
     end = monotonic() + LINGER
     try:
         handler.connection.shutdown(socket.SHUT_WR)

@@ -1,6 +1,6 @@
 """The objects that all connections of a server share: the application, the options, the logs, and counters.
 
-`microwsgi.server.server.WSGIServer` makes one. Under http.server's own servers there is a context without a server or loop.
+`microwsgi.server.server.WSGIServer` creates one. A connection of one of http.server's servers has one without a loop.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from microwsgi.support.typenames import UNSET
 from microwsgi.wire.response import DateFields
 
 Application = Callable[..., Iterable[bytes]]
-"""PEP 3333's: called with environ and start_response. More exact types would reject applications typed with wsgiref.types."""
+"""PEP 3333: called with environ and start_response. More exact types would reject applications typed with wsgiref.types."""
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 """The result of sys.exc_info()."""
 MAX_REPORTED = 1024
-"""How many messages about clients are remembered, so as not to repeat them."""
+"""The maximum number of messages about clients that are remembered, so that they are not repeated."""
 CONTROLS = {number: f"\\x{number:02x}" for number in (*range(0x20), *range(0x7F, 0xA0))} | {ord("\\"): "\\\\"}
 REPEAT = 60.0
 """Seconds for which a message about an address is not repeated."""
@@ -38,7 +38,7 @@ ErrorPage = Callable[[BaseException, dict[str, object], str], tuple[list[tuple[s
 
 
 def escape_controls(text: str) -> str:
-    """Escape control characters, as http.server's log_message does: a client must not write on a terminal as it likes."""
+    """Escape control characters, as http.server's log_message does: a client must not control the terminal."""
     return text.translate(CONTROLS)
 
 
@@ -56,9 +56,9 @@ class ServerContext:
     `access_log` is called with each finished exchange. `errors` is a text stream or a logger of the module logging; None is
     standard error.
 
-    `hosts` are the host names to answer to, None for all. `error_page` makes the response for an exception, and
-    decides who may see its details. `sign_in` is called with each Exchange whose head was parsed. `timing` returns a field line
-    that says where the time of a request went.
+    `hosts` are the allowed host names, None for all. `error_page` makes the response for an exception, and decides which
+    clients may see its details. `sign_in` is called with each Exchange whose head was parsed. `timing` returns a field line
+    with the times of the parts of a request.
     """
 
     def __init__(
@@ -84,10 +84,11 @@ class ServerContext:
         self.sign_in = sign_in
         self.date = DateFields()
         self.clock = Clock()
-        self.can_suspend = False  # there is a loop, which resumes suspended responses
+        self.can_suspend = False  # True with a loop, which resumes suspended responses
         self.draining = False  # connections end with their current response
         self.bodies = BodyStorage(self.options.max_temp_files_size)
         self.permits = ClientPermits(max(self.options.threads // 2, 1))
+        # `bool` ignores its argument: until `attach_loop` there is no function to call.
         self.on_permit: Callable[..., object] = bool  # called with a connection that has waited for a permit
         self.resume: Callable[..., object] = bool  # called by any thread with an Exchange that was suspended
         # A logger gets records; what the application writes to `wsgi.errors` is text.
@@ -97,11 +98,11 @@ class ServerContext:
         self.log_level = LEVELS[self.options.log_level]
         self.errors_counted = 0
         self.reported: dict[tuple[str, str], float] = {}
-        self.lock = threading.Lock()  # protects the two above
+        self.lock = threading.Lock()  # protects `errors_counted` and `reported`
 
     def set_application(self, application: Application | None) -> None:
-        """Serve another application. Its attribute `stream_chunked` asks for chunked bodies while they arrive."""
-        # None until wsgiref's set_app, and for handler classes of http.server.
+        """Set the application. With its attribute `stream_chunked` it is called before a chunked body has arrived."""
+        # UNSET (None) until wsgiref's `set_app`, and for handler classes of http.server.
         self.application: Application = UNSET if application is None else application
         self.stream_chunked = self.options.stream_chunked or getattr(application, "stream_chunked", False) is True
 
@@ -137,7 +138,7 @@ class ServerContext:
         self.draining = True
 
     def release_permit(self) -> None:
-        """Give back a permit to wait for a client: the next connection in its queue, if any, may run."""
+        """Give back a client-wait permit. The connection that has waited longest for one, if any, may run."""
         connection = self.permits.release()
         if connection is not None:
             self.on_permit(connection)
@@ -145,7 +146,7 @@ class ServerContext:
     # --- Counters and the error log -----------------------------------------------------------------------------------
 
     def count_error(self) -> None:
-        """Count a request that failed through the fault of the server or the application."""
+        """Count a request that failed because of an error of the server or the application."""
         with self.lock:
             self.errors_counted += 1
 
@@ -155,18 +156,18 @@ class ServerContext:
         self.log_writer.add(self.error_log)
 
     def log_access_to(self, log: RequestLog | None) -> None:
-        """Log requests to this."""
+        """Log requests by calling `log`."""
         self.access_log = log
 
     def start_log(self) -> None:
-        """Let a thread write the log from here on."""
+        """Start the thread that writes the log."""
         attach = getattr(self.access_log, "attach", None)
         if attach is not None:
             attach(self.log_writer, self.error_text)
         self.log_writer.start()
 
     def stop_log(self) -> None:
-        """Write the remaining records. From then on each thread writes its own records."""
+        """Write the remaining records. After that each thread writes its own records."""
         self.log_writer.stop()
 
     def error_stream(self) -> io.TextIOBase:
@@ -174,14 +175,14 @@ class ServerContext:
         return ErrorStream(self.log_writer, self.error_text)
 
     def log_error(self, text: str, level: int = WARNING, error: BaseException | None = None) -> None:
-        """Write a record to the error log: all of it, with control characters escaped, except line feeds."""
+        """Queue a record for the error log, with control characters escaped, except line feeds and tabs."""
         if level >= self.log_level:
             self.error_log.add(f"{printable(text)}\n", level, error)
             if self.log_writer.idle:
                 self.log_writer.wake()
 
     def log_client_error(self, client: str, text: str) -> None:
-        """Log a client that did not get as far as a request; the same message about an address at most once a minute."""
+        """Log a failure before the first request of a client; the same message about an address at most once a minute."""
         now = time.monotonic()
         known = client.rpartition(":")[0], text
         with self.lock:
@@ -193,5 +194,5 @@ class ServerContext:
         self.log_error(f"{client} {text}")
 
     def log_exception(self, title: str, error: BaseException) -> None:
-        """Log the traceback of an exception, under a line that says where it happened."""
+        """Log the traceback of an exception, after the line `title`."""
         self.log_error(f"{title}\n{exception_text(error).rstrip()}", ERROR, error)

@@ -447,7 +447,7 @@ class Exchange:
             self.phase = Phase.CLOSE if self.must_close_iterable() else Phase.DONE
 
     def must_close_iterable(self) -> bool:
-        """Return whether `close` of the iterable or of a file must be called: it may block, so a thread of the pool does that."""
+        """Return whether `close` of the iterable or of a file must be called. It may block: for a thread of the pool."""
         return hasattr(self.iterable, "close") or (self.body is not None and self.body.file is not None)
 
     def close_iterable(self) -> None:

@@ -1,15 +1,15 @@
 """Calls of the methods of http.server, socketserver and wsgiref that a subclass overrides.
 
-`check_hooks` is called once, when a server is activated: an overridden method that this server would not
-call raises a TypeError with an alternative. Without overridden methods no code of this module runs for a request.
+`check_hooks` is called once, when a server is activated. For an overridden method that this server would not call, it
+raises a TypeError that names an alternative. Without overridden methods no code of this module runs for a request.
 
     hooked_class          a handler class whose own log_request, get_environ, ... are called
-      HookedContext         the context of one such connection: passes on what the class overrides
-    UnverifiedConnection  a new connection, until the server's own verify_request has seen it
+      HookedContext         the context of one such connection: calls the overridden methods
+    UnverifiedConnection  a new connection, until the server's own verify_request has returned
     AcceptThread          accepts by the server's own get_request
 
-An overridden method may block: none is called while a thread holds the leader lock
-(`microwsgi.server.pool`). A connection with such methods becomes QUEUED where others go on at once.
+An overridden method may block: none is called while a thread holds the leader lock (`microwsgi.server.pool`). Where the
+leader would handle another connection itself, a connection with such methods becomes QUEUED.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ REFUSED_HANDLER_METHODS = {
     "setup": ONE_CONNECTION,
     "handle": ONE_CONNECTION,
     "finish": ONE_CONNECTION,
-    "parse_request": "microwsgi.wire parses the head. Override get_environ to change what the application is given",
+    "parse_request": "microwsgi.wire parses the head. Override get_environ to change the environ of the application",
     "handle_expect_100": "100 Continue is sent when the application reads the body. To refuse it, respond with 413",
     "send_error": f"{RESPONSE}; error_page of WSGIServer makes the page for an exception",
     "send_response": RESPONSE,
@@ -58,7 +58,7 @@ REFUSED_HANDLER_METHODS = {
     "protocol_version": "responses are HTTP/1.1 (RFC 9110 2.5). Options(keep_alive_timeout=...) limits persistent connections",
     "timeout": "Options has the time limits: keep_alive_timeout, header_timeout, body_timeout, send_timeout",
     "rbufsize": "the server reads from the socket itself",
-    "wbufsize": "what the application returns is not buffered: a list is sent at once, an iterator chunk by chunk",
+    "wbufsize": "the response is not buffered: a list is sent at once, an iterator chunk by chunk",
     "disable_nagle_algorithm": "TCP_NODELAY is always set",
     "get_stderr": "WSGIServer(errors=...) is the stream of wsgi.errors",
 }
@@ -91,7 +91,7 @@ class Hooks:
 
 
 def overrides(given: type, base: type, name: str) -> bool:
-    """Return whether a class has another method or value of this name than its base."""
+    """Return whether a class has a method or value of this name that differs from that of its base."""
     return getattr(given, name, None) is not getattr(base, name, None)
 
 
@@ -141,10 +141,10 @@ class HookedMethods(WSGIRequestHandler):
         """Begin to wait for the first request."""
         self.refused = None
         self.server_context = context
-        super().open(transport, HookedContext(context, self), base)  # type: ignore[arg-type]  # it passes all on
+        super().open(transport, HookedContext(context, self), base)  # type: ignore[arg-type]  # see `__getattr__`
 
     def write_error(self, text: str) -> None:
-        """Write a line to the server's error log, past the class's own log_error."""
+        """Write a line to the server's error log, bypassing the class's own log_error."""
         self.server_context.log_error(text)
 
     def handle_one_request(self) -> None:
@@ -168,14 +168,14 @@ class HookedMethods(WSGIRequestHandler):
         return exchange.phase is DONE and (exchange.aborted or self.transport.out_buffer is None)
 
     def finish_turn(self) -> State:
-        """Return the next state: a thread of the pool once more if the log is still to be written."""
+        """Return the next state: QUEUED if the log is still to be written, since a thread of the pool has to do that."""
         exchange = self.exchange
         if exchange is not None and exchange.started and exchange.response_bytes is None and self.is_over(exchange):
             return QUEUED
         return super().finish_turn()
 
     def refuse(self, error: ClientError) -> State:
-        """Have a thread of the pool answer a request that breaks a rule."""
+        """Make a thread of the pool answer an invalid request."""
         if self.state is State.DISCARDING:
             return super().refuse(error)
         self.refused = error
@@ -183,7 +183,7 @@ class HookedMethods(WSGIRequestHandler):
 
 
 class HookedContext:
-    """The context of one connection: a ServerContext but for what the handler class, or its server, overrides."""
+    """The context of one connection: a ServerContext, except for the methods that the handler class or its server overrides."""
 
     def __init__(self, context: ServerContext, handler: HookedMethods) -> None:
         self.context = context
@@ -200,11 +200,11 @@ class HookedContext:
         return getattr(self.context, name)
 
     def call_with_environ(self, environ: Environ, start_response: object) -> object:
-        """Call the application with the environ that the class makes of ours."""
+        """Call the application with the environ that `get_environ` of the class returns."""
         self.handler.keep_environ(environ)
         return self.context.application(self.handler.get_environ(), start_response)
 
-    def log_request(self, exchange: Exchange, seconds: float) -> None:  # http.server knows none
+    def log_request(self, exchange: Exchange, seconds: float) -> None:  # http.server's log_request takes no duration
         """Call the class's log_request."""
         try:
             self.handler.log_request(exchange.status or "-", exchange.size)
@@ -230,7 +230,7 @@ class HookedContext:
 
 
 def call_handle_error(context: ServerContext, server: BaseServer, transport: Transport, address: object) -> None:
-    """Call the server's own handle_error: sys.exc_info() has the exception."""
+    """Call the server's own handle_error, within the `except`, so that sys.exc_info() returns the exception."""
     try:
         server.handle_error(transport.socket, address)
     except Exception as second:  # an overridden method may raise anything
@@ -246,12 +246,12 @@ class HookedDateFields:
 
     @property
     def until(self) -> float:
-        """The end of the second for which the server has made its own Date field."""
+        """The end of the second for which the Date field of the server is valid."""
         return self.context.date.until
 
     @property
     def lines(self) -> tuple[str, str, str, str]:
-        """The lines to add where the application gave neither, Date, Server, both."""
+        """Field lines to add, indexed by `ResponseHead.given`: the application gave neither, only Date, only Server, both."""
         date, server = f"Date: {self.handler.date_time_string()}\r\n", f"Server: {self.handler.version_string()}\r\n"
         return date + server, server, date, ""
 
@@ -297,7 +297,7 @@ class UnverifiedConnection:
         transport = self.transport
         host, port = transport.client
         address = (host, int(port)) if host else ""
-        transport.socket.settimeout(self.context.options.header_timeout)  # it may want to look at the first bytes
+        transport.socket.settimeout(self.context.options.header_timeout)  # verify_request may receive the first bytes
         try:
             if self.server.verify_request(transport.socket, address):
                 transport.socket.setblocking(False)
@@ -313,7 +313,7 @@ class UnverifiedConnection:
         """Set the state."""
         self.state = state
 
-    def abort(self, reason: str) -> State:  # nothing was asked
+    def abort(self, reason: str) -> State:  # there is no request and no response
         """Close the connection."""
         return State.CLOSED
 
@@ -322,16 +322,16 @@ class UnverifiedConnection:
         return b""
 
     def start_with(self, received: bytes) -> None:
-        """Begin with bytes that were received: there are none."""
+        """Do nothing: no bytes were received."""
 
     def on_ready(self) -> None:
-        """The states wait for no event."""
+        """Do nothing: the states wait for no event."""
 
     def on_timeout(self) -> None:
-        """The states have no time limit."""
+        """Do nothing: the states have no time limit."""
 
     def on_drain(self) -> None:
-        """The thread that runs verify_request ends it."""
+        """Do nothing: the thread that runs verify_request ends the connection."""
 
     table: Table = {State.CLOSED: Row(0), State.REPLACED: Row(0)}  # typing.ClassVar would cost its import
 
@@ -339,8 +339,8 @@ class UnverifiedConnection:
 class AcceptThread(threading.Thread):
     """Accept connections by the server's own get_request, which may block, for instance for a handshake.
 
-    `admit` is called by the leader with each connection, its address and the environ of its listener. The next connection is
-    accepted when it has returned: a flood waits in the kernel's queue.
+    The leader calls `admit` with each connection, its address and the environ of its listener. The next connection is
+    accepted only when `admit` has returned: so a flood waits in the kernel's queue.
     """
 
     def __init__(
@@ -374,7 +374,7 @@ class AcceptThread(threading.Thread):
         self.wakeup.close()
 
     def accept(self, listener: socket.socket, base: Environ) -> None:
-        """Call get_request, and give the connection to the leader."""
+        """Call get_request, and pass the connection to the leader."""
         if len(self.listeners) > 1:
             self.select_listener(listener)  # get_request has no argument
         try:

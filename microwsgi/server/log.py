@@ -150,7 +150,7 @@ class AccessLog:
         self.writer.stop()
         if self.writer.idle:
             self.writer.wake()
-        count, why = self.destination.left(), self.destination.unwritten_reason()
+        count, why = self.destination.unwritten(), self.destination.unwritten_reason()
         if isinstance(self.stream, AppendedFile):
             self.stream.close()
         if count:

@@ -1,4 +1,4 @@
-"""The log: the threads that serve queue records, and a thread that may wait for a disk writes them.
+"""The log: serving threads only queue records; one more thread, which may block on a disk, writes them.
 
     Destination   the queue of one stream or file, with a limit; counts lost records; writes
     LogWriter     the thread that writes the records of its destinations
@@ -41,9 +41,9 @@ GATHER = 0.02
 RETRY = 0.1
 """Seconds until the next attempt to write to a full disk, or to a pipe or a terminal that no process reads."""
 MAX_UNCOUNTED = 2000
-"""The number of queued records above which sizes are counted. GATHER brings more only if writing is blocked."""
+"""The number of queued records above which sizes are counted. More are queued within GATHER only if writing is blocked."""
 MAX_QUEUE_SIZE = 32 * 1024 * 1024
-"""The most characters of counted records in one queue."""
+"""The maximum number of characters of the counted records in one queue."""
 RECORD_SIZE = 64
 """The approximate overhead of a record in bytes."""
 ATOMIC = 4096
@@ -57,15 +57,14 @@ BUSY = "another process was in the middle of a long record"
 TEMPORARY_ERRORS = {UNREAD, BUSY}
 """Errors that end when another process reads or unlocks."""
 CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""Characters that a terminal, or a program that reads lines, may interpret; without the line feed and the tab."""
+"""Characters that a terminal, or a program that reads lines, may interpret; except the line feed and the tab."""
 
 Record = str | tuple[int, str, BaseException | None]
 """The text of a record with its line feed; or its level, its text and the exception that it is about."""
 
+# Bound at import, before an application can replace them (gevent does). Windows has no poll and no register_at_fork.
 _write, _fstat, _fork_hook = os.write, os.fstat, getattr(os, "register_at_fork", None)
-_poll: Callable[[], select.poll] = getattr(
-    select, "poll", UNSET
-)  # before an application can replace it; Windows lacks it
+_poll: Callable[[], select.poll] = getattr(select, "poll", UNSET)
 _exit = os._exit
 
 
@@ -76,7 +75,7 @@ class LogSystem:
     """
 
     def write(self, descriptor: int, data: bytes) -> int:
-        """Write bytes, and return how many the system has taken."""
+        """Write bytes; return the number that the system has taken."""
         return _write(descriptor, data)
 
     def status(self, descriptor: int) -> os.stat_result:
@@ -84,9 +83,9 @@ class LogSystem:
         return _fstat(descriptor)
 
     def takes_more(self, descriptor: int, seconds: float = 0.0) -> bool:
-        """Return whether a write would not block, perhaps after some seconds.
+        """Return whether a write would not block, after waiting up to `seconds` for that.
 
-        For a broken stream the result is True, and the write then raises.
+        For a broken stream the result is True, and the write then raises OSError.
         """
         poll = _poll()
         poll.register(descriptor, select.POLLOUT)
@@ -111,7 +110,7 @@ class Notice(bytes):
 
     @classmethod
     def of(cls, missing: int, why: str) -> Notice:
-        """Return the record that says how many records are missing, and why."""
+        """Return the record about `missing` records, with the reason."""
         verb = "record is" if missing == 1 else "records are"
         self = cls(f"... {missing} {verb} missing here: {why}.\n".encode("ascii", "backslashreplace"))
         self.missing = missing
@@ -144,32 +143,30 @@ class Batch(bytes):
 class Destination:
     """A queue of records for a text stream, a descriptor or a logger, and the writes to it.
 
-    `target` is a text stream, None for the `sys.stderr` of the moment, or a logger of the module logging. A stream without a
-    buffer of its own, and the interpreter's standard streams, are written by their descriptors: a write then takes a part, or
-    nothing, and what it has taken is known.
+    `target` is a text stream, a logger of the module logging, or None for the value of `sys.stderr` when a record is written. A
+    stream without a buffer of its own, and the interpreter's standard streams, are written by their descriptors: os.write
+    returns the number of bytes that it has taken, so no record is repeated or half lost.
     """
 
     def __init__(self, target: object = None, system: LogSystem = SYSTEM) -> None:
         self.target = target
         self.system = system
         self.records: deque[Record] = deque()  # appended to by any thread, and taken from under `lock`
-        self.lock = threading.RLock()  # protects the three below; held for a moment only, never during a write
+        self.lock = threading.RLock()  # protects the next three; held only briefly, never during a write
         self.size = 0  # of the records that are counted
-        self.lost = 0  # records since the queue was last taken; all of them would follow those in the queue
+        self.lost = 0  # the number of lost records since the queue was last taken; all of them follow the queued ones
         self.why_lost = ""
-        # Taken before `lock`, by the thread that writes, and protects what follows. It is reentrant, and `writing` is set while
-        # it is held, so that a signal handler of the application that logs in the middle of a write leaves its record to that
-        # write.
+        # Taken before `lock`, by the thread that writes; protects the attributes below. It is reentrant, and `writing` is set
+        # while it is held: so a signal handler of the application that logs during a write leaves its record to that write.
         self.output = threading.RLock()
         self.writing = False
         self.waiting: deque[bytes] = deque()  # records that were taken from the queue for a descriptor
-        self.partly_written = (
-            False  # a part of the first of them is written; other processes are locked out until the rest is
-        )
+        # A part of the first record in `waiting` was written: other processes are locked out until the rest is written.
+        self.partly_written = False
         self.write_error = ""  # why the last write took nothing
-        self.failed = 0  # records that an object of the program did not take
+        self.failed = 0  # the number of records for which the stream or logger has raised an exception
         self.why_failed = ""
-        self.count = 0  # writes that took something
+        self.successful_writes = 0
 
     def add(self, text: str, level: int = ERROR, error: BaseException | None = None) -> None:
         """Queue a record, or count it as lost if the queue is full."""
@@ -200,7 +197,7 @@ class Destination:
             self.why_lost = ""
         return taken, notice
 
-    def left(self) -> int:
+    def unwritten(self) -> int:
         """Return the number of records that were not written."""
         return (
             sum(getattr(record, "missing", 1) for record in self.waiting) + len(self.records) + self.lost + self.failed
@@ -240,14 +237,14 @@ class Destination:
             if self.writing:
                 return False
             self.writing = True
-            before = self.count
+            before = self.successful_writes
             try:
                 while self.write_once():
                     if not self.records:
                         break
             finally:
                 self.writing = False
-            return self.count != before
+            return self.successful_writes != before
 
     def write_once(self) -> bool:
         """Write the records that are queued now; return whether all of them were written."""
@@ -272,7 +269,7 @@ class Destination:
         return self.write_waiting(descriptor)
 
     def emit_all(self, records: list[Record], notice: Notice | None, target: Any) -> None:
-        """Pass records to an object of the program: a stream, a logger, or None."""
+        """Pass records to a stream or a logger of the program; None drops them."""
         if records and self.failed and self.emit(Notice.of(self.failed, self.why_failed).record(), target):
             self.failed, self.why_failed = 0, ""
         for record in records:
@@ -282,7 +279,7 @@ class Destination:
             self.failed += notice.missing
 
     def emit(self, record: Record, target: Any) -> bool:
-        """Write one record; return False if the object has raised."""
+        """Write one record; return False if the stream or the logger has raised an exception."""
         try:
             if hasattr(target, "makeRecord"):
                 level, text, error = (INFO, record, None) if isinstance(record, str) else record
@@ -290,10 +287,10 @@ class Destination:
             elif target is not None:
                 target.write(text_of(record))
                 target.flush()
-        except Exception as error:  # the object may raise anything
+        except Exception as error:  # an object of the program may raise anything
             self.why_failed = getattr(error, "strerror", None) or str(error) or type(error).__name__
             return False
-        self.count += 1
+        self.successful_writes += 1
         return True
 
     def write_waiting(self, descriptor: int) -> bool:
@@ -319,17 +316,17 @@ class Destination:
         return not self.waiting
 
     def is_file(self, descriptor: int) -> bool:
-        """Return whether a descriptor is that of a regular file, which takes any number of bytes at once. Raises no OSError."""
+        """Return whether a descriptor is that of a regular file, which takes any number of bytes at once."""
         try:
             return stat.S_ISREG(self.system.status(descriptor).st_mode)
         except OSError:
             return False
 
     def takes_more(self, descriptor: int, seconds: float = 0.0) -> bool:
-        """Return whether a write would not block, perhaps after some seconds. Raises OSError if the system can't say."""
+        """Return whether a write would not block, after waiting up to `seconds` for that. Raises OSError."""
         try:
             return self.system.takes_more(descriptor, seconds)
-        except (ValueError, TypeError):  # the stream is closed, and the write says so; or Windows, which has no poll
+        except (ValueError, TypeError):  # a closed stream, for which the write will fail; or Windows, which has no poll
             return True
 
     def acquire_file_lock(self, descriptor: int) -> bool:
@@ -355,24 +352,24 @@ class Destination:
             except OSError:
                 pass
 
-    def chunk(self, most: int) -> bytes:
-        """Return the bytes to write next: as many whole records as fit into `most` bytes, or a part of a longer record."""
+    def chunk(self, limit: int) -> bytes:
+        """Return the bytes to write next: as many whole records as fit into `limit` bytes, or a part of a longer record."""
         first = self.waiting[0]
         if isinstance(first, Batch):
             return first
-        if self.partly_written or len(first) > most:
-            return first[:most]
+        if self.partly_written or len(first) > limit:
+            return first[:limit]
         size, chunk = 0, []
         for record in self.waiting:
             size += len(record)
-            if size > most:
+            if size > limit:
                 break
             chunk.append(record)
         return b"".join(chunk)
 
     def advance(self, count: int) -> None:
         """Remove the written bytes from `waiting`."""
-        self.count += 1
+        self.successful_writes += 1
         while count and self.waiting:
             record = self.waiting.popleft()
             if len(record) > count:
@@ -404,13 +401,13 @@ class LogWriter:
 
     The thread is started with the server's loop, in the process that serves: a thread does not survive a fork. A record that is
     queued wakes the thread if it is idle. This wake-up is not lost: a producer appends the record before it reads `idle`, and
-    the thread sets `idle` before it looks whether the queues are empty; one of the two sees what the other has done.
+    the thread sets `idle` before it checks whether the queues are empty. At least one of the two sees the other's change.
     """
 
     def __init__(self, *destinations: Destination) -> None:
         self.destinations = list(dict.fromkeys(destinations))
         self.mode = Mode.DIRECT
-        self.idle = True  # a record has to be followed by a call of `wake`
+        self.idle = True  # whoever queues a record has to call `wake`
         self.thread: threading.Thread | None = None
         self.retry_at = 0.0  # when to try again to start the thread
         self.stopped_at = 0.0
@@ -428,16 +425,16 @@ class LogWriter:
             self.destinations.append(destination)
 
     def start(self) -> None:
-        """Write in a thread from here on."""
-        self.mode = Mode.THREAD  # a thread that was stuck goes on, if it can
-        # A program may end without stopping its server, and without the interpreter's end.
+        """Begin to write in a thread."""
+        self.mode = Mode.THREAD  # a thread that was stuck continues, if it can
+        # A program may exit without stopping its server, and by os._exit, which calls no function of atexit.
         atexit.register(self.stop)
         if os._exit is _exit:
             os._exit = exit_with_log  # restored by `stop`
         self.start_thread()
 
     def start_thread(self) -> None:
-        """Start the thread; if the system has none to give, the next record but not the next ten thousand tries again."""
+        """Start the thread. If the system can't, the first record after RETRY seconds tries again."""
         if not self.starting.acquire(blocking=False):
             return
         try:
@@ -455,7 +452,7 @@ class LogWriter:
     def stop(self) -> None:
         """Write the remaining records, and end the thread. From then on each thread writes its own records."""
         if self.mode is Mode.DIRECT or self.mode is Mode.STUCK:
-            return  # not where it is STOPPING: a signal may have interrupted the first call
+            return  # STOPPING does not return: a signal may have interrupted the first call
         atexit.unregister(self.stop)
         self.stopped_at = time.monotonic()
         self.mode = Mode.STOPPING
@@ -475,7 +472,7 @@ class LogWriter:
             os._exit = _exit
 
     def wake(self) -> None:
-        """Have the queued records written. Without a thread, this call writes them, and takes the lock `output`."""
+        """Make the thread write the queued records. Without a thread, this call writes them, and takes the lock `output`."""
         if self.mode is Mode.DIRECT:
             self.write()
             return
@@ -496,7 +493,7 @@ class LogWriter:
             try:
                 wrote = self.write()
             except MemoryError:
-                wrote = False  # the thread goes on: what it could not take is in the queue
+                wrote = False  # the thread continues: the records that it could not take are in the queue
                 time.sleep(RETRY)
             unwritten = any(destination.waiting for destination in self.destinations)
             if self.mode is not Mode.THREAD:
@@ -535,7 +532,7 @@ class LogWriter:
             time.sleep(GATHER if any(each.write_error == BUSY for each in troubled) else RETRY)
 
     def cannot_continue(self) -> bool:
-        """Return whether waiting is useless: no remaining record waits for a reader, as the disk is full or the file closed."""
+        """Return whether waiting is useless: no record waits for a reader, but the disk is full or a file is closed."""
         return all(
             destination.write_error not in TEMPORARY_ERRORS for destination in self.destinations if destination.waiting
         )
@@ -569,13 +566,13 @@ _registered: list[bool] = []
 
 
 def _clear_all() -> None:
-    """Called in each child that is forked."""
+    """Reset all writers in a forked child."""
     for writer in [*_writers]:
         writer.clear()
 
 
 def exit_with_log(status: int) -> NoReturn:
-    """Write what the logs of this process have accepted, then end it: `os._exit` while a thread writes a log.
+    """Write the records that the logs of this process have accepted, then end it: `os._exit` while a thread writes a log.
 
     Otherwise an application that writes a reason to `wsgi.errors`, then calls `os._exit`, would lose that record.
     """
@@ -639,7 +636,7 @@ def text_of(record: Record) -> str:
 
 
 def descriptor_of(stream: Any) -> int | None:
-    """Return the descriptor of a stream that has no buffer between, or is one of the interpreter's; else None."""
+    """Return the descriptor of a stream without a Python buffer, or of one of the interpreter's streams; else None."""
     if stream is None or (hasattr(stream, "buffer") and stream is not sys.__stderr__ and stream is not sys.__stdout__):
         return None
     try:
