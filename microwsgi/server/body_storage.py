@@ -1,6 +1,6 @@
 """Memory and temporary files for request bodies that are received before the application is called, with totals.
 
-All connections of a server share one BodyStorage, so that many clients together cannot take more than the totals, however much
+All connections of a server share one BodyStorage, so that many clients together can't use more than the totals, however much
 each of them sends. Only bytes that have arrived are counted, never a declared length.
 """
 
@@ -14,7 +14,7 @@ from microwsgi.errors import InsufficientStorage, ServiceUnavailable
 from microwsgi.support import lazy
 
 MEMORY = 64 * 1024 * 1024
-"""Bytes of all bodies in memory; what exceeds them is written to temporary files."""
+"""The maximum bytes of all bodies in memory; more is written to temporary files."""
 NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 
 
@@ -61,19 +61,19 @@ class BodyStorage:
             return text
 
     def stored(self) -> None:
-        """Record that a body was stored in a file: a later failure is a new one, and is logged again."""
+        """Record that a body was stored in a file, so that a later failure is logged again."""
         if self.reported:
             with self.lock:
                 self.reported.clear()
 
 
 def open_file() -> io.FileIO:
-    """Open a temporary file without a name, so that nothing is left of it however the process ends.
+    """Open a temporary file without a name, which disappears with the process, however that ends.
 
     The folder is that of the tempfile module: TMPDIR, else /tmp. Raises InsufficientStorage, ServiceUnavailable.
     """
     try:
-        # With O_TMPFILE where the system has it; elsewhere the file is unlinked at once.
+        # With O_TMPFILE if the system has it; otherwise the file is unlinked at once.
         file: io.FileIO = lazy.tempfile.TemporaryFile(buffering=0)
     except OSError as error:
         raise storage_error(error) from error

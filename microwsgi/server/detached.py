@@ -1,4 +1,4 @@
-"""The connection's socket for an application that speaks another protocol than HTTP on it, like the WebSocket libraries."""
+"""The connection's socket for an application that uses another protocol than HTTP on it, such as a WebSocket library."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class DetachableSocket:
             return len(data)
 
     def recvfrom(self, size: int, flags: int = 0) -> tuple[bytes, object]:
-        """Receive as socket.recvfrom does: the address of a stream is None."""
+        """Receive as socket.recvfrom does; the address of a stream is None."""
         return self.recv(size, flags), None
 
     def recvfrom_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> tuple[int, object]:
@@ -65,14 +65,14 @@ class DetachableSocket:
         return socket.socket.makefile(self, *arguments, **keywords)  # type: ignore[call-overload]  # it needs only the attributes above
 
     def close(self) -> None:
-        """Close the connection when all files of `makefile` are closed, too; over TLS with the closure alert."""
+        """Close the connection when all files of `makefile` are closed, too; with TLS, send the closure alert."""
         self._take_socket()
         self._closed = True
         if not self._io_refs:
             self._close()
 
     def _decref_socketios(self) -> None:
-        """Take note that a file of `makefile` was closed."""
+        """Record that a file of `makefile` was closed."""
         self._io_refs -= 1
         if self._closed:
             self.close()

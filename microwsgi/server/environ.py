@@ -1,6 +1,6 @@
 """The part of the environ of PEP 3333 that all requests to an address share; `Exchange.environ` adds the part of a request.
 
-Nothing of the process's own environment is in it: a page that prints its environ must not print secrets.
+It does not contain the environment variables of the process: a page that prints its environ must not print secrets.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def base_environ(address: object, errors: object, *, multithread: bool) -> Envir
     host, port = address[:2] if isinstance(address, tuple) else ("localhost", 80)
     return {
         "SCRIPT_NAME": "",
-        # A wildcard is not a name, and to look our own name up could wait for a name server for half a minute.
-        "SERVER_NAME": "localhost" if host in {"", "0.0.0.0", "::"} else host,  # compared, not bound
+        # A wildcard address is not a name, and looking up our own name could block on DNS for half a minute.
+        "SERVER_NAME": "localhost" if host in {"", "0.0.0.0", "::"} else host,
         "SERVER_PORT": str(port),
         "SERVER_SOFTWARE": SERVER,
         "GATEWAY_INTERFACE": "CGI/1.1",
@@ -44,6 +44,6 @@ def base_environ(address: object, errors: object, *, multithread: bool) -> Envir
         "wsgi.run_once": False,
         "wsgi.file_wrapper": FileWrapper,
         "wsgi.input_terminated": True,
-        # The keys of each request are present, so that a copy of this dict does not have to grow.
+        # The keys of each request are present, so that copies of this dict do not have to grow.
         **dict.fromkeys(REQUEST_KEYS),
     }

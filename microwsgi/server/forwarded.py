@@ -1,11 +1,11 @@
 """The client's address, scheme, host and prefix, as trusted proxies report them: X-Forwarded-*, or Forwarded (RFC 7239).
 
-Any client can send these fields. Each proxy appends to them, so they are read from the right, and only as long as the proxy
-that appended a value is trusted. `microwsgi.server.handler` calls `apply` for a request that comes from a trusted proxy.
+Any client can send these fields. Each proxy appends to them, so they are read from right to left, as long as the proxy that
+appended a value is trusted. `microwsgi.server.handler` calls `apply` for a request that comes from a trusted proxy.
 
     a value that is not an IP address    ends the reading: the client's address is the last one read before it
-    any other malformed value            is ignored: the environ keeps what the connection says
-    a malformed Forwarded field          is ignored as a whole
+    any other malformed value            is ignored: the environ keeps the value of the connection
+    a malformed Forwarded field          is ignored completely
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ STANDARD = "forwarded"
 FIELDS = {name: f"HTTP_X_FORWARDED_{name.upper()}" for name in ("for", "proto", "host", "port", "prefix")}
 """The X-Forwarded fields, as `--forwarded-fields` names them, and their environ keys."""
 UNIX, ANY = "unix", "*"
-"""In --forwarded-allow-ips: UNIX stands for clients of a Unix socket, ANY for every client."""
+"""In --forwarded-allow-ips: UNIX means clients of a Unix socket, ANY every client."""
 CACHE_SIZE = 256
-"""Addresses that are remembered with the answer."""
+"""The maximum number of addresses for which the result of `trusts` is remembered."""
 SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 HOST = re.compile(r"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
@@ -39,8 +39,8 @@ PAIR = re.compile(r'[ \t]*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|
 class TrustedProxies:
     """The addresses of trusted proxies, and the fields that they set.
 
-    `addresses` are IP addresses and networks, "unix" for clients of a Unix socket, or "*" for everybody. `fields` are those
-    that the proxies set, or "forwarded" alone: a proxy passes other fields on as the client has sent them. Raises ValueError.
+    `addresses` are IP addresses and networks, "unix" for clients of a Unix socket, or "*" for all. `fields` are those that the
+    proxies set, or "forwarded" alone: a proxy passes on other fields as the client has sent them. Raises ValueError.
     """
 
     def __init__(self, addresses: Iterable[str], fields: Iterable[str] = tuple(FIELDS)) -> None:
@@ -51,7 +51,7 @@ class TrustedProxies:
         names = [each.lower() for each in fields]
         self.standard = STANDARD in names
         if self.standard and len(set(names)) > 1:
-            raise ValueError("forwarded (RFC 7239) replaces the X-Forwarded fields: name it alone")
+            raise ValueError("forwarded (RFC 7239) replaces the X-Forwarded fields: use it alone")
         if unknown := set(names) - {STANDARD, *FIELDS}:
             raise ValueError(f"no field {', '.join(sorted(unknown))}: the fields are {', '.join([*FIELDS, STANDARD])}")
         self.keys = {each: FIELDS[each] for each in names if each != STANDARD}
@@ -72,10 +72,10 @@ class TrustedProxies:
     ) -> tuple[tuple[str, str], Environ, Mapping[str, str]]:
         """Return the client's address and port, the base environ and the fields for a request of a trusted proxy.
 
-        The arguments stay as they are: other requests share them.
+        The arguments are not changed: other requests share them.
 
-        A hop is what one proxy has appended. The nearest proxy's comes first; the next one counts only if the address in this
-        one is trusted.
+        A hop is the part that one proxy has appended. That of the nearest proxy comes first; the next one counts only if the
+        address in this one is trusted.
         """
         reported: dict[str, str] = {}
         for hop in self.elements(fields) if self.standard else self.columns(fields):

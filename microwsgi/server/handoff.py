@@ -1,9 +1,9 @@
 """Send idle connections from a process that ends to its successor, so that no client notices.
 
-A process that is replaced may close them (RFC 9112 9.5), but then a request that is on its way would be lost. Unix can send the
-descriptor to another process instead. All children of one parent share one pair of sockets: those that serve receive from one
-socket, those that retire send into the other. The received part of a head is sent with its connection. The session of a TLS
-connection can't be sent: such a connection stays here for one more request, which is answered with Connection: close.
+A process that is replaced may close them (RFC 9112 9.5), but then a request that is being sent would be lost. Instead Unix can
+send the descriptor to another process (SCM_RIGHTS). All children of one parent share one pair of sockets: children that serve
+receive from one socket, children that retire send into the other. The received part of a head is sent with its connection. The
+session of a TLS connection can't be sent: such a connection stays for one more request, answered with Connection: close.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import socket
 from collections.abc import Callable
 
 TIMEOUT = 1.0
-"""Seconds to wait for room in the socket. A connection that could not be sent stays here for one more request."""
+"""Seconds to wait for room in the socket. A connection that could not be sent stays in this process for one more request."""
 MAX_DATAGRAM = 128 * 1024
-"""Bytes that are sent with a connection: twice the default of max_header_size. A connection with as many is not sent."""
+"""The limit of the bytes that are sent with a connection: twice the default of max_header_size. With more, it is not sent."""
 
 Adopt = Callable[[socket.socket, object, int, bytes], object]
 """Called with a connection's socket, its client's address, the number of its listener, and the bytes that were received."""
 
 
 class Handoff:
-    """The socket pair: `send` gives a connection away, `receive` takes those of other processes."""
+    """The socket pair: `send` sends a connection away, `receive` accepts those of other processes."""
 
     def __init__(self, receiver: socket.socket, sender: socket.socket) -> None:
         self.receiver = receiver
@@ -31,7 +31,7 @@ class Handoff:
 
     @classmethod
     def new(cls) -> Handoff | None:
-        """Make a pair; return None where the system can't send descriptors."""
+        """Create a pair; return None if the system can't send descriptors."""
         if not hasattr(socket, "send_fds"):
             return None
         return cls(*socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
@@ -53,13 +53,13 @@ class Handoff:
             try:
                 data, descriptors, _, _ = socket.recv_fds(self.receiver, MAX_DATAGRAM, 1)
             except OSError:
-                return  # there is none left; or another process has taken it
+                return  # none is left, or another process has received it
             for descriptor in descriptors:
                 connection = socket.socket(fileno=descriptor)
                 try:
                     address = connection.getpeername()
                 except OSError:
-                    connection.close()  # its client has left
+                    connection.close()  # its client has disconnected
                     continue
                 adopt(connection, address, data[0], data[1:])
 

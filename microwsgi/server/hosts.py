@@ -1,7 +1,7 @@
 """The host names that a server answers to: a defence against DNS rebinding.
 
-In that attack the browser asks evil.example's server for a page, then evil.example becomes 127.0.0.1, and the page's
-script may read what we answer. The browser's Host field still says evil.example. `microwsgi.server.handler` asks `allows`.
+In that attack the browser gets a page from the server of evil.example, then evil.example resolves to 127.0.0.1, and the page's
+script can read our answers. The browser's Host field still is evil.example. `microwsgi.server.handler` calls `check_host`.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from ipaddress import ip_address
 
 from microwsgi.errors import MisdirectedRequest
 
-BEHIND_PROXY = "Behind a proxy: have it pass the Host field on, or see --forwarded-allow-ips."
+BEHIND_PROXY = "Behind a proxy: make the proxy pass on the Host field, or see --forwarded-allow-ips."
 CACHE_SIZE = 256
-"""Hosts that are remembered with the answer."""
+"""The maximum number of hosts for which the result of `allows` is remembered."""
 
 
 class Hosts:
-    """The names of this machine, those that end in .localhost, every IP address, since rebinding needs a name, and `names`.
+    """Allowed are the names of this machine, names that end in .localhost, IP addresses (rebinding needs a name), and `names`.
 
-    A name may be `*.zone`, as in certificates, for all names with one label more than the zone, or `.zone` for the zone and all
-    names in it.
+    One of `names` may be `*.zone`, as in certificates, for all names with one label more than the zone, or `.zone` for the zone
+    and all names in it.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        own = socket.gethostname()  # a query to a name server could take long, and its answer could be wrong
+        own = socket.gethostname()  # a DNS lookup could take long, and return a wrong name
         self.names = {
             "localhost",
             own.lower(),
             own.lower().partition(".")[0],
-            f"{own.lower().partition('.')[0]}.local",  # how its neighbours find it (RFC 6762), and in our certificate
+            f"{own.lower().partition('.')[0]}.local",  # its name in mDNS (RFC 6762), which is also in our certificate
             *(name.lower().rstrip(".") for name in names),
         }
         self.zones = tuple(name for name in self.names if name.startswith("."))
@@ -58,7 +58,7 @@ class Hosts:
 
 
 def check_host(hosts: Hosts, host: str) -> None:
-    """Raise MisdirectedRequest for an unknown host name: DNS rebinding, perhaps."""
+    """Raise MisdirectedRequest for an unknown host name: this may be DNS rebinding."""
     if not hosts.allows(host):
         name = host_name(host)
         raise MisdirectedRequest(

@@ -15,11 +15,11 @@ from microwsgi.server.server import WSGIServer
 from microwsgi.support import lazy
 
 SERVER_MODULES = ("threading", "microwsgi.server.")
-"""Modules whose frames stand between the thread's start and the application."""
+"""Modules whose frames are between the thread's start and the application."""
 
 
 CHECKS = 4
-"""Checks for slow requests during the time after which a request counts as slow."""
+"""The number of checks for slow requests in the time after which a request counts as slow."""
 
 
 def running(server: WSGIServer) -> str:
@@ -30,10 +30,10 @@ def running(server: WSGIServer) -> str:
 
 
 def paragraph(server: WSGIServer, request: Exchange | HandlerConnection) -> str:
-    """Return the request line, the age, the bytes sent, and the place in the code."""
+    """Return the request line, the age, the bytes sent, and the stack."""
     threads = [(thread.task, thread.ident) for thread in server.threads]
     thread = next((ident for task, ident in threads if task is request or (task and task.exchange is request)), None)
-    frame = sys._current_frames().get(thread or 0)  # the one way to see another thread's stack
+    frame = sys._current_frames().get(thread or 0)  # there is no other way to see another thread's stack
     line, age = escaped(request.requestline.rpartition(" ")[0]), time_text(server.context.clock.now() - request.started)
     place = "".join(lazy.traceback.format_list(stack(frame))) if frame else "  waits for a thread, or for its client\n"
     sent = bytes_text(request.bytes_sent()) if isinstance(request, Exchange) else "an unknown number of bytes"
@@ -42,7 +42,7 @@ def paragraph(server: WSGIServer, request: Exchange | HandlerConnection) -> str:
 
 @contextmanager
 def slow_requests(server: WSGIServer, seconds: float) -> Iterator[None]:
-    """Log the stack of each request that takes longer, once, while the block runs; of none if `seconds` is 0."""
+    """Within the block, log the stack of each request that takes longer than `seconds`, once; of none if this is 0."""
     if not seconds:
         yield
         return

@@ -37,7 +37,7 @@ class AccessLog:
         self.color = color
         self.second = 0
         self.until = -1.0
-        self.stamp = self.clock = ""
+        self.stamp = self.local_time = ""
         # If the error records go to the same place, the reason of a refusal is in this line, and not in a second one.
         self.has_reason = log_format != "common" and not self.path
         self.destination = Destination(self.stream)
@@ -45,7 +45,7 @@ class AccessLog:
         self.writer = LogWriter(self.destination)
 
     def __call__(self, exchange: Exchange, seconds: float) -> None:
-        """Queue a line for a request that took so many seconds."""
+        """Queue a line for a request that took `seconds`."""
         if exchange.context.date.until != self.until:
             self.update_time_texts(exchange.context.date.until)
         if len(self.records) < MAX_UNCOUNTED:  # Destination.add, without a call
@@ -56,7 +56,7 @@ class AccessLog:
             self.writer.wake()
 
     def attach(self, writer: LogWriter, errors: Destination) -> None:
-        """Let the thread of a server write; to the file of the error records in their order, if it is the same file."""
+        """Make the log thread of a server write the records. With the error records in the same file, share their queue."""
         self.writer = writer
         if same_file(self.stream, errors.target):
             self.records = errors.records
@@ -68,11 +68,10 @@ class AccessLog:
         self.until = until
         self.second = int(time.time())
         now = time.localtime(self.second)
-        month = "JanFebMarAprMayJunJulAugSepOctNovDec"[
-            3 * now.tm_mon - 3 : 3 * now.tm_mon
-        ]  # strftime would translate it
+        # strftime would translate the month.
+        month = "JanFebMarAprMayJunJulAugSepOctNovDec"[3 * now.tm_mon - 3 : 3 * now.tm_mon]
         self.stamp = time.strftime(f"%d/{month}/%Y:%H:%M:%S %z", now)
-        self.clock = time.strftime("%H:%M:%S", now)
+        self.local_time = time.strftime("%H:%M:%S", now)
 
     # --- Lines --------------------------------------------------------------------------------------------------------
 
@@ -81,7 +80,7 @@ class AccessLog:
         head = exchange.head
         what = f"{head.method} {head.target}" if head.method else escaped(head.line)
         status = f"{exchange.status or '---'}{'!' if exchange.reason else ''}"
-        clock = self.clock
+        clock = self.local_time
         if self.color:
             status = f"\033[{STATUS_COLORS.get(exchange.status // 100, '31')}m{status}\033[0m"
             clock = f"\033[{DIM}m{clock}\033[0m"
@@ -89,7 +88,7 @@ class AccessLog:
         client, size = exchange.client[0] or "unix", bytes_text(exchange.size)
         return f"{clock}  {client}  {what}  {status}  {size}  {time_text(seconds)}{reason}\n"
 
-    def common_line(self, exchange: Exchange, seconds: float) -> str:  # the format has no place for it
+    def common_line(self, exchange: Exchange, seconds: float) -> str:  # `seconds`: not in this format
         """Return a line in Apache's common log format."""
         client, line = exchange.client[0] or "-", quoted(exchange.head.line)
         return f'{client} - - [{self.stamp}] "{line}" {exchange.status or "-"} {exchange.size or "-"}\n'
@@ -141,7 +140,7 @@ class AccessLog:
     # --- The file -----------------------------------------------------------------------------------------------------
 
     def reopen(self) -> None:
-        """Open the file again, after a program like logrotate has moved it; the old one stays if that fails. Raises OSError."""
+        """Open the file again, after logrotate has moved it for example; the old one stays if that fails. Raises OSError."""
         if isinstance(self.stream, AppendedFile):
             self.stream.reopen()
 
@@ -169,11 +168,11 @@ class AppendedFile:
         return self.descriptor
 
     def isatty(self) -> bool:
-        """Return whether it is a terminal."""
+        """Return whether the file is a terminal."""
         return os.isatty(self.descriptor)
 
     def reopen(self) -> None:
-        """Open the path again. The number of the descriptor stays: the thread that writes finds the old file or the new one."""
+        """Open the path again. The number of the descriptor stays: the thread that writes uses the old file or the new one."""
         new = open_at_end(self.path)
         try:
             os.dup2(new, self.descriptor, inheritable=False)
@@ -187,9 +186,9 @@ class AppendedFile:
 
 
 def open_at_end(path: str) -> int:
-    """Open a file that is written at its end, and never becomes the terminal of this session. Raises OSError."""
+    """Open a file for appending. It never becomes the controlling terminal. Raises OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOCTTY", 0)
-    return os.open(path, flags, 0o666)  # the umask decides, as for `open`
+    return os.open(path, flags, 0o666)  # reduced by the umask, as by `open`
 
 
 def same_file(one: Any, other: Any) -> bool:
@@ -205,9 +204,9 @@ def same_file(one: Any, other: Any) -> bool:
 
 
 def use_loggers(context: ServerContext) -> None:
-    """Log to the loggers `microwsgi.access` and `microwsgi.error` if they have handlers, unless there is a stream for errors.
+    """Log to the loggers `microwsgi.access` and `microwsgi.error` if they have handlers, unless the context has `errors`.
 
-    The command line gives streams, so that its log does not depend on what an application does to the module logging.
+    The command line gives streams, so that its log does not depend on how an application configures the module logging.
     """
     if context.errors is None:
         context.log_errors_to(logger_with_handlers("microwsgi.error", ERROR))
@@ -220,7 +219,7 @@ def logger_with_handlers(name: str, level: int) -> object:
     """Return the logger if it has a handler and is enabled for this level; else None."""
     logging = sys.modules.get("logging")
     if logging is None:
-        return None  # not imported, so that there are no handlers
+        return None  # not imported: there are no handlers
     logger = logging.getLogger(name)
     return logger if logger.hasHandlers() and logger.isEnabledFor(level) else None
 
@@ -229,7 +228,7 @@ def logger_with_handlers(name: str, level: int) -> object:
 
 
 def escaped(text: str) -> str:
-    """Return the text with control characters escaped, since a terminal would execute them."""
+    """Return the text with control characters escaped, since a terminal would interpret them."""
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
@@ -240,7 +239,7 @@ def quoted(text: str) -> str:
 
 def bytes_text(size: int) -> str:
     """Return a size such as 345 B, 3.4 KB or 12 MB."""
-    if size < 1000:  # three digits are read at a glance
+    if size < 1000:  # three digits are easy to read
         return f"{size} B"
     count = float(size)
     for unit in ("KB", "MB", "GB"):

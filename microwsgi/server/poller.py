@@ -1,9 +1,9 @@
 """Pollers report the descriptors that are ready: epoll where available, else the default of the selectors module.
 
-Level-triggered: an event that was not handled is reported again. Edge-triggered polling was measured and is not faster.
+Polling is level-triggered: an event that was not handled is reported again. Edge-triggered polling was measured: not faster.
 
-Only the leader (`microwsgi.server.pool`) uses a poller: while select() waits, it does not see a descriptor that another thread
-registers. Other threads put work for the leader into a queue and call `Wakeup.notify`.
+Only the leader (`microwsgi.server.pool`) uses a poller: select() does not notice a descriptor that another thread registers
+while it waits. Other threads put work for the leader into a queue and call `Wakeup.notify`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import threading
 from functools import partial
 
 BATCH = 256
-"""The most events of one call of epoll: the first connection's request runs only after all events are handled."""
+"""The maximum number of events of one epoll_wait: the first request runs only after all events are handled."""
 SELECT_LIMIT = 1023
 """The highest descriptor that select() can watch: FD_SETSIZE - 1 on nearly all systems."""
 
@@ -40,7 +40,7 @@ class SelectorPoller:
         self.selector.unregister(descriptor)
 
     def poll(self, timeout: float) -> list[tuple[int, int]]:
-        """Wait for events, `timeout` seconds or for ever if it is negative; return (descriptor, event) pairs."""
+        """Wait for events, up to `timeout` seconds, or forever if it is negative; return (descriptor, event) pairs."""
         found = self.selector.select(None if timeout < 0 else timeout)
         return [(key.fd, event) for key, event in found]
 
@@ -50,7 +50,7 @@ class SelectorPoller:
 
 
 class EpollPoller:
-    """The methods of SelectorPoller on epoll: without the selectors module's key objects, which cost as much as epoll_wait."""
+    """SelectorPoller's methods with epoll: without the selectors module's key objects, which cost as much as epoll_wait."""
 
     max_descriptor = 0
 
@@ -98,7 +98,7 @@ class Wakeup:
             try:
                 self.writer.send(b"\0")
             except OSError:
-                pass  # the socket is full, and `poll` returns anyway; or the loop has ended
+                pass  # the socket's buffer is full, and `poll` returns anyway; or the loop has ended
 
     def clear(self) -> None:
         """Reset the wake-up. Only the leader calls this, before it empties the queues."""

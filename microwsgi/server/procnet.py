@@ -1,4 +1,4 @@
-"""Read from /proc which process listens on a port, and which addresses this machine has. No name server is asked.
+"""Read from /proc which process listens on a port, and which addresses this machine has, without DNS queries.
 
 `microwsgi.server.sockets` uses this for its messages and URLs.
 """
@@ -15,7 +15,7 @@ LISTENING = "0A"
 
 
 def listening_process(port: int, addresses: list[tuple[int, str]]) -> tuple[int, str] | None:
-    """Return the pid and the command line of the process that listens on a port; None if this user may not see them."""
+    """Return the pid and the command line of the process that listens on a port; None if this user may not read them."""
     wanted = {f"socket:[{inode}]" for inode in listening_inodes(port, addresses)}
     try:
         processes = [name for name in os.listdir("/proc") if name.isdigit()] if wanted else []
@@ -27,7 +27,7 @@ def listening_process(port: int, addresses: list[tuple[int, str]]) -> tuple[int,
                 if os.readlink(f"/proc/{pid}/fd/{descriptor}") in wanted:
                     return int(pid), command_line(pid)
         except OSError:
-            continue  # another user's, or gone meanwhile
+            continue  # another user's process, or a process that has ended
     return None
 
 
@@ -62,7 +62,7 @@ def command_line(pid: str) -> str:
 
 
 def own_addresses(family: int) -> list[str]:
-    """Return the addresses of this machine, loopback first, without a query to a name server."""
+    """Return the addresses of this machine, loopback first, without DNS queries."""
     loopback = "127.0.0.1" if family == socket.AF_INET else "::1"
     try:
         own = fib_addresses() if family == socket.AF_INET else if_inet6_addresses()
@@ -91,10 +91,9 @@ def if_inet6_addresses() -> list[str]:
 
 
 def source_address(family: int) -> str:
-    """Return the source address of packets to the internet. To connect a datagram socket sends no packet."""
-    far = (
-        "203.0.113.1" if family == socket.AF_INET else "2001:db8::1"
-    )  # reserved for documentation by RFC 5737 and RFC 3849
+    """Return the source address of packets to the internet. Connecting a datagram socket sends no packet."""
+    # Reserved for documentation by RFC 5737 and RFC 3849.
+    far = "203.0.113.1" if family == socket.AF_INET else "2001:db8::1"
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((far, 9))

@@ -1,7 +1,7 @@
 """Create listening sockets from addresses such as 127.0.0.1:8000 and unix:PATH, and return the URLs of such sockets.
 
-A failure raises ListenError, whose text says what to do. Names are never looked up in reverse:
-http.server's getfqdn can wait half a minute for a name server that does not exist.
+A failure raises ListenError, whose text says what to do. There are no reverse lookups of names: getfqdn, which http.server
+calls, can wait half a minute for a name server that does not exist.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from microwsgi.server.procnet import is_loopback, listening_process, own_address
 USER_TIMEOUT = 60_000
 """Milliseconds without an acknowledgement after which TCP drops a connection; Linux waits for 15 minutes by default."""
 ATTEMPTS = 20
-"""Free ports that are tried until one is free for both IPv4 and IPv6."""
+"""Attempts to find a port that is free for both IPv4 and IPv6."""
 PORTS_TO_TRY = 100
-"""Ports above one in use that are tried, to offer a free one."""
+"""The number of ports above a port in use that are tried, to offer a free one."""
 
-WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # what to type instead of them
+WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # the addresses to use in a URL instead
 NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 """The addresses of localhost (RFC 6761 6.3). The hosts file of a container may lack one of them."""
 
 
 class UnixListener(socket.socket):
-    """A Unix socket that records the identity of its file, so that `unlink` removes no other file."""
+    """A Unix socket that records the identity of its file, so that `unlink` removes only this file."""
 
     path = ""
     file_identity: tuple[int, int, int] | None = None
@@ -46,7 +46,7 @@ class UnixListener(socket.socket):
             os.umask(umask)
         self.path = os.path.abspath(path)  # the process may change its folder
         self.file_identity = file_identity(path)
-        # Nobody can connect before `listen`, so there is no moment with another mode or group.
+        # No client can connect before `listen`, so none can use the socket while it has another mode or group.
         if group:
             shutil.chown(path, group=int(group) if group.isdigit() else group)
         os.chmod(path, mode)
@@ -54,7 +54,7 @@ class UnixListener(socket.socket):
     def unlink(self) -> None:
         """Remove the file, once, if this process created it and no other file has replaced it.
 
-        A process that has dropped root's privileges may be unable to: then the next server replaces the file.
+        A process that has dropped root's privileges may have no permission: then the next server replaces the file.
         """
         made, self.file_identity = self.file_identity, None
         if made is not None and file_identity(self.path) == made:
@@ -122,7 +122,7 @@ def listen_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
         try:
             return bind_all(addresses, port, backlog)
         except OSError as error:
-            # Port 0: the port that one family found may be taken in the other.
+            # Port 0: the port that the kernel chose for one family may be in use in the other.
             if port or error.errno != errno.EADDRINUSE:
                 raise refusal(error, host, port, addresses) from None
     raise ListenError(f"no port of {host} is free for both IPv4 and IPv6.")
@@ -141,12 +141,12 @@ def resolve(host: str, port: int) -> list[tuple[int, str]]:
 
 
 def encoded_host(host: str) -> str | bytes:
-    """Return a host for getaddrinfo as bytes if it is ASCII: for a str, getaddrinfo loads the IDNA codec, which takes 1 ms."""
+    """Return a host for getaddrinfo, as bytes if it is ASCII: for a str, getaddrinfo loads the IDNA codec, which takes 1 ms."""
     return host.encode() if host.isascii() else host
 
 
 def bind_all(addresses: list[tuple[int, str]], port: int, backlog: int) -> list[socket.socket]:
-    """Bind all addresses to one port, or none. A family that this system lacks is left out if another one is available."""
+    """Bind all addresses to one port, or none. A family that this system lacks is left out if there is another."""
     listeners: list[socket.socket] = []
     lacking: OSError | None = None
     for family, host in addresses:
@@ -182,11 +182,11 @@ def bind(family: int, host: str, port: int) -> socket.socket:
     """Return a bound socket that does not listen yet."""
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if os.name == "posix":  # elsewhere it would let two programs have the same port
+        if os.name == "posix":  # on Windows it would let two programs use the same port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         tune(listener)
         if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # no IPv4 addresses beside it
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has its own listener
         listener.setblocking(False)
         listener.bind(socket.getaddrinfo(encoded_host(host), port, family, socket.SOCK_STREAM)[0][4])
     except OSError:
@@ -201,11 +201,11 @@ def close_all(listeners: list[socket.socket]) -> None:
         listener.close()
 
 
-# --- Unix sockets, and those of others --------------------------------------------------------------------------------
+# --- Unix sockets, and sockets of the parent process ------------------------------------------------------------------
 
 
 def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket:
-    """Return a listening Unix socket. Write permission on its file allows to connect; the file of a dead server is replaced."""
+    """Return a listening Unix socket. Whoever may write to its file may connect; the file of a dead server is replaced."""
     if not path.removeprefix("@"):
         raise ListenError("unix: needs a path, like unix:/tmp/app.sock, or a name, like unix:@app.")
     if not hasattr(socket, "AF_UNIX"):
@@ -231,10 +231,10 @@ def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket
             raise ListenError(f"another server listens on unix:{path}.") from None
         if error.errno == errno.EPERM and group:
             raise ListenError(
-                f"this user may not give unix:{path} to the group {group}: only root and members of that group may."
+                f"this user can't set the group of unix:{path} to {group}: only root and members of that group can."
             ) from None
         reason = "the path is longer than 107 bytes" if error.errno is None else error.strerror
-        raise ListenError(f"unix:{path} can't be listened on: {reason}.") from None
+        raise ListenError(f"can't listen on unix:{path}: {reason}.") from None
     except ListenError:
         listener.close()
         raise
@@ -250,7 +250,7 @@ def remove_stale_socket(path: str) -> None:
     if not stat.S_ISSOCK(mode):
         raise ListenError(f"{path} exists and is not a socket; it was not changed.")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # a living server with a full backlog would have us wait
+        probe.setblocking(False)  # connecting to a running server with a full backlog would block
         try:
             probe.connect(path)
         except ConnectionRefusedError:
@@ -284,21 +284,21 @@ def listen_descriptor(text: str, backlog: int) -> socket.socket:
         if listener.family in {socket.AF_INET, socket.AF_INET6}:
             tune(listener)
     except OSError as error:
-        listener.detach()  # it is the parent's
+        listener.detach()  # the descriptor belongs to the parent
         raise ListenError(f"fd://{text} is a socket that can't listen: {error.strerror}.") from None
     listener.setblocking(False)
     return listener
 
 
-# --- What to say when it can't be -------------------------------------------------------------------------------------
+# --- Error messages ---------------------------------------------------------------------------------------------------
 
 
 def refusal(error: OSError, host: str, port: int, addresses: list[tuple[int, str]]) -> ListenError:
-    """The reason that a person understands, and what can be done about it."""
+    """Return a ListenError that says why, and what to do."""
     if error.errno == errno.EADDRINUSE:
         return port_in_use(port, addresses)
     if error.errno in {errno.EACCES, errno.EPERM}:
-        low = " (ports below 1024 are reserved for root)" if port < 1024 else ""  # as the text says
+        low = " (ports below 1024 are reserved for root)" if port < 1024 else ""
         return ListenError(
             f"this user has no permission to listen on port {port}{low}.",
             port=port,
@@ -306,7 +306,7 @@ def refusal(error: OSError, host: str, port: int, addresses: list[tuple[int, str
         )
     if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
         return ListenError(f"{host} is not an address of this machine.", wrong_host=host)
-    return ListenError(f"{host}:{port} can't be listened on: {error.strerror}.")
+    return ListenError(f"can't listen on {host}:{port}: {error.strerror}.")
 
 
 def port_in_use(port: int, addresses: list[tuple[int, str]]) -> ListenError:
@@ -367,6 +367,6 @@ def urls(listeners: list[socket.socket], scheme: str = "http") -> list[str]:
 
 
 def loopback_only(listeners: list[socket.socket]) -> bool:
-    """Return whether the sockets can be reached from this machine only."""
+    """Return whether only this machine can reach the sockets."""
     addresses = [listener.getsockname() for listener in listeners]
     return all(not isinstance(address, tuple) or is_loopback(address[0]) for address in addresses)

@@ -1,7 +1,7 @@
 """Deadlines of connections, the next one first: a heap with one entry for each connection.
 
-The deadline of a connection changes with every request. Its entry in the heap stays, and is queued again with the new
-deadline when it fires early: that costs one heap operation a minute instead of two per request. Leader only.
+The deadline of a connection changes with every request. Its entry in the heap stays, and is put back with the new deadline
+when it comes up early: that costs one heap operation a minute instead of two per request. Leader only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Timers:
         self.heap: list[Entry] = []
         self.numbers = count()  # no two entries are equal, so connections are never compared
         self.stale = 0  # entries to be dropped: of closed connections, or followed by an earlier one
-        self.next_time = NEVER  # when `expired` is to be called next
+        self.next_time = NEVER  # the time of the first entry
 
     def schedule(self, connection: Connection, transport: Transport) -> None:
         """Make sure that there is an entry no later than the deadline; called when that is before `transport.scheduled`."""

@@ -16,11 +16,11 @@ from microwsgi.wire.request import CHUNKED
 from microwsgi.wire.syntax import CONTROL, FIELD_LINE, TOKEN
 
 SCRATCH = 16 * 1024
-"""Bytes received at once where the size of a chunk is not known yet."""
+"""Bytes received at once while the size of a chunk is not known."""
 EXTENSIONS = 16 * 1024
-"""Bytes that chunk extensions may have beyond the size of the data. They are ignored, and no honest client sends as many."""
+"""Bytes by which chunk extensions may exceed the data. They are ignored, and only an attacker sends as many."""
 
-# RFC 9112 7.1. Sixteen digits hold every length that exists; more would be an attempt at an overflow. Zeros may come first.
+# RFC 9112 7.1. Sixteen digits are enough for any length; more would be an attempt at an overflow. Leading zeros are allowed.
 QUOTED = r'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
 EXTENSION = rf"[ \t]*+;[ \t]*+{TOKEN}++(?:[ \t]*+=[ \t]*+(?:{TOKEN}++|{QUOTED}))?"
 CHUNK_LINE = re.compile(rf"(0*+[0-9A-Fa-f]{{0,16}}+)(?<=[0-9A-Fa-f])((?:{EXTENSION})*+)".encode("latin-1"))
@@ -59,9 +59,9 @@ class LengthDecoder:
 
 
 class ChunkedDecoder:
-    """A chunked body (RFC 9112 7.1). Its trailer fields are kept apart in `trailers` (RFC 9110 6.5.1).
+    """A chunked body (RFC 9112 7.1). Its trailer fields are kept separately in `trailers` (RFC 9110 6.5.1).
 
-    `remaining` is the part of the current chunk's data that is still to come. Raises a ClientError for an invalid chunk.
+    `remaining` is the number of bytes of the current chunk's data that have not arrived. Raises ClientError for invalid chunks.
     """
 
     def __init__(self, limits: Options) -> None:
@@ -154,13 +154,13 @@ class ChunkedDecoder:
 
     def check_line(self, data: bytes, start: int, end: int) -> None:
         """Reject a line as soon as it can no longer be valid, instead of waiting for its CRLF."""
-        length, most = end - start, self.limits.max_line_size
+        length, limit = end - start, self.limits.max_line_size
         control = CONTROL.search(data, start + min(self.searched, length), end)
-        if (control and control.start() - start <= most) or (length and self.on_line == self.on_data_end):
+        if (control and control.start() - start <= limit) or (length and self.on_line == self.on_data_end):
             raise ClientError("A line of the chunked coding does not end with CR LF (RFC 9112 7.1).")
-        if length > most:
+        if length > limit:
             kind = FieldsTooLarge if self.on_line == self.on_trailer_line else ClientError
-            raise kind(f"A line of the chunked coding is longer than {most} bytes (max_line_size).")
+            raise kind(f"A line of the chunked coding is longer than {limit} bytes (max_line_size).")
         self.searched = length
 
 

@@ -1,4 +1,4 @@
-"""The header of HAProxy's PROXY protocol, versions 1 and 2. A proxy sends it, with the client's address, first."""
+"""The header of HAProxy's PROXY protocol, versions 1 and 2. A proxy sends it first, with the client's address."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 BEGINNING = b"PROXY "
 """The first bytes of version 1."""
 MAX_LINE_SIZE = 107
-"""Bytes of the longest header of version 1, with its line end."""
+"""The maximum bytes of a header of version 1, with its line end."""
 MAX_HEADER_SIZE = 4096
-"""Bytes of the longest header of version 2 that is accepted. The addresses take 216 at most; the rest is for TLVs."""
+"""The maximum bytes of a header of version 2. The addresses need at most 216; the rest is for TLVs."""
 LINE = re.compile(
     rb"PROXY (?:UNKNOWN(?: [^\r\n]*)?|TCP([46]) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) ([0-9]{1,5}) ([0-9]{1,5}))\r\n"
 )

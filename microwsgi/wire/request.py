@@ -1,8 +1,8 @@
 """The head of a request: request line and fields (RFC 9112 2 to 5), and its framing (RFC 9112 6 and 9).
 
-`microwsgi.server.handler` passes the bytes before the empty line to `parse_head`. A head that breaks a rule raises a
-`ClientError` with the status and the reason. The parser is strict on purpose: requests are smuggled past a proxy when two
-parsers read one message in different ways.
+`microwsgi.server.handler` passes the bytes before the empty line to `parse_head`. An invalid head raises a `ClientError` with
+the status and the reason. The parser is strict on purpose: request smuggling is possible when two parsers (of a proxy and of a
+server) interpret one message in different ways.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ LAST_PORT = 65535
 MAX_KNOWN_NAMES = 1024
 MAX_KNOWN_LINES = 1024
 MAX_KNOWN_SECTIONS = 256
-"""How many field names, field lines and sections (all field lines of a head) are remembered; a full map is emptied."""
+"""The maximum number of remembered field names, field lines and sections (all lines of a head); a full map is emptied."""
 MAX_KNOWN_LINE_LENGTH = 256
 MAX_KNOWN_SECTION_LENGTH = 2048
 """Longer lines and sections are not remembered."""
 COOKIE = "\r\nCookie: "
 PRIVATE = {"HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION"}
-"""Fields that are secrets of one client: lines and sections with them are not kept."""
+"""Fields that are secrets of one client: lines and sections with these fields are not kept."""
 
 
 class FieldKeys(dict[str, str]):
@@ -57,7 +57,7 @@ class FieldKeys(dict[str, str]):
         if key and key not in {"CONTENT_TYPE", "CONTENT_LENGTH"}:
             key = f"HTTP_{key}"
         if len(self) >= MAX_KNOWN_NAMES:
-            self.clear()  # the names that one client invents must not slow down the other clients for ever
+            self.clear()  # names that one client invents must not slow down the other clients forever
         self[name] = key
         return key
 
@@ -88,7 +88,7 @@ LINES = FieldLines()
 
 _known_sections: dict[str, Mapping[str, str]] = {}
 # The fields of sections that were checked before: the requests of one page, and those of a health check or a program, often
-# differ in their target and their cookies only. The dicts are shared by requests, and never changed.
+# differ only in their target and their cookies. Requests share the dicts, which are never changed.
 
 
 class RequestHead:
@@ -231,10 +231,10 @@ def origin_form(target: str) -> str:
     return match[2] if match[2].startswith("/") else f"/{match[2]}"
 
 
-def body_length(head: RequestHead, most: int) -> int:
+def body_length(head: RequestHead, limit: int) -> int:
     """Return the length of the body in bytes, or CHUNKED (RFC 9112 6.3). Corrects a repeated Content-Length in the fields.
 
-    Raises ClientError for framing that RFC 9112 6.1 to 6.3 forbid, ContentTooLarge for more than `most` bytes.
+    Raises ClientError for framing that RFC 9112 6.1 to 6.3 forbid, ContentTooLarge for more than `limit` bytes.
     """
     fields = head.fields
     codings = fields.get("HTTP_TRANSFER_ENCODING")
@@ -248,7 +248,7 @@ def body_length(head: RequestHead, most: int) -> int:
         if last != "chunked" or "chunked" in others or "" in others:  # only attackers send ", chunked"
             raise ClientError("Transfer-Encoding must end with chunked, and contain it once (RFC 9112 6.3).")
         if others:
-            raise NotImplementedByServer(f"This server knows no transfer coding but chunked, not {others[0]!r}.")
+            raise NotImplementedByServer(f"The only supported transfer coding is chunked, not {others[0]!r}.")
         return CHUNKED
     if length is None:
         return 0
@@ -261,8 +261,8 @@ def body_length(head: RequestHead, most: int) -> int:
     if not (length.isascii() and length.isdigit()):
         raise ClientError(f"Content-Length must be digits, not {length!r} (RFC 9110 8.6).")
     digits = length.lstrip("0") or "0"
-    if len(digits) > len(str(most)) or int(digits) > most:
-        raise ContentTooLarge(f"The body has {digits[:40]} bytes; the limit (max_body_size) is {most}.")
+    if len(digits) > len(str(limit)) or int(digits) > limit:
+        raise ContentTooLarge(f"The body has {digits[:40]} bytes; the limit (max_body_size) is {limit}.")
     return int(digits)
 
 
@@ -289,14 +289,14 @@ def expects_continue(head: RequestHead) -> bool:
     return bool(expectations)
 
 
-# --- Heads that arrive in pieces, and heads that break a rule ---------------------------------------------------------
+# --- Heads that arrive in pieces, and invalid heads -------------------------------------------------------------------
 
 
 class PartialHead:
     """A head that has arrived in part. It is refused as soon as it can no longer become valid.
 
-    Each byte is searched once, however many pieces the head arrives in: a client that sends byte by byte must not make the
-    server search the whole buffer for each of them.
+    Each byte is searched once, however many pieces the head arrives in: a client that sends single bytes must not make the
+    server search the whole buffer for each byte.
     """
 
     __slots__ = ("buffer", "limits", "line", "number", "searched", "start")
@@ -320,7 +320,7 @@ class PartialHead:
         return None
 
     def check(self) -> None:
-        """Raise for the first error in the stream: the answer must not depend on how the network has split the bytes."""
+        """Raise for the first error in the stream: the response must not depend on how the network has split the bytes."""
         buffer = self.buffer
         if not self.start and buffer.startswith(b"\r\n"):  # RFC 9112 2.2: ignore one empty line
             self.start = self.line = self.searched = 2
@@ -352,7 +352,7 @@ class PartialHead:
         if control is not None and control.start() - self.line <= room:
             start = bytes(self.buffer[self.line : min(self.line + 40, end)])
             where = f"the field line {start!r}" if self.number else "the request line"
-            raise ClientError(f"A control character, a bare CR or a bare LF stands in {where} (RFC 9112 2.2).")
+            raise ClientError(f"There is a control character, a bare CR or a bare LF in {where} (RFC 9112 2.2).")
         if end - self.line <= room:
             return
         if not self.number:

@@ -1,7 +1,7 @@
 """The head of a response and its framing (RFC 9112 4 and 6), interim responses and refusals. Values in, bytes out.
 
 `start_response` passes the application's status and headers to `response_head`, so that an invalid status or header raises
-in the application's own call. `encode_head` decides on the framing once the body's length is known, or known to be unknown.
+in the application's own call. `encode_head` chooses the framing, with or without knowing the length of the body.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LENGTH_DROPPED = frozenset((204, RESET_CONTENT))
 MAX_KNOWN_NAMES = 1024
 MAX_KNOWN_HEADS = 256
 MAX_KNOWN_HEAD_LENGTH = 1024
-"""How many field names and heads are remembered, and the most characters of a head's field lines."""
+"""The maximum number of remembered field names and heads, and the maximum length of a remembered head's field lines."""
 
 
 class Framing(IntEnum):
@@ -167,7 +167,7 @@ def check_status(status: str) -> tuple[str, int, bool]:
 
 
 def describe_header_error(headers: list[tuple[str, str]]) -> str:
-    """Return a text that says which of the headers is not a pair of str."""
+    """Return a text that names the header which is not a pair of str."""
     wrong = next((each for each in headers if not isinstance(each, tuple) or [*map(type, each)] != [str, str]), headers)
     return f"The header {wrong!r} is not a tuple (name, value) of two str (PEP 3333)."
 
@@ -229,7 +229,7 @@ class DateFields:
         self.lines = ("", "", "", "")
 
     def current_lines(self) -> tuple[str, str, str, str]:
-        """Return the lines to add if the application gave neither field, Date, Server, or both."""
+        """Return the lines to add, indexed by `ResponseHead.given`: for neither field, only Date, only Server, both."""
         now = time.time()
         if not self.until - 1 <= now < self.until:  # the clock may have been set back
             second = int(now)
@@ -240,7 +240,7 @@ class DateFields:
 
 
 def refusal(error: ClientError, date: str, *, bodiless: bool = False) -> bytes:
-    """Return the whole response to a refused request: it has the reason, and Connection: close (RFC 9112 9.6)."""
+    """Return the whole response to a refused request: it contains the reason, and Connection: close (RFC 9112 9.6)."""
     content = f"{error.status}\n\n{error}\n".encode("utf-8", "replace")
     head = (
         f"HTTP/1.1 {error.status}\r\nContent-Type: text/plain; charset=utf-8\r\n"

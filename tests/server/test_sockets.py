@@ -239,7 +239,7 @@ def test_without_proc_the_port_is_still_said_to_be_in_use(opened: Opener, monkey
             "this user has no permission to listen on port 80 (ports below 1024 are reserved for root).",
         ),
         (errno.EACCES, 8000, "this user has no permission to listen on port 8000."),
-        (errno.ENOBUFS, 8000, f"127.0.0.1:8000 can't be listened on: {os.strerror(errno.ENOBUFS)}."),
+        (errno.ENOBUFS, 8000, f"can't listen on 127.0.0.1:8000: {os.strerror(errno.ENOBUFS)}."),
     ],
 )
 def test_other_reasons(monkeypatch: pytest.MonkeyPatch, number: int, port: int, message: str) -> None:
@@ -378,8 +378,8 @@ def test_a_unix_socket_has_a_name(address: str) -> None:
 
 
 def test_paths_that_can_not_be() -> None:
-    assert refusal(f"unix:/tmp/{'x' * 200}").endswith("can't be listened on: the path is longer than 107 bytes.")
-    assert refusal("unix:/nowhere/s") == "unix:/nowhere/s can't be listened on: No such file or directory."
+    assert refusal(f"unix:/tmp/{'x' * 200}").endswith(": the path is longer than 107 bytes.")
+    assert refusal("unix:/nowhere/s") == "can't listen on unix:/nowhere/s: No such file or directory."
 
 
 @pytest.mark.skipif(not LINUX, reason="abstract names are Linux's")

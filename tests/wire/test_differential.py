@@ -39,7 +39,8 @@ OURS = [
     Disagreement("CONNECT", "^CONNECT asks|target of CONNECT"),
     Disagreement("versions", "^This server speaks"),
     Disagreement(
-        "framing", "both Content-Length and|1.0 request must not have Transfer-Encoding|no transfer coding but chunked"
+        "framing",
+        "both Content-Length and|1.0 request must not have Transfer-Encoding|supported transfer coding is chunked",
     ),
     Disagreement("chunk lines", "A chunk must begin with its size"),
     Disagreement("limits", "limit|longer than|more than|exceed max_header"),
