@@ -101,18 +101,18 @@ class Acceptor:
         self, connection: socket.socket, address: object, base: Environ, idle: deque[Connection], *, full: bool
     ) -> None:
         """Add an accepted connection to the loop, in the place of an idle one if there is no room."""
-        most = self.loop.poller.max_descriptor
-        too_high = 0 < most < connection.fileno()
+        max_descriptor = self.loop.poller.max_descriptor
+        too_high = 0 < max_descriptor < connection.fileno()
         if full or too_high:
             if not idle:
                 idle.extend(self.idle_connections())
-            limit = f"{self.limit} (--max-connections)" if full else f"{most} (the limit of select())"
+            limit = f"{self.limit} (--max-connections)" if full else f"{max_descriptor} (the limit of select())"
             self.report(f"{REACHED}: {limit}")
             self.evict_one(idle)
             if too_high:
                 high, connection = connection, connection.dup()  # takes the lowest free descriptor
                 high.close()
-                if connection.fileno() > most:
+                if connection.fileno() > max_descriptor:
                     connection.close()
                     return
         self.loop.add(self.connect(connection, address, base))

@@ -42,12 +42,11 @@ class Balance:
         self.fewer: list[tuple[int, int]] = []  # the result of `workers_with_fewer` at the last call of `deferral`
         self.deferred = False  # accepting was deferred for these
         self.deferrals = 0  # for these, in a row
-        self.unresponsive: dict[
-            int, int
-        ] = {}  # workers that were waited for in vain, and the values of their slots then
+        # The slots of workers that did not accept while this one deferred, with their values at that time.
+        self.unresponsive: dict[int, int] = {}
 
     def publish(self, connections: int) -> None:
-        """Write how many connections this worker has."""
+        """Write the number of connections of this worker."""
         self.writes = (self.writes + 1) & COUNT
         if not self.left:
             self.table[self.slot] = self.writes << 32 | connections + 1

@@ -315,7 +315,7 @@ class HandlerConnection:
     # --- By a thread of the pool --------------------------------------------------------------------------------------
 
     def handle_one_request(self) -> None:
-        """Let the class handle one request, or all requests if it has its own `handle`."""
+        """Call the class for one request, or for all requests if it has its own `handle`."""
         self.state = State.RUNNING
         if self.ending:
             self.end()
@@ -356,9 +356,8 @@ class HandlerConnection:
         self.output.begin()
         handler.head_file.begin_head()
         handler.requestline = handler.command = handler.request_version = ""
-        handler.headers = (
-            handler.MessageClass()
-        )  # else the log of an incomplete head has fields of the previous request
+        # Else the log of an incomplete head would have the fields of the previous request.
+        handler.headers = handler.MessageClass()
         handler.close_connection = True
         return handler
 

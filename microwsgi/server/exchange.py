@@ -1,4 +1,4 @@
-"""One request and its response: the environ, `start_response`, what the application returns, and all rules of PEP 3333.
+"""One request and its response: the environ, `start_response`, the application's result, and all rules of PEP 3333.
 
 `microwsgi.server.handler.WSGIRequestHandler.handle_one_request` calls the application and uses an Exchange in this order:
 
@@ -221,7 +221,7 @@ class Exchange:
     def detach(self) -> tuple[socket.socket, bytes]:
         """Return the socket, now blocking, and the bytes that followed the head. Both now belong to the application."""
         self.detached = self.head_sent = True
-        self.framing = NO_BODY  # what the application returns is not sent
+        self.framing = NO_BODY  # the application's result is not sent
         self.status = 101
         return self.transport.detach(), self.transport.take_read_ahead()
 
@@ -283,9 +283,8 @@ class Exchange:
         self.size = size
         self.body_start = self.transport.sent - size  # see `bytes_sent`: the body did not go through the transport
         self.head_sent = sent
-        self.framing = (
-            Framing.UNTIL_CLOSE if sent else NO_BODY
-        )  # a client must not mistake a partial response for the whole
+        # After a failure, a client must not mistake a partial response for the whole.
+        self.framing = Framing.UNTIL_CLOSE if sent else NO_BODY
         self.close_connection = True
 
     def is_long(self, chunks: list[bytes]) -> bool:

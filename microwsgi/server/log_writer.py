@@ -182,7 +182,7 @@ class Destination:
         """Queue a record if there is room for one of this size, or count it as lost."""
         with self.lock:
             if self.lost or self.size + size + RECORD_SIZE > MAX_QUEUE_SIZE:
-                self.why_lost = self.why_lost or self.write_error or "they came too fast"
+                self.why_lost = self.why_lost or self.write_error or "they arrived too fast"
                 self.lost += 1
             else:
                 self.size += size + RECORD_SIZE

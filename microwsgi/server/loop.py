@@ -4,7 +4,7 @@
     finish                 set the state of a connection after its request has run                  by the thread that ran it
     resume, call_soon      queue work for the leader, and wake the leader                           by any thread
 
-**Who may access what.** Only the leader (the thread that holds the leader lock of `microwsgi.server.pool`) touches the poller,
+**Access.** Only the leader (the thread that holds the leader lock of `microwsgi.server.pool`) touches the poller,
 the timers, `connections`, and a connection whose state is not in OWNED. A connection that is QUEUED or RUNNING belongs to the
 thread that runs it, or will run it. It stays registered with the poller meanwhile, since most requests end before the next
 event: that saves two system calls. If an event does come, the leader unregisters the connection.
@@ -69,9 +69,7 @@ class Loop:
         self.lock = threading.Lock()  # see above; no other lock is taken while it is held
         # Queues. `ready` is for the pool; the others are emptied by the leader.
         self.ready: deque[Connection] = deque()
-        self.unsent: deque[Connection] = (
-            deque()
-        )  # connections that the leader has run: `poll_once` sends their responses
+        self.unsent: deque[Connection] = deque()  # the leader has run them: `poll_once` sends their responses
         self.returned: deque[tuple[Connection, State]] = deque()
         self.resumed: deque[Exchange] = deque()
         self.calls: deque[Callable[[], object]] = deque()
@@ -114,7 +112,7 @@ class Loop:
             self.expire()
 
     def poll_timeout(self) -> float:
-        """Return how many seconds to wait for an event: 0 if there is something to do, -1 for no limit."""
+        """Return the seconds to wait for an event: 0 if there is something to do, -1 for no limit."""
         if self.returned or self.resumed or self.calls or self.unsent:
             return 0
         if self.clock.paused:
@@ -362,7 +360,7 @@ class Loop:
         self.wakeup.notify()
 
     def call_soon(self, call: Callable[[], object]) -> None:
-        """Have the leader call a function."""
+        """Make the leader call a function."""
         self.calls.append(call)
         self.wakeup.notify()
 
@@ -376,5 +374,5 @@ class Loop:
         return list(self.connections.copy().values())  # a dict must not be iterated while the leader changes it
 
     def requests(self) -> int:
-        """Return how many requests were given to the application, or to a handler class."""
+        """Return the number of requests that were passed to the application, or to a handler class."""
         return self.requests_closed + sum(connection.requests for connection in self.snapshot())

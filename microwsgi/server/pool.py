@@ -1,6 +1,6 @@
 """The threads: the Leader/Followers pattern (Schmidt and others, Pattern-Oriented Software Architecture, volume 2).
 
-The *leader* polls, receives what has arrived, and runs the complete requests itself, one after the other: in CPython two
+The *leader* polls, receives the bytes that have arrived, and runs the complete requests itself, in turn: in CPython two
 runnable threads contend for the GIL, and are slower than one. When a request blocks, another thread is promoted to leader.
 
     PoolThread.run          the loop of a thread; it calls `handle_one_request`, which calls the application
@@ -50,7 +50,7 @@ IDLE_CHECKS = 100
 USAGE_SAMPLE = 0.001
 """Seconds for which a thread's processor time is observed, to distinguish computing from waiting."""
 JOIN_TIMEOUT = 5.0
-"""Seconds to wait for a thread that only has to notice that it is to end."""
+"""Seconds to wait for an idle thread, which only has to see that the pool ends."""
 SLOW_REQUEST = 0.0003
 """After a request that took more seconds than this, a system call measures whether the request computed or waited."""
 SAMPLING_TIME = 0.05

@@ -47,7 +47,7 @@ ENDING = 0.1
 
 
 class Stop(Enum):
-    """Why `serve_forever` is to return."""
+    """The reason why `serve_forever` has to return."""
 
     NO = 0
     PAUSE = 1

@@ -5,8 +5,8 @@
     receive_into, wait_until_sent  receive and send in a thread of the pool, which may wait for the client
     half_close, abort, close       end the connection; abort discards unsent output
 
-`microwsgi.tls.transport.TLSTransport` has the same methods. Except where a method says otherwise, a transport is used by one
-thread at a time: by the leader, or by the thread that runs its connection.
+`microwsgi.tls.transport.TLSTransport` has the same methods. Except for methods that say otherwise, one thread at a time uses
+a transport: the leader, or the thread that runs its connection.
 """
 
 from __future__ import annotations
