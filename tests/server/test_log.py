@@ -67,13 +67,13 @@ def test_a_full_disk_and_short_writes_lose_no_byte_and_tear_no_record(
         for number in range(5):
             destination.add(f"record {number}\n")
         destination.write()
-        assert (destination.left(), destination.unwritten_reason()) == (4, "No space left on device")
+        assert (destination.unwritten(), destination.unwritten_reason()) == (4, "No space left on device")
         assert path.stat().st_size == 7 + 2 + 7  # the rest of a record goes alone
         full[0] = False
         destination.add("last\n")
         destination.write()
     assert path.read_text() == "".join(f"record {number}\n" for number in range(5)) + "last\n"
-    assert destination.left() == 0
+    assert destination.unwritten() == 0
 
 
 def test_what_is_beyond_the_limit_is_counted_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_what_is_beyond_the_limit_is_counted_with_the_reason(tmp_path: Path, mon
         destination.write()  # the record is in hand, and the queue is empty
         for number in range(130):
             destination.add(f"{number}".ljust(1999) + "\n")
-        assert destination.left() == 131
+        assert destination.unwritten() == 131
         full[0] = False
         destination.write()
         destination.add("behind\n")
