@@ -9,8 +9,8 @@ runnable threads contend for the GIL, and are slower than one. When a request bl
 **The leader lock.** The thread that holds it is the leader: it may poll, and touch connections that no thread runs.
 
 **Running inline.** Before the leader runs a request, it releases the leader lock without waking a follower. Followers sleep
-on their own `wakeup`, so the lock stays free. If the request exceeds INLINE_LIMIT seconds, the watchdog, in the thread of
-`serve_forever`, takes the lock and promotes a follower. The thread that ran the request then becomes a follower.
+on their own `wakeup`, and do not wait for this lock. If the request exceeds INLINE_LIMIT seconds, the watchdog, in the thread
+of `serve_forever`, takes the lock and promotes a follower. The thread that ran the request then becomes a follower.
 
 **Blocking requests.** After a request was observed to wait rather than compute, the leader promotes a follower *before* it
 runs the next requests. Voluntary context switches of the thread distinguish waiting from computing: by processor time alone,
