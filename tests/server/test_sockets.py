@@ -311,7 +311,7 @@ def test_only_root_and_members_may_give_a_socket_to_a_group() -> None:
         said = subprocess.run(
             python("-c", program), env=environment(), capture_output=True, text=True, check=True
         ).stdout
-        assert "only root and members of that group may" in said
+        assert "only root and members of that group can" in said
         assert not (folder / "s").exists()
 
 
