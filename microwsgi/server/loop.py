@@ -15,7 +15,7 @@ the connection is still registered. That thread enters IDLE, and the leader unre
 `lock`. If the leader comes first, `enter_idle` finds the connection unregistered, and leaves it to the leader; if the thread
 comes first, the leader sees IDLE, and the connection stays registered. So none waits without being registered.
 
-**The leader runs no application code**: no application, no `close` of an iterable, no hook, and it reads no file. (One exception:
+**The leader runs no application code**: no application, no `close` of an iterable, no hook, and it reads no file. (Exception:
 it calls the access log, which may be a function of the program. Error records it only queues.) A connection that needs one of
 these becomes QUEUED, and runs when the leader lock is free again.
 
