@@ -92,6 +92,8 @@ class Acceptor:
                 self.report_and_pause(problem)
                 return
             self.add(connection, address, base, idle, full=full)
+            if self.loop.event_count == 1 and not self.count_when_full:
+                return  # the next poll, which comes at once, costs less than an accept() that finds nothing
 
     def admit(self, connection: socket.socket, address: object, base: Environ) -> None:
         """Add a connection that `AcceptThread` has accepted."""

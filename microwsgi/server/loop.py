@@ -63,6 +63,7 @@ class Loop:
         self.connections: dict[int, Connection] = {}
         self.sources: dict[int, Callable[[], object]] = {}  # functions for events on other descriptors
         self.calls_later: list[tuple[float, Callable[[], object]]] = []
+        self.event_count = 0  # of the last poll
         self.draining = False
         self.may_stay_idle: Callable[[Connection], object] | None = None  # set while the server drains
         self.requests_closed = 0  # requests of connections that are closed
@@ -90,6 +91,7 @@ class Loop:
         connections = self.connections
         timeout = self.poll_timeout()
         events = self.poller.poll(timeout)
+        self.event_count = len(events)
         for descriptor, _ in events:
             # The descriptor may belong to a newer connection by now. Then a receive finds nothing, which is harmless.
             connection = connections.get(descriptor)
