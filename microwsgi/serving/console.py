@@ -27,7 +27,7 @@ _poll: Callable[[], select.poll] = getattr(
 ONLY_HERE = "(only this machine)"
 ALL_MACHINES = "(every machine on your network can reach this)"
 DIM, BOLD = "2", "1"
-MOST_QUEUED = 64 * 1024
+MAX_QUEUED = 64 * 1024
 """Characters that wait for a terminal, or for a pipe, that takes none; what comes then is left out, and counted."""
 PIECE = 1000
 """Characters of one write: poll(2) promises that a pipe has room for 4,096 bytes, and UTF-8 has four at most for each."""
@@ -63,7 +63,7 @@ class Console:
         # With its end in one write: several processes may say something at once.
         if self.queue is None:
             write(f"{text}\n", self.errors)
-        elif sum(map(len, self.queue)) < MOST_QUEUED:
+        elif sum(map(len, self.queue)) < MAX_QUEUED:
             self.queue.append(f"{text}\n")
             self.write_queued()
         else:

@@ -213,7 +213,7 @@ class Stop:
         self.is_installed = False
         self.began = time.monotonic()
         self.at_terminal = console.is_terminal
-        self.applications: dict[int, Callable[..., object]] = {}  # handlers of the application for INT and TERM
+        self.application_handlers: dict[int, Callable[..., object]] = {}  # handlers of the application for INT and TERM
         self.others: dict[int, Callable[[WSGIServer], object]] = {}
         say = console.say
         acts: dict[str, Callable[[WSGIServer], object]] = {
@@ -255,7 +255,7 @@ class Stop:
             if handler == self.on_signal:
                 continue
             if callable(handler):
-                self.applications[number] = handler
+                self.application_handlers[number] = handler
             try:
                 _install(number, self.on_signal)
             except ValueError:
@@ -265,9 +265,9 @@ class Stop:
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal, in the main thread, between two of its steps: note it, and wake the thread."""
-        if number in self.applications:
+        if number in self.application_handlers:
             try:
-                self.applications[number](number, frame)
+                self.application_handlers[number](number, frame)
             except BaseException:  # many end with sys.exit(); the server ends in its own way
                 pass
         if number in SIGNALS:

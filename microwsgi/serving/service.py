@@ -30,7 +30,7 @@ from microwsgi.options import Options
 from microwsgi.options.declaration import OPTIONS
 from microwsgi.options.kinds import Switch
 from microwsgi.prefork.children import Child
-from microwsgi.prefork.life import LISTENING, State
+from microwsgi.prefork.life import OBEYING, State
 from microwsgi.prefork.supervisor import Supervisor
 from microwsgi.process.system import System
 from microwsgi.server.connections import Security
@@ -217,7 +217,7 @@ class Service:
     def send_order(self, word: str) -> None:
         """Give an order to all children that serve, or finish what they run."""
         for child in self.supervisor.children:
-            if child.state in LISTENING:
+            if child.state in OBEYING:
                 child.send_order(word)
 
     def reopen_in_child(self, server: WSGIServer) -> None:

@@ -133,8 +133,8 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
         # A compiled file counts as fresh for a second after its source was changed: see microwsgi.serving.imports.
         imports.install(lambda files: worker.send(files=files))
     try:
-        if worker.trouble:
-            raise LoadError(worker.trouble)
+        if worker.fatal_error:
+            raise LoadError(worker.fatal_error)
         import_error_page(options)
         name, application = load_application(spec, options)
     except UsageError as error:
@@ -313,7 +313,7 @@ class Terminal(Observer):
         if self.greeted:
             self.service.failed(f"no worker could be started: {why}", serving=True, served=True)
 
-    def trouble(self, error: BaseException) -> None:
+    def call_failed(self, error: BaseException) -> None:
         """Print an exception of the parent; if it repeats, only how often."""
         text = f"{type(error).__name__}: {error}"
         last, count = self.told
