@@ -252,8 +252,8 @@ def restart_gracefully(server: Server, wait: float) -> int:
     answer = server.ask("reload", wait)
     if not answer:
         raise ServiceError(f"{server.name} has not reported that it serves the new code. See its log.")
-    if answer["trouble"]:
-        raise ServiceError(answer["trouble"])
+    if answer["error"]:
+        raise ServiceError(answer["error"])
     print(f"{server.name} serves the new code.")
     return 0
 
