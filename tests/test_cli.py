@@ -178,11 +178,11 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
         (
             "serve 8080",
             (
-                "to give a port, use -p.\n  Try:  microwsgi serve -p 8080\n"
+                "to set the port, use -p.\n  Try:  microwsgi serve -p 8080\n"
                 "        microwsgi serve . -p 8080   (the files of this folder)"
             ),
         ),
-        ("dev hello:app 8080", "to give a port, use -p.\n  Try:  microwsgi dev hello:app -p 8080"),
+        ("dev hello:app 8080", "to set the port, use -p.\n  Try:  microwsgi dev hello:app -p 8080"),
         ("serve -d docs", "-d is not an option: write the folder alone.\n  Try:  microwsgi serve docs"),
         (
             "serve --directory docs -p 0",
@@ -195,7 +195,7 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
         (
             "serve 8080 -b 127.0.0.1 --debug",
             (
-                "to give a port, use -p.\n  Try:  microwsgi serve -p 8080 -b 127.0.0.1 --debug\n"
+                "to set the port, use -p.\n  Try:  microwsgi serve -p 8080 -b 127.0.0.1 --debug\n"
                 "        microwsgi serve . -p 8080 -b 127.0.0.1 --debug   (the files of this folder)"
             ),
         ),

@@ -290,7 +290,7 @@ class Stop:
             pass  # its buffer is full: the thread will wake anyway
 
     def stop(self, server: WSGIServer) -> None:
-        """Have the server finish running requests; the second time, end without waiting. Sets flags, and wakes the main thread."""
+        """Have the server finish running requests, or end at once the second time: set flags, and wake the main thread."""
         if self.signals > 1:
             server.limit_drain(0.0)
         server.request_stop()

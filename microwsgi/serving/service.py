@@ -299,7 +299,7 @@ class Service:
         self.waiting_for_reload.clear()
 
     def memory(self) -> int:
-        """Return the memory of the service's processes in bytes. It is measured at most once in MEMORY_TIME, for many clients."""
+        """Return the memory of the service's processes in bytes, measured at most once in MEMORY_TIME seconds."""
         if self.system.monotonic() >= self.measure_at:
             self.last_memory = sum(
                 memory(pid) for pid in (os.getpid(), *(child.pid for child in self.supervisor.children))

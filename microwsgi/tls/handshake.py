@@ -95,9 +95,9 @@ class HandshakeContext:
     """The pool, and the functions of `microwsgi.tls.front.TLS` that handshakes call.
 
     `wrap` returns a TLS transport that replaces a plain one, or raises OSError. `secure_replacement` and
-    `plain_replacement` return the connection that continues with a transport and a base environ. `reason` returns why a handshake failed, and what
-    to do. A client that uses ALPN must offer one of `protocols`; this is not checked if `protocols` is empty, as it is for the
-    context of a caller.
+    `plain_replacement` return the connection that continues with a transport and a base environ. `reason` returns why a
+    handshake failed, and what to do. A client that uses ALPN must offer one of `protocols`; this is not checked if `protocols`
+    is empty, as it is for the context of a caller.
     """
 
     def __init__(
