@@ -100,7 +100,7 @@ class TruncatedFile(MicrowsgiError):
 class Abandoned(BaseException):
     """A person at the debugger's prompt has ended this request.
 
-    It is outside the tree and not an Exception, so that only the server catches it, and no `except Exception` of an application.
+    It is outside the tree and not an Exception, so that an application's `except Exception` does not catch it.
     """
 
 

@@ -1,7 +1,8 @@
 """The declaration of all options.
 
-Each option is declared once, here. This is the source of the command line (microwsgi/cli), the environment variables (`environment`),
-the keys of a TOML file (`config_file`), the keyword arguments of `serve()` (`keywords`) and docs/options.md (`document`).
+Each option is declared once, here. This is the source of the command line (microwsgi/cli), the environment variables
+(`environment`), the keys of a TOML file (`config_file`), the keyword arguments of `serve()` (`keywords`) and docs/options.md
+(`document`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Remove the server's state from children that an application forks (os.fork, multiprocessing, a Pool).
 
-Such a child inherits the server's signal handlers and descriptors. With the handlers `Process.terminate()` would have no effect:
-the handler of TERM only asks the server to stop, which does not run in the child. With the listening socket the child would keep
-the port after the server has ended, and with a client's socket that client would wait for the end of its response.
+Such a child inherits the server's signal handlers and descriptors. With the handlers `Process.terminate()` would do nothing:
+the handler of TERM only asks the server to stop, which does not run in the child. With the listening socket the child would
+keep the port after the server has ended, and with a client's socket that client would wait for the end of its response.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Detect or repair changes that an application makes to its interpreter when it is imported.
 
-Under patches for green threads the server's threads would never run: such an application is refused. Closed standard descriptors
-are opened again: otherwise the next socket would get their numbers, and output of the application would be sent to a client.
+Under patches for green threads the server's threads would never run: such an application is refused. Standard descriptors that
+were closed are opened again: otherwise the next socket would get their numbers, and a client would receive the application's
+output.
 """
 
 from __future__ import annotations

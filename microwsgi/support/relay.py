@@ -39,7 +39,7 @@ class Relay:
             return self.locks.setdefault(name, threading.RLock())
 
     def subscribe(self, name: str, history: int, deliver: Deliver, owner: object) -> None:
-        """Register a method of `owner` that is called with each event of this name, first with those of the parent's history."""
+        """Register a method of `owner` to be called with each event of this name, first those of the parent's history."""
         with self.lock:
             self.subscribers.setdefault(name, []).append(weakref.WeakMethod(deliver))
         weakref.finalize(owner, self.unsubscribe, name).atexit = False
