@@ -73,7 +73,7 @@ class SafeRepr(reprlib.Repr):
         """Format any other object. If its __repr__ raises, the values around it are shown all the same."""
         try:
             return cut(repr(x), self.maxother)
-        except Exception as error:  # somebody's __repr__ may do anything
+        except Exception as error:  # a __repr__ may raise anything
             return failing(x, error)
 
 
@@ -242,7 +242,7 @@ def values_of(values: Mapping[str, object]) -> dict[str, str]:
             continue
         try:
             found[name] = GIVEN.sub(rf"\1{HIDDEN}", shown.repr(item))
-        except BaseException as error:  # somebody's __repr__ may do anything
+        except BaseException as error:  # a __repr__ may raise anything
             found[name] = failing(item, error)
     return found
 

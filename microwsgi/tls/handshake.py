@@ -1,4 +1,4 @@
-"""Connections on a TLS port before HTTP begins: the first byte tells TLS from plain HTTP, then the handshake.
+"""Connections on a TLS port before HTTP begins: detect TLS or plain HTTP by the first byte, then do the handshake.
 
 A HandshakeConnection waits in the poller like every connection, and holds no thread while its client sends nothing. The work
 of a handshake, about a millisecond of processor time, is done by threads of `HandshakePool`, so that many new connections do

@@ -125,8 +125,8 @@ class Server:
             return not self.port or probe.connect_ex(("127.0.0.1", self.port)) != 0
 
     def processes(self) -> list[int]:
-        """Return the pids in the server's sessions: its process, workers, and children of the application."""
-        # The sessions that this test has created. Session 0, which `pid` is before the start, has processes of the whole machine.
+        """Return the pids of the server, its workers, and the children of the application."""
+        # The sessions of this test. `pid` is 0 before the start, and session 0 has processes of the whole machine.
         sessions = {pid for pid in (self.process.pid, self.pid) if pid > 1}
         found = []
         for entry in Path("/proc").iterdir():
