@@ -76,7 +76,7 @@ FileDescriptorName=web
 WantedBy=sockets.target
 """
 OF_SYSTEMD = ("daemon", "user", "group", "umask", "chdir", "app_dir")
-"""Options that become other lines of the unit than ExecStart."""
+"""Options that other lines of the unit replace, or that are written to ExecStart in another form."""
 FOR_TERMINALS = {
     "reload": "a service has no terminal; systemctl reload loads new code",
     "pid_file": "systemd tracks the process; leave the option out",

@@ -26,7 +26,7 @@ MAX_QUEUED = 64 * 1024
 MAX_QUEUED_EVENTS = 4 * 1024 * 1024
 """Bytes of events (`microwsgi.prefork.topics`) that are queued for a child; orders are sent before them."""
 MAX_MESSAGE = 256 * 1024 * 1024
-"""Bytes of a message. A greater length means that other code in the child has written to the channel's descriptor."""
+"""Bytes of a message. A greater length is not one of our messages: code of the child has corrupted memory or the stream."""
 
 DEAD = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF}
 """Errors that mean the end of a channel; others are temporary."""

@@ -21,7 +21,7 @@ class Generation:
         self.changed = changed or []
         self.began = began
         self.proven = False  # the application can be imported
-        self.failed = False  # it can't be imported; the next attempt follows when files change
+        self.failed = False  # it can't be imported; there is no further attempt before a change, HUP or `try_again`
         self.serves = False
         self.fatal_error = ""  # why it can't be imported, if the attempt has ended the process
         self.files: dict[str, bytes] = {}  # the files that its children have read, with their digests
