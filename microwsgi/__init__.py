@@ -24,13 +24,13 @@ LAZY_IMPORTS = {
     "serve": "microwsgi.serving.serve",
     "wsgi": "microwsgi.server.compat",
 }
-"""Each public name, and the module that has it."""
+"""Each public name, and the module that defines it."""
 
 __all__ = [*LAZY_IMPORTS, "__version__"]  # noqa: PLE0604 - the keys of LAZY_IMPORTS are strings
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name (PEP 562), and keep it, so that this is called once for each."""
+    """Import a public name (PEP 562), and store it, so that this is called only once for each name."""
     if name not in LAZY_IMPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(LAZY_IMPORTS[name]), name)

@@ -1,4 +1,4 @@
-"""Everything that microwsgi raises: one tree, its branches by who has to mend it.
+"""The exceptions of microwsgi: one tree, grouped by who must fix the problem: client, application or operator.
 
 A `ClientError` becomes a response, an `ApplicationError` and a `ViewError` a logged 500, a `UsageError` one sentence on the
 terminal; a `RouteError` ends the application's import.
@@ -10,17 +10,17 @@ from types import CodeType
 
 
 class MicrowsgiError(Exception):
-    """The root: catch this to catch all of ours and nothing else."""
+    """The base class: catch it to catch all exceptions of microwsgi and no others."""
 
 
 class ClientError(MicrowsgiError):
-    """The client broke a rule of HTTP or one of our limits; the text is the reason that it is told."""
+    """The client broke a rule of HTTP or exceeded one of our limits; the text is the reason that the response states."""
 
     status = "400 Bad Request"
     fields = ""
     """Further field lines of the response."""
     log_once = False
-    """One request after the other is refused for the same reason, which the error log need not repeat."""
+    """Many requests in a row are refused for the same reason: the error log does not repeat it."""
 
 
 class RequestTimeout(ClientError):
@@ -87,9 +87,9 @@ class VersionNotSupported(ClientError):
 
 
 class Disconnected(MicrowsgiError, ConnectionError):
-    """The client left while its request was read or its response written; nobody is there to be told.
+    """The client disconnected while its request was read or its response was written; no response can be sent.
 
-    A `ConnectionError` too, so that applications which know that one from files and sockets know this one.
+    It is a `ConnectionError`, too, so that applications that handle errors of files and sockets also handle this one.
     """
 
 
@@ -100,7 +100,7 @@ class TruncatedFile(MicrowsgiError):
 class Abandoned(BaseException):
     """A person at the debugger's prompt has ended this request.
 
-    Outside of the tree, and no Exception: what catches those in an application must not catch it, only the server.
+    It is outside the tree and not an Exception, so that an application's `except Exception` does not catch it.
     """
 
 
@@ -116,11 +116,11 @@ class ApplicationError(MicrowsgiError):
 
 
 class RouteError(MicrowsgiError, ValueError):
-    """A route can't be what it is defined as, or no URL can be built of it; the text names the place."""
+    """A route is defined incorrectly, or no URL can be built from it; the text names its location."""
 
 
 class ViewError(MicrowsgiError, TypeError):
-    """A view returned a value that can't be made a response; the message names the view and its location.
+    """A view returned a value that can't be converted to a response; the message names the view and its location.
 
     `code` is the view's code object: no frame of it is on the traceback, since it has returned.
     """
@@ -131,13 +131,13 @@ class ViewError(MicrowsgiError, TypeError):
 
 
 class UsageError(MicrowsgiError):
-    """Something on the command line, in the configuration or in a call of `serve` is wrong; the text has the cure."""
+    """An error on the command line, in the configuration or in a call of `serve`; the text says what to do."""
 
     exit_code = 2
 
 
 class CertificateError(UsageError):
-    """A certificate, a key or a password can't be used, or there is nothing to make one with."""
+    """A certificate, a key or a password can't be used, or no certificate can be created."""
 
     exit_code = 1
 
@@ -149,10 +149,10 @@ class LoadError(UsageError):
 
 
 class ListenError(UsageError):
-    """The address can't be listened on.
+    """The server can't listen on an address.
 
-    `free_port` can be used instead of `port`, `wrong_host` is no host of this machine, `holder` is the process that has the
-    port; 0 or "" where that is no cure. `microwsgi.serving.retyped` makes commands of them.
+    `free_port` can be used instead of `port`, `wrong_host` is not a host of this machine, `holder` is the process that has the
+    port; 0 or "" if that does not apply. `microwsgi.serving.retyped` suggests commands from them.
     """
 
     exit_code = 4
@@ -168,6 +168,6 @@ class ListenError(UsageError):
 
 
 class ServiceError(UsageError):
-    """A background process can't begin, or can't be reached."""
+    """A background process can't start, or can't be reached."""
 
     exit_code = 1

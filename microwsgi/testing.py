@@ -1,4 +1,4 @@
-"""Applications under test: `Client` calls one in this process, `live` serves one on a free port. Any WSGI application will do.
+"""Test any WSGI application: `Client` calls it in this process, `live` serves it on a free port.
 
     response = Client(app).post("/users", json={"name": "Ada"})
     assert response.expect(201).json["id"] == 1
@@ -29,10 +29,10 @@ from microwsgi.options.keywords import OptionValues
 from microwsgi.server.server import WSGIServer
 
 MAX_BODY_TEXT = 2000
-"""Characters of a body that a failed expectation shows."""
+"""The maximum number of characters of a body that a failed expectation shows."""
 REDIRECTS = {301, 302, 303, 307, 308}
 KEEP_METHOD = {307, 308}
-MOST_REDIRECTS = 20
+MAX_REDIRECTS = 20
 
 
 class Response(webob.Response):
@@ -43,7 +43,7 @@ class Response(webob.Response):
     history: tuple[Response, ...] = ()
 
     def expect(self, status: int = 200, *, text: str | None = None, json: object = ...) -> Response:
-        """The response itself, if it has this status, this text in its body, and is this as JSON; else AssertionError."""
+        """Return the response. Raises AssertionError unless it has this status, this text in its body, and this JSON value."""
         __tracebackhide__ = True  # pytest shows the line of the test
         faults = []
         if self.status_int != status:
@@ -57,7 +57,7 @@ class Response(webob.Response):
         return self
 
     def exchange(self) -> str:
-        """Request line and response, for people to read."""
+        """Return the request line and the response, for people to read."""
         lines = [f"> {each.request.method} {each.url}" for each in (*self.history, self)]
         lines += [f"< {self.status}", *(f"< {name}: {value}" for name, value in self.headerlist)]
         try:
@@ -79,7 +79,7 @@ class RequestArguments(TypedDict, total=False):
     body: bytes | None
     headers: Mapping[str, str] | None
     environ: Mapping[str, object] | None
-    """Keys of the environ that the application is to see."""
+    """Keys to add to the environ."""
     follow: bool
     """Whether to follow redirects."""
     stream: bool
@@ -87,7 +87,7 @@ class RequestArguments(TypedDict, total=False):
 
 
 class Client:
-    """Requests to a WSGI application without a socket; cookies are kept, exceptions of the application are the test's."""
+    """Calls a WSGI application without a socket. Cookies are kept; exceptions of the application are raised in the test."""
 
     def __init__(
         self, application: WSGIApplication, *, url: str = "http://localhost", headers: Mapping[str, str] | None = None
@@ -103,19 +103,19 @@ class Client:
         path: str,
         **arguments: Unpack[RequestArguments],
     ) -> Response:
-        """Return the response to one request. The other methods are the same for one method of HTTP each."""
+        """Send a request and return the response. `get`, `post` and so on do this with their method of HTTP."""
         if query := arguments.get("query"):
             path += ("&" if "?" in path else "?") + urlencode(query, doseq=True)
         url = path if path.startswith(("http://", "https://")) else self.url + path
         request = webob.Request.blank(url, method=method, POST=arguments.get("form"))
-        request.environ["REQUEST_METHOD"] = method  # POST= has a method of its own
+        request.environ["REQUEST_METHOD"] = method  # `blank` sets POST if there is a form
         if "json" in arguments:
             request.json, request.content_type = arguments["json"], "application/json"
         body = arguments.get("body")
         if body is not None:
             request.body = body
         request.headers.update({**self.headers, **(arguments.get("headers") or {})})
-        # A test wants to see an exception, and not the page that a client would (wsgi.org's convention).
+        # Exceptions are raised in the test, not converted to an error page (wsgi.org's convention).
         request.environ.update({"x-wsgiorg.throw_errors": True, **(arguments.get("environ") or {})})
         response = self.send(request, url)
         if arguments.get("follow"):
@@ -123,26 +123,26 @@ class Client:
         return response if arguments.get("stream") else read(response)
 
     def send(self, request: webob.Request, url: str) -> Response:
-        """What the application answers, its body not yet asked for."""
-        carrier = CookieRequest(url)  # noqa: S310 - it is never opened: the jar wants urllib's requests
+        """Return the application's response, before its body is read."""
+        carrier = CookieRequest(url)  # noqa: S310 - it is never opened: http.cookiejar needs urllib's requests
         self.cookies.add_cookie_header(carrier)
         if cookie := carrier.get_header("Cookie"):
             own = request.headers.get("Cookie")
             request.headers["Cookie"] = f"{own}; {cookie}" if own else cookie
-        environ = request.environ.copy()  # applications move parts of the path, and put in what is theirs
+        environ = request.environ.copy()  # a copy, because applications change it
         status, headers, chunks = webob.Request(environ).call_application(self.application)
         response = Response(status=status, headerlist=list(headers), app_iter=chunks)
         response.request, response.url = request, url
-        self.cookies.extract_cookies(Received(headers), carrier)  # type: ignore[arg-type]  # it asks for info() only
+        self.cookies.extract_cookies(Received(headers), carrier)  # type: ignore[arg-type]  # it calls only info()
         return response
 
     def follow(self, response: Response) -> Response:
-        """Go where redirects lead, as a browser does."""
+        """Follow redirects, as a browser does."""
         history: list[Response] = []
         while response.status_int in REDIRECTS and "Location" in response.headers:
             history.append(read(response))
-            if len(history) > MOST_REDIRECTS:
-                raise AssertionError(f"more than {MOST_REDIRECTS} redirects\n\n{response.exchange()}")
+            if len(history) > MAX_REDIRECTS:
+                raise AssertionError(f"more than {MAX_REDIRECTS} redirects\n\n{response.exchange()}")
             before, url = response.request, urljoin(response.url, response.headers["Location"])
             keep = response.status_int in KEEP_METHOD or before.method == "HEAD"
             request = webob.Request.blank(url, method=before.method if keep else "GET", headers=self.headers)
@@ -175,7 +175,7 @@ class Client:
 
 
 class Received:
-    """What http.cookiejar wants to know of a response."""
+    """The part of a response's interface that http.cookiejar uses."""
 
     def __init__(self, headers: list[tuple[str, str]]) -> None:
         self.message = Message()
@@ -183,12 +183,12 @@ class Received:
             self.message[name] = value
 
     def info(self) -> Message:
-        """Its fields."""
+        """Return the header fields."""
         return self.message
 
 
 def read(response: Response) -> Response:
-    """The response with its whole body; the application's iterable is closed."""
+    """Return the response with its complete body, and close the application's iterable."""
     chunks = response.app_iter
     try:
         body = b"".join(chunks)
@@ -197,12 +197,12 @@ def read(response: Response) -> Response:
             chunks.close()
     fields = list(response.headerlist)
     response.app_iter = [body]
-    response.headerlist = fields  # as the application sent them: WebOb has taken Content-Length away
+    response.headerlist = fields  # as the application sent them: WebOb has removed Content-Length
     return response
 
 
 class Live:
-    """A running server: `url` without a slash at its end, `port`, and the `server` itself."""
+    """A running server: `url`, without a slash at its end, `port`, and `server`."""
 
     def __init__(self, server: WSGIServer) -> None:
         self.server = server
@@ -234,10 +234,10 @@ def assert_stack_depth(
     method: str = "GET",
     to: str = "",
 ) -> None:
-    """AssertionError, with a picture, if more than `max` frames are between the socket and your function, both included.
+    """Raise AssertionError, with a picture, if the stack from the socket to your function has more than `max` frames.
 
-    The application is served and asked once. Your function is the one that made the response (`microwsgi.devtools.tracer`
-    says how that is found out), or the last one called that is named `to`. Frames below Python's are not counted.
+    The application is served, and gets one request. Your function is the one that made the response (see
+    `microwsgi.devtools.tracer`), or the last called function with the name `to`. Frames of C functions are not counted.
     """
     with Tracer() as tracer, live(application) as running:
         connection = HTTPConnection("127.0.0.1", running.port)

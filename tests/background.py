@@ -1,4 +1,4 @@
-"""The real command, in the background: started, asked and stopped as a person does it, with folders of its own."""
+"""Start, query and stop the real command in the background, as a person does, in separate folders."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ APPLICATION = """
 
 
 class Machine:
-    """A user's folders, and the commands run there; what is left running at the end is killed."""
+    """A user's folders, and commands that run in them; servers that still run at the end are killed."""
 
     def __init__(self, folder: Path, python: list[str] | None = None, **variables: str) -> None:
         self.folder = folder
@@ -62,7 +62,7 @@ class Machine:
         return path
 
     def __call__(self, *arguments: str, code: int = 0, **more: str) -> str:
-        """What a command says; its exit code must be this one. Its streams end with it: nothing in the background has them."""
+        """Run a command, check its exit code, and return its output. It must not leave its streams to a background process."""
         done = subprocess.run(
             [*self.python, *arguments] if self.python else microwsgi(*arguments),
             cwd=self.folder,
@@ -74,32 +74,32 @@ class Machine:
             check=False,
         )
         text = done.stdout.decode()
-        assert done.returncode == code, f"code {done.returncode}, not {code}; it said:\n{text}"
+        assert done.returncode == code, f"code {done.returncode}, not {code}; its output:\n{text}"
         return text
 
     def start(self, *arguments: str, app: str = "site_a:app", code: int = 0, **more: str) -> int:
-        """Serve in the background on a free port, and the port."""
+        """Serve in the background on a free port; return the port."""
         where = () if {"-b", "-p"} & {*arguments} else ("-p", "0")
-        said = self("serve", app, "--daemon", *where, *arguments, code=code, **more)
-        return int(said.split("http://127.0.0.1:")[1].split("/")[0]) if "http://127" in said else 0
+        output = self("serve", app, "--daemon", *where, *arguments, code=code, **more)
+        return int(output.split("http://127.0.0.1:")[1].split("/")[0]) if "http://127" in output else 0
 
     def states(self, *arguments: str) -> list[dict[str, object]]:
-        """What runs. The exit code is not looked at."""
+        """Return the states of running servers, by `microwsgi status --json`, whatever its exit code."""
         command = microwsgi("status", "--json", *arguments)
         done = subprocess.run(command, env=environment(**self.variables), capture_output=True, timeout=60, check=False)
         found: list[dict[str, object]] = json.loads(done.stdout)
         return found
 
     def pids(self) -> list[int]:
-        """What runs, or should, as the pid files have it."""
+        """Return the pids in the pid files."""
         return [int(path.read_text() or 0) for path in [*self.folder.rglob("*.pid")]]
 
     def log(self) -> str:
-        """All that was said in the background."""
+        """Return the logs of all background processes."""
         return "".join(path.read_text() for path in sorted(self.folder.glob("state/microwsgi/*.log")))
 
     def end(self) -> None:
-        """Kill what still runs."""
+        """Kill the servers that still run."""
         for state in self.states() if [*self.folder.glob("run/microwsgi/*.pid")] else []:
             kill(int(str(state["pid"])))
         for path in self.folder.glob("*.pid"):
@@ -109,7 +109,7 @@ class Machine:
 
 @contextmanager
 def ended(process: subprocess.Popen[Any]) -> Iterator[None]:
-    """Whatever happens within, the process has ended afterwards: a test that fails must not wait for it."""
+    """Kill the process at the end of the block, so that a failing test does not wait for it."""
     with process:
         try:
             yield
@@ -118,13 +118,13 @@ def ended(process: subprocess.Popen[Any]) -> Iterator[None]:
 
 
 def kill(pid: int) -> None:
-    """A process of ours, whose lock was just seen, and its children by their parent's death."""
+    """Kill a server whose lock was just seen; its children end when their parent is dead."""
     if pid:
         os.kill(pid, signal.SIGKILL)
 
 
 def fetch(port: int, path: str = "/") -> str:
-    """The body of an answer with status 200."""
+    """Return the body of a response, which must have the status 200."""
     connection = HTTPConnection("127.0.0.1", port, timeout=LIMIT)
     try:
         connection.request("GET", path)
@@ -137,10 +137,10 @@ def fetch(port: int, path: str = "/") -> str:
 
 
 def eventually(look: Callable[[], object], what: str = "") -> None:
-    """Wait until something is so."""
+    """Wait until a condition is true."""
     end = time.monotonic() + LIMIT
     while not look():
-        assert time.monotonic() < end, what or "it never came so"
+        assert time.monotonic() < end, what or "the condition did not become true"
         time.sleep(0.005)
 
 
@@ -154,12 +154,12 @@ def suspend(pid: int) -> None:
 
 
 def states_of_threads(pid: int) -> set[str]:
-    """The states of a process's threads: T is stopped (proc(5))."""
+    """Return the states of a process's threads: T is stopped (proc(5))."""
     return {path.read_text().rpartition(") ")[2][0] for path in Path(f"/proc/{pid}/task").glob("*/stat")}
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended."""
+    """Return whether a process has ended."""
     try:
         return " Z" in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -167,7 +167,7 @@ def gone(pid: int) -> bool:
 
 
 def free_port() -> int:
-    """A port on which nothing listens, and which the system gives to no other socket: below the range of port 0.
+    """Return a free port below the range from which the system assigns ports (port 0).
 
     Other tests run at the same time, and a port that a closed socket has left could be given to one of them.
     """

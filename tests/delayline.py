@@ -1,4 +1,4 @@
-"""A link with a delay: two TUN devices in two network namespaces, and what comes out of one goes into the other, later.
+"""A link with a delay: two TUN devices in two network namespaces; packets from one are written to the other, later.
 
 With a jitter, each packet takes up to so many seconds more, but none overtakes another. As a program:
 `python -m tests.delayline NAMESPACE NAMESPACE SECONDS [JITTER]`.

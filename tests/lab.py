@@ -1,4 +1,4 @@
-"""A network of one's own, in namespaces: a link whose delay, loss and rate are known, for measurements that must be true.
+"""A network in separate namespaces: a link whose delay, loss and rate are known, to check measurements.
 
     near --- veth --- router --- delay line --- far
     10.97.1.1   10.97.1.2   10.97.2.1    10.97.2.2

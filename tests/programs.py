@@ -1,4 +1,4 @@
-"""Programs that some tests use and not every machine has: those tests say so and are skipped, but in CI they fail."""
+"""Programs that some tests need and not every machine has: without them these tests are skipped, but fail in CI."""
 
 from __future__ import annotations
 

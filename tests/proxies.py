@@ -1,4 +1,4 @@
-"""nginx and HAProxy of Debian before a server of ours, with workers of their own users: www-data and haproxy."""
+"""nginx and HAProxy of Debian as proxies of our server; their workers run as www-data and haproxy."""
 
 from __future__ import annotations
 

@@ -299,7 +299,7 @@ def test_make_serve_in_a_clean_copy(clone: Path) -> None:
     try:
         with urlopen(first_url(server)) as response:  # noqa: S310 - ours
             assert b"<form" in response.read()
-        assert any("Installing microwsgi, WebOb ..." in line for line in server.said)
+        assert any("Installing microwsgi, WebOb ..." in line for line in server.read_lines)
         for child in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
             os.kill(int(child), signal.SIGINT)
         assert server.wait() == 0

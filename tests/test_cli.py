@@ -178,11 +178,11 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
         (
             "serve 8080",
             (
-                "to give a port, use -p.\n  Try:  microwsgi serve -p 8080\n"
+                "to set the port, use -p.\n  Try:  microwsgi serve -p 8080\n"
                 "        microwsgi serve . -p 8080   (the files of this folder)"
             ),
         ),
-        ("dev hello:app 8080", "to give a port, use -p.\n  Try:  microwsgi dev hello:app -p 8080"),
+        ("dev hello:app 8080", "to set the port, use -p.\n  Try:  microwsgi dev hello:app -p 8080"),
         ("serve -d docs", "-d is not an option: write the folder alone.\n  Try:  microwsgi serve docs"),
         (
             "serve --directory docs -p 0",
@@ -195,7 +195,7 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
         (
             "serve 8080 -b 127.0.0.1 --debug",
             (
-                "to give a port, use -p.\n  Try:  microwsgi serve -p 8080 -b 127.0.0.1 --debug\n"
+                "to set the port, use -p.\n  Try:  microwsgi serve -p 8080 -b 127.0.0.1 --debug\n"
                 "        microwsgi serve . -p 8080 -b 127.0.0.1 --debug   (the files of this folder)"
             ),
         ),
@@ -383,9 +383,9 @@ def test_the_banner_says_what_where_and_how_to_stop(command: Command, folder: Pa
     running = command("serve", "hello", "-p", "0", cwd=folder)
     url = running.url()
     running.line("Ctrl-C stops")
-    assert running.said[0] == f"microwsgi {__version__} serving hello:app"
-    assert re.fullmatch(r"  http://127\.0\.0\.1:\d+/ +\(only this machine\)", running.said[1])
-    assert len(running.said) == 3
+    assert running.read_lines[0] == f"microwsgi {__version__} serving hello:app"
+    assert re.fullmatch(r"  http://127\.0\.0\.1:\d+/ +\(only this machine\)", running.read_lines[1])
+    assert len(running.read_lines) == 3
     assert fetch(url) == b"hello"
 
 
@@ -395,7 +395,7 @@ def test_a_wildcard_lists_what_reaches_it_and_who(command: Command, folder: Path
     assert "//0.0.0.0" not in running.output
     assert re.search(r"http://127\.0\.0\.1:\d+/", running.output)
     assert "This is a development server" in running.output
-    for line in running.said:
+    for line in running.read_lines:
         assert ("http://" in line and "127.0.0.1" not in line) == ("every machine on your network" in line)
 
 
@@ -403,7 +403,7 @@ def test_the_banner_comes_after_the_application_is_loaded(command: Command, fold
     (folder / "slow.py").write_text("print('loaded', flush=True)\n" + dedent(HELLO))
     running = command("serve", "slow", "-p", "0", cwd=folder)
     running.line("Ctrl-C stops")
-    assert running.said[0] == "loaded"
+    assert running.read_lines[0] == "loaded"
 
 
 def test_variables_are_options_and_the_command_line_is_above_them(command: Command, folder: Path) -> None:
@@ -430,7 +430,8 @@ def test_a_full_disk_costs_the_log_and_nothing_else(command: Command, folder: Pa
     assert fetch(running.url()) == b"hello"
     assert running.stop() == 0
     assert (
-        "The last lines of the access log are lost: 1 record was not written: No space left on device." in running.said
+        "The last lines of the access log are lost: 1 record was not written: No space left on device."
+        in running.read_lines
     )
 
 
@@ -481,7 +482,7 @@ def test_python_m_microwsgi_and_a_program_of_ones_own_are_the_same(command: Comm
     running = Running([sys.executable, "program.py"], cwd=folder)
     try:
         assert fetch(running.url()) == b"hello"
-        assert running.said[0] == f"microwsgi {__version__} serving program.py:app"
+        assert running.read_lines[0] == f"microwsgi {__version__} serving program.py:app"
         assert running.stop() == 0
         assert "and on" in running.output
     finally:

@@ -129,12 +129,12 @@ def test_the_real_command_serves_what_a_file_says(command: Command, folder: Path
     (folder / "c.toml").write_text('app = "other:app"\nport = 0\naccess_log = "log"\n')
     wrong = command("serve", "--config", "c.toml", cwd=folder)
     assert wrong.wait() == 3
-    assert wrong.said[-1] == '  The name comes from app = "other:app" in c.toml.'
+    assert wrong.read_lines[-1] == '  The name comes from app = "other:app" in c.toml.'
     (folder / "site.py").rename(folder / "other.py")
     running = command("serve", cwd=folder, MICROWSGI_CONFIG="c.toml")
     running.url()
     running.line("Ctrl-C")
-    assert running.said[0].endswith("serving other:app")
+    assert running.read_lines[0].endswith("serving other:app")
     assert (folder / "log").exists()
 
 

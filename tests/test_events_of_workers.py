@@ -235,7 +235,7 @@ def test_a_worker_that_reads_nothing_delays_nobody_is_reported_and_catches_up(co
 def said(running: Running, text: str) -> bool:
     """Whether a server has said something already."""
     while not running.lines.empty():
-        running.said.append(running.lines.get() or "")
+        running.read_lines.append(running.lines.get() or "")
     return text in running.output
 
 

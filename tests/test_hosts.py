@@ -170,8 +170,8 @@ def load(made: Site, connections: str = "kept") -> Iterator[Callable[[], dict[st
 
 def check_logs(edge: Running, services: dict[str, Running]) -> None:
     """Each record of a host has the client's true address, and the number that the edge's log has for the request."""
-    edge.said += drained(edge)
-    numbers = {line.split()[1] for line in edge.said if line.startswith("10.99.0.2 ")}
+    edge.read_lines += drained(edge)
+    numbers = {line.split()[1] for line in edge.read_lines if line.startswith("10.99.0.2 ")}
     assert numbers
     for service in services.values():
         records = [json.loads(line) for line in drained(service) if line.startswith('{"id"')]
@@ -264,7 +264,7 @@ def test_nginx_before_two_hosts() -> None:
             passes(edge, "10.99.2.2:8000")
             found = end()
         assert {"one 1", "two 1", "one 2"} <= {*found["hosts"]}
-        errors = [line for line in [*edge.said, *drained(edge)] if "[error]" in line or "[warn]" in line]
+        errors = [line for line in [*edge.read_lines, *drained(edge)] if "[error]" in line or "[warn]" in line]
         failed = [each for each in found["failures"] if each[1] == "GET" or drained_at <= float(str(each[0])) < cut]
         assert failed == [], "\n".join(errors[-20:])
         for begin, until in ((killed, drained_at), (cut, time.time())):

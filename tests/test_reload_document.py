@@ -38,4 +38,4 @@ def test_the_dialogue(command: Callable[..., Running], tmp_path: Path) -> None:
     running.line("Save again to retry")
     helper.write_text("VALUE = 3\n")
     running.line("fixed")
-    assert list(map(unified, running.said)) == list(map(unified, shown[1].splitlines()))
+    assert list(map(unified, running.read_lines)) == list(map(unified, shown[1].splitlines()))

@@ -335,7 +335,7 @@ def test_where_inotify_is_short_there_is_a_word_and_changes_are_served(tmp_path:
     )
     running = Running(python("program.py"), cwd=tmp_path)
     try:
-        running.line("as with --reload-poll: inotify is not to be had: Too many open files")
+        running.line("as with --reload-poll: inotify is not available: Too many open files")
         url = running.url()
         eventually("1", lambda: fetch(url)[1])
         (tmp_path / "helper.py").write_text("VALUE = 2\n")

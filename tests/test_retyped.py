@@ -12,7 +12,7 @@ from pathlib import Path
 
 import microwsgi
 from microwsgi.errors import ListenError
-from microwsgi.serving.retyped import with_application, with_cures
+from microwsgi.serving.retyped import with_application, with_suggestions
 from tests.running import Running, environment
 from tests.tables import Rows
 
@@ -81,7 +81,7 @@ def test_another_port_and_another_host() -> None:
     with Rows() as table:
         for error, typed, expected in rows:
             with table(typed):
-                lines = str(with_cures(error, typed.split())).splitlines()
+                lines = str(with_suggestions(error, typed.split())).splitlines()
                 assert [re.sub("^  Try:|^ +", "", line).strip() for line in lines[1:]][: len(expected)] == expected
 
 

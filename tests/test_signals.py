@@ -97,7 +97,7 @@ def test_an_idle_server_stops_at_once_and_says_what_there_was(command: Command, 
         start = time.monotonic()
         assert running.stop(number) == 0
         assert time.monotonic() - start < 2
-    assert running.said[-1] == "Stopped. 1 request, 0 errors, up 0 s."
+    assert running.read_lines[-1] == "Stopped. 1 request, 0 errors, up 0 s."
     idle.close()
 
 
@@ -116,7 +116,7 @@ def test_what_runs_may_finish_while_nobody_else_gets_in(command: Command, folder
     client.join(LIMIT)
     assert client.answer == b"done"
     assert running.wait() == 0
-    assert running.said[-1].startswith("Stopped. 1 request, 0 errors")
+    assert running.read_lines[-1].startswith("Stopped. 1 request, 0 errors")
 
 
 @pytest.mark.parametrize("path", ["/gate", "/greedy"])
@@ -131,7 +131,7 @@ def test_a_second_signal_ends_it_at_once(command: Command, folder: Path, numbers
     start = time.monotonic()
     assert running.stop(numbers[1]) == 0
     assert time.monotonic() - start < 2
-    assert running.said[-1] == "Stopped at once."
+    assert running.read_lines[-1] == "Stopped at once."
     client.join(LIMIT)
     assert client.answer == b"cut off"
 
@@ -151,7 +151,7 @@ def test_a_signal_while_the_application_is_imported_ends_it(command: Command, fo
     running = command("serve", "slow", "-b", f"unix:{folder}/s", cwd=folder)
     wait_for(folder / "began")
     assert running.stop(signal.SIGTERM) == 0
-    assert running.said == ["Stopped at once."]
+    assert running.read_lines == ["Stopped at once."]
     assert not (folder / "s").exists()
 
 
@@ -290,7 +290,7 @@ def test_process_1_of_a_container_hears_them(process_1: Running, folder: Path, n
     client.join(LIMIT)
     assert client.answer == b"done"
     assert process_1.wait() == 0
-    assert process_1.said[-1].startswith("Stopped. 1 request")
+    assert process_1.read_lines[-1].startswith("Stopped. 1 request")
 
 
 COUNTED = """
@@ -326,4 +326,4 @@ def test_what_goes_on_is_one_request_and_what_an_app_answers_500_is_an_error(com
         assert (response.status, response.read()) == (status, body) or (body is None and response.status == status)
     connection.close()
     assert running.stop(signal.SIGTERM) == 0
-    assert running.said[-1].startswith("Stopped. 3 requests, 1 error,")
+    assert running.read_lines[-1].startswith("Stopped. 3 requests, 1 error,")

@@ -101,7 +101,7 @@ def test_what_is_saved_is_served_and_what_is_broken_is_not(
     running.line(r"fixed: helper\.py; serving main:app")
     assert value(url) == "3"
     assert running.stop(signal.SIGINT) == 0
-    assert running.said[-1].startswith("Stopped. ")
+    assert running.read_lines[-1].startswith("Stopped. ")
 
 
 def test_a_start_with_a_broken_application_shows_why_until_it_is_mended(command: Command, folder: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_second_signal_ends_all_at_once(command: Command, folder: Path) -> Non
         assert time.monotonic() - start < 3
         with pytest.raises((RemoteDisconnected, ConnectionResetError)):
             slow.result(LIMIT)
-    assert running.said[-1] == "Stopped at once."
+    assert running.read_lines[-1] == "Stopped at once."
 
 
 def test_a_worker_that_dies_at_the_start_is_tried_again_after_longer_and_longer(command: Command, folder: Path) -> None:
@@ -370,7 +370,7 @@ def test_what_is_imported_in_a_request_is_watched_too(command: Command, folder: 
     fetch(url, "/late")
     (folder / "late.py").write_text("VALUE = 'c'\n")
     running.line(r"changed: late\.py")
-    assert len([line for line in running.said if "changed" in line]) == 1
+    assert len([line for line in running.read_lines if "changed" in line]) == 1
 
 
 def test_the_shared_and_not_the_own_is_imported_by_the_parent(command: Command, folder: Path) -> None:
@@ -397,8 +397,8 @@ def test_the_shared_and_not_the_own_is_imported_by_the_parent(command: Command, 
         assert running.stop() == 0
     finally:
         running.end()
-    assert "True True False False" in running.said
-    assert running.said.count("printed once") == running.said.count("ended once") == 1
+    assert "True True False False" in running.read_lines
+    assert running.read_lines.count("printed once") == running.read_lines.count("ended once") == 1
 
 
 def test_a_head_that_is_half_sent_goes_to_the_successor(command: Command, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""`microwsgi certs`: the development CA of `microwsgi serve --tls`, and the stores that trust it.
+"""`microwsgi certs`: the development CA of `microwsgi serve --tls`, and the certificate stores that trust it.
 
 certs_command
   show, path, renew, client   microwsgi.tls.authority
@@ -18,7 +18,7 @@ from microwsgi.tls.modssl import Certificate
 
 
 def certs_command(words: list[str], given: dict[str, object]) -> int:
-    """`microwsgi certs`. Without a verb, show. Raises UsageError."""
+    """Run `microwsgi certs`; without a verb, `show`. Raises UsageError."""
     authority = Authority()
     verb, *rest = words or ["show"]
     if verb not in VERBS:
@@ -41,7 +41,7 @@ def show(authority: Authority, system: bool) -> int:  # as all verbs
     """Print the CA, the certificate, and the stores."""
     ca = authority.read()
     if ca is None:
-        say("There is no development CA yet: `microwsgi serve --tls` and `microwsgi certs trust` make one.")
+        say("There is no development CA yet: `microwsgi serve --tls` and `microwsgi certs trust` create one.")
         return 0
     say(f"CA           {name_of(ca)}, {ca.days_left} days left\n             {authority.certificate}")
     leaf = authority.read_leaf()
@@ -56,7 +56,7 @@ def show(authority: Authority, system: bool) -> int:  # as all verbs
 
 
 def path(authority: Authority, system: bool) -> int:  # as all verbs
-    """Print the file of the CA. Create the CA if there is none."""
+    """Print the path of the CA's certificate. Create the CA if there is none."""
     with authority.locked():
         authority.ensure()
     say(authority.certificate)
@@ -114,6 +114,6 @@ def say(text: str) -> None:
 VERBS = {"show": show, "path": path, "trust": trust, "untrust": untrust, "renew": renew, "client": show}
 OTHERS = (
     "export SSL_CERT_FILE={}          # Python, Ruby, OpenSSL: instead of the public CAs",
-    "export NODE_EXTRA_CA_CERTS={}    # Node: beside the public CAs",
+    "export NODE_EXTRA_CA_CERTS={}    # Node: in addition to the public CAs",
     "curl --cacert {} https://localhost:8000/",
 )

@@ -1,4 +1,4 @@
-"""`microwsgi check`: send an application requests of many kinds over real sockets, and report the rules that it breaks.
+"""`microwsgi check`: send requests of many kinds to an application over real sockets, and report the rules that it breaks.
 
 check_command
   requests     the list of requests
@@ -34,11 +34,11 @@ from microwsgi.support.source import source_location
 WIDTH = 80
 """The width of the report, in columns."""
 PREFIX = 24
-"""The number of characters in which the texts of one finding agree."""
+"""Findings whose texts agree in this number of characters at the beginning are reported as one."""
 LARGE = 40_000
 """The length of a body that is not buffered before the application is called."""
 ALIKE = ("content-type", "content-length", "content-encoding", "etag", "last-modified", "location", "allow")
-"""Fields that HEAD should have as GET has them (RFC 9110 9.3.2)."""
+"""Fields that should be the same in the response to HEAD and GET (RFC 9110 9.3.2)."""
 NO_FAILURES = {HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.SERVICE_UNAVAILABLE}
 FORM, JSON, MULTIPART = "application/x-www-form-urlencoded", "application/json", "multipart/form-data"
 PART = b'--b\r\nContent-Disposition: form-data; name="test"; filename="a.txt"\r\n\r\nhello\r\n--b--\r\n'
@@ -153,7 +153,7 @@ class Checker:
         return answer
 
     def check_fields(self, answer: ResponseHead, where: str) -> Iterator[Finding]:
-        """Return what is wrong with a response by itself."""
+        """Return the faults of a single response."""
         if answer.status == HTTPStatus.METHOD_NOT_ALLOWED and "allow" not in answer.fields:
             yield Finding(FAULT, "RFC 9110 15.5.6", "a 405 without Allow", where)
         if answer.status == HTTPStatus.UNAUTHORIZED and "www-authenticate" not in answer.fields:
@@ -224,7 +224,7 @@ def parsed(data: bytes) -> ResponseHead:
 
 
 def check_command(words: list[str], given: dict[str, Any]) -> int:
-    """`microwsgi check`. Return 1 if there are faults. Raises UsageError."""
+    """Run `microwsgi check`. Return 1 if there are faults. Raises UsageError."""
     options = Options.from_mapping({name: value for name, value in given.items() if name in BY_NAME})
     paths = [word for word in words if word.startswith("/")] or ["/"]
     specs = [word for word in words if not word.startswith("/")]
@@ -240,7 +240,7 @@ def check_command(words: list[str], given: dict[str, Any]) -> int:
     return 1 if any(finding.level == FAULT for finding in found) else 0
 
 
-def checked(application: Any, paths: list[str]) -> tuple[dict[Finding, list[str]], int]:  # from the loader
+def checked(application: Any, paths: list[str]) -> tuple[dict[Finding, list[str]], int]:
     """Return the findings with their requests, and the number of requests."""
     tracer, errors = Tracer(), io.StringIO()
     lint = Lint(application, tracer)
@@ -264,7 +264,7 @@ def checked(application: Any, paths: list[str]) -> tuple[dict[Finding, list[str]
 
 
 def location(application: object, method: str) -> str:
-    """Return the location of an application; of a handler class, that of its method for this request, or of another one."""
+    """Return the location of an application; for a handler class, that of the request's method, or else of another method."""
     if not isinstance(application, type) or not issubclass(application, BaseHTTPRequestHandler):
         return source_location(application)
     names = [f"do_{method}", "do_GET", *(name for name in dir(application) if name.startswith("do_"))]
@@ -274,7 +274,7 @@ def location(application: object, method: str) -> str:
 
 
 def same_finding(one: Finding, other: Finding) -> bool:
-    """Return whether two findings are reported as one: same location, and texts that differ in a value only."""
+    """Return whether two findings are reported as one: same location, and texts with the same beginning."""
     return one._replace(text=one.text[:PREFIX]) == other._replace(text=other.text[:PREFIX])
 
 
@@ -288,4 +288,4 @@ def report(name: str, found: dict[Finding, list[str]], count: int) -> str:
             lines.append(textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
     faults = sum(finding.level == FAULT for finding in found)
     counts = f"{counted(faults, 'fault')}, {counted(len(found) - faults, 'note')}."
-    return "\n".join([*lines, "", counts if found else "No rule was seen broken."])
+    return "\n".join([*lines, "", counts if found else "No broken rule was found."])

@@ -16,7 +16,7 @@ from microwsgi.support import lazy
 from microwsgi.support.typenames import NoReturn
 
 BACKGROUND = "microwsgi.cli.control"
-"""The module of the commands for servers in the background, which not every system can have."""
+"""The module of the commands for servers in the background, which not every system supports."""
 
 
 class Parser(ArgumentParser):
@@ -73,7 +73,7 @@ class Command:
             flags = [option.short, option.flag] if option.short else [option.flag]
             off = option.off_flag if isinstance(option, Switch) else option.flag
             if not option.has_flag or not (option.short or option.flag in words or off in words):
-                continue  # to add all of them takes argparse 3 ms
+                continue  # adding all options takes argparse 3 ms
             if isinstance(option, Switch):
                 group.add_argument(*flags, dest=option.name, action="store_const", const=True)
                 group.add_argument(off, dest=option.name, action="store_const", const=False)
@@ -89,13 +89,13 @@ class Command:
 
     @property
     def flags(self) -> list[str]:
-        """All long options."""
+        """Return all long options."""
         options = [option for option in self.options if option.has_flag]
         switches = [option.off_flag for option in options if isinstance(option, Switch)]
         return ["--help", "--help-all", *(option.flag for option in options), *switches]
 
     def unknown_flag(self, flag: str) -> str:
-        """Return the message for an unknown flag, with the cure."""
+        """Return the message for an unknown flag, with a command to try."""
         option = next((each for each in self.options if flag == each.flag), None)
         if option is None:
             return f"{unknown('option', flag, self.flags)}\n  Try:  microwsgi {self.name} --help"
@@ -107,7 +107,7 @@ class Command:
     def accept_http_server_arguments(
         self, arguments: Sequence[str], typed: dict[str, object], strange: Sequence[str]
     ) -> None:
-        """Understand the arguments of `python -m http.server`, or raise UsageError with the right command."""
+        """Accept arguments of `python -m http.server`, or raise UsageError with the right command."""
         if BY_NAME["bind"] not in self.options:
             return
         program = ["microwsgi", self.name]
@@ -121,17 +121,17 @@ class Command:
         if ports and not strange and not os.path.exists(ports[0]):
             position = arguments.index(ports[0])
             others = [*arguments[:position], "-p", *arguments[position:]]
-            text = f"to give a port, use -p.\n  Try:  {lazy.shlex.join([*program, *others])}"
+            text = f"to set the port, use -p.\n  Try:  {lazy.shlex.join([*program, *others])}"
             if words == ports:
                 text += f"\n        {lazy.shlex.join([*program, '.', *others])}   (the files of this folder)"
             raise UsageError(text)
         addresses = typed.get("bind")
         if isinstance(addresses, list) and len(addresses) == 1 and ":" not in addresses[0]:
-            typed["host"] = addresses[0]  # there -b has no port
+            typed["host"] = addresses[0]  # http.server's -b has no port
             del typed["bind"]
 
     def load(self) -> Callable[[list[str], dict[str, object]], int]:
-        """Import the function. Enable garbage collection, which `main` has disabled, of new objects only."""
+        """Import the function. Enable garbage collection, which `main` has disabled, for new objects only (gc.freeze)."""
         module, _, name = self.function.partition(":")
         if module == BACKGROUND and not hasattr(os, "fork"):  # Windows
             raise UsageError(

@@ -1,9 +1,9 @@
-"""`microwsgi status`, `stop`, `restart`, `reload` and `logs`: servers in the background, by their address or their pid file.
+"""`microwsgi status`, `stop`, `restart` and `logs`: servers in the background, by their address or their pid file.
 
-Services that systemd has started have a pid file, too, in a folder that systemd makes for them.
+Services that systemd has started have a pid file, too, in a folder that systemd creates for them.
 
-Only the lock of a pid file is trusted: another program may have the number in the file by now. Before a signal is sent, the
-process is opened (pidfd), and then the lock is checked, so that no other process can receive the signal.
+Only the lock of a pid file is trusted: the number in the file may now be the pid of another program. Before a signal is sent,
+the process is opened (pidfd), and then the lock is checked, so that no other process can receive the signal.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from microwsgi.serving.console import counted, duration
 from microwsgi.support.typenames import Any
 
 RUNNING, DEAD, STOPPED, UNKNOWN = 0, 1, 3, 4
-"""The exit codes of LSB for `status`: it runs; it is dead, and has left its pid file; it does not run; nobody knows."""
+"""The exit codes of `status` (LSB): running; dead, but the pid file is left; not running; unknown."""
 NOT_RUNNING = 7
-"""That of LSB for `reload`, and ours for `stop` and `restart`, of a server that is not running."""
+"""The exit code of `stop` and `restart` if the server is not running, as LSB has it for `reload`."""
 ANSWER_TIME = 3.0
-"""Seconds for a server to answer a question; its workers have one of them."""
+"""Seconds to wait for the answer to a query. The server waits for its workers for one second."""
 FORCED_TIME = 2.0
-"""Seconds for a server to end that was told to wait for nothing."""
+"""Seconds within which a server must end that was told not to wait for requests; else it is killed."""
 LOG_PAUSE = 0.2
 """Seconds between two attempts to read new lines of a log."""
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
-"""Names of one address, for people."""
+"""Hosts that count as the same address."""
 
 
 class Server:
@@ -46,7 +46,7 @@ class Server:
     def __init__(self, path: str) -> None:
         self.path = path
         self.name = address_of(os.path.basename(path).removesuffix(".pid"))
-        self.descriptor = -1  # of the process: while it is open, no other can have its pid
+        self.descriptor = -1  # a pidfd: it refers to this process even if the pid is reused
         try:
             self.pid = holder(path)
         except OSError as error:
@@ -57,15 +57,15 @@ class Server:
         """Whether the server was killed and left its pid file: a server that stops removes or empties it."""
         return not self.pid and os.path.exists(self.path) and os.path.getsize(self.path) > 0
 
-    def ask(self, question: str, seconds: float) -> dict[str, Any]:
-        """Query the server; return its answer, {} if there is none in time."""
+    def ask(self, query: str, seconds: float) -> dict[str, Any]:
+        """Send a query to the server. Return its answer, {} if it does not answer in time."""
         folder, name = os.path.split(os.path.abspath(self.path))
         with chdir(folder), socket.socket(socket.AF_UNIX) as connection:  # a socket's path may have 107 bytes
             connection.settimeout(seconds)
             received = b""
             try:
                 connection.connect(f"{name.removesuffix('.pid')}.sock")
-                connection.sendall(f"{question}\n".encode())
+                connection.sendall(f"{query}\n".encode())
                 while not received.endswith(b"\n"):
                     data = connection.recv(65536)
                     if not data:
@@ -95,7 +95,7 @@ class Server:
             pass  # it has just ended
 
     def ends(self, seconds: float) -> bool:
-        """Return whether the process ends within so many seconds."""
+        """Return whether the process ends within this time."""
         end = time.monotonic() + seconds
         while holder(self.path) == self.pid:
             left = end - time.monotonic()
@@ -110,7 +110,7 @@ class Server:
         return True
 
 
-# --- Which server -------------------------------------------------------------------------------------------------------
+# --- Finding the server -------------------------------------------------------------------------------------------------
 
 
 def servers(words: list[str], options: Mapping[str, object]) -> list[Server]:
@@ -138,7 +138,7 @@ def known_servers() -> list[Server]:
             try:
                 found.append(Server(os.path.join(folder, name)))
             except ServiceError:
-                continue  # a service that is none of this user's business
+                continue  # a service of another user
     return found
 
 
@@ -169,7 +169,7 @@ def find_running(words: list[str], options: Mapping[str, object]) -> Server | No
 
 
 def print_not_running(words: list[str], options: Mapping[str, object]) -> None:
-    """Print that a server is not running, and which servers are."""
+    """Print that a server is not running, and which servers are running."""
     meant = str(options.get("pid_file") or "") or "".join(words)
     lines = [f"{meant} is not running." if meant else "No server is running in the background."]
     lines += [f"  {each.name} runs as process {each.pid}." for each in known_servers() if each.pid and meant]
@@ -180,7 +180,7 @@ def print_not_running(words: list[str], options: Mapping[str, object]) -> None:
 
 
 def status_command(words: list[str], options: dict[str, object]) -> int:
-    """`microwsgi status`."""
+    """Run `microwsgi status`."""
     try:
         found = servers(words, options)
     except ServiceError as error:
@@ -202,7 +202,7 @@ def status_command(words: list[str], options: dict[str, object]) -> int:
 
 
 def stop_command(words: list[str], options: dict[str, object]) -> int:
-    """`microwsgi stop`. Raises UsageError."""
+    """Run `microwsgi stop`. Raises UsageError."""
     server = find_running(words, options)
     if server is None:
         print_not_running(words, options)
@@ -217,7 +217,7 @@ def stop(server: Server, options: Mapping[str, object]) -> None:
     wait = float(str(options["wait"]))
     server.signal(signal.SIGTERM)
     if options["force"]:
-        for number in (signal.SIGTERM, signal.SIGKILL):  # the second TERM means: wait for nothing
+        for number in (signal.SIGTERM, signal.SIGKILL):  # after a second TERM the server ends without waiting
             server.signal(number)
             if server.ends(FORCED_TIME):
                 break
@@ -229,7 +229,7 @@ def stop(server: Server, options: Mapping[str, object]) -> None:
 
 
 def restart_command(words: list[str], options: dict[str, object]) -> int:
-    """`microwsgi restart`: stop a server, and start it with the command and in the folder that it was started with."""
+    """Run `microwsgi restart`: stop a server, and start it again with the same command in the same folder."""
     server = find_running(words, options)
     if server is None:
         print_not_running(words, options)
@@ -244,22 +244,22 @@ def restart_command(words: list[str], options: dict[str, object]) -> int:
         why = "was not started with --daemon" if state else "does not answer"
         raise ServiceError(f"{server.name} {why}, so its command line is not known: stop it, and start it yourself.")
     stop(server, options)
-    return subprocess.run(command, cwd=str(state["started_in"]), check=False).returncode  # its own command
+    return subprocess.run(command, cwd=str(state["started_in"]), check=False).returncode  # its own command line
 
 
 def restart_gracefully(server: Server, wait: float) -> int:
-    """`microwsgi restart --graceful`: 0 when the new code serves. Raises UsageError."""
+    """Run `microwsgi restart --graceful`. Return 0 when the new code serves. Raises UsageError."""
     answer = server.ask("reload", wait)
     if not answer:
         raise ServiceError(f"{server.name} has not reported that it serves the new code. See its log.")
-    if answer["trouble"]:
-        raise ServiceError(answer["trouble"])
+    if answer["error"]:
+        raise ServiceError(answer["error"])
     print(f"{server.name} serves the new code.")
     return 0
 
 
 def logs_command(words: list[str], options: dict[str, object]) -> int:
-    """`microwsgi logs`: the end of a log, and with --follow all new lines, also after rotation. Raises UsageError."""
+    """Run `microwsgi logs`: print the end of a log, and with --follow new lines, also after rotation. Raises UsageError."""
     server = find_running(words, options)
     state = server.ask("state", ANSWER_TIME) if server else {}
     if server and state.get("unit") and not state["log"]:
@@ -278,7 +278,7 @@ def logs_command(words: list[str], options: dict[str, object]) -> int:
     return 0
 
 
-# --- What they need -----------------------------------------------------------------------------------------------------
+# --- Logs and descriptions ----------------------------------------------------------------------------------------------
 
 
 def journal(server: Server, unit: str, options: Mapping[str, object]) -> int:
@@ -338,14 +338,14 @@ def describe(server: Server, state: Mapping[str, Any]) -> str:
 
 
 def lines(path: str, last: int, *, follow: bool) -> Iterator[str]:
-    """The last lines of a file; then, for ever, what is written to it, or to the file that has its name by then."""
-    log = open(path, encoding="utf-8", errors="replace")  # a new worker starts
+    """Yield the last lines of a file; then, forever, text that is written to it, or to the file that replaces it."""
+    log = open(path, encoding="utf-8", errors="replace")  # not in a `with`: it may be replaced
     yield "".join(log.readlines()[-last:] if last else [])
     while follow:
         if text := log.read():
             yield text
             continue
-        time.sleep(LOG_PAUSE)  # nothing tells of a file's growth that every system has
+        time.sleep(LOG_PAUSE)  # there is no portable notification of new data in a file
         try:
             moved = not os.path.samestat(os.stat(path), os.fstat(log.fileno()))
         except FileNotFoundError:

@@ -1,6 +1,6 @@
 """`microwsgi eject`: write a script that serves an application on http.server, without microwsgi.
 
-The script is httpsrv.template, beside this file, with the name of the application filled in.
+The script is httpsrv.template, in this folder, with the name of the application filled in.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from microwsgi.serving.loader import load_named
 
 
 def eject_command(words: list[str], given: dict[str, Any]) -> int:
-    """`microwsgi eject`. Raises UsageError."""
+    """Run `microwsgi eject`. Raises UsageError."""
     if len(words) > 1:
         raise UsageError(f"expected one application, not {len(words)}: {' '.join(words)}.")
     options = Options.from_mapping({name: value for name, value in given.items() if name in BY_NAME})
@@ -42,7 +42,7 @@ def eject_command(words: list[str], given: dict[str, Any]) -> int:
     except OSError as error:
         raise UsageError(f"{output} can't be written: {error.strerror}.") from None
     say(f"{output} serves {name} without microwsgi:  python {output}")
-    if uses_us(sys.modules[name.partition(":")[0]]):
+    if uses_microwsgi(sys.modules[name.partition(":")[0]]):
         say(f"But {name.partition(':')[0]} itself imports microwsgi, and so will the script.")
     return 0
 
@@ -57,7 +57,7 @@ def rendered(name: str, output: str) -> str:
     elif first != "application":
         lines[0] += " as application"
     file = "httpsrv.py" if output == "-" else output
-    if folder := way_to(module, file):
+    if folder := path_to_module(module, file):
         lines[:0] = [f"sys.path.insert(0, str(Path(__file__).resolve().parent / {json.dumps(folder)}))", ""]
     return Template(files(__package__).joinpath("httpsrv.template").read_text("utf-8")).substitute(
         name=name,
@@ -67,7 +67,7 @@ def rendered(name: str, output: str) -> str:
     )
 
 
-def way_to(module: str, script: str) -> str:
+def path_to_module(module: str, script: str) -> str:
     """Return the path from the script's folder to the folder of the module; "" if Python finds the module without it."""
     file = getattr(sys.modules[module], "__file__", None)
     if file is None or "site-packages" in file:
@@ -75,12 +75,12 @@ def way_to(module: str, script: str) -> str:
     root = os.path.abspath(file)
     for _ in range(module.count(".") + 1 + (os.path.basename(file) == "__init__.py")):
         root = os.path.dirname(root)
-    way = os.path.relpath(root, os.path.dirname(os.path.abspath(script)))
-    return "" if way == os.curdir else way
+    path = os.path.relpath(root, os.path.dirname(os.path.abspath(script)))
+    return "" if path == os.curdir else path
 
 
-def uses_us(module: ModuleType) -> bool:
-    """Return whether a module has imported something of microwsgi."""
+def uses_microwsgi(module: ModuleType) -> bool:
+    """Return whether a module has imported microwsgi or an object of it."""
     for value in vars(module).values():
         owner = getattr(value, "__name__", "") if isinstance(value, ModuleType) else type(value).__module__
         owners = (str(owner), str(getattr(value, "__module__", "")))

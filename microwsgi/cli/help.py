@@ -14,7 +14,7 @@ WIDTH = 80
 LEFT = 26
 """Columns of the left part, with the name of a command or option."""
 JOINED = "\xa0"
-"""A space at which no line ends."""
+"""A space at which a line is not broken."""
 NOTES = (
     "A number in parentheses after a limit is the status of the response to a request",
     "that exceeds the limit.",
@@ -42,7 +42,7 @@ def command_help(command: Command, *, every: bool) -> str:
 
 
 def option_lines(options: Iterable[Option], defaults: Mapping[str, object]) -> Iterator[str]:
-    """Return the lines about some options, with their defaults."""
+    """Yield the lines for some options, with their defaults."""
     for option in options:
         if not option.has_flag:
             continue
@@ -58,7 +58,7 @@ def option_lines(options: Iterable[Option], defaults: Mapping[str, object]) -> I
 
 
 def entry(name: str, text: str) -> Iterator[str]:
-    """Return a name and a text in two columns; the text begins on the next line if the name is too long."""
+    """Yield lines with a name and a text in two columns. If the name is too long, the text begins on the next line."""
     left = f"  {name}"
     if len(left) > LEFT:
         yield left

@@ -28,9 +28,9 @@ from microwsgi.options.environment import from_environment, merged
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, and return the exit code."""
-    if arguments is None:  # this is the whole process
+    if arguments is None:  # the process runs only this command
         arguments = sys.argv[1:]
-        gc.disable()  # imported modules stay: collecting garbage among them takes 3 ms
+        gc.disable()  # imported modules are never garbage: looking for garbage among them takes 3 ms
     try:
         code = dispatch(arguments)
         if sys.stdout is not None:

@@ -11,7 +11,7 @@ from microwsgi.serving.loader import load_named
 
 
 def routes_command(words: list[str], given: dict[str, Any]) -> int:
-    """`microwsgi routes`. Raises UsageError, also for an application that is no App."""
+    """Run `microwsgi routes`. Raises UsageError, also for an application that is not an App."""
     if len(words) > 1:
         raise UsageError(f"expected one application, not {len(words)}: {' '.join(words)}.")
     name, application = load_named(words[0] if words else None, given.get("app_dir", "."))

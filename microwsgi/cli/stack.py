@@ -35,14 +35,14 @@ from microwsgi.serving.loader import load_named
 LIMIT = 10.0
 """Seconds within which the application must respond."""
 SCRIPT = "<your script>"
-"""The file of the frame that starts a server. Frames outside of it belong to this command."""
+"""The file name of the frame that starts a server. Frames outside it belong to this command, and are not shown."""
 FORM = "application/x-www-form-urlencoded"
 Serving = tuple[int, Callable[[], object], Callable[[], object]]
 """A listening server: its port, the function that serves, and the function that stops it."""
 
 
 def stack_command(words: list[str], given: dict[str, Any]) -> int:
-    """`microwsgi stack`. Return 1 if no function of the application ran. Raises UsageError."""
+    """Run `microwsgi stack`. Return 1 if no function of the application was called. Raises UsageError."""
     options = Options.from_mapping({name: value for name, value in given.items() if name in BY_NAME})
     path = words.pop() if words and words[-1].startswith("/") else "/"
     if len(words) > 1:
@@ -90,7 +90,7 @@ class Request:
 
 
 class Visit:
-    """A request on one server: the status, the frames up to the function, and the other functions that were called."""
+    """The result of a request on one server: the status, the frames up to the function, and the other called functions."""
 
     def __init__(self, server: str, status: tuple[int, str], tracer: Tracer, to: str) -> None:
         self.server = server
@@ -118,7 +118,7 @@ def visit(server: str, make: Callable[[Any], Serving], application: object, requ
 
 @contextmanager
 def running(make: Callable[[Any], Serving], application: object) -> Iterator[int]:
-    """Run a server in a thread, as a script of one line would."""
+    """Run a server in a thread, as a one-line script would. Yield its port."""
     port, serve, stop = make(application)
     script = compile("serve()", SCRIPT, "exec")
     thread = threading.Thread(target=exec, args=(script, {"serve": serve, "__name__": "__main__"}), daemon=True)
@@ -171,7 +171,7 @@ def waitress(application: Any) -> Serving:
     server = create_server(application, host="127.0.0.1", port=0)
 
     def stop() -> None:
-        server.trigger.pull_trigger(server.close)  # its loop ends when nothing is left in it
+        server.trigger.pull_trigger(server.close)  # its loop ends when it has no more sockets
 
     return server.effective_port, server.run, stop
 
@@ -192,10 +192,10 @@ SERVERS: dict[str, Callable[[Any], Serving]] = {
     "wsgiref": wsgiref,
     "Werkzeug": werkzeug,
 }
-"""Servers that run in this process. `python -m benchmarks stacks` counts the frames of others, which fork."""
+"""Servers that run in this process. `python -m benchmarks stacks` counts the frames of servers that fork."""
 
 
-# --- What is told -------------------------------------------------------------------------------------------------------
+# --- The result ---------------------------------------------------------------------------------------------------------
 
 
 def print_result(name: str, request: Request, visits: list[Visit], given: dict[str, Any], options: Options) -> None:

@@ -1,7 +1,7 @@
 """The stores of trusted CAs of browsers and systems, and the programs that change them.
 
-The methods of a store return "" on success, else a sentence with the steps to take by hand. Only the stores of this user are
-changed, unless the system's is asked for.
+The methods of a store return "" on success, else a sentence with the steps to do by hand. Only the stores of this user are
+changed, and the system's store with --system.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from microwsgi.tls.authority import Authority
 
 NICKNAME = "microwsgi development CA"
 LIMIT = 20.0
-"""Seconds for a program. certutil without a password file would wait for input."""
+"""The time limit of a program in seconds: certutil, for example, may wait for input."""
 NSS = ("~/.pki/nssdb", "~/snap/chromium/current/.pki/nssdb")
 """The NSS databases of Chromium."""
 FIREFOX = (
@@ -31,7 +31,7 @@ ANCHORS = (
     ("/etc/ca-certificates/trust-source/anchors", "microwsgi.pem", ("trust", "extract-compat")),
     ("/usr/share/pki/trust/anchors", "microwsgi.pem", ("update-ca-certificates",)),
 )
-"""Of Debian, Fedora, Arch and SUSE: the folder, the name of our file, and the program that reads it."""
+"""The folder, the name of our file, and the program that reads it, on Debian, Fedora, Arch and SUSE."""
 
 
 class Store:
@@ -44,16 +44,16 @@ class Store:
         raise NotImplementedError
 
     def add(self, authority: Authority) -> str:
-        """Add the CA. Return "" or what went wrong."""
+        """Add the CA. Return "" or the error."""
         raise NotImplementedError
 
     def remove(self, authority: Authority) -> str:
-        """Remove the CA. Return "" or what went wrong."""
+        """Remove the CA. Return "" or the error."""
         raise NotImplementedError
 
 
 class Database(Store):
-    """An NSS database: of Chromium, or of a Firefox profile."""
+    """The NSS database of Chromium, or of a Firefox profile."""
 
     def __init__(self, folder: str, browser: str) -> None:
         self.folder = folder
@@ -82,7 +82,7 @@ class Database(Store):
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
             if problem := self.certutil("-N", "--empty-password"):
                 return problem
-        self.remove(authority)  # one of an earlier CA
+        self.remove(authority)  # the certificate of an earlier CA
         return self.certutil("-A", "-t", "C,,", "-n", NICKNAME, "-i", authority.certificate)
 
     def remove(self, authority: Authority) -> str:
@@ -145,7 +145,7 @@ class Program(Store):
 
 
 def stores(*, system: bool = False) -> list[Store]:
-    """Return the existing stores of this user, and the system's if it is asked for."""
+    """Return the existing stores of this user, and with `system` also the system's."""
     found: list[Store] = []
     if sys.platform == "darwin":
         chain = os.path.expanduser("~/Library/Keychains/login.keychain-db")
@@ -176,7 +176,7 @@ def stores(*, system: bool = False) -> list[Store]:
 
 
 def chromium_uses(folder: str) -> bool:
-    """Return whether the database exists, or a browser of this machine would create it."""
+    """Return whether the database exists, or an installed browser would create it."""
     if os.path.exists(os.path.join(folder, "cert9.db")):
         return True
     browsers = ("chromium", "chromium-browser", "google-chrome", "brave-browser", "microsoft-edge")

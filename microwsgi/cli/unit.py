@@ -76,20 +76,20 @@ FileDescriptorName=web
 WantedBy=sockets.target
 """
 OF_SYSTEMD = ("daemon", "user", "group", "umask", "chdir", "app_dir")
-"""Options that lines of the unit replace, or that are written in another way."""
+"""Options that other lines of the unit replace, or that are written to ExecStart in another form."""
 FOR_TERMINALS = {
     "reload": "a service has no terminal; systemctl reload loads new code",
     "pid_file": "systemd tracks the process; leave the option out",
     "log_file": "the journal has the log; leave the option out",
 }
-"""Options that a unit can't have, and why."""
+"""Options that can't be used in a unit, and the reasons."""
 PATHS = ("config", "tls_password_file", "tls_client_ca", "tls_cert", "tls_key")
 """Options that are paths of files to read."""
 RUN = "/run/"
 
 
 def unit_command(words: list[str], options: dict[str, object]) -> int:
-    """`microwsgi unit`. Raises UsageError, also for what can't work."""
+    """Run `microwsgi unit`. Raises UsageError, also for options that can't work in a unit."""
     if len(words) != 1:
         raise UsageError("the application is missing.\n  Try:  microwsgi unit module:attribute")
     socket = options.pop("socket")
@@ -145,12 +145,12 @@ def check(application: str, options: Options) -> None:
         raise UsageError(
             f"the service can't write --access-log {options.access_log}: leave it out, or give a name without a folder."
         )
-    with contextlib.redirect_stdout(sys.stderr):  # what the application prints is not part of the unit
+    with contextlib.redirect_stdout(sys.stderr):  # output of the application is not part of the unit
         load_named(application, options.app_dir, options.config)
 
 
 def identity(options: Options) -> str:
-    """The lines for the user and the groups."""
+    """Return the lines for the user and the groups."""
     lines = [f"User={options.user}"] if options.user else ["DynamicUser=yes"]
     lines += [f"Group={options.group}"] if options.group else []
     lines += [f"SupplementaryGroups={options.socket_group}"] if options.socket_group else []
@@ -158,18 +158,18 @@ def identity(options: Options) -> str:
 
 
 def unix_paths(options: Options) -> list[str]:
-    """The files of Unix sockets."""
+    """Return the paths of Unix sockets."""
     paths = [address.removeprefix("unix:") for address in options.addresses if address.startswith("unix:")]
     return [path for path in paths if not path.startswith("@")]
 
 
 def runtime_folders(options: Options) -> list[str]:
-    """The folders below /run of Unix sockets, as RuntimeDirectory= has them."""
+    """Return the folders of Unix sockets, relative to /run, for RuntimeDirectory=."""
     return [os.path.dirname(path).removeprefix(RUN) for path in unix_paths(options)]
 
 
 def access(options: Options) -> str:
-    """The socket unit's lines for the permissions of a Unix socket; systemd's own default is 0666."""
+    """Return the socket unit's lines for the permissions of a Unix socket; systemd's default would be 0666."""
     if not unix_paths(options):
         return ""
     group = f"SocketGroup={options.socket_group}\n" if options.socket_group else ""
@@ -177,7 +177,7 @@ def access(options: Options) -> str:
 
 
 def absolute(name: str, value: object) -> object:
-    """A value whose paths are absolute: the service starts in another folder."""
+    """Return a value with absolute paths: the service starts in another folder."""
     if name not in PATHS or not value:
         return value
     return os.path.abspath(value) if isinstance(value, str) else [os.path.abspath(each) for each in parse_names(value)]
@@ -217,7 +217,7 @@ def temporary(paths: list[str]) -> list[str]:
 
 
 def flags(options: Mapping[str, object]) -> list[str]:
-    """The options as `microwsgi serve` takes them."""
+    """Return the options as arguments of `microwsgi serve`."""
     found = []
     for name, value in options.items():
         option = BY_NAME[name]
@@ -233,19 +233,19 @@ def flags(options: Mapping[str, object]) -> list[str]:
 
 
 def environment(options: Mapping[str, object]) -> str:
-    """The lines of the unit that set the options without a flag."""
+    """Return the lines of the unit that set the options without a flag."""
     named = [(BY_NAME[name], value) for name, value in options.items() if not BY_NAME[name].has_flag]
     return "".join(f"Environment={quoted(f'{each.variables[0]}={each.format(value)}')}\n" for each, value in named)
 
 
 def listen(options: Mapping[str, object]) -> str:
-    """The socket unit's lines for the addresses."""
+    """Return the socket unit's lines for the addresses."""
     given = {name: options[name] for name in ("bind", "host", "port") if name in options}
     addresses = Options.from_mapping(given).addresses
     return "\n".join(f"ListenStream={address.removeprefix('unix:')}" for address in addresses)
 
 
 def quoted(text: str) -> str:
-    """A word of ExecStart: systemd.service(5), "Command lines"."""
+    """Return a word quoted for ExecStart (systemd.service(5), "Command lines")."""
     text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{text}"' if not text or " " in text or "'" in text or '"' in text else text

@@ -12,28 +12,28 @@ from microwsgi.options import Options
 from microwsgi.process.system import System
 
 VARIABLE = "_MICROWSGI_READY_FD"
-"""How the background process knows its end of the pipe. Not one of the variables that people set: those are options."""
+"""The variable with the descriptor of the background process's end of the pipe. MICROWSGI_... variables are options."""
 SYSTEM_FOLDER = "/run/microwsgi"
 """The run folder of root, and of services that systemd has started."""
 UMASK = 0o027
-"""Of a background process, unless --umask says otherwise: what it writes is for its group to read, and for no others."""
+"""The umask of a background process without --umask: its group can read the files that it writes, other users can't."""
 
 # --- Files ---------------------------------------------------------------------------------------------------------------
 
 
 def run_folder() -> str:
-    """Return the folder for pid files; only this user may write to it. Raises UsageError."""
+    """Return the folder for pid files. Raises UsageError if it can't be created, or if another user could write to it."""
     if base := os.environ.get("XDG_RUNTIME_DIR"):
         folder = os.path.join(base, "microwsgi")
     elif not os.geteuid():
         folder = SYSTEM_FOLDER
     else:
-        folder = f"/tmp/microwsgi-{os.geteuid()}"  # noqa: S108 - which is checked below to be ours
+        folder = f"/tmp/microwsgi-{os.geteuid()}"  # noqa: S108 - the owner is checked below
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
         status = os.lstat(folder)
     except OSError as error:
-        raise UsageError(f"the folder {folder} can't be made: {error.strerror}. Set XDG_RUNTIME_DIR.") from None
+        raise UsageError(f"the folder {folder} can't be created: {error.strerror}. Set XDG_RUNTIME_DIR.") from None
     if status.st_uid != os.geteuid() or S_IMODE(status.st_mode) & 0o022:
         raise UsageError(
             f"{folder} belongs to another user, or other users can write to it. Set XDG_RUNTIME_DIR to another folder."
@@ -55,7 +55,7 @@ def run_folders() -> list[str]:
 
 
 def pid_path(options: Options, address: str, folder: str = "") -> str:
-    """Return the path of a pid file, in this folder or in the run folder; "" while the port is not known."""
+    """Return the path of a pid file, in `folder` or in the run folder; "" while the port is not known."""
     if options.pid_file:
         return os.path.abspath(options.pid_file)
     if address.endswith(":0"):
@@ -71,7 +71,7 @@ def log_path(options: Options) -> str:
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"the folder {folder} can't be made: {error.strerror}. Give --log-file FILE.") from None
+        raise UsageError(f"the folder {folder} can't be created: {error.strerror}. Add --log-file FILE.") from None
     return os.path.join(folder, file_name(options.addresses[0]) + ".log")
 
 
@@ -92,15 +92,15 @@ def address_of(name: str) -> str:
 
 
 def redirect(path: str, system: System, copies: Iterable[int] = ()) -> None:
-    """Redirect standard output and error to the end of a file. If that fails, they stay as before. Raises OSError.
+    """Redirect standard output and error to a file, in append mode. If it can't be opened, they are unchanged. Raises OSError.
 
-    `copies` are duplicates of the standard streams, which are redirected too.
+    `copies` are duplicates of the standard streams, which are redirected, too.
     """
     descriptor = system.open_append(path)
     for target in (1, 2, *copies):
         if target != descriptor:
             system.duplicate(descriptor, target)
-    if descriptor > 2:  # the standard streams
+    if descriptor > 2:  # it is not a standard stream
         os.close(descriptor)
 
 
@@ -108,7 +108,7 @@ def redirect(path: str, system: System, copies: Iterable[int] = ()) -> None:
 
 
 class Readiness:
-    """The pipe from the background process to its launcher. Does nothing if there is none."""
+    """The background process's end of the pipe to its launcher. Does nothing if there is no launcher."""
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         self.descriptor = int(environ.pop(VARIABLE, "-1"))
@@ -122,11 +122,11 @@ class Readiness:
         try:
             os.write(self.descriptor, json.dumps(message).encode() + b"\n")
         except OSError:
-            pass  # the launcher has gone
+            pass  # the launcher has ended
         self.close()
 
     def close(self) -> None:
-        """Close the pipe in a child process, so that the launcher sees the end of the pipe."""
+        """Close the pipe. A child process also calls this, so that the launcher sees the end of the pipe."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1

@@ -1,6 +1,6 @@
 """The socket for `microwsgi status` and `restart --graceful`: one query and one answer for each connection.
 
-The loop of the parent process reads it, so nothing here blocks, and silent clients time out.
+The loop of the parent process reads it, so nothing here blocks, and clients that send nothing time out.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 from microwsgi.process.system import System
 
-QUESTION_SIZE = 64
-"""Bytes that a question may have."""
-QUESTION_TIME = 2.0
-"""Seconds for a client to ask its question."""
-MOST_CLIENTS = 32
-"""Clients at once; when there is one more, the oldest that has not asked anything is dropped."""
+QUERY_SIZE = 64
+"""The maximum size of a query in bytes."""
+QUERY_TIMEOUT = 2.0
+"""Seconds within which a client must send its query."""
+MAX_CLIENTS = 32
+"""Clients that have sent no query yet. When there is one more, the oldest of them is dropped."""
 NEVER = float("inf")
 
 
@@ -32,9 +32,11 @@ class Client:
         """Send JSON and close the connection. Bytes beyond the socket's buffer (about 200 KB) are not sent."""
         try:
             self.socket.send(json.dumps(message).encode() + b"\n")
-            self.socket.shutdown(socket.SHUT_WR)  # a worker that was forked just now may have a copy for a moment
+            self.socket.shutdown(
+                socket.SHUT_WR
+            )  # close alone is not enough: a worker that was just forked may still have a copy
         except OSError:
-            pass  # it has gone
+            pass  # the client has disconnected
         self.close()
 
     def close(self) -> None:
@@ -50,20 +52,20 @@ class ControlSocket:
         self,
         listener: socket.socket,
         inputs: dict[int, Callable[[], object]],
-        ask: Callable[[bytes, Client], object],
+        handle_query: Callable[[bytes, Client], object],
         system: System,
     ) -> None:
         self.listener = listener
         self.inputs = inputs
-        self.ask = ask
+        self.handle_query = handle_query
         self.system = system
-        self.clients: list[Client] = []  # that have not asked
-        self.open: set[Client] = set()  # all
+        self.clients: list[Client] = []  # those that have sent no query yet
+        self.open: set[Client] = set()  # all clients, including those that wait for an answer
         listener.setblocking(False)
         inputs[listener.fileno()] = self.accept
 
     def next_timeout(self) -> float:
-        """When to call `expire`."""
+        """Return the time when `expire` must be called."""
         return min((client.until for client in self.clients), default=NEVER)
 
     def accept(self) -> None:
@@ -71,13 +73,13 @@ class ControlSocket:
         try:
             connection = self.system.accept(self.listener)
         except OSError:
-            # It waits on. Without a pause the loop would come here at once, and again and again.
+            # The connection stays in the kernel's queue. Without a pause the loop would call this again at once, repeatedly.
             self.system.sleep(0.05)
             return
         connection.setblocking(False)
-        if len(self.clients) >= MOST_CLIENTS:
+        if len(self.clients) >= MAX_CLIENTS:
             self.drop(self.clients[0])
-        client = Client(connection, self.system.monotonic() + QUESTION_TIME, self.open.discard)
+        client = Client(connection, self.system.monotonic() + QUERY_TIMEOUT, self.open.discard)
         self.clients.append(client)
         self.open.add(client)
         self.inputs[connection.fileno()] = lambda: self.read(client)
@@ -85,14 +87,14 @@ class ControlSocket:
     def read(self, client: Client) -> None:
         """Read a query, or the end of the connection."""
         try:
-            question = self.system.receive(client.socket, QUESTION_SIZE)
+            query = self.system.receive(client.socket, QUERY_SIZE)
         except BlockingIOError:
             return
         except OSError:
-            question = b""
+            query = b""
         self.forget(client)
-        if question:
-            self.ask(question, client)
+        if query:
+            self.handle_query(query, client)
         else:
             client.close()
 
@@ -114,7 +116,7 @@ class ControlSocket:
         self.inputs.pop(client.socket.fileno(), None)
 
     def close(self) -> None:
-        """Close all descriptors. Workers have inherited copies, and close these."""
+        """Close all descriptors. Also called by workers, which have inherited copies."""
         for client in [*self.open]:
             client.close()
         self.listener.close()

@@ -1,8 +1,8 @@
 """Start the server in the background.
 
 `launch` runs the same command again, in a new session, and waits until the new process reports on a pipe that it is ready, or
-why it failed. So the exit code is reliable. The new process is not a fork: it inherits no threads, locks or open files. This
-also works on macOS.
+why it failed. So the exit code is reliable. The new process is not a fork: it inherits no threads, locks or open files, and
+this also works on macOS.
 
 The requirements of PEP 3143 are met: a session without a terminal (setsid, and the log is opened with O_NOCTTY), the same
 working folder unless --chdir is given, a umask, no inherited descriptors (they are closed by exec), and redirected standard
@@ -25,9 +25,9 @@ from microwsgi.options import Options
 from microwsgi.support.typenames import Any
 
 START_TIME = 90.0
-"""Seconds for the application to be imported, as systemd's TimeoutStartSec."""
+"""Seconds within which the application must be imported: the default of systemd's TimeoutStartSec."""
 END_TIME = 5.0
-"""Seconds to wait for the process after it was terminated; then it is killed."""
+"""Seconds to wait for the process to end after SIGTERM; then it is killed."""
 TAIL = 2000
 """Bytes from the end of the log that are shown if the process ended without a report."""
 
@@ -46,7 +46,7 @@ def launch(options: Options) -> int:
     reader, writer = os.pipe()
     try:
         with log:
-            process = subprocess.Popen(  # this very command
+            process = subprocess.Popen(  # the same command line
                 [sys.executable, *sys.orig_argv[1:]],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -69,13 +69,13 @@ def launch(options: Options) -> int:
         process.wait()
         print(f"microwsgi: {message['error']}\n  Log:  {path}", file=sys.stderr)
         return int(str(message["code"]))
-    process.returncode = 0  # else Popen would warn that the server still runs; init adopts it when this command ends
+    process.returncode = 0  # else Popen would warn that it still runs; init adopts it when this command ends
     print_addresses(message, path)
     return 0
 
 
 def opener(path: str, flags: int) -> int:
-    """An opener for open(): the log is readable for its group, and never becomes the controlling terminal."""
+    """Open the log, as the `opener` of open(). Its group can read it, and it never becomes the controlling terminal."""
     return os.open(path, flags | os.O_NOCTTY, 0o640)
 
 
@@ -102,7 +102,7 @@ def wait_for_message(reader: int, process: subprocess.Popen[bytes]) -> dict[str,
 
 
 def receive(reader: int) -> bytes:
-    """Return a line from the pipe; b"" if the pipe ended before a whole line. Raises ServiceError."""
+    """Return a line from the pipe; b"" if the pipe ended before the end of the line. Raises ServiceError."""
     received, end = b"", time.monotonic() + START_TIME
     while not received.endswith(b"\n"):
         if not select([reader], [], [], max(end - time.monotonic(), 0))[0]:

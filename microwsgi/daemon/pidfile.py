@@ -1,8 +1,8 @@
-"""A pid file whose lock tells whether the process is alive: the system releases the lock when the process ends.
+"""A pid file whose lock shows whether the process is alive: the system releases the lock when the process ends.
 
 The number in the file is for people and scripts; this module does not trust it. After a kill -9 or a restart of the machine, or
-if another program has the pid now, nobody holds the lock. It is a POSIX lock of the process, not of the open file: forked
-children do not inherit it, and the system tells which process holds it.
+if another program now has the pid, no process holds the lock. It is a POSIX lock of the process, not of the open file: forked
+children do not inherit it, and F_GETLK returns the process that holds it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class PidFile:
             raise ServiceError(f"the pid file {self.path} can't be written: {error.strerror}.") from None
 
     def write(self, number: bytes) -> None:
-        """Write the pid: first the number, then the end. A program that reads it meanwhile finds an old number or this one."""
+        """Write the pid, then truncate the file after it, so that a program that reads meanwhile finds no empty file."""
         if self.system.write_at_start(self.descriptor, number) < len(number):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.system.truncate(self.descriptor, len(number))
@@ -50,7 +50,7 @@ class PidFile:
             descriptor = self.system.open_own(self.path)
             try:
                 self.take_lock(descriptor)
-                if self.is_at_path(descriptor):  # its last owner may have removed it just before
+                if self.is_at_path(descriptor):  # its last owner may have just removed it
                     return descriptor
             except BaseException:
                 os.close(descriptor)
@@ -70,7 +70,7 @@ class PidFile:
             ) from None
 
     def is_at_path(self, descriptor: int) -> bool:
-        """Whether an open file is the one that has the path."""
+        """Return whether the file at the path is this open file."""
         try:
             return os.path.samestat(self.system.status(descriptor), self.system.status_of_path(self.path))
         except FileNotFoundError:
@@ -106,7 +106,9 @@ def holder(path: str) -> int:
         kind, _, _, _, pid = struct.unpack(LOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
         if kind == fcntl.F_UNLCK:
             return 0
-        return int(pid) if pid > 0 else number(os.pread(descriptor, 20, 0))  # it may be out of this PID namespace
+        return (
+            int(pid) if pid > 0 else number(os.pread(descriptor, 20, 0))
+        )  # 0: the process is in another PID namespace
     finally:
         os.close(descriptor)
 

@@ -1,7 +1,7 @@
-"""Drop root's privileges for good, and verify that they are gone.
+"""Drop root's privileges irreversibly, and verify that they are gone.
 
-`microwsgi.serving.service` does so after the sockets are bound and the log is open, and before anything of the application is
-imported: its code never runs as root, not even when it is imported anew.
+`microwsgi.serving.service` does this after the sockets are bound and the log is open, and before any module of the application
+is imported: the application's code never runs as root, not even after a reload.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Identity:
             raise UsageError("--user and --group work only if root starts the server. Leave them out.")
 
     def chown(self, path: str, *, keep_group: bool = False) -> None:
-        """Give a file to this user, so that the process can open it again. Raises UsageError."""
+        """Change the owner of a file to this user, so that the process can open it again. Raises UsageError."""
         if not os.geteuid():
             try:
                 os.chown(path, self.uid, -1 if keep_group else self.gid, follow_symlinks=False)
             except OSError as error:
-                raise UsageError(f"{path} can't be given to another user: {error.strerror}.") from None
+                raise UsageError(f"the owner of {path} can't be changed: {error.strerror}.") from None
 
     def drop_privileges(self) -> None:
         """Become this user and group. Raises UsageError if that fails, or if the process could become root again."""
@@ -51,7 +51,7 @@ class Identity:
                 os.setgroups([self.gid])
             os.setgid(self.gid)
             if self.uid >= 0:
-                os.setuid(self.uid)  # root's setuid is for good: the saved user is set, too
+                os.setuid(self.uid)  # for root this also sets the saved set-user-ID, so it is irreversible
         except OSError as error:
             raise UsageError(f"root's privileges can't be dropped: {error.strerror}.") from None
         self.verify()

@@ -1,7 +1,7 @@
 """Notifications to systemd, and the sockets that it passes: sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3).
 
-systemd passes them in environment variables. These are removed, so that neither the application nor a program that it starts
-answers in place of this process.
+systemd passes addresses and descriptors in environment variables. These are removed, so that neither the application nor a
+program that it starts sends notifications instead of this process.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import MutableMapping
 
 FIRST = 3
 """SD_LISTEN_FDS_START: the descriptor of the first socket that is passed."""
-MOST_QUEUED = 16
-"""Messages that wait for systemd to read; of more, the last ones count."""
+MAX_QUEUED = 16
+"""Messages that are queued until systemd reads them; if there are more, the oldest are dropped."""
 RETRY = 0.1
-"""Seconds between two attempts to send what waits."""
-PASSING = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}
-"""Errors that pass: systemd's queue is full, or the system has no memory just now."""
+"""Seconds between two attempts to send queued messages."""
+TEMPORARY = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}
+"""Temporary errors: systemd's queue is full, or the system is out of memory at the moment."""
 NEVER = float("inf")
 
 
@@ -31,10 +31,10 @@ class SystemdNotifier:
         microseconds = environ.pop("WATCHDOG_USEC", "")
         pid = environ.pop("WATCHDOG_PID", str(os.getpid()))
         self.socket: socket.socket | None = None
-        self.queue: list[bytes] = []  # what systemd has not taken yet
+        self.queue: list[bytes] = []  # messages that systemd has not read yet
         self.retry_at = NEVER
         self.interval = 0.0
-        """Seconds between two WATCHDOG=1: half of what the watchdog waits for; 0 if there is none."""
+        """Seconds between two WATCHDOG=1: half of the watchdog's timeout; 0 if there is no watchdog."""
         if address[:1] not in {"/", "@"}:
             return
         try:
@@ -50,7 +50,7 @@ class SystemdNotifier:
     def notify(self, *lines: str) -> None:
         """Send assignments like READY=1. If the socket is full, queue them."""
         if self.socket is not None:
-            self.queue = [*self.queue[1 - MOST_QUEUED :], "\n".join(lines).encode()]
+            self.queue = [*self.queue[1 - MAX_QUEUED :], "\n".join(lines).encode()]
             self.write_queued()
 
     def write_queued(self) -> None:
@@ -61,13 +61,13 @@ class SystemdNotifier:
                 self.socket.send(self.queue[0])
                 del self.queue[0]
         except OSError as error:
-            if error.errno in PASSING:
+            if error.errno in TEMPORARY:
                 self.retry_at = time.monotonic() + RETRY
             else:
-                self.queue.clear()  # nobody is there any more
+                self.queue.clear()  # systemd no longer listens
 
     def next_timeout(self) -> float:
-        """When to call `write_queued`."""
+        """Return the time when `write_queued` must be called."""
         return self.retry_at
 
     def reloading(self) -> None:

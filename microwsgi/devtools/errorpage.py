@@ -1,9 +1,9 @@
 """The page, text or problem document (RFC 9457) that describes an exception to the developer, chosen by Accept.
 
 `ErrorPage` is called where the exception is caught, so that it can show the whole stack: from the socket to the line that
-raised. The page contains local values: `allows` says which requests get it; all others get the number in the log. It works
-without scripts; the only script reloads the page when new code serves. There is no console in the page: the debugger's prompt
-is in the terminal, where no other client can reach it.
+raised. The page contains local values: `allows` decides which requests get it; all others get only the id of the log record. It
+works without scripts; the only script reloads the page when new code serves. There is no console in the page: the debugger's
+prompt is in the terminal, where no client can reach it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ h3 { font-size: .9rem; margin: 1rem 0 .2rem; opacity: .8 }
 
 
 class ErrorPage:
-    """Makes the headers and the body that describe an exception; `editor` is a name of EDITORS or a template.
+    """Creates the headers and the body that describe an exception; `editor` is a name of EDITORS or a template.
 
     With `livereload`, a page that is open in a browser reloads when new code serves.
     """
@@ -191,7 +191,7 @@ class ErrorPage:
         parts = [f'<p class="said">{escape(info.text)}</p>']
         if main is not None:
             parts.append(self.frame_html(main, opened=True))
-        # The innermost frame of the user's code comes first: what it called, mostly a library, follows in a group.
+        # The innermost frame of the user's code comes first. The frames that it called, mostly of a library, follow in a group.
         for owned, group in groupby(reversed(info.frames), key=lambda each: each.frame.owner == YOURS):
             frames = [each for each in group if each is not main]
             notes = [f'<p class="quiet">... {escape(each.note)}</p>' if each.note else "" for each in frames]
@@ -237,7 +237,7 @@ def table_html(values: Mapping[str, str]) -> str:
     return f"<table>{''.join(f'<tr><td>{escape(name)}<td>{escape(text)}' for name, text in values.items())}</table>"
 
 
-# --- What is asked for, and what is answered ------------------------------------------------------------------------------
+# --- Content negotiation --------------------------------------------------------------------------------------------------
 
 
 def preferred_type(environ: Environ) -> str:

@@ -21,12 +21,12 @@ AROUND = 5
 """The number of source lines that are shown above and below."""
 FOLLOWED = 50
 """The number of exceptions that are shown: one, its causes, the members of groups. Each is shown once: there may be cycles."""
-LONGEST = 2000
+MAX_LENGTH = 2000
 """The length of a message or a source line that is shown."""
-MOST = 60
+MAX_COUNT = 60
 """The number of frames of a traceback, and of local values of a frame, that are shown."""
 REMARK = re.compile(r"  # (?:type: |noqa|pragma: ).*")
-"""Comments for tools, which are not shown of code that is not the user's."""
+"""Comments for tools. They are not shown in source lines of libraries."""
 NAMES = r"passw|secret|token|api_?key|authorization|cookie|session|credential|private|signature"
 SECRET = re.compile(NAMES, re.IGNORECASE)
 GIVEN = re.compile(
@@ -34,11 +34,11 @@ GIVEN = re.compile(
     r"""(?:[bu]?'(?:[^'\\]|\\.)*'?|[bu]?"(?:[^"\\]|\\.)*"?|[^\s'"&;,(){}\[\]][^'"&;,){}\]]*)""",
     re.IGNORECASE,
 )
-"""A value behind the name of a secret within a text: in a dataclass's repr, in a list of pairs, in a query."""
+"""A value after the name of a secret within a text: in a dataclass's repr, in a list of pairs, in a query."""
 HIDDEN = "(hidden: the name suggests a secret)"
 CAUSED = "The above exception was the direct cause of the following exception"
 DURING = "During handling of the above exception, another exception occurred"
-"""Python's own words for the relation of two exceptions."""
+"""The texts that Python prints for the relation of two exceptions."""
 
 
 class SafeRepr(reprlib.Repr):
@@ -73,7 +73,7 @@ class SafeRepr(reprlib.Repr):
         """Format any other object. If its __repr__ raises, the values around it are shown all the same."""
         try:
             return cut(repr(x), self.maxother)
-        except Exception as error:  # somebody's __repr__ may do anything
+        except Exception as error:  # a __repr__ may raise anything
             return failing(x, error)
 
 
@@ -96,7 +96,7 @@ class FrameInfo(NamedTuple):
     lines: list[Line]
     values: dict[str, str]
     note: str = ""
-    """What was left out before it: the rounds of a recursion, the middle of a deep traceback."""
+    """A note on the frames that were left out before it: rounds of a recursion, or the middle of a deep traceback."""
 
 
 class ExceptionInfo(NamedTuple):
@@ -111,7 +111,7 @@ class ExceptionInfo(NamedTuple):
 
 
 def exception_info(error: BaseException, seen: set[int] | None = None) -> ExceptionInfo:
-    """Return an exception as values; `seen` are the exceptions that are shown already."""
+    """Return an exception as values; `seen` are the exceptions that are already shown."""
     seen = set() if seen is None else seen
     seen.add(id(error))
     before: list[tuple[ExceptionInfo, str]] = []
@@ -138,8 +138,10 @@ def is_new(error: BaseException, seen: set[int]) -> bool:
 def message_of(error: BaseException) -> str:
     """Return the message as a terminal shows it, with Python's suggestions; also if __str__ raises."""
     # Without frames, but with the traceback: Python searches its local names for suggestions.
-    told = traceback.TracebackException(type(error), error, error.__traceback__, limit=0, compact=True)
-    return "\n".join(cut(line.rstrip("\n"), LONGEST) for line in list(told.format_exception_only())[:MOST]).strip()
+    details = traceback.TracebackException(type(error), error, error.__traceback__, limit=0, compact=True)
+    return "\n".join(
+        cut(line.rstrip("\n"), MAX_LENGTH) for line in list(details.format_exception_only())[:MAX_COUNT]
+    ).strip()
 
 
 def cut(text: str, length: int) -> str:
@@ -154,10 +156,10 @@ def frame_infos(trace: TracebackType | None) -> Iterable[FrameInfo]:
         found.append(trace)
         trace = trace.tb_next
     shown = fold([(each.tb_frame.f_code, each.tb_lineno) for each in found])
-    if len(shown) > MOST:
-        left_out = len(shown) - MOST
-        index, _ = shown[-MOST // 2]
-        shown = [*shown[: MOST // 2], (index, f"{left_out} more calls"), *shown[-MOST // 2 + 1 :]]
+    if len(shown) > MAX_COUNT:
+        left_out = len(shown) - MAX_COUNT
+        index, _ = shown[-MAX_COUNT // 2]
+        shown = [*shown[: MAX_COUNT // 2], (index, f"{left_out} more calls"), *shown[-MAX_COUNT // 2 + 1 :]]
     for index, note in shown:
         each = found[index]
         frame = make_frame(each.tb_frame, each.tb_lineno)
@@ -168,7 +170,7 @@ def frame_infos(trace: TracebackType | None) -> Iterable[FrameInfo]:
 
 
 def defined_frames(error: BaseException) -> Iterator[FrameInfo]:
-    """Return the source that an exception is about, where no frame of the traceback is there.
+    """Return the source that an exception is about, if no frame of the traceback is in it.
 
     For a SyntaxError that is the line, for an exception with a `code` object (ViewError, ApplicationError) the function that
     has returned.
@@ -187,20 +189,20 @@ def defined_frames(error: BaseException) -> Iterator[FrameInfo]:
 
 
 def definition(code: CodeType) -> FrameInfo:
-    """Return a function as a frame that stands at its `def`."""
+    """Return a frame for a function, with the line of its `def`."""
     linecache.checkcache(code.co_filename)
     text = linecache.getlines(code.co_filename)
     last = max((line for _, _, line in code.co_lines() if line), default=code.co_firstlineno)
     frame = Frame("", code.co_qualname, code.co_filename, def_line(code), file_owner(code.co_filename))
     lines = [
-        Line(number, text[number - 1].rstrip("\n")[:LONGEST])
+        Line(number, text[number - 1].rstrip("\n")[:MAX_LENGTH])
         for number in range(code.co_firstlineno, min(last, code.co_firstlineno + 4 * AROUND, len(text)) + 1)
     ]
     return FrameInfo(frame, lines, {})
 
 
 def lines_of(trace: TracebackType, frame: Frame) -> list[Line]:
-    """Return the source around a frame, with the columns that failed where Python knows them (PEP 657)."""
+    """Return the source around a frame, with the columns that failed if Python knows them (PEP 657)."""
     positions = list(trace.tb_frame.f_code.co_positions())
     at = positions[trace.tb_lasti // 2] if 0 <= trace.tb_lasti // 2 < len(positions) else (None,) * 4
     return source_lines(frame, lambda number, line: columns(line, number, at), trace.tb_frame.f_globals)
@@ -214,7 +216,7 @@ def source_lines(
     text = linecache.getlines(frame.file, names)
     lines = []
     for number in range(max(frame.line - AROUND, 1), min(frame.line + AROUND, len(text)) + 1):
-        line = text[number - 1].rstrip("\n")[:LONGEST]
+        line = text[number - 1].rstrip("\n")[:MAX_LENGTH]
         if frame.owner != YOURS:
             line = REMARK.sub("", line)
         lines.append(Line(number, line, *mark(number, line)))
@@ -234,13 +236,13 @@ def columns(line: str, number: int, at: tuple[int | None, ...]) -> tuple[int, in
 def values_of(values: Mapping[str, object]) -> dict[str, str]:
     """Return local values as texts of bounded size."""
     found = {}
-    for name, item in list(values.items())[:MOST]:
+    for name, item in list(values.items())[:MAX_COUNT]:
         if SECRET.search(name):
             found[name] = HIDDEN
             continue
         try:
             found[name] = GIVEN.sub(rf"\1{HIDDEN}", shown.repr(item))
-        except BaseException as error:  # somebody's __repr__ may do anything
+        except BaseException as error:  # a __repr__ may raise anything
             found[name] = failing(item, error)
     return found
 

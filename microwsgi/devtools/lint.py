@@ -25,7 +25,7 @@ Environ = dict[str, Any]
 
 
 class Finding(NamedTuple):
-    """A broken rule; `where` is file:line if it is known. A note is about a SHOULD, a fault about a MUST."""
+    """A broken rule; `where` is file:line, or "" if it is unknown. `level`: NOTE for a SHOULD, FAULT for a MUST."""
 
     level: str
     rule: str
@@ -36,7 +36,8 @@ class Finding(NamedTuple):
 class Lint:
     """Middleware that checks an application. `findings` has a list for each value of X-Check.
 
-    `makers` has, for each X-Check, the location of the function that made the response; `raisers` that of the last that raised.
+    For each X-Check, `makers` has the location of the function that made the response, and `raisers` that of the last function
+    that raised an exception.
     """
 
     def __init__(self, application: Callable[..., Any], tracer: Tracer) -> None:
@@ -48,7 +49,7 @@ class Lint:
         self.findings: dict[str, list[Finding]] = {}
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Called by the server."""
+        """Handle a request. Called by the server."""
         number = environ.get("HTTP_X_CHECK", "")
         try:
             iterable = self.validated(environ, start_response)
@@ -58,7 +59,7 @@ class Lint:
         return CheckedBody(iterable, lambda error: self.record_exception(number, error))
 
     def inside(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Called by the validator."""
+        """Call the application. Called by the validator."""
         number = environ.get("HTTP_X_CHECK", "")
         response = ResponseCheck(environ["REQUEST_METHOD"], lambda *finding: self.note(number, Finding(*finding)))
         body = environ["wsgi.input"].input
@@ -83,7 +84,7 @@ class Lint:
         finally:
             self.record_calls(number)
         if iterable is None or isinstance(iterable, (str, bytes)) or not hasattr(iterable, "__iter__"):
-            return iterable  # type: ignore[no-any-return]  # the validator has something to say
+            return iterable  # type: ignore[no-any-return]  # the validator reports the wrong type
         return CheckedBody(iterable, lambda error: self.record_exception(number, error), response)
 
     def record_calls(self, number: str) -> None:
@@ -127,7 +128,7 @@ class ResponseCheck:
         self.promised: int | None = None
         self.sent = 0
 
-    def typed(self, status: str, headers: Any) -> Any:  # the validator will say what it should have been
+    def typed(self, status: str, headers: Any) -> Any:  # the validator reports wrong types
         """Return headers that the validator accepts: its rules about Content-Type are not those of PEP 3333."""
         if type(headers) is not list or not all(type(each) is tuple and len(each) == PAIR for each in headers):
             return headers
@@ -153,7 +154,7 @@ class ResponseCheck:
         self.promised = int(lengths[0]) if lengths else None  # the server has checked that it is a number
 
     def counting(self, write: Callable[[bytes], object]) -> Callable[[bytes], object]:
-        """Return a `write` that counts what it passes on."""
+        """Return a `write` that counts the bytes that it passes on."""
 
         def counted(chunk: bytes) -> object:
             self.count(chunk)
@@ -178,7 +179,7 @@ class ResponseCheck:
 
 
 class CheckedBody:
-    """An iterable that records exceptions, and, with a response, counts what it yields."""
+    """An iterable that records exceptions and, if it has a response, counts the yielded bytes."""
 
     def __init__(
         self,
@@ -217,7 +218,7 @@ class CheckedBody:
 class CheckedInput:
     """A `wsgi.input` that records reads beyond the body: on most servers they would block."""
 
-    def __init__(self, stream: Any, length: int, note: Callable[..., None]) -> None:  # any file will do
+    def __init__(self, stream: Any, length: int, note: Callable[..., None]) -> None:
         self.stream = stream
         self.left = length
         self.note = note

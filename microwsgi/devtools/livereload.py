@@ -1,6 +1,6 @@
-"""Tell open error pages that new code serves: server-sent events on a port of their own.
+"""Notify open error pages that new code serves, by server-sent events on a separate port.
 
-The page's script connects to that port, so that no URL is taken from the application. Another client that connects learns only
+The page's script connects to that port, so that no URL of the application is used. Any other client that connects learns only
 that there was a reload.
 """
 
@@ -11,8 +11,8 @@ import threading
 from collections import deque
 from contextlib import suppress
 
-MOST = 64
-"""The number of pages that can be connected."""
+MAX_PAGES = 64
+"""The maximum number of connected pages."""
 TIMEOUT = 1.0
 """Seconds within which a page must send its request."""
 HEAD = b"""\
@@ -30,7 +30,7 @@ class LiveReload:
 
     def __init__(self) -> None:
         self.listener: socket.socket | None = None
-        self.pages: deque[socket.socket] = deque(maxlen=MOST)
+        self.pages: deque[socket.socket] = deque(maxlen=MAX_PAGES)
 
     @property
     def port(self) -> int:

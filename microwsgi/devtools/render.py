@@ -1,4 +1,4 @@
-"""Render a stack, that is the frames of `microwsgi.devtools.stack`, as text for a terminal or as HTML for a page.
+"""Render a stack (the frames of `microwsgi.devtools.stack`) as text for a terminal or as HTML for a page.
 
     print(text(capture()))                   80 columns, without colour
     f"<style>{STYLE}</style>{html(frames)}"  a list for any page: light and dark, no script
@@ -17,7 +17,7 @@ from html import escape
 from microwsgi.devtools.stack import FRAMEWORK, SERVER, STDLIB, YOURS, Frame, fold, short_path
 
 WEBOB = "webob"
-"""The kind of a frame of WebOb, which is a framework's otherwise."""
+"""The kind of frames of WebOb, which have their own color; their owner is a framework."""
 STYLES = {STDLIB: "2", SERVER: "34", WEBOB: "35", FRAMEWORK: "33", YOURS: "1;32"}
 """ANSI styles: dim, blue, magenta, yellow, bold green."""
 LETTERS = {STDLIB: "l", SERVER: "s", WEBOB: "w", FRAMEWORK: "f", YOURS: "Y"}
@@ -31,7 +31,7 @@ NARROW = 60
 
 
 def kind(frame: Frame) -> str:
-    """Return the key of STYLES for a frame. The server and the framework of microwsgi have the same."""
+    """Return the key of STYLES for a frame. The server and the framework of microwsgi have the same key."""
     package = frame.module.partition(".")[0]
     return {"microwsgi": SERVER, "webob": WEBOB}.get(package, frame.owner)
 
@@ -56,7 +56,7 @@ def name(frame: Frame) -> str:
 
 
 def location(frame: Frame) -> str:
-    """Return file and line, with the file relative to the current folder; of a package from the package on."""
+    """Return file and line, with the file relative to the current folder, or to the folder that contains its package."""
     file = short_path(frame.file, os.getcwd())
     module = f"{frame.module.replace('.', os.sep)}.py"
     if frame.owner != YOURS and file.endswith(f"{os.sep}{module}"):

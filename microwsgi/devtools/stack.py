@@ -34,7 +34,7 @@ PACKAGES = {
 PERIOD = 8
 """The longest sequence of calls that is recognised as a recursion."""
 ROUNDS = 4
-"""Rounds from which on a recursion is folded."""
+"""The number of rounds from which a recursion is folded."""
 
 
 class Frame(NamedTuple):
@@ -49,7 +49,7 @@ class Frame(NamedTuple):
 
 def capture(innermost: FrameType | None = None) -> list[Frame]:
     """Return the stack of this thread, the thread's first frame first, up to the caller or the given frame."""
-    frame = innermost or sys._getframe(1)  # what inspect.currentframe is, without importing inspect
+    frame = innermost or sys._getframe(1)  # inspect.currentframe is the same function, but importing inspect is slow
     return [make_frame(each, each.f_lineno) for each in reversed(list(callers(frame)))]
 
 
@@ -65,7 +65,7 @@ def traceback_frames(traceback: TracebackType | None) -> list[Frame]:
 def full_stack(error: BaseException) -> list[Frame]:
     """Return the stack at the time when an exception was raised, the thread's first frame first.
 
-    Call it where the exception was caught: the frames outside of that have not returned yet.
+    Call it where the exception was caught: the outer frames have not returned yet then.
     """
     traceback = error.__traceback__
     outside = traceback.tb_frame.f_back if traceback else None
@@ -75,8 +75,8 @@ def full_stack(error: BaseException) -> list[Frame]:
 def fold(keys: Sequence[object]) -> list[tuple[int, str]]:
     """Return the indices of the calls to show, each with a note on the calls that were left out before it.
 
-    Of a recursion, that is a sequence of at most PERIOD calls which repeats, the first and the last round are shown. Python's
-    traceback folds a function that calls itself; here functions that call each other are folded as well.
+    For a recursion (a repeated sequence of at most PERIOD calls), only the first and the last round are shown. Python's
+    traceback folds a function that calls itself; here functions that call each other are folded, too.
     """
     shown: list[tuple[int, str]] = []
     start = 0

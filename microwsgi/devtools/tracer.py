@@ -1,7 +1,7 @@
 """Record the calls into the user's code during a request, and find the function that made the response.
 
-A profile function (sys.setprofile) is called for each call and return of a thread. It adds no frame, and needs nothing of the
-application and no knowledge of its framework:
+A profile function (sys.setprofile) is called for each call and return of a thread. It adds no frame, and does not depend on the
+application or its framework:
 
     with Tracer() as tracer, a server that starts its threads in here:
         one request
@@ -26,7 +26,7 @@ from typing import Self
 from microwsgi.devtools.stack import YOURS, Frame, capture, owner
 
 RETURNS = {dis.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST", "YIELD_VALUE") if name in dis.opmap}
-"""The instructions that return. For a function that raises, a profile function gets None as well."""
+"""The instructions that return. They are checked because the profile function also gets None if a function raises."""
 
 
 class Call:
@@ -39,7 +39,7 @@ class Call:
         self.frame: FrameType | None = frame
         self.given = list(frame.f_locals.values())
         self.returned: object = None
-        self.raised = 0  # the line that raised, if it did
+        self.raised = 0  # the line that raised an exception; 0 if none did
 
     @property
     def function(self) -> Frame:
@@ -55,7 +55,7 @@ class Call:
         self.frame, self.given = None, []
 
     def continues(self, outer: Call) -> bool:
-        """Return whether it continues the work of `outer` for the request."""
+        """Return whether this call continues the work of `outer` for the request."""
         return self.outer is outer and (self.passed_on or self.returned is outer.returned)
 
 
@@ -83,7 +83,7 @@ class Tracer:
         threading.setprofile(self.before)
 
     def note(self, frame: FrameType, event: str, value: object) -> None:
-        """The profile function."""
+        """Record calls and returns: the profile function."""
         if not self.on:
             sys.setprofile(None)
         elif event == "call":
@@ -106,7 +106,7 @@ class Tracer:
         return self.mine[code]
 
     def begin(self, frame: FrameType) -> None:
-        """Record a call, unless the caller is a function of the user's too."""
+        """Record a call, unless the caller is also a function of the user's."""
         caller = frame.f_back
         if caller and self.yours(caller) and not wraps(caller, frame.f_code):
             return
@@ -120,7 +120,7 @@ class Tracer:
         self.by_thread.pop(threading.get_ident(), None)
         self.responses.pop(threading.get_ident(), None)
 
-    # --- What is asked of it ----------------------------------------------------------------------------------------
+    # --- Results ----------------------------------------------------------------------------------------------------
 
     @property
     def thread(self) -> int | None:

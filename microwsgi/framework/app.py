@@ -1,13 +1,13 @@
 """The application: from an environ to a view, and from the view's return value to a response.
 
-`App.__call__` calls each of these steps itself, in order; handle_exception only if one of them has raised:
+`App.__call__` calls these steps in order, and handle_exception only if one of them has raised an exception:
 
     before hooks    a return value other than None is the response, and no view is called
     find            find the route                                    microwsgi.framework.routing
     view            call the view with a Request and path parameters  microwsgi.framework.request
     response_of     convert the return value to a Response            microwsgi.framework.views
     handle_exception  convert an exception to a Response                microwsgi.framework.problems
-    after hooks     called with the response of anything but a mounted application; may replace it
+    after hooks     called with each response, except those of mounted applications; may replace it
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """The syntax of a method (RFC 9110 5.6.2)."""
 SERVER_ERROR = 500
 THROW = "x-wsgiorg.throw_errors"
-"""A key of the environ: a debugger, a test or our server with --debug asks that exceptions are raised to it (wsgi.org)."""
-SERVERS = (ClientError, Disconnected)
-"""Exceptions of the server, raised while a body is read. The server answers the client, or the client is gone."""
+"""The environ key by which a debugger, a test or our server with --debug requests that exceptions are raised (wsgi.org)."""
+SERVER_EXCEPTIONS = (ClientError, Disconnected)
+"""Exceptions of the server, raised while a body is read. The server answers the client, or the client has disconnected."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -59,7 +59,7 @@ class App:
 
     request_class = Request
     stream_chunked = True
-    """Tells our server to pass chunked bodies on while they arrive, so that a view can save them without another copy."""
+    """Tells our server to pass on chunked bodies while they arrive, so that a view can save them without another copy."""
 
     def __init__(self) -> None:
         self.router = Router()
@@ -102,7 +102,7 @@ class App:
     def route(
         self, pattern: str, *, methods: Iterable[str] = ("GET",), name: str = ""
     ) -> Callable[[Function], Function]:
-        """Register the decorated view for these methods. `name` or the function's name is for `url_for`. Raises RouteError."""
+        """Register the decorated view for these methods. `url_for` uses `name`, or the function's name. Raises RouteError."""
 
         def define(view: Function) -> Function:
             parsed = Pattern(pattern, self.converters)
@@ -113,7 +113,7 @@ class App:
         return define
 
     def get(self, pattern: str, *, name: str = "") -> Callable[[Function], Function]:
-        """Register the decorated view for GET, and for HEAD unless HEAD has a view of its own."""
+        """Register the decorated view for GET, and for HEAD unless HEAD has its own view."""
         return self.route(pattern, methods=("GET",), name=name)
 
     def post(self, pattern: str, *, name: str = "") -> Callable[[Function], Function]:
@@ -129,20 +129,20 @@ class App:
         return self.route(pattern, methods=("DELETE",), name=name)
 
     def before(self, hook: Function) -> Function:
-        """Call hook(request) before anything else. A return value other than None is the response."""
+        """Register hook(request), called before the route is found. A return value other than None is the response."""
         self.before_hooks.append(hook)
         return hook
 
     def after(self, hook: Function) -> Function:
-        """Call hook(request, response) with each response. A return value other than None replaces it."""
+        """Register hook(request, response), called with each response. A return value other than None replaces it."""
         self.after_hooks.append(hook)
         return hook
 
     def error(self, kind: int | type[Exception]) -> Callable[[Function], Function]:
         """Register the decorated handler(request, error) for a status or for a class of exceptions.
 
-        Of several classes the most derived one is used. A WebOb HTTPException is looked up by its status first, then by its
-        classes below `Exception`.
+        If several classes match, the most derived one is used. For a WebOb HTTPException the status is looked up first, then
+        its classes below `Exception`.
         """
 
         def define(handler: Function) -> Function:
@@ -160,7 +160,7 @@ class App:
         name: str,
         expression: str,
         *,
-        type: type = str,  # what else
+        type: type = str,
         read: Callable[[str], Any] = str,
         write: Callable[[Any], str] = str,
         slashes: bool = False,
@@ -184,16 +184,14 @@ class App:
                 Route((ANY,), pattern, name or name_of(application), application, source_location(application), depth)
             )
 
-    def static(
-        self, prefix: str, folder: str | os.PathLike[str], *, name: str = "static", **options: Any
-    ) -> None:  # Folder has their types
+    def static(self, prefix: str, folder: str | os.PathLike[str], *, name: str = "static", **options: Any) -> None:
         """Serve the files of a folder. The options are those of `microwsgi.framework.static.Folder`."""
         files = Folder(folder, **options)
         for end in ("/", "/{path:path}"):
             pattern = Pattern(prefix.rstrip("/") + end, self.converters)
             self.router.add(Route(("GET",), pattern, name, files, os.path.relpath(folder) + os.sep))
 
-    # --- What is defined ----------------------------------------------------------------------------------------------
+    # --- Routes -------------------------------------------------------------------------------------------------------
 
     @property
     def routes(self) -> list[Route]:
@@ -229,7 +227,7 @@ class App:
                 found = self.router.find(decode_path(path, "surrogateescape"), method, set())
                 if found is None or not found.route.prefix_length:
                     raise
-                return found  # a mounted application gets the path as it came, and may know its encoding
+                return found  # a mounted application gets the bytes of the path, and may know their encoding
         allowed: set[str] = set()
         if (found := self.router.find(path, method, allowed)) is not None:
             return found
@@ -240,12 +238,12 @@ class App:
             headers = [("Allow", ", ".join(sorted(allowed)))]
             if method == "OPTIONS":
                 raise HTTPException("", Response(status=204, headerlist=headers))
-            raise HTTPMethodNotAllowed(f"{method} is not possible here, but {headers[0][1]}.", headers=headers)
+            raise HTTPMethodNotAllowed(f"{method} is not allowed here. Allowed: {headers[0][1]}.", headers=headers)
         other = path.removesuffix("/") if path.endswith("/") else path + "/"
         if other and (found := self.router.find(other, method, set())) is not None:
             if not found.route.prefix_length:
                 raise HTTPException("", redirect_to(environ, other))
-            return found  # other is "": this App is mounted, and an application mounted at its root takes all paths
+            return found  # `path` is "" in a mounted App, and an application mounted at that App's root answers "/"
         nothing = HTTPNotFound(f"There is nothing at {path[:200]}.")
         if environ.get(THROW):  # for developers
             vars(nothing)["routes"] = similar_routes(self, path)
@@ -253,7 +251,7 @@ class App:
 
     def handle_exception(self, error: Exception, request: Request) -> Response | None:
         """Return the response to an exception of a view, a hook or `find`; None if it is to be raised."""
-        if isinstance(error, SERVERS):
+        if isinstance(error, SERVER_EXCEPTIONS):
             return None
         is_http = isinstance(error, HTTPException)
         status = error.wsgi_response.status_int if isinstance(error, HTTPException) else SERVER_ERROR
@@ -276,11 +274,11 @@ class App:
 def unhandled(error: Exception, request: Request) -> Response | None:
     """Return the response to an exception without a handler; None if it is to be raised.
 
-    The server's own exceptions are raised, and all others if the caller asks for them, since it shows errors itself.
+    The server's own exceptions are raised. If the environ has `x-wsgiorg.throw_errors`, so are all except HTTPExceptions.
     """
     if isinstance(error, HTTPException):
         return error_response(error, request)
-    if isinstance(error, SERVERS) or request.environ.get(THROW):
+    if isinstance(error, SERVER_EXCEPTIONS) or request.environ.get(THROW):
         return None
     number = log_exception(error, request)
     failure = HTTPInternalServerError(f"The application failed; its log has the reason under {number}.")
@@ -289,7 +287,7 @@ def unhandled(error: Exception, request: Request) -> Response | None:
 
 
 def log_exception(error: Exception, request: Request) -> str:
-    """Write an exception to the server's log. Return the id under which it is found there."""
+    """Write an exception to the server's log. Return the id that the record begins with."""
     number = token_hex(4)
     path = repr(request.environ.get("PATH_INFO", ""))  # it may not be UTF-8
     text = exception_text(error)
@@ -298,7 +296,7 @@ def log_exception(error: Exception, request: Request) -> str:
 
 
 def checked_methods(methods: Iterable[str]) -> tuple[str, ...]:
-    """Return methods in capitals. Raises RouteError for an invalid one."""
+    """Return the methods in upper case. Raises RouteError for an invalid one."""
     names = tuple(dict.fromkeys(method.upper() for method in methods)) if not isinstance(methods, str) else ()
     if not names or not all(map(TOKEN.fullmatch, names)):
         raise RouteError(f"methods={methods!r} is not a sequence of methods, like ('GET', 'POST').")
@@ -340,9 +338,7 @@ def all_routes(app: App, prefix: str) -> Iterator[Route]:
         text = prefix + route.pattern.text
         if not route.prefix_length:
             yield route._replace(pattern=Pattern(text, app.converters))
-        elif (
-            MOUNT_REST in route.pattern.converters.values()
-        ):  # the other pattern of the pair is the prefix without a slash
+        elif MOUNT_REST in route.pattern.converters.values():  # `mount` adds another route, for the prefix alone
             if isinstance(route.view, App):
                 yield from all_routes(route.view, text.removesuffix("/{path:below}"))
             else:

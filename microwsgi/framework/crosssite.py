@@ -1,12 +1,12 @@
 """Refuse requests that a page of another site makes a browser send: cross-site request forgery and DNS rebinding.
 
     app.before(same_site_only)           requests with a method that may change something
-    require_same_site(request)           any request, in a view that does something on GET
+    require_same_site(request)           any request, in a view that changes something on GET
 
-A form of another site can post to this one, and a script of another site can have it probe a network. Browsers say where a
+A form of another site can post to this one, and a script of another site can make it probe a network. Browsers say where a
 request comes from: in Sec-Fetch-Site if this site is potentially trustworthy (Secure Contexts: https, localhost), else in
-Origin or Referer. A browser that sends none of these fields is refused. Other clients send none either, and are let through:
-they act only for their user.
+Origin or Referer. A browser that sends none of these fields is refused. Other clients send none either, and are
+accepted: they act only for their user.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ PORTS = {"http": 80, "https": 443}
 
 
 def same_site_only(request: Request) -> None:
-    """Raise 403 for a foreign Host, and for a request of another site's page unless its method is safe.
+    """Raise 403 for a foreign Host, and for a request from a page of another site unless its method is safe.
 
-    A hook: `app.before(same_site_only)`.
+    This is a hook: `app.before(same_site_only)`.
     """
     if request.method in SAFE:
         require_own_host(request)
@@ -39,7 +39,7 @@ def same_site_only(request: Request) -> None:
 
 
 def require_same_site(request: Request) -> None:
-    """Raise 403 for a request of another site's page, and for a foreign Host (see `require_own_host`)."""
+    """Raise 403 for a request from a page of another site, and for a foreign Host (see `require_own_host`)."""
     require_own_host(request)
     if is_cross_site(request):
         abort(403, "A page of another site may have sent this request. Use the form on this site.")
@@ -48,10 +48,10 @@ def require_same_site(request: Request) -> None:
 def require_own_host(request: Request) -> None:
     """Raise 403 for a Host that is not this machine's.
 
-    This prevents DNS rebinding: the name evil.example suddenly has this machine's address, and the page of evil.example is of
-    the same site then. IP addresses, localhost, the machine's name and the names of --allow-host are this machine's; "*" is
-    any. Our server checks this by itself, unless it listens on all interfaces. On another server nothing is checked: only the
-    server, or the proxy before it, knows its names.
+    This prevents DNS rebinding: evil.example is made to resolve to this machine's address, so that its page counts as one of
+    this site. IP addresses, localhost, the machine's name and the names of --allow-host are accepted; "*" in --allow-host
+    accepts any name. Our server makes this check itself, unless it listens on all interfaces. On another server nothing is
+    checked: only that server, or the proxy in front of it, knows its names.
     """
     allowed: tuple[str, ...] = request.environ.get(ALLOWED, ("*",))
     name = host_name(request.headers.get("Host", ""))
@@ -62,8 +62,8 @@ def require_own_host(request: Request) -> None:
 def is_cross_site(request: Request) -> bool:
     """Return whether a page of another origin may have sent a request.
 
-    Another port is another origin: on this machine somebody else may listen there. A browser (its User-Agent begins with
-    Mozilla) that sends none of the fields is refused: over plain http to a LAN address, the other page can make it send none.
+    Another port is another origin: another user of this machine may listen on it. A browser (its User-Agent begins with
+    Mozilla) that sends none of the fields is refused: over plain http to a LAN address, a page can make it send none.
     """
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
@@ -82,7 +82,7 @@ def is_cross_site(request: Request) -> bool:
 
 
 def is_ours(name: str, allowed: Iterable[str]) -> bool:
-    """Return whether a host is one of this machine: an address, since rebinding needs a name, or a name that it has."""
+    """Return whether a host is an IP address, since rebinding needs a name, or a name of this machine."""
     names = {each.lower().rstrip(".") for each in allowed}
     if name in own_names() or name.endswith(".localhost") or name in names:
         return True
@@ -97,7 +97,7 @@ def is_ours(name: str, allowed: Iterable[str]) -> bool:
 
 @cache
 def own_names() -> frozenset[str]:
-    """Return the names of this machine. A name server is not asked: it could take long, or lie."""
+    """Return the names of this machine, without DNS, which could be slow or forged."""
     name = socket.gethostname().lower()
     short = name.partition(".")[0]
     return frozenset({"localhost", name, short, f"{short}.local"})

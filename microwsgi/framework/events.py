@@ -1,4 +1,4 @@
-"""Server-sent events (HTML standard 9.2), without a thread for each client if the server supports that.
+"""Server-sent events (HTML standard 9.2), without a thread for each client if the server supports this.
 
 A view returns `Broadcaster.listen(request)`, or the `response` of its own Stream. `send` may be called from any thread. On our
 server a stream without events is suspended (docs/environ.md, `microwsgi.resume`); on another server it blocks the thread that
@@ -28,13 +28,13 @@ from microwsgi.support.relay import relay
 REDIS_VARIABLE = "EVENTS_REDIS_URL"
 """The environment variable with the address of a Redis, through which the servers of several hosts share their events."""
 HEARTBEAT = 15.0
-"""Seconds of silence after which a comment is sent, so that a client that is gone is noticed."""
+"""Seconds without events after which a comment is sent, to detect a client that has disconnected."""
 PENDING = 1000
 """The number of events that may wait for a slow client. Beyond it the stream ends; the client reconnects with its last id."""
 KNOWN = 2000
-"""Events of a broadcaster that are recognized when they come again."""
+"""The number of delivered events that a broadcaster remembers, so that it ignores them if they arrive again."""
 HISTORY_TIME = 0.5
-"""The most seconds that the first client waits for the history from Redis."""
+"""The maximum time in seconds that the first client waits for the history from Redis."""
 COMMENT = b":\n\n"
 LINE_END = re.compile("\r\n|\r|\n")
 HEADERS = (
@@ -44,7 +44,7 @@ HEADERS = (
 )
 
 
-def event_bytes(data: object, *, event: str = "", id: str = "", retry: float | None = None) -> bytes:  # its name
+def event_bytes(data: object, *, event: str = "", id: str = "", retry: float | None = None) -> bytes:
     """Return an event as bytes; data other than a str as JSON. `retry` is in seconds. Raises ValueError for line ends."""
     for name in (event, id):
         if LINE_END.search(name) or "\0" in name:
@@ -82,7 +82,7 @@ class Stream:
         ready = threading.Event()
         self.ready = None if resume else ready
         self.resume: Callable[..., object] = resume or ready.set
-        """Make the server call `__next__`."""
+        """Makes the server call `__next__` again."""
         self.poll, self.every = poll, every
         self.poll_at = monotonic()
         self.heartbeat = heartbeat
@@ -98,7 +98,7 @@ class Stream:
         """The response for the view to return."""
         return Response(headerlist=list(HEADERS), app_iter=self)
 
-    def send(self, data: object, *, event: str = "", id: str = "") -> None:  # the standard's word
+    def send(self, data: object, *, event: str = "", id: str = "") -> None:
         """Send an event. May be called from any thread."""
         self.put(event_bytes(data, event=event, id=id))
 
@@ -117,13 +117,13 @@ class Stream:
         self.ended = True
         self.resume()
 
-    # --- What the server calls ----------------------------------------------------------------------------------------
+    # --- Called by the server -----------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        """Return the pending events; b"" if there are none, and the server waits for `resume`."""
+        """Return the pending events; b"" if there are none: the server then waits for `resume`."""
         while not self.ended or self.pending:
             now = monotonic()
             if self.poll is not None and now >= self.poll_at:
@@ -131,7 +131,7 @@ class Stream:
                 if (data := self.poll()) is not None:
                     self.send(data)
             wait = min(self.beat_at, self.poll_at if self.poll is not None else self.beat_at) - now
-            # First declare that there may be nothing, then look: an event that is sent in between, or the end, is not lost.
+            # First ask to be resumed, then look for events: an event or the end that arrives in between is not missed.
             if self.ready is None:
                 self.resume(after=max(wait, 0.001))
             else:
@@ -158,7 +158,7 @@ class Stream:
         return b"".join(chunks)
 
     def close(self) -> None:
-        """Called by the server when the client has disconnected, or everything has been sent."""
+        """End the stream. The server calls this when the client has disconnected, or everything has been sent."""
         if not self.closed:
             self.closed = True
             self.pending.clear()
@@ -171,9 +171,9 @@ class Broadcaster:
 
     The last `history` events are kept with ids, for clients that reconnect with their Last-Event-ID.
 
-    Broadcasters of the same `name` get each other's events: in the workers of one server, by way of its parent process, and,
-    where EVENTS_REDIS_URL is set, in all processes that use that Redis. One that is made while a
-    module is imported gets a name automatically. Events that one process publishes are received in their order.
+    Broadcasters with the same `name` get each other's events: in the workers of one server, through its parent process, and,
+    if EVENTS_REDIS_URL is set, in all processes that use that Redis. A broadcaster that is created while a module is imported
+    gets a name automatically. Events that one process publishes are received in their order.
 
         send -> the parent process, or Redis, if there is one -> deliver, in each process -> Stream.put
     """
@@ -190,10 +190,10 @@ class Broadcaster:
         self.streams: set[Stream] = set()
         self.name = name or name_in_module(sys._getframe(1))
         self.lock = relay.lock_of(self.name) if self.name else threading.RLock()
-        """Protects `streams`, `history`, `known`, `number`, and the order in which events are published."""
+        """Protects `streams`, `history`, `known` and `number`, and keeps events in the order of their numbers."""
         self.history: deque[tuple[str, bytes]] = deque(maxlen=history)
-        self.known: dict[str, None] = {}  # the last events that were delivered, in their order
-        self.most_known = max(history, KNOWN)
+        self.known: dict[str, None] = {}  # unique ids of the last delivered events, oldest first
+        self.max_known = max(history, KNOWN)
         self.heartbeat = heartbeat
         self.retry = retry
         self.start_series()
@@ -201,13 +201,15 @@ class Broadcaster:
         if self.name:
             relay.subscribe(self.name, history, self.deliver, self)
         elif url or relay.send is not None:
-            warnings.warn("A Broadcaster that a function makes needs a name to reach other processes.", stacklevel=2)
+            warnings.warn(
+                "A Broadcaster that is created in a function needs a name to reach other processes.", stacklevel=2
+            )
         self.redis = import_module(REDIS).of_process(url) if url and self.name else None
         if self.redis is not None:
             self.redis.subscribe(self.name, history)
 
     def start_series(self) -> None:
-        """Begin with new ids, which no other process has: after a fork, or a restart."""
+        """Begin a series of ids that no other process uses. Also called after a fork."""
         self.pid = os.getpid()
         self.number = 0
         self.series = secrets.token_hex(4)
@@ -230,7 +232,7 @@ class Broadcaster:
 
     def since(self, last: str) -> list[bytes]:
         """Return the events after the one with this id; all of them if the id is unknown."""
-        ids = [id for id, _ in self.history]  # the standard's word
+        ids = [id for id, _ in self.history]
         begin = ids.index(last) + 1 if last in ids else 0
         return [chunk for _, chunk in self.history][begin:]
 
@@ -239,7 +241,7 @@ class Broadcaster:
         with self.lock:
             self.streams.discard(stream)
 
-    def send(self, data: Any, *, event: str = "", id: str = "") -> None:  # the standard's word; JSON
+    def send(self, data: Any, *, event: str = "", id: str = "") -> None:
         """Send an event to all clients, from any thread. Clients of one server get the events in the same order."""
         with self.lock:
             if self.pid != os.getpid():
@@ -255,13 +257,13 @@ class Broadcaster:
             else:
                 self.redis.publish(self.name, unique, id, chunk)
 
-    def deliver(self, unique: str, id: str, chunk: bytes, again: bool = False) -> None:  # the standard's word
+    def deliver(self, unique: str, id: str, chunk: bytes, again: bool = False) -> None:
         """Send the bytes of an event to the clients of this process. `again`: ignore an event that was delivered before."""
         with self.lock:
             if again and unique in self.known:
                 return
             self.known[unique] = None
-            if len(self.known) > self.most_known:
+            if len(self.known) > self.max_known:
                 del self.known[next(iter(self.known))]
             self.history.append((id, chunk))
             for stream in self.streams:
@@ -275,16 +277,16 @@ class Broadcaster:
 
 
 REDIS = "microwsgi.framework.redis_events"
-"""Imported only where a Redis is used: it needs the extra `redis`."""
+"""Imported only if Redis is used: it needs the extra `redis`."""
 
 
 def name_in_module(frame: FrameType | None) -> str:
-    """Return a name that is the same in each process that imports a module, or "".
+    """Return a name for a broadcaster that is the same in each process that imports the module, or "".
 
-    It is "" for a broadcaster that a function makes: the order of such calls may differ between processes.
+    It is "" for a broadcaster that is created in a function: the order of such calls may differ between processes.
     """
     while frame is not None and frame.f_code.co_name in {"<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>"}:
-        frame = frame.f_back  # before Python 3.12 these have frames of their own
+        frame = frame.f_back  # before Python 3.12 these have their own frames
     if frame is None or frame.f_code.co_name != "<module>":
         return ""
     module = frame.f_globals.get("__name__", "")

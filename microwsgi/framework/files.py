@@ -29,7 +29,7 @@ TYPES = {
     ".woff": "font/woff",
     ".woff2": "font/woff2",
 }
-"""Types about which browsers are strict, or that Python 3.11 does not know. The system's table is not used for them."""
+"""Types that browsers check strictly, or that Python 3.11 does not know. The system's table is not used for them."""
 NOT_MODIFIED = dict.fromkeys(
     ("Content-Type", "Content-Length", "Content-Encoding", "Content-Disposition", "Accept-Ranges", "Last-Modified"), ""
 )
@@ -70,7 +70,7 @@ class FileResponse(Response):
         opener: Callable[[str, int], int] | None = None,
     ) -> None:
         name = os.fspath(name)
-        self.opened = open(name, "rb", buffering=0, opener=opener)  # open until it is sent
+        self.opened = open(name, "rb", buffering=0, opener=opener)  # closed when it has been sent
         stat = os.fstat(self.opened.fileno())
         self.size = stat.st_size
         self.modified = int(min(stat.st_mtime, time()))  # never later than Date (RFC 9110 8.8.2.1)
@@ -136,7 +136,7 @@ class Slice:
     """A part of a file with the interface of a file, for servers that use the descriptor and for those that read."""
 
     is_plain_file = True
-    """For our server: the content is that of the descriptor, from `tell` on."""
+    """Tells our server that the content is that of the descriptor, from the position `tell()`."""
 
     def __init__(self, file: io.FileIO, begin: int, length: int) -> None:
         self.file = file
@@ -217,7 +217,7 @@ def matches(field: str, tag: str, *, weak: bool) -> bool:
 def current(field: str | None, tag: str, modified: int) -> bool:
     """Return whether If-Range allows a range (RFC 9110 13.1.5).
 
-    A date allows it only if that second is over: the file could change once more within it.
+    A date allows it only if that second is over: within it, the file could change again.
     """
     return field is None or field == tag or (http_date(field) == modified and modified + 1 <= time())
 

@@ -1,7 +1,7 @@
 """Parse forms (RFC 7578), and write bodies to memory or disk, with limits.
 
-WebOb's parser, the standard library's former `cgi` module, takes a truncated form for a complete one, and writes it to disk
-twice. This parser reads block by block, and has only one block in memory.
+WebOb's parser, the standard library's former `cgi` module, accepts a truncated form as complete, and writes it to disk twice.
+This parser reads block by block, and has only one block in memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Readable(Protocol):
 
 
 class Part:
-    """A part of a form that is still being received. Read it before the next one."""
+    """A part of a form that is still being received. Read it before you ask for the next part."""
 
     def __init__(self, head: str, blocks: Iterator[bytes]) -> None:
         disposition = DISPOSITION.search(head)
@@ -73,14 +73,14 @@ class Upload:
 
     def __init__(self, part: Part, limit: int) -> None:
         self.name, self.filename, self.type = part.name, part.filename or "", part.type
-        self.file: IO[bytes] = SpooledTemporaryFile(BLOCK)  # it lives as long as the request
+        self.file: IO[bytes] = SpooledTemporaryFile(BLOCK)  # closed in `__del__`
         for block in limited(part.blocks, limit, f"{part.name} in the form"):
             self.file.write(block)
         self.size = self.file.tell()
         self.file.seek(0)
 
     def __del__(self) -> None:
-        """Close the file at the end of the request: nothing else does."""
+        """Close the file, when the request is deleted: no other code closes it."""
         self.file.close()
 
     def save(self, path: str) -> int:
@@ -117,7 +117,7 @@ class Multipart:
             yield Part(text(head, "A part of the form"), blocks)
 
     def until(self, mark: bytes) -> Iterator[bytes]:
-        """Return the bytes before a mark, and skip the mark."""
+        """Yield the bytes before a mark, and skip the mark."""
         while (end := self.buffer.find(mark)) < 0:
             whole = len(self.buffer) - len(mark) + 1  # the last bytes may be the beginning of the mark
             if whole > 0:
@@ -160,7 +160,7 @@ def urlencoded(body: bytes, *, fields: int) -> MultiDict[str, Any]:
 
 
 def limited(blocks: Iterable[bytes], limit: int, what: str) -> Iterator[bytes]:
-    """Return the blocks. Raises HTTPRequestEntityTooLarge if they have more than `limit` bytes together."""
+    """Yield the blocks. Raises HTTPRequestEntityTooLarge if they have more than `limit` bytes together."""
     size = 0
     for block in blocks:
         size += len(block)
@@ -172,7 +172,7 @@ def limited(blocks: Iterable[bytes], limit: int, what: str) -> Iterator[bytes]:
 def save(blocks: Iterable[bytes], path: str, length: int | None = None) -> int:
     """Write blocks to a file, which exists only once it is complete. Return its size.
 
-    Raises HTTPBadRequest if `length` is given and the blocks have another.
+    Raises HTTPBadRequest if `length` is given and the blocks have another length.
     """
     unfinished = f"{path}.{secrets.token_hex(4)}.part"
     with open(unfinished, "xb") as file:
@@ -188,7 +188,7 @@ def save(blocks: Iterable[bytes], path: str, length: int | None = None) -> int:
 
 
 def check_size(size: int, length: int | None) -> None:
-    """Raise HTTPBadRequest if a body is not as long as it was said to be."""
+    """Raise HTTPBadRequest if a body does not have the announced length."""
     if length is not None and size != length:
         raise HTTPBadRequest(f"The body ended after {size} of {length} bytes.")
 

@@ -27,7 +27,7 @@ class Markup(str):
 class Escaping(Formatter):
     """str.format that escapes each value."""
 
-    def format_field(self, value: Any, format_spec: str) -> str:  # any value has a format
+    def format_field(self, value: Any, format_spec: str) -> str:
         """Format a value, then escape it, except HTML; the items of a list, tuple or iterator follow each other."""
         if isinstance(value, (list, tuple, Iterator)) and not format_spec:
             return "".join(self.format_field(item, "") for item in value)

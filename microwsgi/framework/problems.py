@@ -27,8 +27,8 @@ def abort(status: int, detail: str = "", **members: object) -> NoReturn:
     """Raise the WebOb HTTPException for a status; `members` become extension members of the problem (RFC 9457 3.2)."""
     if not isinstance(status, int):
         number = str(status)[:3]
-        cure = f"write abort({number})" if number.isdecimal() else "write a number like 404"
-        raise TypeError(f"abort({status!r}): the status is an int; {cure}.")
+        advice = f"write abort({number})" if number.isdecimal() else "write a number like 404"
+        raise TypeError(f"abort({status!r}): the status is an int; {advice}.")
     if status not in exc.status_map or status < 400:  # where errors begin
         raise ValueError(f"abort({status}): {status} is not the status of an error, 400 to 599.")
     dump_json(members)  # a member that JSON can't represent raises here, in the traceback of the caller
@@ -45,16 +45,16 @@ def link(request: Request, methods: str, pattern: str) -> str:
 
 
 def error_response(error: exc.HTTPException, request: Request) -> Response:
-    """Return the response to an error in the type that the client prefers. An error that has a body of its own is unchanged."""
+    """Return the response to an error in the type that the client prefers. An error that has its own body is unchanged."""
     if not isinstance(error, exc.HTTPError) or error.has_body:
         return error.wsgi_response
     detail = error.detail or " ".join(error.explanation.split())
     offers = [PLAIN, HTML, PROBLEM, JSON]
-    if request.content_type.endswith("json"):  # a client that sends JSON also reads it, unless it says otherwise
+    if request.content_type.endswith("json"):  # a client that sends JSON also accepts it, unless Accept excludes it
         offers = [PROBLEM, *offers]
     acceptable = request.accept.acceptable_offers(offers)
     kind = acceptable[0][0] if acceptable else PLAIN
-    routes = vars(error).get("routes", [])  # with a 404 during development
+    routes = vars(error).get("routes", [])  # set for a 404 during development
     if kind == HTML:
         rows = "".join(f"<li>{escape(methods)} {link(request, methods, text)}" for methods, text in routes)
         body = PAGE.format(title=escape(error.status), detail=escape(detail)) + (
@@ -76,7 +76,7 @@ def error_response(error: exc.HTTPException, request: Request) -> Response:
 
 
 def complete(body: bytes, content_type: str, error: exc.HTTPError) -> Response:
-    """Return the response with the status and the fields of an error."""
+    """Return a response with this body, and the status and header fields of an error."""
     headers = [("Content-Type", content_type)]
     headers += [pair for pair in error.headerlist if pair[0].lower() not in DROPPED]
     response = Response(body, status=error.status, headerlist=headers)

@@ -1,8 +1,8 @@
-"""Events of broadcasters by way of Redis, between the servers of several hosts; it needs the extra `redis`.
+"""Events of broadcasters through Redis, between the servers of several hosts; it needs the extra `redis`.
 
 Each broadcaster has a Redis stream of its last events (XADD, XREAD). PUBLISH has no history, and loses the events that are sent
-while a subscriber connects again. Two threads of the process talk to Redis, and nobody waits for them. While one of them fails,
-events are delivered to this server's clients at once, and are sent to other hosts later, up to a bound.
+while a subscriber reconnects. Two threads of the process communicate with Redis, and no other thread waits for them. While one
+of them fails, events are delivered to this server's clients at once, and are sent to other hosts later, up to a limit.
 
     publish -> waiting -> write, a thread: XADD
     read, a thread: XREAD -> relay.deliver
@@ -23,19 +23,19 @@ from typing import Any
 from microwsgi.support.relay import relay
 
 WRITE_TIME = 0.5
-"""Seconds until an XADD, or a connection, has failed."""
+"""The timeout of an XADD or a connection, in seconds."""
 BLOCK_TIME = 1.0
 """Seconds that an XREAD waits for events."""
 READ_TIME = 2.0
-"""Seconds until an XREAD has failed."""
+"""The timeout of an XREAD, in seconds."""
 PAUSE = 0.5
 """Seconds before another attempt."""
 END_TIME = 1.0
-"""The most seconds that the end of the process waits for events to be sent."""
+"""The maximum time in seconds that the process waits at its end for events to be sent."""
 KEPT = 1000
-"""The most events that wait while Redis fails.
+"""The maximum number of events that are queued while Redis fails.
 
-A Redis stream keeps as many in addition to the history, for processes that connect again."""
+A Redis stream keeps as many in addition to the history, for processes that reconnect."""
 KEY = "microwsgi:events:"
 log = logging.getLogger("microwsgi.events")
 
@@ -50,17 +50,17 @@ class RedisEvents:
     def __init__(self, url: str) -> None:
         redis, retry, backoff = map(import_module, ("redis", "redis.retry", "redis.backoff"))
         self.connect = partial(redis.Redis.from_url, url, retry=retry.Retry(backoff.NoBackoff(), 0))
-        self.histories: dict[str, int] = {}  # the events that are kept, by the names of the broadcasters
+        self.histories: dict[str, int] = {}  # name of a broadcaster -> number of events to keep
         self.begin_lock = threading.Lock()
-        self.pid = 0  # of the process that has the threads: they do not survive a fork
+        self.pid = 0  # the process that has the threads: they do not survive a fork
         atexit.register(self.finish)
 
     def subscribe(self, name: str, history: int) -> None:
-        """Deliver events of this name, first those of the history."""
+        """Deliver the events of a broadcaster with this name, beginning with the history."""
         self.histories[name] = max(history, self.histories.get(name, 0))
 
     def begin(self) -> threading.Event:
-        """Start the threads, once in each process. Return an event that is set when the history has come, or can't come."""
+        """Start the threads, once in each process. Return an event that is set when the history has arrived or can't."""
         with self.begin_lock:
             if self.pid != os.getpid():
                 self.reset()
@@ -70,26 +70,26 @@ class RedisEvents:
         return self.begun
 
     def reset(self) -> None:
-        """Forget what belongs to the threads of the process that has forked this one."""
+        """Initialize the state of the threads: in a new process, and again after a fork."""
         self.positions: dict[str, str] = {}  # the last entry that was read of each Redis stream
         self.position_lock = threading.Lock()
         self.lock = threading.Lock()
-        """Protects the following attributes. While it is held nothing is delivered, which takes locks of broadcasters."""
+        """Protects the following attributes. Its holder delivers no events, because that takes locks of broadcasters."""
         self.waiting: deque[Waiting] = deque()
-        self.undelivered = 0  # of the last events that wait; the ones before them have been delivered here
+        self.undelivered = 0  # the number of events at the end of `waiting` that were not delivered in this server yet
         self.failing: set[str] = set()
         self.lost = 0
         self.arrived, self.begun = threading.Event(), threading.Event()
 
     def run(self, task: str, limit: float) -> None:
-        """A thread's whole life: connect, and do the task until that fails."""
+        """Connect, and do the task until that fails, repeatedly: the main function of a thread."""
         while True:
             try:
                 with self.connect(socket_timeout=limit, socket_connect_timeout=WRITE_TIME) as client:
                     while True:
                         getattr(self, task)(client)
                         self.succeeded(task)
-            except Exception as error:  # whatever Redis answers: the thread goes on
+            except Exception as error:  # the thread continues, whatever Redis answers
                 self.failed(task, error)
                 sleep(PAUSE)
 
@@ -115,10 +115,10 @@ class RedisEvents:
                 return
             self.failing.discard(task)
             lost, self.lost = self.lost, 0
-        log.warning("Redis answers the thread %r again; %s events have not reached other hosts.", task, lost or "no")
+        log.warning("Redis answers again (%s). Events that did not reach other hosts: %s.", task, lost)
 
-    def publish(self, name: str, unique: str, id: str, chunk: bytes) -> None:  # the standard's word
-        """Send an event to all processes, later; while Redis fails, to those of this server at once."""
+    def publish(self, name: str, unique: str, id: str, chunk: bytes) -> None:
+        """Queue an event for all processes. While Redis fails, also send it to those of this server at once."""
         self.begin()
         with self.lock:
             failing = bool(self.failing)
@@ -132,7 +132,7 @@ class RedisEvents:
             relay.publish(name, unique, id, chunk)
 
     def write(self, client: Any) -> None:
-        """Send the waiting events."""
+        """Send the queued events to Redis."""
         self.arrived.wait(BLOCK_TIME)
         self.arrived.clear()
         client.ping()
@@ -149,7 +149,7 @@ class RedisEvents:
                 raise TimeoutError("Redis is too slow")
 
     def read(self, client: Any) -> None:
-        """Deliver what has come."""
+        """Wait for events from Redis, and deliver them."""
         self.find_positions(client)
         self.begun.set()
         streams = {KEY + name: at for name, at in self.positions.items()}
@@ -159,7 +159,7 @@ class RedisEvents:
                 deliver(name, fields)
 
     def find_positions(self, client: Any) -> None:
-        """Read the history of new Redis streams, before anything is added to them or read from them."""
+        """Deliver the history of new streams. Called before events are added to them or read from them."""
         with self.position_lock:
             for name in self.histories.keys() - self.positions.keys():
                 entries = client.xrevrange(KEY + name, count=max(self.histories[name], 1))
@@ -168,7 +168,7 @@ class RedisEvents:
                 self.positions[name] = entries[0][0] if entries else "0-0"
 
     def finish(self) -> None:
-        """Wait until all has been sent, at the end of the process."""
+        """Wait until all events are sent, at the end of the process."""
         end = monotonic() + END_TIME
         while self.pid == os.getpid() and self.waiting and not self.failing and monotonic() < end:
             sleep(0.01)
@@ -180,4 +180,4 @@ def deliver(name: str, fields: dict[bytes, bytes]) -> None:
 
 
 of_process = cache(RedisEvents)
-"""Return the connections of this process with a Redis, given its URL: all broadcasters share them."""
+"""Return the connections of this process to the Redis with a URL: all broadcasters share them."""

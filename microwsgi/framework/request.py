@@ -1,8 +1,5 @@
 """WebOb's Request with typed values. A missing or invalid value raises HTTPBadRequest with the reason."""
 
-
-# A value has the type that the view asks for, or the type of its default.
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -22,10 +19,10 @@ from microwsgi.framework.values import READERS, parse_json
 FORM = "microwsgi.form"
 """The key of the environ for the form of a body that was read: a hook may have read it before a mounted App does."""
 PARSED = "webob._parsed_post_vars"
-"""WebOb's key for the fields that it has parsed, with the file that they are from."""
+"""WebOb's key for the fields that it has parsed, and the file from which it has read them."""
 URLENCODED, MULTIPART = FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 FOREIGN = {*FORMS, "text/plain"}
-"""Types of bodies that a form of any other site can send (Fetch standard, 2.2.2). None of them is accepted as JSON."""
+"""Types of bodies that a form on another site can send (Fetch standard, 2.2.2). None of them is accepted as JSON."""
 
 
 class Request(webob.Request):
@@ -44,7 +41,7 @@ class Request(webob.Request):
     app: Any = None
 
     def __init__(self, environ: dict[str, Any], app: Any = None, **values: Any) -> None:
-        own = self.__dict__  # WebOb's __setattr__ takes longer than all the rest
+        own = self.__dict__  # WebOb's __setattr__ takes longer than the rest of this method
         own["environ"], own["app"] = environ, app
         if values:
             super().__init__(environ, **values)
@@ -56,7 +53,7 @@ class Request(webob.Request):
 
     @property
     def client_addr(self) -> str:
-        """The client's address, REMOTE_ADDR. WebOb's is whatever a client sends as X-Forwarded-For.
+        """The client's address, REMOTE_ADDR. WebOb's property believes any client's X-Forwarded-For.
 
         Behind a proxy the server sets REMOTE_ADDR: --forwarded-allow-ips.
         """
@@ -73,9 +70,9 @@ class Request(webob.Request):
 
     @property
     def POST(self) -> Any:
-        """The fields of the form as WebOb parses them; empty if the body is no form. Raises HTTPBadRequest as `form` does.
+        """The fields of the form as WebOb parses them; empty if the body is not a form. Raises HTTPBadRequest as `form` does.
 
-        WebOb replaces what is not UTF-8, and takes a truncated form for a complete one: the form is checked first.
+        The form is checked first: WebOb replaces bytes that are not UTF-8, and accepts a truncated form as complete.
         """
         _, checked = self.environ.get(PARSED, (None, None))
         if self.content_type in FORMS and checked is not self.body_file_raw:
@@ -85,7 +82,7 @@ class Request(webob.Request):
 
     @property
     def text(self) -> str:
-        """The body as text. Raises HTTPBadRequest if it is not in the charset of its Content-Type, or else in UTF-8."""
+        """The body as text. Raises HTTPBadRequest if it is not in the charset of its Content-Type, by default UTF-8."""
         body, charset = self.read_body(), str(self.charset)
         try:
             return body.decode(charset)
@@ -113,11 +110,11 @@ class Request(webob.Request):
         """Return a file of the form as an Upload. Raises HTTPBadRequest."""
         value = self.form.get(name, default)
         if value is ... or isinstance(value, str):
-            raise HTTPBadRequest(f"{name} in the form is {'missing' if value is ... else 'no file'}.")
+            raise HTTPBadRequest(f"{name} in the form is {'missing' if value is ... else 'not a file'}.")
         return value
 
     def json_value(self, name: str, kind: Callable[[Any], Any] = str, default: Any = ...) -> Any:
-        """Return a value of the JSON object in the body. If `kind` is no JSON type, convert a str. Raises HTTPBadRequest."""
+        """Return a value of the JSON object in the body. If `kind` is not a JSON type, convert a str. Raises HTTPBadRequest."""
         what = f"{name} in the body"
         value = self.json_object.get(name, ...)
         if value is None and default is None:
@@ -196,19 +193,19 @@ class Request(webob.Request):
         return forms.save(forms.limited(blocks, limit, "The body"), path, self.content_length)
 
     def body_is_readable(self) -> bool:
-        """Return whether there is a body, as WebOb's methods ask.
+        """Return whether there is a body to read, for WebOb's methods.
 
-        Raises HTTPLengthRequired for a chunked body if the server neither tells its length nor marks its end: WebOb would take
-        it for empty.
+        Raises HTTPLengthRequired for a chunked body if the server passes neither its length nor wsgi.input_terminated: WebOb
+        would treat it as empty.
         """
         environ = self.environ
         readable = bool(super().is_body_readable)
         if not readable and environ.get("HTTP_TRANSFER_ENCODING") and not environ.get("CONTENT_LENGTH"):
-            raise HTTPLengthRequired("This server passes no body on without a Content-Length.")
+            raise HTTPLengthRequired("This server does not pass on a body without a Content-Length.")
         return readable
 
-    def set_body_readable(self, flag: bool) -> None:  # WebOb's name and signature
-        """Say that the body can be read to its end."""
+    def set_body_readable(self, flag: bool) -> None:
+        """Set whether the body can be read to its end."""
         self.environ["wsgi.input_terminated"] = bool(flag)
 
     is_body_readable = property(body_is_readable, set_body_readable)
@@ -254,7 +251,7 @@ def json_type(value: object) -> str:
 
 
 def convert(value: Any, kind: Callable[[str], Any], default: Any, what: str) -> Any:
-    """Convert a value to the type that the view asks for. Raises HTTPBadRequest."""
+    """Convert a value with `kind`; return `default`, unconverted, if there is no value. Raises HTTPBadRequest."""
     if value is ...:
         if default is ...:
             raise HTTPBadRequest(f"{what} is missing.")

@@ -36,7 +36,7 @@ ANY = "*"
 NARROWER, SAME, WIDER, UNDECIDED, APART = "<=>?/"
 """How one step (a segment) of a pattern relates to a step of another.
 
-NARROWER: it is more specific. UNDECIDED: a text may match both, and neither is more specific. APART: no text matches both.
+NARROWER: the first is more specific. UNDECIDED: a text may match both, neither is more specific. APART: no text matches both.
 """
 
 
@@ -58,7 +58,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "int": Converter(INT, int, read_int, rank=1),
     "float": Converter(FLOAT, float, read_float, rank=2),
     "str": Converter("[^/]+", rank=4),
-    # Not with a slash at its beginning: os.path.join would take "//etc/passwd" for an absolute path.
+    # The value has no slash at its beginning: os.path.join would discard the folder before an absolute path.
     "path": Converter("[^/](?s:.*)", rank=5, slashes=True),
 }
 MOUNT_REST = Converter("(?s:.*)", rank=6, slashes=True)
@@ -135,7 +135,7 @@ class Pattern:
             self.steps.append(step)
 
     def build(self, values: Mapping[str, object]) -> str:
-        """Return the quoted path for these values. A value that belongs to no parameter goes into the query, unless it is None.
+        """Return the quoted path for these values. Values without a parameter become the query, unless they are None.
 
         Raises RouteError if a value does not match its parameter.
         """
@@ -145,7 +145,7 @@ class Pattern:
                 path += quote(part, safe=PCHAR + "/")
                 continue
             text = part.converter.write(values[part.name])
-            # Clients and proxies remove dot segments, which would make it another path (RFC 3986 5.2.4).
+            # Dot segments are refused: clients and proxies remove them, which results in another path (RFC 3986 5.2.4).
             if not re.fullmatch(part.converter.expression, text) or not {".", ".."}.isdisjoint(text.split("/")):
                 raise RouteError(f"{part.name}={values[part.name]!r} does not match its parameter in {self.text}.")
             path += quote(text, safe=PCHAR + "/" if part.converter.slashes else PCHAR)
@@ -220,8 +220,8 @@ class Node:
     def find(self, path: list[str], index: int, method: str, values: list[object], allowed: set[str]) -> Match | None:
         """Return the most specific route for the path from `index` on.
 
-        `values` are those of the parameters before `index`. The methods of routes that match but lack the method are added to
-        `allowed`.
+        `values` are those of the parameters before `index`. If a route matches the path but not the method, its methods are
+        added to `allowed`.
         """
         if index == len(path):
             if (route := self.routes.get(method) or self.routes.get(ANY)) is not None:
@@ -243,7 +243,7 @@ class Node:
 
 
 class Router:
-    """A tree of routes. Routes without parameters are also in a dict: most requests are for them, and one look-up is enough."""
+    """A tree of routes. Routes without parameters are also in a dict, because most requests are for them."""
 
     def __init__(self) -> None:
         self.routes: list[Route] = []
@@ -278,9 +278,8 @@ class Router:
 
 def conflicts(one: Pattern, other: Pattern) -> bool:
     """Return whether a path may match both patterns, and neither is more specific in all segments in which they differ."""
-    if not (
-        may_overlap(one.begin, other.begin) and may_overlap(one.reversed_end, other.reversed_end)
-    ):  # most pairs differ here, and this test is the fastest
+    # Test this first: it is fast, and most pairs differ here.
+    if not (may_overlap(one.begin, other.begin) and may_overlap(one.reversed_end, other.reversed_end)):
         return False
     seen: set[str] = set()
     for mine, its in zip_longest(one.steps, other.steps):
@@ -299,14 +298,10 @@ def conflicts(one: Pattern, other: Pattern) -> bool:
 
 def compare_steps(one: Step, other: Step) -> str:
     """Return how the step `one` relates to `other`: NARROWER, SAME, WIDER, UNDECIDED or APART."""
-    if matches_rest(one) != matches_rest(
-        other
-    ):  # both may match one text if one literal beginning begins with the other
-        return (
-            (WIDER if matches_rest(one) else NARROWER)
-            if may_overlap(literal_start(one), literal_start(other))
-            else APART
-        )
+    if matches_rest(one) != matches_rest(other):
+        if not may_overlap(literal_start(one), literal_start(other)):
+            return APART
+        return WIDER if matches_rest(one) else NARROWER
     if isinstance(one, str):
         if isinstance(other, str):
             return SAME if one == other else APART

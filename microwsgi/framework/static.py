@@ -1,7 +1,7 @@
 """Serve the files of a folder: safe paths, precompressed files, index files, listings.
 
 Paths are never joined: each name is opened relative to the descriptor of its folder, and by default without following symbolic
-links. So no time passes between a check and a use, and no name leads out of the folder.
+links. So there is no race between a check and a use (TOCTOU), and no name leads out of the folder.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ from microwsgi.framework.request import Request
 from microwsgi.framework.views import redirect
 
 CODINGS = {"br": ".br", "zstd": ".zst", "gzip": ".gz", "identity": ""}
-"""Content codings, and the extension of a file with each."""
+"""Content codings, and the extension of a file in each coding."""
 ABSENT = {ENOENT, ENOTDIR, EISDIR, ELOOP, ENAMETOOLONG, ENXIO}
 POSSIBLE = os.open in os.supports_dir_fd
 """Whether a file can be opened relative to a folder's descriptor. On Windows it can't."""
 DIRECTORY, NOFOLLOW = (os.O_DIRECTORY, os.O_NOFOLLOW) if POSSIBLE else (0, 0)
-READ = (
-    os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK if POSSIBLE else 0
-)  # opening a named pipe must not wait for its other end
+# O_NONBLOCK: opening a named pipe must not wait for its other end.
+READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK if POSSIBLE else 0
 PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>
@@ -55,11 +54,11 @@ th + th, td + td {{ padding-left: 1.5rem; text-align: right; white-space: nowrap
 
 
 class Folder:
-    """A view of the files of a folder.
+    """A view that serves the files of a folder.
 
     `index` is served for a folder that contains it; else, with `listing`, a page of its files. If `symlinks` is true, symbolic
-    links are followed, wherever they lead. If `hidden` is true, names that begin with a dot are not served, except .well-known.
-    For `max_age` see FileResponse.
+    links are followed, wherever they lead. Names that begin with a dot are served only if `dotfiles` is true, except
+    .well-known, which is always served. For `max_age` see FileResponse.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class Folder:
         index: str = "index.html",
         listing: bool = False,
         symlinks: bool = False,
-        hidden: bool = True,
+        dotfiles: bool = False,
         max_age: int | None = None,
     ) -> None:
         if not POSSIBLE:
@@ -82,7 +81,7 @@ class Folder:
         self.index = index
         self.listing = listing
         self.symlinks = symlinks
-        self.hidden = hidden
+        self.dotfiles = dotfiles
         self.max_age = max_age
         self.flags = READ if symlinks else READ | NOFOLLOW
 
@@ -115,8 +114,8 @@ class Folder:
             os.close(folder)
 
     def check(self, name: str) -> None:
-        """Raise FileNotFoundError for a name that leads out of the folder, or is hidden."""
-        if name in {"", ".", ".."} or (self.hidden and name.startswith(".") and name != ".well-known"):
+        """Raise FileNotFoundError for a name that leads out of the folder, or for a dotfile that is not served."""
+        if name in {"", ".", ".."} or (not self.dotfiles and name.startswith(".") and name != ".well-known"):
             raise FileNotFoundError(ENOENT, "not served")
 
     def file(self, folder: int, name: str, request: Request) -> Response:
@@ -166,7 +165,7 @@ class Folder:
         return Response(PAGE.format(title=title, rows="".join(rows), count=count), cache_control="no-cache")
 
     def entries(self, folder: int) -> Iterator[tuple[bool, str, str, os.stat_result]]:
-        """Return the files and folders that are served: folders first, then by name."""
+        """Yield the files and folders that are served, with sort keys that put folders first, then names."""
         for name in os.listdir(folder):
             try:
                 self.check(name)
@@ -179,7 +178,7 @@ class Folder:
 
 
 def row(name: str, found: os.stat_result, *, is_folder: bool) -> str:
-    """Return a row of the listing. `./` before the name: it may look like the scheme of a URL."""
+    """Return a row of the listing. The link begins with `./`, because a name like `a:b` would look like a URL's scheme."""
     end = "/" if is_folder else ""
     return (
         f'<tr><td><a href="./{quote(name)}{end}">{escape(name)}{end}</a>'
@@ -189,14 +188,17 @@ def row(name: str, found: os.stat_result, *, is_folder: bool) -> str:
 
 
 def human(size: float, units: tuple[str, ...] = ("KiB", "MiB", "GiB", "TiB"), unit: str = "B") -> str:
-    """Return a size with three digits before the point at most."""
+    """Return a size with at most three digits before the decimal point."""
     if size >= 1000 and units:
         return human(size / 1024, units[1:], units[0])
     return f"{size} B" if unit == "B" else f"{size:.1f} {unit}"
 
 
 def preferred(accepted: list[tuple[str, float]], sizes: dict[str, int]) -> str:
-    """Return the coding that the client prefers, of equal ones the smallest; identity if it accepts none (RFC 9110 12.5.3)."""
+    """Return the coding that the client prefers, and the smallest if several are equal; identity if it accepts none.
+
+    See RFC 9110 12.5.3.
+    """
     weights = {name.lower(): weight for name, weight in accepted}
     others = weights.get("*", 0.0)
     weight, _, coding = max((weights.get(coding, others), -size, coding) for coding, size in sizes.items())

@@ -1,7 +1,7 @@
 """Values of path parameters, queries, forms and JSON, read from text by the same rules.
 
 Python's own constructors accept more than the functions here: int("1_0"), int(" 5 ") and int("٣") succeed, float("nan") and
-float("1e999") are no numbers that JSON has, and UUID() takes braces. The functions here raise ValueError for all of these.
+float("1e999") are not numbers in JSON, and UUID() accepts braces. The functions here raise ValueError for all of these.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from uuid import UUID
 
 INT = "-?[0-9]+"
 FLOAT = r"-?[0-9]+(?:\.[0-9]+)?"
-"""What {name:float} matches in a path."""
+"""The text that {name:float} matches in a path."""
 UUID_TEXT = "[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
-"""HTML's valid floating-point number: what <input type="number"> submits."""
+"""A valid floating-point number of HTML, as <input type="number"> submits it."""
 BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-"""`on` is what a browser submits for a checkbox."""
+"""A browser submits `on` for a checkbox."""
 SURROGATE = re.compile(r"\\u[dD][89abAB]")
 """The first half of an escape that may decode to a lone surrogate."""
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -60,11 +60,11 @@ READERS: Mapping[Any, Callable[[str], Any]] = {int: read_int, float: read_float,
 """Types that are read by the functions above. Any other callable is called with the text."""
 
 
-def parse_json(text: str) -> Any:  # any JSON value
+def parse_json(text: str) -> Any:
     """Parse JSON (RFC 8259). Raises ValueError for NaN, numbers beyond a float's range, and lone surrogates."""
     value = json.loads(text, parse_constant=no_constant, parse_float=read_float)
     if SURROGATE.search(text):
-        dump_json(value)  # raises UnicodeEncodeError if there is a lone one
+        dump_json(value)  # raises UnicodeEncodeError if there is a lone surrogate
     return value
 
 

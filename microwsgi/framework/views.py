@@ -52,7 +52,7 @@ def check_signature(view: Callable[..., Any], pattern: Pattern) -> None:
             raise RouteError(f"{describe(view)} has the parameter {name}, which {pattern.text} does not have.")
     try:
         hints = get_type_hints(view)
-    except (NameError, TypeError, AttributeError):  # names that exist for type checkers only
+    except (NameError, TypeError, AttributeError):  # for example, names that are imported only for type checkers
         return
     for name, converter in pattern.converters.items():
         hint = hints.get(name, object)
@@ -137,9 +137,8 @@ class StreamedBody:
     def __init__(self, chunks: Iterator[object], view: Callable[..., Any]) -> None:
         self.chunks = chunks
         self.view = view
-        first = next(
-            chunks, ""
-        )  # runs the view up to its first chunk: until then it may abort, or raise, with an ordinary error response
+        # This runs the view up to its first chunk: an exception until then still results in an ordinary error response.
+        first = next(chunks, "")
         self.type = HTML if isinstance(first, str) else OCTETS
         self.first: bytes | None = self.encoded(first)
 
@@ -170,7 +169,7 @@ class StreamedBody:
 
 
 class Redirect(Response):
-    """A redirect whose Location stays as it is (RFC 9110 10.2.2). WebOb would make it absolute with the client's Host."""
+    """A redirect whose Location is not changed (RFC 9110 10.2.2). WebOb would make it absolute with the client's Host."""
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         start_response(self.status, self.headerlist)
@@ -200,7 +199,7 @@ def returns_none(view: Callable[..., Any]) -> bool:
 
 
 def wrong_result(result: object, view: Callable[..., Any]) -> str:
-    """Describe a return value that can't be made a response."""
+    """Describe a return value that can't be converted to a response."""
     if result is None:
         return f"{describe(view)} returned None: is a return missing? If you mean 204 No Content, annotate it with -> None."
     return f"{describe(view)} returned {type(result).__name__} {result!r:.60}; it may return {POSSIBLE}."

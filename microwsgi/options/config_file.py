@@ -1,7 +1,7 @@
-"""What holds, and where it is from: the defaults, over these a file, the environment, and the command line.
+"""Read the options of a file, and print the effective value and the source of each option.
 
-A file is TOML whose keys are the options' names, and `app`: the one that `--config` names, or else the table [tool.microwsgi]
-of pyproject.toml, if it has one. Everything in it that is wrong is a UsageError which names the file.
+The file is TOML whose keys are the options' names, and `app`: the one that `--config` names, or else the table [tool.microwsgi]
+of pyproject.toml, if it has one. Each error in it is a UsageError that names the file.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from microwsgi.support import lazy
 
 PROJECT = "pyproject.toml"
 OURS = rb"tool.*microwsgi|\[\s*.?tool.?\s*\]"
-"""What a pyproject.toml has in it if it has the table [tool.microwsgi], however that is spelt; to read it all takes 6 ms."""
+"""A pyproject.toml that does not match has no table [tool.microwsgi], and is not parsed: that would take 6 ms."""
 
 
 def read_table(config: str, folder: str) -> tuple[dict[str, object], str]:
-    """What a configuration file says, and its path as a person would type it; nothing, and "", if there is none.
+    """Return the table of a configuration file, and its relative path; an empty table and "" if there is none.
 
-    `config` is the file; if that is "", pyproject.toml in the folder is looked at.
+    `config` is the file; if it is "", pyproject.toml in the folder is read.
     """
     path = config or os.path.relpath(os.path.join(folder, PROJECT))
     try:
@@ -51,7 +51,7 @@ def read_table(config: str, folder: str) -> tuple[dict[str, object], str]:
 
 
 def from_file(given: Mapping[str, object]) -> dict[str, object]:
-    """The options of the file that the given ones name, or of pyproject.toml. Raises UsageError, for an unknown key, too."""
+    """Return the options of the file that `given` names, or of pyproject.toml. Raises UsageError, also for an unknown key."""
     table, path = read_table(str(given.get("config", "")), str(given.get("app_dir", ".")))
     found: dict[str, object] = {}
     known = ["app", *(name for name in BY_NAME if name != "config")]
@@ -67,7 +67,7 @@ def from_file(given: Mapping[str, object]) -> dict[str, object]:
 
 
 def parse(option: Option, value: object, spelled: str) -> object:
-    """Return the value of an option that TOML gives. Raises UsageError."""
+    """Return the value of an option, converted from a TOML value. Raises UsageError."""
     if isinstance(option, Text) and not isinstance(value, str):
         raise UsageError(f"Invalid {spelled}: expected a string.")
     return option.parse(value, spelled)
@@ -76,7 +76,7 @@ def parse(option: Option, value: object, spelled: str) -> object:
 def effective_config(
     file: Mapping[str, object], variables: Mapping[str, object], typed: Mapping[str, object], environ: Mapping[str, str]
 ) -> str:
-    """All options as a configuration file, with a comment that says where each is from. Raises UsageError."""
+    """Return all options as a configuration file, with a comment on the source of each value. Raises UsageError."""
     given = merged(file, variables, typed)
     options = Options.from_mapping(given)
     _, path = read_table(options.config, options.app_dir)
@@ -93,13 +93,13 @@ def effective_config(
         else:
             source = path
         text = f"{option.name} = {toml(option, getattr(options, option.name))}"
-        # An empty list can't stand beside host and port: as a comment the file can still be read again.
+        # `bind` can't be combined with host and port, even if it is empty: as a comment, the file can be read again.
         lines.append(f"{'# ' if option.name == 'bind' and not options.bind else ''}{text:<36} # {source}")
     return "\n".join(lines)
 
 
 def toml(option: Option, value: object) -> str:
-    """Return a value as TOML has it."""
+    """Return a value in the syntax of TOML."""
     if isinstance(option, Switch):
         return "true" if value else "false"
     if isinstance(option, Names):

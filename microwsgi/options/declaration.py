@@ -1,7 +1,8 @@
 """The declaration of all options.
 
-Each option is named once, here. From this come the command line (microwsgi/cli.py), the environment variables (`environment`),
-the keys of a TOML file (`config_file`), the keyword arguments of `serve()` (`keywords`) and docs/options.md (`document`).
+Each option is declared once, here. This is the source of the command line (microwsgi/cli), the environment variables
+(`environment`), the keys of a TOML file (`config_file`), the keyword arguments of `serve()` (`keywords`) and docs/options.md
+(`document`).
 """
 
 from __future__ import annotations
@@ -235,7 +236,7 @@ class Options:
     )
 
     def __init__(self, **given: Unpack[OptionValues]) -> None:
-        """Raises UsageError for an unknown option or an invalid value."""
+        """Set the given options, the others to their defaults. Raises UsageError for an unknown option or an invalid value."""
         self.__dict__.update(convert(given))
 
     @classmethod
@@ -257,7 +258,7 @@ class Options:
 
     @property
     def is_service(self) -> bool:
-        """Whether an option is set that needs a parent process."""
+        """Whether an option needs a parent process."""
         names = ("reload", "workers", "daemon", "pid_file", "log_file", "user", "group", "umask", "chdir")
         return any(getattr(self, name) for name in names)
 

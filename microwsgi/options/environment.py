@@ -1,6 +1,6 @@
 """The options that environment variables set: MICROWSGI_PORT, PORT.
 
-Variables of other programs do no harm. Kubernetes sets several for each service, and those of a service called microwsgi begin
+Variables of other programs are ignored. Kubernetes sets several for each service, and those of a service called microwsgi begin
 like ours: MICROWSGI_SERVICE_HOST, and MICROWSGI_PORT=tcp://10.0.0.7:80. An unknown variable is refused only if it looks
 like a misspelt option.
 """

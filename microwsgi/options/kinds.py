@@ -1,7 +1,7 @@
-"""The kinds of options: how a value is converted from text, checked, and written again.
+"""The kinds of options: how a value is converted from text, checked, and formatted as text.
 
-`Options` (microwsgi/options/declaration.py) declares each option as an attribute of one of these kinds. A kind says to type
-checkers, by `__get__`, which type the attribute has; no kind needs the module typing, whose import takes milliseconds.
+`Options` (microwsgi/options/declaration.py) declares each option as an attribute of one of these kinds. The `__get__` of a kind
+tells type checkers the type of the attribute; no kind needs the module typing, whose import takes milliseconds.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable
 from microwsgi.errors import ListenError, UsageError
 
 LAST_PORT = 65535
-LONGEST = 10**9
-"""The longest time limit, in seconds (thirty years). Longer ones overflow system calls."""
-LARGEST_MODE = 0o777
-LONGEST_HOST, LONGEST_LABEL = 253, 63
-"""Octets of a domain name, and of one label in it (RFC 1035 2.3.4)."""
+MAX_SECONDS = 10**9
+"""The maximum time limit, in seconds (thirty years). Longer times overflow in system calls."""
+MAX_MODE = 0o777
+MAX_HOST, MAX_LABEL = 253, 63
+"""The maximum length of a domain name, and of one label in it (RFC 1035 2.3.4)."""
 UNITS = ((1024**3, "G"), (1024**2, "M"), (1024, "K"))
 
 
@@ -42,7 +42,7 @@ def parse_seconds(text: object) -> float:
         value = float(str(text))
     except ValueError:
         value = -1.0
-    if not 0 <= value <= LONGEST:
+    if not 0 <= value <= MAX_SECONDS:
         raise ValueError("a number of seconds, like 10 or 0.5")
     return value
 
@@ -56,7 +56,7 @@ def parse_count(text: object) -> int:
 
 
 def parse_limit(text: object) -> int:
-    """Return a number; 0 is no limit."""
+    """Return a number; 0 means no limit."""
     try:
         return parse_count(text) if str(text).strip() != "0" else 0
     except ValueError:
@@ -74,7 +74,7 @@ def parse_processes(text: object) -> int:
 
 
 def parse_port(text: object) -> int:
-    """Return a TCP port. Raises ListenError for a number out of range: http.server takes 99999 and binds another port."""
+    """Return a TCP port. Raises ListenError for a number out of range: http.server accepts 99999, and binds another port."""
     digits = str(text).strip()
     magnitude = digits.removeprefix("-")
     if not (magnitude.isascii() and magnitude.isdigit()):
@@ -115,12 +115,12 @@ def parse_host(text: object) -> str:
 
 
 def parse_host_names(values: object) -> tuple[str, ...]:
-    """Return names as they can stand in a Host field: in lower case, without a final dot, IDN names in their ASCII form."""
+    """Return names as a Host field has them: in lower case, without a final dot, IDN names in their ASCII form."""
     return tuple(map(parse_host_name, parse_names(values)))
 
 
 def parse_host_name(text: str) -> str:
-    """Return one name: a host, `.zone` for all names in a zone and its own, an IP address, or `*`."""
+    """Return one name: a host, `.domain` for a domain and its subdomains, an IP address, or `*`."""
     if text == "*":
         return text
     bare = text.rpartition("://")[2].partition("/")[0]
@@ -138,15 +138,13 @@ def parse_host_name(text: str) -> str:
     name = text.rstrip(".").lower()
     if not name.isascii():
         try:
-            # The codec refuses a first label that is empty.
+            # The codec refuses an empty first label.
             name = "." * name.startswith(".") + name.removeprefix(".").encode("idna").decode("ascii")
         except UnicodeError:
             raise ValueError("a host name, like example.org") from None
     labels = name.removeprefix(".").split(".")
-    valid = all(
-        0 < len(each) <= LONGEST_LABEL and each.replace("-", "a").replace("_", "a").isalnum() for each in labels
-    )
-    if not valid or len(name) > LONGEST_HOST:
+    valid = all(0 < len(each) <= MAX_LABEL and each.replace("-", "a").replace("_", "a").isalnum() for each in labels)
+    if not valid or len(name) > MAX_HOST:
         raise ValueError("a host name, like example.org")
     return name
 
@@ -154,7 +152,7 @@ def parse_host_name(text: str) -> str:
 def parse_octal(text: object) -> str:
     """Return a mask of permissions in octal."""
     text = str(text)
-    if text and not (text.isascii() and text.isdigit() and not set(text) & {"8", "9"} and int(text, 8) <= LARGEST_MODE):
+    if text and not (text.isascii() and text.isdigit() and not set(text) & {"8", "9"} and int(text, 8) <= MAX_MODE):
         raise ValueError("an octal number, like 027")
     return text
 
@@ -175,7 +173,7 @@ class OneOf:
 
 
 class Option:
-    """One option: its name, its default and its texts. The subclasses say which type its value has."""
+    """One option: its name, its default and its texts. A subclass defines the type of its value."""
 
     def __init__(
         self,
@@ -201,9 +199,9 @@ class Option:
         self.short = short
         self.other_variables = variables
         self.is_common = common
-        """Whether --help shows it, and not only --help-all."""
+        """Whether --help shows the option, and not only --help-all."""
         self.has_flag = flag
-        """Whether the command line takes it. Options that are set once for a machine have no flag."""
+        """Whether the command line accepts the option. Options that are set once for a machine have no flag."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -220,7 +218,7 @@ class Option:
 
     @property
     def label(self) -> str:
-        """The option as a message names it: its flag, or its key in a file."""
+        """The name of the option in messages: its flag, or its key in a file."""
         return self.flag if self.has_flag else self.name
 
     def parse(self, value: object, spelled: str = "") -> object:
@@ -234,7 +232,7 @@ class Option:
             raise UsageError(f"Invalid {spelled or given}: expected {expected}.") from None
 
     def format(self, value: object) -> str:
-        """Return a value as it is typed; "" if there is none."""
+        """Return a value as it is typed; "" if it is empty."""
         return str(value)
 
 
@@ -252,7 +250,7 @@ class Integer(Option):
         return int(str(self.default))
 
     def format(self, value: object) -> str:
-        """Return a number; that of bytes with its unit."""
+        """Return a number; a number of bytes with its unit."""
         if self.convert is parse_size and isinstance(value, int):
             return next((f"{value // factor}{unit}" for factor, unit in UNITS if value % factor == 0), str(value))
         return str(value)
@@ -294,12 +292,12 @@ class Switch(Option):
 
     @property
     def off_flag(self) -> str:
-        """The long option that turns it off."""
+        """The long option that turns the switch off."""
         return "--no-" + self.flag[2:]
 
 
 class Names(Option):
-    """An option with any number of values. On the command line each use adds one."""
+    """An option with any number of values. Each use on the command line adds one."""
 
     def __get__(self, instance: object, owner: type | None = None) -> tuple[str, ...]:
         return parse_names(self.default)

@@ -1,8 +1,8 @@
-"""Messages between a parent and its child: small dicts over a pair of sockets, each behind its length.
+"""Messages between a parent and its child: small dicts over a pair of sockets, each preceded by its length.
 
-The parent's end is a `Channel`, which never blocks: what the system does not take is queued, up to a bound. The child's end
-is a `WorkerChannel`, on which a thread waits. marshal encodes the messages: it is quick, takes bytes as they are, and both ends
-are the same Python.
+The parent's end is a `Channel`, which never blocks: bytes that the kernel does not take are queued, up to a limit. The child's
+end is a `WorkerChannel`, on which a thread waits. marshal encodes the messages: it is fast and handles bytes objects, and both
+ends are the same version of Python.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from microwsgi.support.typenames import Any
 
 RECEIVE = 65536
 LENGTH = 4
-"""Bytes before each message that tell its length."""
-MOST_QUEUED = 64 * 1024
-"""Bytes that wait for a child to read. Orders have some twenty bytes: a child that lets so many wait has stopped."""
-MOST_QUEUED_EVENTS = 4 * 1024 * 1024
-"""Bytes of events (`microwsgi.prefork.topics`) that wait for a child to read; they wait behind orders."""
-LONGEST = 256 * 1024 * 1024
-"""Bytes of a message. A length beyond that is no message, but memory that the child's code has overwritten."""
+"""Bytes of the length before each message."""
+MAX_QUEUED = 64 * 1024
+"""Bytes of orders that are queued for a child. An order has some twenty bytes: a child with a full queue no longer reads."""
+MAX_QUEUED_EVENTS = 4 * 1024 * 1024
+"""Bytes of events (`microwsgi.prefork.topics`) that are queued for a child; orders are sent before them."""
+MAX_MESSAGE = 256 * 1024 * 1024
+"""Bytes of a message. A greater length is not one of our messages: code of the child has corrupted memory or the stream."""
 
 DEAD = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF}
-"""Errors that mean the end of a channel; others pass."""
+"""Errors that mean the end of a channel; others are temporary."""
 
-_poll = select.poll  # before an application can replace it
+_poll = select.poll  # bound at import, before an application can replace it
 Message = dict[str, Any]
 
 
@@ -53,7 +53,7 @@ class Decoder:
         messages, begin = [], 0
         while len(self.received) - begin >= LENGTH:
             length = int.from_bytes(self.received[begin : begin + LENGTH], "big")
-            if length > LONGEST:
+            if length > MAX_MESSAGE:
                 raise ValueError(f"a message of {length} bytes")
             end = begin + LENGTH + length
             if len(self.received) < end:
@@ -76,12 +76,12 @@ class Channel:
         self.system = system
         self.decoder = Decoder()
         self.queue = bytearray()
-        self.most_queued = MOST_QUEUED
-        """Bytes that `queue` may have: more while it holds an event."""
+        self.max_queued = MAX_QUEUED
+        """The maximum size of `queue`: higher while it holds an event."""
         self.events: deque[bytes] = deque()
         """Encoded, to be sent when the queue is empty."""
-        self.queued_events = 0  # their bytes
-        self.empty = False  # of what the child has sent, by the last `receive`
+        self.queued_events = 0  # the number of bytes in `events`
+        self.drained = False  # the last `receive` found nothing to read
         connection.setblocking(False)
 
     def fileno(self) -> int:
@@ -94,17 +94,17 @@ class Channel:
         return READ | (WRITE if self.queue else 0)
 
     def send(self, **message: object) -> bool:
-        """Send a message, now or when the child reads; False if it has not read for so long that the message is dropped."""
+        """Send a message, now or when the child reads. Return False if it is dropped because the queue is full."""
         data = encode(message)
-        if len(self.queue) + len(data) > self.most_queued:
+        if len(self.queue) + len(data) > self.max_queued:
             return False
         self.queue += data
         self.try_to_write()
         return True
 
     def send_event(self, data: bytes) -> bool:
-        """Send an encoded message after all others; False if it is dropped, since too many wait already."""
-        if self.queued_events + len(data) > MOST_QUEUED_EVENTS:
+        """Send an encoded message after all others. Return False if it is dropped because the queue of events is full."""
+        if self.queued_events + len(data) > MAX_QUEUED_EVENTS:
             return False
         self.events.append(data)
         self.queued_events += len(data)
@@ -119,32 +119,32 @@ class Channel:
             pass
 
     def write_queued(self) -> None:
-        """Send queued messages until the socket is full."""
+        """Send queued messages until the socket's buffer is full."""
         try:
             while self.queue or self.events:
                 if not self.queue:
                     self.queue += self.events[0]
                     self.queued_events -= len(self.events[0])
-                    self.most_queued = MOST_QUEUED + len(self.events.popleft())
+                    self.max_queued = MAX_QUEUED + len(self.events.popleft())
                 del self.queue[: self.system.send(self.socket, self.queue)]
-            self.most_queued = MOST_QUEUED
+            self.max_queued = MAX_QUEUED
         except BlockingIOError:
             pass
         except OSError as error:
             if error.errno not in DEAD:
-                raise  # the system has no memory just now; the queue is kept
+                raise  # the system is out of memory at the moment; the queue is kept
             self.queue.clear()
             self.events.clear()
-            self.queued_events = 0  # the child is dead, which the end of file tells
+            self.queued_events = 0  # the child is dead, as the end of file will show
 
     def receive(self) -> list[Message] | None:
         """Return the received messages; None at the end of file. Raises OSError."""
-        self.empty = False
+        self.drained = False
         try:
             data = self.system.receive(self.socket, RECEIVE)
             return self.decoder.feed(data) if data else None
         except (BlockingIOError, InterruptedError):
-            self.empty = True
+            self.drained = True
             return []
         except ValueError:
             return None
@@ -159,7 +159,7 @@ class Channel:
 
 
 class WorkerChannel:
-    """The child's end, and a descriptor by which a signal handler wakes the thread that reads there."""
+    """The child's end, and a descriptor by which a signal handler wakes the thread that reads."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
@@ -175,14 +175,14 @@ class WorkerChannel:
             with self.lock:
                 self.socket.sendall(encode(message))
         except OSError:
-            pass  # the parent is dead, which the end of file tells
+            pass  # the parent is dead, as the end of file will show
 
     def wake(self) -> None:
         """Wake `receive`. This is the only method that a signal handler may call."""
         try:
             self.wake_writer.send(b"\0")
         except OSError:
-            pass  # it is full: the reader will wake
+            pass  # its buffer is full: the reader will wake anyway
 
     def receive(self) -> tuple[bool, list[Message] | None]:
         """Wait. Return whether `wake` was called, and the received messages; None at the end of file."""
@@ -202,7 +202,7 @@ class WorkerChannel:
         return woken, self.decoder.feed(data) if data else None
 
     def release(self) -> None:
-        """In a process that the application has forked: close the descriptors, whoever holds the lock."""
+        """Close the descriptors, in a process that the application has forked; another thread may have held the lock then."""
         self.lock = threading.Lock()
         for each in (self.socket, self.wake_reader, self.wake_writer):
             os.close(each.detach())

@@ -10,21 +10,21 @@ from microwsgi.prefork.processes import Started
 from microwsgi.server.balance import Balance
 
 REPORT_TIME = 1.0
-"""Seconds for children to report their counts."""
+"""Seconds within which children report their counts."""
 NEVER = float("inf")
 
 
 class Generation:
-    """A generation of children, which have the same code; and the files whose change began it."""
+    """A generation of children that have the same code, and the files whose change began it."""
 
     def __init__(self, began: float, changed: list[str] | None = None) -> None:
         self.changed = changed or []
         self.began = began
         self.proven = False  # the application can be imported
-        self.failed = False  # it can't; nobody tries again before there is a reason
+        self.failed = False  # it can't be imported; there is no further attempt before a change, HUP or `try_again`
         self.serves = False
         self.fatal_error = ""  # why it can't be imported, if the attempt has ended the process
-        self.files: dict[str, bytes] = {}  # what has been read of it, and the digests of that
+        self.files: dict[str, bytes] = {}  # the files that its children have read, with their digests
 
 
 class Child:
@@ -40,17 +40,17 @@ class Child:
         self.state = State.STARTING
         self.began = began
         self.balance = balance
-        self.broken = False  # it serves the page that shows what is wrong
-        self.leaving = False  # it was sent TERM; a successor is to take its place
-        self.expected = False  # to end: it was told so
+        self.broken = False  # it serves the error page, since the application can't be loaded
+        self.leaving = False  # it has received TERM; another child will replace it
+        self.end_expected = False  # it was ordered to end
         self.unanswered = False  # it has not answered its test request in time
         self.name = ""  # of the application
-        self.message: Message = {}  # with which it was ready, or failed
-        self.stats: Message = {}  # of its last report
-        self.asked = False  # for a report that has not come yet
+        self.message: Message = {}  # its report that it has imported the application
+        self.stats: Message = {}  # its last report of counts
+        self.asked = False  # a report was requested, and has not arrived yet
         self.deadline = NEVER
-        self.topics: set[str] = set()  # whose events it gets
-        self.lost_events = 0  # since it last read all that was queued
+        self.topics: set[str] = set()  # the topics that it has subscribed to
+        self.lost_events = 0  # dropped since it last read all queued events
 
     def send_order(self, word: str) -> None:
         """Send an order: see `microwsgi.prefork.worker`."""
@@ -58,7 +58,7 @@ class Child:
 
 
 class Question:
-    """A question about the counts: the children whose reports are missing, how long to wait, and what is done then."""
+    """A question about the counts: the children whose reports are missing, the function for the result, and the deadline."""
 
     def __init__(self, children: list[Child], then: Callable[[bool], object], until: float) -> None:
         self.children = children
@@ -68,14 +68,14 @@ class Question:
 
 
 class Questions:
-    """The questions about the counts of children that wait for answers."""
+    """The questions about counts that children have not answered yet."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.waiting: list[Question] = []
 
     def ask(self, children: list[Child], then: Callable[[bool], object]) -> None:
-        """Have these children report; `then` is to be called with whether all have, and there is one.
+        """Order these children to report. `then` is called with True if there is at least one and all have reported.
 
         A child that has not answered the last question is not asked again: its channel would fill up.
         """
@@ -95,7 +95,7 @@ class Questions:
         return [question.until for question in self.waiting]
 
     def take_answered(self) -> list[tuple[Callable[[bool], object], bool]]:
-        """What to call for the questions that need not wait any more, and with what."""
+        """Remove the questions that are answered or overdue. Return the function to call for each, and its argument."""
         now = self.clock()
         done = [question for question in self.waiting if not question.children or now >= question.until]
         self.waiting = [question for question in self.waiting if question not in done]
@@ -103,22 +103,22 @@ class Questions:
 
 
 class Observer:
-    """The events of a supervisor. `microwsgi.serving.supervised` prints or logs them; here nobody listens."""
+    """Methods that a supervisor calls at its events. They do nothing here; `microwsgi.serving.supervised` prints or logs."""
 
     def serving(self, child: Child) -> None:
-        """The code of this child's generation is served, and no other."""
+        """All serving children now have the code of this child's generation."""
 
     def failed(self, generation: Generation, text: str, *, serving: list[int]) -> None:
-        """A generation can't be loaded; `serving`: the process ids of the older one that still serves."""
+        """A generation can't be loaded; `serving`: the process IDs of older children that still serve."""
 
     def died(self, child: Child, how: str, pause: float) -> None:
         """A child ended unexpectedly; another is started after a pause."""
 
     def leaving(self, child: Child) -> None:
-        """A child was sent TERM: a new worker starts, and then it retires."""
+        """A child has received TERM: another child is started, and then this one retires."""
 
     def late(self, child: Child, previous: State, text: str) -> None:
-        """A child has exceeded the deadline of its state, or has reported that itself, with a text."""
+        """A child has exceeded the time limit of the state `previous`, or has itself reported a failed check with a text."""
 
     def lagging(self, child: Child) -> None:
         """A child does not read its events; they are dropped until it does."""
@@ -126,8 +126,8 @@ class Observer:
     def not_started(self, error: BaseException, pause: float) -> None:
         """A child could not be started; the next attempt follows after a pause."""
 
-    def trouble(self, error: BaseException) -> None:
-        """A call failed in the parent, which continues."""
+    def call_failed(self, error: BaseException) -> None:
+        """A call in the parent has raised an exception; the parent continues."""
 
     def prompting(self) -> None:
         """A child has taken the terminal for its debugger."""
@@ -136,9 +136,9 @@ class Observer:
         """The child that had the terminal has died."""
 
     def write_queued(self) -> float:
-        """Write messages that wait for a terminal; the seconds until the next attempt, NEVER if none waits."""
+        """Write messages that wait for a terminal. Return the seconds until the next attempt; NEVER if none waits."""
         return NEVER
 
-    def chores(self, message: Message) -> Iterator[object]:  # subclasses may add some
-        """What makes the next children start faster, once one has imported the application; done step by step in idle time."""
+    def chores(self, message: Message) -> Iterator[object]:
+        """Return work for idle time, done step by step, that makes the next children start faster."""
         return iter(())

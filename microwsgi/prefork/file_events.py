@@ -1,6 +1,6 @@
 """Events of files and folders, from inotify or by polling.
 
-An event says that something may have changed. `microwsgi.prefork.watch` compares the content, and decides whether it has.
+An event says that a file or folder may have changed. `microwsgi.prefork.watch` compares the content to find out.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ NEVER = float("inf")
 
 
 class Polling:
-    """Compare the time, size and inode of each file and folder, again and again."""
+    """Compare the modification time, size and inode of each file and folder periodically."""
 
     quiet = 0.02
-    """Seconds that a file must stay as it is: it may be half written."""
+    """Seconds that a file must stay unchanged: it may be half written."""
     PAUSE = 0.25
-    """Seconds between two polls, if these are quick."""
+    """Seconds between two polls, if polls are fast."""
     SHARE = 150
-    """Polls take at most one part in so many of the time; with thousands of files they are less frequent."""
+    """Polls take at most 1/SHARE of the time, so with thousands of files they are less frequent."""
     RECENT = 2 * 10**9
-    """Nanoseconds in which a file may change without another time: some file systems count no finer."""
+    """Nanoseconds within which two writes may get the same modification time: some file systems have coarse timestamps."""
 
     def __init__(self, known: Collection[str], listed: Collection[str]) -> None:
-        self.known = known  # the files that matter
+        self.known = known  # the watched files
         self.listed = listed  # their folders
         self.seen: dict[str, tuple[int, ...]] = {}
         self.took = 0.0
@@ -42,21 +42,21 @@ class Polling:
         """Do nothing: there is no descriptor."""
 
     def add(self, folder: str) -> bool:
-        """All files and folders that are known are polled."""
-        return bool(folder)
+        """Return True: all folders in `listed` are polled."""
+        return bool(folder)  # `folder` is never empty
 
     def add_file(self, path: str) -> None:
-        """All files and folders that are known are polled."""
+        """Do nothing: all files in `known` are polled."""
 
     def written(self, path: str) -> bool:
-        """Return False: only `quiet` tells a file that is being written."""
-        return not path
+        """Return False: polling can't see that a file is open for writing; `quiet` is the only protection."""
+        return not path  # `path` is never empty
 
     def remove(self, folder: str) -> None:
-        """Do nothing: what is not in `known` and `listed` is not polled."""
+        """Do nothing: folders that are no longer in `listed` are not polled."""
 
     def read(self) -> tuple[set[str], set[str]]:
-        """Files and folders that may have changed."""
+        """Return the files and the folders that may have changed."""
         start = time.monotonic()
         files = {path for path in self.known if self.differs(path)}
         folders = {path for path in self.listed if self.differs(path)}
@@ -64,7 +64,7 @@ class Polling:
         return files, folders
 
     def differs(self, path: str) -> bool:
-        """Whether a path's status differs from the last one, or is so recent that the next change may not show in it."""
+        """Return whether a path's status differs from the last one, or is so recent that the next change may not show in it."""
         try:
             status = os.stat(path)
         except OSError:
@@ -92,10 +92,10 @@ EVENT = struct.Struct("iIII")
 
 
 class Inotify:
-    """Events of inotify(7): names in folders, and the begin and end of writing. Raises OSError if there is no inotify."""
+    """Events of inotify(7): names in folders, and the beginning and end of writing. Raises OSError if there is none."""
 
     quiet = 0.0
-    """The end of writing is an event, so that a file is whole then."""
+    """No wait is needed: the end of writing is an event, and the file is complete then."""
 
     def __init__(
         self,
@@ -106,19 +106,19 @@ class Inotify:
         on_fallback: Callable[[str], object] = bool,
         links: Collection[str] = (),
     ) -> None:
-        self.links = links  # symbolic links that lead to files that matter
-        self.known = known  # the files that matter
+        self.links = links  # symbolic links that lead to watched files
+        self.known = known  # the watched files
         self.listed = listed  # their folders
-        self.forget = forget  # called with a folder that is not there any more
-        self.patterns = names  # of files that matter when they come
+        self.forget = forget  # called with a folder that was removed
+        self.patterns = names  # for names of new files to report
         self.on_fallback = on_fallback  # called with the reason for polling
         self.system = ctypes.CDLL(None, use_errno=True)
         self.descriptor = self.call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
-        self.places: dict[int, set[str]] = {}  # of each watch: several names may lead to one folder
-        self.writing: set[str] = set()
-        self.files: set[str] = set()  # what may have changed, and has not been asked for yet
+        self.places: dict[int, set[str]] = {}  # watch number -> paths: several paths may lead to one folder
+        self.writing: set[str] = set()  # files that a program is writing
+        self.files: set[str] = set()  # may have changed, not yet returned by `read`
         self.folders: set[str] = set()
-        self.polling: Polling | None = None  # where the system watches no more folders for us
+        self.polling: Polling | None = None  # used in addition once inotify can't watch more folders
 
     def call(self, name: str, *arguments: object) -> int:
         """Call a function of the C library. Raises OSError."""
@@ -132,7 +132,7 @@ class Inotify:
         return self.descriptor
 
     def close(self) -> None:
-        """End all watches."""
+        """Close the descriptor, which ends all watches."""
         os.close(self.descriptor)
 
     def add(self, folder: str) -> bool:
@@ -171,7 +171,7 @@ class Inotify:
                 self.system.inotify_rm_watch(self.descriptor, number)
 
     def read(self) -> tuple[set[str], set[str]]:
-        """Files and folders that may have changed."""
+        """Return the files and the folders that may have changed."""
         self.catch_up()
         files, folders = self.files, self.folders
         self.files, self.folders = set(), set()
@@ -193,7 +193,7 @@ class Inotify:
                 number, mask, _, length = EVENT.unpack_from(data, position)
                 position += EVENT.size + length
                 name = os.fsdecode(data[position - length : position].rstrip(b"\0"))
-                self.happened(number, mask, name)
+                self.handle_event(number, mask, name)
 
     def events(self) -> bytes:
         """Return raw events."""
@@ -202,7 +202,7 @@ class Inotify:
         except BlockingIOError:
             return b""
 
-    def happened(self, number: int, mask: int, name: str) -> None:
+    def handle_event(self, number: int, mask: int, name: str) -> None:
         """Handle one event."""
         places = self.places.get(number, set())
         if mask & OVERFLOW:
@@ -223,20 +223,20 @@ class Inotify:
             self.writing -= places
             self.files |= places
         else:
-            self.named(mask, places, {os.path.join(folder, name) for folder in places})
+            self.handle_named_event(mask, places, {os.path.join(folder, name) for folder in places})
 
-    def named(self, mask: int, folders: set[str], paths: set[str]) -> None:
+    def handle_named_event(self, mask: int, folders: set[str], paths: set[str]) -> None:
         """Handle an event for a name in a folder."""
         if mask & CREATE and not mask & IS_FOLDER and not any(map(linked, paths)):
-            self.writing |= paths  # it is whole when it is closed
+            self.writing |= paths  # the file is complete when it is closed
             return
         self.writing -= paths
         self.files |= paths
         for link in paths & {*self.listed, *self.links} if mask & NAMES else ():
-            self.forget(link)  # a folder's name leads to another one, or nowhere
+            self.forget(link)  # the name now leads to another folder, or to none
             self.files |= set(self.known)
         name = os.path.basename(next(iter(paths), ""))
-        # What has a module's name may be a link to a package.
+        # A name that is an identifier may be a link to a package.
         relevant = mask & IS_FOLDER or name.isidentifier() or any(fnmatch(name, pattern) for pattern in self.patterns)
         if relevant and (mask & NAMES or not paths <= set(self.known)):
             self.folders |= folders

@@ -1,8 +1,8 @@
 """The life of a child process: its states, what moves it from one to the next, and the deadline of each.
 
-`TABLE` is the whole of it. `microwsgi.prefork.supervisor` names the events; what is not in the table changes nothing. Each
-state in which a parent waits for its child has a deadline, but for two: an import takes as long as it takes, and so does a
-request that old code still runs.
+`TABLE` has all of this. `microwsgi.prefork.supervisor` reports the events; an event that a state has no row for changes
+nothing. Each state in which the parent waits for its child has a deadline, except in two cases: the time of an import is not
+limited, nor is that of a request that old code still runs.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ class State(Enum):
     """The states of a child."""
 
     STARTING = "starting"  # it imports the application
-    READY = "ready"  # it has imported it, and waits for the order to serve
-    CHECKING = "checking"  # it serves, and has not answered yet the test request that it sends to itself
+    READY = "ready"  # it has imported the application, and waits for the order to serve
+    CHECKING = "checking"  # it serves, and has not yet answered the test request that it sends to itself
     SERVING = "serving"
-    RETIRING = "retiring"  # a successor serves; requests that run are finished, however long they take
-    UNRESPONSIVE = "unresponsive"  # it was told to retire and has not confirmed that
-    DISMISSED = "dismissed"  # it has served nobody, and is to end
-    STOPPING = "stopping"  # requests that run are finished within graceful_timeout
+    RETIRING = "retiring"  # newer children serve; running requests are finished, however long they take
+    UNRESPONSIVE = "unresponsive"  # it was ordered to retire, and has not confirmed that
+    DISMISSED = "dismissed"  # it has served no request, and was ordered to end
+    STOPPING = "stopping"  # running requests are finished within graceful_timeout
     EXITING = "exiting"  # it has served its last request
     KILLED = "killed"
 
@@ -31,34 +31,34 @@ class State(Enum):
 class Event(Enum):
     """The events of a child."""
 
-    IMPORTED = "imported"  # it says that it has imported the application
-    SERVE = "serve"  # it is complete, or nothing else serves
-    ANSWERED = "answered"  # it says that it has answered its test request
-    UNANSWERED = "unanswered"  # it says that it could not answer its test request
-    RETIRE = "retire"  # a successor serves
-    CONFIRMED = "confirmed"  # it says that it accepts no more connections
-    DISMISS = "dismiss"  # its code is old, or can't be loaded, and it has served nobody
+    IMPORTED = "imported"  # it reports that it has imported the application
+    SERVE = "serve"  # all children of its generation are ready, or no older child serves the application
+    ANSWERED = "answered"  # it reports that it has answered its test request
+    UNANSWERED = "unanswered"  # it reports that it could not answer its test request
+    RETIRE = "retire"  # newer children serve
+    CONFIRMED = "confirmed"  # it reports that it accepts no more connections
+    DISMISS = "dismiss"  # its code is old or can't be loaded, and it has served no request
     STOP = "stop"  # INT or TERM to the parent, or its terminal was closed
     STOP_NOW = "stop now"  # a second INT or TERM
-    FINISHED = "finished"  # it says that it has served its last request
-    DEADLINE = "deadline"  # the time that its state has is over
+    FINISHED = "finished"  # it reports that it has served its last request
+    DEADLINE = "deadline"  # the time limit of its state is over
 
 
 class Deadline(Enum):
     """How long a state may last, in seconds."""
 
     NONE = None
-    CHECK = 12.0  # the child itself gives up after 10, and knows more
+    CHECK = 12.0  # the child itself gives up after 10, and can report the reason
     CONFIRM = 5.0
     UNRESPONSIVE = 60.0
-    GRACE = 1.5  # more than --graceful-timeout, after which the child itself cuts requests off
+    GRACE = 1.5  # in addition to --graceful-timeout, after which the child itself aborts its requests
     END = 1.0
-    EXIT = EXIT_TIME + 1.0  # after EXIT_TIME the child itself says what keeps it, and ends
-    KILL = 10.0  # then the system has not ended a process for so long that it is worth a line
+    EXIT = EXIT_TIME + 1.0  # after EXIT_TIME the child itself logs why it has not ended, and ends
+    KILL = 10.0  # SIGKILL has had no effect for this long: log that
 
 
 Step = namedtuple("Step", ("state", "order", "deadline"))  # noqa: PYI024 - typing takes 10 ms to import
-"""The next state, the order that the child gets (see `microwsgi.prefork.worker`), the deadline of the new state."""
+"""The next state, the order that is sent to the child (see `microwsgi.prefork.worker`), and the deadline of the new state."""
 
 S, E, D = State, Event, Deadline
 _end = {
@@ -101,8 +101,8 @@ TABLE: dict[State, dict[Event, Step]] = {
 }
 
 CURRENT = frozenset({S.STARTING, S.READY, S.CHECKING, S.SERVING})
-"""States of children that serve or will; the others end."""
-LISTENING = frozenset({S.CHECKING, S.SERVING, S.RETIRING, S.UNRESPONSIVE, S.STOPPING})
+"""States of children that serve or will serve; the others are ending."""
+OBEYING = frozenset({S.CHECKING, S.SERVING, S.RETIRING, S.UNRESPONSIVE, S.STOPPING})
 """States in which a child obeys orders."""
 
 

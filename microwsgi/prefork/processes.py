@@ -1,7 +1,7 @@
 """Start and reap child processes: forked if that is safe, otherwise spawned.
 
 `microwsgi.prefork.supervisor` starts its children here. A forked child has all modules that the parent has imported; a spawned
-one begins with nothing but the sockets.
+one is a new interpreter that inherits only the sockets.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from microwsgi.server.balance import Balance
 from microwsgi.server.handoff import Handoff
 
 POOL_TIME = 0.5
-"""Seconds that pools of threads and processes have to end with their process."""
+"""Seconds within which pools of threads and processes have to end at the end of their process."""
 PR_SET_PDEATHSIG = 1
 """prctl(2): which signal a process gets when its parent dies."""
 _install, _exit, _set_wakeup = signal.signal, os._exit, signal.set_wakeup_fd
@@ -45,19 +45,19 @@ class Inheritance:
         listeners: list[socket.socket],
         handoff: Handoff | None,
         signals: list[int],
-        trouble: str,
-        is_reload: bool,  # as the others
+        fatal_error: str,
+        is_reload: bool,
         balance: Balance | None,
         close: Callable[[], object],
     ) -> None:
         self.system = system
         self.listeners = listeners
         self.handoff = handoff
-        self.signals = signals  # that the parent handles
-        self.trouble = trouble  # why the application can't be imported, if a process has ended in the attempt
-        self.is_reload = is_reload  # there was other code before, of which there may be compiled files
-        self.balance = balance  # a spawned process has no memory of its parent, and none of this
-        self.close = close  # closes what only a parent has
+        self.signals = signals  # those that the parent handles
+        self.fatal_error = fatal_error  # why the application can't be imported, if a process has ended in the attempt
+        self.is_reload = is_reload  # older code was loaded before, and there may be compiled files of it
+        self.balance = balance  # in memory that only forked children share
+        self.close = close  # closes descriptors that only the parent uses
 
 
 class Process:
@@ -74,7 +74,7 @@ class Process:
             try:
                 pid, status = self.system.wait(self.pid)
             except ChildProcessError:
-                self.returncode = 0  # a program that has SIGCHLD ignored: the system tells nobody how a child ends
+                self.returncode = 0  # SIGCHLD is ignored in this process, so the kernel keeps no exit status
             else:
                 self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
@@ -89,7 +89,7 @@ Started = Process | subprocess.Popen[bytes]
 
 
 def nothing(*_: object) -> None:
-    """A signal handler that does nothing: the number is read elsewhere, or the signal is ignored."""
+    """A signal handler that does nothing: the number is read from the socket of `set_wakeup_fd`, or the signal is ignored."""
 
 
 def describe_exit(code: int) -> str:
@@ -103,7 +103,7 @@ def describe_exit(code: int) -> str:
 
 
 def reap(known: dict[int, Started]) -> None:
-    """Reap all processes that have ended, as process 1 must. Return the exit codes of those with these pids."""
+    """Reap all processes that have ended, as process 1 must. Those in `known`, by pid, keep their exit codes."""
     while True:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -122,8 +122,8 @@ def reap(known: dict[int, Started]) -> None:
 
 def fork(given: Inheritance, ours: socket.socket, theirs: socket.socket, live: Callable[[Worker], object]) -> Started:
     """Fork a child that runs `live`. Raises OSError."""
-    flush()  # else the child would write it, too
-    given.system.block_signals(given.signals)  # the child must not answer one as its parent would
+    flush()  # else the child would write buffered output, too
+    given.system.block_signals(given.signals)  # the child must not handle one as its parent does
     pid = -1
     try:
         pid = given.system.fork()
@@ -138,7 +138,7 @@ def fork(given: Inheritance, ours: socket.socket, theirs: socket.socket, live: C
 
 def be_child(given: Inheritance, theirs: socket.socket) -> Worker:
     """Discard the state of the parent, in the child."""
-    atexit._clear()  # as multiprocessing does: what the parent wants done at its end is not for its child
+    atexit._clear()  # as multiprocessing does: the parent's exit functions must not run in the child
     forget_guards()
     _set_wakeup(-1)
     for number in given.signals:
@@ -147,7 +147,9 @@ def be_child(given: Inheritance, theirs: socket.socket) -> Worker:
     follow_parent()
     given.close()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, given.signals)
-    return Worker(WorkerChannel(theirs), given.handoff, given.trouble, is_reload=given.is_reload, balance=given.balance)
+    return Worker(
+        WorkerChannel(theirs), given.handoff, given.fatal_error, is_reload=given.is_reload, balance=given.balance
+    )
 
 
 def run_to_end(begin: Callable[[], Worker], live: Callable[[Worker], object]) -> None:
@@ -164,9 +166,9 @@ def run_to_end(begin: Callable[[], Worker], live: Callable[[Worker], object]) ->
             worker.send(finished=True)
             exit_within(EXIT_TIME, worker.say)
             end_pools()
-            atexit._run_exitfuncs()  # the interpreter would, but it is not to wait for those threads
+            atexit._run_exitfuncs()  # the interpreter would call them, too, but would first wait for those threads
         code = 0
-    except BaseException:  # nothing of a parent's may run on in its child
+    except BaseException:  # no frame of the parent may continue in the child
         traceback.print_exc()
     finally:
         flush()
@@ -174,11 +176,11 @@ def run_to_end(begin: Callable[[], Worker], live: Callable[[Worker], object]) ->
 
 
 def end_pools() -> None:
-    """Have pools of concurrent.futures end, as the interpreter would: else multiprocessing waits for their processes for ever.
+    """End pools of concurrent.futures, as the interpreter would: otherwise multiprocessing waits for their processes forever.
 
-    A pool that is at work is not waited for long: threads that the application has left do not keep the process.
+    A pool that is at work is waited for only POOL_TIME: threads that the application has left must not delay the end.
     """
-    ends = [*reversed(getattr(threading, "_threading_atexits", ()))]  # there is no public name for them
+    ends = [*reversed(getattr(threading, "_threading_atexits", ()))]  # there is no public name for these functions
     ending = threading.Thread(target=lambda: [end() for end in ends], name="microwsgi-pools", daemon=True)
     ending.start()
     ending.join(POOL_TIME)
@@ -193,14 +195,14 @@ def fork_is_safe() -> bool:
 
 
 def spawn(given: Inheritance, _: socket.socket, theirs: socket.socket, call: str, values: object) -> Started:
-    """A child that begins from nothing: `call`, a function as module:name, gets a Worker, the listeners and `values`, as JSON.
+    """Start a child in a new interpreter. Raises OSError.
 
-    Raises OSError.
+    `call`, a function as module:name, is called with a Worker, the listeners and `values`, which are passed as JSON.
     """
     handoff = given.handoff
     shared = [theirs, *given.listeners, *([handoff.receiver, handoff.sender] if handoff else [])]
     numbers = [each.fileno() for each in shared]
-    message = [sys.path, sys.argv, call, numbers, len(given.listeners), given.trouble, given.is_reload, values]
+    message = [sys.path, sys.argv, call, numbers, len(given.listeners), given.fatal_error, given.is_reload, values]
     return given.system.spawn([sys.executable, "-c", SPAWNED, json.dumps(message)], numbers)
 
 
@@ -213,8 +215,8 @@ spawned(*rest)
 """
 
 
-def spawned(call: str, numbers: list[int], count: int, trouble: str, is_reload: bool, values: object) -> None:
-    """Run in the spawned process."""
+def spawned(call: str, numbers: list[int], count: int, fatal_error: str, is_reload: bool, values: object) -> None:
+    """Run a spawned child: the main function of its process."""
     theirs, *shared = (socket.socket(fileno=number) for number in numbers)
 
     def begin() -> Worker:
@@ -222,7 +224,7 @@ def spawned(call: str, numbers: list[int], count: int, trouble: str, is_reload: 
         ignore_terminal()
         follow_parent()
         handoff = Handoff(*shared[count:]) if shared[count:] else None
-        return Worker(WorkerChannel(theirs), handoff, trouble, is_reload=is_reload)
+        return Worker(WorkerChannel(theirs), handoff, fatal_error, is_reload=is_reload)
 
     def live(worker: Worker) -> None:
         module, _, name = call.partition(":")
@@ -244,8 +246,8 @@ def ignore_terminal() -> None:
 def follow_parent() -> None:
     """Receive TERM when the parent dies: a process that imports the application does not read the channel.
 
-    Linux alone does that; elsewhere an import is finished first. Later TERM has a process finish what it runs, as that end of
-    the channel does.
+    Only Linux can send it; elsewhere the child finishes the import first. Once the process serves, TERM and the end of the
+    channel have the same effect: it finishes its requests.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

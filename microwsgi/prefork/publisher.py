@@ -1,6 +1,6 @@
-"""The messages of a child about events, sent to the parent by a thread, so that publishing never blocks.
+"""A thread of a child that sends its messages about events to the parent, so that publishing never blocks.
 
-Without it `WorkerChannel.send` would block the application's threads while the parent is stopped.
+Without this thread `WorkerChannel.send` would block the application's threads while the parent is stopped.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from queue import SimpleQueue
 
 from microwsgi.support.typenames import Any
 
-MOST_QUEUED = 4 * 1024 * 1024
-"""Bytes of events that wait for the parent."""
+MAX_QUEUED = 4 * 1024 * 1024
+"""Bytes of events that are queued for the parent."""
 END_TIME = 1.0
-"""Seconds that a child which ends has for sending what waits."""
+"""Seconds within which a child that ends sends queued events."""
 
 
 class Publisher:
-    """The queue and its thread, which begins with the first message."""
+    """A queue of messages and the thread that sends them, which is started with the first message."""
 
     def __init__(self, send: Callable[..., object], say: Callable[[str], object]) -> None:
         self.send_now = send
@@ -31,11 +31,11 @@ class Publisher:
         self.thread: threading.Thread | None = None
 
     def send(self, **message: Any) -> None:
-        """Send a message later; drop it if too many bytes wait."""
+        """Queue a message; drop it if too many bytes are queued."""
         size = len(message.get("chunk", b""))
         with self.lock:
             first = not self.lost
-            if self.size + size > MOST_QUEUED:
+            if self.size + size > MAX_QUEUED:
                 self.lost += 1
             else:
                 self.lost = 0

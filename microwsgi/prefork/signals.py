@@ -14,7 +14,7 @@ from microwsgi.process.system import System
 
 
 class Signals:
-    """The socket, and what is done for each signal; may be added to before `received`. Raises OSError."""
+    """The socket, and the function to call for each signal; callers may add some before `received`. Raises OSError."""
 
     def __init__(self, system: System, actions: dict[int, Callable[[], object]]) -> None:
         self.system = system
@@ -30,10 +30,10 @@ class Signals:
 
     @contextmanager
     def received(self) -> Iterator[None]:
-        """Direct the signals to the socket. Only possible in the main thread."""
+        """Direct the signals to the socket. In a thread other than the main thread, do nothing."""
         try:
             wakeup = signal.set_wakeup_fd(self.writer.fileno(), warn_on_full_buffer=False)
-        except ValueError:
+        except ValueError:  # not the main thread
             yield
             return
         before = {number: signal.signal(number, nothing) for number in self.actions}

@@ -2,12 +2,12 @@
 
 It holds the listening sockets, which all children inherit: when a child closes its copy, no connection is lost. If each child
 had a socket of its own (SO_REUSEPORT), closing it would lose the connections in its queue. Children send messages on a channel,
-and get orders there (`microwsgi.prefork.worker`). All is done by one loop in one thread, so that a fork copies no lock that
-somebody holds:
+and get orders there (`microwsgi.prefork.worker`). Everything runs in one loop of one thread, so that a fork copies
+no lock that another thread holds:
 
     Supervisor.run
       arrange     start missing children, order those that are ready to serve, and order older ones to retire
-      wait        wait for signals, messages of children, changed files, and deadlines; handle each
+      wait        wait for signals, messages of children, changed files, and deadlines; handle each of them
 
 Children of one *generation* have the same code. A new generation begins when files have changed, or with HUP. Its first child
 proves that the application can be imported, then the others follow; when each of them has answered a test request, which it
@@ -32,7 +32,7 @@ from microwsgi.errors import LoadError
 from microwsgi.options import Options
 from microwsgi.prefork.channel import Channel, Message
 from microwsgi.prefork.children import NEVER, Child, Generation, Observer, Questions
-from microwsgi.prefork.life import CURRENT, LISTENING, Deadline, Event, State, next_step
+from microwsgi.prefork.life import CURRENT, OBEYING, Deadline, Event, State, next_step
 from microwsgi.prefork.processes import Inheritance, Started, describe_exit, reap
 from microwsgi.prefork.signals import Signals
 from microwsgi.prefork.topics import Topics
@@ -41,24 +41,24 @@ from microwsgi.process.system import READ, System
 from microwsgi.server.balance import SIZE, Balance
 from microwsgi.server.handoff import Handoff
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before another child is started, after two in a row have died young, or the system could not create a process.
+FIRST_PAUSE, MAX_PAUSE = 0.5, 30.0
+"""Seconds before another child is started, if two in a row have died young or the system could not create a process.
 
-The first pause, and the longest. Each pause is twice the one before.
+The first pause, and the maximum. Each pause is twice as long as the previous one.
 """
 YOUNG = 5.0
 """A child that ends within this many seconds after its start has died young."""
 TROUBLE_PAUSE = 0.2
-"""Seconds that the loop sleeps after an exception, so that one that repeats does not use a whole processor."""
+"""Seconds that the loop sleeps after an exception, so that a repeated one does not use a whole processor."""
 CLEAN = (0, -signal.SIGTERM)
 """Exit codes of a child that was told to end, by TERM or by its own code: it has not crashed."""
 
 
 class Supervisor:
-    """Serving processes: `options.workers` of them, or one, always of the newest code that works.
+    """Keeps `options.workers` processes serving, or one, always with the newest code that works.
 
-    `start` creates a process; its arguments are what the process inherits, and the parent's and the child's end of the channel.
-    If the application can't be loaded at the start: with a `watch`, wait until its files change; without one, `run` raises
+    `start` creates a process; its arguments are an Inheritance, and the parent's and the child's end of the channel. If the
+    application can't be loaded at the start, a supervisor with a `watch` waits until files change; without one, `run` raises
     LoadError.
     """
 
@@ -81,13 +81,13 @@ class Supervisor:
         self.system = system or System()
         self.clock = self.system.monotonic
         self.handoff = Handoff.new()
-        # Shared with forked children. Three places for each worker: old ones retire while new ones start.
+        # Shared with forked children. It has three slots for each worker, since old ones retire while new ones start.
         self.table = memoryview(mmap(-1, self.worker_count * 3 * SIZE) if self.worker_count > 1 else b"").cast("Q")
-        self.first = self.generation = Generation(self.clock())
+        self.first_generation = self.generation = Generation(self.clock())
         self.children: list[Child] = []
         self.has_served = False
         self.replacement: tuple[Child, list[Child]] | None = None
-        """A child with the newest code, and the older children that still accept connections; None once there are none."""
+        """A child with the newest code, and the older children that still accept connections; None if no older child does."""
         self.retry_at = 0.0
         self.young_deaths = 0  # in a row
         self.failed_starts = 0  # in a row
@@ -95,13 +95,13 @@ class Supervisor:
         self.error: LoadError | None = None
         self.prompts: list[Child] = []  # the child that has the terminal, and those that wait for it
         self.chores: deque[Iterator[object]] = deque()  # work for idle time, so that the next child starts faster
-        self.requests = self.errors = 0  # of children that have ended
+        self.requests = self.errors = 0  # the counts of children that have ended
         self.questions = Questions(self.clock)
         self.topics = Topics(lambda: self.children, self.observer.lagging)
         self.inputs: dict[int, Callable[[], object]] = {}
         """Further descriptors to wait for (of the control socket), each with the function that reads from it."""
         self.timers: list[tuple[Callable[[], float], Callable[[], object]]] = []
-        """Further deadlines (of the control socket and systemd): a function that returns the time, and what to call then."""
+        """Further deadlines (of the control socket and systemd): a function that returns the time, and one to call then."""
         actions: dict[int, Callable[[], object]] = {signal.SIGINT: self.stop, signal.SIGTERM: self.stop}
         if os.name == "posix":
             actions |= {signal.SIGHUP: self.reload, signal.SIGCHLD: self.reap}
@@ -131,7 +131,7 @@ class Supervisor:
             act(*arguments)
         except Exception as error:  # the parent must not die while its children serve
             with suppress(Exception):
-                self.observer.trouble(error)
+                self.observer.call_failed(error)
             self.system.sleep(TROUBLE_PAUSE)
 
     def wait(self) -> None:
@@ -194,7 +194,7 @@ class Supervisor:
     def handle_event(self, child: Child, now: float) -> None:
         """Check whether a child has ended, or is late."""
         if child.process.poll() is not None:
-            self.ended(child)
+            self.on_ended(child)
         elif now >= child.deadline:
             self.advance(child, Event.DEADLINE)
 
@@ -214,14 +214,14 @@ class Supervisor:
         self.set_deadline(child, step.deadline)
         if step.order:
             child.send_order(step.order)
-        child.expected |= event in {Event.RETIRE, Event.DISMISS, Event.STOP, Event.STOP_NOW}
+        child.end_expected |= event in {Event.RETIRE, Event.DISMISS, Event.STOP, Event.STOP_NOW}
         child.unanswered |= previous is State.CHECKING and step.state is State.KILLED
         if step.order == "leave":
             child.process.send_signal(signal.SIGTERM)  # it may be importing, and read no orders
         if event in {Event.DEADLINE, Event.UNANSWERED} and previous is not State.DISMISSED and self.stop_count < 2:
             self.observer.late(child, previous, text)
-        if step.state is State.UNRESPONSIVE:
-            self.accepts_no_more(child)
+        if step.state is State.UNRESPONSIVE:  # it is not waited for any longer: the new code is announced
+            self.on_accept_stopped(child)
         if step.state is State.KILLED:
             child.process.send_signal(signal.SIGKILL)
 
@@ -234,7 +234,7 @@ class Supervisor:
         child.deadline = self.clock() + seconds + (self.options.graceful_timeout if deadline is Deadline.GRACE else 0.0)
 
     def current(self) -> list[Child]:
-        """Return the children of the newest code that serve, or will."""
+        """Return the children with the newest code that serve or will serve."""
         return [
             child
             for child in self.children
@@ -268,14 +268,14 @@ class Supervisor:
                 self.advance(child, Event.SERVE)
         answered = [child for child in current if child.state is State.SERVING]
         if answered and (len(answered) >= self.worker_count or all(child.broken for child in older)):
-            self.succeed(answered, older)
+            self.take_over(answered, older)
         if not self.generation.failed and self.clock() >= self.retry_at:
             for _ in range((self.worker_count if self.generation.proven else 1) - len(current)):
                 if not self.start():
                     break
 
-    def succeed(self, answered: list[Child], older: list[Child]) -> None:
-        """Retire the older children, since those in `answered` serve; announce the first of a generation."""
+    def take_over(self, answered: list[Child], older: list[Child]) -> None:
+        """Let the children in `answered` replace the older ones, which retire; announce the first of a generation."""
         for child in older:
             self.advance(child, Event.RETIRE)
         if not self.generation.serves and not answered[0].broken:
@@ -283,10 +283,10 @@ class Supervisor:
             self.generation.serves = True
             self.replacement = answered[0], older
             self.chores.append(self.observer.chores(answered[0].message))
-            self.accepts_no_more(None)
+            self.on_accept_stopped(None)
 
-    def accepts_no_more(self, child: Child | None) -> None:
-        """A child accepts no more connections. When no older child does, report that the new code serves."""
+    def on_accept_stopped(self, child: Child | None) -> None:
+        """A child accepts no more connections. When none of the older children accepts any, report that the new code serves."""
         if self.replacement is None:
             return
         first, older = self.replacement
@@ -311,7 +311,7 @@ class Supervisor:
                 self.handoff,
                 [*self.signals.actions],
                 self.generation.fatal_error,
-                self.generation is not self.first,
+                self.generation is not self.first_generation,
                 balance,
                 self.close,
             )
@@ -327,27 +327,27 @@ class Supervisor:
         return True
 
     def new_balance(self) -> Balance | None:
-        """Return a free place in the table of `microwsgi.server.balance`; None for a single worker, or if there is none."""
+        """Return a free slot in the table of `microwsgi.server.balance`; None for a single worker, or if no slot is free."""
         used = {child.balance.slot for child in self.children if child.balance is not None}
         slot = next((slot for slot in range(len(self.table)) if slot not in used), None)
         return None if slot is None else Balance(self.table, slot)
 
     def not_started(self, error: BaseException) -> None:
-        """The system has no process, descriptor or memory left: set the time of the next attempt."""
-        pause = min(FIRST_PAUSE * 2**self.failed_starts, LONGEST_PAUSE)
+        """Set the time of the next attempt, since the system has no process, descriptor or memory left."""
+        pause = min(FIRST_PAUSE * 2**self.failed_starts, MAX_PAUSE)
         self.failed_starts += 1
         self.retry_at = self.clock() + pause
         self.observer.not_started(error, pause)
 
     def reload(self) -> None:
-        """Load the code anew, for all children: HUP."""
+        """Begin a new generation: HUP."""
         self.new_generation(Generation(self.clock()))
 
     def new_generation(self, generation: Generation) -> None:
         """Begin a generation; children that still load an older one are not waited for."""
         self.generation = generation
         self.retry_at = 0.0
-        self.young_deaths = 0  # those of other code
+        self.young_deaths = 0  # children with older code died
         for child in self.children[:]:
             if child.state in {State.STARTING, State.READY}:
                 self.attempt(self.advance, child, Event.DISMISS)
@@ -366,24 +366,24 @@ class Supervisor:
     def handle_message(self, child: Child, message: Message) -> None:
         """Handle one message."""
         if "ready" in message:
-            self.imported(child, message)
+            self.on_imported(child, message)
         elif "failed" in message:
-            self.failed(child, message)
+            self.on_load_failed(child, message)
         elif "files" in message:
-            self.read_files(child, message["files"])
+            self.on_files_read(child, message["files"])
         elif "answered" in message:
             self.advance(child, Event.ANSWERED)
         elif "unanswered" in message:
             self.advance(child, Event.UNANSWERED, str(message["unanswered"]))
         elif "accept_stopped" in message:
             self.advance(child, Event.CONFIRMED)
-            self.accepts_no_more(child)
+            self.on_accept_stopped(child)
         elif "leaving" in message:
-            self.leave(child)
+            self.on_leaving(child)
         elif "finished" in message:
             self.advance(child, Event.FINISHED)
         elif "prompt" in message:
-            self.prompt(child, wanted=bool(message["prompt"]))
+            self.on_prompt(child, wanted=bool(message["prompt"]))
         elif "report" in message:
             child.stats = message["report"]
             child.asked = False
@@ -391,14 +391,14 @@ class Supervisor:
         else:
             self.topics.handle_message(child, message)
 
-    def read_files(self, child: Child, files: dict[str, bytes]) -> None:
+    def on_files_read(self, child: Child, files: dict[str, bytes]) -> None:
         """A child has read files of the application: at its start, or in a request."""
         child.generation.files |= files
         if self.watch is not None and child.generation is self.generation and child.state in CURRENT:
             self.watch.watch_also(files)
             self.on_change(self.watch.differing(files))
 
-    def imported(self, child: Child, message: Message) -> None:
+    def on_imported(self, child: Child, message: Message) -> None:
         """A child has imported the application, and may serve if its files have not changed since it read them."""
         child.name = str(message["ready"])
         if child.broken and child.state is State.STARTING:
@@ -413,13 +413,13 @@ class Supervisor:
             child.generation.proven = True
             self.advance(child, Event.IMPORTED)
 
-    def failed(self, child: Child, message: Message) -> None:
+    def on_load_failed(self, child: Child, message: Message) -> None:
         """A child can't load the application."""
         if not self.up_to_date(child, message):
             return
         text = str(message["failed"])
-        unusable = bool(message.get("unusable"))  # the application has done something to the interpreter itself
-        known = bool(child.generation.fatal_error)
+        unusable = bool(message.get("unusable"))  # the application has broken the interpreter of this process
+        known = bool(child.generation.fatal_error)  # and reported
         if self.shows_page() and not unusable:
             child.broken = True
             child.send_order("show")
@@ -450,7 +450,7 @@ class Supervisor:
             self.try_again()
 
     def up_to_date(self, child: Child, message: Message) -> bool:
-        """Return whether the files are still as the child has read them. If not, begin a new generation."""
+        """Return whether the files still have the content that the child has read. If not, begin a new generation."""
         child.generation.files |= message.get("files", {})
         if child.generation is not self.generation or child.state not in CURRENT:
             return False
@@ -463,26 +463,26 @@ class Supervisor:
                 self.watch.watch_only(files, message.get("folders", ()))
             changed = {*self.watch.check(), *self.watch.differing(child.generation.files)}
         except OSError as error:
-            self.observer.trouble(error)  # go on: the child waits for an answer to its message
+            self.observer.call_failed(error)  # continue: the child waits for an answer to its message
         self.on_change(sorted(changed))
         return not changed
 
     def on_change(self, changed: list[str]) -> None:
-        """Begin a generation because files have changed. If the last one was not tried yet, its files are named again."""
+        """Begin a generation because files have changed. If the last one was not tried yet, its changed files are included."""
         if not changed or self.stop_count:
             return
         untried = self.generation.changed if not (self.generation.serves or self.generation.failed) else []
         began = self.generation.began if untried else self.clock()
         self.new_generation(Generation(began, sorted({*changed, *untried})))
 
-    def leave(self, child: Child) -> None:
+    def on_leaving(self, child: Child) -> None:
         """A child received TERM: it retires as soon as a new worker serves."""
         if child.state in CURRENT and not child.leaving and not self.stop_count:
             child.leaving = True
             self.observer.leaving(child)
 
-    def prompt(self, child: Child, *, wanted: bool) -> None:
-        """Give the terminal to one child at a time."""
+    def on_prompt(self, child: Child, *, wanted: bool) -> None:
+        """A child wants the terminal, or no longer wants it: give it to one child at a time."""
         before = self.prompts[:1]
         if wanted:
             self.prompts.append(child)
@@ -498,7 +498,7 @@ class Supervisor:
 
     # --- Questions ----------------------------------------------------------------------------------------------------
 
-    def ask(self, then: Callable[[bool], object], states: frozenset[State] = LISTENING) -> None:
+    def ask(self, then: Callable[[bool], object], states: frozenset[State] = OBEYING) -> None:
         """Ask the children in these states for their counts.
 
         `then` is called with True if there is at least one such child and all have reported in time, else with False.
@@ -507,32 +507,32 @@ class Supervisor:
 
     # --- Children that have ended -------------------------------------------------------------------------------------
 
-    def ended(self, child: Child) -> None:
+    def on_ended(self, child: Child) -> None:
         """A child is dead: read its last messages, forget it, and start another if its end was not expected."""
         while child.channel.fileno() >= 0:
             messages = child.channel.receive()
-            # Stop reading when it is empty: a process that the child has forked may keep the other end open.
-            if messages is None or child.channel.empty:
+            # Stop reading when nothing more is queued: a process that the child has forked may keep the other end open.
+            if messages is None or child.channel.drained:
                 child.channel.close()
             for message in messages or ():
                 self.attempt(self.handle_message, child, message)
         self.children.remove(child)
         if child.balance is not None:
             child.balance.leave()
-        self.accepts_no_more(child)
+        self.on_accept_stopped(child)
         self.questions.answered(child)
         self.requests += int(child.stats.get("requests", 0))
         self.errors += int(child.stats.get("errors", 0))
         if self.prompts[:1] == [child]:
             self.observer.prompt_lost()
         while child in self.prompts:
-            self.prompt(child, wanted=False)
+            self.on_prompt(child, wanted=False)
         if not self.stop_count:
             self.replace(child, child.process.poll() or 0)
 
     def replace(self, child: Child, code: int) -> None:
         """A child has ended: if that was not expected, decide whether and when to start another."""
-        if child.expected or child.leaving:
+        if child.end_expected or child.leaving:
             return
         how = describe_exit(code)
         young = self.clock() - child.began < YOUNG
@@ -544,7 +544,7 @@ class Supervisor:
         elif child.state is State.STARTING and (self.watch is not None or not child.generation.proven):
             if child.generation is not self.generation:
                 return
-            if self.generation.fatal_error:  # which this child had to show
+            if self.generation.fatal_error:  # this child had to serve the page that shows it
                 self.observer.died(child, how, self.try_again())
             else:
                 self.generation.fatal_error = f"the process that imports the application {how}."
@@ -554,12 +554,13 @@ class Supervisor:
         elif self.watch is None and not self.has_served:
             self.give_up(self.generation, f"{child.name} can't be served: the worker {how}.")
         else:
+            # An exit with code 0 before the child serves counts as a crash: the next child would probably do the same.
             crashed = code not in CLEAN or (code == 0 and child.state not in {State.SERVING, State.EXITING})
             self.observer.died(child, how, self.try_again(young=young) if crashed else 0.0)
 
     def try_again(self, *, young: bool = True) -> float:
         """Let `arrange` start another child: at once, or after a pause if the last ones died young. Return the pause."""
-        pause = min(FIRST_PAUSE * 2 ** (self.young_deaths - 1), LONGEST_PAUSE) if self.young_deaths and young else 0.0
+        pause = min(FIRST_PAUSE * 2 ** (self.young_deaths - 1), MAX_PAUSE) if self.young_deaths and young else 0.0
         self.young_deaths = min(self.young_deaths + 1, 10) if young else 0
         self.generation.failed = False
         self.generation.fatal_error = ""

@@ -1,8 +1,8 @@
 """Events that one child publishes and all children get: the parent's part of `microwsgi.events.Broadcaster`.
 
-The parent decides the order of all events of a topic, so it is the same in each child, and keeps the last ones for children
-that begin later. It knows nothing of the events but their ids. No child is waited for: events that a child does not read are
-queued up to a bound, then dropped and reported. When the child reads again, it gets the history once more.
+The parent decides the order of all events of a topic, so that it is the same in each child, and keeps the last events for
+children that start later. Of an event it knows only the id. It waits for no child: events that a child does not read are queued
+up to a limit, then dropped, which is reported. When the child reads again, it gets the history once more.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from microwsgi.prefork.channel import Message, encode
 from microwsgi.prefork.children import Child
 
-LONGEST_HISTORY = 100_000
-MOST_HISTORY = 1024 * 1024
-"""Events of a topic, and their bytes, that the parent keeps at most, whatever a child asks for."""
+MAX_HISTORY_LENGTH = 100_000
+MAX_HISTORY_SIZE = 1024 * 1024
+"""The maximum number of events of a topic, and of their bytes, that the parent keeps, whatever a child asks for."""
 
 
 class History:
@@ -27,25 +27,25 @@ class History:
         self.size = 0
 
     def append(self, event: Message) -> None:
-        """Add an event, and forget old ones."""
+        """Add an event, and drop old ones."""
         self.events.append(event)
         self.size += size(event)
         self.trim()
 
     def resize(self, length: int) -> None:
-        """Keep so many events: new code may want another number."""
-        self.length = min(length, LONGEST_HISTORY)
+        """Set the number of events to keep, which may differ in new code."""
+        self.length = min(length, MAX_HISTORY_LENGTH)
         self.trim()
 
     def trim(self) -> None:
-        """Forget what is too much."""
-        while len(self.events) > self.length or self.size > MOST_HISTORY:
+        """Drop the oldest events that exceed a limit."""
+        while len(self.events) > self.length or self.size > MAX_HISTORY_SIZE:
             self.size -= size(self.events.popleft())
 
 
 def size(event: Message) -> int:
-    """Return the number of bytes of an event."""
-    return len(event["chunk"])  # bytes, as framework/events.py makes it
+    """Return the size of an event in bytes."""
+    return len(event["chunk"])  # bytes, created by framework/events.py
 
 
 class Topics:
@@ -58,7 +58,7 @@ class Topics:
         self.history: dict[str, History] = {}
 
     def handle_message(self, child: Child, message: Message) -> bool:
-        """Act on a child's message; False if it is about something else."""
+        """Handle a child's message. Return False if it is not about topics."""
         if "publish" in message:
             self.publish(message)
         elif "subscribe" in message:
@@ -70,19 +70,19 @@ class Topics:
         return True
 
     def subscribe(self, child: Child, name: str, length: int) -> None:
-        """Send a child the history of a topic, and from here on its events."""
+        """Send a child the history of a topic, and from now on its events."""
         self.history.setdefault(name, History()).resize(length)
         child.topics.add(name)
         self.send_history(child, name)
 
     def unsubscribe(self, child: Child, name: str) -> None:
-        """A child wants no more. The history goes with the last child: a topic may be one of thousands, made for a moment."""
+        """Stop sending events to a child. With the last child drop the history: there may be thousands of topics."""
         child.topics.discard(name)
         if not any(name in each.topics for each in self.children()):
             self.history.pop(name, None)
 
     def publish(self, message: Message) -> None:
-        """Send an event to all children that have subscribed, the one that published it included."""
+        """Send an event to all children that have subscribed, including the one that published it."""
         name = str(message.pop("publish"))
         event = {**message, "name": name}
         if name in self.history:
@@ -93,12 +93,12 @@ class Topics:
                 self.send(child, data)
 
     def send_history(self, child: Child, name: str) -> None:
-        """Send the events that are kept; the child knows some of them already, perhaps."""
+        """Send the events of the history; the child may already have some of them."""
         for event in self.history[name].events:
             self.send(child, encode({**event, "again": True}))
 
     def send(self, child: Child, data: bytes) -> None:
-        """Send a child an event, or drop it. After a dropped one all are dropped until the child has read what is queued."""
+        """Send an event to a child, or drop it. After a dropped event all are dropped until the child has read its queue."""
         if not child.lost_events and child.channel.send_event(data):
             return
         if not child.lost_events:
@@ -106,9 +106,9 @@ class Topics:
         child.lost_events += 1
 
     def catch_up(self, child: Child) -> None:
-        """Send the history to a child that has read all that was queued, if events for it were dropped."""
+        """Send the history to a child that has read its queue, if events for it were dropped."""
         if child.lost_events and not child.channel.queued_events:
             child.lost_events = 0
             for name in sorted(child.topics):
                 self.send_history(child, name)
-            child.lost_events = 0  # what did not fit this time would not fit the next time
+            child.lost_events = 0  # events that did not fit into the queue would not fit the next time either

@@ -1,9 +1,9 @@
-"""Changed files: the content decides, not the time. `microwsgi.prefork.file_events` has the events.
+"""Find changed files by their content, not by their modification time. `microwsgi.prefork.file_events` has the events.
 
-`microwsgi.prefork.supervisor` says which files matter (`watch_only`), and asks when something may have happened (`check`). A
-file that was touched, or written with what it had before, has not changed; one that was replaced by an older one has.
+`microwsgi.prefork.supervisor` sets the files to watch (`watch_only`), and calls `check` when there are events. A file that was
+touched, or written with the same content, has not changed; one that was replaced by an older version has.
 
-Folders are watched rather than files: editors save by renaming, and a watch of a file would stay with the old one.
+Folders are watched rather than files: editors save by renaming, and a watch of a file would stay with the old file.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from itertools import accumulate
 
 from microwsgi.prefork.file_events import Inotify, Polling
 
-LARGEST = 16 * 1024 * 1024
-"""Bytes up to which a file's content is compared; larger ones have changed when their time or size has."""
+MAX_COMPARED = 16 * 1024 * 1024
+"""Bytes up to which a file's content is compared; of larger files the modification time and size are compared."""
 GONE = b""
 """The digest of a file that isn't there."""
 UNKNOWN = b"?"
-"""The digest of a file that could not be read for want of descriptors or memory."""
+"""The digest of a file that could not be read because there were no descriptors or no memory."""
 SETTLE = 0.05
-"""Seconds until a file that isn't there is believed to be gone: many editors move the old one away first."""
+"""Seconds after which a missing file counts as removed: many editors move the old file away before they write the new one."""
 BUSY = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EINTR}
-"""Errors that say nothing of a file: it may be as it was."""
+"""Errors that say nothing about a file: it may be unchanged."""
 BUSY_TIME = 0.5
-"""Seconds until the system is asked again."""
-MOST_LINKS = 40
-"""Symbolic links on the way to a file, as the system has it: more are a circle."""
+"""Seconds until a file is read again after such an error."""
+MAX_LINKS = 40
+"""The kernel's limit for symbolic links on the way to a file (ELOOP): more are a loop."""
 IGNORED = (".*", "#*", "*~", "flycheck_*", "*_flymake.py", "*___jb_*___", "*.tmp", "*.orig")
-"""Names of files that come and go while people edit. A file that was imported counts, whatever its name."""
+"""Names of temporary files of editors. A file that was imported is watched, whatever its name."""
 WRITING = 1.0
-"""Seconds until what somebody is writing is taken as it is."""
+"""Seconds without a change after which a file that a program has not closed yet is read as it is."""
 ABSENT = 0.5
-"""Seconds between two checks whether a folder has come back."""
+"""Seconds between two checks whether a removed folder exists again."""
 
 
 def digest(data: bytes) -> bytes:
@@ -52,7 +52,7 @@ def digest_of(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
-            large = status.st_size > LARGEST
+            large = status.st_size > MAX_COMPARED
             return digest(f"{status.st_size} {status.st_mtime_ns}".encode() if large else file.read())
     except OSError as error:
         if error.errno in BUSY:
@@ -63,32 +63,32 @@ def digest_of(path: str) -> bytes:
 def links_of(path: str) -> set[str]:
     """Return the symbolic links on the way to a file: its own name, folders above it, and links that these lead through.
 
-    A deployment changes one of them (`current -> releases/2`, Kubernetes' `..data`), and the file's folder tells nothing.
+    A deployment changes one of them (`current -> releases/2`, Kubernetes' `..data`), and no event occurs in the file's folder.
     """
     found: set[str] = set()
     todo = [path]
-    while todo and len(found) < MOST_LINKS:
+    while todo and len(found) < MAX_LINKS:
         for place in accumulate(todo.pop().split(os.sep), lambda above, name: f"{above}{os.sep}{name}"):
             if place not in found and os.path.islink(place):
                 found.add(place)
                 try:
                     todo.append(os.path.normpath(os.path.join(os.path.dirname(place), os.readlink(place))))
                 except OSError:
-                    continue  # it has just gone
+                    continue  # the link has just been removed
     return found
 
 
 def ignored(name: str) -> bool:
-    """Whether a file of this name is an editor's own, which nobody imports: a lock, a copy, a backup."""
+    """Return whether a name is one of an editor's own files, which are never imported: a lock, a copy, a backup."""
     return any(fnmatch(name, pattern) for pattern in IGNORED)
 
 
 class Watch:
-    """The files that matter, and the digests that they had at the last check. All paths are absolute.
+    """The watched files, and the digests that they had at the last check. All paths are absolute.
 
-    `include` has patterns of files that matter beside those that are imported, as glob has them, relative to `folder`. What
-    matches `exclude`, with its path, its name or the name of a folder above it, does not matter. `on_fallback` is called with
-    the reason if there is no inotify, and files are polled.
+    `include` has patterns, in the syntax of glob and relative to `folder`, of files to watch in addition to imported ones. A
+    file is not watched if its path, its name or the name of a folder above it matches `exclude`. `on_fallback` is called with
+    the reason if inotify is not available and files are polled.
     """
 
     def __init__(
@@ -103,29 +103,28 @@ class Watch:
         self.folder = os.path.abspath(folder)
         self.include = [os.path.join(self.folder, pattern) for pattern in include]
         self.exclude = list(exclude)
-        self.known: dict[str, bytes] = {}  # what each file held
+        self.known: dict[str, bytes] = {}  # each watched file and its digest
         self.included: set[str] = set()  # those of `known` that match `include`
-        self.targets: dict[str, str] = {}  # where a file that is a link really is, to the link
-        self.links: dict[str, set[str]] = {}  # each symbolic link that leads to files, and those
-        self.listed: dict[str, set[str]] = {}  # each watched folder, and what could be imported from it
-        self.absent: set[str] = set()  # folders that were watched, and are not there
+        self.targets: dict[str, str] = {}  # real path -> the path, through a link, by which it is watched
+        self.links: dict[str, set[str]] = {}  # each symbolic link, and the watched files that it leads to
+        self.listed: dict[str, set[str]] = {}  # each watched folder, and the names that could be imported from it
+        self.absent: set[str] = set()  # folders to watch that do not exist
         self.unsure: set[str] = set()  # files that may have changed before their folder was watched
-        self.pending: dict[str, tuple[bytes, float]] = {}  # what a file seems to hold, and since when
+        self.pending: dict[str, tuple[bytes, float]] = {}  # a file's new digest that may not be final, and since when
         self.notifier: Inotify | Polling = Polling(self.known, self.listed)
         if sys.platform == "linux" and not polling:
             try:
                 names = ["*.py", *map(os.path.basename, self.include)]
                 self.notifier = Inotify(self.known, self.listed, self.forget, names, on_fallback, self.links)
             except OSError as error:
-                on_fallback(
-                    f"inotify is not to be had: {error.strerror}"
-                )  # fs.inotify.max_user_instances; some containers
+                # The limit fs.inotify.max_user_instances is reached, or a container has no inotify.
+                on_fallback(f"inotify is not available: {error.strerror}")
         self.watch_only({}, [self.folder])
         self.search()
         self.next_check = self.notifier.next_poll(time.monotonic())
 
     def fileno(self) -> int:
-        """For selectors; -1 if there is nothing to wait for but time."""
+        """Return the descriptor, for selectors; -1 if files are polled."""
         return self.notifier.fileno()
 
     def close(self) -> None:
@@ -138,10 +137,10 @@ class Watch:
         how = "polling" if isinstance(self.notifier, Polling) else "inotify"
         return {"how": how, "files": reasons, "folders": sorted(self.listed), "missing folders": sorted(self.absent)}
 
-    # --- What matters -----------------------------------------------------------------------------------------------
+    # --- The files to watch -----------------------------------------------------------------------------------------
 
     def watch_only(self, files: Iterable[str], folders: Iterable[str]) -> None:
-        """Watch these files, those of `include`, and for new ones these folders."""
+        """Watch these files, those of `include`, and these folders for new files; no others."""
         wanted = {path for path in files if not self.excluded(path)}
         for path in self.known.keys() - wanted - self.included:
             del self.known[path]
@@ -150,14 +149,14 @@ class Watch:
         self.watch_also(wanted)
 
     def watch_also(self, files: Iterable[str]) -> None:
-        """Watch these files beside the others."""
+        """Watch these files in addition to the others."""
         new = {path for path in files if path not in self.known and not self.excluded(path)}
         self.watch_folders(set(map(os.path.dirname, new)))
         for path in new:
             self.add(path)
 
     def add(self, path: str) -> None:
-        """Watch a file; its folder is watched already, so that nothing is missed."""
+        """Watch a file whose folder is already watched, so that no change is missed."""
         self.follow_links(path)
         self.notifier.add_file(path)
         try:
@@ -203,7 +202,7 @@ class Watch:
         return any(fnmatch(each, pattern) for each in {*names, *paths} for pattern in self.exclude)
 
     def search(self) -> list[str]:
-        """Find the files of `include`, and watch the folders where more may come; those that were not there before."""
+        """Find the files of `include`, and watch the folders where more may appear. Return the files that are new."""
         for pattern in self.include:
             place = os.path.dirname(pattern)
             found = glob(os.path.join(place, ""), recursive=True) if has_magic(place) else [place]
@@ -216,7 +215,7 @@ class Watch:
             self.add(path)
         return came
 
-    # --- What changed -----------------------------------------------------------------------------------------------
+    # --- Changes ----------------------------------------------------------------------------------------------------
 
     def check(self) -> list[str]:
         """Return the files that were changed, added or removed since the last check."""
@@ -244,7 +243,7 @@ class Watch:
             self.unsure.add(path)
             return False
         if self.known[path] == UNKNOWN:
-            self.known[path] = content  # it could not be read before, and so not by who imports it
+            self.known[path] = content  # it could not be read before, so no child has imported it either
         if content == self.known[path]:
             self.pending.pop(path, None)
             return False
@@ -256,7 +255,7 @@ class Watch:
             return False
         self.pending.pop(path, None)
         self.known[path] = content
-        self.follow_links(path)  # which may lead to another file by now
+        self.follow_links(path)  # the links may now lead to another file
         self.notifier.add_file(path)
         return True
 
@@ -267,7 +266,7 @@ class Watch:
         return self.notifier.quiet if content else SETTLE
 
     def find_new(self, folder: str) -> list[str]:
-        """Return new Python files of a folder, and of new folders in it."""
+        """Return the new Python files of a folder, and of new folders in it."""
         if folder not in self.listed:
             return []
         if not os.path.isdir(folder):
@@ -276,7 +275,7 @@ class Watch:
         try:
             now = importable(folder)
         except OSError:
-            return []  # the system could not say; the next event, or the next check, does
+            return []  # a temporary error: the next event or check finds them
         before, self.listed[folder] = self.listed[folder], now
         came = [os.path.join(folder, name) for name in now - before]
         if any(name.endswith(".py") for name in now):
@@ -298,7 +297,7 @@ class Watch:
         return self.find_new(folder)
 
     def forget(self, folder: str) -> None:
-        """Stop watching a folder that was removed, and those in it. They may come back."""
+        """Stop watching a folder that was removed, and the folders in it, until they exist again."""
         for each in [each for each in self.listed if f"{each}{os.sep}".startswith(f"{folder}{os.sep}")]:
             del self.listed[each]
             self.notifier.remove(each)
@@ -306,7 +305,7 @@ class Watch:
 
 
 def importable(folder: str) -> set[str]:
-    """Names of what could be imported from a folder: Python files and folders that could be packages. Raises OSError."""
+    """Return the names in a folder that could be imported: Python files, and folders that could be packages. Raises OSError."""
     try:
         with os.scandir(folder) as entries:
             return {

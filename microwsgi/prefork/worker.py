@@ -2,18 +2,18 @@
 
 The parent sends orders on a channel and no signals, since applications replace signal handlers.
 
-    serve, show, leave    the answer to "ready" or "failed": serve; serve the page that shows what went wrong; end
-    retire                a successor serves: accept nothing more, finish what runs however long it takes, end; send of what
-                          takes long
-    stop                  the same within graceful_timeout
-    now                   wait for nothing
-    prompt                the terminal is yours
+    serve, show, leave    the answer to "ready" or "failed": serve; serve the error page; end
+    retire                newer children serve: accept nothing more, finish the running requests however long they take, then
+                          end; meanwhile log which still run
+    stop                  the same, within graceful_timeout
+    now                   end without waiting for requests
+    prompt                use the terminal
     report                send the counts so far
 
-Events of other children (`microwsgi.prefork.topics`) come on the same channel, and are given to `on_event`.
+Events of other children (`microwsgi.prefork.topics`) arrive on the same channel, and are passed to `on_event`.
 
-When the channel ends, the parent is dead, and the child stops. TERM to a child is told to the parent, which starts a successor
-and then has this one retire, within graceful_timeout: there is always a process that serves.
+When the channel ends, the parent is dead, and the child stops. A child that receives TERM reports it to the parent, which
+starts another child and then orders this one to retire within graceful_timeout: there is always a process that serves.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from microwsgi.server.handoff import Handoff
 from microwsgi.server.server import WSGIServer
 
 FIRST_REMINDER, FACTOR = 5.0, 12
-"""Seconds after which a retired child tells what it still runs; and how many times as long until the next time."""
+"""Seconds after which a retired child logs what it still runs, and the factor by which each further pause is longer."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_install, _current = signal.signal, signal.getsignal  # before an application can replace them
+_install, _current = signal.signal, signal.getsignal  # bound at import, before an application can replace them
 
 
 class Worker:
-    """The child's end of the channel; `orders` has what is done for each word while it serves, and may be added to."""
+    """A child: its end of the channel, and `orders`, the method for each order while it serves; callers may add some."""
 
     guard: ForkGuard
 
@@ -48,26 +48,27 @@ class Worker:
         self,
         channel: WorkerChannel,
         handoff: Handoff | None,
-        trouble: str = "",
+        fatal_error: str = "",
         *,
         is_reload: bool = False,
         balance: Balance | None = None,
     ) -> None:
-        self.trouble = trouble  # why the application can't be imported, if a process has ended in the attempt
-        self.is_reload = is_reload  # there was other code before, of which there may be compiled files
+        self.fatal_error = fatal_error  # why the application can't be imported, if a process has ended in the attempt
+        self.is_reload = is_reload  # older code was loaded before, and there may be compiled files of it
         self.channel = channel
         self.send = channel.send
         self.words: deque[str] = deque()
         self.handoff = handoff
         self.balance = balance
         self.say: Callable[[str], object] = lambda text: print(text, file=sys.stderr, flush=True)
+        # These are set by callers. `bool` stands for a function that does nothing.
         self.on_event: Callable[[Message], object] = bool
         self.on_stop: Callable[[WSGIServer], object] = bool
-        self.on_reminder: Callable[[WSGIServer], object] = bool  # how a retired child reminds people of itself
-        self.on_accept_stopped: Callable[[], object] = bool  # called when a successor gets all new connections
-        self.terminal = threading.Semaphore(0)  # released when the parent has given the terminal to this process
-        self.applications: dict[int, Callable[..., object]] = {}  # handlers of the application for INT and TERM
-        self.leaving = False  # TERM was told to the parent
+        self.on_reminder: Callable[[WSGIServer], object] = bool  # logs what a retired child still runs
+        self.on_accept_stopped: Callable[[], object] = bool  # called when this process accepts no more connections
+        self.terminal = threading.Semaphore(0)  # released when the parent lets this process use the terminal
+        self.application_handlers: dict[int, Callable[..., object]] = {}  # handlers of the application for INT and TERM
+        self.leaving = False  # TERM was reported to the parent
         self.retiring = False
         self.stopping = False
         self.orders: dict[str, Callable[[WSGIServer], object]] = {
@@ -81,21 +82,21 @@ class Worker:
     # --- Signals, and forks of the application ------------------------------------------------------------------------
 
     def install_signal_handlers(self) -> None:
-        """After the import: TERM is told to the parent; handlers of the application for TERM and INT are called, too."""
+        """After the import: report TERM to the parent, and also call the application's own handlers for TERM and INT."""
         for number in SIGNALS:
             handler = _current(number)
             if callable(handler) and handler not in self.handlers() and handler is not signal.default_int_handler:
-                self.applications[number] = handler
+                self.application_handlers[number] = handler
             _install(number, self.on_signal)
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal, in the main thread."""
-        if number in self.applications:
+        if number in self.application_handlers:
             try:
-                self.applications[number](number, frame)
-            except BaseException:  # many end with sys.exit(); this process ends in its own way
+                self.application_handlers[number](number, frame)
+            except BaseException:  # many call sys.exit(); this process ends when its requests are finished
                 pass
         if number == signal.SIGTERM and not self.stopping:
             self.channel.wake()
@@ -105,7 +106,7 @@ class Worker:
         return [self.on_signal, ignored]
 
     def release(self) -> None:
-        """In a process that the application has forked: close the descriptors."""
+        """Close the descriptors, in a process that the application has forked."""
         self.channel.release()
         if self.handoff is not None:
             for each in (self.handoff.receiver, self.handoff.sender):
@@ -114,18 +115,18 @@ class Worker:
     # --- Orders -------------------------------------------------------------------------------------------------------
 
     def wait_for_message(self) -> str:
-        """Return the parent's next order, before there is a server; "leave" if the parent is dead, or after TERM."""
+        """Wait for the parent's next order, and return it; "leave" if the parent is dead, or after TERM."""
         while not self.words:
             woken, messages = self.channel.receive()
             if woken:
                 self.send(leaving=True)
             if woken or messages is None:
                 return "leave"
-            self.take(messages)
+            self.handle_messages(messages)
         return self.words.popleft()
 
     def obey_parent(self, server: WSGIServer, check: Callable[[], str]) -> None:
-        """Obey the parent in a thread, and report when the server answers."""
+        """Start a thread that obeys the parent, and one that reports when the server answers requests."""
         self.graceful_timeout = server.options.graceful_timeout
         server.handoff = self.handoff
         server.balance = self.balance
@@ -133,13 +134,13 @@ class Worker:
         threading.Thread(target=self.check, args=(check,), name="microwsgi-check", daemon=True).start()
 
     def check(self, check: Callable[[], str]) -> None:
-        """Tell the parent whether this process answers requests."""
+        """Report to the parent whether this process answers requests."""
         try:
-            trouble = check()
-        except Exception as error:  # whatever it is, the parent tells it
-            trouble = repr(error)
-        if trouble:
-            self.send(unanswered=f"{trouble}\n{stacks()}")
+            problem = check()
+        except Exception as error:  # the parent reports it, whatever it is
+            problem = repr(error)
+        if problem:
+            self.send(unanswered=f"{problem}\n{stacks()}")
         else:
             self.send(answered=True)
 
@@ -151,13 +152,13 @@ class Worker:
             self.words.clear()
             woken, messages = self.channel.receive()
             if woken:
-                self.terminated(server)
+                self.on_terminate(server)
             if messages is None:
                 break
-            self.take(messages)
+            self.handle_messages(messages)
         self.stop(server)
 
-    def take(self, messages: list[Message]) -> None:
+    def handle_messages(self, messages: list[Message]) -> None:
         """Queue the orders, and pass on the events."""
         for message in messages:
             if "do" in message:
@@ -168,8 +169,8 @@ class Worker:
             except Exception as error:  # this thread obeys the parent: it must not end
                 self.say(f"An event could not be delivered: {error!r}")
 
-    def terminated(self, server: WSGIServer) -> None:
-        """TERM to this process alone: be replaced; a second one, or one to a process that retires, limits the time."""
+    def on_terminate(self, server: WSGIServer) -> None:
+        """Handle TERM to this process alone: ask to be replaced. If that was done before, or it retires: limit the time."""
         if self.leaving or self.retiring:
             self.finish(server)
         else:
@@ -177,7 +178,7 @@ class Worker:
             self.send(leaving=True)
 
     def retire(self, server: WSGIServer) -> None:
-        """Leave to the successor all that is not running."""
+        """Hand idle connections to newer children, and end after the running requests."""
         self.retiring = True
         server.retire(self.accept_stopped)
         if self.leaving:
@@ -186,7 +187,7 @@ class Worker:
         threading.Thread(target=self.remind, args=(server,), name="microwsgi-retired", daemon=True).start()
 
     def remind(self, server: WSGIServer) -> None:
-        """Tell less and less often what is still waited for; but don't disturb a person at the debugger's prompt."""
+        """Log the requests that still run, less and less often, but not while a person is at the debugger's prompt."""
         pause = FIRST_REMINDER
         while not server.ended.wait(pause):
             if not server.pauses:
@@ -199,13 +200,13 @@ class Worker:
         self.on_accept_stopped()
 
     def stop(self, server: WSGIServer) -> None:
-        """Stop: the parent has ordered it."""
+        """Stop, by order of the parent or because it is dead."""
         self.finish(server)
         self.call_handler()
         self.on_stop(server)
 
     def finish(self, server: WSGIServer) -> None:
-        """Finish what runs; a retired one, too, has its `graceful_timeout` from now on."""
+        """Finish the running requests within `graceful_timeout` from now; this also applies to a process that retires."""
         server.limit_drain(self.graceful_timeout)
         server.request_stop()
 
@@ -215,12 +216,12 @@ class Worker:
         server.request_stop()
 
     def call_handler(self) -> None:
-        """Have the main thread call the application's handler for TERM: servers without a parent get that signal themselves."""
-        if signal.SIGTERM in self.applications and not self.stopping and not self.leaving:
+        """Have the main thread call the application's handler for TERM, as a server without a parent does."""
+        if signal.SIGTERM in self.application_handlers and not self.stopping and not self.leaving:
             self.stopping = True
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
-    # --- The terminal, of which all children have one -----------------------------------------------------------------
+    # --- The terminal, which all children share -----------------------------------------------------------------------
 
     def take_terminal(self) -> None:
         """Wait until this process may use the terminal."""
@@ -233,4 +234,4 @@ class Worker:
 
 
 def ignored(*_: object) -> None:
-    """A handler that does nothing: a terminal sends these signals to all its processes, and the parent handles them."""
+    """A signal handler that does nothing: a terminal sends signals to all its processes, and the parent handles them."""

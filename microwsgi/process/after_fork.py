@@ -1,8 +1,8 @@
-"""Children that an application forks (os.fork, multiprocessing, a Pool) are no servers: they get none of the server's state.
+"""Remove the server's state from children that an application forks (os.fork, multiprocessing, a Pool).
 
-Such a child inherits the server's signal handlers and descriptors. With the handlers `Process.terminate()` would do nothing,
-since the handler of TERM only asks a server to stop that does not run in the child. With the listening socket the child would
-keep the port after the server has ended, and with a client's socket it would keep that client waiting for the response's end.
+Such a child inherits the server's signal handlers and descriptors. With the handlers `Process.terminate()` would do nothing:
+the handler of TERM only asks the server to stop, which does not run in the child. With the listening socket the child would
+keep the port after the server has ended, and with a client's socket that client would wait for the end of its response.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable
 
 from microwsgi.support.typenames import Self
 
-_install, _current = signal.signal, signal.getsignal  # before an application can replace them
-_set_mask = getattr(signal, "pthread_sigmask", lambda *_: None)  # which Windows lacks, as fork
+_install, _current = signal.signal, signal.getsignal  # bound at import, before an application can replace them
+_set_mask = getattr(signal, "pthread_sigmask", lambda *_: None)  # Windows has neither this nor fork
 _guards: list[ForkGuard] = []
-"""The guards in force. `os.register_at_fork` can't be undone, so one function is registered for all of them, once.
+"""The active guards. `os.register_at_fork` can't be undone, so one function is registered once for all guards.
 
-It is a list of those that were entered and not left; a fork in another thread finds it before or after such a step.
+No lock is needed: a fork in another thread sees the list before or after `append` or `remove`.
 """
 _registered: list[bool] = []
 _masks = threading.local()
@@ -27,16 +27,16 @@ _masks = threading.local()
 
 
 class ForkGuard:
-    """What a forked child of the application must not keep: signal handlers, and what `release` closes."""
+    """Resets, in children that the application forks, our signal handlers, and calls functions that close our descriptors."""
 
     def __init__(self, handlers: Callable[[], Iterable[object]]) -> None:
         self.handlers = handlers
-        """Called in the child: our handlers. A handler that the application has installed itself stays."""
+        """Called in the child; returns our handlers. Handlers that the application has installed are not changed."""
         self.releases: list[Callable[[], object]] = []
-        """Called in the child, each: closes descriptors, takes no lock, and tells nobody anything."""
+        """Called in the child. They close descriptors; they must take no lock and send nothing."""
 
     def add(self, release: Callable[[], object]) -> None:
-        """Have this called in a forked child, too."""
+        """Add a function to call in a forked child."""
         self.releases.append(release)
 
     def __enter__(self) -> Self:
@@ -51,7 +51,7 @@ class ForkGuard:
             _guards.remove(self)
 
     def release(self) -> None:
-        """In the child: default handlers, and no descriptors."""
+        """Install the default handlers and close the descriptors, in the child."""
         reset_handlers(self.handlers())
         for each in self.releases:
             try:
@@ -61,16 +61,16 @@ class ForkGuard:
 
 
 def _block() -> None:
-    """Called in the thread that forks. Signals wait until the child has its own handlers.
+    """Block signals until the child has its own handlers. Called before the fork, in the thread that forks.
 
-    `Process.terminate()` may come before that: the handler of the server would take the signal, and it would be lost.
+    `Process.terminate()` may be called before that: the server's handler would then receive the signal, and it would be lost.
     """
     if _guards:
         _masks.before = _set_mask(signal.SIG_BLOCK, signal.valid_signals())
 
 
 def _unblock() -> None:
-    """Called in the parent, and in the child at last."""
+    """Unblock the signals. Called in the parent, and at last in the child."""
     before = getattr(_masks, "before", None)
     if before is not None:
         _masks.before = None
@@ -78,7 +78,7 @@ def _unblock() -> None:
 
 
 def _release_all() -> None:
-    """Called in each child that is forked."""
+    """Call all guards. Called in each forked child."""
     guards = _guards[:]
     _guards.clear()
     for guard in guards:
@@ -87,7 +87,7 @@ def _release_all() -> None:
 
 
 def forget_guards() -> None:
-    """In a worker: the guards of its parent are not in force there."""
+    """Remove all guards, in a worker: they are those of its parent."""
     _guards.clear()
 
 
@@ -97,7 +97,7 @@ def reset_handlers(ours: Iterable[object]) -> None:
     try:
         signal.set_wakeup_fd(-1)
     except ValueError:
-        return  # it is not the main thread, which has all handlers
+        return  # not the main thread, so no handler runs here
     for number in signal.valid_signals():
         if _current(number) in handlers:
             _install(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

@@ -1,8 +1,8 @@
-"""The end of a process that has nothing more to serve: what the application has left gets some seconds, then it is named.
+"""End a process that has served its last request, even if the application has left threads or processes running.
 
-The interpreter waits at its end for threads that are no daemons, calls the handlers of `atexit`, and multiprocessing joins its
-processes there. Each of them may take for ever. `exit_within` lets them run, then says which of them still does, and ends
-the process.
+At its end the interpreter waits for non-daemon threads and calls the functions of `atexit`; multiprocessing joins its processes
+there. Each of these may take forever. `exit_within` gives them some seconds, then reports those that still run, and ends the
+process.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from microwsgi.support.typenames import Any
 
 EXIT_TIME = 3.0
 """Seconds after the last request for threads, child processes and exit handlers of the application to end."""
-SHOWN = 3
-"""Frames of a stack that a message shows: the innermost ones."""
+MAX_FRAMES = 3
+"""The maximum number of frames of a stack that a message shows, from the innermost one."""
 
 _exit, _frames, _event, _thread = os._exit, sys._current_frames, threading.Event, threading.Thread
-"""Taken before an application can replace them. There are no public names for `os._exit` and the frames of other threads."""
+"""Bound at import, before an application can replace them. `os._exit` and `sys._current_frames` are documented."""
 
 
 def exit_within(seconds: float, say: Callable[[str], object], code: int = 0) -> Callable[[], None]:
-    """End this process after so many seconds, and say what kept it. The result, a function, calls that off."""
+    """End this process after `seconds`, and report why it had not ended. Return a function that cancels this."""
     over = _event()
 
     def wait() -> None:
@@ -40,23 +40,23 @@ def exit_within(seconds: float, say: Callable[[str], object], code: int = 0) -> 
 
 
 def leftovers() -> str:
-    """A line for each thread and each child process that keeps this process, with where it is."""
+    """Return a line for each thread and child process that keeps this process from ending, with its innermost frames."""
     frames = _frames()
     lines = []
     for thread in threading.enumerate():
         frame = frames.get(thread.ident or 0)
         if not thread.daemon and thread is not threading.main_thread():
-            lines.append(f"  the thread {thread.name}, {place(frame)}")
-        elif thread is threading.main_thread() and (found := place(frame)):
+            lines.append(f"  the thread {thread.name}, {innermost_frames(frame)}")
+        elif thread is threading.main_thread() and (found := innermost_frames(frame)):
             lines.append(f"  the main thread, {found}")
     lines += [f"  the process {name} (pid {pid})" for name, pid, _ in children()]
     return "\n".join([*lines, "  It is ended now."])
 
 
-def place(frame: FrameType | None) -> str:
-    """Where a thread is: the innermost frames, as file:line in function."""
+def innermost_frames(frame: FrameType | None) -> str:
+    """Return the innermost frames of a thread, as "file:line in function < ..."."""
     found: list[str] = []
-    while frame is not None and len(found) < SHOWN:
+    while frame is not None and len(found) < MAX_FRAMES:
         code = frame.f_code
         found.append(f"{os.path.basename(code.co_filename)}:{frame.f_lineno} in {code.co_name}")
         frame = frame.f_back
@@ -64,22 +64,22 @@ def place(frame: FrameType | None) -> str:
 
 
 def stacks() -> str:
-    """Where each thread of this process is, a line each."""
+    """Return a line for each thread of this process, with its innermost frames."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    return "\n".join(f"  {names.get(ident, ident)}: {place(frame)}" for ident, frame in _frames().items())
+    return "\n".join(f"  {names.get(ident, ident)}: {innermost_frames(frame)}" for ident, frame in _frames().items())
 
 
 def children() -> list[tuple[str, int, Callable[[], object]]]:
-    """The processes that multiprocessing has started here and that still run: name, pid, and what terminates it."""
+    """Return the running processes that multiprocessing has started: name, pid, and the method that terminates each."""
     module: Any = sys.modules.get("multiprocessing")
     try:
         return [(each.name, each.pid, each.terminate) for each in module.active_children()]
-    except Exception:  # multiprocessing is not there, or the application has broken it
+    except Exception:  # multiprocessing is not imported, or the application has broken it
         return []
 
 
 def end_children() -> None:
-    """Terminate the processes of multiprocessing: nobody would be left to do it."""
+    """Terminate the processes of multiprocessing, which would outlive this process."""
     for _, _, terminate in children():
         try:
             terminate()
@@ -88,7 +88,7 @@ def end_children() -> None:
 
 
 def flush() -> None:
-    """Write what the standard streams hold, as the interpreter would at its end."""
+    """Flush the standard streams, as the interpreter would at its end."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

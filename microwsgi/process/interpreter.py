@@ -1,7 +1,8 @@
-"""What an application may change in its interpreter when it is imported, and what a server does about it.
+"""Detect or repair changes that an application makes to its interpreter when it is imported.
 
-Patches for green threads make each thread of the server one that never runs: they are found here, and refused. Closed standard
-descriptors are opened again: the next socket would get their numbers, and what the application prints would go to a client.
+Under patches for green threads the server's threads would never run: such an application is refused. Standard descriptors that
+were closed are opened again: otherwise the next socket would get their numbers, and a client would receive the application's
+output.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ import sys
 import threading
 
 GREEN = {"gevent": "`gunicorn -k gevent`", "eventlet": "a server for eventlet, like its own wsgi.server"}
-"""Packages whose patch runs all threads in one, and servers for applications that want that."""
+"""Packages whose monkey patch runs all threads in one, and servers for applications that need this patch."""
 _originals = [
     (module, name, getattr(module, name, None))
     for module, names in ((_thread, ("start_new_thread", "allocate_lock")), (select, ("epoll", "poll", "select")))
     for name in names
 ]
-"""Functions without which threads do not run or sockets are not waited for, before the application was imported."""
+"""The functions that start threads and wait for sockets, as they were before the application was imported."""
 
 
 def green_threads() -> str:
-    """A sentence on a patch of the interpreter under which nothing can be served by threads; "" if there is none."""
+    """Return the error message for a monkey patch under which the server's threads can't run; "" if there is none."""
     for module, name, original in _originals:
         found = getattr(module, name, None)
         if found is original:
@@ -41,7 +42,7 @@ def green_threads() -> str:
 
 
 def repair_hooks() -> None:
-    """Install Python's own hooks where the application has removed them: without `threading.excepthook` no thread starts."""
+    """Restore Python's hooks that the application has removed: without `threading.excepthook` no thread can start."""
     for module, name in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
         if not callable(getattr(module, name, None)):
             setattr(module, name, getattr(module, f"__{name}__"))
@@ -53,7 +54,7 @@ def open_standard_descriptors() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            # open(2) takes the lowest free number, and those below are in use by now.
+            # open(2) takes the lowest free number, and the lower ones are in use now.
             opened = os.open(os.devnull, os.O_RDWR)
             if opened != descriptor:
                 os.dup2(opened, descriptor)

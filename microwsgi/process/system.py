@@ -1,7 +1,7 @@
-"""The system calls of the parent process, as one object: a test makes each of them fail at each place.
+"""The system calls of the parent process, as methods of one object, so that tests can make each call fail.
 
-The functions are taken from their modules when this module is imported, which is before the application is: an application
-that replaces `os.fork` or `time.monotonic` does not change what its server does.
+The functions are bound when this module is imported, before the application: if an application replaces `os.fork` or
+`time.monotonic`, its server is not affected.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class System:
     # --- Processes ----------------------------------------------------------------------------------------------------
 
     def fork(self) -> int:
-        """Make a copy of this process."""
+        """Fork this process. Return the child's pid; 0 in the child."""
         return _fork()
 
     def spawn(self, arguments: Sequence[str], descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
@@ -32,7 +32,7 @@ class System:
         return _popen(arguments, pass_fds=descriptors)
 
     def wait(self, pid: int) -> tuple[int, int]:
-        """Ask how a child has ended, waitpid(2): its pid, or 0 while it runs, and the status."""
+        """Return a child's pid and exit status, as waitpid(2); the pid is 0 while the child runs."""
         return _waitpid(pid, os.WNOHANG)
 
     def kill(self, pid: int, number: int) -> None:
@@ -40,38 +40,38 @@ class System:
         _kill(pid, number)
 
     def block_signals(self, numbers: Sequence[int]) -> None:
-        """Have these signals wait."""
+        """Block these signals, which then wait until they are unblocked."""
         pthread_sigmask(SIG_BLOCK, numbers)
 
     def unblock_signals(self, numbers: Sequence[int]) -> None:
-        """Have these signals delivered again."""
+        """Unblock these signals."""
         pthread_sigmask(SIG_UNBLOCK, numbers)
 
     # --- Sockets ------------------------------------------------------------------------------------------------------
 
     def socketpair(self) -> tuple[socket.socket, socket.socket]:
-        """Two connected sockets."""
+        """Return two connected sockets."""
         return _socketpair()
 
     def accept(self, listener: socket.socket) -> socket.socket:
-        """The next connection of a listening socket."""
+        """Return the next connection of a listening socket."""
         return listener.accept()[0]
 
     def receive(self, connection: socket.socket, size: int) -> bytes:
-        """Take the bytes that have come."""
+        """Return bytes that have arrived; b"" at the end of file."""
         return connection.recv(size)
 
     def send(self, connection: socket.socket, data: bytes | bytearray | memoryview) -> int:
-        """Send bytes: how many the system has taken."""
+        """Send bytes. Return how many the system has accepted."""
         return connection.send(data)
 
     # --- Waiting, and files -------------------------------------------------------------------------------------------
 
     def poll(self, interests: dict[int, int], seconds: float | None) -> list[tuple[int, int]]:
-        """Wait for descriptors; the result has those that are ready, with their events.
+        """Wait for descriptors. Return those that are ready, with their events.
 
-        The parent waits for a few descriptors only. poll(2) keeps nothing in the kernel, so that there is nothing to register,
-        which could fail, and nothing that a forked child would share.
+        The parent waits for only a few descriptors. Unlike epoll, poll(2) keeps no state in the kernel, which registering could
+        fail to change, and which a forked child would share.
         """
         poll = _poll()
         for descriptor, events in interests.items():
@@ -79,53 +79,53 @@ class System:
         return poll.poll(None if seconds is None else max(seconds, 0.0) * 1000)
 
     def open_append(self, path: str) -> int:
-        """A descriptor of a file that is written at its end. It never becomes the terminal of this session (O_NOCTTY)."""
+        """Open a file in append mode. Return its descriptor, which never becomes the terminal of this session (O_NOCTTY)."""
         return _open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY, 0o640)
 
     def duplicate(self, descriptor: int, target: int) -> None:
-        """Copy a descriptor to another number, dup2(2). Only the standard streams are inherited by other programs."""
+        """Duplicate a descriptor to the number `target`, dup2(2). Only standard streams are inherited by other programs."""
         _dup2(descriptor, target, inheritable=target <= 2)  # standard error is the last of them
 
     def write(self, descriptor: int, data: bytes) -> int:
-        """Write bytes, and say how many the system has taken."""
+        """Write bytes. Return how many the system has accepted."""
         return _write(descriptor, data)
 
     def open_own(self, path: str) -> int:
-        """A descriptor of a file of this process, which is made if it is not there. A link is not followed."""
+        """Open a file of this process, and create it if it does not exist. A symbolic link is not followed."""
         return _open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
 
     def lock(self, descriptor: int) -> None:
-        """Lock a file for this process, or raise BlockingIOError or PermissionError if another has it."""
+        """Lock a file for this process. Raises BlockingIOError or PermissionError if another process has locked it."""
         _lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def write_at_start(self, descriptor: int, data: bytes) -> int:
-        """Write bytes over the first ones of a file, and say how many the system has taken."""
+        """Write bytes at the beginning of a file. Return how many the system has accepted."""
         return _pwrite(descriptor, data, 0)
 
     def truncate(self, descriptor: int, size: int) -> None:
-        """Cut a file off behind so many bytes."""
+        """Truncate a file to this size."""
         _ftruncate(descriptor, size)
 
     def status(self, descriptor: int) -> os.stat_result:
-        """The status of an open file."""
+        """Return the status of an open file."""
         return _fstat(descriptor)
 
     def status_of_path(self, path: str) -> os.stat_result:
-        """The status of a file or a link."""
+        """Return the status of a file, or of a symbolic link itself."""
         return _lstat(path)
 
     def remove(self, path: str) -> None:
-        """Remove the name of a file."""
+        """Remove a file, unlink(2)."""
         _unlink(path)
 
     # --- Time ---------------------------------------------------------------------------------------------------------
 
     def monotonic(self) -> float:
-        """Seconds of a clock that nobody sets."""
+        """Return the time of the monotonic clock in seconds."""
         return _monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Wait, but not for anything."""
+        """Sleep."""
         _sleep(seconds)
 
 

@@ -1,4 +1,4 @@
-"""The parts of a server, made from the options: listening sockets, TLS, the application, the access log, the server itself."""
+"""Create the parts of a server from the options: listening sockets, TLS, the application, the access log, the server."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from microwsgi.serving.console import Console, colored, is_terminal
 from microwsgi.serving.devtoken import DevToken
 from microwsgi.serving.embedding import WSGIServer
 from microwsgi.serving.loader import load_named
-from microwsgi.serving.retyped import with_cures
+from microwsgi.serving.retyped import with_suggestions
 
 PATHS = ("app_dir", "config", "pid_file", "tls_password_file", "tls_client_ca", "tls_keylog")
 """Options that are paths, or empty."""
 ERROR_PAGE, TIMING = "microwsgi.devtools.errorpage", "microwsgi.devtools.timing"
-"""Imported only where it is asked for: it takes WebOb, and what draws stacks."""
+"""Modules that are imported only with --debug: they need WebOb and the renderer of stacks."""
 CHECK_TIME = 10.0
-"""Seconds in which a new server must answer a request of its own."""
+"""Seconds within which a new process must answer its own test request."""
 CHECK = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
@@ -48,7 +48,7 @@ def listening(options: Options) -> Iterator[list[socket.socket]]:
             try:
                 listeners += listen(address, options.backlog, mode=options.socket_mode, group=options.socket_group)
             except ListenError as error:
-                raise with_cures(error) from None
+                raise with_suggestions(error) from None
         yield listeners
     finally:
         for listener in listeners:
@@ -74,7 +74,7 @@ def load_application(application: object, options: Options) -> tuple[str, object
         try:
             found = load_named(application, options.app_dir, options.config)
         except LoadError as error:
-            if text := green_threads():  # which is why
+            if text := green_threads():  # this is the cause
                 raise GreenThreadsError(f"the application can't be served: {text}") from error
             raise
     elif not callable(application):
@@ -91,7 +91,7 @@ def load_application(application: object, options: Options) -> tuple[str, object
 
 
 def make_absolute(options: Options) -> Options:
-    """Return options whose paths are absolute: the application may change the folder."""
+    """Return options with absolute paths: the application may change the working folder."""
 
     def absolute(path: str) -> str:
         return os.path.abspath(path) if path else path
@@ -109,7 +109,7 @@ def make_absolute(options: Options) -> Options:
 
 
 def import_error_page(options: Options) -> None:
-    """Import what shows exceptions, before the application can change what imports need. Raises LoadError."""
+    """Import the modules that show exceptions, before the application can change sys.path, for example. Raises LoadError."""
     if options.debug:
         try:
             import_module(ERROR_PAGE)
@@ -129,11 +129,11 @@ def address_query(options: Options) -> str:
 
 
 class GreenThreadsError(LoadError):
-    """The application has patched this interpreter, which can't run threads any more."""
+    """The application has patched this interpreter (with gevent, for example), so that it can't run threads."""
 
 
 def https(options: Options, ssl_context: object = None) -> Security | None:
-    """Return the TLS of the options, or None. It is imported only if needed, which takes 5 ms. Raises CertificateError."""
+    """Return the TLS of the options, or None. TLS is imported only if needed: that takes 5 ms. Raises CertificateError."""
     if ssl_context is None and not (options.tls or options.tls_cert or options.tls_key):
         return None
     made: Security = import_module("microwsgi.tls.front").make_tls(options, ssl_context)
@@ -149,7 +149,7 @@ def make(
     livereload: object = None,
     console: Console | None = None,
 ) -> WSGIServer:
-    """Return the server for an application, or for a handler class. Error pages reload by `livereload`."""
+    """Return the server for an application, or for a handler class. Error pages use `livereload` to reload."""
     handler: type = WSGIRequestHandler
     if isinstance(application, type) and issubclass(application, BaseHTTPRequestHandler):
         handler, application = application, None
@@ -161,16 +161,15 @@ def make(
             options.editor, livereload, allows=token.allows, hint=token.hint
         )
         timing = import_module(TIMING).server_timing
-    # The names are for the framework's guard against cross-site requests: only the server knows them.
+    # The framework's protection against DNS rebinding (framework/crosssite.py) reads these names.
     environ: dict[str, object] = {"microwsgi.allow_host": options.allow_host}
     if options.debug:
         environ["x-wsgiorg.throw_errors"] = True
     some_hosts = "*" not in options.allow_host and (options.allow_host or loopback_only(listeners))
     errors = console.errors if console is not None else None
-    if (
-        errors is None and sys.stderr is None
-    ):  # closed; without a stream the server would look for loggers of the application
-        errors = open(os.devnull, "w", encoding="utf-8")  # it lives as long as the server
+    if errors is None and sys.stderr is None:
+        # Standard error is closed. Without a stream the server would use the application's logging.
+        errors = open(os.devnull, "w", encoding="utf-8")  # open as long as the server
     return WSGIServer(
         options.addresses[0],
         handler,
@@ -190,7 +189,7 @@ def make(
 
 @contextmanager
 def open_log(options: Options, console: Console) -> Iterator[AccessLog | None]:
-    """Yield the access log of the options; write the rest of it at the end."""
+    """Yield the access log of the options; at the end, write its queued lines and close it."""
     to_console = options.access_log == "-"
     if options.access_log == "off" or (to_console and (console.output is None or options.log_level != "info")):
         yield None
@@ -212,15 +211,15 @@ def open_log(options: Options, console: Console) -> Iterator[AccessLog | None]:
             console.say(f"The last lines of the access log are lost: {error.strerror}.")
 
 
-# --- A request of its own -----------------------------------------------------------------------------------------------
+# --- The test request ---------------------------------------------------------------------------------------------------
 
 
 def check_answers(seconds: float = CHECK_TIME) -> str:
-    """Have a server of this process answer a request, through all that is between a socket and an application.
+    """Check that this process can answer a request. Return "" if it can, else the reason.
 
-    "" if it does, else what went wrong. It is a server beside the one that serves, with a socket and an application of its own:
-    the request is in no log and no count, and the code of the application is not called for it. What makes an interpreter
-    accept connections and answer none (threads that don't run, a poller that is gone) does so here, too. It takes 1.3 ms.
+    The request is sent to another server, which has its own socket and application: it is not logged or counted, and does not
+    call the user's application. A fault of the interpreter because of which connections are accepted but not answered (threads
+    that don't run, a closed poller) also affects this server. The check takes 1.3 ms.
     """
     errors = RecordedStream()
     try:
@@ -264,7 +263,7 @@ class RecordedStream:
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """Return a listening socket, and a socket that is connected to it. Raises OSError."""
-    # There may be no loopback interface; on Linux an abstract socket is always to be had.
+    # There may be no loopback interface; on Linux an abstract Unix socket is always available.
     if sys.platform == "linux" and hasattr(socket, "AF_UNIX"):
         listener, client = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
         listener.bind("")
@@ -281,14 +280,14 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 def release(listeners: list[socket.socket]) -> None:
-    """Close these sockets in a forked child, so that nothing there closes another file that has their number by then."""
+    """Close these sockets in a forked child. Detach them, so that their objects don't close a later file of the same number."""
     for listener in listeners:
         if listener.fileno() >= 0:
             os.close(listener.detach())
 
 
-def ok_application(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:  # WSGI's signature
-    """An application that answers every request with 200."""
+def ok_application(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:
+    """Answer every request with 200, as a WSGI application."""
     start_response("200 OK", [("Content-Length", "0")])
     return []
 

@@ -1,7 +1,7 @@
-"""The terminal, or the log in its place: the standard streams, and the messages that are written there.
+"""The terminal, or the log file that replaces it: the standard streams, and the messages that are written to them.
 
-`Console` has copies of the standard streams that are made before the application is imported: what an application does to
-`sys.stdout`, `sys.stderr` or the descriptors 0 to 2 does not change where its server writes.
+`Console` has copies of the standard streams that are made before the application is imported. So the server's messages still
+arrive if the application changes `sys.stdout`, `sys.stderr` or the descriptors 0 to 2.
 """
 
 from __future__ import annotations
@@ -21,31 +21,30 @@ from microwsgi.server.log import escaped
 from microwsgi.server.sockets import loopback_only, urls
 from microwsgi.support.typenames import UNSET, Any
 
-_poll: Callable[[], select.poll] = getattr(
-    select, "poll", UNSET
-)  # before an application can replace it; Windows has none
+# Bound at import, before an application can replace it; Windows has no poll.
+_poll: Callable[[], select.poll] = getattr(select, "poll", UNSET)
 ONLY_HERE = "(only this machine)"
 ALL_MACHINES = "(every machine on your network can reach this)"
 DIM, BOLD = "2", "1"
-MOST_QUEUED = 64 * 1024
-"""Characters that wait for a terminal, or for a pipe, that takes none; what comes then is left out, and counted."""
+MAX_QUEUED = 64 * 1024
+"""The maximum number of queued characters, while a terminal or pipe accepts none. Later messages are dropped and counted."""
 PIECE = 1000
-"""Characters of one write: poll(2) promises that a pipe has room for 4,096 bytes, and UTF-8 has four at most for each."""
+"""Characters of one write: if poll(2) reports a pipe as writable, 4,096 bytes fit, and a character has at most 4 in UTF-8."""
 READER_TIMEOUT = 1000
-"""Milliseconds for a file that another process has made non-blocking to take more."""
+"""Milliseconds to wait for a file that another process has made non-blocking until it accepts data."""
 STILL_SERVED = "The last good version is still being served"
 RETRY = 0.1
-"""Seconds between two attempts to write what waits."""
+"""Seconds between two attempts to write queued messages."""
 
 
 class Console:
-    """The standard streams of this process, as they are now."""
+    """Copies of this process's standard streams."""
 
     def __init__(self) -> None:
         self.output = own_copy(sys.stdout)
         self.errors = own_copy(sys.stderr)
         self.queue: deque[str] | None = None
-        """What waits to be written; None where writing may block, which is in every process but the parent."""
+        """Messages to be written; None if writing may block, as in every process except the parent."""
         self.left_out = 0
 
     @property
@@ -60,22 +59,22 @@ class Console:
 
     def say(self, text: str) -> None:
         """Write a line without buffering, also into a pipe."""
-        # With its end in one write: several processes may say something at once.
+        # Text and line feed are one write, because several processes may write at the same time.
         if self.queue is None:
             write(f"{text}\n", self.errors)
-        elif sum(map(len, self.queue)) < MOST_QUEUED:
+        elif sum(map(len, self.queue)) < MAX_QUEUED:
             self.queue.append(f"{text}\n")
             self.write_queued()
         else:
             self.left_out += 1
 
     def never_block(self) -> None:
-        """In the parent: a terminal that is stopped (Ctrl-S) must not stop the process that handles signals."""
+        """Queue messages from now on. In the parent, which handles signals, a stopped terminal (Ctrl-S) must not block."""
         if self.queue is None and isinstance(self.errors, OwnCopy):
             self.queue = deque()
 
     def block_again(self) -> None:
-        """In a worker, which the parent has forked: what the parent has not written yet, it writes itself."""
+        """Write directly from now on. For a forked worker: messages that the parent has queued, the parent writes."""
         self.queue = None
 
     def write_queued(self) -> None:
@@ -90,7 +89,7 @@ class Console:
                 self.queue.appendleft(text[PIECE:])
 
     def write_rest(self) -> None:
-        """Write queued messages at the end, if they are read soon."""
+        """Write queued messages at the end of the process, as long as they are read within READER_TIMEOUT."""
         while self.queue and self.takes_more(READER_TIMEOUT):
             self.write_queued()
         self.queue = None
@@ -107,7 +106,7 @@ class Console:
             return True
 
     def replace_closed(self) -> None:
-        """Have None in place of standard streams that the application has closed: at its end Python flushes both."""
+        """Replace standard streams that the application has closed by None: at its end Python flushes both."""
         for name in ("stdout", "stderr"):
             if getattr(getattr(sys, name), "closed", False):
                 setattr(sys, name, None)
@@ -121,13 +120,14 @@ class Console:
                 try:
                     stream.close()
                 except OSError:
-                    pass  # the disk is full, or the reader of a pipe has gone
+                    pass  # the disk is full, or the pipe has no reader
 
 
 class OwnCopy(io.TextIOBase):
-    """A text stream on a descriptor of our own, without a buffer.
+    """A text stream on our own descriptor, without a buffer.
 
-    A signal's handler may write while the main thread does: Python's own streams refuse that, and what it says would be lost.
+    A signal handler may write while the main thread writes. Python's own streams raise RuntimeError then, and the message would
+    be lost.
     """
 
     def __init__(self, descriptor: int, encoding: str) -> None:
@@ -167,9 +167,9 @@ class OwnCopy(io.TextIOBase):
 
 
 def own_copy(stream: Any) -> io.TextIOBase | None:
-    """A stream that writes to the same file and that nobody else has; the stream itself if it is none of the interpreter's.
+    """Return a private stream that writes to the same file; the stream itself if the program has replaced the standard stream.
 
-    A program that has replaced sys.stderr wants what is said to go there.
+    A program that has replaced sys.stderr wants to receive the messages.
     """
     if not isinstance(stream, io.TextIOWrapper) or (stream is not sys.__stdout__ and stream is not sys.__stderr__):
         replaced: io.TextIOBase | None = stream
@@ -230,12 +230,12 @@ def farewell(requests: int, errors: int, seconds: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """1 request, 2 requests."""
+    """Return a number with a noun: 1 request, 2 requests."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
-    """12 s, 4 min, 3 h 5 min, 2 days."""
+    """Return a duration for people: 12 s, 4 min, 3 h 5 min, 2 days."""
     minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
     if days:
         return counted(days, "day")
@@ -278,16 +278,14 @@ def write(text: str, stream: Any) -> None:
     try:
         stream.write(text)
         stream.flush()
-    except (
-        RuntimeError
-    ):  # a signal handler says something in the middle of a write to the same stream, which refuses that
+    except RuntimeError:  # this is a signal handler that has interrupted a write to the same stream
         write_past_buffer(text, stream)
     except Exception:  # closed, full, or replaced by anything
         return
 
 
 def write_past_buffer(text: str, stream: Any) -> None:
-    """Write to the descriptor of a stream that refuses a write at this moment."""
+    """Write to the descriptor of a stream, bypassing its buffer."""
     try:
         os.write(stream.fileno(), text.encode("utf-8", "backslashreplace"))
     except Exception:  # it has none, or is closed or full

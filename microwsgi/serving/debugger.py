@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import bdb
-import pdb  # this module is the debugger
+import pdb
 from collections.abc import Callable
 from itertools import takewhile
 from types import FrameType
@@ -24,9 +24,8 @@ class Debugger(pdb.Pdb):
     """
 
     def __init__(self, acquire: Callable[[], object], release: Callable[[], object]) -> None:
-        super().__init__(
-            nosigint=True
-        )  # SIGINT stops the server; a signal handler could be set by the main thread only
+        # pdb must not handle SIGINT: it stops the server, and only the main thread can set a handler.
+        super().__init__(nosigint=True)
         self.acquire = acquire
         self.release = release
         self.outside: list[FrameType] = []
@@ -41,12 +40,12 @@ class Debugger(pdb.Pdb):
         super().interaction(frame, *rest)  # type: ignore[arg-type]  # it differs between versions of Python
 
     def set_continue(self) -> None:
-        """`continue`."""
+        """Handle the command `continue`."""
         super().set_continue()
         self.end()
 
     def set_quit(self) -> None:
-        """`quit`, or the end of input."""
+        """Handle the command `quit`, or the end of input."""
         super().set_quit()
         self.end()
 

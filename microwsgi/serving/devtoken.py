@@ -1,7 +1,8 @@
 """The token of the project: only clients that have it see the details of exceptions.
 
-The terminal prints the address with the token. A browser that opens it gets a cookie, which lasts over restarts; a program may
-send the token in a field. An address proves nothing: all clients of a proxy on this machine come from 127.0.0.1.
+The terminal prints the address with the token. A browser that opens it gets a cookie, which remains valid after restarts; a
+program may send the token in a header field. The client's address proves nothing: behind a proxy on this machine all
+clients have 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from microwsgi.server.exchange import Exchange
 from microwsgi.support import lazy
 
 PARAMETER = "token"
-"""The parameter of the query."""
+"""The query parameter with the token."""
 FIELD = "Microwsgi-Token"
-"""The field of a program's request."""
+"""The header field in which a program sends the token."""
 KEY = "HTTP_MICROWSGI_TOKEN"
 YEAR = 365 * 86400
 FIELDS = "Cache-Control: no-store\r\nReferrer-Policy: no-referrer\r\n"
@@ -29,7 +30,7 @@ class SignedIn(ClientError):
     status = "303 See Other"
 
     def __init__(self, location: str, cookie: str) -> None:
-        super().__init__("This browser sees the details of exceptions from here on.")
+        super().__init__("This browser sees the details of exceptions from now on.")
         self.fields = f"Location: {location}\r\nSet-Cookie: {cookie}\r\n" + FIELDS
 
 
@@ -47,16 +48,16 @@ class DevToken:
 
     @property
     def hint(self) -> str:
-        """What a client without the token is told, beside the number in the log."""
+        """The text for a client without the token, in addition to the id in the log."""
         return (
             HINT
             if self.token
-            else f"Details of errors are shown to nobody: the token can't be stored in {self.path}. Set XDG_STATE_HOME.\n"
+            else f"Details of errors are not shown: the token can't be stored in {self.path}. Set XDG_STATE_HOME.\n"
         )
 
     @property
     def query(self) -> str:
-        """The query of the address that the terminal prints."""
+        """The query part of the address that the terminal prints."""
         return f"?{PARAMETER}={self.token}" if self.token else ""
 
     def allows(self, environ: Mapping[str, object]) -> bool:
@@ -73,7 +74,7 @@ class DevToken:
             parts = query.split("&")
             left = [part for part in parts if not self.is_token(part.removeprefix(f"{PARAMETER}="))]
             if len(left) < len(parts):
-                exchange.hide(self.token)  # others may read the log
+                exchange.hide(self.token)  # other users may read the log
                 prefix = str(exchange.base["SCRIPT_NAME"])
                 secure = "; Secure" if exchange.base["wsgi.url_scheme"] == "https" else ""
                 cookie = f"{self.cookie}={self.token}; Path=/; Max-Age={YEAR}; HttpOnly; SameSite=Strict{secure}"
@@ -81,7 +82,7 @@ class DevToken:
                 raise SignedIn(f"{prefix}/{path.lstrip('/')}{'?' if left else ''}{'&'.join(left)}", cookie)
 
     def is_token(self, text: str) -> bool:
-        """Return whether a text is the token, in a time that does not depend on it."""
+        """Return whether a text is the token. The comparison takes constant time."""
         return bool(self.token) and lazy.hmac.compare_digest(text.encode("utf-8", "replace"), self.token.encode())
 
 
@@ -91,16 +92,15 @@ def state_folder() -> str:
 
 
 def kept_token(path: str) -> str:
-    """Return the token in a file, which is made if there is none; no other user may read it. Raises OSError."""
+    """Return the token in a file. Create the file if it does not exist. Raises OSError if other users could read it."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     try:
         descriptor = os.open(f"{path}.{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(os.urandom(16).hex())
         try:
-            os.link(
-                f"{path}.{os.getpid()}", path
-            )  # whole, and only if there is none: several processes may start at once
+            # Atomic, and fails if the file exists: several processes may start at the same time.
+            os.link(f"{path}.{os.getpid()}", path)
         finally:
             os.unlink(f"{path}.{os.getpid()}")
     except FileExistsError:

@@ -24,7 +24,7 @@ MACHINERY = (
     os.path.join(STANDARD, "importlib", ""),
     os.path.join(PACKAGE, ""),
 )
-"""Files of frames that are never shown: the import machinery's and ours."""
+"""Files whose frames are never shown: the import machinery's and ours."""
 LIBRARIES = (*MACHINERY, STANDARD)
 SITES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
@@ -53,7 +53,7 @@ def describe_missing_module(name: str, attribute: str, folder: str) -> str:
 
 
 def module_beside(missing: str, files: Sequence[str], attribute: str) -> tuple[str, str]:
-    """Return where a missing module is, if it lies beside the file that imports it, and the command that finds it there.
+    """Return where a missing module is, if it is next to the file that imports it, and the command with which it is found.
 
     `files` are those of the user's frames: the application's first, the one with the import last.
     """
@@ -69,7 +69,7 @@ def module_beside(missing: str, files: Sequence[str], attribute: str) -> tuple[s
 
 
 def interpreter() -> str:
-    """Return which Python it is, whose packages are searched. A module's name need not be the name of a package to install."""
+    """Return which Python is used: its packages were searched."""
     virtual = "" if sys.prefix != sys.base_prefix else ", not in a virtual environment"
     return f"This is Python {'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}{virtual}."
 

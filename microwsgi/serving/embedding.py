@@ -1,6 +1,6 @@
-"""WSGIServer and WSGIRequestHandler for programs that embed them: they learn here of the modules above their own.
+"""WSGIServer and WSGIRequestHandler for programs that embed them, connected to modules of higher layers.
 
-The server's layer is below that of TLS (docs/architecture.md). What TLS needs is imported when a socket comes with TLS.
+The layer of the server is below that of TLS (docs/architecture.md). TLS is imported when a program passes a socket with TLS.
 """
 
 from __future__ import annotations

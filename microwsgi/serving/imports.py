@@ -1,9 +1,9 @@
 """Imports under a reloader: never from a stale .pyc, and reported to the parent, which watches the files.
 
-Python takes a .pyc for fresh when its source has the time and size that it had, and the time counts seconds: of two saves
-within one second, the second may never be seen. So the user's own modules are compiled from what is in the file, and no .pyc
-is written or read for them. That costs nothing, since the parent compiles in idle time what a child has imported, and the next
-one finds the code there.
+Python considers a .pyc fresh if its source has the same size and modification time, in whole seconds: of two saves within one
+second, the second may never be noticed. So the user's own modules are always compiled from their source, and no .pyc is read or
+written for them. This costs no time: the parent compiles in idle time the files that a child has imported, and the next child
+finds the code in memory.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from microwsgi.prefork.watch import GONE, digest, digest_of
 from microwsgi.serving.diagnosis import STANDARD, library
 
 SHARED = {"microwsgi", "webob"}
-"""Packages that a parent imports for its children, beside the standard library."""
+"""Packages that a parent imports for its children, in addition to the standard library."""
 NOT_SHARED = {"antigravity", "this", "__main__"}
-"""Modules that it does not import: the first opens a browser, the second prints a poem, the third is the program."""
+"""Modules that a parent does not import: the first opens a browser, the second prints a poem, the third is the program."""
 
 
 class CodeCache:
@@ -36,7 +36,7 @@ class CodeCache:
         return code if known == content else None
 
     def prepare(self, path: str, content: bytes) -> None:
-        """Compile a file, unless it is compiled already, or its source has another digest by now."""
+        """Compile a file, unless it is already compiled or its source now has another digest."""
         if not path.endswith(".py") or self.get(path, content) is not None:
             return
         try:
@@ -44,10 +44,10 @@ class CodeCache:
                 data = file.read()
             if digest(data) == content:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # the child has given them
+                    warnings.simplefilter("ignore")  # the child has shown the warnings
                     self.codes[path] = content, SourceFileLoader("", path).source_to_code(data, path)
         except (OSError, SyntaxError, ValueError):
-            pass  # whoever imports it will say so
+            pass  # a child that imports the file will report the error
 
 
 class Imports:
@@ -55,15 +55,15 @@ class Imports:
 
     def __init__(self, codes: CodeCache) -> None:
         self.codes = codes
-        self.read: dict[str, bytes] = {}  # files, and the digests of what was read
+        self.read: dict[str, bytes] = {}  # files that were read, with their digests
         self.on_read: Callable[[dict[str, bytes]], object] | None = None
         self.before = set(sys.modules)
         self.libraries = Libraries()
         try:
             self.place = os.getcwd()
-        except OSError:  # the folder is gone, as that of a release that was replaced; nothing relative leads anywhere
+        except OSError:  # the folder was removed, for example when a release was replaced: relative paths are useless
             self.place = os.sep
-        """Where relative entries of sys.path lead to: an application may change the folder."""
+        """The folder to which entries of sys.path are relative, since an application may change the working folder."""
 
     def install(self, on_read: Callable[[dict[str, bytes]], object]) -> None:
         """Replace the loader of source files, for the rest of the process's life.
@@ -79,12 +79,13 @@ class Imports:
             path = loader.get_filename(fullname)
             return original(loader, fullname) if self.libraries.has(path) else self.code(loader, path)
 
-        # The class itself, and no finder of ours: editable installs, plug-ins and others' import hooks make such loaders, too.
+        # Replace the method of the class, instead of adding a finder: editable installs, plug-ins and import hooks of other
+        # packages create such loaders, too.
         SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]  # where its parent class has it
-        sys.path_importer_cache.clear()  # what the parent has seen in folders may be older than a file, within one clock tick
+        sys.path_importer_cache.clear()  # the parent's listing of a folder may be older than a file with the same timestamp
 
     def code(self, loader: SourceFileLoader, path: str) -> CodeType:
-        """The code of a file, as it is; a loader that makes something else of a source than Python does makes it."""
+        """Return the code of a file's current content. A loader with its own `source_to_code` compiles the file itself."""
         try:
             data = loader.get_data(path)
         except OSError:
@@ -99,18 +100,18 @@ class Imports:
         return code
 
     def names(self) -> list[str]:
-        """Names of the modules that were imported since the beginning, in their order."""
+        """Return the names of the modules that were imported since this object was created, in order."""
         return [name for name, module in list(sys.modules.items()) if name not in self.before and module is not None]
 
     def files(self) -> dict[str, bytes]:
-        """The user's files that have been imported, or could not be, with their digests."""
+        """Return the user's files that have been imported, or could not be, with their digests."""
         paths = {file_of(sys.modules[name]) for name in self.names()}
         texts = {os.path.join(self.place, path) for path in paths if isinstance(path, str) and os.path.basename(path)}
         loaded = {path for path in texts if not self.libraries.has(path) and "<" not in path}
         return {path: self.read.get(path) or content(path) for path in loaded | self.read.keys()}
 
     def folders(self) -> list[str]:
-        """Folders from which modules of the user's may be imported."""
+        """Return the folders from which the user's modules may be imported."""
         packages = [path for name in self.names() for path in folders_of(name)]
         places = [os.path.join(self.place, path) for path in sys.path]
         return [
@@ -120,7 +121,7 @@ class Imports:
         ]
 
     def modules(self) -> list[str]:
-        """Modules that a parent may import for its children, in their order."""
+        """Return the modules that a parent may import for its children, in order."""
         return [name for name in self.names() if shared(name)]
 
     def report(self) -> dict[str, object]:
@@ -134,7 +135,7 @@ class Libraries:
     """Decides which files belong to libraries, which the user does not edit.
 
     A package that is linked into site-packages (`flit install --symlink`, hupper's issue 60) is the user's: its real path
-    counts. Of a folder that is asked of the system once.
+    counts. The real path of each folder is determined only once.
     """
 
     def __init__(self) -> None:
@@ -170,7 +171,7 @@ def folders_of(name: str) -> list[str]:
     """Return the folders of a package."""
     try:
         return [os.path.abspath(path) for path in vars(sys.modules[name]).get("__path__", ())]
-    except (KeyError, TypeError):  # gone meanwhile; something that only looks like a package
+    except (KeyError, TypeError):  # no longer imported, or not a real package
         return []
 
 

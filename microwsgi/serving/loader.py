@@ -42,11 +42,11 @@ FILES = ("app.py", "wsgi.py", "main.py")
 NAMES = ("app", "application")
 """The attributes that are tried if none is named."""
 FACTORIES = {"app_factory", "build_app", "create_app", "create_application", "factory", "get_app", "make_app"}
-"""Names of functions that are factories, even if they could be called with two arguments."""
+"""Names of functions that count as factories even if they accept two arguments."""
 SLOW = 2.0
-"""Seconds after which the line that the import is at is printed."""
+"""Seconds after which the line is printed that a slow import is executing."""
 VARARGS, COROUTINE = 0x04, 0x80
-"""Flags of code objects; `inspect`, which names them, takes 10 ms to import."""
+"""Flags of code objects. `inspect` has names for them, but takes 10 ms to import."""
 
 
 def load(spec: str | None = None, app_dir: str = ".") -> object:
@@ -85,7 +85,7 @@ def find(spec: str, folder: str) -> tuple[str, object]:
 
 
 def is_folder(spec: str, path: str) -> bool:
-    """Return whether it is a folder of files to serve, and not a package to import."""
+    """Return whether a spec means a folder of files to serve, and not a package to import."""
     if not os.path.isdir(path):
         return False
     is_path = os.sep in spec or spec in {".", ".."}
@@ -118,7 +118,7 @@ def find_application(spec: str, folder: str) -> tuple[str, object]:
 def handler_class(module: ModuleType) -> str:
     """Return the name of the one handler class of http.server that a module defines; "" if there are none, or several.
 
-    A class that another one of the module derives from is only a part of that one.
+    Classes from which another class of the module derives do not count.
     """
     defined = {
         name: value
@@ -182,7 +182,7 @@ def importable(folder: str) -> None:
 
 
 def same_file(file: str, module: ModuleType) -> bool:
-    """Return whether a module was imported from a file, and not from another one of its name."""
+    """Return whether a module was imported from this file, and not from another file of the same name."""
     origin = getattr(module, "__file__", None)
     return origin is not None and os.path.realpath(origin) == os.path.realpath(file)
 
@@ -194,7 +194,7 @@ def import_user(name: str, attribute: str, folder: str) -> ModuleType:
             return import_module(name)
     except KeyboardInterrupt:
         raise
-    except UsageError as error:  # the application says what is wrong with its configuration: no traceback adds to that
+    except UsageError as error:  # the application's own message about its configuration needs no traceback
         raise LoadError(str(error)) from error
     except BaseException as error:
         raise LoadError(describe_import_error(error, name, attribute, folder)) from error
@@ -202,7 +202,7 @@ def import_user(name: str, attribute: str, folder: str) -> ModuleType:
 
 @contextmanager
 def slow_import_reported(name: str) -> Iterator[None]:
-    """Print the line of an import that takes longer than SLOW: a server that starts at module level never returns."""
+    """Print the current line of an import that takes longer than SLOW: one that starts a server at module level never ends."""
     thread = threading.get_ident()
     timer = threading.Timer(SLOW, lambda: report_slow_import(name, sys._current_frames().get(thread)))  # documented
     timer.daemon = True
@@ -214,7 +214,7 @@ def slow_import_reported(name: str) -> Iterator[None]:
 
 
 def report_slow_import(name: str, frame: FrameType | None) -> None:
-    """Print the line of the user's code that the import is at."""
+    """Print the line of the user's code that an import is executing."""
     serves, where = False, ""
     while frame is not None and not where:
         serves = serves or frame.f_code.co_name == "serve_forever"
@@ -232,7 +232,7 @@ def report_slow_import(name: str, frame: FrameType | None) -> None:
 
 
 def resolve(module: ModuleType, attribute: str) -> object:
-    """Return an attribute, through dots, or what calling it returns if it has parentheses. Raises LoadError."""
+    """Return an attribute, which may be dotted, or the result of calling it if it has parentheses. Raises LoadError."""
     if not attribute:
         names = public_callables(module)
         raise LoadError(

@@ -11,7 +11,7 @@ from microwsgi.serving.console import Console, counted
 
 
 def show_running(server: WSGIServer, say: Callable[[str], object]) -> None:
-    """QUIT: the requests in flight, with their stacks."""
+    """QUIT: show the requests in flight, with their stacks."""
     say(running(server))
 
 
@@ -34,9 +34,9 @@ def check_certificates(server: WSGIServer) -> None:
 
 def report_running(server: WSGIServer, console: Console) -> None:
     """Report which requests a stopping server waits for."""
-    if what := describe_running(server):
-        start = "\r" if console.is_terminal else ""  # over the ^C
-        console.say(f"{start}Stopping; waiting for {what}. Ctrl-C again to stop now.")
+    if requests := describe_running(server):
+        start = "\r" if console.is_terminal else ""  # overwrites the ^C that the terminal shows
+        console.say(f"{start}Stopping; waiting for {requests}. Ctrl-C again to stop now.")
 
 
 def describe_running(server: WSGIServer) -> str:

@@ -22,7 +22,8 @@ def one_prompt(
 ) -> Iterator[None]:
     """Install a `Prompt` as breakpoint hook while the server runs, unless another debugger was chosen (PEP 553).
 
-    Where several processes share a terminal, `take` waits until this process may use it, and `leave` gives it up.
+    If several processes share a terminal, `take` waits until this process may use it, and `leave` releases it. By default they
+    do nothing (`bool`).
     """
     chosen = os.environ.get("PYTHONBREAKPOINT", "") not in {"", "pdb.set_trace"}
     if chosen or sys.breakpointhook is not sys.__breakpointhook__:
@@ -64,7 +65,7 @@ class Prompt:
         self.acquire()
         if header:
             debugger.message(header)
-        debugger.set_trace(sys._getframe(1))  # what pdb itself does
+        debugger.set_trace(sys._getframe(1))  # as pdb.set_trace does
 
     def acquire(self) -> None:
         """Acquire the prompt, unless this thread has it already, and suspend the server's timeouts."""
@@ -93,11 +94,11 @@ class Prompt:
 
 
 def terminal_attributes() -> list[object] | None:
-    """Return the terminal's settings before the line editor changes them; None if stdin is no terminal."""
+    """Return the terminal's settings before the line editor changes them; None if stdin is not a terminal."""
     try:
-        termios = import_module("termios")  # which Windows lacks
+        termios = import_module("termios")  # Windows has none
         attributes: list[object] = termios.tcgetattr(sys.stdin.fileno())
-    except Exception:  # termios.error, and every kind of stdin that is no terminal
+    except Exception:  # termios.error, or a stdin that is not a terminal
         return None
     return attributes
 

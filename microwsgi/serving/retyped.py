@@ -1,6 +1,6 @@
-"""The command that was typed, with one thing changed: what a message offers to try.
+"""Commands that a message suggests: the command that was typed, with one part changed.
 
-Below the command line no message names a command: a program that calls `serve` has typed none.
+If a program calls `serve`, no command was typed, and messages suggest none.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from microwsgi.errors import ListenError
 from microwsgi.support import lazy
 
 COMMAND = re.compile(r"microwsgi serve (.+?)(?=   \(|$)", re.MULTILINE)
-"""A command in a message, without the remark behind it."""
+"""A command in a message, without the remark after it."""
 WITH_APP = {"serve", "dev", "stack", "check", "routes", "eject", "unit"}
 """Commands that take an application."""
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The folder of microwsgi."""
 PORT = r"(?:^|\0)(?:-p\0?|--port[=\0])|(?:^|\0)(?:-b\0?|--bind[=\0])[^\0]*:"
-"""What stands before a port; words are joined by NUL, which no word has."""
+"""The text before a port. Words are joined by NUL, which no word can contain."""
 HOST = r"(?:^|\0)(?:-b\0?|--bind[=\0]|--host[=\0])"
 HOSTS = (("127.0.0.1", "only this machine"), ("0.0.0.0", "every interface"))
 
 
 def typed_command(arguments: Sequence[str] | None = None) -> tuple[str, list[str]] | None:
-    """Return the program's name and the words behind it; None in another program, or for a command without an application."""
+    """Return the program's name and its arguments; None in another program, or for a command without an application."""
     program, *words = sys.argv if arguments is None else arguments
     base = os.path.basename(program)
     if base == "__main__.py" and os.path.dirname(os.path.abspath(program)) == PACKAGE:
@@ -37,7 +37,7 @@ def typed_command(arguments: Sequence[str] | None = None) -> tuple[str, list[str
 
 
 def with_application(message: str, spec: str, arguments: Sequence[str] | None = None) -> str:
-    """Replace `microwsgi serve APP` in a message by the command that was typed, with that APP in place of `spec`."""
+    """Replace `microwsgi serve APP` in a message by the command that was typed, with this APP instead of `spec`."""
     typed = typed_command(arguments)
     if typed is None:
         return message
@@ -52,21 +52,21 @@ def with_application(message: str, spec: str, arguments: Sequence[str] | None = 
     return COMMAND.sub(retyped, message)
 
 
-def with_cures(error: ListenError, arguments: Sequence[str] | None = None) -> ListenError:
+def with_suggestions(error: ListenError, arguments: Sequence[str] | None = None) -> ListenError:
     """Return the error with the commands to try instead."""
     typed = typed_command(arguments)
-    cures: list[tuple[str, str]] = []
+    suggestions: list[tuple[str, str]] = []
     if typed is not None and error.free_port:
-        cures.append((replaced(typed, rf"({PORT}){error.port}(?=\0|$)", str(error.free_port), "-p"), ""))
+        suggestions.append((replaced(typed, rf"({PORT}){error.port}(?=\0|$)", str(error.free_port), "-p"), ""))
     if typed is not None and error.wrong_host:
         pattern = rf"({HOST})\[?{re.escape(error.wrong_host)}\]?(?=:\d|\0|$)"
-        cures += [(replaced(typed, pattern, host, "--host"), remark) for host, remark in HOSTS]
+        suggestions += [(replaced(typed, pattern, host, "--host"), remark) for host, remark in HOSTS]
     if error.holder:
-        cures.append((f"kill {error.holder}", "stop that program"))
-    if not cures:
+        suggestions.append((f"kill {error.holder}", "stop that program"))
+    if not suggestions:
         return error
-    width = max(len(command) for command, _ in cures)
-    lines = [f"{command:<{width}}   ({remark})" if remark else command for command, remark in cures]
+    width = max(len(command) for command, _ in suggestions)
+    lines = [f"{command:<{width}}   ({remark})" if remark else command for command, remark in suggestions]
     return ListenError(f"{error}\n  Try:  " + "\n        ".join(lines))
 
 

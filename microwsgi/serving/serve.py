@@ -1,13 +1,13 @@
-"""Serve an application until a signal ends it: listen, load, say where, serve, finish.
+"""Serve an application until a signal ends it: listen, load, print the addresses, serve, finish.
 
     serve_command   `microwsgi serve`
-    serve           what programs call
+    serve           the function for programs
       run           with a parent process (`microwsgi.serving.supervised.run`), or in this one:
-        listening, load_application, make    the parts (`microwsgi.serving.assembly`)
-        check_answers                        a request of its own; then the banner is printed
-        serve_forever                        until `Stop` hears INT or TERM; its thread does what a signal asks for
+        listening, load_application, make    create the parts (`microwsgi.serving.assembly`)
+        check_answers                        send a test request; then the banner is printed
+        serve_forever                        until `Stop` receives INT or TERM; its thread handles the other signals
 
-What goes wrong before the first request is a UsageError.
+Errors before the first request are UsageErrors.
 """
 
 from __future__ import annotations
@@ -55,8 +55,12 @@ from microwsgi.support import lazy
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FAREWELL_TIME = 1.0
-"""Seconds for the last message about a signal to be written; a terminal that is stopped (Ctrl-S) takes none."""
-_install, _current, _exit = signal.signal, signal.getsignal, os._exit  # before an application can replace them
+"""Seconds to wait for the last message about a signal; a stopped terminal (Ctrl-S) accepts none."""
+_install, _current, _exit = (
+    signal.signal,
+    signal.getsignal,
+    os._exit,
+)  # bound at import, before an application can replace them
 
 
 def serve(
@@ -65,11 +69,11 @@ def serve(
     ssl_context: object = None,
     **options: Unpack[OptionValues],
 ) -> None:
-    """Serve until INT or TERM comes; requests that run then have `graceful_timeout` to end.
+    """Serve until INT or TERM arrives; running requests then have `graceful_timeout` to end.
 
-    `application` is a callable, a handler class of http.server, or where to find one, as `microwsgi serve` takes it; the
-    options are those of docs/options.md. `ssl_context`, for https with a certificate of your own, is an ssl.SSLContext,
-    (certificate file, key file) or "adhoc". The environment is not read. Raises UsageError.
+    `application` is a callable, a handler class of http.server, or the name of one as for `microwsgi serve`; the options are
+    those of docs/options.md. `ssl_context`, for https with your own certificate, is an ssl.SSLContext, (certificate file, key
+    file) or "adhoc". The environment is not read. Raises UsageError.
     """
     checked = Options.from_mapping(merged(from_file(options) if "config" in options else {}, options))
     if checked.daemon:
@@ -98,16 +102,18 @@ def serve_command(words: list[str], given: dict[str, object]) -> int:
         raise
     for number in SIGNALS:  # a signal now ends the process at once
         _install(number, exit_on_signal)
-    if hasattr(signal, "setitimer"):  # the interpreter removes its handlers at its end, and an alarm would then kill it
+    if hasattr(
+        signal, "setitimer"
+    ):  # at its end the interpreter removes signal handlers: an alarm would then kill the process
         signal.setitimer(signal.ITIMER_REAL, 0.0)
     console.replace_closed()
-    # Threads, child processes and exit handlers that the application has left must not keep the process.
+    # Threads, child processes and exit handlers that the application has left must not keep the process alive.
     exit_within(EXIT_TIME, console.say)
     return 0
 
 
 def launch(options: Options) -> int:
-    """`--daemon`, in the foreground. Raises UsageError."""
+    """Start the background process, for `--daemon`. Raises UsageError."""
     if options.reload:
         raise UsageError(
             "--reload and --daemon can't be combined. To load new code into a daemon: microwsgi restart --graceful."
@@ -121,7 +127,7 @@ def launch(options: Options) -> int:
 
 
 def exit_on_signal(*_: object) -> None:
-    """A signal handler for a time when nothing is left to finish."""
+    """End the process: a signal handler for the time when no requests are left to finish."""
     _exit(0)
 
 
@@ -142,7 +148,7 @@ def run(
             raise UsageError(
                 "--reload, --workers and --daemon are not available on this system: processes can't inherit sockets here."
             )
-        # What a parent needs takes 15 ms to import, and most servers have none.
+        # The modules of a parent take 15 ms to import, and most servers have no parent.
         import_module("microwsgi.serving.supervised").run(application, options, ssl_context, console, at_end=at_end)
         return
     try:
@@ -163,13 +169,13 @@ def run(
             import_error_page(options)
             name, application = load_application(application, options)
             if os.getpid() != pid:
-                os._exit(0)  # the application has forked, and the child came back here: one process serves
+                os._exit(0)  # this is a child that the application has forked at import: only one process serves
             stop.reinstall_signal_handlers()
             with open_log(options, console) as log:
                 server = make(application, options, listeners, log, tls, None, console)
                 guard.add(server.release_descriptors)
-                if trouble := check_answers():
-                    raise ServiceError(f"{name} can't be served: {trouble}")
+                if problem := check_answers():
+                    raise ServiceError(f"{name} can't be served: {problem}")
                 stop.act_for(server)
                 color = colored(options.color, console.errors)
                 console.say(banner(name, listeners, options, tls, color=color, query=address_query(options)))
@@ -186,34 +192,34 @@ def run(
 
 
 def needs_parent(application: object, options: Options) -> bool:
-    """Whether a parent process is asked for; under systemd, and as process 1 of a container, there is always one."""
+    """Return whether there must be a parent process: for some options, under systemd, and as process 1 of a container."""
     named = application is None or isinstance(application, str)
     return options.is_service or (named and ("NOTIFY_SOCKET" in os.environ or os.getpid() == 1))
 
 
 class Stop:
-    """What the signals do where there is no parent process: see the table in docs/daemon.md.
+    """Handles signals if there is no parent process: see the table in docs/daemon.md.
 
-    The first INT or TERM has the server finish what runs, the second has it wait for nothing. The handler may interrupt the
-    main thread anywhere: it sets flags, and wakes that thread and one of its own, which does all that may take a lock, or wait
-    for a disk or a terminal. Raises OSError.
+    At the first INT or TERM the server finishes running requests, at the second it ends without waiting. The signal handler may
+    interrupt the main thread anywhere: it only sets flags, and wakes the main thread and the thread of this object, which does
+    all work that may take a lock, or wait for a disk or a terminal. Raises OSError.
     """
 
     def __init__(self, console: Console, at_end: Callable[..., object] | None = None) -> None:
         self.console = console
-        self.at_end = at_end  # for INT and TERM when this is over; else what there was before
-        self.signals = 0  # INT and TERM, and the end of the terminal
-        self.server: WSGIServer | None = None  # from when it is complete until it has ended
-        self.is_serving = False  # in `serve_forever`, which ends when it is asked to
+        self.at_end = at_end  # the handler for INT and TERM afterwards; if None, the previous handlers
+        self.signals = 0  # the number of INT and TERM; the end of the terminal also counts
+        self.server: WSGIServer | None = None  # set by `act_for`, None again when it has ended
+        self.is_serving = False  # in `serve_forever`, which returns when a stop is requested
         self.is_interrupted = False
-        self.numbers: deque[int] = deque()  # signals that have come; the handler appends, the thread takes
+        self.numbers: deque[int] = deque()  # signals that have arrived; the handler appends, the thread removes
         self.reader, self.writer = socket.socketpair()
         self.writer.setblocking(False)
         self.thread = threading.Thread(target=self.act_on_signals, name="microwsgi-signals", daemon=True)
         self.is_installed = False
         self.began = time.monotonic()
         self.at_terminal = console.is_terminal
-        self.applications: dict[int, Callable[..., object]] = {}  # handlers of the application for INT and TERM
+        self.application_handlers: dict[int, Callable[..., object]] = {}  # handlers of the application for INT and TERM
         self.others: dict[int, Callable[[WSGIServer], object]] = {}
         say = console.say
         acts: dict[str, Callable[[WSGIServer], object]] = {
@@ -228,10 +234,10 @@ class Stop:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Listen to the signals, outside of the main thread to none.
+        """Install the signal handlers; in a thread other than the main thread, none.
 
-        Also as process 1, where the kernel ignores what nobody listens to, and in a script's background, where the shell
-        has had INT ignored.
+        They are needed also as process 1, for which the kernel ignores signals without a handler, and in the background of a
+        script, for which the shell has ignored INT.
         """
         try:
             before = [(number, _install(number, self.on_signal)) for number in (*SIGNALS, *self.others)]
@@ -246,16 +252,16 @@ class Stop:
                 _install(number, (number in SIGNALS and self.at_end) or handler or signal.SIG_DFL)
 
     def reinstall_signal_handlers(self) -> None:
-        """After the import: INT and TERM stop the server, also where the application has handlers of its own for them.
+        """Handle INT and TERM also if the import of the application has installed handlers for them: these are called first.
 
-        Those are called first. An application's handlers for other signals stay as they are.
+        An application's handlers for other signals are not changed.
         """
         for number in SIGNALS:
             handler = _current(number)
             if handler == self.on_signal:
                 continue
             if callable(handler):
-                self.applications[number] = handler
+                self.application_handlers[number] = handler
             try:
                 _install(number, self.on_signal)
             except ValueError:
@@ -264,40 +270,40 @@ class Stop:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal, in the main thread, between two of its steps: note it, and wake the thread."""
-        if number in self.applications:
+        """Handle a signal, in the main thread: record it, and wake the thread of this object."""
+        if number in self.application_handlers:
             try:
-                self.applications[number](number, frame)
-            except BaseException:  # many end with sys.exit(); the server ends in its own way
+                self.application_handlers[number](number, frame)
+            except BaseException:  # many call sys.exit(); the server ends when its requests are finished
                 pass
         if number in SIGNALS:
             self.signals += 1
             if self.server is not None and (self.is_serving or self.signals == 1):
                 self.stop(self.server)
             elif not self.is_interrupted:
-                self.is_interrupted = True  # a third signal must not disturb the end
+                self.is_interrupted = True  # a further signal must not interrupt the cleanup
                 raise KeyboardInterrupt
         self.numbers.append(number)
         try:
             self.writer.send(b"\0")
         except OSError:
-            pass  # it is full, and the thread will wake
+            pass  # its buffer is full: the thread will wake anyway
 
     def stop(self, server: WSGIServer) -> None:
-        """Have the server finish what runs; the second time, wait for nothing. It sets flags, and wakes the main thread."""
+        """Have the server finish running requests, or end at once the second time: set flags, and wake the main thread."""
         if self.signals > 1:
             server.limit_drain(0.0)
         server.request_stop()
 
     def act_for(self, server: WSGIServer) -> None:
-        """Do from here on what signals ask for, in a thread."""
+        """Handle signals for this server from now on, in a thread."""
         self.server = server
         if self.is_installed:
             self.thread.start()
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """While `serve_forever` runs."""
+        """Set `is_serving` while `serve_forever` runs."""
         self.is_serving = True
         try:
             yield
@@ -305,7 +311,7 @@ class Stop:
             self.is_serving = False
 
     def end(self) -> None:
-        """The server has ended: what is said about a signal is said before the farewell."""
+        """End the thread, after its last message: the farewell comes after messages about signals."""
         self.server = None
         self.writer.close()
         if self.thread.is_alive():
@@ -314,20 +320,20 @@ class Stop:
             self.reader.close()
 
     def release(self) -> None:
-        """In a process that the application has forked: close the descriptors."""
+        """Close the descriptors, in a process that the application has forked."""
         for each in (self.reader, self.writer):
             if each.fileno() >= 0:
                 os.close(each.detach())
 
     def act_on_signals(self) -> None:
-        """The thread's whole life."""
+        """Handle signals until `end`: the thread's main function."""
         with self.reader:
             while self.reader.recv(4096):
                 while self.numbers:
                     self.act(self.numbers.popleft())
 
     def act(self, number: int) -> None:
-        """Do what a signal asks for, but for the stop itself; whatever goes wrong, the next signal is handled, too."""
+        """Handle a signal, except the stop itself. If that fails, the next signal is still handled."""
         server = self.server
         if server is None:
             return
@@ -340,7 +346,7 @@ class Stop:
             self.console.say(f"{signal.Signals(number).name}: {type(error).__name__}: {error}")
 
     def on_hangup(self, server: WSGIServer) -> None:
-        """HUP: the terminal is closed, or somebody has new certificates, or wants new code, which takes a parent process."""
+        """HUP: stop if the terminal was closed, else load new certificates. Only a parent process can load new code."""
         if self.at_terminal and not self.console.is_terminal:
             if not self.signals:  # the kernel and the shell each send HUP when a terminal is closed: it is one event
                 self.signals = 1
@@ -350,6 +356,6 @@ class Stop:
             self.console.say("HUP: a server without a parent process can't load new code. Start it with --workers 1.")
 
     def write_state(self, server: WSGIServer) -> None:
-        """USR2: the state, as a line of JSON."""
+        """USR2: print the state, as a line of JSON."""
         state = {"pid": os.getpid(), "urls": urls(server.listeners), "uptime": round(time.monotonic() - self.began, 1)}
         self.console.say(lazy.json.dumps({**state, **server.stats()}))

@@ -1,6 +1,6 @@
 """The interfaces of a parent process to the system: the pid file, the log, the control socket, the service manager.
 
-`microwsgi.serving.supervised.run` does all its work within a `Service`. Errors are found in this order, before anything of
+`microwsgi.serving.supervised.run` does all its work within a `Service`. Errors are found in this order, before any module of
 the application is imported: an unknown --user, a log that can't be written, a --chdir that does not exist, a pid file in use, a
 port in use, privileges that can't be dropped.
 """
@@ -30,7 +30,7 @@ from microwsgi.options import Options
 from microwsgi.options.declaration import OPTIONS
 from microwsgi.options.kinds import Switch
 from microwsgi.prefork.children import Child
-from microwsgi.prefork.life import LISTENING, State
+from microwsgi.prefork.life import OBEYING, State
 from microwsgi.prefork.supervisor import Supervisor
 from microwsgi.process.system import System
 from microwsgi.server.connections import Security
@@ -50,7 +50,7 @@ Those that retire, or still load the application, need not."""
 
 @contextmanager
 def open_service(options: Options, console: Console, system: System) -> Iterator[Service]:
-    """Yield a service that has begun. If it can't serve, tell the waiting launcher why. Raises UsageError."""
+    """Yield a service that has begun. If it can't serve, report the reason to the waiting launcher. Raises UsageError."""
     begun = Service(options, console, system)
     try:
         begun.begin()
@@ -77,7 +77,7 @@ class Service:
         self.notifier = SystemdNotifier(os.environ)
         self.readiness = Readiness(os.environ)
         self.runtime_folder = ""
-        """The folder that systemd has made for this service (RuntimeDirectory=)."""
+        """The folder that systemd has created for this service (RuntimeDirectory=)."""
         if self.notifier.socket is not None:
             self.runtime_folder = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
         self.pid_file: PidFile | None = None
@@ -91,14 +91,14 @@ class Service:
         self.folder = ""
         self.started_in = working_folder()
         self.last_memory = 0
-        self.measure_at = 0.0  # when the last measurement of the memory is too old to be shown
-        self.next_tick = 0.0  # when to tell the watchdog of systemd
+        self.measure_at = 0.0  # the time from which the memory is measured again
+        self.next_tick = 0.0  # the time of the next notification of systemd's watchdog
         self.waiting_for_reload: list[Client] = []
 
     # --- Begin and end ------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Open the log, set the umask and the working folder, and lock the pid file, as the options say. Raises UsageError."""
+        """Open the log, set the umask and the working folder, and lock the pid file, by the options. Raises UsageError."""
         options = self.options
         if options.user or options.group:
             self.identity = Identity(options.user, options.group)
@@ -109,7 +109,7 @@ class Service:
             except OSError as error:
                 raise UsageError(f"--log-file {options.log_file} can't be written: {error.strerror}.") from None
             if isinstance(sys.stdout, io.TextIOWrapper):
-                sys.stdout.reconfigure(line_buffering=True)  # what is printed is seen in the log
+                sys.stdout.reconfigure(line_buffering=True)  # printed text appears in the log at once
         options = self.options = make_absolute(options)
         if options.umask or options.daemon:
             os.umask(int(options.umask, 8) if options.umask else UMASK)
@@ -122,7 +122,7 @@ class Service:
         self.lock(options.addresses[0])
 
     def lock(self, address: str) -> None:
-        """Write and lock the pid file, once its name is known. Raises UsageError."""
+        """Write and lock the pid file, if its name is known. Raises UsageError."""
         if self.pid_file is None and (self.options.daemon or self.options.pid_file or self.runtime_folder):
             path = pid_path(self.options, address, self.runtime_folder)
             if path:
@@ -130,7 +130,7 @@ class Service:
                 self.pid_file.lock()
 
     def adopt_sockets(self, listeners: list[socket.socket], tls: Security | None) -> None:
-        """The sockets are bound: files may be given to another user, and root's privileges dropped. Raises UsageError."""
+        """Use these bound sockets; then change the owner of files, and drop root's privileges. Raises UsageError."""
         self.listeners = listeners
         self.tls = tls
         self.urls = urls(listeners, "http" if tls is None else "https")
@@ -151,7 +151,7 @@ class Service:
             self.identity.drop_privileges()
 
     def end(self) -> None:
-        """Remove the pid file and the control socket; tell a launcher, and clients that wait, that the server has stopped."""
+        """Remove the pid file and the control socket. The launcher and waiting clients learn that the server has stopped."""
         self.readiness.close()
         self.answer_reloads("the server stops")
         if self.control is not None:
@@ -189,7 +189,7 @@ class Service:
             supervisor.timers.append((lambda: self.next_tick, self.notify_watchdog))
 
     def stop(self) -> None:
-        """INT and TERM."""
+        """INT and TERM: stop."""
         self.notifier.notify("STOPPING=1")
         self.supervisor.stop()
 
@@ -210,14 +210,14 @@ class Service:
             self.supervisor.reload()
 
     def reopen(self) -> None:
-        """USR1: the log files have been moved, and new ones are to be written."""
+        """USR1: reopen the log files, which have been moved."""
         self.reopen_log()
         self.send_order("reopen")
 
     def send_order(self, word: str) -> None:
-        """Give an order to all children that serve, or finish what they run."""
+        """Send an order to all children that serve or finish their requests."""
         for child in self.supervisor.children:
-            if child.state in LISTENING:
+            if child.state in OBEYING:
                 child.send_order(word)
 
     def reopen_in_child(self, server: WSGIServer) -> None:
@@ -226,11 +226,11 @@ class Service:
         reopen_log(server, self.say)
 
     def redirect(self) -> None:
-        """Write to the log file from here on. Raises OSError."""
+        """Redirect the standard streams to the log file. Raises OSError."""
         redirect(self.options.log_file, self.system, self.console.descriptors)
 
     def reopen_log(self) -> None:
-        """Write to a new file; if there can be none, to the old one, and say so."""
+        """Reopen the log file. If that fails, continue with the old file, and print a message."""
         try:
             if self.options.log_file:
                 self.redirect()
@@ -244,30 +244,30 @@ class Service:
         self.console.say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}" if self.options.log_file else text)
 
     def write_state(self) -> None:
-        """USR2: the state, as a line of JSON in the log, and what is watched for changes."""
+        """USR2: print the state and the watched files, as a line of JSON."""
         watch = self.supervisor.watch
         watched = {"watched": watch.describe()} if watch is not None else {}
         self.supervisor.ask(lambda _: self.console.say(json.dumps({**self.state(), **watched})))
 
     def notify_watchdog(self) -> None:
-        """Tell systemd's watchdog that the service is healthy, if all children that serve report."""
+        """Notify systemd's watchdog that the service is healthy, if all serving children report."""
         self.next_tick = self.system.monotonic() + self.notifier.interval
         self.supervisor.ask(lambda healthy: self.notifier.notify("WATCHDOG=1") if healthy else None, HEALTHY)
 
-    def handle_query(self, question: bytes, client: Client) -> None:
-        """A client asks: `state` or `reload`."""
-        if question == b"state\n":
+    def handle_query(self, query: bytes, client: Client) -> None:
+        """Answer a client's query: `state` or `reload`."""
+        if query == b"state\n":
             self.supervisor.ask(lambda _: client.answer(self.state()))
-        elif question == b"reload\n":
+        elif query == b"reload\n":
             self.waiting_for_reload.append(client)
             self.reload()
         else:
             client.close()
 
-    # --- What the children do -----------------------------------------------------------------------------------------
+    # --- Events of children, and the state ----------------------------------------------------------------------------
 
     def serving(self, child: Child) -> None:
-        """A generation serves: tell systemd, the launcher, and clients that wait for a reload."""
+        """Report to systemd, the launcher, and clients that wait for a reload that a generation serves."""
         self.application = child.name
         where = ", ".join(self.urls)
         self.notifier.notify("READY=1", f"STATUS=serving {child.name} at {where}")
@@ -284,22 +284,22 @@ class Service:
     def failed(self, text: str, *, serving: bool, served: bool) -> None:
         """Report that new code can't be loaded, or no worker can be started: to systemd, and to clients that wait for a reload.
 
-        `serving` tells whether older workers continue, and `served` whether the application was ever served: systemd is not
-        told that the service is ready before.
+        `serving`: older workers continue. `served`: the application has been served before; until then systemd gets no report
+        that the service is ready.
         """
         now = STILL_SERVED if serving else "Requests are answered with an error page"
         if served:
             self.notifier.notify("READY=1", f"STATUS={now}; {text.splitlines()[0]}")
         self.answer_reloads(f"{text}\n  {now}.")
 
-    def answer_reloads(self, trouble: str) -> None:
-        """Answer the clients that wait for a reload; `trouble` is "" if it succeeded."""
+    def answer_reloads(self, error: str) -> None:
+        """Answer the clients that wait for a reload; `error` is "" if it succeeded."""
         for client in self.waiting_for_reload:
-            client.answer({"trouble": trouble})
+            client.answer({"error": error})
         self.waiting_for_reload.clear()
 
     def memory(self) -> int:
-        """The bytes that the service's processes have, measured at most once in a moment: many clients may ask at once."""
+        """Return the memory of the service's processes in bytes, measured at most once in MEMORY_TIME seconds."""
         if self.system.monotonic() >= self.measure_at:
             self.last_memory = sum(
                 memory(pid) for pid in (os.getpid(), *(child.pid for child in self.supervisor.children))
@@ -308,7 +308,7 @@ class Service:
         return self.last_memory
 
     def state(self) -> dict[str, object]:
-        """What `microwsgi status` shows."""
+        """Return the state, as `microwsgi status` shows it."""
         supervisor = self.supervisor
         now = self.system.monotonic()
         workers = [
@@ -350,7 +350,7 @@ COUNTS = ("requests", "errors", "connections", "running")
 
 
 def working_folder() -> str:
-    """The folder of this process; "" if it has been removed."""
+    """Return the working folder of this process; "" if it has been removed."""
     try:
         return os.getcwd()
     except OSError:
@@ -358,7 +358,7 @@ def working_folder() -> str:
 
 
 def changed_options(options: Options) -> dict[str, str]:
-    """The options that are not at their defaults, each with its value as one would type it; a switch has none."""
+    """Return the options that differ from their defaults, each with its value as on a command line; "" for a switch."""
     found = {}
     for option in OPTIONS:
         value = getattr(options, option.name)
@@ -379,18 +379,18 @@ def effective_user() -> str:
 
 
 def address(listener: socket.socket) -> str:
-    """A listener as a person names it: 127.0.0.1:8000."""
+    """Return the address of a listener, without a scheme: 127.0.0.1:8000."""
     return url(listener).removeprefix("http://").rstrip("/")
 
 
 def sockets_of(listeners: list[socket.socket]) -> list[str]:
-    """The files of Unix sockets."""
+    """Return the paths of Unix sockets."""
     names = [listener.getsockname() for listener in listeners]
     return [name for name in names if isinstance(name, str) and name.startswith("/")]
 
 
 def memory(pid: int) -> int:
-    """The bytes that a process has for itself, and its part of those that it shares; 0 where the system does not say."""
+    """Return the proportional set size (PSS) of a process in bytes; 0 if it is unknown."""
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
             return 1024 * next(int(line.split()[1]) for line in file if line.startswith(b"Pss:"))

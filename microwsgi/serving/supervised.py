@@ -1,6 +1,6 @@
 """Serving by children of a parent that never imports the application: `--reload` and `--workers`.
 
-`microwsgi.serving.serve.run` calls `run` for either option. `microwsgi.prefork.supervisor` is the parent; this module has the
+`microwsgi.serving.serve.run` calls `run` for these options. `microwsgi.prefork.supervisor` is the parent; this module has the
 code of its children (`live`), the messages on the terminal (`Terminal`), and the page that is served when the application
 can't be loaded.
 """
@@ -60,7 +60,7 @@ from microwsgi.support.typenames import Any
 
 SEE_TERMINAL = b"The application can't be loaded; the server's terminal says why.\n"
 MAX_NAMED_FILES = 3
-"""Changed files that a message names; the others are counted."""
+"""The maximum number of changed files that a message names; the others are counted."""
 
 
 def run(
@@ -82,7 +82,9 @@ def run(
     system = system or System()
     with open_service(options, console, system) as service, listening(service.options) as listeners:
         options = service.options
-        tls = https(options, ssl_context)  # made before the fork: a session of one child can be resumed with another
+        tls = https(
+            options, ssl_context
+        )  # created before the fork: a TLS session with one child can be resumed with another
         service.adopt_sockets(listeners, tls)
         console.never_block()
         terminal = Terminal(options, listeners, tls, service)
@@ -133,8 +135,8 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
         # A compiled file counts as fresh for a second after its source was changed: see microwsgi.serving.imports.
         imports.install(lambda files: worker.send(files=files))
     try:
-        if worker.trouble:
-            raise LoadError(worker.trouble)
+        if worker.fatal_error:
+            raise LoadError(worker.fatal_error)
         import_error_page(options)
         name, application = load_application(spec, options)
     except UsageError as error:
@@ -170,15 +172,15 @@ def live(spec: str | None, options: Options, listeners: list[socket], terminal: 
 
 
 def exit_if_forked(pid: int) -> None:
-    """End a process that the application has forked at import and that has come back here: one process is the worker."""
+    """End this process if the application has forked it during the import: only one process is the worker."""
     if os.getpid() != pid:
         os._exit(0)
 
 
 def still_retiring(server: WSGIServer, say: Callable[[str], object]) -> None:
-    """Print what a child with old code waits for."""
-    if what := describe_running(server):
-        say(f"Process {os.getpid()}, with the old code, still waits for {what}; `kill {os.getpid()}` ends it.")
+    """Print which requests a child with old code waits for."""
+    if requests := describe_running(server):
+        say(f"Process {os.getpid()}, with the old code, still waits for {requests}; `kill {os.getpid()}` ends it.")
 
 
 def live_spawned(worker: Worker, listeners: list[socket], values: list[Any]) -> None:
@@ -198,7 +200,7 @@ def unloaded(error: BaseException, text: str, options: Options, livereload: Live
         if options.debug:
             token = dev_token(options)
             page = import_module(ERROR_PAGE).ErrorPage(options.editor, livereload, allows=token.allows, hint=token.hint)
-    except Exception:  # WebOb can't be imported, which may be the very reason
+    except Exception:  # WebOb can't be imported, which may be why the application can't be loaded
         pass
 
     def application(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:
@@ -219,7 +221,7 @@ def unloaded(error: BaseException, text: str, options: Options, livereload: Live
 
 
 class Terminal(Observer):
-    """Prints what is served, and what is wrong; prepares the next children."""
+    """Prints which code is served, and errors; prepares the parent for the next children."""
 
     def __init__(self, options: Options, listeners: list[socket], tls: Security | None, service: Service) -> None:
         self.options = options
@@ -230,10 +232,10 @@ class Terminal(Observer):
         self.greeted = False
         self.text = ""  # why the last generation could not be loaded
         self.terminal: list[object] | None = None
-        self.told = ("", 0)  # the last trouble of the parent, and how often it has come since it was told
+        self.last_failure = ("", 0)  # the last exception of the parent, and how often it was repeated without a message
 
     def serving(self, child: Child) -> None:
-        """Print what is served now, and which change caused it."""
+        """Print which application is now served, and which change caused it."""
         console = self.service.console
         if child.generation.changed or self.greeted:
             took = (time.monotonic() - child.generation.began) * 1000
@@ -253,7 +255,7 @@ class Terminal(Observer):
         self.service.serving(child)
 
     def failed(self, generation: Generation, text: str, *, serving: list[int]) -> None:
-        """Print why a generation can't be loaded, and what is served meanwhile, unless the last message was the same."""
+        """Print why a generation can't be loaded, and which code is still served, unless the last message was the same."""
         self.service.failed(text, serving=bool(serving), served=self.greeted)
         if text == self.text:
             return
@@ -284,7 +286,7 @@ class Terminal(Observer):
         self.service.say(f"Worker {child.pid} received TERM; a new worker starts.")
 
     def late(self, child: Child, previous: State, text: str) -> None:
-        """Print what a child has not done in time, and what happens now."""
+        """Print which step a child has not done in time, and the consequence."""
         grace = f"{self.options.graceful_timeout:g} s of --graceful-timeout"
         messages = {
             State.CHECKING: f"Worker {child.pid} accepts connections but does not answer: it is killed and replaced.",
@@ -313,16 +315,16 @@ class Terminal(Observer):
         if self.greeted:
             self.service.failed(f"no worker could be started: {why}", serving=True, served=True)
 
-    def trouble(self, error: BaseException) -> None:
-        """Print an exception of the parent; if it repeats, only how often."""
+    def call_failed(self, error: BaseException) -> None:
+        """Print an exception of the parent; if it is repeated, print only how often."""
         text = f"{type(error).__name__}: {error}"
-        last, count = self.told
+        last, count = self.last_failure
         if text == last:
-            self.told = text, count + 1
+            self.last_failure = text, count + 1
             return
         if count:
             self.service.say(f"({last}: repeated {count} times)")
-        self.told = text, 0
+        self.last_failure = text, 0
         place = traceback.extract_tb(error.__traceback__)[-1:]
         where = "".join(f" ({os.path.basename(frame.filename)}:{frame.lineno})" for frame in place)
         self.service.say(f"The parent process continues after {text}{where}.")
@@ -353,7 +355,7 @@ class Terminal(Observer):
             if name not in sys.modules:
                 try:
                     yield import_module(name)
-                except Exception:  # a child that needs it will say so
+                except Exception:  # a child that needs the module will report the error
                     continue
         if self.options.reload:
             for path, content in message.get("files", {}).items():

@@ -8,7 +8,7 @@ from types import CodeType
 from microwsgi.support import lazy
 
 DEPTH = 50
-"""Decorators and partials that are looked through at most."""
+"""The maximum number of nested decorators and partials."""
 
 
 def code_of(function: object) -> CodeType | None:
@@ -18,7 +18,7 @@ def code_of(function: object) -> CodeType | None:
         if inner is None:
             break
         function = inner
-    for each in (function, getattr(type(function), "__call__", None)):  # noqa: B004 - the method, not whether there is one
+    for each in (function, getattr(type(function), "__call__", None)):  # noqa: B004 - the method itself is needed
         code = getattr(each, "__code__", None)
         if isinstance(code, CodeType):
             return code
@@ -34,7 +34,7 @@ def source_location(function: object) -> str:
 def def_line(code: CodeType) -> int:
     """Return the line of a function's `def`: a code object has the line of the first decorator."""
     lines = lazy.linecache.getlines(code.co_filename)
-    opening = tuple(f"{word} {code.co_name}" for word in ("def", "async def", "class"))  # none is that of a <lambda>
+    opening = tuple(f"{word} {code.co_name}" for word in ("def", "async def", "class"))  # a <lambda> matches none
     for number, line in enumerate(lines[code.co_firstlineno - 1 :], code.co_firstlineno):
         if line.lstrip().startswith(opening):
             return number
@@ -42,6 +42,6 @@ def def_line(code: CodeType) -> int:
 
 
 def relative(path: str) -> str:
-    """Return a path as short as it can be typed in the current folder."""
+    """Return a path relative to the current folder, if it is below that folder."""
     short = os.path.relpath(path) if os.path.isabs(path) else path
     return path if short.startswith("..") else short

@@ -19,24 +19,23 @@ FRAME = re.compile(r'[ |]+File "([^"]*)"')
 
 
 def exception_text(error: BaseException) -> str:
-    """Return the traceback of an exception. Frames of microwsgi are folded beside those of an application.
+    """Return the traceback of an exception. If there are frames of an application, those of microwsgi are folded.
 
-    The lines of the traceback stay; a line feed in the text of an exception does not. Else the text, in which there may be
-    anything that a client has sent, could contain lines that look like other records.
+    Line feeds in the text of an exception are escaped: the text may contain data from a client, which could otherwise forge
+    records of the log.
     """
-    told = lazy.traceback.TracebackException.from_exception(error)
+    details = lazy.traceback.TracebackException.from_exception(error)
     code = code_that_returned(error)
     if code is not None:
-        told.stack.append(lazy.traceback.FrameSummary(code.co_filename, def_line(code), code.co_qualname))
+        details.stack.append(lazy.traceback.FrameSummary(code.co_filename, def_line(code), code.co_qualname))
     parts: list[str] = []
     is_note = False
-    for part in folded(list(told.format())):
-        if part.startswith(
-            (" ", "\n", "Traceback (")
-        ):  # a frame, an exception of a group, or a line between two tracebacks
+    for part in folded(list(details.format())):
+        # A frame, an exception of a group, or a line between two tracebacks.
+        if part.startswith((" ", "\n", "Traceback (")):
             parts.append(part)
             is_note = False
-        else:  # an exception's type and text; behind it its notes
+        else:  # an exception's type and text, or one of its notes, which follow
             text = part.rstrip("\n").replace("\n", "\\n")
             parts.append(f"  {text}\n" if is_note else f"{text}\n")
             is_note = True
@@ -57,9 +56,9 @@ def code_that_returned(error: BaseException) -> CodeType | None:
 
 
 def folded(parts: list[str]) -> Iterator[str]:
-    """Return the parts of a traceback's text, with a line in place of the frames of microwsgi.
+    """Yield the parts of a traceback's text, with one line that replaces the frames of microwsgi.
 
-    All frames stay if they are only ours and the standard library's: then the exception is a fault of the server.
+    If there are only frames of microwsgi and the standard library, none is folded: the exception is then a bug of the server.
     """
     files = [file_of(part) for part in parts]
     if all(file.startswith(PACKAGE) or is_standard(file) for file in files if file):

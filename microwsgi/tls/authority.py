@@ -34,20 +34,20 @@ except ImportError:  # Windows
     HAS_LOCKS = False
 
 ZONES = ["localhost", "test", "internal", "local", "home.arpa"]
-"""Names that are nobody's on the internet: RFC 6761 6.2 and 6.3, RFC 6762 3, RFC 8375, and ICANN's .internal."""
+"""Domains that nobody can own on the internet: RFC 6761 6.2 and 6.3, RFC 6762 3, RFC 8375, and ICANN's .internal."""
 NETWORKS = [
     *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"),
     *("::1/128", "fc00::/7", "fe80::/10"),
 ]
-"""Addresses of that kind: RFC 1122 3.2.1.3, RFC 1918, RFC 3927, RFC 4193, RFC 4291 2.5."""
+"""Addresses that do not exist on the internet: RFC 1122 3.2.1.3, RFC 1918, RFC 3927, RFC 4193, RFC 4291 2.5."""
 HOST_NAME = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*")
 CA_DAYS = 3650
 LEAF_DAYS = 90
-"""Browsers take no leaf for more than 398 days, and the limit falls."""
+"""Browsers reject certificates that are valid for too long, and the limits are being lowered."""
 RENEW_DAYS = 30
-"""Days before the end in which a leaf is replaced."""
-MOST_NAMES = 100
-"""Names of a leaf: those of former runs are kept, so that two projects don't renew it in turn."""
+"""A leaf that is valid for fewer days is replaced."""
+MAX_LEAF_NAMES = 100
+"""The maximum number of names in a leaf. Names of earlier runs are kept, so that two projects don't replace it alternately."""
 
 
 def data_folder() -> str:
@@ -64,7 +64,7 @@ def data_folder() -> str:
 
 
 class Authority:
-    """The CA in a folder. Missing files are created when they are needed. Raises CertificateError."""
+    """The CA with its files in a folder. Missing files are created when they are needed. Raises CertificateError."""
 
     def __init__(self, folder: str = "") -> None:
         self.folder = folder or data_folder()
@@ -80,7 +80,7 @@ class Authority:
     # --- The CA -----------------------------------------------------------------------------------------------------------
 
     def read(self) -> Certificate | None:
-        """Return the CA's certificate; None if there is none."""
+        """Return the CA's certificate; None if it is missing or unreadable."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             context.load_verify_locations(self.certificate)
@@ -89,7 +89,7 @@ class Authority:
         return next((Certificate(each) for each in context.get_ca_certs()), None)
 
     def ensure(self) -> Certificate:
-        """Return the CA's certificate. Create the CA if there is none, or if it has expired."""
+        """Return the CA's certificate. Create the CA if there is none, or if it would expire before a new leaf."""
         found = self.read()
         if found is not None and os.path.exists(self.key) and found.days_left > LEAF_DAYS:
             return found
@@ -122,10 +122,10 @@ class Authority:
         except OSError:
             return ZONES
 
-    # --- What it signs ----------------------------------------------------------------------------------------------------
+    # --- Certificates that it signs ---------------------------------------------------------------------------------------
 
     def leaf(self, names: Iterable[str]) -> CertificateFiles:
-        """Return a certificate for these names and addresses and those of former runs, valid for at least RENEW_DAYS."""
+        """Return a certificate for these names and addresses and those of earlier runs, valid for at least RENEW_DAYS."""
         with self.locked():
             self.ensure()
             names = list(dict.fromkeys(names))
@@ -135,13 +135,13 @@ class Authority:
         return CertificateFiles(self.leaf_file)
 
     def keep_or_make(self) -> None:
-        """Keep the server certificate if it is valid and has all names; otherwise make another."""
+        """Keep the server certificate if it is valid and has all names; otherwise create another."""
         present = self.read_leaf()
         known = [] if present is None else [value for _, value in present.alternatives]
         missing = {canonical(name) for name in self.wanted} - {canonical(name) for name in known}
         if present is None or missing or present.days_left <= RENEW_DAYS:
             every = list({canonical(name): name for name in [*self.wanted, *filter(self.permits, known)]}.values())
-            certificate, key = best_signer().leaf(self.pem(), every[:MOST_NAMES], SERVER, LEAF_DAYS)
+            certificate, key = best_signer().leaf(self.pem(), every[:MAX_LEAF_NAMES], SERVER, LEAF_DAYS)
             self.write(self.leaf_file, key + certificate)
             self.renew_at = time() + (LEAF_DAYS - RENEW_DAYS) * DAY
         else:
@@ -256,14 +256,14 @@ def served_names(options: Options) -> list[str]:
 
 
 def local_names() -> list[str]:
-    """Return the names that this machine has for itself."""
+    """Return the names and addresses by which this machine can be reached from itself."""
     return ["localhost", "*.localhost", "127.0.0.1", "::1", *machine_names()]
 
 
 def machine_names() -> list[str]:
     """Return the names of this machine, also those that other machines of the network use.
 
-    A name of one label, like `dev`, is left out: it may be a top-level domain, and the CA would be good for all of that.
+    A name of one label, like `dev`, is left out: if it is a top-level domain, the CA could sign for all names below it.
     """
     name = socket.gethostname().lower().rstrip(".")
     if name == "localhost" or kind(name) != "DNS" or not HOST_NAME.fullmatch(name):

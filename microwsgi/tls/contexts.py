@@ -1,4 +1,4 @@
-"""SSL contexts for certificates in files. Each mistake has a message of its own, because OpenSSL's message is "PEM lib".
+"""SSL contexts for certificates in files. Each mistake has its own message here: OpenSSL's message is always "PEM lib".
 
 `microwsgi.tls.front` has one context for each pair of files, and replaces it when they change.
 """
@@ -16,13 +16,13 @@ from microwsgi.tls.modssl import Certificate
 ALPN = ["http/1.1", "http/1.0"]  # curl --http1.0 offers the latter only
 PROTOCOLS = frozenset(name.encode() for name in ALPN)
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""Of TLS 1.2: forward secrecy and authenticated encryption, as RFC 9325 4.2 recommends. Those of 1.3 are all of that kind."""
+"""For TLS 1.2: forward secrecy and authenticated encryption, as RFC 9325 4.2 recommends. All ciphers of TLS 1.3 have both."""
 NO_CHECK_TIME = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME, which ssl has no name for: an expired certificate can be read, too."""
 
 
 class CertificateFiles:
-    """The paths of a certificate with its chain, and of its key."""
+    """The paths of a file with a certificate and its chain, and of a file with its key."""
 
     def __init__(self, certificate_path: str, key_path: str = "") -> None:
         self.certificate_path = certificate_path
@@ -53,7 +53,7 @@ def new_context(options: Options) -> SSLContext:
     context.set_alpn_protocols(ALPN)
     if options.tls_keylog:
         try:
-            # ssl would create a file that others can read.
+            # ssl would create a file that other users can read.
             os.close(os.open(options.tls_keylog, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
             context.keylog_filename = options.tls_keylog
         except OSError as error:
@@ -64,7 +64,7 @@ def new_context(options: Options) -> SSLContext:
 def load(context: SSLContext, pair: CertificateFiles, options: Options) -> str:
     """Load certificate and key into the context; return the text of the certificate file.
 
-    Raises CertificateError, which says what to do.
+    Raises CertificateError with a message that says what to do.
     """
     text, key = content(pair.certificate_path, "--tls-cert"), content(pair.key_path, "--tls-key")
     if "-----BEGIN CERTIFICATE-----" not in text:
@@ -115,7 +115,8 @@ def content(name: str, option: str) -> str:
 def read(context: SSLContext, text: str) -> Certificate:
     """Return the fields of a certificate, read from a handshake between this context and a client in memory.
 
-    So the certificate is known to work. The client trusts the first certificate of `text`. Raises CertificateError.
+    The handshake also proves that the certificate works. The client trusts the first certificate of `text`. Raises
+    CertificateError.
     """
     client = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
@@ -137,7 +138,7 @@ def read(context: SSLContext, text: str) -> Certificate:
 
 
 def verify_clients(context: SSLContext, options: Options) -> None:
-    """Ask clients for a certificate that --tls-client-ca has issued; --tls-client-cert says whether it is required."""
+    """Request from clients a certificate issued by --tls-client-ca; --tls-client-cert decides whether it is required."""
     content(options.tls_client_ca, "--tls-client-ca")
     try:
         context.load_verify_locations(options.tls_client_ca)
@@ -146,6 +147,6 @@ def verify_clients(context: SSLContext, options: Options) -> None:
     context.verify_mode = ssl.CERT_REQUIRED if options.tls_client_cert == "required" else ssl.CERT_OPTIONAL
 
 
-def store_sni(connection: SSLSocket | SSLObject, name: str | None, context: SSLContext) -> None:  # as sni_callback
-    """Store the server name (SNI) that a client asks for: `ssl` keeps it for clients only."""
+def store_sni(connection: SSLSocket | SSLObject, name: str | None, context: SSLContext) -> None:
+    """Store the server name (SNI) that a client requests, as `sni_callback`: `ssl` keeps the name only in a client."""
     vars(connection)["sni"] = name or ""

@@ -1,6 +1,6 @@
-"""TLS as the server sees it: connections that begin with a handshake, and the certificates that are presented.
+"""The server's interface to TLS: connections that begin with a handshake, and the certificates that are presented.
 
-Only imported where TLS is asked for. `microwsgi.tls.handshake` does the handshakes; `microwsgi.tls.transport`
+Imported only if TLS is used. `microwsgi.tls.handshake` does the handshakes; `microwsgi.tls.transport`
 sends and receives afterwards.
 """
 
@@ -34,9 +34,9 @@ EXPIRY_WARNING_DAYS = 14
 """The server warns if a certificate expires in fewer days than this."""
 DEVELOPMENT_ZONES = tuple(f".{zone}" for zone in ZONES)
 HSTS = ("Strict-Transport-Security", "strict-transport-security")
-"""The names under which the field (RFC 6797 6.1) may be in NAMES: applications write it in one of two ways."""
+"""Spellings of the field name (RFC 6797 6.1) to look for in NAMES: applications use one of these two."""
 MAX_ENVIRONS = 256
-"""How many environs are kept. Most connections can share one: what differs between them, like the port, is not in it."""
+"""The maximum number of environs to keep. Most connections share one: values that differ, like the port, are not in it."""
 
 
 class TLS:
@@ -44,13 +44,13 @@ class TLS:
 
     The first certificate is presented to each client that asks for none of the names in the certificates.
 
-    The files are checked at a handshake, once a second: a changed certificate is presented to later connections.
-    One that can't be used is reported, and the old one stays. Raises CertificateError.
+    The files are checked at a handshake, at most once a second: a changed certificate is presented to later connections. One
+    that can't be used is reported, and the old one stays in use. Raises CertificateError.
     """
 
-    asked = False  # a person asked for a check while one was running
-    warned = False  # of Strict-Transport-Security
-    server_context: ServerContext  # from `start` on
+    asked = False  # a check was requested while one was running
+    warned = False  # about Strict-Transport-Security
+    server_context: ServerContext  # set by `attach` or `start`
 
     def __init__(
         self,
@@ -60,20 +60,21 @@ class TLS:
         hints: list[str] | None = None,
     ) -> None:
         self.pairs = pairs
-        self.hints = hints or []  # for the notes at the start
+        self.hints = hints or []  # lines for `notes`
         self.options = options
         self.renew = renew
         self.pool = HandshakePool()
-        # Of the files in use; of those last reported as unusable; of those that failed once, and may be half written.
+        # Signatures of the files in use, of those last reported as unusable, and of those that failed once: these may be half
+        # written.
         self.used_signature = self.refused_signature = self.failed_signature = self.file_signature()
         self.environs: dict[tuple[object, ...], tuple[Environ, Environ]] = {}
         self.checking = threading.Lock()
         self.next_check = monotonic() + CHECK_INTERVAL
-        self.context, self.others, self.certificates = self.load()
+        self.context, self.by_name, self.certificates = self.load()
 
     @classmethod
     def of(cls, context: SSLContext, options: Options) -> TLS:
-        """Return a TLS with a context that the caller has made; at most its sni_callback is set."""
+        """Return a TLS with a context that the caller has created. Its sni_callback is set if there is none."""
         self = cls.__new__(cls)
         self.pairs, self.options, self.renew, self.hints = [], options, None, []
         self.pool = HandshakePool()
@@ -83,13 +84,13 @@ class TLS:
         self.next_check = float("inf")
         if context.sni_callback is None:
             context.sni_callback = store_sni
-        self.context, self.others, self.certificates = context, {}, [Certificate({})]
+        self.context, self.by_name, self.certificates = context, {}, [Certificate({})]
         return self
 
     # --- For the server -------------------------------------------------------------------------------------------------------
 
     def attach(self, context: ServerContext) -> None:
-        """Log to this server."""
+        """Use the error log of this server."""
         self.server_context = context
 
     def start(
@@ -98,7 +99,7 @@ class TLS:
         finish: Callable[..., object],
         connect: Callable[[Transport, Environ], Connection],
     ) -> None:
-        """Begin to serve. `finish` is the loop's; `connect` makes the connection that speaks HTTP over a transport."""
+        """Begin to serve. `finish` is `Loop.finish`; `connect` creates the connection that speaks HTTP over a transport."""
         self.server_context = context
         self.connect_http = connect
         self.pool.start(finish)
@@ -126,12 +127,12 @@ class TLS:
         return Redirector.connect(self.server_context, transport, base)
 
     def end(self) -> None:
-        """End the threads."""
+        """End the threads of the pool."""
         self.pool.end()
 
     def wrap(self, transport: Transport) -> TLSTransport:
-        """Return a TLS transport in the place of a plain one. Raises OSError."""
-        transport.socket.getpeername()  # raises if the client has left; wrap_socket would then close the descriptor
+        """Return a TLS transport that replaces a plain one. Raises OSError."""
+        transport.socket.getpeername()  # raises if the client has disconnected; wrap_socket would then close the descriptor
         return self.new_transport(self.wrap_socket(transport.socket), transport.client, transport.clock)
 
     def wrap_socket(self, connection: socket.socket) -> SSLSocket:
@@ -172,7 +173,7 @@ class TLS:
         if not self.warned:
             self.warn_of_hsts(sni)
         client = tls.getpeercert(binary_form=True)
-        # With the day: SSL_SERVER_V_REMAIN changes with it.
+        # The day is part of the key because SSL_CLIENT_V_REMAIN changes with it.
         key = (id(base), sni, tls.version(), tls.cipher(), tls.session_reused, client, int(time()) // 86400)
         _, known = self.environs.get(key, (base, None))
         if known is None:
@@ -202,7 +203,7 @@ class TLS:
 
     def certificate_of(self, context: SSLContext | None) -> Certificate:
         """Return the certificate of a context that was chosen by server name (SNI)."""
-        found = (each.certificate for each in self.others.values() if each.context is context)
+        found = (each.certificate for each in self.by_name.values() if each.context is context)
         return next(found, Certificate({}))
 
     def reason(self, error: OSError) -> str:
@@ -214,7 +215,7 @@ class TLS:
         return name.replace("_", " ").lower() or error.strerror or "unknown reason"
 
     def notes(self) -> list[str]:
-        """Return a line for each certificate as it now is in its file, and warnings."""
+        """Return lines for people: each certificate, with the current content of its file, and warnings."""
         self.check_files()
         found = []
         for certificate in self.certificates:
@@ -247,12 +248,12 @@ class TLS:
         return first, by_name, [each.certificate for each in shown]
 
     def files(self) -> list[str]:
-        """Return the names of the files that the contexts are made from."""
+        """Return the paths of the files from which the contexts are created."""
         pairs = [name for pair in self.pairs for name in (pair.certificate_path, pair.key_path)]
         return [*pairs, *filter(None, [self.options.tls_password_file, self.options.tls_client_ca])]
 
     def file_signature(self) -> tuple[object, ...]:
-        """Return a value that changes when one of the files does."""
+        """Return a value that changes when one of the files changes."""
         found: list[object] = []
         for name in self.files():
             try:
@@ -264,10 +265,10 @@ class TLS:
         return tuple(found)
 
     def check_files(self, *, asked: bool = False) -> None:
-        """Load changed certificates if they are usable; with `asked` (by a person), report unusable ones at once, too."""
+        """Load changed certificates if they are usable. If a person has `asked`, report unusable ones at the first failure."""
         self.asked = self.asked or asked
-        # If `checking` is locked, do not wait: its holder may be this thread, interrupted by a signal. If `asked` is set, the
-        # holder checks again.
+        # If `checking` is locked, do not wait: its holder may be this thread, interrupted by a signal. If `self.asked` is set,
+        # the holder checks again.
         while self.checking.acquire(blocking=False):
             try:
                 asked, self.asked = self.asked, False
@@ -289,7 +290,7 @@ class TLS:
         if now == self.used_signature or (now == self.refused_signature and not asked):
             return
         try:
-            self.context, self.others, self.certificates = self.load()
+            self.context, self.by_name, self.certificates = self.load()
         except CertificateError as error:
             # Report only if the same files fail twice: between two checks the key may be new and the certificate still old.
             if now == self.failed_signature or asked:
@@ -302,16 +303,17 @@ class TLS:
         self.log(f"A new certificate is used from here on: {self.certificates[0]}.")
 
     def log(self, text: str) -> None:
-        """Write a line to the error log. Before `attach` or `start` there is none, and the line is lost."""
+        """Write a line to the error log. Before `attach` or `start` there is no error log, and the line is lost."""
         context: ServerContext | None = getattr(self, "server_context", None)
         if context is not None:
             context.log_error(text)
 
 
 def make_tls(options: Options, ssl_context: object = None) -> TLS:
-    """Return what `WSGIServer` takes for `tls`: from the options, or an SSLContext, a (certificate, key) or "adhoc".
+    """Return the `tls` argument of `WSGIServer`, made from the options or from `ssl_context`.
 
-    The values of `ssl_context` are Werkzeug's. Raises CertificateError, and UsageError for options that contradict it.
+    `ssl_context` has the values that Werkzeug accepts: an SSLContext, (certificate, key) or "adhoc". Raises CertificateError,
+    and UsageError for options that contradict it.
     """
     if ssl_context is not None:
         refuse_both(options, CONTEXT_OPTIONS if isinstance(ssl_context, SSLContext) else CERTIFICATE_OPTIONS)
@@ -370,4 +372,4 @@ REASONS = (
     ("UNEXPECTED_EOF", "the client disconnected during the handshake"),
     ("EOF occurred", "the client disconnected during the handshake"),
 )
-"""What OpenSSL says, and the same in plain words."""
+"""Parts of OpenSSL's messages, each with a message for people."""

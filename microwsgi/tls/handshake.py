@@ -1,13 +1,13 @@
-"""Connections on a TLS port before HTTP begins: the first byte tells TLS from plain HTTP, then the handshake.
+"""Connections on a TLS port before HTTP begins: detect TLS or plain HTTP by the first byte, then do the handshake.
 
 A HandshakeConnection waits in the poller like every connection, and holds no thread while its client sends nothing. The work
 of a handshake, about a millisecond of processor time, is done by threads of `HandshakePool`, so that many new connections do
 not delay the clients that are being served. Then the connection is REPLACED: `replacement` speaks HTTP over the transport. A
 *flight* is the messages that one side sends before it waits for an answer (RFC 8446 2).
 
-    SNIFFING    the first bytes are looked at, and left in the kernel      by the leader
-    HANDSHAKE   the client's next flight has arrived                       by the leader: then RUNNING, in HandshakePool's queue
-      handle_one_request   a flight is read, and answered                  by a thread of HandshakePool
+    SNIFFING    look at the first bytes, and leave them in the kernel      by the leader
+    HANDSHAKE   wait for the client's next flight                          by the leader: then RUNNING, in HandshakePool's queue
+      handle_one_request   read a flight, and answer it                    by a thread of HandshakePool
       finish_turn          HANDSHAKE again, REPLACED, or the end           by the same thread
 """
 
@@ -37,22 +37,22 @@ RECORD_HEAD = 5
 RECORD = RECORD_HEAD + 16 * 1024
 """Bytes of the longest record that can hold a ClientHello."""
 JOIN_TIMEOUT = 5.0
-"""Seconds to wait for a thread that only has to notice that it is to end."""
+"""Seconds to wait for a thread to end, which takes at most the time of one flight."""
 
 
 class HandshakePool:
-    """Threads that do the work of handshakes, and the queue of connections that wait for them."""
+    """Threads that do handshakes, and the queue of connections that wait for these threads."""
 
     def __init__(self) -> None:
         self.queue: deque[HandshakeConnection | None] = deque()
         self.available = threading.Semaphore(0)  # released once for each entry of the queue
-        self.threads: list[threading.Thread] = []  # only for the leader, and for `end` when there is no leader
-        # Half of the processors; the other half is for clients that are being served.
+        self.threads: list[threading.Thread] = []  # used only by the leader, and by `end` when there is no leader
+        # Use half of the processors; the other half is for clients that are being served.
         self.max_threads = max((os.cpu_count() or 1) // 2, 1)
-        self.finish: Callable[..., object] = bool  # until `start`
+        self.finish: Callable[..., object] = bool  # set by `start`; `bool` does nothing
 
     def start(self, finish: Callable[..., object]) -> None:
-        """Begin to serve; `finish` is the loop's. Threads of an earlier run, or of the parent before a fork, are forgotten."""
+        """Begin to serve; `finish` is `Loop.finish`. Threads of an earlier run, or of the parent before a fork, are dropped."""
         self.queue = deque()
         self.available = threading.Semaphore(0)
         self.threads = []
@@ -75,7 +75,7 @@ class HandshakePool:
             try:
                 connection = queue.popleft()
             except IndexError:
-                continue  # the server ends, and has emptied the queue
+                continue  # the server is stopping, and has emptied the queue
             if connection is None:
                 return
             connection.handle_one_request()
@@ -92,12 +92,12 @@ class HandshakePool:
 
 
 class HandshakeContext:
-    """What handshakes need: the pool, and functions of `microwsgi.tls.front.TLS`.
+    """The pool, and the functions of `microwsgi.tls.front.TLS` that handshakes call.
 
-    `wrap` returns a TLS transport in the place of a plain one, or raises OSError. `secure_replacement` and `plain_replacement`
-    return the connection that continues with a transport and a base environ. `reason` says why a handshake failed, and what to
-    do. A client that uses ALPN must offer one of `protocols`; if `protocols` is empty (the caller made the context), that is
-    not checked.
+    `wrap` returns a TLS transport that replaces a plain one, or raises OSError. `secure_replacement` and
+    `plain_replacement` return the connection that continues with a transport and a base environ. `reason` returns why a
+    handshake failed, and what to do. A client that uses ALPN must offer one of `protocols`; this is not checked if `protocols`
+    is empty, as it is for the context of a caller.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class HandshakeContext:
 
 
 class HandshakeConnection:
-    """A connection before HTTP: whether it is TLS is not known yet, or the handshake is not done."""
+    """A connection before HTTP: it is not yet known whether it uses TLS, or the handshake is not done."""
 
     __slots__ = ("base", "context", "front", "outcome", "secure", "state", "replacement", "transport", "wanted")
 
@@ -131,7 +131,7 @@ class HandshakeConnection:
         self.context = context
         self.base = base
         self.front = front
-        self.wanted = 0  # bytes that the kernel was asked to wait for
+        self.wanted = 0  # the low-water mark that was set, in bytes; 0 if none
         self.secure: TLSTransport | None = None
         self.replacement: Connection | None = None
         self.outcome = State.HANDSHAKE  # the state after the last flight
@@ -148,23 +148,23 @@ class HandshakeConnection:
         return b""
 
     def start_with(self, received: bytes) -> None:
-        """Begin with the bytes that another process has received: there are none, see above."""
+        """Do nothing. The other process has received no bytes either (see `received`)."""
 
     # --- By the leader ------------------------------------------------------------------------------------------------------
 
     def on_ready(self) -> None:
-        """The event that the state waits for has occurred."""
+        """Handle the event that the state waits for."""
         try:
             state = self.table[self.state].on_event(self)
         except BlockingIOError:
             return
         except OSError:
-            state = State.CLOSED  # the client has left before it asked for anything
+            state = State.CLOSED  # the client has disconnected before it sent a request
         if state is not self.state:
             self.enter(state)
 
     def on_timeout(self) -> None:
-        """The client has not done its part in time, or has not closed its side."""
+        """Close the connection: the client has not sent its part of the handshake, or has not closed its side, in time."""
         if self.state is State.HANDSHAKE:
             self.log_failure(
                 f"it was not done within {self.context.options.tls_handshake_timeout:g} seconds (tls_handshake_timeout)"
@@ -172,21 +172,21 @@ class HandshakeConnection:
         self.enter(State.CLOSED)
 
     def on_drain(self) -> None:
-        """The server stops, and the client has not sent a request yet."""
+        """Close the connection: the server is stopping, and the client has not sent a request yet."""
         self.enter(State.CLOSED)
 
     def enter(self, state: State) -> None:
-        """Set the state and the event that it waits for; the deadline of the handshake stays."""
+        """Set the state and, for LINGERING, the event and the time limit. The time limit of the handshake is not extended."""
         self.state = state
         if state is State.LINGERING:
             self.transport.expect(self.table[state].interest, LINGER)
 
-    def abort(self, reason: str) -> State:  # there is no request and no response
-        """Give the connection up."""
+    def abort(self, reason: str) -> State:
+        """Close the connection. There is no request to abort."""
         return State.CLOSED
 
     def sniff(self) -> State:
-        """Look at the first bytes, and leave them in the kernel."""
+        """Find out from the first bytes, which stay in the kernel, whether the client speaks TLS."""
         data = self.transport.peek(RECORD)
         if not data:
             return State.CLOSED
@@ -207,23 +207,25 @@ class HandshakeConnection:
         return self.submit()
 
     def wait_for_more(self, data: bytes) -> bool:
-        """Have the kernel wait for the rest of the ClientHello: one that comes byte by byte then causes no more events."""
+        """Have the kernel wait for the rest of the ClientHello, so that one that arrives byte by byte causes no more events."""
         wanted = RECORD_HEAD + (int.from_bytes(data[3:5]) if len(data) >= RECORD_HEAD else 0)
         if self.wanted == wanted or not len(data) < wanted <= RECORD:
-            wanted = 0  # it has arrived, or never will: the client has left, or the system ignores SO_RCVLOWAT
+            wanted = (
+                0  # all has arrived, or no more will: the client has disconnected, or the system ignores SO_RCVLOWAT
+            )
         if (self.wanted or wanted) and not self.transport.set_low_water_mark(wanted or 1):
             return False
         self.wanted = wanted
         return bool(wanted)
 
     def submit(self) -> State:
-        """The client has sent its next flight: a thread of HandshakePool works on it."""
+        """Have a thread of HandshakePool read the client's next flight."""
         self.state = State.RUNNING  # before `submit`: from then on the thread may change the state
         self.front.pool.submit(self)
         return State.RUNNING
 
     def half_close(self) -> State:
-        """Tell the client that nothing more comes, then discard what it still sends."""
+        """Send the end of the stream to the client, then discard the data that it still sends."""
         try:
             self.transport.half_close()
         except OSError:
@@ -231,7 +233,7 @@ class HandshakeConnection:
         return State.LINGERING
 
     def linger(self) -> State:
-        """Discard until the client has closed its side, too."""
+        """Discard data until the client has closed its side, too."""
         return State.LINGERING if self.transport.recv(RECEIVE) else State.CLOSED
 
     # --- By a thread of HandshakePool ---------------------------------------------------------------------------------------
@@ -244,12 +246,12 @@ class HandshakeConnection:
             self.log_failure(self.front.reason(error))
             # Linger: data that the client still sends would cause a reset, and the client would not see the alert.
             self.outcome = self.half_close()
-        except BaseException as error:  # the handshakes of others must go on
+        except BaseException as error:  # this thread must continue with the handshakes of other clients
             self.context.log_exception(f"{self.address_string()}: a TLS handshake failed:", error)
             self.outcome = State.CLOSED
 
     def work(self) -> State:
-        """Go on with the handshake. Raises OSError."""
+        """Continue the handshake. Raises OSError."""
         if self.secure is None:
             self.secure = self.front.wrap(self.transport)
             self.transport.replace_socket(self.secure.socket)

@@ -1,6 +1,6 @@
-"""The ALPN extension of a ClientHello (RFC 8446 4.1.2, RFC 7301 3.1), read before OpenSSL is given the bytes.
+"""The ALPN extension of a ClientHello (RFC 8446 4.1.2, RFC 7301 3.1), read before OpenSSL gets the bytes.
 
-OpenSSL as Python sees it goes on without a protocol when client and server have none in common; RFC 7301 3.2 wants an alert.
+If client and server have no protocol in common, Python's ssl lets OpenSSL continue without one; RFC 7301 3.2 requires an alert.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 ALPN_EXTENSION = 16
 CLIENT_HELLO = 1
 RANDOM_END = 5 + 4 + 2 + 32
-"""Where the session id begins: behind the headers of record and message, the version and the random."""
+"""The position of the session ID: after the headers of record and message, the version and the random."""
 NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"
 """A record with the fatal alert 120 (RFC 7301 3.2, RFC 8446 6)."""
 
 
 def offered_protocols(record: bytes) -> list[bytes]:
-    """Return the protocols that a client offers; none if it has no such extension, or the record has not all of the message."""
+    """Return the protocols that a client offers; none if there is no such extension, or the record ends before it."""
     try:
         return protocols(record)
     except IndexError:
@@ -22,12 +22,12 @@ def offered_protocols(record: bytes) -> list[bytes]:
 
 
 def protocols(record: bytes) -> list[bytes]:
-    """Return the protocols of a whole ClientHello. Raises IndexError for one that is cut off."""
+    """Return the protocols of a ClientHello. Raises IndexError if it is incomplete."""
     if record[5] != CLIENT_HELLO:
         return []
-    position = RANDOM_END + 1 + record[RANDOM_END]  # behind the session id
-    position += 2 + int.from_bytes(part(record, position, 2))  # behind the cipher suites
-    position += 1 + record[position]  # behind the compression methods
+    position = RANDOM_END + 1 + record[RANDOM_END]  # after the session ID
+    position += 2 + int.from_bytes(part(record, position, 2))  # after the cipher suites
+    position += 1 + record[position]  # after the compression methods
     end = position + 2 + int.from_bytes(part(record, position, 2))
     position += 2
     while position < end:
@@ -39,7 +39,7 @@ def protocols(record: bytes) -> list[bytes]:
 
 
 def part(record: bytes, position: int, size: int) -> bytes:
-    """Return some bytes. Raises IndexError if there are fewer."""
+    """Return `size` bytes. Raises IndexError if there are fewer."""
     found = record[position : position + size]
     if len(found) != size or size < 0:
         raise IndexError(position)
@@ -47,7 +47,7 @@ def part(record: bytes, position: int, size: int) -> bytes:
 
 
 def names(listed: bytes) -> list[bytes]:
-    """Return the names of a list, each with its length before it. Raises IndexError."""
+    """Return the names in a list in which each is preceded by its length. Raises IndexError."""
     found = []
     position = 0
     while position < len(listed):

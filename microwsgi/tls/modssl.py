@@ -34,10 +34,10 @@ NAMES = {
 }
 """The parts of a distinguished name, as mod_ssl calls them."""
 KINDS = {"email": "Email", "DNS": "DNS"}
-"""Of a certificate's alternative names those that mod_ssl has keys for."""
+"""The kinds of a certificate's alternative names that mod_ssl has keys for."""
 
 MAX_NAMES = 6
-"""Names of a certificate that are told; of others the number."""
+"""The maximum number of a certificate's names that are shown; of the others only the number is."""
 DN = tuple[tuple[tuple[str, str], ...], ...]
 
 
@@ -48,7 +48,7 @@ class Certificate:
         self.subject: DN = fields.get("subject", ())
         self.issuer: DN = fields.get("issuer", ())
         found: tuple[tuple[str, str], ...] = fields.get("subjectAltName", ())
-        # OpenSSL writes ::1 as 0:0:0:0:0:0:0:1, and an end of line behind.
+        # OpenSSL writes ::1 as 0:0:0:0:0:0:0:1, followed by a line feed.
         self.alternatives = [(k, ip_address(v.strip()).compressed if k == "IP Address" else v) for k, v in found]
         self.pem = pem
         self.version = str(fields.get("version", ""))
@@ -63,7 +63,7 @@ class Certificate:
 
     @property
     def days_left(self) -> int:
-        """Whole days until it expires."""
+        """Whole days until the certificate expires."""
         return int((ssl.cert_time_to_seconds(self.until_text) - time()) // DAY)
 
     @property
@@ -139,7 +139,7 @@ def server_keys(certificate: Certificate) -> Environ:
 
 
 def client_keys(certificate: Certificate, chain: list[str]) -> Environ:
-    """Return the keys of the client's certificate, which was verified in the handshake. `chain` has it first, in PEM."""
+    """Return the keys of the client's certificate, which was verified in the handshake. `chain`, in PEM, begins with it."""
     keys = certificate_keys("SSL_CLIENT", certificate)
     keys |= {f"SSL_CLIENT_CERT_CHAIN_{number}": pem for number, pem in enumerate(chain[1:])}
     return {**keys, "SSL_CLIENT_VERIFY": "SUCCESS", "SSL_CLIENT_CERT": chain[0],

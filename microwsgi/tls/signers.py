@@ -1,6 +1,6 @@
-"""Create development certificates, with the openssl command, or with the cryptography package if there is no such command.
+"""Create development certificates, with the openssl command, or with the cryptography package if the command is missing.
 
-`microwsgi.tls.authority` decides what they contain.
+`microwsgi.tls.authority` decides what the certificates contain.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 from microwsgi.errors import CertificateError
 
 SERVER, CLIENT = "serverAuth", "clientAuth"
-"""What a certificate is for: the extended key usages."""
+"""The extended key usages of certificates."""
 LIMIT = 30.0
-"""Seconds for the openssl command, which needs a tenth of one."""
+"""Time limit of the openssl command in seconds. It needs a tenth of a second."""
 MISSING = (
     "a development certificate needs the openssl command or the cryptography package, and neither is installed.\n"
     "  Try:  pip install 'microwsgi[tls]'"
@@ -73,16 +73,16 @@ class Signer:
     """Creates certificates with P-256 keys, in PEM. Raises CertificateError."""
 
     def authority(self, name: str, zones: list[str], networks: list[str], days: int) -> tuple[str, str]:
-        """A CA's certificate and key; it may sign for names in these zones and addresses in these networks."""
+        """Return a CA's certificate and key. The CA may sign for names in these zones and addresses in these networks."""
         raise NotImplementedError
 
     def leaf(self, ca: tuple[str, str], names: list[str], usage: str, days: int) -> tuple[str, str]:
-        """A certificate and its key, signed by a CA of which `ca` has the PEM, for names, addresses and e-mail addresses."""
+        """Return a certificate for names, addresses and e-mail addresses, and its key. `ca`: PEM of the CA that signs it."""
         raise NotImplementedError
 
 
 class OpenSSL(Signer):
-    """A signer that runs the command: OpenSSL 1.1.1 or newer, or LibreSSL."""
+    """A signer that runs the command openssl: OpenSSL 1.1.1 or newer, or LibreSSL."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -129,12 +129,12 @@ class OpenSSL(Signer):
         except (OSError, subprocess.TimeoutExpired) as error:
             raise CertificateError(f"{self.path} {arguments[0]} can't be run: {error}.") from None
         if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
+            said = done.stderr.decode(errors="replace").strip().splitlines() or ["(no message)"]
             raise CertificateError(f"{self.path} {arguments[0]} failed: {said[-1]}")
 
 
 class Cryptography(Signer):
-    """A signer that uses the package, which contains its own OpenSSL."""
+    """A signer that uses the cryptography package, which contains its own OpenSSL."""
 
     def authority(self, name: str, zones: list[str], networks: list[str], days: int) -> tuple[str, str]:
         from cryptography import x509  # optional: the extra [tls]
@@ -247,7 +247,7 @@ def write(folder: str, name: str, text: str) -> None:
 
 
 def private(path: str, flags: int) -> int:
-    """An opener for open(): a new file is created with mode 0600."""
+    """Open a file, as the `opener` of open(). A new file is created with mode 0600."""
     return os.open(path, flags, 0o600)
 
 

@@ -25,7 +25,7 @@ If OpenSSL could not send a piece, the next call must pass the same piece again:
 
 
 def would_block() -> BlockingIOError:
-    """Return the error that a plain socket raises when there is nothing to receive, or no room."""
+    """Return the error that a plain socket raises when there is nothing to receive, or no room in its send buffer."""
     return BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
@@ -50,7 +50,7 @@ class TLSTransport(Transport):
         self.read_event, self.write_event = READ, WRITE
 
     def handshake(self) -> int:
-        """Go on with the handshake; return the event to wait for, 0 when it is done. Raises OSError."""
+        """Continue the handshake. Return the event to wait for, 0 when the handshake is done. Raises OSError."""
         try:
             self.socket.do_handshake()
         except ssl.SSLWantReadError:
@@ -61,7 +61,7 @@ class TLSTransport(Transport):
         return 0
 
     def recv(self, size: int) -> bytes:
-        """Return what has arrived, at most the content of one record.
+        """Return data that has arrived, at most the content of one record.
 
         After `half_close` the bytes are not decrypted: they are only discarded.
         """
@@ -96,7 +96,7 @@ class TLSTransport(Transport):
         return self.socket.pending() if self.encrypted else 0
 
     def send(self, data: bytes | memoryview) -> int:
-        """Encrypt and send some of the data; return how many bytes of it."""
+        """Encrypt and send some of the data. Return the number of bytes sent."""
         try:
             count = self.socket.send(memoryview(data)[:PIECE])
         except ssl.SSLWantWriteError:
@@ -109,38 +109,38 @@ class TLSTransport(Transport):
         return count
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send the data behind all that was written before, and keep what does not fit. Raises Disconnected."""
+        """Send the data after all data written before, and buffer the part that does not fit. Raises Disconnected."""
         first = self.out_buffer is None
         self.append(memoryview(data))
         if first:
             self.flush()
 
     def expect(self, event: int, seconds: float) -> None:
-        """Set what the connection waits for, and for how long."""
+        """Set the event that the connection waits for, and the time limit."""
         super().expect(self.interest_of(event) if event else 0, seconds)
 
     def send_file(self, part: FileRange) -> int:
-        """Read, encrypt and send some of a file: the kernel would send it in the clear."""
+        """Read, encrypt and send some of a file. The kernel's sendfile would send it unencrypted."""
         return self.send(part.read(PIECE))
 
     def interest_of(self, event: int) -> int:
-        """Return the event to wait for before reading, or writing, can go on."""
+        """Return the event to wait for before reading, or writing, can continue."""
         return self.read_event if event == READ else self.write_event
 
     def close_notify(self) -> None:
         """Send close_notify, which says that no data is missing. Raises BlockingIOError if there is no room yet."""
         if self.encrypted and not self.truncated:
             try:
-                self.socket.setblocking(False)  # an application may have got the socket, and have made it blocking
+                self.socket.setblocking(False)  # an application may have taken the socket, and made it blocking
                 self.socket.unwrap()
             except ssl.SSLWantWriteError:
                 raise would_block() from None
             except OSError:
-                pass  # our alert was sent, and we don't wait for the client's; or the client has left
+                pass  # our alert was sent, and we don't wait for the client's; or the client has disconnected
         self.encrypted = False
 
     def half_close(self) -> None:
-        """Send the closure alert, and close our side. Raises BlockingIOError, OSError."""
+        """Send the closure alert, and shut down our side (SHUT_WR). Raises BlockingIOError, OSError."""
         self.close_notify()
         PlainSocket.shutdown(self.socket, socket.SHUT_WR)
 

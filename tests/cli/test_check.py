@@ -310,7 +310,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_report_and_the_exit_code(folder: Path) -> None:
     result = run(folder, "hello:good")
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.splitlines()[2:] == ["No rule was seen broken."]
+    assert result.stdout.splitlines()[2:] == ["No broken rule was found."]
     result = run(folder, "hello:bad", "/", "/x")
     assert (result.returncode, result.stderr) == (1, "")
     lines = result.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""A server for tests of faults: started in one of four ways, asked, stopped, and looked after."""
+"""A server for tests of faults: start it in one of four modes, send requests, stop it, and check that it has ended."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import TypeVar
 from tests.running import environment, microwsgi
 
 LIMIT = 20.0
-"""Seconds for whatever is waited for: these tests run several servers at once."""
+"""The time limit of each wait, in seconds. It is long because these tests run several servers at once."""
 MODES: dict[str, tuple[str, ...]] = {
     "serve": ("serve", "main:app"),
     "dev": ("dev", "main:app"),
@@ -27,11 +27,11 @@ MODES: dict[str, tuple[str, ...]] = {
 }
 Row = TypeVar("Row")
 AT_ONCE = 3
-"""Servers at once."""
+"""The number of servers that run at the same time."""
 
 
 def wait_until(look: Callable[[], object], limit: float = LIMIT) -> bool:
-    """Whether something comes true within the limit."""
+    """Wait for a condition; return whether it became true within the limit."""
     end = time.monotonic() + limit
     while not look():
         if time.monotonic() > end:
@@ -41,7 +41,7 @@ def wait_until(look: Callable[[], object], limit: float = LIMIT) -> bool:
 
 
 class Server:
-    """The command in a folder of its own; what it says goes to a file there."""
+    """A running command in its own folder, with a file for its output."""
 
     def __init__(self, folder: Path, mode: str, *options: str, command: list[str] | None = None) -> None:
         self.folder = folder
@@ -61,19 +61,19 @@ class Server:
                 start_new_session=True,
             )
 
-    def said(self) -> str:
+    def output(self) -> str:
         texts = [
             path.read_text(errors="replace") for path in (self.folder / "out", self.folder / "log") if path.exists()
         ]
         return "".join(texts)
 
-    def says(self, having: str, limit: float = LIMIT) -> bool:
-        return wait_until(lambda: re.search(having, self.said()), limit)
+    def wait_for_output(self, having: str, limit: float = LIMIT) -> bool:
+        return wait_until(lambda: re.search(having, self.output()), limit)
 
     def starts(self) -> bool:
-        """Whether it says where it serves, or ends."""
-        wait_until(lambda: "Ctrl-C stops" in self.said() or "in the background, as" in self.said() or self.ended())
-        found = re.search(r"https?://127\.0\.0\.1:(\d+)/", self.said())
+        """Wait for the start; return whether the server has printed its address and runs."""
+        wait_until(lambda: "Ctrl-C stops" in self.output() or "in the background, as" in self.output() or self.ended())
+        found = re.search(r"https?://127\.0\.0\.1:(\d+)/", self.output())
         self.port = int(found[1]) if found else 0
         self.pid = self.process.pid
         if self.mode == "daemon" and (self.folder / "x.pid").exists():
@@ -84,7 +84,7 @@ class Server:
         return self.process.poll() is not None
 
     def get(self, path: str = "/", limit: float = LIMIT) -> bytes:
-        """The body of a response with 200, or what went wrong."""
+        """Return the body of a response with 200, else the status or the error."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=limit)
         try:
             connection.request("GET", path)
@@ -103,7 +103,7 @@ class Server:
             pass
 
     def runs(self) -> bool:
-        """Whether the server's own process runs."""
+        """Return whether the server's main process runs."""
         if self.mode != "daemon":
             return not self.ended()
         try:
@@ -112,7 +112,7 @@ class Server:
             return False
 
     def stop(self, number: int = signal.SIGTERM) -> str:
-        """What is wrong with how it ends; "" if nothing is."""
+        """Stop the server. Return the fault in its end; "" if there is none."""
         self.send(number)
         if not wait_until(lambda: not self.runs()):
             return f"it still runs {LIMIT:g} s after signal {number}"
@@ -125,8 +125,8 @@ class Server:
             return not self.port or probe.connect_ex(("127.0.0.1", self.port)) != 0
 
     def processes(self) -> list[int]:
-        """All that work in the folder's session: its process, workers, and what the application has started."""
-        # The sessions that this test has made. Session 0, which `pid` is before the start, has processes of the whole machine.
+        """Return the pids of the server, its workers, and the children of the application."""
+        # The sessions of this test. `pid` is 0 before the start, and session 0 has processes of the whole machine.
         sessions = {pid for pid in (self.process.pid, self.pid) if pid > 1}
         found = []
         for entry in Path("/proc").iterdir():
@@ -140,7 +140,7 @@ class Server:
         return found
 
     def end(self) -> None:
-        """Kill what is left."""
+        """Kill all processes that still run."""
         for pid in self.processes():
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -150,7 +150,7 @@ class Server:
 
 
 def ask_state(server: Server, limit: float = LIMIT) -> dict[str, object]:
-    """What the control socket answers; nothing if it does not."""
+    """Return the answer of the control socket; {} if there is none."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(limit)
         try:
@@ -170,7 +170,7 @@ def pids(server: Server) -> list[int]:
 
 
 def report_all(folder: Path, rows: Mapping[str, Row], check: Callable[[Path, str, Row], str]) -> None:
-    """Check all rows, some at once, each in a folder of its own, and report every one that fails.
+    """Check all rows, AT_ONCE at a time, each in its own folder, and report all failures.
 
     The folders have short names: the path of a Unix socket has 107 bytes at most.
     """

@@ -23,16 +23,16 @@ def served(folder: Path, mode: str, name: str, code: str) -> str:
     server = Server(folder, mode)
     try:
         if not server.starts():
-            return f"it does not serve:\n{server.said()}"
+            return f"it does not serve:\n{server.output()}"
         answers = [server.get() for _ in range(3)]
         if answers != [b"ok"] * 3:
-            return f"it answers {answers}:\n{server.said()}"
-        if trouble := server.stop(signal.SIGINT if mode == "serve" else signal.SIGTERM):
-            return f"{trouble}:\n{server.said()}"
-        if mode == "serve" and not re.search(NAMED.get(name, ""), server.said()):
-            return f"what keeps it is not named:\n{server.said()}"
-        if mode == "serve" and "Stopped. 3 requests" not in server.said():
-            return f"it does not say that it has stopped:\n{server.said()}"
+            return f"it answers {answers}:\n{server.output()}"
+        if fault := server.stop(signal.SIGINT if mode == "serve" else signal.SIGTERM):
+            return f"{fault}:\n{server.output()}"
+        if mode == "serve" and not re.search(NAMED.get(name, ""), server.output()):
+            return f"what keeps it is not named:\n{server.output()}"
+        if mode == "serve" and "Stopped. 3 requests" not in server.output():
+            return f"it does not say that it has stopped:\n{server.output()}"
     finally:
         server.end()
     return ""
@@ -44,17 +44,17 @@ def refused(folder: Path, mode: str, code: str, message: str) -> str:
     server = Server(folder, mode)
     try:
         if mode == "dev":
-            if not server.says(message):
-                return f"it does not say why:\n{server.said()}"
+            if not server.wait_for_output(message):
+                return f"it does not say why:\n{server.output()}"
             server.starts()
             if server.get() != b"500":
-                return f"it answers {server.get()!r}:\n{server.said()}"
+                return f"it answers {server.get()!r}:\n{server.output()}"
             return server.stop()
         if server.starts() and not server.ended():
-            return f"it serves:\n{server.said()}"
-        if not server.process.returncode and "Stopped at once" not in server.said():
-            return f"it ends with code 0:\n{server.said()}"
-        return "" if re.search(message, server.said()) else f"it does not say why:\n{server.said()}"
+            return f"it serves:\n{server.output()}"
+        if not server.process.returncode and "Stopped at once" not in server.output():
+            return f"it ends with code 0:\n{server.output()}"
+        return "" if re.search(message, server.output()) else f"it does not say why:\n{server.output()}"
     finally:
         server.end()
 
@@ -91,10 +91,10 @@ def own_handler(folder: Path, mode: str) -> str:
     server = Server(folder, mode)
     try:
         if not server.starts():
-            return f"it does not serve:\n{server.said()}"
-        if trouble := server.stop():
-            return f"{trouble}:\n{server.said()}"
-        return "" if (folder / "called").exists() else f"the handler is not called:\n{server.said()}"
+            return f"it does not serve:\n{server.output()}"
+        if fault := server.stop():
+            return f"{fault}:\n{server.output()}"
+        return "" if (folder / "called").exists() else f"the handler is not called:\n{server.output()}"
     finally:
         server.end()
 
@@ -110,19 +110,21 @@ def refused_later(folder: Path, options: tuple[str, ...], code: str, message: st
     server = Server(folder, "serve", *options)
     try:
         if not server.starts():
-            return f"it does not serve:\n{server.said()}"
+            return f"it does not serve:\n{server.output()}"
         (folder / "main.py").write_text(source(code))
         if "--workers" in options:
             server.send(signal.SIGHUP)
-        if not server.says(message) or not server.says("The last good version is still being served"):
-            return f"it does not say why:\n{server.said()}"
+        if not server.wait_for_output(message) or not server.wait_for_output(
+            "The last good version is still being served"
+        ):
+            return f"it does not say why:\n{server.output()}"
         if (answers := [server.get() for _ in range(3)]) != [b"ok"] * 3:
-            return f"it answers {answers}:\n{server.said()}"
+            return f"it answers {answers}:\n{server.output()}"
         (folder / "main.py").write_text(APPLICATION + "\n")
         if "--workers" in options:
             server.send(signal.SIGHUP)
-        if not server.says("; serving main:app after"):
-            return f"better code is not served:\n{server.said()}"
+        if not server.wait_for_output("; serving main:app after"):
+            return f"better code is not served:\n{server.output()}"
         return server.stop()
     finally:
         server.end()
@@ -145,11 +147,13 @@ def test_an_interpreter_whose_warnings_are_errors_serves_or_says_what_it_can_not
     server = Server(tmp_path, mode, command=python("-W", "error", "-m", "microwsgi", *MODES[mode], "-p", "0"))
     try:
         if mode == "dev" and sys.version_info < (3, 13):  # WebOb imports cgi there, which is deprecated
-            assert server.says("needs WebOb, which can't be imported: DeprecationWarning: 'cgi' is deprecated")
-            assert server.starts(), server.said()
+            assert server.wait_for_output(
+                "needs WebOb, which can't be imported: DeprecationWarning: 'cgi' is deprecated"
+            )
+            assert server.starts(), server.output()
             assert server.get() == b"500"
         else:
-            assert server.starts(), server.said()
+            assert server.starts(), server.output()
             assert server.get() == b"ok"
         assert server.stop() == ""
     finally:
@@ -169,14 +173,14 @@ def test_a_service_whose_folder_is_gone_loads_new_code(tmp_path: Path, options: 
     (tmp_path / "here" / "out").rename(out)
     server.folder = tmp_path
     try:
-        assert server.starts(), server.said()
+        assert server.starts(), server.output()
         (tmp_path / "here" / "access").unlink(missing_ok=True)
         (tmp_path / "here").rmdir()
         for number in (1, 2):
             server.send(signal.SIGHUP)
-            assert server.says(rf"(?s)(reloaded; serving.*){{{number}}}"), server.said()
+            assert server.wait_for_output(rf"(?s)(reloaded; serving.*){{{number}}}"), server.output()
         assert server.get() == b"ok"
-        assert "Traceback" not in server.said()
+        assert "Traceback" not in server.output()
         assert server.stop() == ""
     finally:
         server.end()

@@ -128,7 +128,7 @@ def test_no_record_is_lost_or_torn_whichever_call_of_the_log_writer_fails(
     ]
     with ThreadPoolExecutor(8) as pool:  # they mostly wait
         results = pool.map(written, *zip(*rows, strict=True))
-    faults = [f"{row[1].name}: {trouble}" for row, trouble in zip(rows, results, strict=True) if trouble]
+    faults = [f"{row[1].name}: {problem}" for row, problem in zip(rows, results, strict=True) if problem]
     assert not faults, "\n".join(faults)
 
 
@@ -202,9 +202,9 @@ def pid_file(folder: Path, name: str, number: int, when: str) -> str:
         return "it is locked"
     again = PidFile(str(path), system)
     again.lock()
-    trouble = "" if path.read_text() == f"{os.getpid()}\n" else f"it has {path.read_text()!r}"
+    problem = "" if path.read_text() == f"{os.getpid()}\n" else f"it has {path.read_text()!r}"
     again.release()
-    return trouble or ("it is not removed" if path.exists() else "")
+    return problem or ("it is not removed" if path.exists() else "")
 
 
 def test_a_pid_file_is_taken_or_refused_and_never_stays_locked_whichever_call_fails(tmp_path: Path) -> None:
@@ -214,8 +214,8 @@ def test_a_pid_file_is_taken_or_refused_and_never_stays_locked_whichever_call_fa
             for when in ("lock", "release"):
                 folder = tmp_path / f"{name}-{number}-{when}"
                 folder.mkdir()
-                if trouble := pid_file(folder, name, number, when):
-                    faults.append(f"{name} fails with {errno.errorcode[number]} at the {when}: {trouble}")
+                if problem := pid_file(folder, name, number, when):
+                    faults.append(f"{name} fails with {errno.errorcode[number]} at the {when}: {problem}")
     assert not faults, "\n".join(faults)
 
 

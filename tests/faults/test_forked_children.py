@@ -75,13 +75,13 @@ def children(folder: Path, mode: str) -> str:
     server = Server(folder, mode)
     try:
         if not server.starts():
-            return f"it does not serve:\n{server.said()}"
+            return f"it does not serve:\n{server.output()}"
         answers = {path: server.get(path).decode() for path in EXPECTED}
         if answers != EXPECTED:
             return f"children of the application have {answers}"
         daemon, left = int(server.get("/daemon")), int(server.get("/left"))
-        if trouble := server.stop(signal.SIGINT if mode in {"serve", "dev"} else signal.SIGTERM):
-            return f"{trouble}, with children:\n{server.said()}"
+        if fault := server.stop(signal.SIGINT if mode in {"serve", "dev"} else signal.SIGTERM):
+            return f"{fault}, with children:\n{server.output()}"
         if not wait_until(lambda: gone(daemon), LIMIT):
             return "a daemonic child outlives the server"
         if gone(left):
@@ -109,7 +109,7 @@ def test_a_client_does_not_wait_for_a_child_that_has_its_connection(tmp_path: Pa
     (tmp_path / "main.py").write_text(APPLICATION)
     server = Server(tmp_path, mode)
     try:
-        assert server.starts(), server.said()
+        assert server.starts(), server.output()
         with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT / 4) as client:
             client.sendall(b"GET /left HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             while client.recv(4096):

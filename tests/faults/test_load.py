@@ -129,23 +129,23 @@ def change_under_load(
     server = Server(folder, "serve", *mode, *options, "--pid-file", "x.pid")
     load = None
     try:
-        assert server.starts(), server.said()
+        assert server.starts(), server.output()
         load = Load(server.port, {0: [False], 1: [True], 2: [False, True]}[len(options)], clients)
         for number in range(1, times + 1):
-            before = server.said().count("; serving main:app after")
+            before = server.output().count("; serving main:app after")
             if how == "save":
                 (folder / "main.py").write_text(APPLICATION.format(version=number))
             elif how == "HUP":
                 server.send(signal.SIGHUP)
             if how != "TERM":
-                assert wait_until(lambda before=before: server.said().count("; serving main:app after") > before)  # type: ignore[misc]
+                assert wait_until(lambda before=before: server.output().count("; serving main:app after") > before)  # type: ignore[misc]
             if how == "TERM" or (term_each and not number % term_each):
                 terminate_one(server, 1 if how == "save" else 2)
         load.stop()
-        assert load.failures == [], server.said()
+        assert load.failures == [], server.output()
         terms = times if how == "TERM" else times // term_each
-        assert server.said().count("received TERM; a new worker starts.") == terms
-        assert " in 0.5 s" not in server.said(), "a worker that was told to end has not crashed"
+        assert server.output().count("received TERM; a new worker starts.") == terms
+        assert " in 0.5 s" not in server.output(), "a worker that was told to end has not crashed"
         assert min(load.answered.values()) > times / 10
         assert server.stop() == ""
         lines = (folder / "access").read_text().splitlines()
@@ -159,10 +159,10 @@ def change_under_load(
 
 def terminate_one(server: Server, workers: int) -> None:
     """Send TERM to a worker, and wait until another serves in its place."""
-    assert wait_until(lambda: len(pids(server)) == workers), server.said()
+    assert wait_until(lambda: len(pids(server)) == workers), server.output()
     victim = pids(server)[0]
     os.kill(victim, signal.SIGTERM)
-    assert wait_until(lambda: victim not in pids(server) and len(pids(server)) == workers), server.said()
+    assert wait_until(lambda: victim not in pids(server) and len(pids(server)) == workers), server.output()
 
 
 def test_term_to_a_worker_fails_no_request_and_there_is_always_another(tmp_path: Path) -> None:

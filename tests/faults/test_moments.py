@@ -66,25 +66,25 @@ def at_a_moment(folder: Path, row: Row) -> str:
     server = Server(folder, row.mode, "--pid-file", "x.pid", "--graceful-timeout", "1")
     try:
         if not server.starts():
-            return f"it does not serve:\n{server.said()}"
+            return f"it does not serve:\n{server.output()}"
         before = pids(server)
         (folder / "fault").touch()
         server.send(signal.SIGHUP)
-        if row.message and not server.says(row.message):
-            return f"nothing is said of it:\n{server.said()}"
+        if row.message and not server.wait_for_output(row.message):
+            return f"nothing is said of it:\n{server.output()}"
         answers = [server.get(limit=5) for _ in range(5)]
         killed = (
-            server.said().count("was killed by SIGKILL") if row.code is AT_CHECK else 0
+            server.output().count("was killed by SIGKILL") if row.code is AT_CHECK else 0
         )  # with what they had accepted
         if answers.count(b"ok") < len(answers) - killed:
-            return f"meanwhile it answers {answers}:\n{server.said()}"
+            return f"meanwhile it answers {answers}:\n{server.output()}"
         (folder / "fault").unlink()
         if row.then == "HUP":
             server.send(signal.SIGHUP)
-        if not server.says("reloaded; serving main:app"):
-            return f"new code is not served:\n{server.said()}"
+        if not server.wait_for_output("reloaded; serving main:app"):
+            return f"new code is not served:\n{server.output()}"
         if not wait_until(lambda: pids(server) and not {*before} & {*pids(server)}):
-            return f"old workers serve:\n{server.said()}"
+            return f"old workers serve:\n{server.output()}"
         return server.stop()
     finally:
         server.end()
@@ -110,7 +110,7 @@ def test_a_parent_is_not_blocked_by_a_child_that_reads_nothing(gated: Path) -> N
     """Questions by the hundred, which would fill the channel of a stopped worker; then TERM."""
     server = Server(gated, "workers", "--pid-file", "x.pid", "--graceful-timeout", "0.5")
     try:
-        assert server.starts(), server.said()
+        assert server.starts(), server.output()
         suspend(pids(server)[0])
         for _ in range(600):
             with socket.socket(socket.AF_UNIX) as client:
@@ -118,7 +118,7 @@ def test_a_parent_is_not_blocked_by_a_child_that_reads_nothing(gated: Path) -> N
                 client.sendall(b"state\n")
         assert ask_state(server)["pid"] == server.pid
         assert server.stop() == ""
-        assert "has not ended after 0.5 s of --graceful-timeout, and is killed" in server.said()
+        assert "has not ended after 0.5 s of --graceful-timeout, and is killed" in server.output()
     finally:
         server.end()
 
@@ -127,7 +127,7 @@ def test_clients_of_the_control_socket_that_say_nothing_do_not_delay_a_stop(gate
     server = Server(gated, "workers", "--pid-file", "x.pid")
     clients = [socket.socket(socket.AF_UNIX) for _ in range(40)]
     try:
-        assert server.starts(), server.said()
+        assert server.starts(), server.output()
         for client in clients:
             client.connect(str(gated / "x.sock"))
         assert ask_state(server)["pid"] == server.pid
@@ -145,11 +145,11 @@ def test_a_retired_child_that_does_not_react_is_reported_and_does_not_hold_up_th
     """What systemd is told follows: see test_service.py."""
     server = Server(gated, "workers", "--pid-file", "x.pid", "--graceful-timeout", "0.5")
     try:
-        assert server.starts(), server.said()
+        assert server.starts(), server.output()
         suspend(pids(server)[0])
         server.send(signal.SIGHUP)
-        assert server.says("with the old code, does not respond")
-        assert server.says("reloaded; serving main:app")
+        assert server.wait_for_output("with the old code, does not respond")
+        assert server.wait_for_output("reloaded; serving main:app")
         assert server.stop() == ""
     finally:
         server.end()
@@ -161,12 +161,12 @@ def test_saves_with_an_exit_handler_that_hangs_leave_no_processes(tmp_path: Path
     (tmp_path / "main.py").write_text(code)
     server = Server(tmp_path, "dev", "--pid-file", "x.pid")
     try:
-        assert server.starts(), server.said()
+        assert server.starts(), server.output()
         for number in range(5):
             (tmp_path / "main.py").write_text(f"{code}\nNUMBER = {number}\n")
-            assert wait_until(lambda number=number: server.said().count("changed: main.py; serving") > number)  # type: ignore[misc]
-        assert wait_until(lambda: len(ask_state(server)["workers"]) == 1), server.said()  # type: ignore[arg-type]
-        assert server.said().count("has served its last request and still runs after 3 s") == 5
+            assert wait_until(lambda number=number: server.output().count("changed: main.py; serving") > number)  # type: ignore[misc]
+        assert wait_until(lambda: len(ask_state(server)["workers"]) == 1), server.output()  # type: ignore[arg-type]
+        assert server.output().count("has served its last request and still runs after 3 s") == 5
         assert server.stop() == ""
     finally:
         server.end()

@@ -28,7 +28,7 @@ def test_kept_connections_are_answered_once_more(tmp_path: Path, options: tuple[
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     kept: list[http.client.HTTPConnection] = []
     try:
-        assert server.starts(), server.said()
+        assert server.starts(), server.output()
         kept = [
             http.client.HTTPSConnection("127.0.0.1", server.port, timeout=LIMIT, context=context) for _ in range(KEPT)
         ]
@@ -39,7 +39,7 @@ def test_kept_connections_are_answered_once_more(tmp_path: Path, options: tuple[
             connection.connect()
             assert ask(connection)[0] == b"ok"
         server.send(signal.SIGHUP)
-        assert server.says("reloaded; serving main:app"), server.said()
+        assert server.wait_for_output("reloaded; serving main:app"), server.output()
         answers = [ask(connection) for connection in kept]
         assert [body for body, _ in answers] == [b"ok"] * len(kept)
         secure = [closes for connection, (_, closes) in zip(kept, answers, strict=True) if is_secure(connection)]

@@ -84,7 +84,7 @@ def survives(folder: Path, state: State, number: int) -> str:
     server = Server(folder, "workers", "--pid-file", "x.pid", "--graceful-timeout", "3")
     try:
         if not server.starts() or not wait_until(lambda: len(pids(server)) == 2):
-            return f"it does not serve:\n{server.said()}"
+            return f"it does not serve:\n{server.output()}"
         before = pids(server)
         for name in row.files:
             (folder / name).mkdir() if name.endswith("/") else (folder / name).touch()
@@ -92,24 +92,24 @@ def survives(folder: Path, state: State, number: int) -> str:
             take(server, step)
         found: list[int] = []
         if not wait_until(lambda: found or found.__iadd__(in_state(server, state))):
-            return f"no child is {state.value}:\n{ask_state(server)}\n{server.said()}"
+            return f"no child is {state.value}:\n{ask_state(server)}\n{server.output()}"
         with suppress(ProcessLookupError):  # a child that is dismissed ends within a second
             os.kill(found[0], number)
         if state is not State.STOPPING:
             if (answers := [server.get(limit=5) for _ in range(5)]) != [b"ok"] * 5:
-                return f"it answers {answers}:\n{server.said()}"
+                return f"it answers {answers}:\n{server.output()}"
             (folder / "slow-import").unlink(missing_ok=True)
             (folder / "go").touch()
             server.send(signal.SIGHUP)
             if not wait_until(lambda: len(new := pids(server)) == 2 and not {*before, found[0]} & {*new}):
-                return f"{before} became {pids(server)}:\n{server.said()}"
+                return f"{before} became {pids(server)}:\n{server.output()}"
         (folder / "go").touch()
         # TERM was sent already in this state; another one may arrive when the interpreter has removed its handlers.
-        if trouble := server.stop(0 if state is State.STOPPING else signal.SIGTERM):
-            return f"{trouble}:\n{server.said()}"
+        if fault := server.stop(0 if state is State.STOPPING else signal.SIGTERM):
+            return f"{fault}:\n{server.output()}"
         if not wait_until(lambda: not server.processes()):
-            return f"processes are left: {server.processes()}:\n{server.said()}"
-        return server.said() if "Traceback" in server.said() else ""
+            return f"processes are left: {server.processes()}:\n{server.output()}"
+        return server.output() if "Traceback" in server.output() else ""
     finally:
         server.end()
 
@@ -130,7 +130,7 @@ def test_workers_serve_while_their_parent_is_stopped_and_it_catches_up(tmp_path:
     (tmp_path / "main.py").write_text(APPLICATION)
     server = Server(tmp_path, "workers", "--pid-file", "x.pid")
     try:
-        assert server.starts(), server.said()
+        assert server.starts(), server.output()
         assert wait_until(lambda: len(pids(server)) == 2)
         before = pids(server)
         suspend(server.pid)
@@ -138,7 +138,7 @@ def test_workers_serve_while_their_parent_is_stopped_and_it_catches_up(tmp_path:
         os.kill(before[0], signal.SIGTERM)
         assert [server.get() for _ in range(20)] == [b"ok"] * 20
         server.send(signal.SIGCONT)
-        assert wait_until(lambda: len(new := pids(server)) == 2 and not {*before} & {*new}), server.said()
+        assert wait_until(lambda: len(new := pids(server)) == 2 and not {*before} & {*new}), server.output()
         assert server.stop() == ""
     finally:
         server.end()

@@ -81,23 +81,23 @@ def goes_on(folder: Path, row: Row) -> str:
     server = begin(folder)
     try:
         if not server.starts():
-            return f"it does not serve:\n{server.said()}"
+            return f"it does not serve:\n{server.output()}"
         if not wait_until(lambda: len(pids(server)) == 2):  # "serving" is said when the first of them answers
-            return f"{pids(server)} are its workers:\n{server.said()}"
+            return f"{pids(server)} are its workers:\n{server.output()}"
         before = pids(server)
         (folder / f"fault-{row.call}").write_text(row.error)
         pull(server, row.trigger, before[0])
-        if row.message and not server.says(row.message):
-            return f"the log does not say why:\n{server.said()}"
+        if row.message and not server.wait_for_output(row.message):
+            return f"the log does not say why:\n{server.output()}"
         if (answers := [server.get() for _ in range(5)]) != [b"ok"] * 5:
-            return f"while the call fails it answers {answers}:\n{server.said()}"
+            return f"while the call fails it answers {answers}:\n{server.output()}"
         (folder / f"fault-{row.call}").unlink()
         server.send(signal.SIGHUP)
-        if not server.says("reloaded; serving main:app"):
-            return f"it does not load new code afterwards:\n{server.said()}"
+        if not server.wait_for_output("reloaded; serving main:app"):
+            return f"it does not load new code afterwards:\n{server.output()}"
         after = pids(server)
         if len(after) != 2 or {*before} & {*after}:
-            return f"{before} became {after}:\n{server.said()}"
+            return f"{before} became {after}:\n{server.output()}"
         return server.stop()
     finally:
         server.end()
@@ -108,12 +108,12 @@ def ends_or_waits(folder: Path, row: Row) -> str:
     (folder / f"fault-{row.call}").write_text(row.error)
     server = begin(folder)
     try:
-        if not server.says(row.message):
-            return f"it does not say why:\n{server.said()}"
+        if not server.wait_for_output(row.message):
+            return f"it does not say why:\n{server.output()}"
         if " " not in row.error:
             return "" if server.process.wait(10) in {1, 2} else f"it ends with code {server.process.returncode}"
         if not server.starts() or server.get() != b"ok":
-            return f"it does not serve afterwards:\n{server.said()}"
+            return f"it does not serve afterwards:\n{server.output()}"
         return server.stop()
     finally:
         server.end()
@@ -124,10 +124,10 @@ def ends(folder: Path, row: Row) -> str:
     server = begin(folder)
     try:
         if not server.starts():
-            return f"it does not serve:\n{server.said()}"
+            return f"it does not serve:\n{server.output()}"
         (folder / f"fault-{row.call}").write_text(row.error)
-        trouble = server.stop() or ("" if "Stopped. " in server.said() else "it does not say that it has stopped")
-        return f"{trouble}:\n{server.said()}" if trouble or "Traceback" in server.said() else ""
+        fault = server.stop() or ("" if "Stopped. " in server.output() else "it does not say that it has stopped")
+        return f"{fault}:\n{server.output()}" if fault or "Traceback" in server.output() else ""
     finally:
         server.end()
 
@@ -165,16 +165,16 @@ def test_a_parent_without_a_free_descriptor_goes_on(tmp_path: Path, options: tup
     (tmp_path / "main.py").write_text(APPLICATION)
     server = Server(tmp_path, "serve", *options, "--pid-file", "x.pid")
     try:
-        assert server.starts(), server.said()
+        assert server.starts(), server.output()
         before = pids(server)
         limits = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
         opened = max(int(name) for name in os.listdir(f"/proc/{server.pid}/fd")) + 1
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (opened, limits[1]))
         server.send(signal.SIGHUP)
-        assert server.says("No worker could be started: Too many open files"), server.said()
+        assert server.wait_for_output("No worker could be started: Too many open files"), server.output()
         assert [server.get() for _ in range(5)] == [b"ok"] * 5
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
-        assert server.says("reloaded; serving main:app"), server.said()
+        assert server.wait_for_output("reloaded; serving main:app"), server.output()
         assert not {*before} & {*pids(server)}
         assert server.stop() == ""
     finally:

@@ -377,7 +377,7 @@ def test_a_file_and_a_field_are_not_taken_for_each_other() -> None:
     with pytest.raises(HTTPBadRequest, match="more in the form is missing"):
         file.form_file("more")
     assert file.form_file("more", None) is None
-    with pytest.raises(HTTPBadRequest, match="text in the form is no file"):
+    with pytest.raises(HTTPBadRequest, match="text in the form is not a file"):
         request(body.format("text", "").encode(), kind).form_file("text")
 
 

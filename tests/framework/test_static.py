@@ -158,11 +158,11 @@ def test_what_is_the_machines_fault_is_told_to_its_owner(site: Path, monkeypatch
         files.get("/assets/a.txt")
 
 
-def test_hidden_names_are_not_there_unless_so_asked(site: Path) -> None:
+def test_dotfiles_are_not_served_by_default(site: Path) -> None:
     for name in (".env", ".git/config", ".git/", ".git"):
         client(site).get(f"/assets/{name}").expect(404)
     client(site).get("/assets/.well-known/security.txt").expect(200)
-    client(site, hidden=False).get("/assets/.git/config").expect(200)
+    client(site, dotfiles=True).get("/assets/.git/config").expect(200)
 
 
 def test_symbolic_links_are_followed_only_when_asked(site: Path) -> None:
@@ -410,7 +410,7 @@ def test_there_are_enough_attempts() -> None:
     "options",
     [
         {},
-        pytest.param({"hidden": False, "listing": True}, marks=pytest.mark.slow),
+        pytest.param({"dotfiles": True, "listing": True}, marks=pytest.mark.slow),
         pytest.param({"symlinks": True}, marks=pytest.mark.slow),
     ],
     ids=str,

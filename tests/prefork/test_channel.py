@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from microwsgi.prefork.channel import LONGEST, MOST_QUEUED, Channel, Decoder, WorkerChannel, encode
+from microwsgi.prefork.channel import MAX_MESSAGE, MAX_QUEUED, Channel, Decoder, WorkerChannel, encode
 from microwsgi.process.system import READ, WRITE, System
 
 
@@ -49,7 +49,7 @@ def test_messages_are_whole_however_their_bytes_come() -> None:
         assert found == messages, size
 
 
-@pytest.mark.parametrize("data", [(LONGEST + 1).to_bytes(4, "big"), (3).to_bytes(4, "big") + b"no!"])
+@pytest.mark.parametrize("data", [(MAX_MESSAGE + 1).to_bytes(4, "big"), (3).to_bytes(4, "big") + b"no!"])
 def test_what_is_no_message_ends_the_channel(ends: tuple[Channel, WorkerChannel, Failing], data: bytes) -> None:
     parent, child, _ = ends
     child.socket.sendall(data)
@@ -61,8 +61,8 @@ def test_a_child_that_reads_nothing_is_not_waited_for(ends: tuple[Channel, Worke
     sent = 0
     while parent.send(do="report"):
         sent += 1
-        assert sent < 100 * MOST_QUEUED
-    assert len(parent.queue) <= MOST_QUEUED
+        assert sent < 100 * MAX_QUEUED
+    assert len(parent.queue) <= MAX_QUEUED
     assert parent.interest == READ | WRITE
     received: list[object] = []
     while len(received) < sent:
@@ -88,7 +88,7 @@ def test_a_message_that_the_system_has_no_memory_for_is_sent_later(
 def test_the_end_of_a_child_is_the_end_of_its_channel(ends: tuple[Channel, WorkerChannel, Failing]) -> None:
     parent, child, system = ends
     assert parent.receive() == []
-    assert parent.empty
+    assert parent.drained
     child.send(report={"requests": 1})
     child.socket.shutdown(socket.SHUT_RDWR)
     assert parent.receive() == [{"report": {"requests": 1}}]

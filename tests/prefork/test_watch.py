@@ -252,7 +252,7 @@ def test_where_the_system_has_no_inotify_left_files_are_looked_at(
     told: list[str] = []
     watch = Watch(str(tmp_path), on_fallback=told.append)
     assert isinstance(watch.notifier, Polling)
-    assert told == ["inotify is not to be had: Too many open files"]
+    assert told == ["inotify is not available: Too many open files"]
 
 
 @pytest.fixture
@@ -418,7 +418,7 @@ def test_what_was_read_before_it_was_watched_is_compared(make: Make, tmp_path: P
 def test_a_large_file_has_changed_when_it_was_written(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LARGEST", 4)
+    monkeypatch.setattr(module, "MAX_COMPARED", 4)
     watch = make("a.py")
     os.utime(tmp_path / "a.py", (1, 1))
     (tmp_path / "a.py").write_text("# a.py\n")
