@@ -152,11 +152,11 @@ ROWS = [
         [against("werkzeug", "rss_kib", 1.0)], app=None, peers=("werkzeug",), others=OTHERS,
     ),
     Row(
-        "idle-connections", f"memory of each of {IDLE:,} idle kept connections", measure_idle_connections,
+        "idle-connections", f"memory of each of {IDLE:,} idle persistent connections", measure_idle_connections,
         [own("kib_each", "KiB each", 4.0, 2.0)], app=None, others=("bjoern", "granian", "waitress", "cheroot"), rounds=1,
     ),
     Row(
-        "idle-connections-tls", f"memory of each of {IDLE_TLS:,} idle kept connections over TLS", measure_idle_tls,
+        "idle-connections-tls", f"memory of each of {IDLE_TLS:,} idle persistent connections over TLS", measure_idle_tls,
         [own("kib_each", "KiB each", 20.0)], app=None, peers=("granian",), rounds=1,
     ),
     Row(

@@ -61,9 +61,9 @@ def _kept(head: lockstep.Head) -> Send:
 
 
 WORKLOADS = {
-    "hello": Workload(f"hello world, {CONNECTIONS} kept connections", 16 * CONNECTIONS, _kept(lockstep.hello)),
+    "hello": Workload(f"hello world, {CONNECTIONS} persistent connections", 16 * CONNECTIONS, _kept(lockstep.hello)),
     "browser": Workload(
-        f"a browser's head, differing in path and cookie, {CONNECTIONS} kept connections",
+        f"a browser's head, differing in path and cookie, {CONNECTIONS} persistent connections",
         12 * CONNECTIONS,
         _kept(lockstep.browser),
     ),

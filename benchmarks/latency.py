@@ -42,8 +42,8 @@ class Workload:
 
 HELLO = Request("/hello", expect="Hello")
 WORKLOADS = (
-    Workload("hello", "hello world, one kept connection", HELLO),
-    Workload("hello-8", "hello world, 8 kept connections", HELLO, connections=8),
+    Workload("hello", "hello world, one persistent connection", HELLO),
+    Workload("hello-8", "hello world, 8 persistent connections", HELLO, connections=8),
     Workload("hello-new", "hello world, a new connection each", HELLO, keep=False),
     Workload("hello-rate", "hello world, 500 a second on 4 connections", HELLO, connections=4, rate=500),
     Workload("form", "WebOb echo of a form", Request("/", "POST", FORM_TYPE, FORM, expect="<dd>Ada")),

@@ -1,4 +1,4 @@
-"""Six common mistakes, made under five development servers: the text of docs/mistakes.md, from running them.
+"""Six common problems under five development servers: the text of docs/mistakes.md, from running them.
 
     python -m benchmarks.mistakes > docs/mistakes.md
 
@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from html import unescape
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, IncompleteRead, RemoteDisconnected
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +33,8 @@ QUIET = 1.0
 """Seconds without a line after which a server has said what it has to say."""
 MOST = 24
 """Lines of an output that are shown."""
+SHOWN = 300
+"""Characters of a page that are shown."""
 SLOW = 4
 """Seconds that the slow import takes."""
 BIN = Path(sys.executable).parent
@@ -132,6 +134,14 @@ SERVERS = (
 )  # fmt: skip
 
 
+NO_RESPONSE: dict[type[Exception], str] = {
+    ConnectionRefusedError: "the connection is refused",
+    RemoteDisconnected: "the connection is closed without a response",
+    IncompleteRead: "the connection is closed before the response is complete",
+    TimeoutError: f"no response within {LIMIT:g} s",
+    Exception: "no valid response",
+}
+"""What a browser gets without a response, by exception: the first that fits."""
 TOKEN = re.compile(r"\?token=([0-9a-f]{32})")
 
 
@@ -192,12 +202,13 @@ class Running:
             response = client.getresponse()
             body = response.read().decode(errors="replace")
         except (OSError, HTTPException) as error:
-            return f"no response ({type(error).__name__})"
+            return next(text for kind, text in NO_RESPONSE.items() if isinstance(error, kind))
         finally:
             client.close()
         text = re.sub(r"(?s)<(script|style|title).*?</\1>|<p [^>]*hidden>.*?</p>", " ", body)
         text = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", text))).strip()
-        text = clean(self, [text[:400]])[0][:300]
+        text = clean(self, [text[: 2 * SHOWN]])[0]
+        text = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
         return f"{response.status}: {text}" if text else f"{response.status}, an empty page"
 
     def until_up(self) -> None:
@@ -246,7 +257,7 @@ def free_port() -> int:
 
 
 def typo(server: Server) -> Observation:
-    """The module is called hello, and helo is typed: on the command line, for Django as ROOT_URLCONF."""
+    """The module is `hello`, but `helo` is typed: on the command line, or for Django in ROOT_URLCONF."""
     with started(server, server.right, module="helo") as running:
         printed = running.printed(quiet=2)
         running.until_up()
@@ -255,7 +266,7 @@ def typo(server: Server) -> Observation:
 
 
 def no_return(server: Server) -> Observation:
-    """The view has no return; under uvicorn, no body is sent; the handler of http.server does nothing."""
+    """The view has no return statement; under uvicorn the body is never sent, under http.server the handler sends nothing."""
     return asked(server, server.nothing)
 
 
@@ -288,14 +299,14 @@ def slow_import(server: Server) -> Observation:
         running.until_up()
         accepted = time.monotonic() - start
         answered = running.get()
-        text = "before the import ended" if accepted < SLOW - 1 else "after the import"
+        text = "before the import had finished" if accepted < SLOW - 1 else "after the import"
         # A parent and its child may print at the same time: the line of the request, if there is one, comes last.
         printed = sorted(clean(running, running.printed()), key=lambda line: '"GET / ' in line)
-        return Observation("", printed, f"{answered} (it accepted connections {text})")
+        return Observation("", printed, f"{answered} (the server accepted connections {text})")
 
 
 def broken_save(server: Server) -> Observation:
-    """A line without its colon is saved while the server runs, and a browser asks; then the line is repaired."""
+    """A file without a colon is saved while the server is running, and the page is requested; then the file is repaired."""
     with started(server, server.right) as running:
         running.until_up()
         running.printed()
@@ -388,11 +399,12 @@ def versions() -> str:
 
 
 HEAD = """\
-# Six common mistakes under five servers
+# Six common problems under five servers
 
-What a person who makes a mistake sees, in the terminal and in the browser. Each server runs the same small application, written
-for its framework, and is started as its documentation recommends for development. `python -m benchmarks.mistakes` ran all of
-this and wrote the page; paths, times, ports and process numbers are replaced, and long outputs are cut where marked.
+What you see in the terminal and in the browser. Each server runs the same small application, written for its framework, and is
+started as its documentation recommends for development. `python -m benchmarks.mistakes` ran all of this and wrote the page.
+Paths, times, ports, process numbers, tokens, ids and the sizes of error pages are replaced. Long outputs, and the texts of
+pages, are cut where marked. The browser is a program that sends the fields of a browser, and the token for microwsgi.
 
 {versions}
 """

@@ -14,15 +14,15 @@ from benchmarks.wrk import Figures
 HEAD = """\
 # Figures
 
-Made by `{command} --table {path}`; [how each is taken](../benchmarks/README.md). Under each title: requests a second, and the
-processor's time for each. The *bar* is the least that the project demands of itself; the *aim* is what it wants to reach beyond
-that. Each ratio is the median over all rounds, and the range is that of the rounds; above 1 microwsgi is better. If the machine
-was busy with other programs, no verdict is given.
+Made by `{command} --table {path}`; [how each figure is measured](../benchmarks/README.md). Under each
+title: requests per second, and CPU time per request. The *bar* is the target that the project must reach, the *aim* is a
+further target. Each ratio is the median over all rounds, and the range is that of the rounds; a ratio above 1 means that
+microwsgi is better. The last column is the verdict; it is `noisy` if other programs used the machine.
 
 {machine}
 """
 COLUMNS = """
-| | ratio or value | range | bar | aim | |
+| compared | ratio or value | range | bar | aim | verdict |
 |---|---|---|---|---|---|
 """
 SHOWN = ("rate", "cpu_us", "p99", "seconds", "rss_kib", "kib_each", "wakeups", "core_percent", "scaling")

@@ -249,7 +249,8 @@ def assert_stack_depth(
     except LookupError:
         frames = []
     if not frames or (tracer.maker() is None and not to):
-        raise AssertionError(f"{method} {path} did not call {to or 'any function of yours that made the response'}")
+        found = f"{to} was not called for" if to else "none of your functions made the response to"
+        raise AssertionError(f"{found} {method} {path}")
     if len(frames) > max:
         raise AssertionError(
             f"at most {max} frames were expected; there are {render.summary(frames)}\n\n{render.text(frames)}"

@@ -179,37 +179,37 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
             "serve 8080",
             (
                 "to set the port, use -p.\n  Try:  microwsgi serve -p 8080\n"
-                "        microwsgi serve . -p 8080   (the files of this folder)"
+                "        microwsgi serve . -p 8080   (the files of this directory)"
             ),
         ),
         ("dev hello:app 8080", "to set the port, use -p.\n  Try:  microwsgi dev hello:app -p 8080"),
-        ("serve -d docs", "-d is not an option: write the folder alone.\n  Try:  microwsgi serve docs"),
+        ("serve -d docs", "-d is not an option: write the directory alone.\n  Try:  microwsgi serve docs"),
         (
             "serve --directory docs -p 0",
-            "--directory is not an option: write the folder alone.\n  Try:  microwsgi serve docs -p 0",
+            "--directory is not an option: write the directory alone.\n  Try:  microwsgi serve docs -p 0",
         ),
         (
             "dev --directory=docs -p 0",
-            "--directory is not an option: write the folder alone.\n  Try:  microwsgi dev docs -p 0",
+            "--directory is not an option: write the directory alone.\n  Try:  microwsgi dev docs -p 0",
         ),
         (
             "serve 8080 -b 127.0.0.1 --debug",
             (
                 "to set the port, use -p.\n  Try:  microwsgi serve -p 8080 -b 127.0.0.1 --debug\n"
-                "        microwsgi serve . -p 8080 -b 127.0.0.1 --debug   (the files of this folder)"
+                "        microwsgi serve . -p 8080 -b 127.0.0.1 --debug   (the files of this directory)"
             ),
         ),
         (
             "serve --host 127.0.0.1:5000",
             (
-                "Invalid --host 127.0.0.1:5000: expected a host without a port: "
+                "invalid --host 127.0.0.1:5000: expected a host without a port: "
                 "--host 127.0.0.1 --port 5000, or --bind 127.0.0.1:5000."
             ),
         ),
         (
             "serve --host [::1]:5000",
             (
-                "Invalid --host [::1]:5000: expected a host without a port: "
+                "invalid --host [::1]:5000: expected a host without a port: "
                 "--host [::1] --port 5000, or --bind [::1]:5000."
             ),
         ),
@@ -221,7 +221,7 @@ def test_nothing_said_is_answered_with_the_help_and_is_no_success(capsys: pytest
                 "        microwsgi dev --host 0.0.0.0 -p 0     (every interface)"
             ),
         ),
-        ("serve --threads 0", "Invalid --threads 0: expected a whole number, 1 or more."),
+        ("serve --threads 0", "invalid --threads 0: expected a whole number, 1 or more."),
         ("serve -b a:1 -p 1", "--bind has host and port in it: leave out --host and --port, or --bind."),
         (
             "serve hello --access-log /nowhere/log -p 0",

@@ -383,9 +383,9 @@ def test_what_was_not_started_with_daemon_is_not_restarted(command: Callable[...
 def test_status_tells_folder_options_user_and_python(machine: Machine) -> None:
     port = machine.start("--workers", "2", "--full-traceback")
     said = machine("status", str(port))
-    assert f"  Folder:   {machine.folder}\n" in said
+    assert f"  Directory: {machine.folder}\n" in said
     assert "--workers 2 --daemon\n" in said
-    assert re.search(rf"^  User:     \S+, Python \d\.\d+\.\d+\S* \({sys.executable}\)$", said, re.MULTILINE)
+    assert re.search(rf"^  User:      \S+, Python \d\.\d+\.\d+\S* \({sys.executable}\)$", said, re.MULTILINE)
 
 
 @LINUX

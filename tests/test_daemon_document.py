@@ -31,7 +31,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 def shape(text: str) -> str:
     """Without what is another one each time: numbers, folders, the user, the options that the test adds."""
-    text = re.sub(r"(?m)^(  (?:Folder|Options|User): ).*", r"\1", text)
+    text = re.sub(r"(?m)^(  (?:Directory|Options|User): +).*", r"\1", text)
     text = re.sub(r"/\S+/microwsgi/", "FOLDER/", text)
     return re.sub(r" \d+ (MB|ms|s)\b", r" N \1", re.sub(r"\d[\d.]*", "N", text))
 

@@ -101,7 +101,7 @@ def test_all_others_get_the_number_and_the_terminal_has_the_traceback(command: C
             with rows(path, fields):
                 response, text = get(port, path, None, **fields)
                 assert response.status == 500
-                assert "The server's log has the reason under" in text
+                assert "the traceback is in the server's log (id " in text
                 assert "Microwsgi-Token" in text
                 assert [word for word in ("gold", "the bug", token) if word in text] == []
                 running.line("ValueError: the bug")

@@ -127,7 +127,7 @@ def test_what_is_wrong_with_a_pyproject_is_said_with_its_name(write: Write, tmp_
     write("pyproject.toml", "tool.microwsgi = 1\n")
     assert failure("") == ["pyproject.toml can't be read: microwsgi is not a table."]
     write("pyproject.toml", "[tool.microwsgi]\napp = 1\n")
-    assert failure("") == ['Invalid app in pyproject.toml: expected a string, like app =  "module:attribute".']
+    assert failure("") == ['invalid app in pyproject.toml: expected a string, like app =  "module:attribute".']
     write("pyproject.toml", '[tool.microwsgi]\napp = "nothing:app"\n')
     assert failure("")[-1] == '  The name comes from app = "nothing:app" in pyproject.toml.'
 
@@ -149,7 +149,9 @@ def test_app_dir_is_where_modules_and_files_are_looked_for(write: Write) -> None
     write("src/hello.py", "import beside\n" + HELLO)
     write("src/beside.py", "")
     assert load("hello:app", "src") is load("hello.py", "src")
-    assert failure("hello:app", "nowhere") == ["there is no folder nowhere to import the application from (--app-dir)."]
+    assert failure("hello:app", "nowhere") == [
+        "there is no directory nowhere to import the application from (--app-dir)."
+    ]
 
 
 def test_a_handler_class_of_http_server_is_taken_as_it_is(write: Write) -> None:
@@ -259,7 +261,7 @@ def test_nothing_said_and_nothing_there(write: Write, tmp_path: Path) -> None:
     assert failure(None) == [
         f"there is no app.py or wsgi.py or main.py in {tmp_path}.",
         "  Try:  microwsgi serve module:attribute",
-        "        microwsgi serve .   (the files of this folder)",
+        "        microwsgi serve .   (the files of this directory)",
     ]
 
 
@@ -478,7 +480,7 @@ def test_a_module_that_lies_beside_the_application(write: Write) -> None:
     write("pkg/__init__.py", "import web2\n")
     write("pkg/web2.py", "import helper\n" + HELLO)
     assert failure("sub.web:app") == [
-        "'sub.web' needs 'helper', which is sub/helper.py: its folder is not on sys.path.",
+        "'sub.web' needs 'helper', which is sub/helper.py: its directory is not on sys.path.",
         "  sub/web.py:1: import helper",
         "  Try:  microwsgi serve --app-dir sub web:app",
     ]

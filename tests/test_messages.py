@@ -30,7 +30,7 @@ def test_the_list_has_messages_of_each_kind() -> None:
         "there is no command {first}",
         "address to listen on",
         "Serve an application.",
-        "A field line is longer than {room} bytes",
+        "A field line exceeds the limit of {room} bytes",
         "is still being imported after",
         "WARNING: anybody who can read",
     ):

@@ -17,8 +17,7 @@ from tests.tables import Rows
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "options.md"
-
-UNSET = "\n  Try:  unset MICROWSGI_THREAD"
+UNSET = " If not: unset MICROWSGI_THREAD"
 
 
 def refusal(**given: object) -> str:
@@ -58,21 +57,21 @@ def test_sizes(text: str | int, value: int) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"max_header_size": "4X"}, "Invalid --max-header-size 4X: expected a number of bytes, like 65536, 64K or 1G."),
-        ({"max_header_size": -1}, "Invalid --max-header-size -1: expected a number of bytes, like 65536, 64K or 1G."),
-        ({"max_header_size": "K"}, "Invalid --max-header-size K: expected a number of bytes, like 65536, 64K or 1G."),
-        ({"max_header_size": "٣"}, "Invalid --max-header-size ٣: expected a number of bytes, like 65536, 64K or 1G."),
-        ({"header_timeout": "soon"}, "Invalid --header-timeout soon: expected a number of seconds, like 10 or 0.5."),
-        ({"header_timeout": "nan"}, "Invalid --header-timeout nan: expected a number of seconds, like 10 or 0.5."),
-        ({"header_timeout": "inf"}, "Invalid --header-timeout inf: expected a number of seconds, like 10 or 0.5."),
-        ({"header_timeout": None}, "Invalid --header-timeout None: expected a number of seconds, like 10 or 0.5."),
-        ({"threads": 0}, "Invalid --threads 0: expected a whole number, 1 or more."),
-        ({"threads": "1.5"}, "Invalid --threads 1.5: expected a whole number, 1 or more."),
-        ({"port": "http"}, "Invalid --port http: expected a port from 0 to 65535."),
-        ({"color": "red"}, "Invalid --color red: expected one of auto, always, never."),
-        ({"full_traceback": "perhaps"}, "Invalid --full-traceback perhaps: expected on or off."),
-        ({"bind": 8000}, "Invalid --bind 8000: expected a string, or a list of strings."),
-        ({"bind": [""]}, "Invalid --bind '': expected a value that is not empty."),
+        ({"max_header_size": "4X"}, "invalid --max-header-size 4X: expected a number of bytes, like 65536, 64K or 1G."),
+        ({"max_header_size": -1}, "invalid --max-header-size -1: expected a number of bytes, like 65536, 64K or 1G."),
+        ({"max_header_size": "K"}, "invalid --max-header-size K: expected a number of bytes, like 65536, 64K or 1G."),
+        ({"max_header_size": "٣"}, "invalid --max-header-size ٣: expected a number of bytes, like 65536, 64K or 1G."),
+        ({"header_timeout": "soon"}, "invalid --header-timeout soon: expected a number of seconds, like 10 or 0.5."),
+        ({"header_timeout": "nan"}, "invalid --header-timeout nan: expected a number of seconds, like 10 or 0.5."),
+        ({"header_timeout": "inf"}, "invalid --header-timeout inf: expected a number of seconds, like 10 or 0.5."),
+        ({"header_timeout": None}, "invalid --header-timeout None: expected a number of seconds, like 10 or 0.5."),
+        ({"threads": 0}, "invalid --threads 0: expected a whole number, 1 or more."),
+        ({"threads": "1.5"}, "invalid --threads 1.5: expected a whole number, 1 or more."),
+        ({"port": "http"}, "invalid --port http: expected a port from 0 to 65535."),
+        ({"color": "red"}, "invalid --color red: expected one of auto, always, never."),
+        ({"full_traceback": "perhaps"}, "invalid --full-traceback perhaps: expected on or off."),
+        ({"bind": 8000}, "invalid --bind 8000: expected a string, or a list of strings."),
+        ({"bind": [""]}, "invalid --bind '': expected a value that is not empty."),
         ({"prot": 1}, "there is no option prot; did you mean port?"),
         ({"zzz": 1}, "there is no option zzz."),
         ({"bind": "a:1", "port": 1}, "--bind has host and port in it: leave out --host and --port, or --bind."),
@@ -86,7 +85,7 @@ def test_what_can_not_be_is_one_sentence_with_the_cure(given: dict[str, object],
 def test_a_port_out_of_range_cannot_be_listened_on(port: object) -> None:
     with pytest.raises(ListenError) as caught:
         Options.from_mapping({"port": port})
-    assert str(caught.value) == f"Invalid port {port}: expected 0 to 65535 (0 picks a free one)."
+    assert str(caught.value) == f"invalid port {port}: expected 0 to 65535 (0 picks a free one)."
 
 
 @pytest.mark.parametrize(
@@ -121,9 +120,9 @@ def test_port_has_two_variables_and_ours_comes_first() -> None:
 @pytest.mark.parametrize(
     ("variable", "message"),
     [
-        ("MICROWSGI_THREADS", "Invalid MICROWSGI_THREADS=x: expected a whole number, 1 or more."),
-        ("PORT", "Invalid PORT=x: expected a port from 0 to 65535."),
-        ("MICROWSGI_THREAD", f"there is no variable MICROWSGI_THREAD; did you mean MICROWSGI_THREADS?{UNSET}"),
+        ("MICROWSGI_THREADS", "invalid MICROWSGI_THREADS=x: expected a whole number, 1 or more."),
+        ("PORT", "invalid PORT=x: expected a port from 0 to 65535."),
+        ("MICROWSGI_THREAD", f"MICROWSGI_THREAD is not an option; did you mean MICROWSGI_THREADS?{UNSET}"),
     ],
 )
 def test_a_wrong_variable_is_named_as_it_is_written(variable: str, message: str) -> None:
@@ -181,7 +180,7 @@ def test_host_names_are_as_they_can_stand_in_a_host_field() -> None:
 
 
 def test_a_host_name_that_can_never_match_is_refused() -> None:
-    bare = "a host name without scheme, port and path, like"
+    bare = "a host name without a scheme, port or path, like"
     rows = [
         ("https://example.org", f"{bare} example.org"),
         ("example.org:8000", f"{bare} example.org"),
@@ -197,4 +196,4 @@ def test_a_host_name_that_can_never_match_is_refused() -> None:
     with Rows() as table:
         for name, expected in rows:
             with table(name):
-                assert refusal(allow_host=[name]) == f"Invalid --allow-host {name}: expected {expected}."
+                assert refusal(allow_host=[name]) == f"invalid --allow-host {name}: expected {expected}."

@@ -179,7 +179,7 @@ def test_the_log_and_the_restart_of_a_service_of_systemd_are_systemds(tmp_path: 
         port = running.url().rpartition(":")[2]
         assert machine("logs", port, "-n", "7") == "journalctl --user --unit hello.service --lines 7\n"
         assert "Try:  systemctl restart hello.service" in machine("restart", port, code=1)
-        assert "  Unit:     hello.service\n" in machine("status", port)
+        assert "  Unit:      hello.service\n" in machine("status", port)
         assert running.stop() == 0
     finally:
         running.end()
@@ -333,8 +333,8 @@ def test_a_unit_that_can_not_work_is_refused(folder: Path) -> None:
             ("leave the option out", ["site_a:app", "--pid-file", "/run/x.pid"]),
             ("no such user or group: no-such", ["site_a:app", "--user", "no-such"]),
             ("no such user or group", ["site_a:app", "--socket-group", "no-such"]),
-            ("can't write to the folder", ["site_a:app", "-b", "unix:/srv/web.sock"]),
-            ("can't write to the folder", ["site_a:app", "-b", "unix:/run/web.sock"]),
+            ("can't write to the directory", ["site_a:app", "-b", "unix:/srv/web.sock"]),
+            ("can't write to the directory", ["site_a:app", "-b", "unix:/run/web.sock"]),
             ("can't write --access-log", ["site_a:app", "--access-log", "/var/log/x"]),
             ("--forwarded-allow-ips", ["site_a:app", "--proxy-protocol"]),
         ):

@@ -131,7 +131,7 @@ def test_a_second_signal_ends_it_at_once(command: Command, folder: Path, numbers
     start = time.monotonic()
     assert running.stop(numbers[1]) == 0
     assert time.monotonic() - start < 2
-    assert running.read_lines[-1] == "Stopped at once."
+    assert running.read_lines[-1] == "Stopped immediately."
     client.join(LIMIT)
     assert client.answer == b"cut off"
 
@@ -151,7 +151,7 @@ def test_a_signal_while_the_application_is_imported_ends_it(command: Command, fo
     running = command("serve", "slow", "-b", f"unix:{folder}/s", cwd=folder)
     wait_for(folder / "began")
     assert running.stop(signal.SIGTERM) == 0
-    assert running.read_lines == ["Stopped at once."]
+    assert running.read_lines == ["Stopped immediately."]
     assert not (folder / "s").exists()
 
 

@@ -250,7 +250,7 @@ def test_a_second_signal_ends_all_at_once(command: Command, folder: Path) -> Non
         assert time.monotonic() - start < 3
         with pytest.raises((RemoteDisconnected, ConnectionResetError)):
             slow.result(LIMIT)
-    assert running.read_lines[-1] == "Stopped at once."
+    assert running.read_lines[-1] == "Stopped immediately."
 
 
 def test_a_worker_that_dies_at_the_start_is_tried_again_after_longer_and_longer(command: Command, folder: Path) -> None:

@@ -66,7 +66,7 @@ def path(authority: Authority, system: bool) -> int:  # as all verbs
 def renew(authority: Authority, system: bool) -> int:  # as all verbs
     """Issue a new certificate. A running server uses it at once."""
     made = authority.renew_now()
-    say(f"Renewed: {made.days_left} days left. Running servers use it for new connections.")
+    say(f"Renewed: {made.days_left} days left. Running servers use the new certificate for new connections.")
     return 0
 
 
@@ -83,7 +83,11 @@ def trust(authority: Authority, system: bool) -> int:  # as all verbs
         say(f"{store.name}: {problem or 'trusted'}")
     if done:
         authority.write(authority.trusted_file, "")
-    say("For other programs:" if done else "No certificate store of this user was found. For each program:")
+    say(
+        "For other programs:"
+        if done
+        else "No certificate store was found for this user. Tell each program about the CA:"
+    )
     for line in OTHERS:
         say(f"  {line.format(authority.certificate)}")
     return code

@@ -100,7 +100,7 @@ class Command:
         if option is None:
             return f"{unknown('option', flag, self.flags)}\n  Try:  microwsgi {self.name} --help"
         return (
-            f"{option.name} is not an option of the command line, only of the environment and of pyproject.toml."
+            f"{option.name} can't be set on the command line, only in the environment or in pyproject.toml."
             f"\n  Try:  {option.variables[0]}=VALUE microwsgi {self.name} ..."
         )
 
@@ -114,8 +114,8 @@ class Command:
         flag, _, value = strange[0].partition("=") if strange else ("", "", "")
         if flag in {"-d", "--directory"}:
             others = [word if word != strange[0] else value for word in arguments if word != flag]
-            command = lazy.shlex.join([*program, *(others or ["FOLDER"])])
-            raise UsageError(f"{flag} is not an option: write the folder alone.\n  Try:  {command}")
+            command = lazy.shlex.join([*program, *(others or ["DIRECTORY"])])
+            raise UsageError(f"{flag} is not an option: write the directory alone.\n  Try:  {command}")
         words = typed.get("words", [])
         ports = [word for word in words if word.isascii() and word.isdigit()] if isinstance(words, list) else []
         if ports and not strange and not os.path.exists(ports[0]):
@@ -123,7 +123,7 @@ class Command:
             others = [*arguments[:position], "-p", *arguments[position:]]
             text = f"to set the port, use -p.\n  Try:  {lazy.shlex.join([*program, *others])}"
             if words == ports:
-                text += f"\n        {lazy.shlex.join([*program, '.', *others])}   (the files of this folder)"
+                text += f"\n        {lazy.shlex.join([*program, '.', *others])}   (the files of this directory)"
             raise UsageError(text)
         addresses = typed.get("bind")
         if isinstance(addresses, list) and len(addresses) == 1 and ":" not in addresses[0]:
@@ -135,7 +135,7 @@ class Command:
         module, _, name = self.function.partition(":")
         if module == BACKGROUND and not hasattr(os, "fork"):  # Windows
             raise UsageError(
-                f"microwsgi {self.name} is for servers in the background (--daemon), which this system does not support. "
+                f"microwsgi {self.name} is for background servers (--daemon), which this system does not support. "
                 "To stop a server, press Ctrl-C in its window."
             )
         function: Callable[[list[str], dict[str, object]], int] = getattr(import_module(module), name)

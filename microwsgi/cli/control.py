@@ -251,7 +251,9 @@ def restart_gracefully(server: Server, wait: float) -> int:
     """Run `microwsgi restart --graceful`. Return 0 when the new code serves. Raises UsageError."""
     answer = server.ask("reload", wait)
     if not answer:
-        raise ServiceError(f"{server.name} has not reported that it serves the new code. See its log.")
+        raise ServiceError(
+            f"{server.name} has not reported that it serves the new code.\n  Try:  microwsgi logs {server.name}"
+        )
     if answer["error"]:
         raise ServiceError(answer["error"])
     print(f"{server.name} serves the new code.")
@@ -266,7 +268,7 @@ def logs_command(words: list[str], options: dict[str, object]) -> int:
         return journal(server, str(state["unit"]), options)
     path = str(state.get("log", "")) if server else last_log(words)
     if not path:
-        raise ServiceError("no log of this server was found. See microwsgi status.")
+        raise ServiceError("no log of this server was found.\n  Try:  microwsgi status")
     try:
         for text in lines(path, int(str(options["lines"])), follow=bool(options["follow"])):
             sys.stdout.write(text)
@@ -327,13 +329,13 @@ def describe(server: Server, state: Mapping[str, Any]) -> str:
     lines.append(f"  {counted(len(workers), 'worker')} ({pids}){size}")
     notes: list[str] = state["tls"]
     lines += [f"  {note}" for note in notes]
-    lines.append(f"  Folder:   {state['folder']}")
-    lines.append(f"  Options:  {' '.join(f'{flag} {value}'.rstrip() for flag, value in given.items())}")
-    lines.append(f"  User:     {state['user']}, Python {state['python']}")
+    lines.append(f"  Directory: {state['folder']}")
+    lines.append(f"  Options:   {' '.join(f'{flag} {value}'.rstrip() for flag, value in given.items())}")
+    lines.append(f"  User:      {state['user']}, Python {state['python']}")
     if state["unit"]:
-        lines.append(f"  Unit:     {state['unit']}")
+        lines.append(f"  Unit:      {state['unit']}")
     if state["log"]:
-        lines.append(f"  Log:      {state['log']}")
+        lines.append(f"  Log:       {state['log']}")
     return "\n".join(lines)
 
 

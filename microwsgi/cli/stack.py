@@ -68,7 +68,7 @@ class Request:
     def __init__(self, method: str, path: str, data: str) -> None:
         self.method = method or ("POST" if data else "GET")
         if not self.method.replace("-", "").isalnum():
-            raise UsageError(f"Invalid -X {self.method}: expected one word, like GET.")
+            raise UsageError(f"invalid -X {self.method}: expected one word, like GET.")
         self.path = quote(path, safe="/?&=%:@!$'()*+,;~#[]").partition("#")[0]
         self.body = data.encode() if data else None
         self.fields = {"Content-Type": FORM} if data and self.method == "POST" else {}

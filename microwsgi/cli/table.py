@@ -17,8 +17,8 @@ APP = (
 SAME_APP = ("", "APP names the application as for microwsgi serve.")
 ADDRESS = (
     "",
-    "ADDRESS is the address of the server, like 127.0.0.1:8000, or its port. It may",
-    "be left out if only one server is running.",
+    "ADDRESS is the address of the server, such as 127.0.0.1:8000, or its port. It",
+    "may be left out if only one server is running.",
 )
 SHOW_CONFIG = Switch(
     "Configuration",
@@ -59,12 +59,13 @@ COMMANDS = (
         about=APP,
         options=OPTIONS,
         defaults={"reload": True, "reload_error_page": True, "debug": True, "log_slow_requests": 5.0},
+        hidden=("daemon",),
         examples=(f"microwsgi dev {DEMO}", f"microwsgi dev {DEMO} --no-debug"),
     ),
     Command(
         "stack",
         "microwsgi.cli.stack:stack_command",
-        "Draw the call stack between the socket and your function, in a request.",
+        "Draw the call stack of a request, from the socket to your function.",
         words="[APP] [/PATH] [options]",
         about=(*SAME_APP, "The exit code is 1 if none of your functions made the response."),
         options=(
@@ -103,9 +104,9 @@ COMMANDS = (
             "  show         show the certificates (the default)",
             "  path         print the path of the CA certificate",
             "  trust        add the development CA to the certificate stores of this user",
-            "  untrust      remove it from them",
-            "  renew        make a new server certificate",
-            "  client NAME  make a client certificate for this name or e-mail address",
+            "  untrust      remove the CA from these stores",
+            "  renew        create a new server certificate",
+            "  client NAME  create a client certificate for this name or e-mail address",
         ),
         options=(
             Switch(
@@ -124,7 +125,7 @@ COMMANDS = (
         words="[APP] [options]",
         about=(
             *SAME_APP,
-            "The script imports it, and has one class, based on http.server.",
+            "The script imports the application and defines one http.server handler class.",
         ),
         options=(
             Text(
@@ -160,14 +161,14 @@ COMMANDS = (
     Command(
         "status",
         "microwsgi.cli.control:status_command",
-        "Show servers in the background.",
+        "Show background servers.",
         words="[ADDRESS] [options]",
         about=(
             "",
-            "ADDRESS is the address of the server, like 127.0.0.1:8000, or its port. Without",
-            "it, all servers are shown.",
+            "ADDRESS is the address of the server, such as 127.0.0.1:8000, or its port.",
+            "Without it, all servers are shown.",
             "",
-            "Exit codes: 0 running, 1 killed (PID file left), 3 not running, 4 unknown.",
+            "Exit codes: 0 running, 1 killed (pid file left), 3 not running, 4 unknown.",
         ),
         options=(JSON, BY_NAME["pid_file"]),
         examples=("microwsgi status", "microwsgi status 8000 --json"),
@@ -175,12 +176,12 @@ COMMANDS = (
     Command(
         "stop",
         "microwsgi.cli.control:stop_command",
-        "Stop a server in the background, and wait until it has ended.",
+        "Stop a background server, and wait until it has exited.",
         words="[ADDRESS] [options]",
         about=ADDRESS,
         options=(
             FORCE,
-            Seconds("Stop", 30.0, parse_seconds, "SECONDS", "time limit for the server to end", name="wait"),
+            Seconds("Stop", 30.0, parse_seconds, "SECONDS", "time limit for the server to exit", name="wait"),
             BY_NAME["pid_file"],
         ),
         examples=("microwsgi stop", "microwsgi stop 8000 --force"),
@@ -188,7 +189,7 @@ COMMANDS = (
     Command(
         "restart",
         "microwsgi.cli.control:restart_command",
-        "Stop a server in the background and start it again with the same command line.",
+        "Restart a background server with the same command line.",
         words="[ADDRESS] [options]",
         about=(
             *ADDRESS,
@@ -209,7 +210,7 @@ COMMANDS = (
     Command(
         "logs",
         "microwsgi.cli.control:logs_command",
-        "Show the log of a server in the background.",
+        "Show the log of a background server.",
         words="[ADDRESS] [options]",
         about=ADDRESS,
         options=(

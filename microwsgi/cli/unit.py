@@ -27,7 +27,7 @@ Type=notify
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 {identity}
-# The only folder that the application can write to, /var/lib/ and the name of this unit: relative paths lead there.
+# The only directory that the application can write to, /var/lib/ and the name of this unit: relative paths lead there.
 StateDirectory=%N
 WorkingDirectory={folder}
 Environment=HOME=%S/%N
@@ -80,7 +80,7 @@ OF_SYSTEMD = ("daemon", "user", "group", "umask", "chdir", "app_dir")
 FOR_TERMINALS = {
     "reload": "a service has no terminal; systemctl reload loads new code",
     "pid_file": "systemd tracks the process; leave the option out",
-    "log_file": "the journal has the log; leave the option out",
+    "log_file": "the log is in the journal; leave the option out",
 }
 """Options that can't be used in a unit, and the reasons."""
 PATHS = ("config", "tls_password_file", "tls_client_ca", "tls_cert", "tls_key")
@@ -138,12 +138,12 @@ def check(application: str, options: Options) -> None:
     for path in unix_paths(options):
         if not path.startswith(RUN) or os.path.dirname(path) == RUN.rstrip("/"):
             raise UsageError(
-                f"the service can't write to the folder of unix:{path}. Use a folder of the service below /run, like "
+                f"the service can't write to the directory of unix:{path}. Use a directory of the service below /run, like "
                 "unix:/run/NAME/web.sock."
             )
     if options.access_log not in {"-", "off"} and os.path.isabs(options.access_log):
         raise UsageError(
-            f"the service can't write --access-log {options.access_log}: leave it out, or give a name without a folder."
+            f"the service can't write --access-log {options.access_log}: leave it out, or use a name without a directory."
         )
     with contextlib.redirect_stdout(sys.stderr):  # output of the application is not part of the unit
         load_named(application, options.app_dir, options.config)

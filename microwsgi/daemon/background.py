@@ -33,10 +33,10 @@ def run_folder() -> str:
         os.makedirs(folder, 0o700, exist_ok=True)
         status = os.lstat(folder)
     except OSError as error:
-        raise UsageError(f"the folder {folder} can't be created: {error.strerror}. Set XDG_RUNTIME_DIR.") from None
+        raise UsageError(f"the directory {folder} can't be created: {error.strerror}. Set XDG_RUNTIME_DIR.") from None
     if status.st_uid != os.geteuid() or S_IMODE(status.st_mode) & 0o022:
         raise UsageError(
-            f"{folder} belongs to another user, or other users can write to it. Set XDG_RUNTIME_DIR to another folder."
+            f"{folder} belongs to another user, or other users can write to it. Set XDG_RUNTIME_DIR to another directory."
         )
     return folder
 
@@ -71,7 +71,7 @@ def log_path(options: Options) -> str:
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"the folder {folder} can't be created: {error.strerror}. Add --log-file FILE.") from None
+        raise UsageError(f"the directory {folder} can't be created: {error.strerror}. Add --log-file FILE.") from None
     return os.path.join(folder, file_name(options.addresses[0]) + ".log")
 
 

@@ -122,7 +122,7 @@ def tail(path: str, begin: int) -> str:
             text = log.read().decode(errors="replace").strip()
     except OSError:
         return ""
-    return f" It said:\n{text}" if text else ""
+    return f" The end of its log:\n{text}" if text else ""
 
 
 def print_addresses(message: dict[str, Any], path: str) -> None:

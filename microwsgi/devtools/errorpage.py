@@ -66,7 +66,7 @@ RELOAD_NOTICE = (
 CAUSES = {CAUSED: "Caused by", DURING: "Raised while handling"}
 """The headings of earlier exceptions, which follow the later one on the page."""
 WITHOUT_DETAILS = (
-    "500 Internal Server Error\n\nThe application failed. The server's log has the reason under {number}.\n{hint}"
+    "500 Internal Server Error\n\nThe application failed; the traceback is in the server's log (id {number}).\n{hint}"
 )
 LOAD_ERROR = "The application can't be loaded"
 BEGINNING = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'

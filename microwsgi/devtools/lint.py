@@ -226,13 +226,13 @@ class CheckedInput:
     def check_size(self, size: int | None) -> None:
         """Check a read; None or a negative size reads to the end."""
         if size is None or size < 0:
-            self.record_overread("to the end")
+            self.record_overread("is read to the end")
         elif size > self.left:
-            self.record_overread(f"{size} bytes with {self.left} left")
+            self.record_overread(f"is asked for {size} bytes where {self.left} are left")
 
     def record_overread(self, what: str) -> None:
         """Record a read beyond the body."""
-        text = f"wsgi.input is read {what}; other servers may block there forever (read up to CONTENT_LENGTH)"
+        text = f"wsgi.input {what}; other servers may block there forever (read up to CONTENT_LENGTH)"
         self.note(FAULT, "PEP 3333", text, innermost_location(capture()))
 
     def consume(self, data: bytes) -> bytes:
@@ -246,7 +246,7 @@ class CheckedInput:
 
     def readline(self, size: int | None = -1) -> bytes:
         if not self.left:
-            self.record_overread("by lines, after its end")
+            self.record_overread("is read by lines after its end")
         return self.consume(self.stream.readline(-1 if size is None else size))
 
     def readlines(self, hint: int | None = -1) -> list[bytes]:

@@ -281,7 +281,7 @@ def unhandled(error: Exception, request: Request) -> Response | None:
     if isinstance(error, SERVER_EXCEPTIONS) or request.environ.get(THROW):
         return None
     number = log_exception(error, request)
-    failure = HTTPInternalServerError(f"The application failed; its log has the reason under {number}.")
+    failure = HTTPInternalServerError(f"The application failed; the traceback is in the server's log (id {number}).")
     vars(failure)["members"] = {"id": number}
     return error_response(failure, request)
 

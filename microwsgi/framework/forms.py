@@ -165,7 +165,7 @@ def limited(blocks: Iterable[bytes], limit: int, what: str) -> Iterator[bytes]:
     for block in blocks:
         size += len(block)
         if size > limit:
-            raise HTTPRequestEntityTooLarge(f"{what} has more than {limit} bytes.")
+            raise HTTPRequestEntityTooLarge(f"{what} is larger than {limit} bytes.")
         yield block
 
 

@@ -28,7 +28,7 @@ def abort(status: int, detail: str = "", **members: object) -> NoReturn:
     if not isinstance(status, int):
         number = str(status)[:3]
         advice = f"write abort({number})" if number.isdecimal() else "write a number like 404"
-        raise TypeError(f"abort({status!r}): the status is an int; {advice}.")
+        raise TypeError(f"abort({status!r}): the status must be an int; {advice}.")
     if status not in exc.status_map or status < 400:  # where errors begin
         raise ValueError(f"abort({status}): {status} is not the status of an error, 400 to 599.")
     dump_json(members)  # a member that JSON can't represent raises here, in the traceback of the caller

@@ -213,7 +213,7 @@ class Request(webob.Request):
     def read_body(self) -> bytes:
         """Return the body. Raises HTTPRequestEntityTooLarge beyond `max_body_size`. WebOb's `body` returns it afterwards."""
         if (self.content_length or 0) > self.max_body_size:
-            raise HTTPRequestEntityTooLarge(f"The body has more than {self.max_body_size} bytes.")
+            raise HTTPRequestEntityTooLarge(f"The body is larger than {self.max_body_size} bytes.")
         if not self.is_body_seekable:
             blocks = iter(lambda: self.body_file.read(forms.BLOCK), b"")
             self.body = b"".join(forms.limited(blocks, self.max_body_size, "The body"))

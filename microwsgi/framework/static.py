@@ -73,11 +73,11 @@ class Folder:
     ) -> None:
         if not POSSIBLE:
             raise RouteError(
-                "static files are not available on this system: it can't open files relative to an open folder."
+                "static files are not available on this system: it can't open files relative to an open directory."
             )
         self.folder = os.path.abspath(folder)
         if not os.path.isdir(self.folder):
-            raise RouteError(f"there is no folder {self.folder} with static files.")
+            raise RouteError(f"there is no directory {self.folder} with static files.")
         self.index = index
         self.listing = listing
         self.symlinks = symlinks

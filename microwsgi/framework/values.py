@@ -29,7 +29,7 @@ ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 def read_int(text: str) -> int:
     """Return an int written in ASCII digits."""
     if not re.fullmatch(INT, text):
-        raise ValueError("an int has digits 0 to 9 only")
+        raise ValueError("an int must have digits 0 to 9 only")
     return int(text)
 
 
@@ -37,7 +37,7 @@ def read_float(text: str) -> float:
     """Return a finite float."""
     value = float(text) if NUMBER.fullmatch(text) else float("nan")
     if not isfinite(value):
-        raise ValueError("a float is a finite decimal number")
+        raise ValueError("a float must be a finite decimal number")
     return value
 
 
@@ -46,13 +46,13 @@ def read_bool(text: str) -> bool:
     try:
         return BOOLEANS[text.lower()]
     except KeyError:
-        raise ValueError("a bool is one of 1, true, yes, on, 0, false, no, off") from None
+        raise ValueError("a bool must be one of 1, true, yes, on, 0, false, no, off") from None
 
 
 def read_uuid(text: str) -> UUID:
     """Return a UUID in the form of RFC 9562, with hyphens."""
     if not re.fullmatch(UUID_TEXT, text):
-        raise ValueError("a UUID has five groups of hexadecimal digits")
+        raise ValueError("a UUID must have five groups of hexadecimal digits")
     return UUID(text)
 
 

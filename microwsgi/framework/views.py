@@ -39,7 +39,7 @@ def check_signature(view: Callable[..., Any], pattern: Pattern) -> None:
         raise RouteError(f"{describe(view)} is async, and WSGI needs a plain function.")
     parameters = list(inspect.signature(view).parameters.values())
     if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
-        raise RouteError(f"{describe(view)} takes no request.")
+        raise RouteError(f"{describe(view)} has no parameter for the request.")
     takes_all = parameters[-1].kind is inspect.Parameter.VAR_KEYWORD
     by_name = {
         each.name: each for each in parameters[1:] if each.kind in {each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY}
@@ -104,7 +104,7 @@ def set_status(response: Response, status: str | int, view: Callable[..., Any]) 
         response.status = status
     except (TypeError, ValueError, KeyError):
         raise ViewError(
-            f"{describe(view)} returned the status {status!r:.60}; a status is an int, or a str like '200 OK'.",
+            f"{describe(view)} returned the status {status!r:.60}; a status must be an int, or a str like '200 OK'.",
             code_of(view),
         ) from None
     if response.status_int in BODILESS:
@@ -158,7 +158,7 @@ class StreamedBody:
         if isinstance(chunk, str):
             return encoded(chunk, self.view)
         raise ViewError(
-            f"{describe(self.view)} yielded {type(chunk).__name__} {chunk!r:.60}; a stream yields str or bytes.",
+            f"{describe(self.view)} yielded {type(chunk).__name__} {chunk!r:.60}; a stream must yield str or bytes.",
             code_of(self.view),
         )
 

@@ -69,7 +69,7 @@ def from_file(given: Mapping[str, object]) -> dict[str, object]:
 def parse(option: Option, value: object, spelled: str) -> object:
     """Return the value of an option, converted from a TOML value. Raises UsageError."""
     if isinstance(option, Text) and not isinstance(value, str):
-        raise UsageError(f"Invalid {spelled}: expected a string.")
+        raise UsageError(f"invalid {spelled}: expected a string.")
     return option.parse(value, spelled)
 
 

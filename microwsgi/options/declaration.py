@@ -70,8 +70,8 @@ class Options:
         "accept requests for this host name; .example.org for a domain and its subdomains, '*' for any; repeatable",
         common=True,
     )
-    socket_mode = Text("Address", "600", parse_octal, "OCTAL", "permissions of the file of a Unix socket, like 660")
-    socket_group = Text("Address", "", str, "GROUP", "group of the file of a Unix socket")
+    socket_mode = Text("Address", "600", parse_octal, "OCTAL", "file mode of a Unix socket, such as 660")
+    socket_group = Text("Address", "", str, "GROUP", "group of a Unix socket")
     backlog = Integer(
         "Address", 1024, parse_count, "N", "maximum length of the queue of pending connections", flag=False
     )
@@ -99,7 +99,7 @@ class Options:
         0,
         parse_processes,
         "N",
-        "number of worker processes; auto for one per processor, 0 to serve in this process, if no other option needs a worker",
+        "number of worker processes; auto: one per CPU; 0: serve in this process, unless another option needs a worker",
         common=True,
     )
     threads = Integer(
@@ -121,14 +121,18 @@ class Options:
         "Development", False, "show tracebacks in browsers that have opened the printed address", common=True
     )
     log_slow_requests = Seconds(
-        "Development", 0.0, parse_seconds, "SECONDS", "log a stack trace of requests that take longer; 0 for never"
+        "Development",
+        0.0,
+        parse_seconds,
+        "SECONDS",
+        "log a stack trace of requests that take longer than SECONDS; 0 for never",
     )
     editor = Text(
         "Development",
         "",
         str,
         "NAME",
-        "open source lines of error pages in this editor: vscode, pycharm, sublime, emacs, zed, or a URL like x://{file}:{line}",
+        "open source lines of error pages in this editor: vscode, pycharm, sublime, emacs, zed, or a URL such as x://{file}:{line}",
         flag=False,
     )
     access_log = Text("Log", "-", str, "FILE", "file for the access log; - for standard output, off for none")
@@ -157,7 +161,7 @@ class Options:
         "TLS",
         "required",
         OneOf("required", "optional"),
-        "WHEN",
+        "MODE",
         "whether clients need a certificate: required or optional",
     )
     tls_keylog = Text(
@@ -172,11 +176,11 @@ class Options:
     https_redirect = Switch("TLS", True, "redirect plain HTTP to HTTPS on the same port, instead of serving both")
     tls_handshake_timeout = Seconds("TLS", 10.0, parse_seconds, "SECONDS", "time limit for a TLS handshake", flag=False)
     daemon = Switch("Service", False, "serve in the background", common=True)
-    pid_file = Text("Service", "", str, "FILE", "PID file of the server")
+    pid_file = Text("Service", "", str, "FILE", "pid file of the server")
     log_file = Text("Service", "", str, "FILE", "write all output to this file")
     user = Text("Service", "", str, "NAME", "after binding, run as this user; requires root")
     group = Text("Service", "", str, "NAME", "after binding, run as this group; requires root")
-    umask = Text("Service", "", parse_octal, "OCTAL", "file mode creation mask, like 027")
+    umask = Text("Service", "", parse_octal, "OCTAL", "file mode creation mask, such as 027")
     chdir = Text("Service", "", str, "DIR", "change to this directory before the application is loaded")
     max_connections = Integer(
         "Limits", 0, parse_limit, "N", "maximum number of open connections; 0 for as many as the system allows"
@@ -209,15 +213,17 @@ class Options:
     )
     stream_chunked = Switch("Limits", False, "pass chunked bodies to the application while they arrive", flag=False)
     header_timeout = Seconds(
-        "Limits", 10.0, parse_seconds, "SECONDS", "time limit for receiving a request's header (408)"
+        "Limits", 10.0, parse_seconds, "SECONDS", "time limit for receiving the headers of a request (408)"
     )
-    keep_alive_timeout = Seconds("Limits", 60.0, parse_seconds, "SECONDS", "close a connection that is idle for longer")
+    keep_alive_timeout = Seconds(
+        "Limits", 60.0, parse_seconds, "SECONDS", "close a connection that has been idle for SECONDS"
+    )
     body_timeout = Seconds(
         "Limits",
         20.0,
         parse_seconds,
         "SECONDS",
-        "time limit for a body that arrives slower than min_body_rate (408)",
+        "time limit for a body that arrives more slowly than min_body_rate (408)",
         flag=False,
     )
     min_body_rate = Integer(
@@ -228,7 +234,7 @@ class Options:
         20.0,
         parse_seconds,
         "SECONDS",
-        "time limit for a client that reads slower than min_send_rate",
+        "time limit for a client that reads more slowly than min_send_rate",
         flag=False,
     )
     min_send_rate = Integer(

@@ -9,20 +9,21 @@ INTRODUCTION = """\
 An option can be set in four places. `--max-header-size 16K` on the command line is `MICROWSGI_MAX_HEADER_SIZE=16K` in the
 environment, `max_header_size = "16K"` in a TOML file, and `serve(app, max_header_size="16K")` in a program. The file is the
 one that `--config` names, or else the table `[tool.microwsgi]` of pyproject.toml. The command line takes precedence over
-the environment, and the environment over the file. `microwsgi serve --show-config` prints the effective values, and the
-source of each, as such a file. The key `app` of the file is the application to serve if none is named.
+the environment, and the environment over the file. `microwsgi serve --show-config` prints the effective values as
+a TOML file, with the source of each value in a comment. The key `app` of the file is the application to serve if none is
+named.
 
 Options without `--` have no flag: they are seldom changed, and then for a whole machine or project. Set them in the file or
-the environment. Variables that begin with `MICROWSGI_` and are no options are ignored, unless they look like a misspelt
-option.
+the environment. Variables that begin with `MICROWSGI_` and are not options are ignored; close misspellings of an option
+are refused.
 
 Sizes are in bytes and may end in `K`, `M` or `G`; times are in seconds. A switch like `--debug` is turned off by
 `--no-debug`. In a variable, the values of repeatable options are separated by commas. The number in parentheses after a
 limit is the status of the response to a request that exceeds the limit.
 
 An address is `HOST:PORT`, `[V6]:PORT`, `unix:PATH`, `unix:@NAME` (abstract, Linux) or `fd://N`, a socket inherited from the
-parent process; under systemd also `fd://NAME`. `localhost` is both loopback addresses, and port 0 is any free port. The log
-format `auto` is `line` on a terminal and `combined` elsewhere.
+parent process; under systemd also `fd://NAME`. `localhost` means both loopback addresses, 127.0.0.1 and ::1, and port 0 means
+any free port. The log format `auto` is `line` on a terminal and `combined` elsewhere.
 
 `microwsgi completion bash` prints a script that completes commands, options and values; bash reads it from `~/.bashrc`. zsh,
 which needs `compinit` before it, and fish have one, too.
@@ -47,7 +48,7 @@ def documentation() -> str:
     for option in OPTIONS:
         if option.group != group:
             group = option.group
-            lines += ["", f"## {group}", "", "| option | variable | default | |", "|---|---|---|---|"]
+            lines += ["", f"## {group}", "", "| option | variable | default | meaning |", "|---|---|---|---|"]
         name = f"{option.flag} {option.metavar}".rstrip() if option.has_flag else option.name
         if option.short:
             name = f"{option.short}, {name}"

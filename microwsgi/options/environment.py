@@ -44,9 +44,7 @@ def refuse_misspelt(variable: str, known: Iterable[str]) -> None:
     names = [name.removeprefix(PREFIX) for name in known]
     nearest = lazy.difflib.get_close_matches(variable.removeprefix(PREFIX), names, 1, SIMILARITY)
     if nearest:
-        raise UsageError(
-            f"there is no variable {variable}; did you mean {PREFIX}{nearest[0]}?\n  Try:  unset {variable}"
-        )
+        raise UsageError(f"{variable} is not an option; did you mean {PREFIX}{nearest[0]}? If not: unset {variable}")
 
 
 def merged(*layers: Mapping[str, object]) -> dict[str, object]:

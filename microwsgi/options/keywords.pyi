@@ -14,9 +14,9 @@ class OptionValues(TypedDict, total=False):
     allow_host: str | Iterable[str]
     """Accept requests for this host name; .example.org for a domain and its subdomains, '*' for any; repeatable"""
     socket_mode: str
-    """Permissions of the file of a Unix socket, like 660"""
+    """File mode of a Unix socket, such as 660"""
     socket_group: str
-    """Group of the file of a Unix socket"""
+    """Group of a Unix socket"""
     backlog: int | str
     """Maximum length of the queue of pending connections"""
     forwarded_allow_ips: str | Iterable[str]
@@ -32,7 +32,7 @@ class OptionValues(TypedDict, total=False):
     full_traceback: bool
     """Print the whole traceback if the application cannot be loaded"""
     workers: int | str
-    """Number of worker processes; auto for one per processor, 0 to serve in this process, if no other option needs a worker"""
+    """Number of worker processes; auto: one per CPU; 0: serve in this process, unless another option needs a worker"""
     threads: int | str
     """Maximum number of concurrent calls of the application"""
     graceful_timeout: float | str
@@ -50,9 +50,9 @@ class OptionValues(TypedDict, total=False):
     debug: bool
     """Show tracebacks in browsers that have opened the printed address"""
     log_slow_requests: float | str
-    """Log a stack trace of requests that take longer; 0 for never"""
+    """Log a stack trace of requests that take longer than SECONDS; 0 for never"""
     editor: str
-    """Open source lines of error pages in this editor: vscode, pycharm, sublime, emacs, zed, or a URL like x://{file}:{line}"""
+    """Open source lines of error pages in this editor: vscode, pycharm, sublime, emacs, zed, or a URL such as x://{file}:{line}"""
     access_log: str
     """File for the access log; - for standard output, off for none"""
     log_format: Literal["auto", "line", "common", "combined", "json"]
@@ -84,7 +84,7 @@ class OptionValues(TypedDict, total=False):
     daemon: bool
     """Serve in the background"""
     pid_file: str
-    """PID file of the server"""
+    """Pid file of the server"""
     log_file: str
     """Write all output to this file"""
     user: str
@@ -92,7 +92,7 @@ class OptionValues(TypedDict, total=False):
     group: str
     """After binding, run as this group; requires root"""
     umask: str
-    """File mode creation mask, like 027"""
+    """File mode creation mask, such as 027"""
     chdir: str
     """Change to this directory before the application is loaded"""
     max_connections: int | str
@@ -112,14 +112,14 @@ class OptionValues(TypedDict, total=False):
     stream_chunked: bool
     """Pass chunked bodies to the application while they arrive"""
     header_timeout: float | str
-    """Time limit for receiving a request's header (408)"""
+    """Time limit for receiving the headers of a request (408)"""
     keep_alive_timeout: float | str
-    """Close a connection that is idle for longer"""
+    """Close a connection that has been idle for SECONDS"""
     body_timeout: float | str
-    """Time limit for a body that arrives slower than min_body_rate (408)"""
+    """Time limit for a body that arrives more slowly than min_body_rate (408)"""
     min_body_rate: int | str
     """Minimum rate of a request body, in bytes per second"""
     send_timeout: float | str
-    """Time limit for a client that reads slower than min_send_rate"""
+    """Time limit for a client that reads more slowly than min_send_rate"""
     min_send_rate: int | str
     """Minimum rate at which a client reads, in bytes per second"""

@@ -80,7 +80,7 @@ def parse_port(text: object) -> int:
     if not (magnitude.isascii() and magnitude.isdigit()):
         raise ValueError(f"a port from 0 to {LAST_PORT}")
     if not 0 <= int(digits) <= LAST_PORT:
-        raise ListenError(f"Invalid port {text}: expected 0 to {LAST_PORT} (0 picks a free one).")
+        raise ListenError(f"invalid port {text}: expected 0 to {LAST_PORT} (0 picks a free one).")
     return int(digits)
 
 
@@ -130,7 +130,7 @@ def parse_host_name(text: str) -> str:
     elif bare.count(":") == 1:
         bare = bare.partition(":")[0]
     if bare != text:
-        raise ValueError(f"a host name without scheme, port and path, like {bare or 'example.org'}")
+        raise ValueError(f"a host name without a scheme, port or path, like {bare or 'example.org'}")
     if ":" in text:
         return text.lower()  # an IPv6 address
     if text.startswith("*."):
@@ -229,7 +229,7 @@ class Option:
             expected = error if isinstance(error, ValueError) else "a string, or a list of strings"
             typed = ",".join(map(str, value)) or "''" if isinstance(value, (list, tuple)) else value
             given = f"{self.flag} {typed}" if self.has_flag else f"{self.name} = {typed}"
-            raise UsageError(f"Invalid {spelled or given}: expected {expected}.") from None
+            raise UsageError(f"invalid {spelled or given}: expected {expected}.") from None
 
     def format(self, value: object) -> str:
         """Return a value as it is typed; "" if it is empty."""

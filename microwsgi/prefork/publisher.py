@@ -46,7 +46,7 @@ class Publisher:
                 self.thread.start()
             lost = self.lost
         if lost and first:
-            self.say("The parent process does not read events: new ones are dropped until it does.")
+            self.say("The parent process is not reading events: new ones are dropped until it does.")
 
     def run(self) -> None:
         """Send queued messages: the thread's main function."""

@@ -30,7 +30,9 @@ def exit_within(seconds: float, say: Callable[[str], object], code: int = 0) -> 
 
     def wait() -> None:
         if not over.wait(seconds):
-            say(f"Process {os.getpid()} has served its last request and still runs after {seconds:g} s:\n{leftovers()}")
+            say(
+                f"Process {os.getpid()} has served its last request and is still running after {seconds:g} s:\n{leftovers()}"
+            )
             end_children()
             flush()
             _exit(code)

@@ -93,7 +93,7 @@ class HeadFile(io.RawIOBase):
         if self.deadline:
             left = self.deadline - self.context.clock.now()
             if left <= 0:
-                raise TimeoutError("the head did not arrive within header_timeout")
+                raise TimeoutError("the headers were incomplete after header_timeout")
             self.connection.settimeout(min(left, self.seconds))
         return self.raw.readinto(buffer)
 
@@ -132,7 +132,7 @@ class Limited(BaseHTTPRequestHandler):
         try:
             if size > context.options.max_header_size:
                 raise FieldsTooLarge(
-                    f"The head has more than {context.options.max_header_size} octets (max_header_size)."
+                    f"The headers exceed the limit of {context.options.max_header_size} bytes (max_header_size)."
                 )
             if context.hosts is not None and "Host" in self.headers and self.client_address:
                 check_host(context.hosts, self.headers["Host"])

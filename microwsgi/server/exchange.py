@@ -52,7 +52,7 @@ BYTES = {bytes}
 EMPTY: Iterator[bytes] = iter(())
 SERVER_ERROR = 500
 """The first status of the class of server errors (RFC 9110 15.6)."""
-FAILURE_TEXT = "500 Internal Server Error\n\nThe application failed. The server's log has the reason{under}.\n"
+FAILURE_TEXT = "500 Internal Server Error\n\nThe application failed; the {} is in the server's log{}.\n"
 
 
 class Phase(IntEnum):
@@ -502,7 +502,7 @@ class Exchange:
             self.abort_response()
             return
         headers = [("Content-Type", "text/plain; charset=utf-8")]
-        body = FAILURE_TEXT.format(under=f" under {number}" if number else "").encode()
+        body = FAILURE_TEXT.format(*(("traceback", f" (id {number})") if number else ("reason", ""))).encode()
         page = self.context.error_page
         if error is not None and page is not None:
             try:

@@ -53,7 +53,9 @@ class TrustedProxies:
         if self.standard and len(set(names)) > 1:
             raise ValueError("forwarded (RFC 7239) replaces the X-Forwarded fields: use it alone")
         if unknown := set(names) - {STANDARD, *FIELDS}:
-            raise ValueError(f"no field {', '.join(sorted(unknown))}: the fields are {', '.join([*FIELDS, STANDARD])}")
+            raise ValueError(
+                f"unknown field {', '.join(sorted(unknown))}: expected {', '.join([*FIELDS])} or {STANDARD}"
+            )
         self.keys = {each: FIELDS[each] for each in names if each != STANDARD}
         self.cache: dict[str, bool] = {}
 
@@ -124,7 +126,7 @@ def trusted_proxies(options: Options) -> TrustedProxies | None:
     try:
         return TrustedProxies(items(options.forwarded_allow_ips), items(options.forwarded_fields))
     except ValueError as error:
-        raise UsageError(f"Invalid --forwarded-allow-ips or --forwarded-fields: {error}.") from None
+        raise UsageError(f"invalid --forwarded-allow-ips or --forwarded-fields: {error}.") from None
 
 
 def items(values: Iterable[str]) -> list[str]:

@@ -51,7 +51,7 @@ PROXY_PROTOCOL = (
     "The connection begins with a PROXY protocol header, and this server does not expect one from this address: serve with "
     "--proxy-protocol and --forwarded-allow-ips."
 )
-SPEAKS_TLS = "speaks TLS, and this port does not: use http://, or serve with --tls."
+SPEAKS_TLS = "sent a TLS handshake to a plain HTTP port: use http://, or serve with --tls."
 
 
 class WSGIRequestHandler(BaseHTTPRequestHandler):
@@ -630,7 +630,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Refuse the request: its head did not arrive in time."""
         seconds = self.context.options.header_timeout
         self.begin_exchange(RequestHead(bytes(self.partial.buffer), "", "", "", {}))
-        return self.refuse(RequestTimeout(f"The head did not arrive within {seconds:g} seconds (header_timeout)."))
+        return self.refuse(RequestTimeout(f"The headers were incomplete after {seconds:g} seconds (header_timeout)."))
 
     def time_out_body(self) -> State:
         """Refuse the request: its body did not arrive in time."""

@@ -52,7 +52,7 @@ class DevToken:
         return (
             HINT
             if self.token
-            else f"Details of errors are not shown: the token can't be stored in {self.path}. Set XDG_STATE_HOME.\n"
+            else f"Error details are disabled: the token can't be stored in {self.path}. Set XDG_STATE_HOME.\n"
         )
 
     @property

@@ -65,7 +65,7 @@ def module_beside(missing: str, files: Sequence[str], attribute: str) -> tuple[s
         return "which is not installed.", ""
     spec = application.replace(os.sep, ".") + (f":{attribute}" if attribute else "")
     hint = f"\n  Try:  microwsgi serve --app-dir {lazy.shlex.quote(relative(folder))} {lazy.shlex.quote(spec)}"
-    return f"which is {relative(found)}: its folder is not on sys.path.", hint
+    return f"which is {relative(found)}: its directory is not on sys.path.", hint
 
 
 def interpreter() -> str:

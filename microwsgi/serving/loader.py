@@ -63,7 +63,7 @@ def load_named(spec: str | None, app_dir: str = ".", config: str = "") -> tuple[
     """Return the full name, module:attribute, and the application. `config` replaces pyproject.toml if `spec` is empty."""
     folder = os.path.abspath(app_dir)
     if not os.path.isdir(folder):
-        raise LoadError(f"there is no folder {app_dir} to import the application from (--app-dir).")
+        raise LoadError(f"there is no directory {app_dir} to import the application from (--app-dir).")
     if spec:
         return find(spec, folder)
     spec, file = configured(config, folder)
@@ -140,7 +140,7 @@ def locate(spec: str, folder: str) -> tuple[str, str, str]:
     if not spec:
         raise LoadError(
             f"there is no {' or '.join(FILES)} in {folder}.\n  Try:  microwsgi serve module:attribute"
-            "\n        microwsgi serve .   (the files of this folder)"
+            "\n        microwsgi serve .   (the files of this directory)"
         )
     place, _, attribute = spec.partition(":")
     if not place.endswith(".py"):
@@ -171,7 +171,7 @@ def configured(config: str, folder: str) -> tuple[str, str]:
         raise LoadError(str(error)) from error
     app = table.get("app", "")
     if not isinstance(app, str):
-        raise LoadError(f'Invalid app in {file}: expected a string, like app =  "module:attribute".')
+        raise LoadError(f'invalid app in {file}: expected a string, like app =  "module:attribute".')
     return app, file
 
 

@@ -116,7 +116,8 @@ def launch(options: Options) -> int:
     """Start the background process, for `--daemon`. Raises UsageError."""
     if options.reload:
         raise UsageError(
-            "--reload and --daemon can't be combined. To load new code into a daemon: microwsgi restart --graceful."
+            "--reload, which microwsgi dev sets, can't be combined with --daemon. Use microwsgi serve --daemon; to load new "
+            "code then: microwsgi restart --graceful."
         )
     if not hasattr(os, "fork"):  # Windows
         raise UsageError(
@@ -183,9 +184,9 @@ def run(
                 with one_prompt(server), slow_requests(server, options.log_slow_requests), stop.serving():
                     server.serve_forever()
         seconds = time.monotonic() - start
-        last = "Stopped at once." if stop.signals > 1 else farewell(server.requests, server.failures, seconds)
+        last = "Stopped immediately." if stop.signals > 1 else farewell(server.requests, server.failures, seconds)
     except KeyboardInterrupt:  # a signal before there was anything to finish, or afterwards
-        last = "Stopped at once."
+        last = "Stopped immediately."
     console.never_block()
     console.say(last)
     console.write_rest()

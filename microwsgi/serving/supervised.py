@@ -108,7 +108,7 @@ def run(
         start = time.monotonic()
         supervisor.run()
         if supervisor.stop_count > 1:
-            service.say("Stopped at once.")
+            service.say("Stopped immediately.")
         else:
             service.say(farewell(supervisor.requests, supervisor.errors, time.monotonic() - start))
         console.write_rest()
@@ -306,7 +306,7 @@ class Terminal(Observer):
 
     def lagging(self, child: Child) -> None:
         """Print that events are lost."""
-        self.service.say(f"Worker {child.pid} does not read its events: new ones are dropped until it does.")
+        self.service.say(f"Worker {child.pid} is not reading its events: new ones are dropped until it does.")
 
     def not_started(self, error: BaseException, pause: float) -> None:
         """Print why no worker could be started."""

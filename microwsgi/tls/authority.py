@@ -102,7 +102,7 @@ class Authority:
         made = self.read()
         if made is None:
             raise CertificateError(
-                f"{self.certificate} can't be read after it was written. Does another program write to the folder?"
+                f"{self.certificate} can't be read after it was written. Does another program write to the directory?"
             )
         return made
 

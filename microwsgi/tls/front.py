@@ -222,7 +222,7 @@ class TLS:
             if certificate.until_text:
                 found.append(f"Certificate: {certificate}.")
                 if certificate.days_left < EXPIRY_WARNING_DAYS:
-                    found.append("It expires soon: renew it; the new files are used without a restart.")
+                    found.append("It expires soon. Renew it: new files are used without a restart.")
         found += self.hints
         if self.options.tls_keylog:
             found.append(

@@ -167,7 +167,7 @@ class HandshakeConnection:
         """Close the connection: the client has not sent its part of the handshake, or has not closed its side, in time."""
         if self.state is State.HANDSHAKE:
             self.log_failure(
-                f"it was not done within {self.context.options.tls_handshake_timeout:g} seconds (tls_handshake_timeout)"
+                f"it did not finish within {self.context.options.tls_handshake_timeout:g} seconds (tls_handshake_timeout)"
             )
         self.enter(State.CLOSED)
 

@@ -125,9 +125,7 @@ class ChunkedDecoder:
         self.size += self.remaining
         self.extensions += len(match[2])
         if self.size > self.limits.max_body_size:
-            raise ContentTooLarge(
-                f"The body is longer than {self.limits.max_body_size} bytes, the limit (max_body_size)."
-            )
+            raise ContentTooLarge(f"The body exceeds the limit of {self.limits.max_body_size} bytes (max_body_size).")
         if self.extensions > EXTENSIONS + self.size:
             raise ClientError(f"The chunk extensions are more than {EXTENSIONS} bytes longer than the data.")
         if not self.remaining:

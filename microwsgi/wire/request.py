@@ -199,7 +199,7 @@ def check_host(fields: Mapping[str, str]) -> None:
     """Check the syntax of Host, if there is one."""
     host = fields.get("HTTP_HOST")
     if host is not None and not valid_host(host):
-        raise ClientError(f"{host!r} is not a valid Host (RFC 9112 3.2).")
+        raise ClientError(f"{host!r} is not a valid value for the Host field (RFC 9112 3.2).")
 
 
 def check_target(method: str, target: str, fields: Mapping[str, str]) -> Mapping[str, str]:
@@ -335,9 +335,7 @@ class PartialHead:
             if self.number:
                 check_field(line)
                 if self.number > self.limits.max_header_count:
-                    raise FieldsTooLarge(
-                        f"The head has more than {self.number - 1} field lines, the limit (max_header_count)."
-                    )
+                    raise FieldsTooLarge(f"There are more than {self.number - 1} header fields (max_header_count).")
             else:
                 check_request_line(line)
             self.line = self.searched = end + 2
@@ -351,15 +349,16 @@ class PartialHead:
         control = CONTROL.search(self.buffer, max(self.searched, self.line), end)
         if control is not None and control.start() - self.line <= room:
             start = bytes(self.buffer[self.line : min(self.line + 40, end)])
-            where = f"the field line {start!r}" if self.number else "the request line"
-            raise ClientError(f"There is a control character, a bare CR or a bare LF in {where} (RFC 9112 2.2).")
+            where = f"The field line {start!r}" if self.number else "The request line"
+            found = {b"\r": "a bare CR", b"\n": "a bare LF"}.get(control[0], "a control character")
+            raise ClientError(f"{where} contains {found} (RFC 9112 2.2).")
         if end - self.line <= room:
             return
         if not self.number:
-            raise TargetTooLong(f"The request line is longer than {room} bytes, the limit ({option}).")
+            raise TargetTooLong(f"The request line exceeds the limit of {room} bytes ({option}).")
         if option == "max_line_size":
-            raise FieldsTooLarge(f"A field line is longer than {room} bytes, the limit (max_line_size).")
-        raise FieldsTooLarge(f"The head is longer than {limits.max_header_size} bytes, the limit (max_header_size).")
+            raise FieldsTooLarge(f"A field line exceeds the limit of {room} bytes (max_line_size).")
+        raise FieldsTooLarge(f"The headers exceed the limit of {limits.max_header_size} bytes (max_header_size).")
 
 
 def check_lines(raw: bytes, limits: Options) -> None:

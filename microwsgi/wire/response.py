@@ -58,7 +58,7 @@ class FieldNames(dict[str, str]):
             raise ApplicationError(f"{name!r} is not a field name (PEP 3333: headers are (name, value), both str).")
         kind = name.lower()
         if kind in HOP_BY_HOP:
-            raise ApplicationError(f"{name} is a hop-by-hop field: PEP 3333 forbids applications to send it.")
+            raise ApplicationError(f"{name} is a hop-by-hop field: PEP 3333 does not allow applications to send it.")
         if kind not in {"content-length", "date", "server"}:
             kind = ""
         if len(self) < MAX_KNOWN_NAMES:

@@ -42,7 +42,7 @@ AROUND = 50
 
 VARYING = (
     (rb"Date: [^\r\n]* GMT", b"Date: (date)"),
-    (rb"(?<=under )[0-9a-f]{8}\b", b"(number)"),
+    (rb"(?<=\(id )[0-9a-f]{8}\b", b"(number)"),
 )
 """What differs between two equal responses."""
 VARYING_LOG = (

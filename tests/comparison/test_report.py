@@ -44,8 +44,8 @@ def test_differences_have_to_be_explained(
 
 
 def test_what_varies_is_left_out_and_nothing_else() -> None:
-    first = b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\nunder 0123abcd."
-    second = b"HTTP/1.1 200 OK\r\nDate: Fri, 02 Jan 1970 00:00:00 GMT\r\n\r\nunder 9876fedc."
+    first = b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n(id 0123abcd)."
+    second = b"HTTP/1.1 200 OK\r\nDate: Fri, 02 Jan 1970 00:00:00 GMT\r\n\r\n(id 9876fedc)."
     assert normal(first) == normal(second)
     assert normal(first.replace(b"OK", b"Ok")) != normal(second)
     assert not list(difference("end", "a name", "eof", "eof"))

@@ -246,9 +246,7 @@ def main() -> None:
         known = product_modules([])
         kept = [result for result in kept if result.name in known]
         missing = [name for name in known if name not in {result.name for result in kept}]
-        kept += [
-            Result(name, summary_of(name, known[name]), {}, {}, [], [], "It has not been run.") for name in missing
-        ]
+        kept += [Result(name, summary_of(name, known[name]), {}, {}, [], [], "No run is recorded.") for name in missing]
         PAGE.write_text(page(kept, system))
     faults = sum(len(result.faults) for result in results)
     left_out = [result.name for result in results if result.left_out]

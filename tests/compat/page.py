@@ -9,12 +9,12 @@ from tests.compat.servers import SERVERS
 
 HEAD = """# Compatibility
 
-Real products and clients, run on microwsgi and on other servers, and their answers compared. `make compat` makes this page;
-[development](development.md) shows how a product is added. Our answer is right if it is not a failure and equals that of
-gunicorn (gthread) or of waitress, whichever have not failed. A difference needs a reason in the product's module, or the run
-fails.
+Real products and clients are run on microwsgi and on other servers, and their responses are compared. `make compat` makes this
+page; [development](development.md) shows how a product is added. A response of microwsgi counts as right if it equals that of
+gunicorn (gthread) or of waitress; a peer whose check failed is left out. A difference needs a reason in the product's module,
+or the run fails.
 
-`serve`, `dev`, `workers` (`--workers 2`) and `tls` (`--tls`) are ours.
+The servers `serve`, `dev`, `workers` (`--workers 2`) and `tls` (`--tls`) are microwsgi.
 
 """
 
@@ -31,7 +31,7 @@ def page(results: Sequence[Any], system: str) -> str:
         versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
         count = max(map(len, result.answers.values()))
         differing = len({check for _, check, _ in result.differences})
-        verdict = f"{differing} differ: see below" if differing else "same"
+        verdict = f"{differing} {'differs' if differing == 1 else 'differ'}: see below" if differing else "same"
         if result.faults:
             verdict = f"**{len(result.faults)} faults**"
         lines.append(f"| {result.summary} | {versions} | {result.date} | {count} | {verdict} |")
@@ -40,7 +40,7 @@ def page(results: Sequence[Any], system: str) -> str:
         for check, reason in dict.fromkeys((check, reason) for _, check, reason in result.differences):
             on = [server for server, *rest in result.differences if rest == [check, reason]]
             lines.append(f"| {result.name} | {check} | {', '.join(on)} | {reason} |")
-    lines += ["", "## Failures of peers", "", "Checks that pass on our servers and fail on another one.", ""]
+    lines += ["", "## Failures of peers", "", "Checks that pass on microwsgi and fail on another server.", ""]
     lines += ["| product | server | checks |", "|---|---|---|"]
     for result in run:
         for server, answers in result.answers.items():

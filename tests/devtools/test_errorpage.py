@@ -214,7 +214,7 @@ def test_all_others_are_told_a_number(
     running = command("serve", "failing:app", *options, "--port", "0", cwd=folder)
     status, _, text = get(running.url() + "/b", **fields)
     assert status == 500
-    number = re.search("under ([0-9a-f]{8})", text)
+    number = re.search(r"\(id ([0-9a-f]{8})\)", text)
     assert number
     assert "KeyError" not in text
     running.line(number[1])

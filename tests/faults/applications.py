@@ -14,7 +14,7 @@ def app(environ, start_response):
     return [b"ok"]
 """
 
-LEFT = r"has served its last request and still runs"
+LEFT = r"has served its last request and is still running"
 
 SERVED = {
     # Threads, pools and processes.
@@ -148,7 +148,7 @@ REFUSED = {
     "an end with code 0": ("import sys\nsys.exit(0)", "SystemExit|sys.exit"),
     "an end with a word": ("import sys\nsys.exit('bye')", "bye"),
     "an exception": ("1 / 0", "ZeroDivisionError"),
-    "an interrupt": ("raise KeyboardInterrupt", "KeyboardInterrupt|Stopped at once"),
+    "an interrupt": ("raise KeyboardInterrupt", "KeyboardInterrupt|Stopped immediately"),
 }
 """These are not, with this message."""
 

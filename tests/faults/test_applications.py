@@ -52,7 +52,7 @@ def refused(folder: Path, mode: str, code: str, message: str) -> str:
             return server.stop()
         if server.starts() and not server.ended():
             return f"it serves:\n{server.output()}"
-        if not server.process.returncode and "Stopped at once" not in server.output():
+        if not server.process.returncode and "Stopped immediately" not in server.output():
             return f"it ends with code 0:\n{server.output()}"
         return "" if re.search(message, server.output()) else f"it does not say why:\n{server.output()}"
     finally:

@@ -166,7 +166,7 @@ def test_saves_with_an_exit_handler_that_hangs_leave_no_processes(tmp_path: Path
             (tmp_path / "main.py").write_text(f"{code}\nNUMBER = {number}\n")
             assert wait_until(lambda number=number: server.output().count("changed: main.py; serving") > number)  # type: ignore[misc]
         assert wait_until(lambda: len(ask_state(server)["workers"]) == 1), server.output()  # type: ignore[arg-type]
-        assert server.output().count("has served its last request and still runs after 3 s") == 5
+        assert server.output().count("has served its last request and is still running after 3 s") == 5
         assert server.stop() == ""
     finally:
         server.end()

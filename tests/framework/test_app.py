@@ -251,7 +251,7 @@ def test_an_exception_is_a_500_with_an_id_that_the_log_has(accept: str) -> None:
     response = answer(raising(ValueError("the <secret>")), **environ)
     assert response.status_int == 500
     assert "secret" not in response.text
-    number = re.search("under ([0-9a-f]{8})", response.text)
+    number = re.search(r"\(id ([0-9a-f]{8})\)", response.text)
     assert number
     assert errors.getvalue().startswith(f"{number[1]}: GET '/' failed:\nTraceback")
     assert "ValueError: the <secret>" in errors.getvalue()

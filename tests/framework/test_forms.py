@@ -100,9 +100,9 @@ def test_without_a_boundary_it_is_a_400(kind: str) -> None:
 @pytest.mark.parametrize(
     ("data", "limits", "said"),
     [
-        (part('name="a"', b"x" * 11) + b"--b--", {"text_size": 10}, "a in the form has more than 10 bytes"),
-        (part('name="a"', b"x" * 6) * 2 + b"--b--", {"text_size": 10}, "more than 4 bytes"),
-        (part('name="a"; filename="f"', b"x" * 11) + b"--b--", {"file_size": 10}, "more than 10 bytes"),
+        (part('name="a"', b"x" * 11) + b"--b--", {"text_size": 10}, "a in the form is larger than 10 bytes"),
+        (part('name="a"', b"x" * 6) * 2 + b"--b--", {"text_size": 10}, "larger than 4 bytes"),
+        (part('name="a"; filename="f"', b"x" * 11) + b"--b--", {"file_size": 10}, "larger than 10 bytes"),
         (part('name="a"', b"") * 3 + b"--b--", {"fields": 2}, "more than 2 fields"),
         (b"--b\r\n" + b"X: y\r\n" * 2000 + b"\r\n", {}, "beginning of a part"),
     ],

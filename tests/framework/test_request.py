@@ -224,7 +224,7 @@ def test_a_member_of_a_json_body(body: str, kind: Any, expected: object) -> None
         (b"[]", str, "The body is an array; it must be an object"),
         (b'{"a": 1,\n}', str, "The body is not JSON: "),
         (b'{"a": NaN}', str, "NaN is not JSON"),
-        (b'{"a": 1e999}', float, "The body is not valid JSON: a float is a finite decimal number"),
+        (b'{"a": 1e999}', float, "The body is not valid JSON: a float must be a finite decimal number"),
         (b'{"a": "\\ud800"}', str, "The body is not valid JSON: 'utf-8' codec can't encode"),
         (b'{"a": ' + b"9" * 400 + b"}", float, "a in the body is too large for a float"),
         (b'{"a": ' + b"9" * 5000 + b"}", int, "The body is not valid JSON: Exceeds the limit"),
@@ -274,7 +274,7 @@ def test_a_body_has_its_limit_whether_or_not_it_says_its_length(kind: str, body:
         del environ["CONTENT_LENGTH"]
         environ["wsgi.input_terminated"] = True
     found = Small(environ)
-    with pytest.raises(HTTPRequestEntityTooLarge, match="more than 10 bytes"):
+    with pytest.raises(HTTPRequestEntityTooLarge, match="larger than 10 bytes"):
         found.read_json() if kind == JSON else found.form
 
 

@@ -51,7 +51,7 @@ def test_without_what_files_need_the_rest_of_the_framework_is_there() -> None:
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         "/",
-        "static files are not available on this system: it can't open files relative to an open folder.",
+        "static files are not available on this system: it can't open files relative to an open directory.",
     ]
 
 
@@ -177,7 +177,7 @@ def test_symbolic_links_are_followed_only_when_asked(site: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
-    with pytest.raises(RouteError, match="there is no folder"):
+    with pytest.raises(RouteError, match="there is no directory"):
         App().static("/", str(tmp_path / "none"))
 
 

@@ -150,8 +150,8 @@ def of_another_type(request: Request, name: int) -> str:
     ("view", "said"),
     [
         (coroutine, "is async"),
-        (of_nothing, "takes no request"),
-        (of_a_keyword, "takes no request"),
+        (of_nothing, "has no parameter for the request"),
+        (of_a_keyword, "has no parameter for the request"),
         (of_more, "has the parameter other, which /{name} does not have"),
         (of_less, "does not take name"),
         (of_another_type, "declares name as int; in /{name} it is str"),

@@ -92,7 +92,7 @@ def test_what_is_no_address_is_told_what_is_one(address: str) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:99999", "[::1]:65536", "localhost:-1"])
 def test_a_port_out_of_range_is_refused_and_not_replaced(address: str) -> None:
     port = address.rpartition(":")[2]
-    assert refusal(address) == f"Invalid port {port}: expected 0 to 65535 (0 picks a free one)."
+    assert refusal(address) == f"invalid port {port}: expected 0 to 65535 (0 picks a free one)."
 
 
 def test_a_listener_does_not_block_nor_wait_to_send(opened: Opener) -> None:

@@ -32,9 +32,9 @@ class Disagreement(NamedTuple):
 
 
 OURS = [
-    Disagreement("line ends", "bare CR or a bare LF|does not end with CR LF"),
+    Disagreement("line ends", "contains (a bare|a control)|does not end with CR LF"),
     Disagreement("folded lines", "folded lines are refused"),
-    Disagreement("Host", "not a valid Host|one Host field"),
+    Disagreement("Host", "not a valid value for the Host|one Host field"),
     Disagreement("targets", "not a target for|not a valid authority|has a fragment"),
     Disagreement("CONNECT", "^CONNECT asks|target of CONNECT"),
     Disagreement("versions", "^This server speaks"),
@@ -120,11 +120,11 @@ def disagreement(ours: Outcome, theirs: Theirs) -> tuple[str, str] | None:
     if theirs.reason == CLOSES and (read_by_both < count or (read_by_both == count and ours.status is not None)):
         # It has no keep-alive for HTTP/1.0, and does not see what stands behind such a request.
         assert ours.requests[read_by_both - 1]["version"] == "HTTP/1.0"
-        return "theirs", "persistence"
+        return "h11", "persistence"
     if ours.status is not None and not (theirs.status and len(theirs.requests) <= count):
-        return "ours", name_of(OURS, ours.reason)
+        return "microwsgi", name_of(OURS, ours.reason)
     if theirs.status is not None and len(theirs.requests) < count:
-        return "theirs", name_of(THEIRS, theirs.reason)
+        return "h11", name_of(THEIRS, theirs.reason)
     assert read_by_both == count
     return None
 
@@ -155,13 +155,13 @@ def test_legal_messages_of_the_wire_cases_are_read_alike_but_for_known_disagreem
         for case in cases("accepted"):
             with rows(case.name):
                 found = disagreement(read([case.data]), read_with_h11(case.data))
-                assert found is None or found[0] == "theirs"
+                assert found is None or found[0] == "h11"
 
 
 def test_each_disagreement_is_explained_and_still_there() -> None:
     found = {disagreement(read([case.data]), read_with_h11(case.data)) for kind in KINDS for case in cases(kind)}
-    expected = {("ours", entry.name) for entry in OURS} | {("theirs", entry.name) for entry in THEIRS}
-    assert found - {None} == expected | {("theirs", "persistence")}
+    expected = {("microwsgi", entry.name) for entry in OURS} | {("h11", entry.name) for entry in THEIRS}
+    assert found - {None} == expected | {("h11", "persistence")}
     text = DOCUMENT.read_text()
-    for side, name in expected | {("theirs", "persistence")}:
+    for side, name in expected | {("h11", "persistence")}:
         assert f"| {side} | {name} |" in text

@@ -157,18 +157,18 @@ def test_the_reason_names_what_is_wrong() -> None:
         (["GET / HTTP/1.1", "Host: a", "X : b"], "There is white space before the colon of 'X'"),
         (["GET / HTTP/1.1", "Host: a", "X: b", " c"], "folded lines are refused"),
         (["GET / HTTP/1.1", "Host: a", "what"], "'what' has no colon"),
-        (["GET / HTTP/1.1", "Host: a", "X: a\0"], "a control character, a bare CR or a bare LF in the field line"),
-        (["GET /\n HTTP/1.1", "Host: a"], "a bare LF in the request line"),
+        (["GET / HTTP/1.1", "Host: a", "X: a\0"], "The field line b'X: a\\x00' contains a control character"),
+        (["GET /\n HTTP/1.1", "Host: a"], "The request line contains a bare LF"),
         (["GET /a#b HTTP/1.1", "Host: a"], "fragment"),
         (["GET / HTTP/3.0", "Host: a"], "HTTP/1.1 and HTTP/1.0, not HTTP/3.0"),
         (["G@T / HTTP/1.1", "Host: a"], "'G@T' is not a method"),
         (["GET / http/1.1", "Host: a"], "'http/1.1' is not an HTTP version"),
         (["GET /a b HTTP/1.1", "Host: a"], "separated by single spaces"),
         (["GET a HTTP/1.1", "Host: a"], "'a' is not a target for GET: it must begin with a slash"),
-        (["GET / HTTP/1.1", "Host: a/b"], "'a/b' is not a valid Host"),
-        (["GET / HTTP/1.1", "Host: a", *["X: y"] * 100], "100 field lines, the limit (max_header_count)"),
-        (["GET / HTTP/1.1", "Host: a", "X: " + "y" * 9000], "8190 bytes, the limit (max_line_size)"),
-        (["GET / HTTP/1.1", "Host: a", *["X: " + "y" * 8000] * 9], "65536 bytes, the limit (max_header_size)"),
+        (["GET / HTTP/1.1", "Host: a/b"], "'a/b' is not a valid value for the Host field"),
+        (["GET / HTTP/1.1", "Host: a", *["X: y"] * 100], "There are more than 100 header fields (max_header_count)"),
+        (["GET / HTTP/1.1", "Host: a", "X: " + "y" * 9000], "exceeds the limit of 8190 bytes (max_line_size)"),
+        (["GET / HTTP/1.1", "Host: a", *["X: " + "y" * 8000] * 9], "exceed the limit of 65536 bytes (max_header_size)"),
         (["", "", "GET / HTTP/1.1"], "more than one empty line"),
     ]
     with Rows() as rows:
@@ -228,4 +228,4 @@ def test_the_reason_names_the_limit_that_a_line_exceeds() -> None:
                 with rows(status, option):
                     outcome = read([data], limits)
                     assert outcome.status == status
-                    assert outcome.reason.endswith(f"is longer than 1000 bytes, the limit ({option}).")
+                    assert outcome.reason.endswith(f"the limit of 1000 bytes ({option}).")

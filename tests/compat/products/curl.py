@@ -14,7 +14,7 @@ PACKAGES: list[str] = []
 PROGRAMS = ["curl", "wget"]
 FORMAT = "%{http_code} %{http_version} %{size_download} %{size_upload} %{num_connects}\n"
 DIFFERENCES = {
-    "version_of_answers_to_http_1_0": "We answer with our own version, HTTP/1.1 (RFC 9110 6.2), the peers with HTTP/1.0."
+    "version_of_answers_to_http_1_0": "microwsgi answers with its own version, HTTP/1.1 (RFC 9110 6.2); the peers use HTTP/1.0."
 }
 
 

@@ -1,4 +1,4 @@
-"""The other way round: our App and the examples of apps/ on other servers."""
+"""The other way round: microwsgi's App and the examples of apps/ on other servers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ SERVERS = [
 REFERENCE = "serve"
 DIFFERENCES = {
     "save_of_a_chunked_body on uwsgi": (
-        "uWSGI passes chunked bodies neither as wsgi.input nor with a length, so our App answers 411."
+        "uWSGI passes chunked bodies neither as wsgi.input nor with a length, so an App answers 411."
     ),
-    "save_of_a_chunked_body on wsgiref": "wsgiref does not decode chunked bodies, so our App answers 411.",
+    "save_of_a_chunked_body on wsgiref": "wsgiref does not decode chunked bodies, so an App answers 411.",
     "static on cheroot": "Cheroot leaves `%2F` in PATH_INFO.",
     "static on mod_wsgi": "Apache itself answers 404 if a path has `%2F`, unless AllowEncodedSlashes is on.",
     "methods on wsgiref": "wsgiref adds `Content-Length: 0` to a 204.",

@@ -1,4 +1,4 @@
-"""Pecan: object dispatch, JSON, forms, on WebOb as we are."""
+"""Pecan: object dispatch, JSON, forms, on WebOb, as microwsgi is."""
 
 from __future__ import annotations
 

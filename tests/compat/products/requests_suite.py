@@ -15,7 +15,7 @@ from tests.compat.client import LIMIT, Site
 PACKAGES = ["requests[socks]", "httpbin~=0.10.0", "pytest-httpbin", "pytest-mock", "pytest<9", "trustme"]
 SERVERS = ["serve", "workers", "gthread", "waitress"]
 FOREIGN = "test_request_with_bytestring_host"
-DIFFERENCES = {"a_foreign_host": "The test sends `Host: httpbin.org`, for which we do not serve: 421."}
+DIFFERENCES = {"a_foreign_host": "The test sends `Host: httpbin.org`, a name that microwsgi does not serve: 421."}
 PLUGIN = """
 import os, pytest
 from pytest_httpbin.plugin import *
