@@ -27,7 +27,7 @@ Type=notify
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 {identity}
-# The only directory that the application can write to, /var/lib/ and the name of this unit: relative paths lead there.
+# The application can write to /var/lib/%N, to its directories below /run, and to its own /tmp.
 StateDirectory=%N
 WorkingDirectory={folder}
 Environment=HOME=%S/%N

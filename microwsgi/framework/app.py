@@ -202,12 +202,11 @@ class App:
         """Return the quoted path of a route. Values without a parameter in the pattern become the query. Raises RouteError."""
         routes = self.router.names.get(name, [])
         if len({id(route.view) for route in routes}) != 1:
-            what = (
-                f"{name!r} is the name of {' and '.join(map(str, routes))}"
+            raise RouteError(
+                f"url_for({name!r}) is ambiguous: {' and '.join(map(str, routes))} have this name."
                 if routes
-                else f"no route has the name {name!r}"
+                else f"no route has the name {name!r}; the names are {', '.join(sorted(self.router.names))}."
             )
-            raise RouteError(f"{what}; the names are {', '.join(sorted(self.router.names))}.")
         fitting = [route for route in routes if route.pattern.converters.keys() <= values.keys()]
         if not fitting:
             raise RouteError(

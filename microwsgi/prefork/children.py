@@ -62,7 +62,7 @@ class Question:
 
     def __init__(self, children: list[Child], then: Callable[[bool], object], until: float) -> None:
         self.children = children
-        self.asked = bool(children)
+        self.had_children = bool(children)
         self.then = then
         self.until = until
 
@@ -75,7 +75,7 @@ class Questions:
         self.waiting: list[Question] = []
 
     def ask(self, children: list[Child], then: Callable[[bool], object]) -> None:
-        """Order these children to report. `then` is called with True if there is at least one and all have reported.
+        """Order these children to report. `then` is called with True if there is one, and each has reported or ended.
 
         A child that has not answered the last question is not asked again: its channel would fill up.
         """
@@ -99,7 +99,7 @@ class Questions:
         now = self.clock()
         done = [question for question in self.waiting if not question.children or now >= question.until]
         self.waiting = [question for question in self.waiting if question not in done]
-        return [(question.then, question.asked and not question.children) for question in done]
+        return [(question.then, question.had_children and not question.children) for question in done]
 
 
 class Observer:

@@ -390,7 +390,7 @@ class HandlerConnection:
             exchange.abort(str(gone))
         self.aborted = exchange.aborted
         if self.factory.logs:
-            exchange.finish()
+            exchange.write_log()
         elif exchange.status >= SERVER_ERROR and not exchange.reason:
             self.context.count_error()
 
@@ -456,7 +456,7 @@ class HandlerConnection:
                 return False  # the class answers invalid requests
             self.transport.recv(len(raw + end))
             exchange.refuse(error)
-            exchange.finish()
+            exchange.write_log()
             return True
         except BlockingIOError:
             raise
@@ -692,7 +692,7 @@ def refuse(handler: BaseHTTPRequestHandler, context: ServerContext, raw: bytes, 
         exchange.refuse(error)
     except Disconnected as gone:
         exchange.abort(str(gone))
-    exchange.finish()
+    exchange.write_log()
     linger(handler)
 
 

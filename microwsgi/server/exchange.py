@@ -81,8 +81,8 @@ class Exchange:
     """
 
     iterator: Iterator[bytes]  # from `begin` on
-    remaining: int  # bytes of the body that Content-Length still promises, from `send_head` on
-    body_start: int  # `sent` of the transport before the first byte of the body, from `send_head` on
+    remaining: int  # bytes of the body that Content-Length still promises, from `make_head` on
+    body_start: int  # `sent` of the transport before the first byte of the body, from `make_head` on
     resume_in: float  # the seconds after which a suspended response is resumed at the latest, from `resume` on
 
     def __init__(
@@ -242,7 +242,7 @@ class Exchange:
             self.iterator = iter(iterable)
 
     def send_whole(self, chunks: list[bytes]) -> None:
-        """Build the response for a body that is completely known."""
+        """Make the response for a body that is completely known. A short one is sent later, by `send_response`."""
         if len(chunks) == 1 and chunks[0].__class__ is bytes:  # the common case
             body = chunks[0]
         elif self.is_long(chunks):
@@ -250,9 +250,9 @@ class Exchange:
             return
         elif set(map(type, chunks)) <= BYTES or all(isinstance(chunk, bytes) for chunk in chunks):
             body = b"".join(chunks)
-        else:  # join() would take a bytearray, too, which a generator must not yield
+        else:  # join() would accept a bytearray, which `write` refuses
             raise self.broken_rule(describe_chunk_error(chunks))
-        data = self.send_head(len(body))
+        data = self.make_head(len(body))
         self.phase = DONE
         if self.framing is NO_BODY:
             self.response_bytes = data
@@ -269,7 +269,7 @@ class Exchange:
                 self.transport.write(memoryview(body)[MAX_JOINED:])
 
     def send_response(self) -> None:
-        """Send the response that `send_whole` has built."""
+        """Send the short response that `send_whole` has made."""
         data, self.response_bytes = self.response_bytes, None
         if data is not None:
             try:
@@ -288,13 +288,13 @@ class Exchange:
         self.close_connection = True
 
     def is_long(self, chunks: list[bytes]) -> bool:
-        """Return whether the chunks, all of bytes, are too long to be copied into one."""
+        """Return whether all chunks are bytes, and together too long to be copied into one."""
         return {chunk.__class__ for chunk in chunks} == {bytes} and sum(map(len, chunks)) > MAX_JOINED
 
     def send_blocks(self, chunks: list[bytes]) -> None:
         """Send a long body that is completely known. Only its short chunks are copied."""
         length = sum(map(len, chunks))
-        data = self.send_head(length)
+        data = self.make_head(length)
         self.phase = DONE
         if self.framing is NO_BODY:
             self.response_bytes = data
@@ -328,7 +328,7 @@ class Exchange:
         count = available if self.response.length is None else min(self.response.length, available)
         if count <= 0 or not self.transport.sends_files:
             return False
-        data = self.send_head(count)
+        data = self.make_head(count)
         if self.framing is NO_BODY:
             self.transport.write(data)
             return True
@@ -348,8 +348,8 @@ class Exchange:
             self.transport.flush()
         return True
 
-    def send_head(self, length: int | None) -> bytes:
-        """Return the bytes of the response head. `length` is the length of the body, None if unknown."""
+    def make_head(self, length: int | None) -> bytes:
+        """Return the response head, which the caller sends. `length` is the length of the body, None if unknown."""
         response = self.response
         if response is None:
             raise self.broken_rule("returned, or sent a body, before it called start_response (PEP 3333).")
@@ -377,7 +377,7 @@ class Exchange:
             return not self.suspended
         self.suspended = False
         transport = self.transport
-        data = b"" if self.head_sent else self.send_head(None)
+        data = b"" if self.head_sent else self.make_head(None)
         if self.framing is NO_BODY:
             if data:
                 transport.write(data)
@@ -536,7 +536,7 @@ class Exchange:
         """Abort the response: the client has disconnected, or the server disconnects it. The connection is closed next.
 
         An empty reason means that nothing has failed: only the access log gets a record. The client gets a reset if it could
-        mistake the received part for the whole response.
+        mistake the received part for the whole response, or if output is left in the buffer.
         """
         if not self.aborted:
             self.aborted = True
@@ -562,7 +562,7 @@ class Exchange:
         """Return the number of body bytes that the kernel has taken: fewer than `size` if the response was aborted."""
         return min(self.size, max(self.transport.sent - self.body_start, 0)) if self.size else 0
 
-    def finish(self) -> None:
+    def write_log(self) -> None:
         """Make the records of the access log and the error log, once, at the end of the exchange."""
         context = self.context
         if self.started:
@@ -580,7 +580,7 @@ class Exchange:
         return f'{self.address_string()} "{self.head.line}"'
 
     def broken_rule(self, fault: str) -> ApplicationError:
-        """Return the error for a broken rule. It names the application's file and line: no traceback may show these."""
+        """Return the error for a broken rule. It names the application's file and line, since no traceback shows them."""
         application = self.context.application
         name = getattr(application, "__qualname__", type(application).__qualname__)
         location, code = source_location(application), code_of(application)

@@ -1,7 +1,7 @@
 """One client's connection: request after request over one transport, as a state machine.
 
 The state defines the event that the connection waits for; the method in `table` handles it, and returns the next state.
-A request passes through WSGIRequestHandler in this order; each call returns before the next begins:
+A request passes through WSGIRequestHandler in this order; each of the three calls returns before the next begins:
 
     on_ready              the head has arrived, then the body or a part of it    by the leader
       handle_head             parse the head: the state becomes QUEUED
@@ -340,7 +340,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if context.proxies is not None:
             exchange.apply_forwarded(context.proxies)
             head, fields = exchange.head, exchange.head.fields
-        # Against DNS rebinding. No browser reaches a Unix socket: there only a given list is checked.
+        # Against DNS rebinding. No browser reaches a Unix socket: there only --allow-host is checked.
         if context.hosts is not None and "HTTP_HOST" in fields and (self.transport.client[0] or options.allow_host):
             check_host(context.hosts, fields["HTTP_HOST"])
         if context.sign_in is not None:
@@ -359,8 +359,9 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
     def handle_body(self, exchange: Exchange) -> State:
         """Choose: the server receives the body in advance, or the application reads it. Raises ClientError, Disconnected.
 
-        If the client expects 100 Continue and its body has a length, the application runs first, and may refuse the body with
-        401 or 413. The application reads a body only with a client-wait permit: slow clients must not occupy all threads.
+        If the client expects 100 Continue, its body has a length, and a client-wait permit is free, the application runs first,
+        and may refuse the body with 401 or 413. Without a permit the body is received in advance: slow clients must not occupy
+        all threads.
         """
         head, context = exchange.head, self.context
         options = context.options
@@ -469,7 +470,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if exchange.aborted:
             if phase is not DONE:
                 return QUEUED  # `close` is application code
-            exchange.finish()
+            exchange.write_log()
             self.end_body(exchange)
             self.exchange = UNSET
             return State.CLOSED
@@ -480,7 +481,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
                 return State.BODY
             return State.SUSPENDED if exchange.suspended and phase is Phase.ITERATE else QUEUED
         # The response was sent: write the log, and wait for the next request, or end the connection.
-        exchange.finish()
+        exchange.write_log()
         if exchange.close_connection or exchange.body is not None or exchange.detached:
             return self.finish_body(exchange)
         self.exchange = UNSET

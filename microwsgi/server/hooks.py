@@ -38,7 +38,7 @@ LOG_METHODS = ("log_request", "log_message", "log_error", "address_string", "log
 DATE_METHODS = ("version_string", "date_time_string", "server_version", "sys_version")
 ONE_CONNECTION = (
     "a connection has no thread of its own between two requests. Override get_environ of the handler class, or verify_request "
-    "of the server; or serve WSGIRequestHandler.of(application) with http.server's ThreadingHTTPServer"
+    "of the server; or serve its own of(application) with http.server's ThreadingHTTPServer"
 )
 RESPONSE = "the application answers by start_response (PEP 3333). Wrap the application to change responses"
 REFUSED_HANDLER_METHODS = {
@@ -46,7 +46,7 @@ REFUSED_HANDLER_METHODS = {
     "handle": ONE_CONNECTION,
     "finish": ONE_CONNECTION,
     "parse_request": "microwsgi.wire parses the head. Override get_environ to change the environ of the application",
-    "handle_expect_100": "100 Continue is sent when the application reads the body. To refuse it, respond with 413",
+    "handle_expect_100": "100 Continue is sent when the application reads the body, or before. To refuse it, respond with 413",
     "send_error": f"{RESPONSE}; error_page of WSGIServer makes the page for an exception",
     "send_response": RESPONSE,
     "send_response_only": RESPONSE,
@@ -67,7 +67,7 @@ ONE_REQUEST = (
     "requests of all connections share Options(threads=N) threads. Override verify_request to choose connections, or "
     "get_environ of the handler class to do something before each request"
 )
-ONE_CLOSE = "connections close after the client has the response. Override log_request of the handler class"
+ONE_CLOSE = "the loop closes connections. To do something after each request, override log_request of the handler class"
 REFUSED_SERVER_METHODS = {
     "process_request": ONE_REQUEST,
     "finish_request": ONE_REQUEST,
@@ -161,7 +161,7 @@ class HookedMethods(WSGIRequestHandler):
         if exchange.response_bytes is not None:
             exchange.send_response()
         if self.is_over(exchange):
-            exchange.finish()
+            exchange.write_log()
 
     def is_over(self, exchange: Exchange) -> bool:
         """Return whether the response was sent, or was aborted."""
@@ -331,7 +331,7 @@ class UnverifiedConnection:
         """Do nothing: the states have no time limit."""
 
     def on_drain(self) -> None:
-        """Do nothing: the thread that runs verify_request ends the connection."""
+        """Do nothing: the connection that replaces this one after verify_request drains."""
 
     table: Table = {State.CLOSED: Row(0), State.REPLACED: Row(0)}  # typing.ClassVar would cost its import
 

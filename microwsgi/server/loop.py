@@ -9,15 +9,16 @@ the timers, `connections`, and a connection whose state is not in OWNED. A conne
 thread that runs it, or will run it. It stays registered with the poller meanwhile, since most requests end before the next
 event: that saves two system calls. If an event does come, the leader unregisters the connection.
 
-**After a request.** If the leader ran the request, it sets the next state at once. Any other thread puts the connection
-into `returned`, and the leader sets the state. The most common case needs no such transfer: the next state is IDLE, and
-the connection is still registered. That thread enters IDLE, and the leader unregisters OWNED connections, while each holds
-`lock`. If the leader comes first, `enter_idle` finds the connection unregistered, and leaves it to the leader; if the thread
-comes first, the leader sees IDLE, and the connection stays registered. So none waits without being registered.
+**After a request.** If the thread that led ran the request, it sets the next state itself, at the latest when it begins its
+next `poll_once`. Any other thread puts the connection into `returned`, and the leader sets the state. The most common case
+needs no such transfer: the next state is IDLE, and the connection is still registered. That thread enters IDLE, and the
+leader unregisters OWNED connections, while each holds `lock`. If the leader comes first, `enter_idle` finds the connection
+unregistered, and leaves it to the leader; if the thread comes first, the leader sees IDLE, and the connection stays
+registered. So none waits without being registered.
 
-**The leader runs no application code**: no application, no `close` of an iterable, no hook, and it reads no file. (Exception:
-it calls the access log, which may be a function of the program. Error records it only queues.) A connection that needs one of
-these becomes QUEUED, and runs when the leader lock is free again.
+**No application code runs under the leader lock**: no application, no `close` of an iterable, no hook; and no file is read.
+(Exception: the access log, which may be a function of the program. Error records are only queued.) A connection that needs one
+of these becomes QUEUED, and is run by a thread that does not hold the lock.
 
 Queues are deques, whose append and popleft are documented as atomic. A thread that appends work for the leader then calls
 `Wakeup.notify`.

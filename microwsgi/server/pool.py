@@ -1,7 +1,8 @@
 """The threads: the Leader/Followers pattern (Schmidt and others, Pattern-Oriented Software Architecture, volume 2).
 
-The *leader* polls, receives the bytes that have arrived, and runs the complete requests itself, in turn: in CPython two
-runnable threads contend for the GIL, and are slower than one. When a request blocks, another thread is promoted to leader.
+The *leader* polls, and receives the bytes that have arrived. Then it releases the lead, and runs the complete requests
+itself, in turn: in CPython two runnable threads contend for the GIL, and are slower than one. When a request blocks, another
+thread is promoted to leader.
 
     PoolThread.run          the loop of a thread; it calls `handle_one_request`, which calls the application
       next_task               return the next connection that needs a thread; the leader polls until there is one

@@ -273,8 +273,9 @@ class Transport:
     def receive_into(self, view: memoryview) -> int:
         """Receive at least one byte of a body; return 0 when the client has closed its side.
 
-        The client has `wait_budget` seconds. Each byte adds 1/min_body_rate seconds, up to body_timeout in total, so that a
-        client that sends a few bytes at a time (slow POST) is cut off. Raises RequestTimeout, Disconnected.
+        The client has `wait_budget` seconds. Each byte adds 1/min_body_rate seconds; at no time are more than body_timeout
+        seconds left, so that a client that sends a few bytes at a time (slow POST) is cut off. Raises RequestTimeout and
+        Disconnected.
         """
         options = self.options
         while True:
@@ -294,7 +295,7 @@ class Transport:
                 return count
 
     def wait_until_sent(self) -> None:
-        """Wait for a client that reads more slowly than the application writes, with the time limit of `receive_into`."""
+        """Wait for a client that reads more slowly than the application writes, with a limit like that of `receive_into`."""
         options = self.options
         while self.out_buffer is not None:
             start = self.clock.now()

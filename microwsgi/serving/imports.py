@@ -30,22 +30,22 @@ class CodeCache:
     def __init__(self) -> None:
         self.codes: dict[str, tuple[bytes, CodeType]] = {}
 
-    def get(self, path: str, content: bytes) -> CodeType | None:
-        """Return the code of a file, if its source has this digest."""
+    def get(self, path: str, source: bytes) -> CodeType | None:
+        """Return the code of a file, if `source` is the digest of its source."""
         known, code = self.codes.get(path, (b"", None))
-        return code if known == content else None
+        return code if known == source else None
 
-    def prepare(self, path: str, content: bytes) -> None:
+    def prepare(self, path: str, source: bytes) -> None:
         """Compile a file, unless it is already compiled or its source now has another digest."""
-        if not path.endswith(".py") or self.get(path, content) is not None:
+        if not path.endswith(".py") or self.get(path, source) is not None:
             return
         try:
             with open(path, "rb") as file:
                 data = file.read()
-            if digest(data) == content:
+            if digest(data) == source:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # the child has shown the warnings
-                    self.codes[path] = content, SourceFileLoader("", path).source_to_code(data, path)
+                    self.codes[path] = source, SourceFileLoader("", path).source_to_code(data, path)
         except (OSError, SyntaxError, ValueError):
             pass  # a child that imports the file will report the error
 
@@ -81,8 +81,8 @@ class Imports:
 
         # Replace the method of the class, instead of adding a finder: editable installs, plug-ins and import hooks of other
         # packages create such loaders, too.
-        SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]  # where its parent class has it
-        sys.path_importer_cache.clear()  # the parent's listing of a folder may be older than a file with the same timestamp
+        SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]  # hides the inherited one
+        sys.path_importer_cache.clear()  # a listing of the parent may lack a file of the same clock tick
 
     def code(self, loader: SourceFileLoader, path: str) -> CodeType:
         """Return the code of a file's current content. A loader with its own `source_to_code` compiles the file itself."""
@@ -91,10 +91,10 @@ class Imports:
         except OSError:
             self.read[path] = GONE  # so that it is watched until it can be read
             raise
-        content = self.read[path] = digest(data)
-        code = self.codes.get(path, content)
+        source = self.read[path] = digest(data)
+        code = self.codes.get(path, source)
         if code is None and self.on_read is not None:
-            self.on_read({path: content})
+            self.on_read({path: source})
         if code is None or type(loader).source_to_code is not SourceFileLoader.source_to_code:
             code = loader.source_to_code(data, path)
         return code
@@ -108,7 +108,7 @@ class Imports:
         paths = {file_of(sys.modules[name]) for name in self.names()}
         texts = {os.path.join(self.place, path) for path in paths if isinstance(path, str) and os.path.basename(path)}
         loaded = {path for path in texts if not self.libraries.has(path) and "<" not in path}
-        return {path: self.read.get(path) or content(path) for path in loaded | self.read.keys()}
+        return {path: self.read.get(path) or digest_or_gone(path) for path in loaded | self.read.keys()}
 
     def folders(self) -> list[str]:
         """Return the folders from which the user's modules may be imported."""
@@ -153,7 +153,7 @@ class Libraries:
         return self.folders[folder]
 
 
-def content(path: str) -> bytes:
+def digest_or_gone(path: str) -> bytes:
     """Return the digest of a file; GONE if it can't be read."""
     try:
         return digest_of(path)

@@ -66,7 +66,7 @@ class TLS:
         self.pool = HandshakePool()
         # Signatures of the files in use, of those last reported as unusable, and of those that failed once: these may be half
         # written.
-        self.used_signature = self.refused_signature = self.failed_signature = self.file_signature()
+        self.used_stamp = self.refused_stamp = self.failed_stamp = self.file_stamp()
         self.environs: dict[tuple[object, ...], tuple[Environ, Environ]] = {}
         self.checking = threading.Lock()
         self.next_check = monotonic() + CHECK_INTERVAL
@@ -78,7 +78,7 @@ class TLS:
         self = cls.__new__(cls)
         self.pairs, self.options, self.renew, self.hints = [], options, None, []
         self.pool = HandshakePool()
-        self.used_signature = self.refused_signature = self.failed_signature = ()
+        self.used_stamp = self.refused_stamp = self.failed_stamp = ()
         self.environs = {}
         self.checking = threading.Lock()
         self.next_check = float("inf")
@@ -160,15 +160,15 @@ class TLS:
         return [name for certificate in self.certificates for name in certificate.names]
 
     def transport(self, connection: socket.socket, address: object, context: ServerContext) -> Transport:
-        """Return the transport of a socket that `handshake` has returned."""
+        """Return the transport of an SSLSocket whose handshake is done."""
         client = (str(address[0]), str(address[1])) if isinstance(address, tuple) else ("", "")
         transport = self.new_transport(connection, client, context.clock)  # type: ignore[arg-type]  # an SSLSocket, see above
-        transport.handshake()
+        transport.handshake()  # returns at once; the transport then knows that the handshake is done
         return transport
 
     def environ(self, base: Environ, transport: Transport) -> Environ:
         """Return the base with the keys of mod_ssl; connections with the same values share one dict."""
-        tls: SSLSocket = transport.socket  # type: ignore[assignment]  # `wrap_socket` made it
+        tls: SSLSocket = transport.socket  # type: ignore[assignment]  # see `transport`
         sni: str = getattr(tls, "sni", "")
         if not self.warned:
             self.warn_of_hsts(sni)
@@ -215,7 +215,7 @@ class TLS:
         return name.replace("_", " ").lower() or error.strerror or "unknown reason"
 
     def notes(self) -> list[str]:
-        """Return lines for people: each certificate, with the current content of its file, and warnings."""
+        """Return lines for people: each certificate, reloaded if its file has changed, and warnings."""
         self.check_files()
         found = []
         for certificate in self.certificates:
@@ -234,7 +234,7 @@ class TLS:
     # --- Certificates -----------------------------------------------------------------------------------------------------
 
     def load(self) -> tuple[SSLContext, dict[str, LoadedCertificate], list[Certificate]]:
-        """Return the first pair's context, all contexts by host name, and the certificates. Raises CertificateError."""
+        """Return the first context, the loaded certificates by host name, and all certificates. Raises CertificateError."""
         shown = [LoadedCertificate(pair, self.options) for pair in self.pairs]
         by_name = {name: each for each in reversed(shown) for name in each.certificate.names}
         first = shown[0].context
@@ -252,7 +252,7 @@ class TLS:
         pairs = [name for pair in self.pairs for name in (pair.certificate_path, pair.key_path)]
         return [*pairs, *filter(None, [self.options.tls_password_file, self.options.tls_client_ca])]
 
-    def file_signature(self) -> tuple[object, ...]:
+    def file_stamp(self) -> tuple[object, ...]:
         """Return a value that changes when one of the files changes."""
         found: list[object] = []
         for name in self.files():
@@ -286,19 +286,19 @@ class TLS:
                 self.renew()
         except CertificateError as error:
             self.log(f"The development certificate can't be renewed: {error}")
-        now = self.file_signature()
-        if now == self.used_signature or (now == self.refused_signature and not asked):
+        now = self.file_stamp()
+        if now == self.used_stamp or (now == self.refused_stamp and not asked):
             return
         try:
             self.context, self.by_name, self.certificates = self.load()
         except CertificateError as error:
             # Report only if the same files fail twice: between two checks the key may be new and the certificate still old.
-            if now == self.failed_signature or asked:
-                self.refused_signature = now
+            if now == self.failed_stamp or asked:
+                self.refused_stamp = now
                 self.log(f"The changed certificate can't be used; the server continues with the old one: {error}")
-            self.failed_signature = now
+            self.failed_stamp = now
             return
-        self.used_signature = self.refused_signature = now
+        self.used_stamp = self.refused_stamp = now
         self.environs.clear()
         self.log(f"A new certificate is used from here on: {self.certificates[0]}.")
 
