@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import machine, plan, table, terminal, throughput
+from benchmarks.confidence import ENOUGH_ROUNDS
 from benchmarks.report import Report
 
 OUT = Path(__file__).parent / "out"
@@ -43,7 +44,12 @@ def parser() -> argparse.ArgumentParser:
         "--json", type=Path, metavar="FILE", help="write everything; a run of all parts goes to benchmarks/out"
     )
     made.add_argument("--html", type=Path, metavar="FILE", help="write the page, likewise")
-    made.add_argument("--table", type=Path, metavar="FILE", help="write the throughput part as a table of Markdown")
+    made.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="write the throughput part as a table of Markdown; rows that are there and were not measured now stay",
+    )
     made.add_argument("--docs", type=Path, metavar="DIRECTORY", help="write the pictures of the documentation there")
     made.add_argument("--compare", type=Path, metavar="FILE", help="an earlier --json: what changed since")
     made.add_argument(
@@ -57,8 +63,16 @@ def sized(options: argparse.Namespace, parts: tuple[str, ...]) -> plan.Size:
     size = plan.FAST if options.fast else plan.FULL if options.full or parts == ("throughput",) else plan.USUAL
     if options.rows or (options.fast and parts == ("throughput",)):
         size = size._replace(rows=named(options.rows or "", throughput.ROWS), subjects=None)
+    missing = [name for name in size.rows if not throughput.possible(throughput.ROWS[name], options.python)]
+    if missing and options.rows:
+        raise SystemExit(f"{', '.join(missing)}: needs a {throughput.ROWS[missing[0]].needs} Python")
+    size = size._replace(rows=tuple(name for name in size.rows if name not in missing))
     if options.workloads:
         size = size._replace(workloads=named(options.workloads, plan.ALL_WORKLOADS))
+    if options.table:
+        if options.rounds and options.rounds < ENOUGH_ROUNDS:
+            raise SystemExit(f"--table takes {ENOUGH_ROUNDS} rounds or more: the range of fewer says too little")
+        size = size._replace(rounds=max(size.rounds, ENOUGH_ROUNDS))
     if options.rounds:
         size = size._replace(rounds=options.rounds, latency_rounds=options.rounds)
     if options.seconds:

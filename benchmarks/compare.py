@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.confidence import LEVEL, Interval, ratio_interval
+from benchmarks.confidence import ENOUGH_ROUNDS, LEVEL, Interval, ratio_interval
 from benchmarks.latency import OURS
-from benchmarks.noise import FOREIGN_LIMIT
 from benchmarks.report import Report
 from benchmarks.servers import KINDS
 
@@ -66,8 +65,8 @@ def differences(old: Report, new: Report) -> list[str]:
     for each, when in ((old, "earlier"), (new, "new")):
         if reason := each.noise.too_noisy():
             told.append(f"the {when} run was too noisy: {reason}")
-        if rows := [name for name, row in each.throughput.items() if row.foreign() > FOREIGN_LIMIT]:
-            told.append(f"others used the cores in the {when} run's rows {', '.join(rows)}")
+        if rows := [name for name, row in each.throughput.items() if row.too_noisy()]:
+            told.append(f"the {when} run was too noisy in the rows {', '.join(rows)}")
     return told
 
 
@@ -144,7 +143,8 @@ def about(found: Sequence[Change]) -> str:
     counts: Mapping[str, int] = {word: sum(each.verdict == word for each in found) for word in VERDICTS}
     told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     return (
-        f"{told}. Less is better. 95 %: the interval of the ratio, by bootstrap; of {len(found)} figures about {by_chance:.0f} "
-        "would leave it by chance, and more where there are few rounds. unsure: no change is in the interval too. peers: how "
+        f"{told}. Less is better. interval: of the ratio; from {ENOUGH_ROUNDS} rounds on the 95 % interval by "
+        f"bootstrap, which of {len(found)} figures about {by_chance:.0f} would leave by chance; with fewer the lowest and the "
+        "highest ratio of any two rounds. unsure: no change is in the interval too. peers: how "
         "the others' figure changed meanwhile; machine: they changed about as much."
     )

@@ -1,14 +1,16 @@
-"""How sure a figure is: percentiles, histograms, and confidence intervals by bootstrap."""
+"""How sure a figure is: percentiles, histograms, ranges, and confidence intervals by bootstrap."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 RESAMPLES = 2000
 LEVEL = 0.95
+ENOUGH_ROUNDS = 6
+"""The median of what is measured lies within the range of six rounds in 97 of 100 runs (1 - 2 / 2**6), of three in 75."""
 GROWTH = math.log(1.01)  # each bucket of a histogram is a hundredth wider than the one before
 SEED = 20_000  # the same figures give the same interval
 
@@ -21,19 +23,22 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]
 
 
-def interval(values: Sequence[float], statistic: Callable[[Sequence[float]], float] = median) -> Interval:
-    """The bootstrap's confidence interval of a statistic, by percentiles of its resamples."""
-    if len(values) < 2:
-        return (-math.inf, math.inf)
-    dice = random.Random(SEED)  # noqa: S311 - resampling
-    found = sorted(statistic(dice.choices(values, k=len(values))) for _ in range(RESAMPLES))
-    return percentile(found, (1 - LEVEL) / 2), percentile(found, (1 + LEVEL) / 2)
+def interval(values: Sequence[float]) -> Interval:
+    """Return the range of the rounds, from the lowest to the highest; without limits if there is only one round."""
+    return (min(values), max(values)) if len(values) > 1 else (-math.inf, math.inf)
 
 
 def ratio_interval(new: Sequence[float], old: Sequence[float]) -> Interval:
-    """The same for the ratio of two medians of separate runs, each resampled on its own."""
-    if min(len(new), len(old)) < 2:
+    """Return an interval of the ratio of two medians of separate runs.
+
+    From six rounds on it is the 95 % interval by bootstrap, where each run is resampled on its own. With fewer it is from the
+    lowest ratio to the highest of any two rounds: resampling three values cannot show that others are possible.
+    """
+    fewest = min(len(new), len(old))
+    if fewest < 2:
         return (0.0, math.inf)
+    if fewest < ENOUGH_ROUNDS:
+        return min(new) / max(old), max(new) / min(old)
     dice = random.Random(SEED)  # noqa: S311
     found = sorted(
         median(dice.choices(new, k=len(new))) / median(dice.choices(old, k=len(old))) for _ in range(RESAMPLES)

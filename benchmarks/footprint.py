@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from socket import create_server
 
 from benchmarks import secure
+from benchmarks.noise import OtherLoad
 from benchmarks.processes import (
     CLIENT_CORES,
     ROOT,
@@ -66,29 +67,28 @@ def run_to_end(command: list[str]) -> float:
 
 def start_up(app: str) -> Callable[[str, str, str], Figures]:
     def measure(name: str, python: str, log: str) -> Figures:
-        times = []
-        for _ in range(STARTS):
-            if name == "import webob":
-                times.append(run_to_end([python, "-c", "import webob"]))
-                continue
-            port = free_port()
-            if name == "http.server":
-                command = [
-                    python,
-                    "-m",
-                    "http.server",
-                    str(port),
-                    "--bind",
-                    "127.0.0.1",
-                    "--directory",
-                    "benchmarks/subjects",
-                ]
-            else:
-                command = KINDS[name].command(python, app, str(port), 0, log)
-            times.append(first_response(command, port))
-        return {"seconds": statistics.median(times)}
+        with OtherLoad() as foreign:
+            times = [start_once(name, python, app, log) for _ in range(STARTS)]
+        return {"seconds": statistics.median(times), "foreign": foreign.share}
 
     return measure
+
+
+def start_once(name: str, python: str, app: str, log: str) -> float:
+    """Return the seconds of one start, or of one run of a program that is no server."""
+    if name == "import webob":
+        return run_to_end([python, "-c", "import webob"])
+    port = free_port()
+    if name == "http.server":
+        options = ["--bind", "127.0.0.1", "--directory", "benchmarks/subjects"]
+        return first_response([python, "-m", "http.server", str(port), *options], port)
+    return first_response(KINDS[name].command(python, app, str(port), 0, log), port)
+
+
+def times_http_server(by: By) -> float | None:
+    """Return the time to the first response over that of `python -m http.server`."""
+    ours, theirs = by.get("microwsgi"), by.get("http.server")
+    return ours["seconds"] / theirs["seconds"] if ours and theirs else None
 
 
 def beyond_webob(by: By) -> float | None:
@@ -149,27 +149,30 @@ OTHERS = ("bjoern", "granian", "gunicorn gthread", "waitress", "cheroot", "werkz
 ROWS = [
     Row(
         "memory", "resident memory after start, with a WebOb application", measure_memory,
-        [against("werkzeug", "rss_kib", 1.0)], app=None, peers=("werkzeug",), others=OTHERS,
+        [against("werkzeug", "rss_kib", 1.0)], app=None, peers=("werkzeug",), others=OTHERS, cost=1.0,
     ),
     Row(
         "idle-connections", f"memory of each of {IDLE:,} idle persistent connections", measure_idle_connections,
-        [own("kib_each", "KiB each", 4.0, 2.0)], app=None, others=("bjoern", "granian", "waitress", "cheroot"), rounds=1,
+        [own("kib_each", "KiB each", 1.1, 1.0)], app=None, others=("bjoern", "granian", "waitress", "cheroot"), rounds=1,
+        cost=8.0,
     ),
     Row(
         "idle-connections-tls", f"memory of each of {IDLE_TLS:,} idle persistent connections over TLS", measure_idle_tls,
-        [own("kib_each", "KiB each", 20.0)], app=None, peers=("granian",), rounds=1,
+        [own("kib_each", "KiB each", 20.0)], app=None, peers=("granian",), rounds=1, cost=8.0,
     ),
     Row(
         "start", "start to first response, bare application", start_up(HELLO),
-        [against("http.server", "seconds", 1.0)], app=None, peers=("http.server",), others=OTHERS,
+        [Bar("times http.server's time", times_http_server, 1.1, 1.0, at_most=True)],
+        app=None, peers=("http.server",), others=OTHERS, cost=STARTS * 0.15,
     ),
     Row(
         "start-webob", "start to first response, with WebOb", start_up(ECHO),
         [Bar("of import webob + 30 ms", beyond_webob, 1.0, at_most=True)], app=None, peers=("import webob",), others=OTHERS,
+        cost=STARTS * 0.15,
     ),
     Row(
         "idle", "idle: wake-ups a second, share of a core", measure_idling,
         [own("wakeups", "wake-ups a second", 0.0), own("core_percent", "% of a core", 0.1)],
-        app=None, others=OTHERS, rounds=1,
+        app=None, others=OTHERS, rounds=1, cost=SETTLE + WATCHED + 1,
     ),
 ]  # fmt: skip

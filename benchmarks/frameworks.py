@@ -38,6 +38,6 @@ ROWS = [
             against("Flask", "rate", 2.0),
             against("Bottle", "rate", 1.0),
         ],
-        app=None, bare=None, peers=(HAND, "Flask", "Bottle"),
+        app=None, bare=None, peers=(HAND, "Flask", "Bottle"), cost=3.5,
     ),
 ]  # fmt: skip

@@ -85,7 +85,7 @@ class Result:
         return [by[name][figure] for by in self.rounds if name in by]
 
     def figure(self, name: str, figure: str) -> tuple[float, Interval] | None:
-        """The median over the rounds and its confidence interval; None where there is too little to say."""
+        """The median over the rounds and their range; None where there is too little to say."""
         values = self.values(name, figure)
         if not values:
             return None

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,18 @@ def _output(*command: str) -> str:
         return ""
 
 
+def commit() -> str:
+    """Name the commit, and whether the tree differs from it: in what is measured, not in docs/ where figures are written."""
+    changed = _output("git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
+    return _output("git", "describe", "--always") + ("-dirty" if changed else "")
+
+
 def facts(python: str) -> dict[str, Any]:
     """Everything that a reader needs to doubt or repeat the run."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
-        "commit": _output("git", "describe", "--always", "--dirty"),
+        "commit": commit(),
         "versions": versions(python),
         "harness_python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -45,6 +52,17 @@ def facts(python: str) -> dict[str, Any]:
         "server_cores": sorted(SERVER_CORE),
         "client_cores": sorted(CLIENT_CORES),
     }
+
+
+def of_row(found: dict[str, Any], names: Iterable[str]) -> str:
+    """Return in a line when, where and with which versions a row was measured."""
+    installed = found["versions"]
+    first = dict.fromkeys(name.lower().split()[0] for name in names)  # "gunicorn gthread" and "Flask" are distributions
+    told = ", ".join(f"{name} {installed[name]}" for name in first if name in installed)
+    return (
+        f"{found['date']}, commit {found['commit'] or 'unknown'}, Python {installed['python']}{'; ' if told else ''}{told}; "
+        f"{found['processor']}, {found['cores']} cores, {found['system']}"
+    )
 
 
 def in_words(found: dict[str, Any]) -> str:

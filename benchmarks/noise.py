@@ -23,6 +23,7 @@ SPREAD_LIMIT = (
 )
 WAIT_LIMIT = 0.05  # of the time: waiting for a core
 FOREIGN_LIMIT = 0.10  # of all cores: busy with what is neither the server nor its clients
+SLOWED_LIMIT = 0.15  # of the bare loop's least processor time: how much more its median may be
 
 
 class Noise:
@@ -78,16 +79,20 @@ def middle_half(values: Sequence[float]) -> float:
 
 
 class OtherLoad:
-    """The share of all cores that others used while the `with` ran: what is busy, less the server, us and our children."""
+    """The share of all cores that others used while the `with` ran: what is busy, less the server, us and our children.
+
+    Without a server, all processes that are to be subtracted have ended before the `with` does.
+    """
 
     share = 0.0
 
-    def __init__(self, server: Process) -> None:
+    def __init__(self, server: Process | None = None) -> None:
         self.server = server
 
     def _readings(self) -> tuple[float, float, float]:
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        ours = self.server.processor_seconds() + children.ru_utime + children.ru_stime + time.process_time()
+        served = self.server.processor_seconds() if self.server else 0.0
+        ours = served + children.ru_utime + children.ru_stime + time.process_time()
         return time.monotonic(), busy_seconds(), ours
 
     def __enter__(self) -> Self:

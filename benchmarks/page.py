@@ -8,7 +8,6 @@ from pathlib import Path
 
 from benchmarks import compare, machine, pictures
 from benchmarks.latency import OURS, PEER, Result
-from benchmarks.noise import FOREIGN_LIMIT
 from benchmarks.report import Report
 from benchmarks.stacks import Depth
 from benchmarks.terminal import (
@@ -17,6 +16,7 @@ from benchmarks.terminal import (
     FIGURES,
     LATENCIES,
     TRANSFERS,
+    UNDECIDED,
     WORDS,
     change_cells,
     limit,
@@ -154,7 +154,7 @@ def latency_table(result: Result) -> str:
                 cells.append("")
                 continue
             low, high = (format(bound * factor, form) for bound in found[1])
-            cells.append(f'<span title="95 %: {low} to {high}">{format(found[0] * factor, form)}</span>')
+            cells.append(f'<span title="range: {low} to {high}">{format(found[0] * factor, form)}</span>')
         ratio = result.ratio(name, "p50")
         cells.append(f"{ratio[0]:.2f} <span class=muted>({ratio[1][0]:.2f}-{ratio[1][1]:.2f})</span>" if ratio else "")
         rows.append((name, cells))
@@ -188,20 +188,20 @@ def row_table(result: RowResult) -> str:
         (name, [format(found[each] * labels[each][1], labels[each][2]) if each in found else "" for each in shown])
         for name, found in medians.items()
     ]
-    noisy = result.foreign() > FOREIGN_LIMIT
+    noisy = result.too_noisy()
     ratios = [
         (
             found["name"],
             [
-                f"{found['ratio']:.2f}", spread(found),
+                f"{found['ratio']:.2f}", spread(found), str(found["rounds"]),
                 *(limit(found, each) for each in ("bar", "aim")),
                 f"({WORDS[found['verdict']]})" if noisy and found["verdict"] else verdict(found["verdict"]),
             ],
         )
         for found in result.ratios()
     ]  # fmt: skip
-    told = f"<p class=bad>Noisy: others used {result.foreign():.0%} of the cores.</p>" if noisy else ""
-    bars = table(["microwsgi", "ratio or value", "range of the rounds", "bar", "aim", ""], ratios) if ratios else ""
+    told = f"<p class=bad>Noisy: {escape(noisy)}.</p>" if noisy else ""
+    bars = table(["microwsgi", "ratio or value", "range", "rounds", "bar", "aim", ""], ratios) if ratios else ""
     return (
         table(["", *(labels[each][0] for each in shown)], rows, result.row.title)
         + told
@@ -211,7 +211,8 @@ def row_table(result: RowResult) -> str:
 
 
 def verdict(word: str) -> str:
-    return f"<span class={'bad' if word in ('below', 'worse') else 'good'}>{WORDS.get(word, word)}</span>"
+    style = "bad" if word in ("below", "worse") else "muted" if word in UNDECIDED else "good"
+    return f"<span class={style}>{WORDS.get(word, word)}</span>"
 
 
 def changes(old: Report, new: Report) -> str:
@@ -230,6 +231,6 @@ def method(report: Report) -> str:
         f"<h2>How</h2><p>Made by <code>{escape(str(report.machine['command']))}</code>. Each subject runs in a "
         "process of its own, on one core, the client on another; subjects take turns in random order, round after round, in "
         "new processes each round. Figures are medians over the rounds, ratios are taken pair by pair within a "
-        "round, intervals by bootstrap (95 %). Processor time is the server's, all its threads and children, as the kernel "
+        "round, ranges are those of the rounds. Processor time is the server's, all its threads and children, as the kernel "
         "counts it.</p>" + left_out(report.absences())
     )

@@ -36,7 +36,8 @@ OWNERS = {"stdlib": "#64748b", "server": "#2563eb", "framework": "#b45309", "you
 OWNER_WORDS = {"stdlib": "standard library", "server": "server", "framework": "framework", "yours": "yours"}
 SERIES = {
     OURS: "#0f9d6b", "werkzeug": "#e0562c", "wsgiref": "#9a8c3f", "waitress": "#8b6fd6", "cheroot": "#cf5c9d",
-    "gunicorn gthread": "#b0812a", "granian": "#d64550", "bjoern": "#3b8fd1", BARE: "#8b949e",
+    "gunicorn gthread": "#b0812a", "granian": "#d64550", "bjoern": "#3b8fd1",
+    "freastal": "#2aa5a0", "fastwsgi": "#7a9a2b", BARE: "#8b949e",
 }  # fmt: skip
 STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "microwsgi", "font.family": "sans-serif", "font.size": 10,
@@ -46,7 +47,7 @@ STYLE: Any = {
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "axes.titlelocation": "left",
 }  # fmt: skip
 TOWERS = (
-    "microwsgi", "httpsrv.py on HTTPServer", "wsgiref", "waitress", "cheroot", "gunicorn gthread",
+    "granian", "bjoern", "microwsgi", "httpsrv.py on HTTPServer", "wsgiref", "waitress", "cheroot", "gunicorn gthread",
     "gunicorn sync", "Werkzeug", "Flask", "Bottle", "Django",
 )  # fmt: skip
 PERCENTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999)

@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks import latency, stacks, throughput
+from benchmarks.confidence import ENOUGH_ROUNDS
 from benchmarks.processes import CLIENT_CORES, Unavailable, here
 from benchmarks.report import Report
+from benchmarks.rows import Row
 
 PARTS = ("stacks", "latency", "throughput")
 MIB = 1 << 20
@@ -37,14 +39,14 @@ FAST = Size(
     1, 1, ("hello1", "hello8", "hello64"), ("microwsgi", "bare", "bjoern", "werkzeug"), 64,
 )  # fmt: skip
 USUAL = Size(
-    5, 0.3, ALL_WORKLOADS, latency.SUBJECTS, 3, 1,
+    ENOUGH_ROUNDS, 0.3, ALL_WORKLOADS, latency.SUBJECTS, 3, 1,
     (
         "hello1", "hello8", "hello64", "hello256", "browser64", "close", "sleep5", "file", "upload",
         "tls8", "memory", "start", "start-webob", "framework",
     ),
     None, 256,
 )  # fmt: skip
-FULL = Size(5, 1.0, ALL_WORKLOADS, latency.SUBJECTS, 5, 2, tuple(throughput.ROWS), None, 1024)
+FULL = Size(ENOUGH_ROUNDS, 1.0, ALL_WORKLOADS, latency.SUBJECTS, ENOUGH_ROUNDS, 2, tuple(throughput.ROWS), None, 1024)
 """What docs/performance.md shows."""
 
 
@@ -96,9 +98,15 @@ def estimate(parts: tuple[str, ...], size: Size) -> dict[str, float]:
     seconds = {
         "stacks": len(stacks.ALL) * 1.2,
         "latency": size.latency_rounds * (measurements * (size.latency_seconds + 0.25) + 4),
-        "throughput": size.rounds * sum(len(throughput.ROWS[row].peers) for row in size.rows) * (size.seconds + 1.0),
+        "throughput": sum(row_seconds(throughput.ROWS[name], size) for name in size.rows),
     }
     return {part: seconds[part] for part in parts}
+
+
+def row_seconds(row: Row, size: Size) -> float:
+    """Return the seconds that a row takes in all its rounds."""
+    each = size.seconds + 1.0 if row.cost is None else row.cost
+    return min(size.rounds, row.rounds or size.rounds) * len(row.peers) * each
 
 
 def duration(seconds: float) -> str:

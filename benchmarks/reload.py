@@ -238,20 +238,22 @@ ROWS = [
             own("p99", "ms, 99th of 100", 100.0, 50.0, scale=1e3),
             *(against(peer, "p50", 1.0) for peer in PEERS),
         ],
-        app=None, peers=PEERS, others=("microwsgi --reload-poll",), rounds=1,
+        app=None, peers=PEERS, others=("microwsgi --reload-poll",), rounds=1, cost=20.0,
     ),
     Row(
         "reload-idle", "--reload while no file changes", idling(0),
         [own("core_percent", "% of a core", 1.0, 0.1)], app=None, others=("microwsgi --reload-poll", *PEERS), rounds=1,
+        cost=SETTLE + WATCHED + 1,
     ),
     Row(
         f"reload-idle-{EXTRA}", f"--reload with {EXTRA:,} more files while no file changes", idling(EXTRA),
         [own("core_percent", "% of a core", 1.0, 0.1)], app=None, others=("microwsgi --reload-poll",), rounds=1,
+        cost=SETTLE + WATCHED + 2,
     ),
     Row(
         "workers", "two workers on two cores, a millisecond of work a request", measure_workers,
         [own("scaling", "times one worker", 1.5, 1.8, at_most=False), against("gunicorn --workers", "rate", 1.0)],
-        app=None, peers=("gunicorn --workers",), rounds=1,
+        app=None, peers=("gunicorn --workers",), rounds=1, cost=8.0,
     ),
 ]  # fmt: skip
 SUBJECTS = (*COMMANDS, "gunicorn --workers")

@@ -24,14 +24,23 @@ class Bar:
     ) -> None:
         self.name, self.ratio, self.bar, self.aim, self.at_most = name, ratio, bar, aim, at_most
 
-    def verdict(self, value: float) -> str:
-        """`aim`, `bar` or `below`: the best that the value reaches; `short` of an aim where there is no bar, or ""."""
+    def verdict(self, lowest: float, highest: float) -> str:
+        """Return `aim` or `bar` if the whole range reaches it, `below` if all of it misses the bar, else `within`.
+
+        Without a bar, all of it can fall `short` of the aim, or have it within (`near`). Without an aim too, return "".
+        """
+        best, worst = (lowest, highest) if self.at_most else (highest, lowest)
         for word, limit in (("aim", self.aim), ("bar", self.bar)):
-            if limit is not None and (value <= limit if self.at_most else value >= limit):
+            if limit is not None and self._reaches(worst, limit):
                 return word
-        if self.bar is None:
-            return "" if self.aim is None else "short"
-        return "below"
+        if self.bar is not None:
+            return "within" if self._reaches(best, self.bar) else "below"
+        if self.aim is not None:
+            return "near" if self._reaches(best, self.aim) else "short"
+        return ""
+
+    def _reaches(self, value: float, limit: float) -> bool:
+        return value <= limit if self.at_most else value >= limit
 
 
 def against(peer: str, figure: str, bar: float | None, aim: float | None = None, *, unit: str = "") -> Bar:
@@ -82,10 +91,14 @@ class Row:
         rounds: int | None = None,
         sized: bool = False,
         warm: str | None = None,
+        cost: float | None = None,
+        needs: str = "",
     ) -> None:
         self.name, self.title, self.measure, self.bars = name, title, measure, bars
         self.app, self.bare, self.threads, self.rounds = app, bare, threads, rounds
         self.warm = warm  # the path that is loaded before the first measurement of a process
+        self.needs = needs  # a word that `versions` has for the Python that the row is for; "" is any
+        self.cost = cost  # seconds that a measurement of a subject takes, if not those of the run; for the estimate
         self.sized = sized  # `measure` also gets the bytes to move
         self.peers = ("microwsgi", *peers)  # who takes part unless others are asked for
         unlogged = ("microwsgi-nolog",) if app else ()

@@ -112,12 +112,12 @@ def kept(connections: int) -> Row:
     ]
     title = f"hello world over TLS 1.3, {connections} connections, keep-alive"
     peers = (PLAIN, *PEERS, "granian")
-    return Row(f"tls{connections}", title, loaded(connections), bars, app=None, peers=peers)
+    return Row(f"tls{connections}", title, loaded(connections), bars, app=None, peers=peers, cost=4.0)
 
 
 def new(name: str, how: str, title: str) -> Row:
     bars = [best("cpu_us", "processor time", None), against(PLAIN, "cpu_us", None)]
-    return Row(name, title, handshakes(how), bars, app=None, peers=(PLAIN, *PEERS, "granian"))
+    return Row(name, title, handshakes(how), bars, app=None, peers=(PLAIN, *PEERS, "granian"), cost=2.5)
 
 
 ROWS = [

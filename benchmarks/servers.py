@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.processes import ROOT, Unavailable, environment
 
 HELLO = "benchmarks.subjects.hello:app"
+FREE_THREADED = "free-threaded"  # what `versions` says of a Python without the interpreter lock
 OWN = ("microwsgi", "bare", "http.server", "httpsrv.py", "import webob", "WebOb by hand")
 
 
@@ -64,6 +65,8 @@ KINDS = {
     "microwsgi-nolog": _peer("microwsgi"),
     "bare": Kind(None, _bare),
     "bjoern": _peer("bjoern"),
+    "fastwsgi": _peer("fastwsgi"),
+    "freastal": _peer("freastal"),
     "granian": Kind("granian", _granian),
     "gunicorn gthread": _gunicorn("gthread", 4),
     "gunicorn sync": _gunicorn("sync", 1),
@@ -76,14 +79,18 @@ KINDS = {
 
 @cache
 def versions(python: str) -> dict[str, str]:
-    """The version of every peer that the interpreter has, and its own."""
+    """The version of every peer that the interpreter has, and its own, with how it was built where that matters for speed."""
     names = sorted(
         {kind.distribution for kind in KINDS.values() if kind.distribution}
         | {"webob", "flask", "bottle", "django", "uvicorn", "watchdog"}
     )
     code = (
-        "import sys, importlib.metadata as m\n"
-        "print('python', sys.version.split()[0], sys.implementation.name, sep='\\t')\n"
+        "import sys, sysconfig, importlib.metadata as m\n"
+        "built = f\"{sysconfig.get_config_var('CONFIG_ARGS')} {sysconfig.get_config_var('PY_CORE_CFLAGS')}\"\n"
+        "guided = '--enable-optimizations' in built or '-fprofile-use' in built\n"
+        "free = sysconfig.get_config_var('Py_GIL_DISABLED')\n"
+        f"python = sys.version.split()[0] + ' {FREE_THREADED}' * bool(free) + ' profile-guided' * guided\n"
+        "print('python', python, sys.implementation.name, sep='\\t')\n"
         "for name in sys.argv[1:]:\n"
         "    try: print(name, m.version(name), '', sep='\\t')\n"
         "    except m.PackageNotFoundError: pass\n"

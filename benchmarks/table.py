@@ -2,58 +2,72 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.noise import FOREIGN_LIMIT
 from benchmarks.report import Report
 from benchmarks.terminal import FIGURES, TRANSFERS, WORDS, limit, spread
-from benchmarks.throughput import Result
+from benchmarks.throughput import ROWS, Result
 from benchmarks.wrk import Figures
 
 HEAD = """\
 # Figures
 
-Made by `{command} --table {path}`; [how each figure is measured](../benchmarks/README.md). Under each
-title: requests per second, and CPU time per request. The *bar* is the target that the project must reach, the *aim* is a
-further target. Each ratio is the median over all rounds, and the range is that of the rounds; a ratio above 1 means that
-microwsgi is better. The last column is the verdict; it is `noisy` if other programs used the machine.
-
-{machine}
+Made by `python -m benchmarks throughput --table docs/{name}`, or row by row with `--rows`: below each title stand the date, the
+commit, the Python and the machine of the run; [how each figure is measured](../benchmarks/README.md). Then come requests per
+second, and CPU time per request. The *bar* is the target that the project must reach, the *aim* is a further target. Each ratio
+is the median over all rounds, and the range is from the lowest round to the highest; a ratio above 1 means that microwsgi is
+better. A bar or an aim is reached or missed only if the whole range is on one side of it. The last column is the verdict; it is
+`noisy` if other programs used the machine.
 """
 COLUMNS = """
-| compared | ratio or value | range | bar | aim | verdict |
-|---|---|---|---|---|---|
+| compared | ratio or value | range | rounds | bar | aim | verdict |
+|---|---|---|---|---|---|---|
 """
-SHOWN = ("rate", "cpu_us", "p99", "seconds", "rss_kib", "kib_each", "wakeups", "core_percent", "scaling")
+SHOWN = (
+    "rate", "cpu_us", "p99", "seconds", "rss_kib", "kib_each", "wakeups", "core_percent", "scaling",
+    "worst_percent", "median_percent",
+)  # fmt: skip
 """Figures of which a subject's line has the first two that there are."""
 SHORT = {
     "rate": "/s", "cpu_us": " µs", "p99": " ms p99", "seconds": " s", "rss_kib": " KiB", "kib_each": " KiB each",
     "wakeups": " wake-ups/s", "core_percent": " % of a core", "scaling": " times one",
+    "worst_percent": " % at worst", "median_percent": " % in the median",
 }  # fmt: skip
 
 
 def write(path: Path, report: Report) -> Path:
-    """The page. Raises OSError."""
-    command = report.machine["command"].partition(" --")
-    told = machine.in_words(report.machine).replace("\n", "  \n")
-    text = HEAD.format(command=command[0], path=path, machine=told)
-    path.write_text(text + "".join(section(result) for result in report.throughput.values()), "utf-8")
+    """Write the page. Rows that it has and this report has not stay as they are. Raises OSError."""
+    sections = {}
+    if path.exists():
+        _, *found = re.split(r"^## ", path.read_text("utf-8"), flags=re.MULTILINE)
+        sections = {each.partition("\n")[0]: f"\n## {each.rstrip()}\n" for each in found}
+    for result in report.throughput.values():
+        if result.names():
+            sections[result.row.title] = section(result, machine.of_row(report.machine, result.names()))
+    titles = [row.title for row in ROWS.values()]
+    path.write_text(
+        HEAD.format(name=path.name) + "".join(sections[title] for title in titles if title in sections), "utf-8"
+    )
     return path
 
 
-def section(result: Result) -> str:
-    """A row of the run: who did how much, and a line for each ratio."""
+def section(result: Result, origin: str) -> str:
+    """A row of the run: its origin, who did how much, and a line for each ratio."""
     told = "  \n".join(f"{name}: {figures(result, result.medians(name))}" for name in result.names())
+    left_out = "".join(f"  \n{name} left out: {reason}" for name, reason in result.absences().items())
     lines = []
-    noisy = result.foreign() > FOREIGN_LIMIT
+    noisy = result.too_noisy()
     for found in result.ratios():
         cells = [
-            found["name"], f"{found['ratio']:.2f}", spread(found), limit(found, "bar"), limit(found, "aim"),
-            "noisy" if noisy else WORDS[found["verdict"]],
+            found["name"], f"{found['ratio']:.2f}", spread(found), str(found["rounds"]),
+            limit(found, "bar"), limit(found, "aim"), "noisy" if noisy else WORDS[found["verdict"]],
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    return f"\n## {result.row.title}\n\n{told}\n{COLUMNS if lines else ''}" + "".join(f"{line}\n" for line in lines)
+    table = (COLUMNS if lines else "") + "".join(f"{line}\n" for line in lines)
+    noise = f"\nNoisy: {noisy}.\n" if noisy else ""
+    return f"\n## {result.row.title}\n\n*{origin}*\n\n{told}{left_out}\n{noise}{table}"
 
 
 def figures(result: Result, medians: Figures) -> str:

@@ -15,7 +15,6 @@ from rich.text import Text
 from benchmarks import machine, throughput
 from benchmarks.compare import Change, about, changes, differences, only_in
 from benchmarks.latency import OURS, PEER, Result
-from benchmarks.noise import FOREIGN_LIMIT
 from benchmarks.report import Report
 from benchmarks.stacks import Depth
 
@@ -37,14 +36,23 @@ FIGURES: dict[str, tuple[str, float, str]] = {
     "wakeups": ("wake-ups/s", 1, ".1f"),
     "core_percent": ("% of a core", 1, ".3f"),
     "scaling": ("times one", 1, ".2f"),
+    "worst_percent": ("busier worker, worst %", 1, ".0f"),
+    "median_percent": ("busier worker, median %", 1, ".0f"),
     "resumed_percent": ("% resumed", 1, ".0f"),
     "errors": ("errors", 1, ".0f"),
 }
 """Each figure's heading, its factor and its format, in the order of the columns."""
 TRANSFERS = {"rate": ("MB/s", 1e-6, ",.0f")}
 LATENCIES = ("p50", "p90", "p99", "p999", "max", "cpu_us")
-VERDICTS = {"aim": "green", "bar": "yellow", "below": "red", "short": "yellow", "better": "green", "worse": "red"}
-WORDS = {"aim": "aim reached", "bar": "bar reached", "below": "bar missed", "short": "aim missed", "": ""}
+VERDICTS = {
+    "aim": "green", "bar": "yellow", "below": "red", "short": "yellow", "within": "dim", "near": "dim",
+    "better": "green", "worse": "red",
+}  # fmt: skip
+WORDS = {
+    "aim": "aim reached", "bar": "bar reached", "within": "bar within the range", "below": "bar missed",
+    "near": "aim within the range", "short": "aim missed", "": "",
+}  # fmt: skip
+UNDECIDED = ("within", "near")
 MORE = ("rate", "of_core", "scaling")  # figures of which more is better
 OWNER_STYLES = {"stdlib": "bright_black", "server": "blue", "framework": "yellow", "yours": "green"}
 BAR_WIDTH = 20  # characters of the longest bar
@@ -52,8 +60,8 @@ BEYOND = (
     10  # times the median of a table's figures: longer bars are cut, so that one failure does not flatten the others
 )
 ABOUT_LATENCY = (
-    "By our own client, from the send to the last byte of the response. Medians of {rounds} rounds; 95 %: how sure "
-    "the median is, by bootstrap. CPU: the server's processor time for each request, as the kernel counts it. bare: a socket "
+    "By our own client, from the send to the last byte of the response. Medians of {rounds} rounds, and "
+    "the range of their p50. CPU: the server's processor time for each request, as the kernel counts it. bare: a socket "
     "that answers whatever comes, the client's and the kernel's own share. Nothing is shown where too few responses lie "
     "beyond a percentile.\n"
 )
@@ -61,7 +69,7 @@ ABOUT_THROUGHPUT = (
     "By wrk, one thread; each side has a core. Medians of the rounds. Below each table microwsgi is set "
     "beside the others: the median of the rounds' ratios and the range of them, above 1 where microwsgi is the better one; "
     "values beside which a limit has ≤ are better when they are less. A bar is what the project asks of itself at least, an "
-    "aim is what lies beyond.\n"
+    "aim is what lies beyond. Either is reached or missed only if the whole range is on one side of it.\n"
 )
 
 
@@ -135,13 +143,13 @@ def tower(depth: Depth) -> Text:
 
 
 def latency(result: Result) -> Table:
-    """One line a subject: the medians of the rounds, p50 with its confidence interval."""
+    """One line a subject: the medians of the rounds, p50 with its range."""
     table = plain_table(result.workload.title)
     table.add_column("", min_width=18)
     for figure in LATENCIES:
         table.add_column(FIGURES[figure][0], justify="right")
         if figure == "p50":
-            table.add_column("95 %", justify="right", style="dim")
+            table.add_column("range", justify="right", style="dim")
     table.add_column("p50: less is better", no_wrap=True)
     names = result.names()
     longest = fair([found[0] for name in names if (found := result.figure(name, "p50"))])
@@ -221,13 +229,13 @@ def figures_of(result: throughput.Result) -> Table:
 
 
 def ratios_of(result: throughput.Result) -> Group | str:
-    """Each ratio beside its bar and its aim; verdicts in brackets when others used the machine."""
+    """Each ratio beside its bar and its aim; verdicts in brackets if the machine was too noisy."""
     ratios = result.ratios()
     if not ratios:
         return ""
-    noisy = result.foreign() > FOREIGN_LIMIT
+    noisy = result.too_noisy()
     table = Table(box=None, pad_edge=False, header_style="dim")
-    rounds = sum(OURS in by for by in result.rounds)
+    rounds = result.round_count()
     for heading in ("microwsgi", "ratio or value", f"range of {rounds} rounds", "bar", "aim", ""):
         table.add_column(
             heading if rounds > 1 else heading.replace("range of 1 rounds", "one round"),
@@ -236,9 +244,9 @@ def ratios_of(result: throughput.Result) -> Group | str:
     for found in ratios:
         table.add_row(
             found["name"], f"{found['ratio']:.2f}", spread(found),
-            limit(found, "bar"), limit(found, "aim"), verdict(found, noisy=noisy),
+            limit(found, "bar"), limit(found, "aim"), verdict(found, noisy=bool(noisy)),
         )  # fmt: skip
-    warning = f"[red]noisy: others used {result.foreign():.0%} of the cores; verdicts in brackets[/]\n" if noisy else ""
+    warning = f"[red]noisy: {noisy}; verdicts in brackets[/]\n" if noisy else ""
     return Group(table, warning)
 
 
@@ -260,7 +268,7 @@ def limit(found: dict[str, Any], which: str) -> str:
     return "" if found[which] is None else f"{'≤' if found['at_most'] else '≥'} {found[which]:g}"
 
 
-CHANGES = ("", "", "before", "now", "ratio", "95 %", "peers", "")
+CHANGES = ("", "", "before", "now", "ratio", "interval", "peers", "")
 
 
 def comparison(old: Report, new: Report) -> Group:

@@ -16,18 +16,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import footprint, frameworks, loads, reload, secure, transfers, wrk
+from benchmarks import balance, cores, footprint, frameworks, loads, reload, secure, transfers, wrk
+from benchmarks.noise import FOREIGN_LIMIT, SLOWED_LIMIT
 from benchmarks.processes import Server, Unavailable
 from benchmarks.rows import Row
-from benchmarks.servers import KINDS, always_there, require
+from benchmarks.servers import KINDS, always_there, require, versions
 from benchmarks.wrk import Figures
 
-PARTS = (loads, secure, transfers, footprint, reload, frameworks)
+PARTS = (loads, secure, transfers, footprint, reload, balance, cores, frameworks)
 ROWS = {row.name: row for part in PARTS for row in part.ROWS}
 NOT_SERVERS = {
     "http.server",
     "import webob",
     *reload.SUBJECTS,
+    *balance.SUBJECTS,
     *frameworks.SUBJECTS,
     secure.PLAIN,
 }  # which have no entry in KINDS, and no need of one
@@ -66,7 +68,8 @@ class Result:
                 value = median(each)
                 found.append({
                     "name": bar.name, "ratio": value, "lowest": min(each), "highest": max(each),
-                    "bar": bar.bar, "aim": bar.aim, "at_most": bar.at_most, "verdict": bar.verdict(value),
+                    "rounds": len(each),
+                    "bar": bar.bar, "aim": bar.aim, "at_most": bar.at_most, "verdict": bar.verdict(min(each), max(each)),
                 })  # fmt: skip
         return found
 
@@ -74,6 +77,29 @@ class Result:
         """The share of the cores that others used during the typical measurement; 0 where it was not taken."""
         shares = [figures["foreign"] for by in self.rounds for figures in by.values() if "foreign" in figures]
         return median(shares) if shares else 0.0
+
+    def slowed(self) -> float:
+        """Return the median of the bare loop's processor time over its least, less 1: its work is the same in each round.
+
+        A core that is slowed, or whose caches others use, shows here, where no process waits.
+        """
+        for figure in ("cpu_us", "cpu_s"):
+            if spent := [each for by in self.rounds if (each := by.get("bare", {}).get(figure))]:
+                return median(spent) / min(spent) - 1
+        return 0.0
+
+    def too_noisy(self) -> str:
+        """Return the reason why there is no verdict; empty if there is one."""
+        reasons = []
+        if self.foreign() > FOREIGN_LIMIT:
+            reasons.append(f"others used {self.foreign():.0%} of the cores")
+        if self.slowed() > SLOWED_LIMIT:
+            reasons.append(f"the bare loop took {self.slowed():.0%} more time than in its best round")
+        return "; ".join(reasons)
+
+    def round_count(self) -> int:
+        """Return the number of rounds that have a figure of ours."""
+        return sum("microwsgi" in by for by in self.rounds)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -91,6 +117,11 @@ class Result:
         return result
 
 
+def possible(row: Row, python: str) -> bool:
+    """Whether the row is for this Python."""
+    return row.needs in versions(python)["python"]
+
+
 class Run:
     """One run of some rows; `results` grows while it goes on, so an interrupted one still has its report."""
 
@@ -105,7 +136,7 @@ class Run:
         size: int,
         say: Say,
     ) -> None:
-        self.rows, self.subjects, self.python = list(rows), subjects, python
+        self.rows, self.subjects, self.python = [row for row in rows if possible(row, python)], subjects, python
         self.round_count, self.seconds, self.size, self.say = rounds, seconds, size, say
         self.results = {row.name: Result(row) for row in self.rows}
         self.steps = sum(min(rounds, row.rounds or rounds) * len(self.chosen(row)) for row in self.rows)

@@ -6,12 +6,14 @@ the stacks of servers that serve in the main thread.
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 HOST = "127.0.0.1"
@@ -68,6 +70,23 @@ def bjoern(app: Any, port: int, threads: int) -> Serve:
     return partial(bjoern.run, app, HOST, port)
 
 
+def freastal(app: Any, port: int, threads: int) -> Serve:
+    import freastal
+
+    return partial(freastal.serve, app, host=HOST, port=port)
+
+
+def fastwsgi(app: Any, port: int, threads: int) -> Serve:
+    # It asks setuptools for its own version; newer ones no longer have the module that it imports for that.
+    module: Any = ModuleType("pkg_resources")
+    module.get_distribution = importlib.metadata.distribution
+    sys.modules.setdefault("pkg_resources", module)
+    import fastwsgi
+
+    fastwsgi.server.port = port  # an argument of 0 is taken for none
+    return partial(fastwsgi.run, app, HOST, port)
+
+
 def microwsgi(app: Any, port: int, threads: int) -> Serve:
     """Without its command line, and so without its access log."""
     from microwsgi import make_server
@@ -75,7 +94,10 @@ def microwsgi(app: Any, port: int, threads: int) -> Serve:
     return make_server(HOST, port, app).serve_forever
 
 
-SERVERS = {f.__name__: f for f in (wsgiref, werkzeug, werkzeug_debugger, waitress, cheroot, bjoern, microwsgi)}
+SERVERS = {
+    f.__name__: f
+    for f in (wsgiref, werkzeug, werkzeug_debugger, waitress, cheroot, bjoern, fastwsgi, freastal, microwsgi)
+}
 
 if __name__ == "__main__":
     name, application, given_port, threads = [*sys.argv[1:], "0"][:4]

@@ -197,14 +197,65 @@ def test_the_table_for_the_docs_has_every_ratio_beside_its_bar(tmp_path: Path) -
     report.write(tmp_path / "a.json")
     command = [sys.executable, "-m", "benchmarks", "--from", str(tmp_path / "a.json"), "--table", str(written)]
     subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, check=True)
-    _, first, quiet, noisy, file = re.split("^## ", written.read_text(), flags=re.MULTILINE)
-    assert first.startswith("hello world, 1 connection, keep-alive\n")
+    _, quiet, noisy, last, file = re.split("^## ", written.read_text(), flags=re.MULTILINE)
+    assert last.startswith("hello world, 1 connection, keep-alive\n")
+    assert "\n*2026-01-01T00:00:00+00:00, commit abc, Python 3.13.0; A processor & <more>, 2 cores, Linux*\n" in quiet
     assert "microwsgi: 12,500/s, 40.0 µs  \n" in quiet
-    assert "| of bare, processor time | 0.62 |  | ≥ 0.45 | ≥ 0.6 | aim reached |" in quiet
-    assert "| of werkzeug, requests/s | 3.75 |  | ≥ 20 | ≥ 30 | bar missed |" in quiet
-    assert "| of bare, processor time | 0.62 |  | ≥ 0.45 | ≥ 0.6 | noisy |" in noisy
+    assert "| of bare, processor time | 0.62 |  | 2 | ≥ 0.38 | ≥ 0.5 | aim reached |" in quiet
+    assert "| of werkzeug, requests/s | 3.75 |  | 2 | ≥ 20 | ≥ 30 | bar missed |" in quiet
+    assert "| of bare, processor time | 0.62 |  | 2 | ≥ 0.45 | ≥ 0.55 | noisy |" in noisy
     assert "missed" not in noisy
     assert "of bare, time" in file
+
+
+def test_the_table_keeps_the_rows_that_were_not_measured_now(tmp_path: Path) -> None:
+    pytest.importorskip("rich")
+    from benchmarks import table
+
+    written, first, second = tmp_path / "figures.md", made(), made(2.0)
+    first.machine = {
+        **MACHINE,
+        "commit": "first",
+        "versions": {"python": "3.11.2", "granian": "1.0", "gunicorn": "2.0"},
+    }
+    second.machine = {**MACHINE, "commit": "second"}
+    second.throughput = {name: second.throughput[name] for name in ("hello64", "file")}
+    second.throughput["hello1"] = throughput.Result(throughput.ROWS["hello1"])  # interrupted before its first round
+    table.write(written, first)
+    once = written.read_text()
+    table.write(written, first)
+    assert written.read_text() == once
+    table.write(written, second)
+    head, *sections = re.split("^## ", written.read_text(), flags=re.MULTILINE)
+    assert head == once.partition("## ")[0]
+    assert "--table docs/figures.md`" in head
+    titles = [section.partition("\n")[0] for section in sections]
+    assert titles == [throughput.ROWS[name].title for name in ("hello8", "hello64", "hello1", "file")]
+    commits = [re.findall("commit ([a-z]+), Python", section) for section in sections]
+    assert commits == [["first"], ["second"], ["first"], ["second"]]
+    assert "Python 3.11.2; gunicorn 2.0; A processor" in sections[0]
+    assert sections[0] == re.split("^## ", once, flags=re.MULTILINE)[1]
+
+
+def test_each_row_of_the_committed_figures_says_when_and_of_which_commit_it_is() -> None:
+    pytest.importorskip("rich")
+    from benchmarks import table
+
+    text = (ROOT / "docs" / "figures.md").read_text()
+    assert text.startswith(table.HEAD.format(name="figures.md"))
+    titles = {row.title for row in throughput.ROWS.values()}
+    for section in re.split("^## ", text, flags=re.MULTILINE)[1:]:
+        assert section.partition("\n")[0] in titles
+        assert re.search(r"\A.+\n\n\*\d{4}-\S+, commit (?!\S*dirty)\S+, Python \d.+\*\n\n", section), section
+
+
+def test_the_committed_picture_of_stacks_has_every_subject() -> None:
+    pytest.importorskip("matplotlib")
+    from benchmarks import pictures, readme, stacks
+
+    assert set(readme.STACKS) <= set(pictures.TOWERS) <= {subject.name for subject in stacks.ALL}
+    drawn = (ROOT / "docs" / "stacks.svg").read_text()
+    assert [name for name in readme.STACKS if f'id="stacks-frame-{pictures.slug(name)}-0"' not in drawn] == []
 
 
 def test_why_a_peer_is_missing_stands_below_its_table_and_squeezes_no_bar() -> None:
@@ -399,7 +450,11 @@ def test_the_command_shows_an_earlier_report_and_what_changed(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["nothing"], "there is no part nothing"), (["latency", "--workloads", "x"], "there is no 'x'")],
+    [
+        (["nothing"], "there is no part nothing"),
+        (["latency", "--workloads", "x"], "there is no 'x'"),
+        (["throughput", "--table", "unused.md", "--rounds", "5"], "--table takes 6 rounds or more"),
+    ],
 )
 def test_a_wrong_name_is_answered_with_the_right_ones(arguments: list[str], said: str) -> None:
     pytest.importorskip("rich")

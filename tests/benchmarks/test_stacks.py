@@ -53,9 +53,19 @@ def test_werkzeug_has_twelve_or_about_and_more_lines_than_ours() -> None:
     ours, theirs = measured("microwsgi"), measured("Werkzeug")
     assert 10 <= len(theirs.frames) <= 14
     assert theirs.owners()["server"] >= 3
-    if ours.lines and theirs.lines:
-        assert ours.lines["lines"] < theirs.lines["lines"]
-        assert len(ours.lines["files"]) < len(theirs.lines["files"])
+    assert ours.lines
+    assert theirs.lines
+    assert ours.lines["lines"] < theirs.lines["lines"]
+    assert len(ours.lines["files"]) < len(theirs.lines["files"])
+
+
+@pytest.mark.parametrize("name", ["waitress", "gunicorn gthread", "Flask"])
+def test_lines_are_counted_on_every_python_also_without_sys_monitoring(name: str) -> None:
+    found = measured(name).lines
+    assert found
+    assert found["lines"] > found["calls"] > 0
+    assert found["files"]
+    assert found["owners"]["server"] + found["owners"]["framework"] > 0
 
 
 def test_lines_are_those_from_the_socket_to_the_view_and_no_others() -> None:

@@ -5,22 +5,39 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from benchmarks import frameworks, throughput
+from benchmarks import balance, frameworks, loads, stacks, throughput
 from benchmarks.processes import Server, Unavailable
 from benchmarks.rows import Bar, Row, against, own
-from benchmarks.servers import KINDS, require
+from benchmarks.servers import HELLO, KINDS, require
 from tests.running import ROOT, environment
 
 pytestmark = pytest.mark.slow  # of the benchmarks, not of the package
 
 RowResult = throughput.Result
+RECORDED = """\
+heads, paths, cookies = 0, set(), set()
+
+def app(environ, start_response):
+    global heads
+    body = b"."
+    if environ["PATH_INFO"] == "/recorded":
+        body = b"%d %d %d" % (heads, len(paths), len(cookies))
+    elif environ.get("HTTP_COOKIE"):
+        heads += 1
+        paths.add(environ["PATH_INFO"])
+        cookies.add(environ["HTTP_COOKIE"])
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"""
 
 
 def test_a_cost_that_is_half_is_a_ratio_of_two() -> None:
@@ -32,19 +49,34 @@ def test_a_cost_that_is_half_is_a_ratio_of_two() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at_most", "value", "verdict"),
-    [(False, 0.5, "below"), (False, 1.0, "bar"), (False, 2.0, "aim"), (True, 3.0, "below"), (True, 0.9, "aim")],
+    ("at_most", "lowest", "highest", "verdict"),
+    [
+        (False, 0.5, 0.9, "below"),
+        (False, 0.9, 1.1, "within"),
+        (False, 0.9, 2.1, "within"),
+        (False, 1.0, 1.9, "bar"),
+        (False, 1.5, 2.5, "bar"),
+        (False, 2.0, 2.5, "aim"),
+        (True, 1.1, 3.0, "below"),
+        (True, 0.8, 1.1, "within"),
+        (True, 0.8, 1.0, "bar"),
+        (True, 0.8, 0.9, "aim"),
+    ],
 )
-def test_a_verdict_is_the_best_that_is_reached(at_most: bool, value: float, verdict: str) -> None:
-    assert Bar("", lambda by: None, 1.0, 2.0 if not at_most else 0.9, at_most=at_most).verdict(value) == verdict
+def test_a_limit_is_reached_or_missed_only_by_the_whole_range(
+    at_most: bool, lowest: float, highest: float, verdict: str
+) -> None:
+    bar = Bar("", lambda by: None, 1.0, 2.0 if not at_most else 0.9, at_most=at_most)
+    assert bar.verdict(lowest, highest) == verdict
 
 
 def test_a_ratio_without_bar_and_aim_has_no_verdict() -> None:
-    assert against("bare", "rate", None).verdict(0.1) == ""
+    assert against("bare", "rate", None).verdict(0.1, 0.2) == ""
 
 
 def test_an_aim_without_a_bar_can_only_be_missed_by_falling_short() -> None:
-    assert Bar("", lambda by: None, None, 2.0).verdict(1.0) == "short"
+    aim = Bar("", lambda by: None, None, 2.0)
+    assert [aim.verdict(1.0, highest) for highest in (1.5, 2.5)] == ["short", "near"]
 
 
 def test_ratios_are_taken_pair_by_pair_within_rounds() -> None:
@@ -54,6 +86,24 @@ def test_ratios_are_taken_pair_by_pair_within_rounds() -> None:
     (found,) = result.ratios()
     assert (found["ratio"], found["lowest"], found["highest"], found["verdict"]) == (0.5, 0.5, 0.5, "bar")
     assert result.medians("bare") == {"rate": 900.0}
+
+
+def test_a_verdict_is_that_of_the_range_and_says_of_how_many_rounds() -> None:
+    result = RowResult(Row("x", "x", dict, [against("bare", "rate", 0.5)]))
+    result.rounds = [{"microwsgi": {"rate": rate}, "bare": {"rate": 100.0}} for rate in (49.0, 52.0, 60.0)]
+    result.rounds.append({"bare": {"rate": 100.0}})
+    (found,) = result.ratios()
+    assert (found["ratio"], found["rounds"], found["verdict"]) == (0.52, 3, "within")
+
+
+def test_a_bare_loop_that_is_mostly_slower_than_in_its_best_round_tells_of_a_slowed_core() -> None:
+    result = RowResult(Row("x", "x", dict, [against("bare", "cpu_us", 0.5)]))
+    result.rounds = [{"bare": {"cpu_us": spent, "foreign": 0.01}} for spent in (5.0, 5.1, 5.2, 9.0)]
+    assert result.too_noisy() == ""
+    result.rounds = [{"bare": {"cpu_us": spent, "foreign": 0.01}} for spent in (5.0, 6.0, 6.2, 6.1)]
+    assert "the bare loop took 21% more time than in its best round" in result.too_noisy()
+    result.rounds = [{"microwsgi": {"seconds": 1.0}}]
+    assert result.too_noisy() == ""
 
 
 def test_a_result_comes_back_from_json() -> None:
@@ -70,8 +120,108 @@ def test_rows_have_every_bar_of_the_table() -> None:
     assert {f"sleep{milliseconds}" for milliseconds in (1, 2, 3, 5, 50)} <= names
     assert {"beside-sleeping", "beside-spinning", "file", "upload", "chunked", "stream"} <= names
     assert {"tls8", "tls64", "tls-new", "tls-resumed", "idle-connections-tls"} <= names
-    assert {"memory", "idle-connections", "start", "start-webob", "idle", "framework"} <= names
+    assert {"memory", "idle-connections", "start", "start-webob", "idle", "framework", "balance"} <= names
     assert all(row.bars for row in throughput.ROWS.values())
+
+
+def test_the_estimate_of_a_row_counts_its_rounds_and_subjects() -> None:
+    pytest.importorskip("rich")
+    from benchmarks import plan
+
+    browser, idle = throughput.ROWS["browser64"], throughput.ROWS["idle-connections"]
+    assert plan.row_seconds(browser, plan.FULL._replace(rounds=6, seconds=2)) == 6 * len(browser.peers) * 3.0
+    assert plan.row_seconds(idle, plan.FULL) == idle.cost  # one round, one subject
+
+
+def test_heads_of_the_browser_rows_differ_in_path_and_cookie_from_request_to_request(tmp_path: Path) -> None:
+    if not shutil.which("wrk"):
+        pytest.skip("wrk is not installed")
+    (tmp_path / "recorded.py").write_text(RECORDED)
+    with Server(
+        KINDS["microwsgi"].command(sys.executable, "recorded:app", "0", 0, "off"), PYTHONPATH=f"{tmp_path}:{ROOT}"
+    ) as server:
+        figures = throughput.ROWS["browser64"].measure(server, 1)
+        with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+            connection.sendall(b"GET /recorded HTTP/1.0\r\n\r\n")
+            with connection.makefile("rb") as file:
+                heads, paths, cookies = map(int, file.read().rpartition(b"\r\n\r\n")[2].split())
+    assert heads >= figures["requests"] > 64
+    assert paths == cookies == heads
+
+
+@pytest.mark.parametrize("name", loads.FASTEST)
+def test_the_fastest_peers_serve_where_they_are_installed(name: str) -> None:
+    assert name in throughput.ROWS["hello8"].peers
+    if find_spec(name) is None:  # they are compiled, and not for every Python
+        with pytest.raises(Unavailable, match="not installed"):
+            require(name, sys.executable)
+        return
+    with Server(KINDS[name].command(sys.executable, HELLO, "0", 0, "off")) as server:
+        status, body = stacks.ask(server.port, "/")
+    assert (status, body) == (200, "Hello, world!\n")
+
+
+def test_the_bars_and_aims_are_those_that_were_set() -> None:
+    of_werkzeug: dict[str, tuple[float, float | None]] = {"of werkzeug, requests/s": (20, 30)}
+    wanted: dict[str, dict[str, tuple[float, float | None]]] = {
+        "hello8": {
+            "of bare, processor time": (0.38, 0.5),
+            "of bjoern, processor time": (0.5, 0.65),
+            "of granian, requests/s": (1.0, 1.2),
+            **of_werkzeug,
+        },
+        "hello64": {
+            "of bare, processor time": (0.45, 0.55),
+            "of bjoern, processor time": (0.65, 0.8),
+            "of granian, requests/s": (1.1, 1.3),
+            **of_werkzeug,
+        },
+        "browser64": {"of bare, processor time": (0.32, 0.45), "of bjoern, processor time": (0.6, 0.75)},
+        "close": {"of bjoern, requests/s": (0.75, 0.9)},
+        "idle-connections": {"KiB each": (1.1, 1.0)},
+        "start": {"times http.server's time": (1.1, 1.0)},
+        "balance": {"% in the worst start": (65, 55)},
+        "cores-compute": {"times one core": (1.8, 1.95)},
+        "cores-hello": {"times one core": (1.3, None)},
+    }
+    for name, limits in wanted.items():
+        found = {bar.name: (bar.bar, bar.aim) for bar in throughput.ROWS[name].bars}
+        assert found.items() >= limits.items(), name
+
+
+def test_rows_for_another_kind_of_python_are_left_out_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [throughput.ROWS["cores-hello"], throughput.ROWS["memory"]]
+    for name, found in (("3.13.0 profile-guided", ["memory"]), ("3.13.5 free-threaded", ["cores-hello", "memory"])):
+        monkeypatch.setattr(throughput, "versions", lambda _, name=name: {"python": name})
+        run = throughput.Run(
+            rows, ["microwsgi"], sys.executable, rounds=1, seconds=1, size=0, say=lambda what, done: None
+        )
+        assert list(run.results) == found
+
+
+def test_the_rate_on_all_cores_is_set_beside_that_on_one() -> None:
+    if not shutil.which("wrk"):
+        pytest.skip("wrk is not installed")
+    figures = throughput.ROWS["cores-hello"].measure("microwsgi", sys.executable, os.devnull)
+    assert figures["rate"] > 0
+    assert figures["scaling"] > 0
+
+
+def test_the_split_over_two_workers_is_told_of_each_start() -> None:
+    figures = balance.measure(2)("microwsgi", sys.executable, os.devnull)
+    starts = [figures["start_1_percent"], figures["start_2_percent"]]
+    assert all(50 <= share <= 100 for share in starts)
+    assert figures["worst_percent"] == max(starts)
+    assert figures["median_percent"] == sum(starts) / 2
+
+
+def test_the_busier_worker_s_share_is_that_of_the_kept_connections() -> None:
+    with Server(balance.command("microwsgi", sys.executable, os.devnull)) as server:
+        balance.wait_for_workers(server.port)
+        assert len(server.family()) > balance.WORKERS
+        assert balance.busier_percent(server.port) * balance.KEPT % 100 == 0
+    with Server(KINDS["microwsgi"].command(sys.executable, balance.APP, "0", 0, os.devnull)) as server:
+        assert balance.busier_percent(server.port) == 100  # there is only one
 
 
 def test_what_is_not_installed_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,98 @@
+"""The row about the balance of connections over two workers: the share of the busier one, over many starts."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from socket import socket
+from statistics import median
+
+from benchmarks.clients.exchange import Response, connect
+from benchmarks.processes import CORES, Server
+from benchmarks.rows import Row, own
+from benchmarks.servers import KINDS, require
+from benchmarks.wrk import Figures
+
+APP = "benchmarks.subjects.process_id:app"
+WORKERS = 2
+STARTS = 12
+KEPT = 16  # connections
+READY = 5.0  # seconds until each worker has answered; after that the split is what it is
+REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n%b\r\n"
+OPTIONS = {
+    "microwsgi": ("microwsgi", ["--workers", str(WORKERS)]),
+    "gunicorn --workers": ("gunicorn gthread", ["--workers", str(WORKERS)]),
+    "granian --workers": ("granian", ["--workers", str(WORKERS)]),
+}
+"""Each subject's entry in KINDS, and options added to its command: if an option is given twice, the last one counts."""
+
+
+def command(name: str, python: str, log: str) -> list[str]:
+    kind, options = OPTIONS[name]
+    require(kind, python)
+    return [*KINDS[kind].command(python, APP, "0", 0, log), *options]
+
+
+SUBJECTS = tuple(name for name in OPTIONS if name != "microwsgi")
+"""Subjects that only this row has."""
+
+
+def worker_of(connection: socket, field: bytes = b"") -> int:
+    """Return the process id of the worker that answers on a connection."""
+    connection.sendall(REQUEST % field)
+    response = Response()
+    while not response.feed(connection.recv(4096)):
+        pass
+    return int(b"".join(response.body))
+
+
+def wait_for_workers(port: int) -> None:
+    """Open connections until each worker has answered on one; then let the server close them all."""
+    until, found = time.monotonic() + READY, set[int]()
+    while len(found) < WORKERS and time.monotonic() < until:
+        with ExitStack() as stack:
+            held: list[socket] = []
+            while len(found) < WORKERS and len(held) < KEPT:
+                held.append(stack.enter_context(connect(port)))
+                found.add(worker_of(held[-1]))
+            for connection in held:
+                # The server may have closed it, after a timeout of its own.
+                with suppress(ConnectionError):
+                    worker_of(connection, b"Connection: close\r\n")
+                    while connection.recv(4096):
+                        pass
+
+
+def busier_percent(port: int) -> float:
+    """Return the share of persistent connections that the busier worker has."""
+    with ExitStack() as stack:
+        connections = [stack.enter_context(connect(port)) for _ in range(KEPT)]
+        counts = Counter(map(worker_of, connections))
+    return max(counts.values()) / KEPT * 100
+
+
+def measure(starts: int = STARTS) -> Callable[[str, str, str], Figures]:
+    def measured(name: str, python: str, log: str) -> Figures:
+        shares = []
+        for _ in range(starts):
+            with Server(command(name, python, log), cores=set(CORES)) as server:
+                wait_for_workers(server.port)
+                shares.append(busier_percent(server.port))
+        each = {f"start_{number}_percent": share for number, share in enumerate(shares, 1)}
+        return {"worst_percent": max(shares), "median_percent": median(shares), **each}
+
+    return measured
+
+
+ROWS = [
+    Row(
+        "balance", f"two workers, {KEPT} persistent connections: share of the busier worker in {STARTS} starts", measure(),
+        [
+            own("worst_percent", "% in the worst start", 65.0, 55.0),
+            own("median_percent", "% in the median start", None),
+        ],
+        app=None, peers=SUBJECTS, rounds=1, cost=STARTS * 1.0,
+    ),
+]  # fmt: skip
