@@ -86,8 +86,12 @@ class TLSTransport(Transport):
             return PlainSocket.recv(self.socket, size)
         try:
             data = self.socket.read(size)
-        except OSError as error:
-            data = self.read_again(error, self.socket.read, size)
+        except WOULD_BLOCK as error:
+            raise self.wait_to_read(error) from None
+        except OSError:
+            data = self.read_again(self.socket.read, size)
+            if not data:
+                raise
         self.read_event = READ
         return data
 
@@ -95,26 +99,32 @@ class TLSTransport(Transport):
         """Receive into a buffer of at least one byte; return the count, 0 at the end of the stream."""
         try:
             count = self.socket.recv_into(view)
-        except OSError as error:
-            count = self.read_again(error, self.socket.recv_into, view)
+        except WOULD_BLOCK as error:
+            raise self.wait_to_read(error) from None
+        except OSError:
+            count = self.read_again(self.socket.recv_into, view)
+            if not count:
+                raise
         self.read_event = READ
         return count
 
-    def read_again(self, error: OSError, read: Callable[[Any], Any], argument: object) -> Any:
-        """Repeat a read that has failed, unless there is nothing to read yet; raise the error if it is this connection's."""
-        if not isinstance(error, WOULD_BLOCK):
-            clear_error_queue(self.socket.context)
-            try:
-                if result := read(argument):
-                    return result
-            except WOULD_BLOCK as again:
-                error = again
-            except OSError:
-                pass
-        if not isinstance(error, WOULD_BLOCK):
-            raise error
+    def wait_to_read(self, error: OSError) -> BlockingIOError:
+        """Set the event that reading has to wait for, and return the error that says so."""
         self.read_event = READ if isinstance(error, ssl.SSLWantReadError) else WRITE
-        raise would_block() from None
+        return would_block()
+
+    def read_again(self, read: Callable[[Any], Any], argument: object) -> Any:
+        """Repeat a read that failed, perhaps with an error of another connection. Return nothing if it was this connection's.
+
+        No local variable has an exception: the cycle of references would keep the buffer of `recv_into` in use.
+        """
+        clear_error_queue(self.socket.context)
+        try:
+            return read(argument)
+        except WOULD_BLOCK as error:
+            raise self.wait_to_read(error) from None
+        except OSError:
+            return None
 
     def pending(self) -> int:
         """Return how many bytes are already decrypted, and so will cause no event."""
