@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from microwsgi.cli import check
 from microwsgi.cli.check import checked
 from microwsgi.devtools.lint import FAULT, NOTE, Finding
 from microwsgi.serving.loader import load
@@ -372,7 +371,7 @@ def test_the_exception_of_a_handler_class_may_be_logged_after_the_response(monke
         def do_GET(self) -> None:
             raise LookupError("as asked")
 
-    monkeypatch.setattr(check.io, "StringIO", SlowLog)
+    monkeypatch.setattr("microwsgi.cli.check.io.StringIO", SlowLog)
     texts = [finding.text for finding in found(Failing)]
     assert any("LookupError: as asked" in text for text in texts)
     assert not any("may say why" in text for text in texts)
