@@ -45,6 +45,9 @@ HEAD = """# Pythons
 `make test-pythons` runs `make test` on every Python from 3.11 on that is on the machine, and writes this page. As root, `make
 test-pythons ARGS=--get` gets more before: Debian's newest, and a free-threaded 3.13t (`PYTHON_GIL=0`).
 
+Tests that fail run again, one after the other: some of them disturb each other on a busy machine. Those that fail twice are
+listed. The folder of Debian's newest Pythons has no browser and few other programs: tests that need these are skipped.
+
 """
 
 
