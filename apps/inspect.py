@@ -42,7 +42,7 @@ def see(request: Request) -> None:
         found = request.environ[MARK] = seen_of(request)
         seen[found.number] = found
         while len(seen) > KEPT:
-            seen.pop(next(iter(seen)), None)
+            seen.pop(min(list(seen)), None)  # a copy: other threads add to it meanwhile
 
 
 # --- Answers on demand ------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def part(request: Request) -> str:
 @pages.get("/events")
 def events(request: Request) -> Response:
     """An event each second, with the number of the last request."""
-    return ticks(request, lambda: {"list": max(seen, default=0)})
+    return ticks(request, lambda: {"list": max(list(seen), default=0)})
 
 
 @pages.get("/requests/{number:int}")

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import trustme
 
 from tests.background import eventually
 from tests.lab import Lab
@@ -69,6 +68,9 @@ class Site:
         for name in self.hosts:
             (folder / name).mkdir()
         (folder / "version").write_text("1")
+        need_package("trustme")
+        import trustme
+
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(folder / "ca.pem"))
         authority.issue_cert("tally.example").private_key_and_cert_chain_pem.write_to_path(str(folder / "tally.pem"))

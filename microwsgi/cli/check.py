@@ -13,6 +13,7 @@ import json
 import socket
 import struct
 import textwrap
+import time
 import warnings
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -35,6 +36,8 @@ WIDTH = 80
 """The width of the report, in columns."""
 PREFIX = 24
 """Findings whose texts agree in this number of characters at the beginning are reported as one."""
+LOG_TIME = 2.0
+"""Seconds to wait for the record of an exception of a handler class: a thread of the server writes it."""
 LARGE = 40_000
 """The length of a body that is not buffered before the application is called."""
 ALIKE = ("content-type", "content-length", "content-encoding", "etag", "last-modified", "location", "allow")
@@ -130,10 +133,11 @@ class ResponseHead(NamedTuple):
 class Checker:
     """Sends requests to a server, and records findings."""
 
-    def __init__(self, port: int, lint: Lint, errors: io.StringIO) -> None:
+    def __init__(self, port: int, lint: Lint, errors: io.StringIO, log_time: float = 0.0) -> None:
         self.port = port
         self.lint = lint
         self.errors = errors
+        self.log_time = log_time
         self.sent: list[SentRequest] = []
 
     def send(self, asked: SentRequest) -> ResponseHead:
@@ -161,12 +165,17 @@ class Checker:
 
     def failure(self, answer: ResponseHead, number: str) -> Finding:
         """Return the finding for a 500 without an exception: a framework has caught it."""
-        # The server's own record about an earlier request, whose client disconnected, may come late.
-        lines = [line for line in self.errors.getvalue().strip().splitlines() if not line.startswith("127.0.0.1:")]
+        end = time.monotonic() + self.log_time
+        while not (lines := self.logged()) and time.monotonic() < end:
+            time.sleep(0.005)
         said = lines[-1:] or ["the framework's log may say why"]
         what = f"a {answer.status}" if answer.status else "no complete response"
         where = self.lint.raisers.get(number) or self.lint.makers.get(number, "")
         return Finding(FAULT, "an exception", f"{what}; {said[0]}", where)
+
+    def logged(self) -> list[str]:
+        """Return the lines of the error log, without the server's own about clients that disconnected, which may come late."""
+        return [line for line in self.errors.getvalue().strip().splitlines() if not line.startswith("127.0.0.1:")]
 
     def compare_head(self, path: str) -> None:
         """Compare HEAD with GET (RFC 9110 9.3.2), except where two responses to GET differ."""
@@ -248,7 +257,7 @@ def checked(application: Any, paths: list[str]) -> tuple[dict[Finding, list[str]
     served = application if is_class else lint  # PEP 3333 has no rules for a handler class; its responses are checked
     with tracer, running(lambda each: ours(each, errors), served) as port, warnings.catch_warnings():
         warnings.simplefilter("ignore", WSGIWarning)  # about methods that the validator does not know
-        checker = Checker(port, lint, errors)
+        checker = Checker(port, lint, errors, LOG_TIME if is_class else 0.0)
         for path in paths:
             checker.compare_head(path)
         for asked in chain(*map(requests, paths), odd_targets()):

@@ -11,11 +11,13 @@ import errno
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from ssl import SSLSocket
 
 from microwsgi.options import Options
 from microwsgi.server.state import READ, WRITE
 from microwsgi.server.transport import Clock, FileRange, Transport, close_socket
+from microwsgi.support.typenames import Any
 
 PlainSocket = socket.socket  # within the class `socket` is an attribute
 PIECE = 64 * 1024
@@ -27,6 +29,21 @@ If OpenSSL could not send a piece, the next call must pass the same piece again:
 def would_block() -> BlockingIOError:
     """Return the error that a plain socket raises when there is nothing to receive, or no room in its send buffer."""
     return BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+WOULD_BLOCK = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+def clear_error_queue(context: ssl.SSLContext) -> None:
+    """Clear the queue of errors that OpenSSL has for this thread, by a handshake without a client.
+
+    CPython does not clear it before a call, and leaves system errors in it, such as a reset connection. OpenSSL then reports
+    that error for the next connection of the thread that has nothing to read (python/cpython#148594).
+    """
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True).do_handshake()
+    except ssl.SSLWantReadError:
+        pass
 
 
 class TLSTransport(Transport):
@@ -69,12 +86,12 @@ class TLSTransport(Transport):
             return PlainSocket.recv(self.socket, size)
         try:
             data = self.socket.read(size)
-        except ssl.SSLWantReadError:
-            self.read_event = READ
-            raise would_block() from None
-        except ssl.SSLWantWriteError:
-            self.read_event = WRITE
-            raise would_block() from None
+        except WOULD_BLOCK as error:
+            raise self.wait_to_read(error) from None
+        except OSError:
+            data = self.read_again(self.socket.read, size)
+            if not data:
+                raise
         self.read_event = READ
         return data
 
@@ -82,14 +99,32 @@ class TLSTransport(Transport):
         """Receive into a buffer of at least one byte; return the count, 0 at the end of the stream."""
         try:
             count = self.socket.recv_into(view)
-        except ssl.SSLWantReadError:
-            self.read_event = READ
-            raise would_block() from None
-        except ssl.SSLWantWriteError:
-            self.read_event = WRITE
-            raise would_block() from None
+        except WOULD_BLOCK as error:
+            raise self.wait_to_read(error) from None
+        except OSError:
+            count = self.read_again(self.socket.recv_into, view)
+            if not count:
+                raise
         self.read_event = READ
         return count
+
+    def wait_to_read(self, error: OSError) -> BlockingIOError:
+        """Set the event that reading has to wait for, and return the error that says so."""
+        self.read_event = READ if isinstance(error, ssl.SSLWantReadError) else WRITE
+        return would_block()
+
+    def read_again(self, read: Callable[[Any], Any], argument: object) -> Any:
+        """Repeat a read that failed, perhaps with an error of another connection. Return nothing if it was this connection's.
+
+        No local variable has an exception: the cycle of references would keep the buffer of `recv_into` in use.
+        """
+        clear_error_queue(self.socket.context)
+        try:
+            return read(argument)
+        except WOULD_BLOCK as error:
+            raise self.wait_to_read(error) from None
+        except OSError:
+            return None
 
     def pending(self) -> int:
         """Return how many bytes are already decrypted, and so will cause no event."""
@@ -97,13 +132,17 @@ class TLSTransport(Transport):
 
     def send(self, data: bytes | memoryview) -> int:
         """Encrypt and send some of the data. Return the number of bytes sent."""
+        piece = memoryview(data)[:PIECE]
         try:
-            count = self.socket.send(memoryview(data)[:PIECE])
-        except ssl.SSLWantWriteError:
-            self.write_event = WRITE
-            raise would_block() from None
-        except ssl.SSLWantReadError:
-            self.write_event = READ
+            try:
+                count = self.socket.send(piece)
+            except WOULD_BLOCK:
+                raise
+            except OSError:  # of this connection, or of another
+                clear_error_queue(self.socket.context)
+                count = self.socket.send(piece)
+        except WOULD_BLOCK as error:
+            self.write_event = WRITE if isinstance(error, ssl.SSLWantWriteError) else READ
             raise would_block() from None
         self.write_event = WRITE
         return count

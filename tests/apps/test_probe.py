@@ -18,8 +18,6 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
-import trustme
-from cryptography import x509
 from prometheus_client.parser import text_string_to_metric_families
 
 from apps.probing.config import ConfigError
@@ -29,8 +27,13 @@ from tests.apps.probing.loading import loaded
 from tests.apps.probing.peers import Peer, says, silent
 from tests.apps.probing.test_probes import certificate
 from tests.lab import FAR, NOBODY, ROUTER, Lab, fetch, socket_path
-from tests.programs import need
+from tests.programs import need, need_package
 from tests.running import LIMIT, Running, microwsgi, python
+
+need_package("cryptography", "trustme")
+
+import trustme  # noqa: E402
+from cryptography import x509  # noqa: E402
 
 pytestmark = pytest.mark.slow  # networks of network namespaces, whose probes wait
 

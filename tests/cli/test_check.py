@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -354,3 +356,22 @@ def test_the_page_shows_what_the_command_prints(tmp_path: Path) -> None:
     printed = run(tmp_path, "hello:app").stdout
     # Whether the server has read the request of a client that leaves at once, who knows.
     assert re.sub(r"and \d+ more", "", printed) == re.sub(r"and \d+ more", "", shown)
+
+
+class SlowLog(io.StringIO):
+    """An error log whose text comes later than the response."""
+
+    def getvalue(self) -> str:
+        self.asked = getattr(self, "asked", 0) + 1
+        return super().getvalue() if self.asked % 3 == 0 else ""
+
+
+def test_the_exception_of_a_handler_class_may_be_logged_after_the_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            raise LookupError("as asked")
+
+    monkeypatch.setattr("microwsgi.cli.check.io.StringIO", SlowLog)
+    texts = [finding.text for finding in found(Failing)]
+    assert any("LookupError: as asked" in text for text in texts)
+    assert not any("may say why" in text for text in texts)

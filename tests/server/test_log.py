@@ -221,6 +221,9 @@ def test_lines_that_threads_print_stay_whole() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)  # 3.15 sees the writer's thread
 def test_a_forked_child_writes_its_own_records_and_none_of_the_parent(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("ab") as file:

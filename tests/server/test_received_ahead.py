@@ -233,6 +233,7 @@ def test_beyond_the_total_in_files_is_a_503_that_is_logged_once() -> None:
                 assert (response.status, response.field("Retry-After")) == (503, "10")
             first.sendall(b"0\r\n\r\n")
             receive_until(first, answer(CONTENT[:70_000]))
+            wait_until(lambda: storage.in_files == 0)
         assert running.get("/", CHUNKED.decode(), method="POST", body=chunked(CONTENT[:40_000])).status == 200
         running.wait_for_connections(0)
         assert storage.in_files == 0

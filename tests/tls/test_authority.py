@@ -19,7 +19,7 @@ from microwsgi.tls.authority import Authority, data_folder, served_names
 from microwsgi.tls.contexts import CertificateFiles, LoadedCertificate
 from microwsgi.tls.front import make_tls
 from microwsgi.tls.signers import CLIENT, SERVER, Cryptography, OpenSSL, Signer
-from tests.programs import need
+from tests.programs import need, need_package
 from tests.running import environment
 from tests.server.exchange import TIME, Running
 from tests.tls.test_front import hello, told_hello
@@ -27,6 +27,8 @@ from tests.tls.test_front import hello, told_hello
 
 @pytest.fixture(params=["openssl", "cryptography"])
 def signer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Signer:
+    if request.param == "cryptography":
+        need_package("cryptography")
     made: Signer = OpenSSL(need("openssl")) if request.param == "openssl" else Cryptography()
     monkeypatch.setattr(module, "best_signer", lambda: made)
     return made
@@ -188,6 +190,7 @@ def test_where_nothing_can_make_one_it_says_what_to_install(tmp_path: Path, monk
 
 
 def test_without_the_command_the_package_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_package("cryptography")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert isinstance(signers.best_signer(), Cryptography)
     assert LoadedCertificate(Authority(str(tmp_path)).leaf(["localhost"]), Options()).certificate.names == ["localhost"]
