@@ -126,7 +126,7 @@ def draw_summary(request: Request, _: str) -> str:
             texts.append(f"{name.format(problem.value)} {began}.")
     if state == "ok":
         up = sum(each.state == "up" for each in sampler.interfaces.values())
-        texts.append(f"{up} of {len(sampler.interfaces)} interfaces are up. No errors and no drops in the last minute.")
+        texts.append(f"Interfaces up: {up} of {len(sampler.interfaces)}. No errors and no drops in the last minute.")
     missing = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in sampler.missing.items())
     return f'{look.summary(state, *texts)}<p class="quiet">Interfaces read {look.moment(sampler.read_at)}</p>' + (
         f"<p>Not available here:</p><ul>{missing}</ul>" if missing else ""

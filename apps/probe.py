@@ -103,32 +103,49 @@ def draw_all(request: Request) -> str:
     newest = max((each.recent[-1].at for each in prober.conditions.values() if each.recent), default=0.0)
     age = f'<p class="quiet">Last round {moment(newest)}</p>' if newest else ""
     table = look.listing(request, "Targets, the worst first", COLUMNS, found.items(), MOST)
-    return f'{look.summary(worst, *sentences(found))}{age}<div class="phone-stack">{table}</div>'
+    return look.summary(worst, *sentences(found)) + age + table
 
 
 def sentences(found: dict[str, State]) -> list[str]:
     """The number of targets with a problem, and the latest problems."""
     bad = [(name, state) for name, state in found.items() if state.name in {"failing", "degraded"}]
     unknown = [state for state in found.values() if state.name == "unknown"]
-    texts = [f"{len(bad)} of {len(found)} targets have a problem."] if bad else []
+    texts = [f"{len(bad)} of {look.counted(len(found), 'target')} {has(bad)} a problem."] if bad else []
     for name, state in sorted(bad, key=lambda item: -item[1].since)[:LATEST]:
-        texts.append(f"{name} is {state.name} since {since(state.since)}: {state.text}.")
+        texts.append(f"{name} is {state.name} since {since(state.since)}: {reason(name, state)}.")
     if unknown:
-        texts.append(f"{len(unknown)} of {len(found)} have no data: {unknown[0].text}.")
-    return [*(texts or [f"All {len(found)} targets are ok."]), *filter(None, [prober.history.trouble])]
+        texts.append(f"{len(unknown)} of {len(found)} {has(unknown)} no data: {unknown[0].text}.")
+    texts = texts or ["The only target is ok." if len(found) == 1 else f"All {len(found)} targets are ok."]
+    return [*texts, *filter(None, [prober.history.trouble])]
+
+
+def has(found: list[Any]) -> str:
+    return "has" if len(found) == 1 else "have"
+
+
+def reason(name: str, state: State) -> str:
+    """The reason of a state. The time of a rejection is part of it: beside a failure it would look like that of a good answer."""
+    minute = last_minute(name)
+    if minute and minute.rejected and state.name == "failing":
+        return f"{state.text}, after {milliseconds(minute.quantile(0.5))}"
+    return state.text
+
+
+def last_minute(name: str) -> Round | None:
+    recent = prober.conditions[name].recent
+    return merged(recent) if recent else None
 
 
 def loss(name: str) -> float:
-    """Packet loss of the last minute; -1 if nothing was sent."""
-    recent = prober.conditions[name].recent
-    share = merged(recent).loss if recent else None
-    return -1 if share is None else share
+    """Packet loss of the last minute; -1 if nothing was sent, or if all was rejected."""
+    minute = last_minute(name)
+    return -1 if minute is None or minute.loss is None or (minute.rejected and not minute.loss) else minute.loss
 
 
 def median(name: str) -> float:
-    """Of the last minute; 0 without an answer."""
-    recent = prober.conditions[name].recent
-    return (merged(recent).quantile(0.5) if recent else None) or 0.0
+    """Of the last minute; 0 without an answer but rejections."""
+    minute = last_minute(name)
+    return (minute.quantile(0.5) or 0.0) if minute and not minute.rejected else 0.0
 
 
 def small_chart(name: str) -> str:
@@ -147,7 +164,7 @@ COLUMNS = (
     Column("target", lambda item: item[0], lambda name: look.link(f"target/{quote(name, safe='')}", name)),
     Column("last 10 minutes", lambda item: item[0], small_chart),
     Column("since", lambda item: item[1].since, since),
-    Column("reason", lambda item: item[1].text),
+    Column("reason", lambda item: reason(*item)),
     Column("packet loss", lambda item: loss(item[0]), lambda share: f"{share:.0%}" if share >= 0 else "-"),
     Column("median", lambda item: median(item[0]), lambda seconds: milliseconds(seconds or None)),
     Column("probe", lambda item: " ".join(watched[item[0]].check[:2])),
@@ -162,9 +179,9 @@ def draw_target(request: Request, chosen: Watched) -> str:
     text = state.name
     if state.since:
         text += f" since {clock_time(state.since, day=period > DAY / 2)} (for {duration(now - state.since)})"
-    parts = [look.summary(state.name, f"{text}: {state.text}" if state.text else text)]
-    reason = next((each for each in Reason if each in state.text), None)
-    parts += [f"<p>{escape(reason.meaning)}</p>"] if reason and state.name != "ok" else []
+    parts = [look.summary(state.name, f"{text}: {reason(chosen.name, state)}" if state.text else text)]
+    known = Reason.of(state.text)
+    parts += [f"<p>{escape(known.meaning)}</p>"] if known and state.name != "ok" else []
     step = config.interval if period <= HOUR else max(MERGED, config.interval)
     parts.append(picture(rounds, now - period, now, step, f"Times of {chosen.name}, the last {duration(period)}"))
     parts.append(
@@ -187,12 +204,13 @@ def figures(rounds: list[Round]) -> dict[str, object]:
     found = merged(rounds)
     jitter = [each.jitter for each in rounds if each.jitter is not None]
     times = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "slowest": 1.0}
+    kind = " of the rejections" if found.rejected else ""
     return {
         "packet loss": "-" if found.loss is None else f"{found.loss:.1%}",
         "passed": f"{found.passed} of {found.probes}",
-        **{name: milliseconds(found.quantile(share)) for name, share in times.items()},
+        **{name + kind: milliseconds(found.quantile(share)) for name, share in times.items()},
         "jitter": milliseconds(sum(jitter) / len(jitter) if jitter else None),
-        **{reason: f"{count} probes" for reason, count in found.reasons.items()},
+        **{why: look.counted(count, "probe") for why, count in found.reasons.items()},
     }
 
 
@@ -277,7 +295,7 @@ def shown(outcome: Outcome) -> str:
     kind = "ok" if outcome.passed else "failing"
     facts = {"address": outcome.address or "-", "time": milliseconds(outcome.seconds)}
     phases = {f"{name} time": milliseconds(seconds) for name, seconds in outcome.phases.items()}
-    text = f"{outcome.reason}. {outcome.reason.meaning}"
+    text = f"{outcome.why}. {outcome.reason.meaning}"
     return look.summary(kind, text) + look.listed(facts | phases | shown_facts(outcome.facts))
 
 

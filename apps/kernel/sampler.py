@@ -184,9 +184,9 @@ class Sampler:
             # An interface that was removed and added again counts from 0.
             grown = [max(b - a, 0) for a, b in zip(before.traffic, each.traffic, strict=True)]
             ring.append((now, array("f", [count / seconds for count in grown]) if any(grown) else NOTHING))
-            for word, count in (("errors", grown[2] + grown[6]), ("drops", grown[3] + grown[7])):
+            for word, count in (("errors", grown[2] + grown[6]), ("packets dropped", grown[3] + grown[7])):
                 if count:
-                    self.report(f"{name.replace('{', '{{').replace('}', '}}')}: {{:.0f}} {word}", now, count)
+                    self.report(f"{name.replace('{', '{{').replace('}', '}}')}: {word}: {{:.0f}}", now, count)
         self.interfaces = fresh
 
     def record(self) -> None:

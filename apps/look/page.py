@@ -135,6 +135,11 @@ def duration(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
+def counted(count: int, noun: str) -> str:
+    """1 target, 2 targets."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def listed(facts: Mapping[str, object]) -> str:
     rows = (f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts.items())
     return f"<dl>{''.join(rows)}</dl>"
@@ -143,12 +148,13 @@ def listed(facts: Mapping[str, object]) -> str:
 def table(
     caption: str, names: Sequence[str], rows: Iterable[Sequence[object]], head: Callable[[str], str] = escape
 ) -> str:
-    """Rows as HTML, in a box that scrolls where the window is narrow; the first cell of a row is its header."""
+    """Rows as HTML; the first cell of a row is its header. On a phone the cells of a row are below each other, with labels."""
     heads = "".join(f'<th scope="col">{head(name)}</th>' for name in names)
-    body = "".join(
-        f'<tr><th scope="row">{cell(row[0])}</th>{"".join(f"<td>{cell(value)}</td>" for value in row[1:])}</tr>'
-        for row in rows
-    )
+    labels = [f'<td data-label="{escape(name)}">' for name in names[1:]]
+    body = ""
+    for first, *others in rows:
+        cells = "".join(f"{label}{cell(value)}</td>" for label, value in zip(labels, others, strict=True))
+        body += f'<tr><th scope="row">{cell(first)}</th>{cells}</tr>'
     return (
         f'<div class="table" tabindex="0" role="region" aria-label="{escape(caption)}"><table><caption>{escape(caption)}'
         f"</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"

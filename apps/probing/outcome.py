@@ -22,13 +22,18 @@ class Reason(StrEnum):
         self._value_, self.meaning = text, meaning
         return self
 
+    @classmethod
+    def of(cls, text: str) -> Reason | None:
+        """The reason that a text begins with, as Outcome.why does."""
+        return next((each for each in cls if text.startswith(each)), None)
+
     OK = "ok", "The target answered as expected."
     NO_ANSWER = (
         "no answer",
         "Nothing came back in time: a filter drops packets, the host is down, or the route is broken.",
     )
     TIMEOUT = "timeout", "The target answered, but the whole probe did not end in time."
-    REFUSED = "connection refused", "The host is there, and nothing listens on the port (TCP RST)."
+    REFUSED = "connection refused", "Nothing listens on the port, or a filter refuses connections (TCP RST)."
     RESET = "connection reset", "The connection was made and then reset."
     NO_NEIGHBOUR = (
         "no ARP or ND reply",
@@ -37,7 +42,7 @@ class Reason(StrEnum):
     NO_ROUTE = "no route", "This machine has no route to the address."
     NET_UNREACHABLE = "network unreachable", "A router has no route to the network (ICMP)."
     HOST_UNREACHABLE = "host unreachable", "A router cannot reach the host on its link (ICMP)."
-    PORT_UNREACHABLE = "port unreachable", "The host is there, and nothing listens on the port (ICMP)."
+    PORT_UNREACHABLE = "port unreachable", "Nothing listens on the UDP port; for TCP: a filter rejects connections (ICMP)."
     PROHIBITED = "administratively prohibited", "A filter rejects the packets and says so (ICMP)."
     NXDOMAIN = "name does not exist", "The name server says that there is no such name (NXDOMAIN)."
     NO_ADDRESS = "name has no address", "The name exists and has no address."
@@ -67,6 +72,10 @@ UNSENT = {
     Reason.LOCAL, Reason.NO_ROUTE,
 }  # fmt: skip
 """Failures before a packet left for the target: they are no packet loss."""
+REJECTIONS = {
+    Reason.REFUSED, Reason.NET_UNREACHABLE, Reason.HOST_UNREACHABLE, Reason.PORT_UNREACHABLE, Reason.PROHIBITED,
+}  # fmt: skip
+"""Answers of a host or a router that refuses the packet."""
 
 
 class Outcome(NamedTuple):
@@ -78,12 +87,21 @@ class Outcome(NamedTuple):
     received: bool = False
     """Whether the first packet was answered by the target, be it with a refusal, and did not have to be sent again."""
     address: str = ""
+    sender: str = ""
+    """The device that rejected the packet."""
     phases: dict[str, float] = {}  # never changed
     facts: dict[str, object] = {}
 
     @property
     def passed(self) -> bool:
         return self.reason is Reason.OK
+
+    @property
+    def why(self) -> str:
+        """The reason, and which device rejected the packet."""
+        if not self.sender:
+            return str(self.reason)
+        return f"{self.reason} by {self.sender}" if self.reason is Reason.REFUSED else f"{self.reason} (ICMP from {self.sender})"
 
     @property
     def sent(self) -> bool:

@@ -59,11 +59,11 @@ class Check(NamedTuple):
 
 
 class Failed(Exception):
-    """A probe failed for this reason; `received` if the target answered."""
+    """A probe failed for this reason; `sender` is the device that rejected the packet."""
 
-    def __init__(self, reason: Reason, text: str = "", *, received: bool = False) -> None:
+    def __init__(self, reason: Reason, text: str = "", sender: str = "") -> None:
         super().__init__(text)
-        self.reason, self.received = reason, received
+        self.reason, self.sender = reason, sender
 
 
 class Timer:
@@ -136,13 +136,14 @@ async def attempt(check: Check, target: Target, timer: Timer, end: float) -> Out
     """A probe of one address, until `end`. Raises no OSError."""
     seconds: float | None = None
     facts: dict[str, object] = {}
+    sender = ""
     try:
         async with asyncio.timeout_at(end):
             reason, facts = await MODULES[check.module].send(target, check, timer)
             seconds = timer.total
     except Failed as error:
-        reason, facts = error.reason, {"error": str(error)} if str(error) else {}
-        if error.received:
+        reason, sender, facts = error.reason, error.sender, {"error": str(error)} if str(error) else {}
+        if sender == target.address:  # a rejection is an answer
             timer.received, seconds = True, time.perf_counter() - timer.last
     except TimeoutError as error:
         if timer.received:
@@ -154,7 +155,7 @@ async def attempt(check: Check, target: Target, timer: Timer, end: float) -> Out
     except (OSError, ssl.CertificateError) as error:
         reason, text = reason_of(error)
         facts = {"error": text} if text else {}
-    return Outcome(reason, seconds, timer.received and not timer.lost, target.address, timer.seconds, facts)
+    return Outcome(reason, seconds, timer.received and not timer.lost, target.address, sender, timer.seconds, facts)
 
 
 def explain(error: OSError, connection: socket.socket, target: Target) -> Failed:
@@ -168,7 +169,7 @@ def explain(error: OSError, connection: socket.socket, target: Target) -> Failed
         # Without an ICMP message: an unreachable route, or no host with this address on the link.
         return Failed(Reason.NO_NEIGHBOUR if is_no_neighbour(target) else Reason.NO_ROUTE)
     reason, text = reason_of(error)
-    return Failed(reason, text, received=reason is Reason.REFUSED)
+    return Failed(reason, text, target.address if reason is Reason.REFUSED else "")
 
 
 def icmp_failure(error: icmp.IcmpError, target: Target) -> Failed:
@@ -177,7 +178,7 @@ def icmp_failure(error: icmp.IcmpError, target: Target) -> Failed:
         return Failed(Reason.HOST_UNREACHABLE, f"time to live exceeded at {error.sender}")
     if error.reason is Reason.HOST_UNREACHABLE and error.sender == local_address(target):
         return Failed(Reason.NO_NEIGHBOUR)
-    return Failed(error.reason, f"from {error.sender}", received=error.sender == target.address)
+    return Failed(error.reason, sender=error.sender)
 
 
 def local_address(target: Target) -> str:

@@ -21,7 +21,7 @@ from apps.background import Background
 from apps.history import HOUR, Data, History
 from apps.probing.config import Config, Watched
 from apps.probing.names import Resolver
-from apps.probing.outcome import Outcome, Reason
+from apps.probing.outcome import REJECTIONS, Outcome, Reason
 from apps.probing.probes import run
 
 SPREAD, LONGEST_SPREAD = 0.8, 60.0
@@ -71,7 +71,7 @@ class Round(NamedTuple):
             sum(each.received for each in outcomes),
             sum(each.passed for each in outcomes),
             tuple(round(each.seconds, 6) for each in outcomes if each.seconds is not None),
-            dict(Counter(str(each.reason) for each in outcomes if not each.passed)),
+            dict(Counter(each.why for each in outcomes if not each.passed)),
             last.address,
             last.facts,
             {name: round(value, 6) for name, value in last.phases.items()},
@@ -102,12 +102,21 @@ class Round(NamedTuple):
 
     @property
     def why(self) -> str:
-        """The most frequent reason, and the packet loss. An ICMP message, which routers limit, says more than much silence."""
-        said = {reason: count for reason, count in self.reasons.items() if reason != Reason.NO_ANSWER} or self.reasons
-        worst = max(said, key=said.__getitem__, default="")
+        """The packet loss, and the two most frequent reasons.
+
+        No answer is the last of them: an ICMP message, which routers limit, says more than much silence.
+        """
+        reasons = sorted(self.reasons, key=lambda each: (each == Reason.NO_ANSWER, -self.reasons[each]))
         if self.loss and self.passed:
-            return f"{self.loss:.0%} packet loss" + (f", {worst}" if worst not in {"", Reason.NO_ANSWER} else "")
-        return worst
+            reasons = [f"{self.loss:.0%} packet loss", *(each for each in reasons if each != Reason.NO_ANSWER)]
+            return ", ".join(reasons[:2])
+        return ", at times ".join(reasons[:2])
+
+    @property
+    def rejected(self) -> bool:
+        """Whether each answer was a rejection: then the times are those of the rejections."""
+        found = {Reason.of(each) for each in self.reasons}
+        return bool(self.seconds) and not self.passed and found <= REJECTIONS | {Reason.NO_ANSWER, Reason.NO_NEIGHBOUR}
 
     def quantile(self, share: float) -> float | None:
         return quantile(self.seconds, share)
@@ -156,13 +165,13 @@ class Condition:
 
     def __init__(self) -> None:
         self.recent: deque[Round] = deque()
-        """The rounds of the last minute, or since the target was failing."""
+        """The rounds of the last minute in which the target was failing, or in which it was not."""
         self.state = State("unknown", 0.0, "not probed yet")
 
     def add(self, found: Round) -> None:
         """The next round."""
         name = found.condition
-        if self.state.name == "failing" and name != "failing":
+        if (self.state.name == "failing") != (name == "failing"):
             self.recent.clear()
         self.recent.append(found)
         while found.at - self.recent[0].at > RECOVERED:
@@ -172,7 +181,7 @@ class Condition:
             name = together.condition
         if name != self.state.name:
             self.state = State(name, found.at, "")
-        self.state = self.state._replace(text=found.why if name == "failing" else together.why)
+        self.state = self.state._replace(text=together.why)
 
     def shown(self, stale_after: float) -> State:
         """The state now; unknown if the last round is older than this many seconds."""

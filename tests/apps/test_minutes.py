@@ -69,24 +69,24 @@ def state(client: Client, path: str) -> tuple[str, str]:
 
 PROBES = [
     # second, is a round over, its outcome; state on the page, words on the page, probe_success, probe_age_seconds
-    (10, OK, "ok", "All 1 targets are ok", 1.0, 0.0),
-    (20, OK, "ok", "All 1 targets are ok", 1.0, 0.0),
-    (24, None, "ok", "All 1 targets are ok", 1.0, 4.0),
+    (10, OK, "ok", "The only target is ok", 1.0, 0.0),
+    (20, OK, "ok", "The only target is ok", 1.0, 0.0),
+    (24, None, "ok", "The only target is ok", 1.0, 4.0),
     (
         60,
         None,
         "unknown",
-        "1 of 1 have no data: no new round, the prober is stopped or overloaded; before that ok.",
+        "1 of 1 has no data: no new round, the prober is stopped or overloaded; before that ok.",
         None,
         40.0,
     ),  # resumed after 40 s, no round yet
-    (61, OK, "ok", "All 1 targets are ok", 1.0, 0.0),
+    (61, OK, "ok", "The only target is ok", 1.0, 0.0),
     (71, LOST, "failing", "far is failing since", 0.0, 0.0),
-    (120, None, "unknown", "1 of 1 have no data", None, 49.0),  # the prober is dead, and another process has the page
+    (120, None, "unknown", "1 of 1 has no data", None, 49.0),  # the prober is dead, and another process has the page
     (180, None, "unknown", "before that failing, no answer.", None, 109.0),
-    (600, None, "unknown", "1 of 1 have no data", None, 529.0),
+    (600, None, "unknown", "1 of 1 has no data", None, 529.0),
     (601, LOST, "failing", "far is failing since", 0.0, 0.0),
-    (611, OK, "ok", "All 1 targets are ok", 1.0, 0.0),
+    (611, OK, "ok", "The only target is ok", 1.0, 0.0),
 ]
 
 
@@ -164,8 +164,8 @@ def test_problems_of_interfaces_have_a_beginning_and_an_end(
         if second in {5, 12, 65, 119, 125}:
             seen[second] = state(client, "/part/summary")
     began = time.strftime("%T", time.localtime(clock.begin + 10))
-    assert "drops since" not in seen[5][1]  # the machine may have other problems
-    assert seen[12] == ("degraded", f"a{{0}}: 2 drops since {began} (for 2 s).")
-    assert seen[65] == ("degraded", f"a{{0}}: 4 drops since {began} (for 55 s).")
+    assert "dropped" not in seen[5][1]  # the machine may have other problems
+    assert seen[12] == ("degraded", f"a{{0}}: packets dropped: 2 since {began} (for 2 s).")
+    assert seen[65] == ("degraded", f"a{{0}}: packets dropped: 4 since {began} (for 55 s).")
     assert seen[119][0] == "degraded"
-    assert "drops since" not in seen[125][1]
+    assert "dropped" not in seen[125][1]

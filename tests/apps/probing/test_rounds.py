@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from apps.history import DAY, HOUR, LATE, MERGED, History
 from apps.probing.config import Config
 from apps.probing.outcome import Outcome, Reason
 from apps.probing.rounds import Condition, Prober, Round, merge_data, merged
+from apps.probing.smoke import picture
 from tests.apps.probing.peers import Peer, drips, says
 from tests.running import LIMIT
 
@@ -61,6 +63,37 @@ def test_a_problem_has_a_beginning_and_an_end() -> None:
     for at in range(160, 240, 10):
         condition.add(Round.of(float(at), good))
     assert condition.state[:2] == ("ok", 220.0), "after a minute without a loss"
+
+
+def test_a_failure_has_the_most_frequent_reason_since_it_began() -> None:
+    """Not that of the last round; and what was before the failure is no part of it."""
+    gone = Outcome(Reason.NO_NEIGHBOUR)
+    unreachable = Outcome(Reason.NET_UNREACHABLE, sender="192.0.2.9")
+    condition = Condition()
+    for at, outcomes in enumerate([[OK] * 10, [REFUSED] * 9 + [OK], [gone] * 10, [gone] * 10, [LOST] * 10]):
+        condition.add(Round.of(at * 10.0, outcomes))
+    assert condition.state == ("failing", 20.0, "no ARP or ND reply, at times no answer")
+    condition.add(Round.of(50.0, [LOST] * 9 + [unreachable]))
+    assert condition.state.text == "no ARP or ND reply, at times network unreachable (ICMP from 192.0.2.9)"
+    condition.add(Round.of(60.0, [OK] * 10))
+    assert condition.state == ("ok", 60.0, "")
+
+
+def test_times_of_rejections_are_known_as_such() -> None:
+    assert Round.of(0.0, [REFUSED] * 9 + [LOST]).rejected
+    assert not Round.of(0.0, [REFUSED] * 9 + [OK]).rejected
+    assert not Round.of(0.0, [LOST] * 10).rejected
+    assert not Round.of(0.0, [Outcome(Reason.STATUS, 0.01, received=True)] * 10).rejected
+
+
+def test_an_outage_is_drawn_without_stripes() -> None:
+    """Columns touch each other although rounds without an answer take longer than others; a gap stays a gap."""
+    times = [0.0, 2.0, 4.0, 7.5, 11.0, 13.0, 20.0, 22.0]
+    chart = picture([Round.of(at, [LOST]) for at in times], 0.0, 24.0, 2.0, "round trips")
+    found = re.findall(r'class="lost" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', chart)
+    edges = [(float(x), round(float(x) + float(width), 1)) for x, width in found]
+    assert [after[0] - before[1] > 0.15 for before, after in pairwise(edges)] == [False] * 5 + [True, False]
+    assert edges[-1][1] == 720, "up to now, and no further"
 
 
 def test_a_condition_without_new_rounds_is_unknown() -> None:
