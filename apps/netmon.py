@@ -109,7 +109,9 @@ def draw_summary(request: Request, _: str) -> str:
     """What is wrong and since when, the worst first."""
     now, state = time.time(), "ok"
     texts = [
-        f"{each.name} is down: {each.state}{since(each.name)}." for each in sampler.interfaces.values() if is_down(each)
+        f"{each.name} ({sampler.addresses[each.number][0]}) is down: {each.state}{since(each.name)}."
+        for each in sampler.interfaces.values()
+        if is_down(each)
     ]
     if now - sampler.read_at > STALE:
         state = "unknown"

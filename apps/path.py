@@ -25,6 +25,7 @@ from apps.look.page import clock_time, duration, listed, moment, range_of, secti
 from apps.probing.config import load
 from apps.probing.names import LookupFailed
 from apps.probing.paths import INTERVAL, Branch, Hop, Traced, Tracer, as_rounds, as_values, branches, changes
+from apps.probing.outcome import Reason
 from apps.probing.policy import Budget, Refused
 from apps.probing.smoke import picture
 from apps.probing.trace import METHODS
@@ -161,7 +162,7 @@ def condition(rounds: Sequence[Traced], routes: Sequence[Branch], now: float) ->
         return "failing", f"Not traced: {last.trouble}."
     recent = [each for each in rounds if now - each.at <= MINUTE]
     answered = [each for each in recent if each.reached]
-    if len(rounds) > 1 and not any(each.reached for each in rounds[-2:]):
+    if not any(each.reached for each in rounds[-2:]):
         good = [each for each in rounds if each.reached]
         since = f"since {clock_time(good[-1].at)} (for {duration(now - good[-1].at)})" if good else "in this period"
         return "failing", f"{last.address} does not answer {since}. {last_hop(rounds)}"
@@ -182,7 +183,8 @@ def last_hop(rounds: Sequence[Traced]) -> str:
     silent = list(takewhile(lambda each: not each.reached, reversed(rounds)))[:SILENT_ROUNDS]
     hops = [(number, hop) for each in silent for number, hop in enumerate(each.hops, 1) if hop]
     if reports := [hop for _, hop in hops if hop.reason]:
-        return f"{reports[0].address} reports: {reports[0].reason}."
+        is_own = reports[0].reason == Reason.NO_NEIGHBOUR
+        return f"{'This machine' if is_own else reports[0].address} reports: {reports[0].reason}."
     if not hops:
         return "No hop answers."
     number, farthest = max(hops, key=lambda each: each[0])

@@ -112,7 +112,7 @@ def sentences(found: dict[str, State]) -> list[str]:
     unknown = [state for state in found.values() if state.name == "unknown"]
     texts = [f"{len(bad)} of {look.counted(len(found), 'target')} {has(bad)} a problem."] if bad else []
     for name, state in sorted(bad, key=lambda item: -item[1].since)[:LATEST]:
-        texts.append(f"{name} is {state.name} since {since(state.since)}: {reason(name, state)}.")
+        texts.append(f"{name} has been {state.name} since {since(state.since)}: {reason(name, state)}.")
     if unknown:
         texts.append(f"{len(unknown)} of {len(found)} {has(unknown)} no data: {unknown[0].text}.")
     texts = texts or ["The only target is ok." if len(found) == 1 else f"All {len(found)} targets are ok."]
@@ -124,10 +124,10 @@ def has(found: list[Any]) -> str:
 
 
 def reason(name: str, state: State) -> str:
-    """The reason of a state. The time of a rejection is part of it: beside a failure it would look like that of a good answer."""
+    """The reason of a state, and if the target rejects the probes how soon: elsewhere that would look like a good time."""
     minute = last_minute(name)
     if minute and minute.rejected and state.name == "failing":
-        return f"{state.text}, after {milliseconds(minute.quantile(0.5))}"
+        return f"{state.text}, rejected after {milliseconds(minute.quantile(0.5))}"
     return state.text
 
 
@@ -137,9 +137,9 @@ def last_minute(name: str) -> Round | None:
 
 
 def loss(name: str) -> float:
-    """Packet loss of the last minute; -1 if nothing was sent, or if all was rejected."""
+    """Packet loss of the last minute; -1 if nothing was sent, or if all was rejected: rejections are often limited."""
     minute = last_minute(name)
-    return -1 if minute is None or minute.loss is None or (minute.rejected and not minute.loss) else minute.loss
+    return -1 if minute is None or minute.loss is None or minute.rejected else minute.loss
 
 
 def median(name: str) -> float:
@@ -156,7 +156,7 @@ def small_chart(name: str) -> str:
 
 
 def since(at: float) -> str:
-    return f"{clock_time(at)} ({duration(time.time() - at)})" if at else ""
+    return f"{clock_time(at)} (for {duration(time.time() - at)})" if at else ""
 
 
 COLUMNS = (
@@ -206,7 +206,7 @@ def figures(rounds: list[Round]) -> dict[str, object]:
     times = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "slowest": 1.0}
     kind = " of the rejections" if found.rejected else ""
     return {
-        "packet loss": "-" if found.loss is None else f"{found.loss:.1%}",
+        "packet loss": "-" if found.loss is None or found.rejected else f"{found.loss:.1%}",
         "passed": f"{found.passed} of {found.probes}",
         **{name + kind: milliseconds(found.quantile(share)) for name, share in times.items()},
         "jitter": milliseconds(sum(jitter) / len(jitter) if jitter else None),

@@ -39,7 +39,7 @@ MANY_RETRANSMITTED = 0.01
 """Share of retransmitted segments that is a problem."""
 CALM = 60.0
 """Seconds without an error after which a problem is over."""
-RETRANSMITTED = "{:.1%} of the TCP segments of the last minute were retransmitted"
+RETRANSMITTED = "Retransmitted TCP segments: {:.1%} in the last minute, too many"
 
 T = TypeVar("T")
 Rates = Sequence[float]

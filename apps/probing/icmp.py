@@ -53,9 +53,22 @@ class IcmpError(NamedTuple):
         """Whether the time to live was over at a router."""
         return TIME_EXCEEDED.get(self.origin) == self.kind
 
-    @property
-    def reason(self) -> Reason:
-        return REASONS.get((self.origin, self.kind, self.code), Reason.HOST_UNREACHABLE)
+
+def reason_of(error: IcmpError, target: Target) -> Reason:
+    """The reason that an ICMP message stands for; one from this machine means that no host on the link has the address."""
+    reason = REASONS.get((error.origin, error.kind, error.code), Reason.HOST_UNREACHABLE)
+    is_own = reason is Reason.HOST_UNREACHABLE and error.sender == local_address(target)
+    return Reason.NO_NEIGHBOUR if is_own else reason
+
+
+def local_address(target: Target) -> str:
+    """The local address on the route to a target; "" without one. No packet is sent."""
+    with socket.socket(target.family, socket.SOCK_DGRAM) as connection:
+        try:
+            connection.connect(target._replace(port=target.port or 9).sockaddr)
+        except OSError:
+            return ""
+        return str(connection.getsockname()[0])
 
 
 def report_errors(connection: socket.socket) -> None:

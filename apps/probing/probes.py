@@ -173,22 +173,11 @@ def explain(error: OSError, connection: socket.socket, target: Target) -> Failed
 
 
 def icmp_failure(error: icmp.IcmpError, target: Target) -> Failed:
-    """The failure that an ICMP message stands for; one from this machine means that no host on the link has the address."""
+    """The failure that an ICMP message stands for."""
     if error.is_hop:
-        return Failed(Reason.HOST_UNREACHABLE, f"time to live exceeded at {error.sender}")
-    if error.reason is Reason.HOST_UNREACHABLE and error.sender == local_address(target):
-        return Failed(Reason.NO_NEIGHBOUR)
-    return Failed(error.reason, sender=error.sender)
-
-
-def local_address(target: Target) -> str:
-    """The local address on the route to a target; "" without one. No packet is sent."""
-    with socket.socket(target.family, socket.SOCK_DGRAM) as connection:
-        try:
-            connection.connect(target._replace(port=target.port or 9).sockaddr)
-        except OSError:
-            return ""
-        return str(connection.getsockname()[0])
+        return Failed(Reason.HOST_UNREACHABLE, "time to live exceeded", error.sender)
+    reason = icmp.reason_of(error, target)
+    return Failed(reason, sender="" if reason is Reason.NO_NEIGHBOUR else error.sender)
 
 
 def is_no_neighbour(target: Target) -> bool:

@@ -104,13 +104,12 @@ class Round(NamedTuple):
     def why(self) -> str:
         """The packet loss, and the two most frequent reasons.
 
-        No answer is the last of them: an ICMP message, which routers limit, says more than much silence.
+        An ICMP message, which routers limit, says more than much silence: beside another reason, no answer is left out.
         """
-        reasons = sorted(self.reasons, key=lambda each: (each == Reason.NO_ANSWER, -self.reasons[each]))
+        reasons = sorted(self.reasons.keys() - {Reason.NO_ANSWER}, key=lambda each: -self.reasons[each])[:2]
         if self.loss and self.passed:
-            reasons = [f"{self.loss:.0%} packet loss", *(each for each in reasons if each != Reason.NO_ANSWER)]
-            return ", ".join(reasons[:2])
-        return ", at times ".join(reasons[:2])
+            return ", ".join([f"{self.loss:.0%} packet loss", *reasons])
+        return ", also ".join(reasons) or next(iter(self.reasons), "")
 
     @property
     def rejected(self) -> bool:

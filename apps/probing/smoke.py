@@ -60,10 +60,10 @@ def spark(rounds: Sequence[Round], begin: float, end: float, step: float) -> Mar
             tall = max(SPARK * each.failed, 5.0)
             kind = "partly" if each.passed else "lost"
             marks.append(
-                f'<rect class="{kind}" x="{x:.0f}" y="{SPARK - tall:.0f}" width="{wide:.0f}" height="{tall:.0f}"/>'
+                f'<rect class="{kind}" x="{x:.1f}" y="{SPARK - tall:.0f}" width="{wide:.1f}" height="{tall:.0f}"/>'
             )
         if middle is not None:
             y = (SPARK - 4) * (1 - middle / axes.top)
-            marks.append(f'<rect class="smoke" x="{x:.0f}" y="{y:.0f}" width="{wide:.0f}" height="4"/>')
+            marks.append(f'<rect class="smoke" x="{x:.1f}" y="{y:.0f}" width="{wide:.1f}" height="4"/>')
     box = f'viewBox="{LEFT} 0 {WIDTH - LEFT} {SPARK}" preserveAspectRatio="none" aria-hidden="true"'
     return Markup(f'<svg class="spark" {box}>{"".join(marks)}</svg>')

@@ -81,11 +81,11 @@ PROBES = [
         40.0,
     ),  # resumed after 40 s, no round yet
     (61, OK, "ok", "The only target is ok", 1.0, 0.0),
-    (71, LOST, "failing", "far is failing since", 0.0, 0.0),
+    (71, LOST, "failing", "far has been failing since", 0.0, 0.0),
     (120, None, "unknown", "1 of 1 has no data", None, 49.0),  # the prober is dead, and another process has the page
     (180, None, "unknown", "before that failing, no answer.", None, 109.0),
     (600, None, "unknown", "1 of 1 has no data", None, 529.0),
-    (601, LOST, "failing", "far is failing since", 0.0, 0.0),
+    (601, LOST, "failing", "far has been failing since", 0.0, 0.0),
     (611, OK, "ok", "The only target is ok", 1.0, 0.0),
 ]
 

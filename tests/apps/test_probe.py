@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from apps.probing.config import ConfigError
 from microwsgi.testing import Client, live
-from tests.apps.browsers import chromium, faults
+from tests.apps.browsers import WIDEST, chromium, faults
 from tests.apps.probing.loading import loaded
 from tests.apps.probing.peers import Peer, says, silent
 from tests.apps.probing.test_probes import certificate
@@ -139,7 +139,7 @@ def test_each_fault_has_its_reason(lab: Lab, tmp_path: Path) -> None:
     refused = re.search(r">closed</a>.*?</tr>", shown)
     assert refused
     said = re.findall(r'data-label="(reason|packet loss|median)">([^<]*)', refused[0])
-    assert re.fullmatch(rf"connection refused by {FAR}, after [\d.]+ ms", said[0][1]), "the time is the rejection's"
+    assert re.fullmatch(rf"connection refused by {FAR}, rejected after [\d.]+ ms", said[0][1]), "the time is the rejection's"
     assert said[1:] == [("packet loss", "-"), ("median", "-")], "no figures of good answers beside a failure"
     assert "median of the rejections" in page(tmp_path, "/part/target/closed")
     assert 0 < shown.index("no answer") < shown.index(">ok<"), "the worst first"
@@ -161,7 +161,7 @@ def test_an_outage_is_seen_with_its_time_and_nothing_old_looks_new(seconds: int,
     assert found["far"]["since"] == pytest.approx(broken, abs=4)
     assert found["far"]["text"].split(" (")[0].split(",")[0] in {"network unreachable", "no answer"}
     assert found["router"]["state"] != "failing"
-    assert "1 of 2 targets has a problem.<br>far is failing since" in page(tmp_path)
+    assert "1 of 2 targets has a problem.<br>far has been failing since" in page(tmp_path)
     lab.do(lab.router, "ip link set line up")
     lab.do(lab.router, f"ip route replace {FAR} dev line")
     repaired = time.time()
@@ -235,7 +235,7 @@ def test_the_first_lines_say_what_is_wrong_and_since_when(tmp_path: Path) -> Non
         )
         shown = re.search(r'<p class="summary failing" role="status">(.*?)</p>', page(tmp_path))
     assert shown
-    lines = dict(line.split(" is ", 1) for line in shown[1].split("<br>")[1:])
+    lines = dict(line.split(" has been ", 1) for line in shown[1].split("<br>")[1:])
     at = {name: time.strftime("%T", time.localtime(found[name]["since"])) for name in targets}
     for name, state, reason in (
         ("office", "degraded", r"\d+% packet loss"), ("shop", "failing", "certificate expired"),
@@ -385,7 +385,7 @@ def test_the_page_is_live_keeps_its_place_and_says_when_the_server_is_lost(comma
         assert tab.inner_text("tbody th") == "failing"
         assert ODD in tab.inner_text("tbody")
         assert faults(tab) == []
-        assert tab.evaluate("document.documentElement.scrollWidth") <= 360, "a phone need not scroll sideways"
+        assert tab.evaluate(WIDEST) <= 360, "a phone need not scroll sideways"
         tab.focus("tbody a")
         tab.evaluate("getSelection().selectAllChildren(document.querySelector('tbody a'))")
         for _ in range(2):

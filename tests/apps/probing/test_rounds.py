@@ -72,9 +72,9 @@ def test_a_failure_has_the_most_frequent_reason_since_it_began() -> None:
     condition = Condition()
     for at, outcomes in enumerate([[OK] * 10, [REFUSED] * 9 + [OK], [gone] * 10, [gone] * 10, [LOST] * 10]):
         condition.add(Round.of(at * 10.0, outcomes))
-    assert condition.state == ("failing", 20.0, "no ARP or ND reply, at times no answer")
+    assert condition.state == ("failing", 20.0, "no ARP or ND reply")
     condition.add(Round.of(50.0, [LOST] * 9 + [unreachable]))
-    assert condition.state.text == "no ARP or ND reply, at times network unreachable (ICMP from 192.0.2.9)"
+    assert condition.state.text == "no ARP or ND reply, also network unreachable (ICMP from 192.0.2.9)"
     condition.add(Round.of(60.0, [OK] * 10))
     assert condition.state == ("ok", 60.0, "")
 
