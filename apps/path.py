@@ -23,9 +23,8 @@ from apps.look import page as look
 from apps.look.chart import ceiling, milliseconds
 from apps.look.page import clock_time, duration, listed, moment, range_of, section, table
 from apps.probing.config import load
-from apps.probing.names import LookupFailed
 from apps.probing.paths import INTERVAL, Branch, Hop, Traced, Tracer, as_rounds, as_values, branches, changes
-from apps.probing.outcome import Reason
+from apps.probing.outcome import Failed, Reason
 from apps.probing.policy import Budget, Refused
 from apps.probing.smoke import picture
 from apps.probing.trace import METHODS
@@ -108,7 +107,7 @@ def permit(name: str, viewer: str) -> None:
         asyncio.run(tracer.resolve(name))
     except Refused as error:
         abort(403, str(error))
-    except LookupFailed as error:
+    except Failed as error:
         abort(404, f"{name}: {error.reason}.")
     for other in [other for other, until in allowed.items() if until <= now]:
         allowed.pop(other, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import ssl
 from enum import StrEnum
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 
 class Reason(StrEnum):
@@ -28,17 +28,11 @@ class Reason(StrEnum):
         return next((each for each in cls if text.startswith(each)), None)
 
     OK = "ok", "The target answered as expected."
-    NO_ANSWER = (
-        "no answer",
-        "Nothing came back in time: a filter drops packets, the host is down, or the route is broken.",
-    )
+    NO_ANSWER = "no answer", "A filter drops packets, the host is down, or the route is broken."
     TIMEOUT = "timeout", "The target answered, but the whole probe did not end in time."
     REFUSED = "connection refused", "Nothing listens on the port, or a filter refuses connections (TCP RST)."
     RESET = "connection reset", "The connection was made and then reset."
-    NO_NEIGHBOUR = (
-        "no ARP or ND reply",
-        "The host, or the gateway, does not answer ARP or neighbour discovery on its link.",
-    )
+    NO_NEIGHBOUR = "no ARP or ND reply", "The host, or the gateway, does not answer ARP or neighbour discovery on its link."
     NO_ROUTE = "no route", "This machine has no route to the address."
     NET_UNREACHABLE = "network unreachable", "A router has no route to the network (ICMP)."
     HOST_UNREACHABLE = "host unreachable", "A router cannot reach the host on its link (ICMP)."
@@ -51,16 +45,10 @@ class Reason(StrEnum):
     NAME_TIMEOUT = "name server timeout", "No name server answered in time."
     TLS_EXPIRED = "certificate expired", "The certificate has expired, or is not valid yet."
     TLS_SELF_SIGNED = "self-signed certificate", "No authority that this machine trusts has signed the certificate."
-    TLS_UNTRUSTED = (
-        "certificate not trusted",
-        "The certificate's chain does not end at an authority that this machine trusts.",
-    )
+    TLS_UNTRUSTED = "certificate not trusted", "Its chain does not end at an authority that this machine trusts."
     TLS_NAME = "certificate for another name", "The certificate is valid, but not for this name."
     TLS = "TLS error", "The TLS handshake failed."
-    STATUS = (
-        "unexpected status",
-        "The response has a status that is not expected (2xx, if the configuration has no other).",
-    )
+    STATUS = "unexpected status", "The status is not one of those expected: 2xx, if the configuration has no other."
     CUT = "response cut off", "The connection ended before the response was complete."
     INVALID = "invalid response", "The answer does not follow the protocol."
     NOT_ALLOWED = "not allowed by the configuration", "The address is not in a network that may be probed."
@@ -78,6 +66,14 @@ REJECTIONS = {
 """Answers of a host or a router that refuses the packet."""
 
 
+class Failed(Exception):
+    """A probe failed for this reason; the text says more, `sender` is the device that rejected the packet."""
+
+    def __init__(self, reason: Reason, text: str = "", sender: str = "") -> None:
+        super().__init__(text)
+        self.reason, self.sender = reason, sender
+
+
 class Outcome(NamedTuple):
     """One probe."""
 
@@ -90,7 +86,7 @@ class Outcome(NamedTuple):
     sender: str = ""
     """The device that rejected the packet."""
     phases: dict[str, float] = {}  # never changed
-    facts: dict[str, object] = {}
+    facts: dict[str, Any] = {}
 
     @property
     def passed(self) -> bool:

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from apps.background import Background
 from apps.history import History
 from apps.probing.config import Config
-from apps.probing.names import LookupFailed, Resolver
-from apps.probing.outcome import Outcome, Reason
-from apps.probing.policy import Refused, Target, parse
+from apps.probing.names import Resolver
+from apps.probing.outcome import Failed, Outcome, Reason
+from apps.probing.policy import Target, parse
 from apps.probing.rounds import Round, jitter, quantile
 from apps.probing.trace import METHODS, Flow, Reply, path_mtu, trace
 
@@ -88,7 +88,7 @@ class Tracer:
         self.history.flush(now)
 
     async def resolve(self, text: str) -> list[Target]:
-        """The addresses of a target that may be probed. Raises Refused, LookupFailed."""
+        """The addresses of a target that may be probed. Raises Failed."""
         host, _ = parse(self.targets.get(text, text))
         found = await self.resolver.lookup(host, asyncio.get_running_loop().time() + self.config.timeout)
         return self.config.policy.targets(host, 0, found, configured=text in self.targets)
@@ -141,10 +141,10 @@ class Tracer:
                         mtu, mtu_until = await path_mtu(target), loop.time() + MTU_EVERY
                 except PermissionError:
                     trouble = "this user may not send ICMP; UDP needs no privilege"
-                except LookupFailed as error:
+                except Failed as error:
                     trouble = str(error.reason)
-                except (Refused, OSError) as error:
-                    trouble = str(getattr(error, "strerror", None) or error)
+                except OSError as error:
+                    trouble = error.strerror or str(error)
                     close(flows)  # they are opened again
                 flow = flows[turn].identifier if flows else 0
                 data = {"flow": flow, "address": address, "hops": hops, "mtu": mtu, "trouble": trouble}

@@ -17,6 +17,8 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from apps.probing.outcome import Failed, Reason
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -40,8 +42,11 @@ WELL_KNOWN = frozenset((22, 25, 53, 80, 110, 143, 443, 465, 587, 853, 993, 995, 
 """Ports that visitors may ask for, unless the configuration names others."""
 
 
-class Refused(Exception):
+class Refused(Failed):
     """The target is invalid or may not be probed; the text gives the reason and nothing that a visitor does not know."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(Reason.NOT_ALLOWED, text)
 
 
 class Found(NamedTuple):

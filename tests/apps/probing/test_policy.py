@@ -145,7 +145,7 @@ def answering(*answers: list[str]) -> Callable[..., Any]:
     """A resolver that gives one answer after the other; asked once more, it fails the test."""
     left = iter(answers)
 
-    async def lookup(self: object, host: str, deadline: float, *, cached: bool = True) -> list[Found]:
+    async def lookup(self: object, host: str, deadline: float) -> list[Found]:
         families = {True: socket.AF_INET6, False: socket.AF_INET}
         return [Found(families[":" in each], each) for each in next(left)]
 
