@@ -121,11 +121,10 @@ def draw_summary(request: Request, _: str) -> str:
     else:
         changes = [each for each in sampler.changes if each.bad and now - each.at < HOUR][-1:]
         texts = [f"{each.text} at {look.clock_time(each.at)} ({look.duration(now - each.at)} ago)." for each in changes]
-    for name, problem in sampler.problems.items():
+    for text, problem in sampler.problems.items():
         if now - problem.last < MINUTE:
             state = "degraded" if state == "ok" else state
-            began = f"since {look.clock_time(problem.since)} (for {look.duration(now - problem.since)})"
-            texts.append(f"{name.format(problem.value)} {began}.")
+            texts.append(f"{text}: {amount(problem.value, problem.unit)}{look.since(problem.since)}.")
     if state == "ok":
         up = sum(each.state == "up" for each in sampler.interfaces.values())
         texts.append(f"Interfaces up: {up} of {len(sampler.interfaces)}. No errors and no drops in the last minute.")
@@ -137,19 +136,14 @@ def draw_summary(request: Request, _: str) -> str:
 
 def since(name: str) -> str:
     """Since when an interface has its state; "" if that began before this program."""
-    at = next((change.at for change in reversed(sampler.changes) if change.text.startswith(f"{name}: ")), None)
-    return f" since {look.clock_time(at)} (for {look.duration(time.time() - at)})" if at else ""
+    return look.since(sampler.changed[name]) if name in sampler.changed else ""
 
 
-def rate(field: str) -> Callable[[Interface], float]:
-    """Bits a second in the last second, if that is not long ago."""
-    index = Traffic._fields.index(field)
-
-    def of(each: Interface) -> float:
-        ring = sampler.recent.get(each.name)
-        return ring[-1][1][index] * OCTET if ring and time.time() - ring[-1][0] <= STALE else 0.0
-
-    return of
+def rates(each: Interface) -> Traffic:
+    """What passed in the last second; nothing if that is long ago."""
+    ring = sampler.recent.get(each.name)
+    is_fresh = ring and time.time() - ring[-1][0] <= STALE
+    return Traffic(*map(round, ring[-1][1])) if ring and is_fresh else Traffic(*[0] * len(Traffic._fields))
 
 
 def bits(value: float) -> str:
@@ -159,13 +153,13 @@ def bits(value: float) -> str:
 INTERFACES = (
     Column("interface", lambda each: each.name, lambda name: look.link(f"interface/{quote(name, safe='')}", name)),
     Column("state", lambda each: each.state, lambda text: look.state("ok" if text == "up" else "failing", text)),
-    Column("received", rate("receive_bytes"), bits),
-    Column("sent", rate("transmit_bytes"), bits),
+    Column("received", lambda each: rates(each).receive_bytes * OCTET, bits),
+    Column("sent", lambda each: rates(each).transmit_bytes * OCTET, bits),
     Column("addresses", lambda each: ", ".join(sampler.addresses.get(each.number, ()))),
     Column("MTU", lambda each: each.mtu),
     Column("speed", lambda each: sampler.speeds.get(each.name) or 0, lambda value: bits(value) if value else "-"),
-    Column("errors", lambda each: each.traffic.receive_errs + each.traffic.transmit_errs),
-    Column("drops", lambda each: each.traffic.receive_drop + each.traffic.transmit_drop),
+    Column("errors", lambda each: each.traffic.errors),
+    Column("drops", lambda each: each.traffic.drops),
     Column("link address", lambda each: each.link_address),
 )
 
@@ -197,11 +191,17 @@ def chart(request: Request, name: str) -> str:
     now = time.time()
     points = sampler.points(name, now - period, now)
     step = EVERY if period <= RECENT else KEPT_EVERY if period <= HOUR else MERGED
-    octets = [(way, [(at, r[field] * OCTET) for at, r in points]) for way, field in (("receive", 0), ("transmit", 4))]
-    packets = [(way, [(at, r[field]) for at, r in points]) for way, field in (("receive", 1), ("transmit", 5))]
-    for kind, first, second in (("errors", 2, 6), ("drops", 3, 7)):
-        both = [(at, r[first] + r[second]) for at, r in points]
-        packets += [(kind, both)] if any(value for _, value in both) else []
+    seen = [(at, Traffic(*map(round, each))) for at, each in points]
+    octets = [
+        ("receive", [(at, each.receive_bytes * OCTET) for at, each in seen]),
+        ("transmit", [(at, each.transmit_bytes * OCTET) for at, each in seen]),
+    ]
+    packets = [
+        ("receive", [(at, each.receive_packets) for at, each in seen]),
+        ("transmit", [(at, each.transmit_packets) for at, each in seen]),
+    ]
+    packets += [("errors", [(at, each.errors) for at, each in seen])] if any(each.errors for _, each in seen) else []
+    packets += [("drops", [(at, each.drops) for at, each in seen])] if any(each.drops for _, each in seen) else []
     drawings = (
         lines(now - period, now, step, series, unit, f"{name}, {what}")
         for series, unit, what in ((octets, "bit/s", "bits"), (packets, "/s", "packets"))

@@ -163,8 +163,8 @@ def condition(rounds: Sequence[Traced], routes: Sequence[Branch], now: float) ->
     answered = [each for each in recent if each.reached]
     if not any(each.reached for each in rounds[-2:]):
         good = [each for each in rounds if each.reached]
-        since = f"since {clock_time(good[-1].at)} (for {duration(now - good[-1].at)})" if good else "in this period"
-        return "failing", f"{last.address} does not answer {since}. {last_hop(rounds)}"
+        since = look.since(good[-1].at) if good else " in this period"
+        return "failing", f"{last.address} does not answer{since}. {last_hop(rounds)}"
     hops = " or ".join(str(count) for count in sorted({len(route.hops) for route in routes}))
     branched = f", {len(routes)} branches" if len(routes) > 1 else ""
     lost = 1 - len(answered) / len(recent) if recent else 0.0

@@ -23,7 +23,7 @@ from apps.history import DAY, HOUR, MERGED
 from apps.look import page as look
 from apps.look.chart import milliseconds
 from apps.look.metrics import Metric, exposition
-from apps.look.page import Column, clock_time, duration, moment
+from apps.look.page import Column, clock_time, moment
 from apps.probing.config import Watched, load
 from apps.probing.names import Resolver
 from apps.probing.outcome import Outcome, Reason
@@ -112,7 +112,7 @@ def sentences(found: dict[str, State]) -> list[str]:
     unknown = [state for state in found.values() if state.name == "unknown"]
     texts = [f"{len(bad)} of {look.counted(len(found), 'target')} {has(bad)} a problem."] if bad else []
     for name, state in sorted(bad, key=lambda item: -item[1].since)[:LATEST]:
-        texts.append(f"{name} has been {state.name} since {since(state.since)}: {reason(name, state)}.")
+        texts.append(f"{name} has been {state.name}{look.since(state.since)}: {reason(name, state)}.")
     if unknown:
         texts.append(f"{len(unknown)} of {len(found)} {has(unknown)} no data: {unknown[0].text}.")
     texts = texts or ["The only target is ok." if len(found) == 1 else f"All {len(found)} targets are ok."]
@@ -155,15 +155,11 @@ def small_chart(name: str) -> str:
     return spark(prober.rounds(name, now - 600, now), now - 600, now, config.interval)
 
 
-def since(at: float) -> str:
-    return f"{clock_time(at)} (for {duration(time.time() - at)})" if at else ""
-
-
 COLUMNS = (
     Column("state", lambda item: item[1].name, look.state),
     Column("target", lambda item: item[0], lambda name: look.link(f"target/{quote(name, safe='')}", name)),
     Column("last 10 minutes", lambda item: item[0], small_chart),
-    Column("since", lambda item: item[1].since, since),
+    Column("since", lambda item: item[1].since, lambda at: look.since(at).removeprefix(" since ") if at else ""),
     Column("reason", lambda item: reason(*item)),
     Column("packet loss", lambda item: loss(item[0]), lambda share: f"{share:.0%}" if share >= 0 else "-"),
     Column("median", lambda item: median(item[0]), lambda seconds: milliseconds(seconds or None)),
@@ -176,14 +172,12 @@ def draw_target(request: Request, chosen: Watched) -> str:
     now, condition = time.time(), prober.conditions[chosen.name]
     state = condition.shown(prober.stale_after)
     rounds = prober.rounds(chosen.name, now - period, now)
-    text = state.name
-    if state.since:
-        text += f" since {clock_time(state.since, day=period > DAY / 2)} (for {duration(now - state.since)})"
+    text = state.name + (look.since(state.since, day=period > DAY / 2) if state.since else "")
     parts = [look.summary(state.name, f"{text}: {reason(chosen.name, state)}" if state.text else text)]
     known = Reason.of(state.text)
     parts += [f"<p>{escape(known.meaning)}</p>"] if known and state.name != "ok" else []
     step = config.interval if period <= HOUR else max(MERGED, config.interval)
-    parts.append(picture(rounds, now - period, now, step, f"Times of {chosen.name}, the last {duration(period)}"))
+    parts.append(picture(rounds, now - period, now, step, f"Times of {chosen.name}, the last {look.duration(period)}"))
     parts.append(
         '<p class="quiet">Line: the median. Smoke: the other times. Red: the share of failed probes. Grey: no data.</p>'
     )

@@ -135,6 +135,10 @@ def duration(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
+def since(at: float, *, day: bool = False) -> str:
+    return f" since {clock_time(at, day=day)} (for {duration(time.time() - at)})"
+
+
 def counted(count: int, noun: str) -> str:
     """1 target, 2 targets."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -32,11 +32,17 @@ class Reason(StrEnum):
     TIMEOUT = "timeout", "The target answered, but the whole probe did not end in time."
     REFUSED = "connection refused", "Nothing listens on the port, or a filter refuses connections (TCP RST)."
     RESET = "connection reset", "The connection was made and then reset."
-    NO_NEIGHBOUR = "no ARP or ND reply", "The host, or the gateway, does not answer ARP or neighbour discovery on its link."
+    NO_NEIGHBOUR = (
+        "no ARP or ND reply",
+        "The host, or the gateway, does not answer ARP or neighbour discovery on its link.",
+    )
     NO_ROUTE = "no route", "This machine has no route to the address."
     NET_UNREACHABLE = "network unreachable", "A router has no route to the network (ICMP)."
     HOST_UNREACHABLE = "host unreachable", "A router cannot reach the host on its link (ICMP)."
-    PORT_UNREACHABLE = "port unreachable", "Nothing listens on the UDP port; for TCP: a filter rejects connections (ICMP)."
+    PORT_UNREACHABLE = (
+        "port unreachable",
+        "Nothing listens on the UDP port; for TCP: a filter rejects connections (ICMP).",
+    )
     PROHIBITED = "administratively prohibited", "A filter rejects the packets and says so (ICMP)."
     NXDOMAIN = "name does not exist", "The name server says that there is no such name (NXDOMAIN)."
     NO_ADDRESS = "name has no address", "The name exists and has no address."
@@ -97,7 +103,11 @@ class Outcome(NamedTuple):
         """The reason, and which device rejected the packet."""
         if not self.sender:
             return str(self.reason)
-        return f"{self.reason} by {self.sender}" if self.reason is Reason.REFUSED else f"{self.reason} (ICMP from {self.sender})"
+        return (
+            f"{self.reason} by {self.sender}"
+            if self.reason is Reason.REFUSED
+            else f"{self.reason} (ICMP from {self.sender})"
+        )
 
     @property
     def sent(self) -> bool:

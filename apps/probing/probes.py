@@ -27,6 +27,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from apps.kernel import links, tcpinfo
+from apps.kernel.netlink import Netlink
 from apps.probing import icmp
 from apps.probing.names import Resolver
 from apps.probing.outcome import Failed, Outcome, Reason, reason_of
@@ -94,7 +95,8 @@ async def run(check: Check, policy: Policy, resolver: Resolver, seconds: float, 
         targets = policy.targets(host, port, found, configured=configured)
         timer.end("resolve")
         outcome = await first_answer(check, targets[:MOST_ADDRESSES], timer, deadline)
-        found.sort(key=lambda each: each.address != outcome.address)  # the next probe of the name begins with this one
+        if outcome.passed:  # the next probe of the name begins with this address
+            found.sort(key=lambda each: each.address != outcome.address)
     except TimeoutError:
         return Outcome(Reason.NAME_TIMEOUT, phases=timer.seconds)
     except Failed as error:
@@ -161,11 +163,10 @@ def icmp_failure(error: icmp.IcmpError, target: Target) -> Failed:
 
 def is_no_neighbour(target: Target) -> bool:
     """Whether the kernel has asked the link for this address without an answer."""
-    try:
-        found = {each.address: each.state for each in links.neighbours()}
-    except (OSError, ValueError):
-        return False
-    return found.get(target.address) in {"incomplete", "failed"}
+    with contextlib.closing(Netlink(links.NETLINK_ROUTE)) as route, contextlib.suppress(OSError, ValueError):
+        states = {each.address: each.state for each in links.neighbours(route)}
+        return states.get(target.address) in {"incomplete", "failed"}
+    return False
 
 
 async def connect(target: Target, timer: Timer) -> socket.socket:

@@ -49,7 +49,7 @@ def netmon(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr("apps.background.Background.start", lambda self: None)
     monkeypatch.delitem(sys.modules, "apps.netmon", raising=False)
     module: Any = import_module("apps.netmon")
-    monkeypatch.setattr(module.sampler, "read_counters", dict)  # another program may lose segments meanwhile
+    monkeypatch.setattr(module.sampler.counting, "read", dict)  # another program may lose segments meanwhile
     yield module
     module.sampler.stop()
 

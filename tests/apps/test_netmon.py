@@ -242,7 +242,7 @@ def test_a_lack_of_descriptors_stops_nothing() -> None:
     code = (
         "import resource, os, socket, threading, time\n"
         "from apps.kernel.sampler import Sampler\n"
-        "s = Sampler(); s.tick(); s.tick(); s.counting.close(); s.counting = None\n"
+        "s = Sampler(); s.tick(); s.tick(); s.counting.close()\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); held = []\n"
         "try:\n"
         "    while True: held.append(os.open('/dev/null', os.O_RDONLY))\n"
@@ -264,7 +264,7 @@ def test_without_proc_net_the_rest_is_shown(sampler: Sampler, monkeypatch: pytes
     def absent(*_: object) -> None:
         raise FileNotFoundError(2, "No such file or directory")
 
-    monkeypatch.setattr(counters, "Counters", absent)
+    monkeypatch.setattr(counters, "FOLDER", "/proc/absent")
     sampler.tick()
     assert sampler.missing == {"counters": "No such file or directory"}
     assert "lo" in sampler.interfaces

@@ -168,7 +168,9 @@ def test_an_outage_keeps_the_rows_and_says_where_and_since_when(lab: Lab, pages:
 
 
 def test_a_host_that_is_not_on_the_link_is_told_from_a_route_that_breaks(pages: Pages) -> None:
-    pages.traced("10.97.1.99", "icmp", lambda found: any(hop["reason"] for each in found["branches"] for hop in each["hops"]))
+    pages.traced(
+        "10.97.1.99", "icmp", lambda found: any(hop["reason"] for each in found["branches"] for hop in each["hops"])
+    )
     assert "This machine reports: no ARP or ND reply." in pages.summary("10.97.1.99")
 
 
