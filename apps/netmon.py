@@ -187,8 +187,7 @@ def is_down(each: Interface) -> bool:
 
 
 def chart(request: Request, name: str) -> str:
-    _, period = look.range_of(request)
-    now = time.time()
+    now, period = time.time(), look.range_of(request)
     points = sampler.points(name, now - period, now)
     step = EVERY if period <= RECENT else KEPT_EVERY if period <= HOUR else MERGED
     seen = [(at, Traffic(*map(round, each))) for at, each in points]

@@ -14,7 +14,6 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
-from html import escape
 from itertools import takewhile
 from typing import Any
 from urllib.parse import urlencode
@@ -23,8 +22,8 @@ from apps.look import page as look
 from apps.look.chart import ceiling, milliseconds
 from apps.look.page import clock_time, duration, listed, moment, range_of, section, table
 from apps.probing.config import load
-from apps.probing.paths import INTERVAL, Branch, Hop, Traced, Tracer, as_rounds, as_values, branches, changes
 from apps.probing.outcome import Failed, Reason
+from apps.probing.paths import INTERVAL, Branch, Hop, Traced, Tracer, as_rounds, as_values, branches, changes
 from apps.probing.policy import Budget, Refused
 from apps.probing.smoke import picture
 from apps.probing.trace import METHODS
@@ -59,14 +58,9 @@ def overview(request: Request) -> Response:
     rows = [
         (look.link(f"to?{urlencode({'target': each.name})}", each.name), each.check.target) for each in config.targets
     ]
-    options = "".join(f"<option>{method}</option>" for method in METHODS)
-    form = (
-        '<h2>Another target</h2><form action="to"><label>Target <input name="target" placeholder="host" required></label>'
-        f'<label>Method <select name="method">{options}</select></label><button>Trace</button></form>'
-    )
-    return look.page(
-        request, "Routes", table("Configured targets", ("target", "address or name"), rows) + form, links=LINKS
-    )
+    form = look.form("Another target", "to", "host", "Method", METHODS, "Trace")
+    content = table("Configured targets", ("target", "address or name"), rows) + form
+    return look.page(request, "Routes", content, links=LINKS)
 
 
 @app.get("/to")
@@ -76,16 +70,12 @@ def show(request: Request) -> Response | dict[str, Any]:
     permit(name, request.remote_addr or "")
     tracer.watch(name, method)
     if request.accept.acceptable_offers(["text/html", "application/json"])[:1] == [("application/json", 1.0)]:
-        _, period = range_of(request)
-        return as_values(tracer.rounds(name, method, time.time() - period, time.time()))
-    others = []
-    for each in METHODS:
-        current = ' aria-current="true"' if each == method else ""
-        others.append(f'<a href="?{escape(urlencode({**request.GET, "method": each}))}"{current}>by {each}</a>')
-    content = f'<nav class="ranges" aria-label="Method">{" ".join(others)}</nav>{look.range_links(request)}'
-    return look.page(
-        request, f"Route to {name}", content + section(request, "route", part(request), "Route"), links=LINKS, live=True
+        return as_values(tracer.rounds(name, method, time.time() - range_of(request), time.time()))
+    content = look.choice(request, "method", {each: f"by {each}" for each in METHODS}, method) + look.range_links(
+        request
     )
+    content += section(request, "route", part(request), "Route")
+    return look.page(request, f"Route to {name}", content, links=LINKS, live=True)
 
 
 def wanted(request: Request) -> tuple[str, str]:
@@ -121,8 +111,7 @@ def part(request: Request) -> str:
     if name not in tracer.targets and name not in allowed:
         abort(404)
     tracer.watch(name, method)
-    _, period = range_of(request)
-    now = time.time()
+    now, period = time.time(), range_of(request)
     return draw(tracer.rounds(name, method, now - period, now), now, period)
 
 

@@ -52,13 +52,9 @@ app = look.site(prober.background.start)
 
 @app.get("/")
 def overview(request: Request) -> Response:
-    modules = "".join(f"<option>{escape(name)}</option>" for name in MODULES)
-    form = (
-        '<h2>Probe once</h2><form action="probe"><label>Target <input name="target" placeholder="host:port" required></label>'
-        f'<label>Module <select name="module">{modules}</select></label><button>Probe</button></form>'
-    )
     content = look.section(request, "all", part(request, "all"), "Targets")
-    content += look.filter_form(request, "Targets that contain") + form
+    content += look.filter_form(request, "Targets that contain")
+    content += look.form("Probe once", "probe", "host:port", "Module", MODULES, "Probe")
     return look.page(request, "Probes", content, links=LINKS, live=True)
 
 
@@ -107,11 +103,11 @@ def draw_all(request: Request) -> str:
 
 
 def sentences(found: dict[str, State]) -> list[str]:
-    """The number of targets with a problem, and the latest problems."""
+    """The number of targets with a problem, and the worst and latest problems."""
     bad = [(name, state) for name, state in found.items() if state.name in {"failing", "degraded"}]
     unknown = [state for state in found.values() if state.name == "unknown"]
     texts = [f"{len(bad)} of {look.counted(len(found), 'target')} {has(bad)} a problem."] if bad else []
-    for name, state in sorted(bad, key=lambda item: -item[1].since)[:LATEST]:
+    for name, state in bad[:LATEST]:
         texts.append(f"{name} has been {state.name}{look.since(state.since)}: {reason(name, state)}.")
     if unknown:
         texts.append(f"{len(unknown)} of {len(found)} {has(unknown)} no data: {unknown[0].text}.")
@@ -168,8 +164,7 @@ COLUMNS = (
 
 
 def draw_target(request: Request, chosen: Watched) -> str:
-    _, period = look.range_of(request)
-    now, condition = time.time(), prober.conditions[chosen.name]
+    now, period, condition = time.time(), look.range_of(request), prober.conditions[chosen.name]
     state = condition.shown(prober.stale_after)
     rounds = prober.rounds(chosen.name, now - period, now)
     text = state.name + (look.since(state.since, day=period > DAY / 2) if state.since else "")
@@ -219,8 +214,7 @@ def shown_facts(facts: dict[str, Any]) -> dict[str, object]:
 @app.get("/api")
 def api(request: Request) -> dict[str, Any]:
     """The state of all targets and the rounds of a period; times in seconds."""
-    _, period = look.range_of(request)
-    now, found = time.time(), {}
+    now, period, found = time.time(), look.range_of(request), {}
     for name, state in states().items():
         rounds, check = prober.rounds(name, now - period, now), watched[name].check
         found[name] = {"module": check.module, "target": check.target, "state": state.name, "since": state.since,
@@ -307,13 +301,13 @@ def blackbox(module: str, outcome: Outcome) -> Iterator[Metric]:
             yield Metric(f"probe_{group}_duration_seconds", seconds, {"phase": phase}, help="Time of each phase")
     facts = outcome.facts
     if group == "http":
-        yield Metric("probe_http_status_code", float(facts.get("status", 0)), help="The status")  # type: ignore[arg-type]
+        yield Metric("probe_http_status_code", float(facts.get("status", 0)), help="The status")
         yield Metric("probe_http_ssl", float(module == "https" and "protocol" in facts), help="Whether TLS was used")
         if "HTTP version" in facts:
             yield Metric("probe_http_version", float(str(facts["HTTP version"])), help="The version of HTTP")
-            yield Metric("probe_http_uncompressed_body_length", float(facts["bytes"]), help="Bytes of the body")  # type: ignore[arg-type]
+            yield Metric("probe_http_uncompressed_body_length", float(facts["bytes"]), help="Bytes of the body")
     if "answers" in facts:
-        yield Metric("probe_dns_answer_rrs", float(facts["answers"]), help="Records of the answer")  # type: ignore[arg-type]
+        yield Metric("probe_dns_answer_rrs", float(facts["answers"]), help="Records of the answer")
         yield Metric("probe_dns_query_succeeded", 1.0, help="Whether there was an answer")
     yield from certificate_metrics(facts, {})
 

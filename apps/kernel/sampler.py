@@ -145,7 +145,7 @@ class Sampler:
                 self.speeds_until = ticked + SPEED_EVERY
             self.compare(found, now, seconds)
             self.read_at = now
-        before, after = self.counters, self.attempt("counters", self.counting.read, {})
+        before, after = self.counters, self.attempt("counters", self.counting.read, dict[str, int]())
         self.rates = {name: max(value - before.get(name, value), 0) / seconds for name, value in after.items()}
         self.minute.append((now, after))
         again, sent = self.last_minute("Tcp.RetransSegs"), self.last_minute("Tcp.OutSegs")

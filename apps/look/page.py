@@ -209,20 +209,33 @@ def filter_form(request: Request, label: str) -> str:
     return f'<form role="search">{hidden}{field}<button>Filter</button></form>'
 
 
-def range_of(request: Request) -> tuple[str, float]:
-    """The name and the seconds of the period that the query chooses. Raises 400."""
+def range_of(request: Request) -> float:
+    """The seconds of the period that the query chooses. Raises 400."""
     name = request.GET.get("range", "10m")
     if name not in RANGES:
         abort(400, f"Unknown range {name}; expected {', '.join(RANGES)}.")
-    return name, RANGES[name][0]
+    return RANGES[name][0]
 
 
 def range_links(request: Request) -> str:
     """Links to the same page with each of the periods."""
-    chosen, _ = range_of(request)
-    parts = []
-    for name, (_, text) in RANGES.items():
-        query = escape(urlencode({**request.GET, "range": name}))
-        current = ' aria-current="true"' if name == chosen else ""
-        parts.append(f'<a href="?{query}"{current}>{text}</a>')
-    return f'<nav class="ranges" aria-label="Period">{"".join(parts)}</nav>'
+    texts = {name: text for name, (_, text) in RANGES.items()}
+    return choice(request, "range", texts, request.GET.get("range", "10m"))
+
+
+def choice(request: Request, name: str, texts: Mapping[str, str], chosen: str) -> str:
+    """Links to the same page with each value of a parameter of the query."""
+    links = ""
+    for value, text in texts.items():
+        current = ' aria-current="true"' if value == chosen else ""
+        links += f'<a href="?{escape(urlencode({**request.GET, name: value}))}"{current}>{escape(text)}</a>'
+    return f'<nav class="ranges" aria-label="{escape(name.title())}">{links}</nav>'
+
+
+def form(title: str, action: str, target: str, select: str, options: Iterable[str], button: str) -> str:
+    """A form that asks for a target, and one of several options."""
+    choices = "".join(f"<option>{escape(each)}</option>" for each in options)
+    return (
+        f'<h2>{title}</h2><form action="{action}"><label>Target <input name="target" placeholder="{target}" required></label>'
+        f'<label>{select} <select name="{select.lower()}">{choices}</select></label><button>{button}</button></form>'
+    )
