@@ -116,9 +116,11 @@ def lines(begin: float, end: float, step: float, series: Sequence[Line], unit: s
     times = [at for at, _ in series[0][1]] if series else []
     marks = [*axes.grid(amount), *axes.gaps(times, step)]
     for name, points in series:
-        for run in runs(points, step):
-            drawn = " ".join(f"{axes.x(at)},{axes.y(value)}" for at, value in run)
-            marks.append(f'<polyline class="line {escape(name)}" points="{drawn}"/>')
+        drawn, last = "", -math.inf
+        for at, value in points:  # with a new beginning after a gap
+            drawn += f"{'L' if at - last <= GAP * step else 'M'}{axes.x(at)},{axes.y(value)}"
+            last = at
+        marks.append(f'<path class="line {escape(name)}" d="{drawn}"/>')
     wide = max(axes.x(begin + step) - LEFT, 1.0)
     for place, at in enumerate(times):
         texts = [f"{name} {amount(points[place][1], unit)}" for name, points in series]
@@ -129,15 +131,3 @@ def lines(begin: float, end: float, step: float, series: Sequence[Line], unit: s
     )
     spoken = f"{label}: {', '.join(f'{name} {text}' for name, text in now.items())}"
     return f"<figure><figcaption>{escape(label)} {keys}</figcaption>{axes.svg(spoken, marks)}</figure>"
-
-
-def runs(points: Sequence[tuple[float, float]], step: float) -> Iterator[list[tuple[float, float]]]:
-    """The points in pieces without a gap."""
-    run: list[tuple[float, float]] = []
-    for point in points:
-        if run and point[0] - run[-1][0] > GAP * step:
-            yield run
-            run = []
-        run.append(point)
-    if run:
-        yield run

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -35,6 +34,8 @@ PAGE = """<!DOCTYPE html>
 SCRIPT = '<script src="{base}/look/look.js" defer></script>'
 SIBLINGS = "apps.network"
 """Key of the environ: names and paths of applications that are mounted beside this one (apps/network.py)."""
+MOST_DRAWN = 100
+"""Parts that are cached."""
 TICK = 1.0
 """Seconds between two ticks."""
 RANGES = {"10m": (600.0, "10 minutes"), "1h": (3600.0, "1 hour"), "24h": (86400.0, "24 hours")}
@@ -87,9 +88,8 @@ def ticks(request: Request, versions: Callable[[], object]) -> Response:
 class Drawn:
     """Caches each part until its data have a new version, so that a hundred viewers cost one drawing."""
 
-    def __init__(self, most: int = 100) -> None:
-        self.most = most
-        self.known: OrderedDict[str, tuple[object, str]] = OrderedDict()
+    def __init__(self) -> None:
+        self.known: dict[str, tuple[object, str]] = {}
         self.lock = threading.Lock()  # protects `known`; held while a part is drawn, so that one thread draws
 
     def get(self, request: Request, name: str, version: object, draw: Callable[[], str]) -> str:
@@ -97,10 +97,9 @@ class Drawn:
         key = f"{request.script_name} {name} {request.query_string}"
         with self.lock:
             if key not in self.known or self.known[key][0] != version:
+                if len(self.known) >= MOST_DRAWN:
+                    self.known.clear()
                 self.known[key] = version, draw()
-                self.known.move_to_end(key)
-            while len(self.known) > self.most:
-                self.known.popitem(last=False)
             return self.known[key][1]
 
 

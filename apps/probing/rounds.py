@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from apps.background import Background
-from apps.history import HOUR, Data, History
+from apps.history import HOUR, MERGED, Data, History
 from apps.probing.config import Config, Watched
 from apps.probing.names import Resolver
 from apps.probing.outcome import REJECTIONS, Outcome, Reason
@@ -52,7 +52,7 @@ class Round(NamedTuple):
     received: int
     """Those whose first packet was answered."""
     passed: int
-    seconds: tuple[float, ...]
+    seconds: list[float]
     """The times of the answers, in the order of the probes."""
     reasons: dict[str, int]
     """How many probes failed for which reason."""
@@ -70,21 +70,12 @@ class Round(NamedTuple):
             sum(each.sent for each in outcomes),
             sum(each.received for each in outcomes),
             sum(each.passed for each in outcomes),
-            tuple(round(each.seconds, 6) for each in outcomes if each.seconds is not None),
+            [round(each.seconds, 6) for each in outcomes if each.seconds is not None],
             dict(Counter(each.why for each in outcomes if not each.passed)),
             last.address,
             last.facts,
             {name: round(value, 6) for name, value in last.phases.items()},
         )
-
-    @classmethod
-    def from_data(cls, at: float, data: Data) -> Round:
-        return cls(**{**data, "at": at, "seconds": tuple(data["seconds"])})
-
-    def as_data(self) -> Data:
-        data = self._asdict()
-        del data["at"]
-        return data
 
     @property
     def loss(self) -> float | None:
@@ -147,12 +138,13 @@ def merged(rounds: Sequence[Round]) -> Round:
         reasons.update(each.reasons)
     probes, sent, received, passed = (sum(column) for column in zip(*(each[1:5] for each in rounds), strict=True))
     last = rounds[-1]
-    return Round(last.at, probes, sent, received, passed, tuple(seconds), dict(reasons), last.address, last.facts, {})
+    return Round(last.at, probes, sent, received, passed, seconds, dict(reasons), last.address, last.facts, {})
 
 
 def merge_data(data: Sequence[Data]) -> Data:
-    found = merged([Round.from_data(0.0, each) for each in data]).as_data()
-    return {**found, "facts": {}}
+    """As `merged`, for the history."""
+    found = merged([Round(**each) for each in data])
+    return found._replace(at=data[0]["at"] // MERGED * MERGED, facts={})._asdict()
 
 
 class Condition:
@@ -236,7 +228,7 @@ class Prober:
         pause = min(self.config.interval * SPREAD, LONGEST_SPREAD) / count
         probes = [self.probe(watched, number * pause) for number in range(count)]
         found = Round.of(at, await asyncio.gather(*probes))
-        self.history.add(watched.name, at, found.as_data())
+        self.history.add(watched.name, at, found._asdict())
 
     async def probe(self, watched: Watched, after: float) -> Outcome:
         await asyncio.sleep(after)
@@ -260,8 +252,8 @@ class Prober:
             for sample in self.history.after(self.newest, time.time() - HOUR):
                 self.newest = sample.id
                 if sample.series in self.conditions:
-                    self.conditions[sample.series].add(Round.from_data(sample.at, sample.data))
+                    self.conditions[sample.series].add(Round(**sample.data))
             return self.newest
 
     def rounds(self, name: str, begin: float, end: float) -> list[Round]:
-        return [Round.from_data(each.at, each.data) for each in self.history.between(name, begin, end)]
+        return [Round(**each.data) for each in self.history.between(name, begin, end)]

@@ -99,7 +99,7 @@ def test_probes_are_unknown_while_none_is_made(clock: Clock, tmp_path: Path, mon
             for second, outcome, name, words, success, age in PROBES:
                 clock.now = clock.begin + second
                 if outcome:
-                    module.prober.history.add("far", clock.now, Round.of(clock.now, [outcome] * 10).as_data())
+                    module.prober.history.add("far", clock.now, Round.of(clock.now, [outcome] * 10)._asdict())
                     module.prober.history.flush(clock.now)
                 with rows(second):
                     assert state(client, "/part/all")[0] == name

@@ -467,7 +467,7 @@ def test_the_page_is_live_and_loads_nothing_else(command: Callable[..., Running]
         tab.on("console", lambda message: problems.append(message.text))
         tab.on("request", lambda request: asked.append(request.url))
         tab.goto(url)
-        tab.wait_for_selector("polyline.receive[points*=' ']", state="attached")  # a line of two points
+        tab.wait_for_selector("path.receive[d*=L]", state="attached")  # a line of two points
         tab.evaluate("document.querySelector('.table').scrollLeft = 100")
         for _ in range(2):
             with tab.expect_response(lambda response: "/part/interfaces" in response.url):

@@ -45,7 +45,7 @@ def test_packet_loss_and_failure_are_two_things(
     assert found.condition == condition
     assert found.loss == (pytest.approx(loss) if loss is not None else None)
     assert found.why == why
-    assert Round.from_data(0.0, json.loads(json.dumps(found.as_data()))) == found
+    assert Round(**json.loads(json.dumps(found._asdict()))) == found
 
 
 def test_a_problem_has_a_beginning_and_an_end() -> None:
@@ -125,7 +125,7 @@ def filled(history: History, now: float, seconds: float, step: float = 10.0) -> 
     """A round each `step` seconds, with one flush in five minutes."""
     at = now - seconds
     while at < now:
-        history.add("a", at, Round.of(at, [OK] * 9 + [LOST]).as_data())
+        history.add("a", at, Round.of(at, [OK] * 9 + [LOST])._asdict())
         at += step
         if at % MERGED < step:
             history.flush(at)
