@@ -55,9 +55,8 @@ app = look.site(tracer.background.start)
 
 @app.get("/")
 def overview(request: Request) -> Response:
-    rows = [
-        (look.link(f"to?{urlencode({'target': each.name})}", each.name), each.check.target) for each in config.targets
-    ]
+    paths = {name: f"to?{urlencode({'target': name})}" for name in tracer.targets}
+    rows = [(look.link(paths[name], name), target) for name, target in tracer.targets.items()]
     form = look.form("Another target", "to", "host", "Method", METHODS, "Trace")
     content = table("Configured targets", ("target", "address or name"), rows) + form
     return look.page(request, "Routes", content, links=LINKS)
@@ -71,10 +70,8 @@ def show(request: Request) -> Response | dict[str, Any]:
     tracer.watch(name, method)
     if request.accept.acceptable_offers(["text/html", "application/json"])[:1] == [("application/json", 1.0)]:
         return as_values(tracer.rounds(name, method, time.time() - range_of(request), time.time()))
-    content = look.choice(request, "method", {each: f"by {each}" for each in METHODS}, method) + look.range_links(
-        request
-    )
-    content += section(request, "route", part(request), "Route")
+    methods = look.choice(request, "method", {each: f"by {each}" for each in METHODS}, method)
+    content = methods + look.range_links(request) + section(request, "route", part(request), "Route")
     return look.page(request, f"Route to {name}", content, links=LINKS, live=True)
 
 
@@ -127,11 +124,9 @@ def draw(rounds: list[Traced], now: float, period: float) -> str:
     last = rounds[-1]
     current = [each for each in rounds if each.address == last.address]
     routes = branches(current)
-    state, text = condition(rounds, routes, now)
-    parts = [look.summary(state, text)]
     mtu = f"{last.mtu} bytes" if last.mtu else "unknown"
-    facts = {"address": last.address or "-", "path MTU": mtu, "rounds": len(current)}
-    parts.append(listed(facts).replace("</dl>", f"<div><dt>last round</dt><dd>{moment(last.at)}</dd></div></dl>"))
+    facts = {"address": last.address or "-", "path MTU": mtu, "rounds": len(current), "last round": moment(last.at)}
+    parts = [look.summary(*condition(rounds, routes, now)), listed(facts)]
     widest = ceiling(max((hop.worst or 0.0 for route in routes for hop in route.hops), default=0.0) or 0.001)
     parts += [branch_table(number, route, widest, len(routes)) for number, route in enumerate(routes, 1)]
     parts.append(picture(as_rounds(rounds), now - period, now, INTERVAL, "Round trips of the target"))
@@ -146,29 +141,26 @@ def condition(rounds: Sequence[Traced], routes: Sequence[Branch], now: float) ->
     last = rounds[-1]
     if now - last.at > STALE:
         return "unknown", f"No new round for {duration(now - last.at)}: the tracer does not run."
+    silent = list(takewhile(lambda each: not each.reached, reversed(rounds)))
+    since = look.since(silent[-1].at) if 0 < len(silent) < len(rounds) else " in this period"
     if last.trouble:
-        return "failing", f"Not traced: {last.trouble}."
-    recent = [each for each in rounds if now - each.at <= MINUTE]
-    answered = [each for each in recent if each.reached]
-    if not any(each.reached for each in rounds[-2:]):
-        good = [each for each in rounds if each.reached]
-        since = look.since(good[-1].at) if good else " in this period"
-        return "failing", f"{last.address} does not answer{since}. {last_hop(rounds)}"
+        return "failing", f"Not traced{since}: {last.trouble}."
+    if len(silent) > 1 or len(silent) == len(rounds):
+        return "failing", f"{last.address} has not answered{since}. {last_hop(silent[:SILENT_ROUNDS])}"
+    lost_at = [each.at for each in rounds if not each.reached]
+    lost = sum(now - at <= MINUTE for at in lost_at) / (sum(now - each.at <= MINUTE for each in rounds) or 1)
+    began = now
+    for at in reversed(lost_at):
+        began = at if began - at <= MINUTE else began
     hops = " or ".join(str(count) for count in sorted({len(route.hops) for route in routes}))
     branched = f", {len(routes)} branches" if len(routes) > 1 else ""
-    lost = 1 - len(answered) / len(recent) if recent else 0.0
-    state = "degraded" if lost else "ok"
-    began = now
-    for at in [each.at for each in reversed(rounds) if not each.reached]:
-        began = at if began - at <= MINUTE else began
-    since = f", since {clock_time(began)}" if lost else ""
     count = "1 hop" if hops == "1" else f"{hops} hops"
-    return state, f"{last.address} answers, {count} away{branched}. Packet loss in the last minute: {lost:.0%}{since}."
+    text = f"{last.address} answers, {count} away{branched}. Packet loss in the last minute: {lost:.0%}"
+    return ("degraded", f"{text}, since {clock_time(began)}.") if lost else ("ok", f"{text}.")
 
 
-def last_hop(rounds: Sequence[Traced]) -> str:
+def last_hop(silent: Sequence[Traced]) -> str:
     """Where packets are lost. Routers limit their ICMP messages: so the farthest hop that answered in one of several rounds."""
-    silent = list(takewhile(lambda each: not each.reached, reversed(rounds)))[:SILENT_ROUNDS]
     hops = [(number, hop) for each in silent for number, hop in enumerate(each.hops, 1) if hop]
     if reports := [hop for _, hop in hops if hop.reason]:
         is_own = reports[0].reason == Reason.NO_NEIGHBOUR
@@ -204,8 +196,7 @@ def row(number: int, hop: Hop, widest: float, real: float) -> list[object]:
         bar = html(BAR, label=label, left=left, width=max(right - left, 1), tick=tick - 1)
     loss = look.state("failing" if real == 1 else "degraded" if real else "ok", f"{real:.0%}")
     if hop.loss > real:
-        loss = html(
-            '{loss} <span class="quiet">({all:.0%} not answered: ICMP rate limit)</span>', loss=loss, all=hop.loss
-        )
+        note = '{loss} <span class="quiet">({all:.0%} not answered: ICMP rate limit)</span>'
+        loss = html(note, loss=loss, all=hop.loss)
     times = map(milliseconds, (best, middle, worst, hop.jitter))
     return [number, addresses + reason, loss, hop.sent, *times, bar]

@@ -108,7 +108,7 @@ def sentences(found: dict[str, State]) -> list[str]:
     unknown = [state for state in found.values() if state.name == "unknown"]
     texts = [f"{len(bad)} of {look.counted(len(found), 'target')} {has(bad)} a problem."] if bad else []
     for name, state in bad[:LATEST]:
-        texts.append(f"{name} has been {state.name}{look.since(state.since)}: {reason(name, state)}.")
+        texts.append(f"{name} has been {state.name}{look.since(state.since)}: {state.text}.")
     if unknown:
         texts.append(f"{len(unknown)} of {len(found)} {has(unknown)} no data: {unknown[0].text}.")
     texts = texts or ["The only target is ok." if len(found) == 1 else f"All {len(found)} targets are ok."]
@@ -119,28 +119,15 @@ def has(found: list[Any]) -> str:
     return "has" if len(found) == 1 else "have"
 
 
-def reason(name: str, state: State) -> str:
-    """The reason of a state, and if the target rejects the probes how soon: elsewhere that would look like a good time."""
-    minute = last_minute(name)
-    if minute and minute.rejected and state.name == "failing":
-        return f"{state.text}, rejected after {milliseconds(minute.quantile(0.5))}"
-    return state.text
-
-
-def last_minute(name: str) -> Round | None:
-    recent = prober.conditions[name].recent
-    return merged(recent) if recent else None
-
-
 def loss(name: str) -> float:
     """Packet loss of the last minute; -1 if nothing was sent, or if all was rejected: rejections are often limited."""
-    minute = last_minute(name)
+    minute = prober.conditions[name].minute
     return -1 if minute is None or minute.loss is None or minute.rejected else minute.loss
 
 
 def median(name: str) -> float:
-    """Of the last minute; 0 without an answer but rejections."""
-    minute = last_minute(name)
+    """Of the last minute; 0 without an answer but rejections, whose time is part of the reason."""
+    minute = prober.conditions[name].minute
     return (minute.quantile(0.5) or 0.0) if minute and not minute.rejected else 0.0
 
 
@@ -156,7 +143,7 @@ COLUMNS = (
     Column("target", lambda item: item[0], lambda name: look.link(f"target/{quote(name, safe='')}", name)),
     Column("last 10 minutes", lambda item: item[0], small_chart),
     Column("since", lambda item: item[1].since, lambda at: look.since(at).removeprefix(" since ") if at else ""),
-    Column("reason", lambda item: reason(*item)),
+    Column("reason", lambda item: item[1].text),
     Column("packet loss", lambda item: loss(item[0]), lambda share: f"{share:.0%}" if share >= 0 else "-"),
     Column("median", lambda item: median(item[0]), lambda seconds: milliseconds(seconds or None)),
     Column("probe", lambda item: " ".join(watched[item[0]].check[:2])),
@@ -168,7 +155,7 @@ def draw_target(request: Request, chosen: Watched) -> str:
     state = condition.shown(prober.stale_after)
     rounds = prober.rounds(chosen.name, now - period, now)
     text = state.name + (look.since(state.since, day=period > DAY / 2) if state.since else "")
-    parts = [look.summary(state.name, f"{text}: {reason(chosen.name, state)}" if state.text else text)]
+    parts = [look.summary(state.name, f"{text}: {state.text}" if state.text else text)]
     known = Reason.of(state.text)
     parts += [f"<p>{escape(known.meaning)}</p>"] if known and state.name != "ok" else []
     step = config.interval if period <= HOUR else max(MERGED, config.interval)
@@ -179,10 +166,8 @@ def draw_target(request: Request, chosen: Watched) -> str:
     if rounds:
         parts.append(look.listed(figures(rounds)))
         last = rounds[-1] if period <= HOUR or not condition.recent else condition.recent[-1]
-        phases = {f"{name} time": milliseconds(value) for name, value in last.phases.items()}
         check = f"{chosen.check.module} {chosen.check.target}"
-        facts = {"probe": check, "address": last.address or "-", **phases, **shown_facts(last.facts)}
-        parts.append(f"<h2>The last probe</h2><p>{moment(last.at)}</p>{look.listed(facts)}")
+        parts.append(f"<h2>The last probe</h2><p>{moment(last.at)}</p>{details(last, probe=check)}")
     if routes := request.environ.get(look.SIBLINGS, {}).get("Routes"):
         path = f"{routes}to?{urlencode({'target': chosen.name})}"
         parts.append(f"<p>{look.link(path, 'The route to it')}</p>")
@@ -203,9 +188,12 @@ def figures(rounds: list[Round]) -> dict[str, object]:
     }
 
 
-def shown_facts(facts: dict[str, Any]) -> dict[str, object]:
-    readable = {name: clock_time(value, day=True) if name == "expires" else value for name, value in facts.items()}
-    return {name: value for name, value in readable.items() if value != ""}
+def details(last: Round | Outcome, **facts: object) -> str:
+    """What a probe has found, as HTML."""
+    facts |= {"address": last.address or "-"}
+    facts |= {f"{name} time": milliseconds(seconds) for name, seconds in last.phases.items()}
+    facts |= {name: clock_time(value, day=True) if name == "expires" else value for name, value in last.facts.items()}
+    return look.listed({name: value for name, value in facts.items() if value != ""})
 
 
 # --- Figures for programs ---------------------------------------------------------------------------------------------
@@ -280,11 +268,10 @@ def probe(request: Request) -> Response:
 
 
 def shown(outcome: Outcome) -> str:
-    kind = "ok" if outcome.passed else "failing"
-    facts = {"address": outcome.address or "-", "time": milliseconds(outcome.seconds)}
-    phases = {f"{name} time": milliseconds(seconds) for name, seconds in outcome.phases.items()}
     text = f"{outcome.why}. {outcome.reason.meaning}"
-    return look.summary(kind, text) + look.listed(facts | phases | shown_facts(outcome.facts))
+    return look.summary("ok" if outcome.passed else "failing", text) + details(
+        outcome, time=milliseconds(outcome.seconds)
+    )
 
 
 def blackbox(module: str, outcome: Outcome) -> Iterator[Metric]:

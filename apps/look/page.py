@@ -121,9 +121,10 @@ def link(path: str, text: str) -> Markup:
     return html('<a href="{path}">{text}</a>', path=path, text=text)
 
 
-def moment(at: float) -> str:
+def moment(at: float) -> Markup:
     """A time as HTML, with its age, which the script keeps right."""
-    return f'<time datetime="{at:.3f}" data-age>{clock_time(at)}, {duration(time.time() - at)} ago</time>'
+    text = f"{clock_time(at)}, {duration(time.time() - at)} ago"
+    return html('<time datetime="{at:.3f}" data-age>{text}</time>', at=at, text=text)
 
 
 def duration(seconds: float) -> str:
@@ -144,7 +145,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def listed(facts: Mapping[str, object]) -> str:
-    rows = (f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts.items())
+    rows = (f"<div><dt>{escape(name)}</dt><dd>{cell(value)}</dd></div>" for name, value in facts.items())
     return f"<dl>{''.join(rows)}</dl>"
 
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from apps.background import Background
 from apps.history import HOUR, MERGED, Data, History
+from apps.look.chart import milliseconds
 from apps.probing.config import Config, Watched
 from apps.probing.names import Resolver
 from apps.probing.outcome import REJECTIONS, Outcome, Reason
@@ -100,7 +101,8 @@ class Round(NamedTuple):
         reasons = sorted(self.reasons.keys() - {Reason.NO_ANSWER}, key=lambda each: -self.reasons[each])[:2]
         if self.loss and self.passed:
             return ", ".join([f"{self.loss:.0%} packet loss", *reasons])
-        return ", also ".join(reasons) or next(iter(self.reasons), "")
+        text = ", also ".join(reasons) or next(iter(self.reasons), "")
+        return f"{text}, rejected after {milliseconds(self.quantile(0.5))}" if self.rejected else text
 
     @property
     def rejected(self) -> bool:
@@ -157,6 +159,8 @@ class Condition:
     def __init__(self) -> None:
         self.recent: deque[Round] = deque()
         """The rounds of the last minute in which the target was failing, or in which it was not."""
+        self.minute: Round | None = None
+        """These rounds as one."""
         self.state = State("unknown", 0.0, "not probed yet")
 
     def add(self, found: Round) -> None:
@@ -167,12 +171,10 @@ class Condition:
         self.recent.append(found)
         while found.at - self.recent[0].at > RECOVERED:
             self.recent.popleft()
-        together = merged(self.recent)
+        self.minute = merged(self.recent)
         if name == "ok":
-            name = together.condition
-        if name != self.state.name:
-            self.state = State(name, found.at, "")
-        self.state = self.state._replace(text=together.why)
+            name = self.minute.condition
+        self.state = State(name, self.state.since if name == self.state.name else found.at, self.minute.why)
 
     def shown(self, stale_after: float) -> State:
         """The state now; unknown if the last round is older than this many seconds."""

@@ -155,7 +155,7 @@ def test_an_outage_keeps_the_rows_and_says_where_and_since_when(lab: Lab, pages:
     said = pages.summary("far")
     lab.do(lab.router, "ip link set line up")
     lab.do(lab.router, f"ip route replace {FAR} dev line")
-    assert re.search(r"does not answer since [\d:]{8}", said)
+    assert re.search(r"has not answered since [\d:]{8}", said)
     assert f"{ROUTER} reports: network unreachable" in said or f"The last hop that answers is 1, {ROUTER}" in said
     assert (
         time.strftime("%H:%M", time.localtime(broken)) in said
@@ -182,7 +182,7 @@ def test_a_target_that_drops_udp_is_no_row_of_empty_hops(lab: Lab, pages: Pages)
     finally:
         lab.do(lab.far, "nft delete table ip lab")
     assert status == 200
-    assert "does not answer in this period" in body.decode()
+    assert "has not answered in this period" in body.decode()
     assert body.decode().count('<th scope="row">') <= 3
     assert addresses(found["branches"][0])[0] == [ROUTER]
     assert pages.traced("far", "icmp", rounds(2))["branches"][0]["hops"][-1]["lost"] == 0, "by ICMP it answers"

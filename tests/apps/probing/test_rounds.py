@@ -20,7 +20,7 @@ from tests.running import LIMIT
 
 OK = Outcome(Reason.OK, 0.02, received=True, address="192.0.2.1")
 LOST = Outcome(Reason.NO_ANSWER, address="192.0.2.1")
-REFUSED = Outcome(Reason.REFUSED, 0.01, received=True)
+REFUSED = Outcome(Reason.REFUSED, 0.01, received=True, sender="192.0.2.1")
 NO_NAME = Outcome(Reason.NXDOMAIN)
 LATE_PAGE = Outcome(Reason.TIMEOUT, received=True)
 CONDITIONS = [
@@ -28,10 +28,16 @@ CONDITIONS = [
     ("one lost", [OK] * 9 + [LOST], "degraded", 0.1, "10% packet loss"),
     ("most lost", [OK] * 2 + [LOST] * 8, "degraded", 0.8, "80% packet loss"),
     ("all lost", [LOST] * 10, "failing", 1.0, "no answer"),
-    ("refused", [REFUSED] * 10, "failing", 0.0, "connection refused"),
+    ("refused", [REFUSED] * 10, "failing", 0.0, "connection refused by 192.0.2.1, rejected after 10 ms"),
     ("no name", [NO_NAME] * 10, "failing", None, "name does not exist"),
     ("slow pages", [OK] * 5 + [LATE_PAGE] * 5, "degraded", 0.0, "timeout"),
-    ("lost and refused", [OK] * 5 + [REFUSED] * 3 + [LOST] * 2, "degraded", 0.2, "20% packet loss, connection refused"),
+    (
+        "lost and refused",
+        [OK] * 5 + [REFUSED] * 3 + [LOST] * 2,
+        "degraded",
+        0.2,
+        "20% packet loss, connection refused by 192.0.2.1",
+    ),
 ]
 
 
