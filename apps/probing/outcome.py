@@ -122,6 +122,10 @@ ERRORS = {
     **dict.fromkeys((errno.EHOSTUNREACH, errno.EHOSTDOWN), Reason.HOST_UNREACHABLE),
 }
 """Of errors that the system has no ICMP message for."""
+LOCAL_ROUTES = {
+    errno.EACCES: "a prohibit route or a filter of this machine",
+    errno.EINVAL: "a blackhole route of this machine",
+}
 VERIFY = {
     9: Reason.TLS_EXPIRED,
     10: Reason.TLS_EXPIRED,
@@ -140,5 +144,7 @@ def reason_of(error: OSError) -> tuple[Reason, str]:
         return Reason.TLS, (error.reason or str(error)).lower().replace("_", " ")
     if isinstance(error, TimeoutError) and error.errno is None:  # Python's own
         return Reason.NO_ANSWER, ""
+    if error.errno in LOCAL_ROUTES:
+        return Reason.NO_ROUTE, LOCAL_ROUTES[error.errno]
     reason = ERRORS.get(error.errno or 0, Reason.LOCAL)
     return reason, "" if reason in {Reason.REFUSED, Reason.RESET} else error.strerror or str(error)

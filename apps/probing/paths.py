@@ -133,10 +133,8 @@ class Tracer:
                     hops = await trace(flows[turn], explore=number % (FLOWS * EXPLORE) == 0)
                     if loop.time() > mtu_due and number >= FLOWS:  # not among the first packets, which find the route
                         mtu, mtu_due = await path_mtu(target), loop.time() + MTU_EVERY
-                except PermissionError:
-                    trouble = "this user may not send ICMP; UDP needs no privilege"
                 except Failed as error:
-                    trouble = str(error.reason)
+                    trouble = f"{error.reason}: {error}"
                 except OSError as error:
                     trouble = error.strerror or str(error)
                     close(flows)  # they are opened again

@@ -50,10 +50,6 @@ INFORMATIONAL = 8
 """Responses with 1xx before the final one (RFC 9110 15.2)."""
 SUCCESSFUL = frozenset(range(200, 300))
 Facts = dict[str, Any]
-LOCAL_ROUTES = {
-    errno.EACCES: "a prohibit route or a filter of this machine",
-    errno.EINVAL: "a blackhole route of this machine",
-}
 
 
 class Check(NamedTuple):
@@ -146,8 +142,6 @@ def explain(error: OSError, connection: socket.socket, target: Target) -> Failed
     icmp_error = icmp.next_error(connection)
     if icmp_error is not None and icmp_error.origin != icmp.LOCAL:
         return icmp_failure(icmp_error, target)
-    if error.errno in LOCAL_ROUTES:
-        return Failed(Reason.NO_ROUTE, LOCAL_ROUTES[error.errno])
     if error.errno == errno.EHOSTUNREACH:
         # Without an ICMP message: an unreachable route, or no host with this address on the link.
         return Failed(Reason.NO_NEIGHBOUR if is_no_neighbour(target) else Reason.NO_ROUTE)
@@ -363,19 +357,16 @@ async def dns_query(target: Target, check: Check, timer: Timer) -> tuple[Reason,
 
 
 async def ping(target: Target, check: Check, timer: Timer) -> tuple[Reason, Facts]:
-    """One echo request. Raises Failed."""
-    try:
-        error = await icmp.echo(target)
-    except PermissionError:
-        raise Failed(Reason.LOCAL, f"This user may not send ICMP. {icmp.HINT}") from None
-    except TimeoutError:
-        raise
-    except OSError as failure:
-        if failure.errno in LOCAL_ROUTES:
-            raise Failed(Reason.NO_ROUTE, LOCAL_ROUTES[failure.errno]) from None
-        raise
-    if error is not None:
-        raise icmp_failure(error, target)
+    """One echo request."""
+    payload, reply = os.urandom(icmp.SIZE), None
+    with icmp.ping_socket(target) as connection:
+        connection.send(icmp.echo_request(target, 1, payload))
+        while reply is None or reply[1] != payload:
+            await icmp.readable(connection)
+            if error := icmp.next_error(connection):
+                raise icmp_failure(error, target)
+            with contextlib.suppress(BlockingIOError):
+                reply = icmp.echo_reply(connection, target)
     timer.received = True
     timer.end("rtt")
     return Reason.OK, {}
