@@ -87,10 +87,13 @@ def version() -> str:
 
 
 def states() -> dict[str, State]:
-    """The state of each target, the worst and latest first."""
+    """The state of each target, the worst first, and of those that are equal the latest."""
     prober.update()
     found = {name: prober.conditions[name].shown(prober.stale_after) for name in watched}
-    return dict(sorted(found.items(), key=lambda item: (ORDER[item[1].name], -item[1].since)))
+    failed = {name: minute.failed for name in watched if (minute := prober.conditions[name].minute)}
+    return dict(
+        sorted(found.items(), key=lambda item: (ORDER[item[1].name], -failed.get(item[0], 0.0), -item[1].since))
+    )
 
 
 def draw_all(request: Request) -> str:
