@@ -113,6 +113,24 @@ def test_probes_are_unknown_while_none_is_made(clock: Clock, tmp_path: Path, mon
         assert len(re.findall("<title>no data", chart)) == 2
 
 
+def test_the_worst_comes_first(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failing before degraded, then the share of failed probes, then the latest; in the summary as in the table."""
+    monkeypatch.setattr("apps.background.Background.start", lambda self: None)
+    lost = {"well": 0, "one lost": 1, "half lost": 5, "all lost": 10, "half lost, later": 5}
+    target = '[[target]]\nname = "{}"\nmodule = "icmp"\ntarget = "192.0.2.1"\n'
+    config = 'history = ""\n' + "".join(map(target.format, lost))
+    with loaded("apps.probe", config, tmp_path) as module:
+        for name, count in lost.items():
+            clock.now += 1
+            found = Round.of(clock.now, [OK] * (10 - count) + [LOST] * count)
+            module.prober.history.add(name, clock.now, found._asdict())
+        module.prober.history.flush(clock.now)
+        shown = Client(module.app).get("/part/all").expect().text
+    worst = ["all lost", "half lost, later", "half lost", "one lost"]
+    assert re.findall(r"<br>([^<]*?) has been", shown) == worst
+    assert re.findall(r'<a href="target/[^"]*">([^<]*)', shown) == [*worst, "well"]
+
+
 def test_netmon_after_a_suspension(clock: Clock, netmon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last second before the suspension is not shown as the present; afterwards there is a gap, and no peak."""
     sampler = netmon.sampler
