@@ -17,7 +17,8 @@ from http import HTTPStatus
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from apps.inspecting import Seen, seen_of
-from apps.look.page import FILES, link, listed, page, section, table, ticks
+from apps.look import page as look
+from apps.look.page import link, listed, page, table
 from microwsgi import App, Request, Response, abort
 
 MOST_SECONDS, MOST_BYTES = 10.0, 1 << 27
@@ -32,7 +33,7 @@ CONNECTION = "The connection, as the kernel sees it (TCP_INFO)"
 
 seen: dict[int, Seen] = {}
 """The last requests by number, the newest last."""
-app, pages = App(), App()
+app, site = App(), look.Site({})
 
 
 @app.before
@@ -99,21 +100,21 @@ def later(request: Request, seconds: float, body: bytes) -> Iterator[bytes]:
     yield body
 
 
-app.mount(OWN, pages)
+app.mount(OWN, site.app)
 app.mount("/", anything, name="anything")
 
 # --- Our own pages ----------------------------------------------------------------------------------------------------
 
-pages.static("/look", FILES)
+site.versions = lambda: {"*": max(seen, default=0)}
 
 
-@pages.get("/")
+@site.app.get("/")
 def overview(request: Request) -> Response:
-    return page(request, "Requests", section(request, "list", part(request), "Requests"), live=True)
+    return site.page(request, "Requests", site.section(request, "list", "Requests"))
 
 
-@pages.get("/part/list")
-def part(request: Request) -> str:
+@site.part("list")
+def draw_list(request: Request, _: str) -> str:
     rows = [
         [
             link(f"{request.script_name}/requests/{each.number}", str(each.number)),
@@ -124,13 +125,7 @@ def part(request: Request) -> str:
     return table("The last requests, the latest first", ("number", "UTC", "request", "from", "by", "body"), rows)
 
 
-@pages.get("/events")
-def events(request: Request) -> Response:
-    """An event each second, with the number of the last request."""
-    return ticks(request, lambda: {"list": max(seen, default=0)})
-
-
-@pages.get("/requests/{number:int}")
+@site.app.get("/requests/{number:int}")
 def one(request: Request, number: int) -> Response:
     if number not in seen:
         abort(404, f"There is no request {number} among the last {KEPT}.")

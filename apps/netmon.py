@@ -5,8 +5,7 @@ sockets, neighbours, routes, the counters of TCP, UDP and ICMP; /metrics for Pro
 kernel's interfaces are in apps/kernel/, one a module: a screen of Python does the work of `ip`, `ss` or `nstat`.
 
     sampler     one thread reads the kernel's figures once a second     apps/kernel/sampler.py
-    ticks       tell each open page which parts have changed            apps/look/page.py
-    part        the page fetches these, drawn once for all viewers
+    site        the pages and their sections, which follow the figures  apps/look/page.py
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ MINUTE, OCTET = 60.0, 8
 HOST = socket.gethostname()
 
 sampler = Sampler(os.environ.get("NETMON_HISTORY", ""))
-drawn = look.Drawn()
-app = look.site(sampler.background.start)
+site = look.Site(LINKS, sampler.background.start)
+app = site.app
 
 
 # --- Pages ------------------------------------------------------------------------------------------------------------
@@ -48,63 +47,43 @@ app = look.site(sampler.background.start)
 
 @app.get("/")
 def overview(request: Request) -> Response:
-    summary, interfaces, counters = (
-        look.section(request, name, part(request, name)) for name in ("summary", "interfaces", "counters")
-    )
+    summary, interfaces, counters = (site.section(request, name) for name in ("summary", "interfaces", "counters"))
     form = look.filter_form(request, "Interfaces that contain")
     content = f"{summary}{look.range_links(request)}{interfaces}{form}{counters}"
-    return look.page(request, f"Network of {HOST}", content, links=LINKS, live=True)
+    return site.page(request, f"Network of {HOST}", content)
 
 
 @app.get("/interface/{name:path}")
 def interface(request: Request, name: str) -> Response:
-    content = look.section(request, f"interface/{name}", part(request, f"interface/{name}"))
-    return look.page(request, f"{name} of {HOST}", look.range_links(request) + content, links=LINKS, live=True)
+    content = look.range_links(request) + site.section(request, f"interface/{name}")
+    return site.page(request, f"{name} of {HOST}", content)
 
 
 @app.get("/sockets")
 def all_sockets(request: Request) -> Response:
-    content = look.filter_form(request, "Sockets that contain")
-    content += look.section(request, "sockets", part(request, "sockets"))
-    return look.page(request, f"Sockets of {HOST}", content, links=LINKS, live=True)
+    content = look.filter_form(request, "Sockets that contain") + site.section(request, "sockets")
+    return site.page(request, f"Sockets of {HOST}", content)
 
 
 @app.get("/routes")
 def all_routes(request: Request) -> Response:
-    content = look.section(request, "routes", part(request, "routes"))
-    return look.page(request, f"Routes of {HOST}", content, links=LINKS, live=True)
-
-
-@app.get("/part/{name:path}")
-def part(request: Request, name: str) -> str:
-    look.range_of(request)
-    kind, _, device = name.partition("/")
-    if kind not in PARTS or (device and device not in sampler.interfaces):
-        abort(404, f"There is no {name}.")
-    if kind in {"sockets", "routes"}:
-        sampler.watch()
-    found = versions()
-    return drawn.get(request, name, found.get(kind, found["*"]), lambda: PARTS[kind](request, device))
-
-
-@app.get("/events")
-def events(request: Request) -> Response:
-    def watched_versions() -> dict[str, float]:
-        sampler.watch()
-        return versions()
-
-    return look.ticks(request, watched_versions)
+    return site.page(request, f"Routes of {HOST}", site.section(request, "routes"))
 
 
 def versions() -> dict[str, float]:
     """The version of each part; "*" stands for all others. Without new figures they change, too: they get old."""
+    sampler.watch()  # a page is open
     latest = sampler.ticked if time.time() - sampler.read_at <= STALE else time.time() // 1
     return {"*": latest, "sockets": sampler.sockets_at, "routes": sampler.sockets_at}
+
+
+site.versions = versions
 
 
 # --- Parts ------------------------------------------------------------------------------------------------------------
 
 
+@site.part("summary")
 def draw_summary(request: Request, _: str) -> str:
     """What is wrong and since when, the worst first."""
     now, state = time.time(), "ok"
@@ -164,16 +143,23 @@ INTERFACES = (
 )
 
 
-def draw_interfaces(request: Request, device: str) -> str:
-    """A table, and charts of the busiest; or one interface with its chart, counters and changes."""
-    if device:
-        each = sampler.interfaces[device]
-        facts = {column.name: column.text(column.value(each)) for column in INTERFACES[2:]}
-        counters = {name.replace("_", " "): value for name, value in each.traffic._asdict().items()}
-        changes = [(look.clock_time(at), text) for at, text, _ in reversed(sampler.changes) if device in text]
-        shown = look.table("Changes, the latest first", ("time", "change"), changes) if changes else ""
-        began = look.summary("ok" if each.state == "up" else "failing", each.state + since(device))
-        return f"{began}{chart(request, device)}{look.listed(facts)}<h2>Counters</h2>{look.listed(counters)}{shown}"
+@site.part("interface")
+def draw_interface(request: Request, name: str) -> str:
+    """Its state, chart, addresses, counters and changes."""
+    if name not in sampler.interfaces:
+        abort(404, f"There is no interface {name}.")
+    each = sampler.interfaces[name]
+    facts = {column.name: column.text(column.value(each)) for column in INTERFACES[2:]}
+    counters = {field.replace("_", " "): value for field, value in each.traffic._asdict().items()}
+    changes = [(look.clock_time(at), text) for at, text, _ in reversed(sampler.changes) if name in text]
+    shown = look.table("Changes, the latest first", ("time", "change"), changes) if changes else ""
+    began = look.summary("ok" if each.state == "up" else "failing", each.state + since(name))
+    return f"{began}{chart(request, name)}{look.listed(facts)}<h2>Counters</h2>{look.listed(counters)}{shown}"
+
+
+@site.part("interfaces")
+def draw_interfaces(request: Request, _: str) -> str:
+    """A table, and charts of the busiest."""
     total = {each: each.traffic.receive_bytes + each.traffic.transmit_bytes for each in sampler.interfaces.values()}
     busiest = sorted(total, key=total.__getitem__, reverse=True)
     found = sorted(busiest, key=is_down, reverse=True)
@@ -208,6 +194,7 @@ def chart(request: Request, name: str) -> str:
     return f'<div class="charts">{"".join(drawings)}</div>'
 
 
+@site.part("counters")
 def draw_counters(request: Request, _: str) -> str:
     rows = [
         (text, amount(sampler.rates.get(name, 0), "/s"), amount(sampler.last_minute(name)), amount(value))
@@ -246,6 +233,7 @@ LISTENING = (
 )
 
 
+@site.part("sockets")
 def draw_sockets(request: Request, _: str) -> str:
     listening = [each for each in sampler.sockets if each.state == (LISTEN if each.protocol == "tcp" else UNCONNECTED)]
     connections = [each for each in sampler.sockets if each.protocol == "tcp" and each.state != LISTEN]
@@ -259,6 +247,7 @@ def draw_sockets(request: Request, _: str) -> str:
     )
 
 
+@site.part("routes")
 def draw_routes(request: Request, _: str) -> str:
     rows = [(each.network, each.kind or "unicast", each.hops, each.metric) for each in sampler.routes]
     return (
@@ -266,12 +255,6 @@ def draw_routes(request: Request, _: str) -> str:
         + look.table("Routes", ("network", "type", "next hop", "metric"), rows)
         + look.table("Neighbours", ("address", "link address", "interface", "state"), sampler.neighbours)
     )
-
-
-PARTS: dict[str, Callable[[Request, str], str]] = {
-    "summary": draw_summary, "interfaces": draw_interfaces, "interface": draw_interfaces, "counters": draw_counters,
-    "sockets": draw_sockets, "routes": draw_routes,
-}  # fmt: skip
 
 
 # --- Figures for programs ---------------------------------------------------------------------------------------------

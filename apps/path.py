@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 
 from apps.look import page as look
 from apps.look.chart import ceiling, milliseconds
-from apps.look.page import clock_time, duration, listed, moment, range_of, section, table
+from apps.look.page import clock_time, duration, listed, moment, range_of, table
 from apps.probing.config import load
 from apps.probing.outcome import Failed, Reason
 from apps.probing.paths import INTERVAL, Branch, Hop, Traced, Tracer, as_rounds, as_values, branches, changes
@@ -50,7 +50,8 @@ budget = Budget(config.per_minute)
 allowed: dict[str, float] = {}
 """Targets of visitors that the policy permits, and the time until this holds."""
 
-app = look.site(tracer.background.start)
+site = look.Site(LINKS, tracer.background.start)
+app = site.app
 
 
 @app.get("/")
@@ -59,7 +60,7 @@ def overview(request: Request) -> Response:
     rows = [(look.link(paths[name], name), target) for name, target in tracer.targets.items()]
     form = look.form("Another target", "to", "host", "Method", METHODS, "Trace")
     content = table("Configured targets", ("target", "address or name"), rows) + form
-    return look.page(request, "Routes", content, links=LINKS)
+    return site.page(request, "Routes", content, live=False)
 
 
 @app.get("/to")
@@ -71,8 +72,8 @@ def show(request: Request) -> Response | dict[str, Any]:
     if request.accept.acceptable_offers(["text/html", "application/json"])[:1] == [("application/json", 1.0)]:
         return as_values(tracer.rounds(name, method, time.time() - range_of(request), time.time()))
     methods = look.choice(request, "method", {each: f"by {each}" for each in METHODS}, method)
-    content = methods + look.range_links(request) + section(request, "route", part(request), "Route")
-    return look.page(request, f"Route to {name}", content, links=LINKS, live=True)
+    content = methods + look.range_links(request) + site.section(request, "route", "Route")
+    return site.page(request, f"Route to {name}", content)
 
 
 def wanted(request: Request) -> tuple[str, str]:
@@ -101,24 +102,15 @@ def permit(name: str, viewer: str) -> None:
     allowed[name] = now + 60
 
 
-@app.get("/part/route")
-def part(request: Request) -> str:
+@site.part("route")
+def draw(request: Request, _: str) -> str:
     """The part of the page that changes. A page that fetches it is open, so its target is traced."""
     name, method = wanted(request)
     if name not in tracer.targets and name not in allowed:
         abort(404)
     tracer.watch(name, method)
     now, period = time.time(), range_of(request)
-    return draw(tracer.rounds(name, method, now - period, now), now, period)
-
-
-@app.get("/events")
-def events(request: Request) -> Response:
-    """An event each second, after which the page fetches the route."""
-    return look.ticks(request, lambda: {"route": time.time() // 1})
-
-
-def draw(rounds: list[Traced], now: float, period: float) -> str:
+    rounds = tracer.rounds(name, method, now - period, now)
     if not rounds:
         return '<p class="summary" role="status">No round in this period yet.</p>'
     last = rounds[-1]

@@ -24,7 +24,7 @@ from apps.look import page as look
 from apps.look.chart import milliseconds
 from apps.look.metrics import Metric, exposition
 from apps.look.page import Column, clock_time, moment
-from apps.probing.config import Watched, load
+from apps.probing.config import load
 from apps.probing.names import Resolver
 from apps.probing.outcome import Outcome, Reason
 from apps.probing.policy import Budget
@@ -43,8 +43,8 @@ config = load(os.environ.get("PROBE_CONFIG", ""))
 watched = {each.name: each for each in config.targets}
 prober = Prober(config)
 budget = Budget(config.per_minute)
-drawn = look.Drawn()
-app = look.site(prober.background.start)
+site = look.Site(LINKS, prober.background.start)
+app = site.app
 
 
 # --- Pages ------------------------------------------------------------------------------------------------------------
@@ -52,38 +52,22 @@ app = look.site(prober.background.start)
 
 @app.get("/")
 def overview(request: Request) -> Response:
-    content = look.section(request, "all", part(request, "all"), "Targets")
-    content += look.filter_form(request, "Targets that contain")
+    content = site.section(request, "all", "Targets") + look.filter_form(request, "Targets that contain")
     content += look.form("Probe once", "probe", "host:port", "Module", MODULES, "Probe")
-    return look.page(request, "Probes", content, links=LINKS, live=True)
+    return site.page(request, "Probes", content)
 
 
 @app.get("/target/{name:path}")
 def target(request: Request, name: str) -> Response:
-    content = look.range_links(request) + look.section(request, f"target/{name}", part(request, f"target/{name}"), name)
-    return look.page(request, name, content, links=LINKS, live=True)
+    return site.page(request, name, look.range_links(request) + site.section(request, f"target/{name}", name))
 
 
-@app.get("/part/{name:path}")
-def part(request: Request, name: str) -> str:
-    """A section of a page, drawn when there is a new round."""
-    look.range_of(request)
-    if name == "all":
-        return drawn.get(request, name, version(), lambda: draw_all(request))
-    chosen = watched.get(name.removeprefix("target/"))
-    if chosen is None:
-        abort(404, f"There is no {name}.")
-    return drawn.get(request, name, version(), lambda: draw_target(request, chosen))
-
-
-@app.get("/events")
-def events(request: Request) -> Response:
-    return look.ticks(request, lambda: {"*": version()})
-
-
-def version() -> str:
+def versions() -> dict[str, str]:
     """A text that changes with each round, and every ten seconds, since the state of a target depends on the time, too."""
-    return f"{prober.update()}.{time.time() // 10:.0f}"
+    return {"*": f"{prober.update()}.{time.time() // 10:.0f}"}
+
+
+site.versions = versions
 
 
 def states() -> dict[str, State]:
@@ -96,7 +80,8 @@ def states() -> dict[str, State]:
     )
 
 
-def draw_all(request: Request) -> str:
+@site.part("all")
+def draw_all(request: Request, _: str) -> str:
     found = states()
     worst = next(iter(found.values())).name if found else "unknown"
     newest = max((each.recent[-1].at for each in prober.conditions.values() if each.recent), default=0.0)
@@ -153,26 +138,29 @@ COLUMNS = (
 )
 
 
-def draw_target(request: Request, chosen: Watched) -> str:
-    now, period, condition = time.time(), look.range_of(request), prober.conditions[chosen.name]
+@site.part("target")
+def draw_target(request: Request, name: str) -> str:
+    if name not in watched:
+        abort(404, f"There is no target {name}.")
+    now, period, condition, check = time.time(), look.range_of(request), prober.conditions[name], watched[name].check
     state = condition.shown(prober.stale_after)
-    rounds = prober.rounds(chosen.name, now - period, now)
+    rounds = prober.rounds(name, now - period, now)
     text = state.name + (look.since(state.since, day=period > DAY / 2) if state.since else "")
     parts = [look.summary(state.name, f"{text}: {state.text}" if state.text else text)]
     known = Reason.of(state.text)
     parts += [f"<p>{escape(known.meaning)}</p>"] if known and state.name != "ok" else []
     step = config.interval if period <= HOUR else max(MERGED, config.interval)
-    parts.append(picture(rounds, now - period, now, step, f"Times of {chosen.name}, the last {look.duration(period)}"))
+    parts.append(picture(rounds, now - period, now, step, f"Times of {name}, the last {look.duration(period)}"))
     parts.append(
         '<p class="quiet">Line: the median. Smoke: the other times. Red: the share of failed probes. Grey: no data.</p>'
     )
     if rounds:
         parts.append(look.listed(figures(rounds)))
         last = rounds[-1] if period <= HOUR or not condition.recent else condition.recent[-1]
-        check = f"{chosen.check.module} {chosen.check.target}"
-        parts.append(f"<h2>The last probe</h2><p>{moment(last.at)}</p>{details(last, probe=check)}")
+        found = details(last, probe=f"{check.module} {check.target}")
+        parts.append(f"<h2>The last probe</h2><p>{moment(last.at)}</p>{found}")
     if routes := request.environ.get(look.SIBLINGS, {}).get("Routes"):
-        path = f"{routes}to?{urlencode({'target': chosen.name})}"
+        path = f"{routes}to?{urlencode({'target': name})}"
         parts.append(f"<p>{look.link(path, 'The route to it')}</p>")
     return "".join(parts)
 
@@ -266,7 +254,7 @@ def probe(request: Request) -> Response:
     if outcome.reason is Reason.NOT_ALLOWED:
         abort(403, str(outcome.facts["error"]))
     if request.accept.acceptable_offers(["text/plain", "text/html"])[:1] == [("text/html", 1.0)]:
-        return look.page(request, f"{module} {text}", shown(outcome), links=LINKS)
+        return site.page(request, f"{module} {text}", shown(outcome), live=False)
     return exposition(blackbox(module, outcome))
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 from microwsgi import App, Request, Response, abort, html
@@ -38,29 +38,77 @@ MOST_DRAWN = 100
 """Parts that are cached."""
 TICK = 1.0
 """Seconds between two ticks."""
+Drawing = TypeVar("Drawing", bound=Callable[[Request, str], str])
 RANGES = {"10m": (600.0, "10 minutes"), "1h": (3600.0, "1 hour"), "24h": (86400.0, "24 hours")}
 
 
-def site(start: Callable[[], None]) -> App:
-    """An application with the pages' files, whose background work `start` begins.
+class Site:
+    """An application whose pages have sections that follow their data.
 
-    It is called now and before each request: a server may fork after the import, and threads do not survive a fork.
+    Each section is answered as `part/NAME`, too; `events` says once a second which version each has. A section is drawn once
+    for each version of its data, so that a hundred viewers cost one drawing. `start` begins the background work.
     """
-    app = App()
-    app.static("/look", FILES)
-    start()
 
-    @app.before
-    def restart(request: Request) -> None:
+    def __init__(self, links: Mapping[str, str], start: Callable[[], None] = lambda: None) -> None:
+        self.links, self.start = links, start
+        self.parts: dict[str, Callable[[Request, str], str]] = {}
+        self.versions: Callable[[], Mapping[str, object]] = lambda: {"*": time.time() // 1}
+        """The version of each part; "*" stands for all others."""
+        self.drawn: dict[str, tuple[object, str]] = {}
+        self.lock = threading.Lock()  # protects `drawn`; held while a part is drawn, so that one thread draws
+        self.app = App()
+        self.app.static("/look", FILES)
+        self.app.before(self.restart)
+        self.app.get("/part/{name:path}")(self.draw)
+        self.app.get("/events")(self.events)
         start()
 
-    return app
+    def restart(self, request: Request) -> None:
+        """Start the work again: a server may have forked after the import, and threads do not survive a fork."""
+        self.start()
+
+    def part(self, kind: str) -> Callable[[Drawing], Drawing]:
+        """Register the function that draws the sections `kind` and `kind/...`."""
+
+        def register(drawing: Drawing) -> Drawing:
+            self.parts[kind] = drawing
+            return drawing
+
+        return register
+
+    def draw(self, request: Request, name: str) -> str:
+        """A section with the query of this request, as HTML."""
+        range_of(request)
+        kind, _, rest = name.partition("/")
+        if kind not in self.parts:
+            abort(404, f"There is no {name}.")
+        versions = self.versions()
+        version, key = versions.get(kind, versions["*"]), f"{request.script_name} {name} {request.query_string}"
+        with self.lock:
+            if key not in self.drawn or self.drawn[key][0] != version:
+                if len(self.drawn) >= MOST_DRAWN:
+                    self.drawn.clear()
+                self.drawn[key] = version, self.parts[kind](request, rest)
+            return self.drawn[key][1]
+
+    def events(self, request: Request) -> Response:
+        """A stream of events, one a second: the server's time, and the version of each part."""
+        return Stream(request, poll=lambda: {"now": time.time(), "versions": self.versions()}, every=TICK).response
+
+    def section(self, request: Request, name: str, label: str = "") -> str:
+        query = f"?{request.query_string}" if request.query_string else ""
+        part, label = escape(quote(name, safe="") + query), escape(label or name)
+        return f'<section data-part="{part}" aria-label="{label}">{self.draw(request, name)}</section>'
+
+    def page(self, request: Request, title: str, content: str, *, live: bool = True) -> Response:
+        """A whole page; a live one has the script. `content` is HTML."""
+        return page(request, title, content, links=self.links, live=live)
 
 
 def page(
     request: Request, title: str, content: str, *, links: Mapping[str, str] = {}, live: bool = False, base: str = ""
 ) -> Response:
-    """A whole page; a live one has the script. `content` is HTML; `links` are texts and paths below the application."""
+    """A page of an application whose Site is mounted at `base`; `links` are texts and paths below the application."""
     root = request.script_name + base
     others: Mapping[str, str] = request.environ.get(SIBLINGS, {})
     paths = {root + path: text for text, path in links.items()} | {path: text for text, path in others.items()}
@@ -71,36 +119,6 @@ def page(
     response = Response(text, content_type="text/html", charset="utf-8")
     response.headers["Content-Security-Policy"] = POLICY
     return response
-
-
-def section(request: Request, name: str, content: str, label: str = "") -> str:
-    """A part of a page that `part/NAME` answers as well, with the same query."""
-    name, label = quote(name, safe=""), label or name
-    query = f"?{request.query_string}" if request.query_string else ""
-    return f'<section data-part="{escape(name + query)}" aria-label="{escape(label)}">{content}</section>'
-
-
-def ticks(request: Request, versions: Callable[[], object]) -> Response:
-    """A stream of events, one a second: the server's time, and the version of each part."""
-    return Stream(request, poll=lambda: {"now": time.time(), "versions": versions()}, every=TICK).response
-
-
-class Drawn:
-    """Caches each part until its data have a new version, so that a hundred viewers cost one drawing."""
-
-    def __init__(self) -> None:
-        self.known: dict[str, tuple[object, str]] = {}
-        self.lock = threading.Lock()  # protects `known`; held while a part is drawn, so that one thread draws
-
-    def get(self, request: Request, name: str, version: object, draw: Callable[[], str]) -> str:
-        """The part with the query of this request."""
-        key = f"{request.script_name} {name} {request.query_string}"
-        with self.lock:
-            if key not in self.known or self.known[key][0] != version:
-                if len(self.known) >= MOST_DRAWN:
-                    self.known.clear()
-                self.known[key] = version, draw()
-            return self.known[key][1]
 
 
 def clock_time(at: float, *, day: bool = False) -> str:

@@ -314,7 +314,7 @@ def test_a_page_of_two_hundred_interfaces_is_short(sampler: Sampler) -> None:
             grown = [each._replace(traffic=Traffic(*[second * 1000] * 8)) for each in many]
             sampler.compare(grown, time.time() - 60 + second, 1.0)
         patch.setattr(netmon, "sampler", sampler)
-        patch.setattr(netmon, "drawn", type(netmon.drawn)())
+        netmon.site.drawn.clear()
         text = Client(netmon.app).get("/part/interfaces").expect().text
         assert len(text) < 70_000
         assert "Interfaces, 50 of 201" in text
