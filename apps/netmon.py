@@ -103,7 +103,7 @@ def draw_summary(request: Request, _: str) -> str:
     for text, problem in sampler.problems.items():
         if now - problem.last < MINUTE:
             state = "degraded" if state == "ok" else state
-            texts.append(f"{text}: {amount(problem.value, problem.unit)}{look.since(problem.since)}.")
+            texts.append(f"{text}: {amount(problem.value, problem.unit)},{look.since(problem.since)}.")
     if state == "ok":
         up = sum(each.state == "up" for each in sampler.interfaces.values())
         texts.append(f"Interfaces up: {up} of {len(sampler.interfaces)}. No errors and no drops in the last minute.")

@@ -150,7 +150,8 @@ class Sampler:
         self.minute.append((now, after))
         again, sent = self.last_minute("Tcp.RetransSegs"), self.last_minute("Tcp.OutSegs")
         if again > MANY_RETRANSMITTED * (sent + again):
-            self.report("Retransmitted TCP segments in the last minute", now, 100 * again / (sent + again), "%")
+            share = 100 * again / (sent + again)
+            self.report("TCP segments retransmitted, a sign of packet loss", now, share, "% in the last minute")
         self.problems = {text: each for text, each in self.problems.items() if now - each.last < CALM}
 
     def report(self, text: str, now: float, value: float, unit: str = "") -> None:

@@ -183,7 +183,7 @@ def test_problems_of_interfaces_have_a_beginning_and_an_end(
             seen[second] = state(client, "/part/summary")
     began = time.strftime("%T", time.localtime(clock.begin + 10))
     assert "dropped" not in seen[5][1]  # the machine may have other problems
-    assert seen[12] == ("degraded", f"a{{0}}: packets dropped: 2 since {began} (for 2 s).")
-    assert seen[65] == ("degraded", f"a{{0}}: packets dropped: 4 since {began} (for 55 s).")
+    assert seen[12] == ("degraded", f"a{{0}}: packets dropped: 2, since {began} (for 2 s).")
+    assert seen[65] == ("degraded", f"a{{0}}: packets dropped: 4, since {began} (for 55 s).")
     assert seen[119][0] == "degraded"
     assert "dropped" not in seen[125][1]
