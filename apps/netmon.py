@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -303,21 +303,15 @@ def metrics(request: Request) -> Response:
 def collect() -> Iterator[Metric]:
     """All metrics, except for figures that are not available now: an old value must not look new."""
     found = list(sampler.interfaces.values()) if "interfaces" not in sampler.missing else []
-    for field in Traffic._fields:
-        text = f"Network device statistic {field.replace('_', ' ', 1)}."
-        for each in found:
-            value, name = getattr(each.traffic, field), f"node_network_{field}_total"
-            yield Metric(name, value, {"device": each.name}, "counter", text)
-    properties: dict[str, Callable[[Interface], float | None]] = {
-        "up": lambda each: float(each.state == "up"),
-        "mtu_bytes": lambda each: each.mtu,
-        "speed_bytes": lambda each: (sampler.speeds.get(each.name) or 0) / OCTET or None,
-    }
-    for name, value_of in properties.items():
-        for each in found:
-            if (number := value_of(each)) is not None:
-                help = f"Network device property: {name}"
-                yield Metric(f"node_network_{name}", number, {"device": each.name}, help=help)
+    for each in found:
+        labels = {"device": each.name}
+        for field, value in each.traffic._asdict().items():
+            text = f"Network device statistic {field.replace('_', ' ', 1)}."
+            yield Metric(f"node_network_{field}_total", value, labels, "counter", text)
+        yield Metric("node_network_up", float(each.state == "up"), labels, help="Whether the interface is up")
+        yield Metric("node_network_mtu_bytes", each.mtu, labels, help="MTU of the interface")
+        if speed := sampler.speeds.get(each.name):
+            yield Metric("node_network_speed_bytes", speed / OCTET, labels, help="Speed of the interface")
     for name, value in sampler.counters.items():
         group, _, counter = name.partition(".")
         yield Metric(f"node_netstat_{group}_{counter}", value, {}, "untyped", f"Statistic {group}{counter}.")

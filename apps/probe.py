@@ -214,7 +214,7 @@ def metrics(request: Request) -> Response:
         if recent:
             labels = {"name": name, "module": check.module, "target": check.target}
             rows += round_metrics(recent[-1], labels, is_old=state.name == "unknown")
-    return exposition(sorted(rows, key=lambda each: each.name))
+    return exposition(rows)
 
 
 def round_metrics(last: Round, labels: dict[str, str], *, is_old: bool) -> Iterator[Metric]:
