@@ -12,13 +12,13 @@ import asyncio
 import resource
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from apps.background import Background
-from apps.history import HOUR, MERGED, Data, History
+from apps.history import HOUR, Data, History
 from apps.look.chart import milliseconds
 from apps.probing.config import Config, Watched
 from apps.probing.names import Resolver
@@ -47,6 +47,7 @@ class Round(NamedTuple):
     """Probes that were due in a period."""
 
     at: float
+    """When it began; of merged rounds the last one's, in the history the beginning of their period."""
     probes: int
     sent: int
     """Probes of which a packet left for the target."""
@@ -145,8 +146,7 @@ def merged(rounds: Sequence[Round]) -> Round:
 
 def merge_data(data: Sequence[Data]) -> Data:
     """As `merged`, for the history."""
-    found = merged([Round(**each) for each in data])
-    return found._replace(at=data[0]["at"] // MERGED * MERGED, facts={})._asdict()
+    return merged([Round(**{"at": 0.0, **each}) for each in data])._replace(facts={})._asdict()
 
 
 class Condition:
@@ -157,7 +157,7 @@ class Condition:
     """
 
     def __init__(self) -> None:
-        self.recent: deque[Round] = deque()
+        self.recent: list[Round] = []
         """The rounds of the last minute in which the target was failing, or in which it was not."""
         self.minute: Round | None = None
         """These rounds as one."""
@@ -166,11 +166,8 @@ class Condition:
     def add(self, found: Round) -> None:
         """The next round."""
         name = found.condition
-        if (self.state.name == "failing") != (name == "failing"):
-            self.recent.clear()
-        self.recent.append(found)
-        while found.at - self.recent[0].at > RECOVERED:
-            self.recent.popleft()
+        before = self.recent if (self.state.name == "failing") == (name == "failing") else []
+        self.recent = [*(each for each in before if found.at - each.at <= RECOVERED), found]
         self.minute = merged(self.recent)
         if name == "ok":
             name = self.minute.condition
@@ -254,8 +251,8 @@ class Prober:
             for sample in self.history.after(self.newest, time.time() - HOUR):
                 self.newest = sample.id
                 if sample.series in self.conditions:
-                    self.conditions[sample.series].add(Round(**sample.data))
+                    self.conditions[sample.series].add(Round(**{**sample.data, "at": sample.at}))
             return self.newest
 
     def rounds(self, name: str, begin: float, end: float) -> list[Round]:
-        return [Round(**each.data) for each in self.history.between(name, begin, end)]
+        return [Round(**{**each.data, "at": each.at}) for each in self.history.between(name, begin, end)]
