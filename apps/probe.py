@@ -166,16 +166,17 @@ def draw_target(request: Request, name: str) -> str:
 
 
 def figures(rounds: list[Round]) -> dict[str, object]:
-    found = merged(rounds)
+    """Of a period. Rounds in which the target rejected the probes have no packet loss, and their times are no good answers'."""
+    found, all_rounds = merged([each for each in rounds if not each.rejected] or rounds), merged(rounds)
     jitter = [each.jitter for each in rounds if each.jitter is not None]
     times = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "slowest": 1.0}
     kind = " of the rejections" if found.rejected else ""
     return {
         "packet loss": "-" if found.loss is None or found.rejected else f"{found.loss:.1%}",
-        "passed": f"{found.passed} of {found.probes}",
+        "passed": f"{all_rounds.passed} of {all_rounds.probes}",
         **{name + kind: milliseconds(found.quantile(share)) for name, share in times.items()},
         "jitter": milliseconds(sum(jitter) / len(jitter) if jitter else None),
-        **{why: look.counted(count, "probe") for why, count in found.reasons.items()},
+        **{why: look.counted(count, "probe") for why, count in all_rounds.reasons.items()},
     }
 
 

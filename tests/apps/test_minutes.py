@@ -131,6 +131,24 @@ def test_the_worst_comes_first(clock: Clock, tmp_path: Path, monkeypatch: pytest
     assert re.findall(r'<a href="target/[^"]*">([^<]*)', shown) == [*worst, "well"]
 
 
+def test_rejections_are_no_packet_loss_of_a_period(
+    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host limits its ICMP messages: eight of ten rejected probes have no answer, which is not packet loss."""
+    monkeypatch.setattr("apps.background.Background.start", lambda self: None)
+    rejected = Outcome(Reason.PROHIBITED, 0.9, received=True, sender="192.0.2.1")
+    with loaded("apps.probe", CONFIG, tmp_path) as module:
+        for outcomes in ([OK] * 9 + [LOST], [rejected] * 2 + [LOST] * 8):
+            clock.now += 10
+            module.prober.history.add("far", clock.now, Round.of(clock.now, outcomes)._asdict())
+        clock.now += 1
+        module.prober.history.flush(clock.now)
+        shown = Client(module.app).get("/part/target/far").expect().text
+    figures = dict(re.findall("<dt>([^<]*)</dt><dd>([^<]*)</dd>", shown))
+    assert (figures["packet loss"], figures["passed"], figures["slowest"]) == ("10.0%", "9 of 20", "20 ms")
+    assert figures["administratively prohibited (ICMP from 192.0.2.1)"] == "2 probes"
+
+
 def test_netmon_after_a_suspension(clock: Clock, netmon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last second before the suspension is not shown as the present; afterwards there is a gap, and no peak."""
     sampler = netmon.sampler
