@@ -141,19 +141,16 @@ def readable(connection: dict[str, float]) -> dict[str, object]:
 
 
 def shown(found: Seen) -> str:
-    parts = [
-        (
-            "The request",
-            listed({"received": f"{found.time:%F %T} UTC", "from": found.client, "version": found.version}),
-        ),
-        ("Fields, in the order of the request", table("Fields", ("field", "value"), found.fields)),
-        ("Query and form", table("Query and form", ("where", "name", "value"), found.values)),
-        ("Body", f"<pre>{escape(found.body_text)}</pre>" + listed({"bytes": found.body_length})),
-        ("TLS", listed(found.tls)),
-        (CONNECTION, listed(readable(found.connection))),
-        ("The environ", table("The environ", ("key", "value"), found.environ)),
-    ]
-    empty = {"Query and form": found.values, "Body": found.body_length, "TLS": found.tls, CONNECTION: found.connection}
-    return "".join(
-        f'<section class="wrap"><h2>{name}</h2>{content}</section>' for name, content in parts if empty.get(name, True)
-    )
+    """A request as HTML, without the parts that it has not."""
+    received = {"received": f"{found.time:%F %T} UTC", "from": found.client, "version": found.version}
+    body = f"<pre>{escape(found.body_text)}</pre>{listed({'bytes': found.body_length})}"
+    parts = {
+        "The request": listed(received),
+        "Fields, in the order of the request": table("Fields", ("field", "value"), found.fields),
+        "Query and form": found.values and table("Query and form", ("where", "name", "value"), found.values),
+        "Body": found.body_length and body,
+        "TLS": found.tls and listed(found.tls),
+        CONNECTION: found.connection and listed(readable(found.connection)),
+        "The environ": table("The environ", ("key", "value"), found.environ),
+    }
+    return "".join(f'<section class="wrap"><h2>{name}</h2>{part}</section>' for name, part in parts.items() if part)
