@@ -13,10 +13,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Coroutine
-from time import monotonic
 
 PAUSE = 0.25
-"""Seconds between two tries to get the lock."""
+"""Seconds between two tries to get the lock, and between two looks whether to stop."""
 
 
 class Background:
@@ -26,62 +25,52 @@ class Background:
         self.name, self.work = name, work
         self.lock_file = lock
         """A file for the lock; "" if each process does the work itself."""
-        self.guard = threading.Lock()  # protects `thread` and `pid`
+        self.guard = threading.Lock()  # protects `thread`
         self.thread: threading.Thread | None = None
-        self.pid = 0
         self.stopping = threading.Event()
-        self.stopper: Callable[[], object] | None = None
         self.working = False
         """Whether this process does the work; written by the thread only."""
-        self.trouble = ""
-        """The reason why the lock can't be used; written by the thread only."""
 
     def start(self) -> None:
-        """Start the thread, unless this process has it: a thread does not survive a fork."""
+        """Start the thread, unless there is one: a thread does not survive a fork."""
         with self.guard:
-            if self.pid != os.getpid():
-                self.pid = os.getpid()
+            if not self.stopping.is_set() and (self.thread is None or not self.thread.is_alive()):
                 self.thread = threading.Thread(target=self.run, name=self.name, daemon=True)
                 self.thread.start()
 
     def stop(self) -> None:
         """End the work and wait for the thread."""
         self.stopping.set()
-        if self.stopper is not None:
-            self.stopper()
-        if self.thread is not None and self.pid == os.getpid():
+        if self.thread is not None:
             self.thread.join()
 
     def run(self) -> None:
         try:
             file = open(self.lock_file or os.devnull, "ab")  # closed below
-        except OSError as error:  # then the history is not in its file either, and no other process sees it
-            self.trouble = f"{self.lock_file}: {error.strerror}"
-            file = open(os.devnull, "ab")
+        except OSError:  # then the history is not in its file either, and no other process sees it
+            self.lock_file, file = "", open(os.devnull, "ab")
         with file:
             while not self.stopping.is_set():
-                if not self.trouble and self.lock_file and not locked(file.fileno()):
+                if self.lock_file and not locked(file.fileno()):
                     self.stopping.wait(PAUSE)
                     continue
                 self.working = True
-                began = monotonic()
                 try:
                     asyncio.run(self.session())
                 except Exception:  # a fault of the work must not end it for good
                     traceback.print_exc(file=sys.stderr)
-                if monotonic() - began < 1.0:  # not again and again without a pause
-                    self.stopping.wait(1.0)
+                    self.stopping.wait(1.0)  # not again and again without a pause
             self.working = False
 
     async def session(self) -> None:
-        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(self.work())
-        self.stopper = lambda: loop.is_closed() or loop.call_soon_threadsafe(task.cancel)
-        if self.stopping.is_set():  # `stop` was called before there was a stopper
-            task.cancel()
-        try:
-            await task
-        except asyncio.CancelledError:
-            pass
+        """The work, until `stop` is called. Raises its exception."""
+        task = asyncio.ensure_future(self.work())
+        while not task.done():
+            await asyncio.wait([task], timeout=PAUSE)
+            if self.stopping.is_set():
+                task.cancel()
+        if not task.cancelled():
+            task.result()
 
 
 def locked(descriptor: int) -> bool:

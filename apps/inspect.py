@@ -17,7 +17,8 @@ from http import HTTPStatus
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from apps.inspecting import Seen, seen_of
-from apps.look.page import FILES, link, listed, page, section, table, ticks
+from apps.look import page as look
+from apps.look.page import link, listed, page, table
 from microwsgi import App, Request, Response, abort
 
 MOST_SECONDS, MOST_BYTES = 10.0, 1 << 27
@@ -32,7 +33,7 @@ CONNECTION = "The connection, as the kernel sees it (TCP_INFO)"
 
 seen: dict[int, Seen] = {}
 """The last requests by number, the newest last."""
-app, pages = App(), App()
+app, site = App(), look.Site({})
 
 
 @app.before
@@ -99,21 +100,21 @@ def later(request: Request, seconds: float, body: bytes) -> Iterator[bytes]:
     yield body
 
 
-app.mount(OWN, pages)
+app.mount(OWN, site.app)
 app.mount("/", anything, name="anything")
 
 # --- Our own pages ----------------------------------------------------------------------------------------------------
 
-pages.static("/look", FILES)
+site.versions = lambda: {"*": max(seen, default=0)}
 
 
-@pages.get("/")
+@site.app.get("/")
 def overview(request: Request) -> Response:
-    return page(request, "Requests", section(request, "list", part(request), "Requests"), live=True)
+    return site.page(request, "Requests", site.section(request, "list", "Requests"))
 
 
-@pages.get("/part/list")
-def part(request: Request) -> str:
+@site.part("list")
+def draw_list(request: Request, _: str) -> str:
     rows = [
         [
             link(f"{request.script_name}/requests/{each.number}", str(each.number)),
@@ -124,13 +125,7 @@ def part(request: Request) -> str:
     return table("The last requests, the latest first", ("number", "UTC", "request", "from", "by", "body"), rows)
 
 
-@pages.get("/events")
-def events(request: Request) -> Response:
-    """An event each second, with the number of the last request."""
-    return ticks(request, lambda: {"list": max(list(seen), default=0)})
-
-
-@pages.get("/requests/{number:int}")
+@site.app.get("/requests/{number:int}")
 def one(request: Request, number: int) -> Response:
     if number not in seen:
         abort(404, f"There is no request {number} among the last {KEPT}.")
@@ -146,19 +141,16 @@ def readable(connection: dict[str, float]) -> dict[str, object]:
 
 
 def shown(found: Seen) -> str:
-    parts = [
-        (
-            "The request",
-            listed({"received": f"{found.time:%F %T} UTC", "from": found.client, "version": found.version}),
-        ),
-        ("Fields, in the order of the request", table("Fields", ("field", "value"), found.fields)),
-        ("Query and form", table("Query and form", ("where", "name", "value"), found.values)),
-        ("Body", f"<pre>{escape(found.body_text)}</pre>" + listed({"bytes": found.body_length})),
-        ("TLS", listed(found.tls)),
-        (CONNECTION, listed(readable(found.connection))),
-        ("The environ", table("The environ", ("key", "value"), found.environ)),
-    ]
-    empty = {"Query and form": found.values, "Body": found.body_length, "TLS": found.tls, CONNECTION: found.connection}
-    return "".join(
-        f'<section class="wrap"><h2>{name}</h2>{content}</section>' for name, content in parts if empty.get(name, True)
-    )
+    """A request as HTML, without the parts that it has not."""
+    received = {"received": f"{found.time:%F %T} UTC", "from": found.client, "version": found.version}
+    body = f"<pre>{escape(found.body_text)}</pre>{listed({'bytes': found.body_length})}"
+    parts = {
+        "The request": listed(received),
+        "Fields, in the order of the request": table("Fields", ("field", "value"), found.fields),
+        "Query and form": found.values and table("Query and form", ("where", "name", "value"), found.values),
+        "Body": found.body_length and body,
+        "TLS": found.tls and listed(found.tls),
+        CONNECTION: found.connection and listed(readable(found.connection)),
+        "The environ": table("The environ", ("key", "value"), found.environ),
+    }
+    return "".join(f'<section class="wrap"><h2>{name}</h2>{part}</section>' for name, part in parts.items() if part)

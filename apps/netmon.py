@@ -5,8 +5,7 @@ sockets, neighbours, routes, the counters of TCP, UDP and ICMP; /metrics for Pro
 kernel's interfaces are in apps/kernel/, one a module: a screen of Python does the work of `ip`, `ss` or `nstat`.
 
     sampler     one thread reads the kernel's figures once a second     apps/kernel/sampler.py
-    ticks       tell each open page which parts have changed            apps/look/page.py
-    part        the page fetches these, drawn once for all viewers
+    site        the pages and their sections, which follow the figures  apps/look/page.py
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -39,8 +38,8 @@ MINUTE, OCTET = 60.0, 8
 HOST = socket.gethostname()
 
 sampler = Sampler(os.environ.get("NETMON_HISTORY", ""))
-drawn = look.Drawn()
-app = look.site(sampler.background.start)
+site = look.Site(LINKS, sampler.background.start)
+app = site.app
 
 
 # --- Pages ------------------------------------------------------------------------------------------------------------
@@ -48,68 +47,50 @@ app = look.site(sampler.background.start)
 
 @app.get("/")
 def overview(request: Request) -> Response:
-    summary, interfaces, counters = (
-        look.section(request, name, part(request, name)) for name in ("summary", "interfaces", "counters")
-    )
+    summary, interfaces, counters = (site.section(request, name) for name in ("summary", "interfaces", "counters"))
     form = look.filter_form(request, "Interfaces that contain")
     content = f"{summary}{look.range_links(request)}{interfaces}{form}{counters}"
-    return look.page(request, f"Network of {HOST}", content, links=LINKS, live=True)
+    return site.page(request, f"Network of {HOST}", content)
 
 
 @app.get("/interface/{name:path}")
 def interface(request: Request, name: str) -> Response:
-    content = look.section(request, f"interface/{name}", part(request, f"interface/{name}"))
-    return look.page(request, f"{name} of {HOST}", look.range_links(request) + content, links=LINKS, live=True)
+    content = look.range_links(request) + site.section(request, f"interface/{name}")
+    return site.page(request, f"{name} of {HOST}", content)
 
 
 @app.get("/sockets")
 def all_sockets(request: Request) -> Response:
-    content = look.filter_form(request, "Sockets that contain")
-    content += look.section(request, "sockets", part(request, "sockets"))
-    return look.page(request, f"Sockets of {HOST}", content, links=LINKS, live=True)
+    content = look.filter_form(request, "Sockets that contain") + site.section(request, "sockets")
+    return site.page(request, f"Sockets of {HOST}", content)
 
 
 @app.get("/routes")
 def all_routes(request: Request) -> Response:
-    content = look.section(request, "routes", part(request, "routes"))
-    return look.page(request, f"Routes of {HOST}", content, links=LINKS, live=True)
-
-
-@app.get("/part/{name:path}")
-def part(request: Request, name: str) -> str:
-    look.range_of(request)
-    kind, _, device = name.partition("/")
-    if kind not in PARTS or (device and device not in sampler.interfaces):
-        abort(404, f"There is no {name}.")
-    if kind in {"sockets", "routes"}:
-        sampler.watch()
-    found = versions()
-    return drawn.get(request, name, found.get(kind, found["*"]), lambda: PARTS[kind](request, device))
-
-
-@app.get("/events")
-def events(request: Request) -> Response:
-    def watched_versions() -> dict[str, float]:
-        sampler.watch()
-        return versions()
-
-    return look.ticks(request, watched_versions)
+    return site.page(request, f"Routes of {HOST}", site.section(request, "routes"))
 
 
 def versions() -> dict[str, float]:
     """The version of each part; "*" stands for all others. Without new figures they change, too: they get old."""
+    sampler.watch()  # a page is open
     latest = sampler.ticked if time.time() - sampler.read_at <= STALE else time.time() // 1
     return {"*": latest, "sockets": sampler.sockets_at, "routes": sampler.sockets_at}
+
+
+site.versions = versions
 
 
 # --- Parts ------------------------------------------------------------------------------------------------------------
 
 
+@site.part("summary")
 def draw_summary(request: Request, _: str) -> str:
     """What is wrong and since when, the worst first."""
     now, state = time.time(), "ok"
     texts = [
-        f"{each.name} is down: {each.state}{since(each.name)}." for each in sampler.interfaces.values() if is_down(each)
+        f"{each.name} ({sampler.addresses[each.number][0]}) is down: {each.state}{since(each.name)}."
+        for each in sampler.interfaces.values()
+        if is_down(each)
     ]
     if now - sampler.read_at > STALE:
         state = "unknown"
@@ -119,14 +100,13 @@ def draw_summary(request: Request, _: str) -> str:
     else:
         changes = [each for each in sampler.changes if each.bad and now - each.at < HOUR][-1:]
         texts = [f"{each.text} at {look.clock_time(each.at)} ({look.duration(now - each.at)} ago)." for each in changes]
-    for name, problem in sampler.problems.items():
+    for text, problem in sampler.problems.items():
         if now - problem.last < MINUTE:
             state = "degraded" if state == "ok" else state
-            began = f"since {look.clock_time(problem.since)} (for {look.duration(now - problem.since)})"
-            texts.append(f"{name.format(problem.value)} {began}.")
+            texts.append(f"{text}: {amount(problem.value, problem.unit)},{look.since(problem.since)}.")
     if state == "ok":
         up = sum(each.state == "up" for each in sampler.interfaces.values())
-        texts.append(f"{up} of {len(sampler.interfaces)} interfaces are up. No errors and no drops in the last minute.")
+        texts.append(f"Interfaces up: {up} of {len(sampler.interfaces)}. No errors and no drops in the last minute.")
     missing = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in sampler.missing.items())
     return f'{look.summary(state, *texts)}<p class="quiet">Interfaces read {look.moment(sampler.read_at)}</p>' + (
         f"<p>Not available here:</p><ul>{missing}</ul>" if missing else ""
@@ -135,19 +115,14 @@ def draw_summary(request: Request, _: str) -> str:
 
 def since(name: str) -> str:
     """Since when an interface has its state; "" if that began before this program."""
-    at = next((change.at for change in reversed(sampler.changes) if change.text.startswith(f"{name}: ")), None)
-    return f" since {look.clock_time(at)} (for {look.duration(time.time() - at)})" if at else ""
+    return look.since(sampler.changed[name]) if name in sampler.changed else ""
 
 
-def rate(field: str) -> Callable[[Interface], float]:
-    """Bits a second in the last second, if that is not long ago."""
-    index = Traffic._fields.index(field)
-
-    def of(each: Interface) -> float:
-        ring = sampler.recent.get(each.name)
-        return ring[-1][1][index] * OCTET if ring and time.time() - ring[-1][0] <= STALE else 0.0
-
-    return of
+def rates(each: Interface) -> Traffic:
+    """What passed in the last second; nothing if that is long ago."""
+    ring = sampler.recent.get(each.name)
+    is_fresh = ring and time.time() - ring[-1][0] <= STALE
+    return Traffic(*map(round, ring[-1][1])) if ring and is_fresh else Traffic(*[0] * len(Traffic._fields))
 
 
 def bits(value: float) -> str:
@@ -157,27 +132,34 @@ def bits(value: float) -> str:
 INTERFACES = (
     Column("interface", lambda each: each.name, lambda name: look.link(f"interface/{quote(name, safe='')}", name)),
     Column("state", lambda each: each.state, lambda text: look.state("ok" if text == "up" else "failing", text)),
-    Column("received", rate("receive_bytes"), bits),
-    Column("sent", rate("transmit_bytes"), bits),
+    Column("received", lambda each: rates(each).receive_bytes * OCTET, bits),
+    Column("sent", lambda each: rates(each).transmit_bytes * OCTET, bits),
     Column("addresses", lambda each: ", ".join(sampler.addresses.get(each.number, ()))),
     Column("MTU", lambda each: each.mtu),
     Column("speed", lambda each: sampler.speeds.get(each.name) or 0, lambda value: bits(value) if value else "-"),
-    Column("errors", lambda each: each.traffic.receive_errs + each.traffic.transmit_errs),
-    Column("drops", lambda each: each.traffic.receive_drop + each.traffic.transmit_drop),
+    Column("errors", lambda each: each.traffic.errors),
+    Column("drops", lambda each: each.traffic.drops),
     Column("link address", lambda each: each.link_address),
 )
 
 
-def draw_interfaces(request: Request, device: str) -> str:
-    """A table, and charts of the busiest; or one interface with its chart, counters and changes."""
-    if device:
-        each = sampler.interfaces[device]
-        facts = {column.name: column.text(column.value(each)) for column in INTERFACES[2:]}
-        counters = {name.replace("_", " "): value for name, value in each.traffic._asdict().items()}
-        changes = [(look.clock_time(at), text) for at, text, _ in reversed(sampler.changes) if device in text]
-        shown = look.table("Changes, the latest first", ("time", "change"), changes) if changes else ""
-        began = look.summary("ok" if each.state == "up" else "failing", each.state + since(device))
-        return f"{began}{chart(request, device)}{look.listed(facts)}<h2>Counters</h2>{look.listed(counters)}{shown}"
+@site.part("interface")
+def draw_interface(request: Request, name: str) -> str:
+    """Its state, chart, addresses, counters and changes."""
+    if name not in sampler.interfaces:
+        abort(404, f"There is no interface {name}.")
+    each = sampler.interfaces[name]
+    facts = {column.name: column.text(column.value(each)) for column in INTERFACES[2:]}
+    counters = {field.replace("_", " "): value for field, value in each.traffic._asdict().items()}
+    changes = [(look.clock_time(at), text) for at, text, _ in reversed(sampler.changes) if name in text]
+    shown = look.table("Changes, the latest first", ("time", "change"), changes) if changes else ""
+    began = look.summary("ok" if each.state == "up" else "failing", each.state + since(name))
+    return f"{began}{chart(request, name)}{look.listed(facts)}<h2>Counters</h2>{look.listed(counters)}{shown}"
+
+
+@site.part("interfaces")
+def draw_interfaces(request: Request, _: str) -> str:
+    """A table, and charts of the busiest."""
     total = {each: each.traffic.receive_bytes + each.traffic.transmit_bytes for each in sampler.interfaces.values()}
     busiest = sorted(total, key=total.__getitem__, reverse=True)
     found = sorted(busiest, key=is_down, reverse=True)
@@ -191,15 +173,20 @@ def is_down(each: Interface) -> bool:
 
 
 def chart(request: Request, name: str) -> str:
-    _, period = look.range_of(request)
-    now = time.time()
+    now, period = time.time(), look.range_of(request)
     points = sampler.points(name, now - period, now)
     step = EVERY if period <= RECENT else KEPT_EVERY if period <= HOUR else MERGED
-    octets = [(way, [(at, r[field] * OCTET) for at, r in points]) for way, field in (("receive", 0), ("transmit", 4))]
-    packets = [(way, [(at, r[field]) for at, r in points]) for way, field in (("receive", 1), ("transmit", 5))]
-    for kind, first, second in (("errors", 2, 6), ("drops", 3, 7)):
-        both = [(at, r[first] + r[second]) for at, r in points]
-        packets += [(kind, both)] if any(value for _, value in both) else []
+    seen = [(at, Traffic(*map(round, each))) for at, each in points]
+    octets = [
+        ("receive", [(at, each.receive_bytes * OCTET) for at, each in seen]),
+        ("transmit", [(at, each.transmit_bytes * OCTET) for at, each in seen]),
+    ]
+    packets = [
+        ("receive", [(at, each.receive_packets) for at, each in seen]),
+        ("transmit", [(at, each.transmit_packets) for at, each in seen]),
+    ]
+    packets += [("errors", [(at, each.errors) for at, each in seen])] if any(each.errors for _, each in seen) else []
+    packets += [("drops", [(at, each.drops) for at, each in seen])] if any(each.drops for _, each in seen) else []
     drawings = (
         lines(now - period, now, step, series, unit, f"{name}, {what}")
         for series, unit, what in ((octets, "bit/s", "bits"), (packets, "/s", "packets"))
@@ -207,6 +194,7 @@ def chart(request: Request, name: str) -> str:
     return f'<div class="charts">{"".join(drawings)}</div>'
 
 
+@site.part("counters")
 def draw_counters(request: Request, _: str) -> str:
     rows = [
         (text, amount(sampler.rates.get(name, 0), "/s"), amount(sampler.last_minute(name)), amount(value))
@@ -245,6 +233,7 @@ LISTENING = (
 )
 
 
+@site.part("sockets")
 def draw_sockets(request: Request, _: str) -> str:
     listening = [each for each in sampler.sockets if each.state == (LISTEN if each.protocol == "tcp" else UNCONNECTED)]
     connections = [each for each in sampler.sockets if each.protocol == "tcp" and each.state != LISTEN]
@@ -258,6 +247,7 @@ def draw_sockets(request: Request, _: str) -> str:
     )
 
 
+@site.part("routes")
 def draw_routes(request: Request, _: str) -> str:
     rows = [(each.network, each.kind or "unicast", each.hops, each.metric) for each in sampler.routes]
     return (
@@ -265,12 +255,6 @@ def draw_routes(request: Request, _: str) -> str:
         + look.table("Routes", ("network", "type", "next hop", "metric"), rows)
         + look.table("Neighbours", ("address", "link address", "interface", "state"), sampler.neighbours)
     )
-
-
-PARTS: dict[str, Callable[[Request, str], str]] = {
-    "summary": draw_summary, "interfaces": draw_interfaces, "interface": draw_interfaces, "counters": draw_counters,
-    "sockets": draw_sockets, "routes": draw_routes,
-}  # fmt: skip
 
 
 # --- Figures for programs ---------------------------------------------------------------------------------------------
@@ -319,21 +303,15 @@ def metrics(request: Request) -> Response:
 def collect() -> Iterator[Metric]:
     """All metrics, except for figures that are not available now: an old value must not look new."""
     found = list(sampler.interfaces.values()) if "interfaces" not in sampler.missing else []
-    for field in Traffic._fields:
-        text = f"Network device statistic {field.replace('_', ' ', 1)}."
-        for each in found:
-            value, name = getattr(each.traffic, field), f"node_network_{field}_total"
-            yield Metric(name, value, {"device": each.name}, "counter", text)
-    properties: dict[str, Callable[[Interface], float | None]] = {
-        "up": lambda each: float(each.state == "up"),
-        "mtu_bytes": lambda each: each.mtu,
-        "speed_bytes": lambda each: (sampler.speeds.get(each.name) or 0) / OCTET or None,
-    }
-    for name, value_of in properties.items():
-        for each in found:
-            if (number := value_of(each)) is not None:
-                help = f"Network device property: {name}"
-                yield Metric(f"node_network_{name}", number, {"device": each.name}, help=help)
+    for each in found:
+        labels = {"device": each.name}
+        for field, value in each.traffic._asdict().items():
+            text = f"Network device statistic {field.replace('_', ' ', 1)}."
+            yield Metric(f"node_network_{field}_total", value, labels, "counter", text)
+        yield Metric("node_network_up", float(each.state == "up"), labels, help="Whether the interface is up")
+        yield Metric("node_network_mtu_bytes", each.mtu, labels, help="MTU of the interface")
+        if speed := sampler.speeds.get(each.name):
+            yield Metric("node_network_speed_bytes", speed / OCTET, labels, help="Speed of the interface")
     for name, value in sampler.counters.items():
         group, _, counter = name.partition(".")
         yield Metric(f"node_netstat_{group}_{counter}", value, {}, "untyped", f"Statistic {group}{counter}.")

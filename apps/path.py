@@ -14,16 +14,15 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
-from html import escape
 from itertools import takewhile
 from typing import Any
 from urllib.parse import urlencode
 
 from apps.look import page as look
 from apps.look.chart import ceiling, milliseconds
-from apps.look.page import clock_time, duration, listed, moment, range_of, section, table
+from apps.look.page import clock_time, duration, listed, moment, range_of, table
 from apps.probing.config import load
-from apps.probing.names import LookupFailed
+from apps.probing.outcome import Failed, Reason
 from apps.probing.paths import INTERVAL, Branch, Hop, Traced, Tracer, as_rounds, as_values, branches, changes
 from apps.probing.policy import Budget, Refused
 from apps.probing.smoke import picture
@@ -51,22 +50,17 @@ budget = Budget(config.per_minute)
 allowed: dict[str, float] = {}
 """Targets of visitors that the policy permits, and the time until this holds."""
 
-app = look.site(tracer.background.start)
+site = look.Site(LINKS, tracer.background.start)
+app = site.app
 
 
 @app.get("/")
 def overview(request: Request) -> Response:
-    rows = [
-        (look.link(f"to?{urlencode({'target': each.name})}", each.name), each.check.target) for each in config.targets
-    ]
-    options = "".join(f"<option>{method}</option>" for method in METHODS)
-    form = (
-        '<h2>Another target</h2><form action="to"><label>Target <input name="target" placeholder="host" required></label>'
-        f'<label>Method <select name="method">{options}</select></label><button>Trace</button></form>'
-    )
-    return look.page(
-        request, "Routes", table("Configured targets", ("target", "address or name"), rows) + form, links=LINKS
-    )
+    paths = {name: f"to?{urlencode({'target': name})}" for name in tracer.targets}
+    rows = [(look.link(paths[name], name), target) for name, target in tracer.targets.items()]
+    form = look.form("Another target", "to", "host", "Method", METHODS, "Trace")
+    content = table("Configured targets", ("target", "address or name"), rows) + form
+    return site.page(request, "Routes", content, live=False)
 
 
 @app.get("/to")
@@ -76,16 +70,10 @@ def show(request: Request) -> Response | dict[str, Any]:
     permit(name, request.remote_addr or "")
     tracer.watch(name, method)
     if request.accept.acceptable_offers(["text/html", "application/json"])[:1] == [("application/json", 1.0)]:
-        _, period = range_of(request)
-        return as_values(tracer.rounds(name, method, time.time() - period, time.time()))
-    others = []
-    for each in METHODS:
-        current = ' aria-current="true"' if each == method else ""
-        others.append(f'<a href="?{escape(urlencode({**request.GET, "method": each}))}"{current}>by {each}</a>')
-    content = f'<nav class="ranges" aria-label="Method">{" ".join(others)}</nav>{look.range_links(request)}'
-    return look.page(
-        request, f"Route to {name}", content + section(request, "route", part(request), "Route"), links=LINKS, live=True
-    )
+        return as_values(tracer.rounds(name, method, time.time() - range_of(request), time.time()))
+    methods = look.choice(request, "method", {each: f"by {each}" for each in METHODS}, method)
+    content = methods + look.range_links(request) + site.section(request, "route", "Route")
+    return site.page(request, f"Route to {name}", content)
 
 
 def wanted(request: Request) -> tuple[str, str]:
@@ -107,42 +95,30 @@ def permit(name: str, viewer: str) -> None:
         asyncio.run(tracer.resolve(name))
     except Refused as error:
         abort(403, str(error))
-    except LookupFailed as error:
+    except Failed as error:
         abort(404, f"{name}: {error.reason}.")
     for other in [other for other, until in allowed.items() if until <= now]:
         allowed.pop(other, None)
     allowed[name] = now + 60
 
 
-@app.get("/part/route")
-def part(request: Request) -> str:
+@site.part("route")
+def draw(request: Request, _: str) -> str:
     """The part of the page that changes. A page that fetches it is open, so its target is traced."""
     name, method = wanted(request)
     if name not in tracer.targets and name not in allowed:
         abort(404)
     tracer.watch(name, method)
-    _, period = range_of(request)
-    now = time.time()
-    return draw(tracer.rounds(name, method, now - period, now), now, period)
-
-
-@app.get("/events")
-def events(request: Request) -> Response:
-    """An event each second, after which the page fetches the route."""
-    return look.ticks(request, lambda: {"route": time.time() // 1})
-
-
-def draw(rounds: list[Traced], now: float, period: float) -> str:
+    now, period = time.time(), range_of(request)
+    rounds = tracer.rounds(name, method, now - period, now)
     if not rounds:
         return '<p class="summary" role="status">No round in this period yet.</p>'
     last = rounds[-1]
     current = [each for each in rounds if each.address == last.address]
     routes = branches(current)
-    state, text = condition(rounds, routes, now)
-    parts = [look.summary(state, text)]
     mtu = f"{last.mtu} bytes" if last.mtu else "unknown"
-    facts = {"address": last.address or "-", "path MTU": mtu, "rounds": len(current)}
-    parts.append(listed(facts).replace("</dl>", f"<div><dt>last round</dt><dd>{moment(last.at)}</dd></div></dl>"))
+    facts = {"address": last.address or "-", "path MTU": mtu, "rounds": len(current), "last round": moment(last.at)}
+    parts = [look.summary(*condition(rounds, routes, now)), listed(facts)]
     widest = ceiling(max((hop.worst or 0.0 for route in routes for hop in route.hops), default=0.0) or 0.001)
     parts += [branch_table(number, route, widest, len(routes)) for number, route in enumerate(routes, 1)]
     parts.append(picture(as_rounds(rounds), now - period, now, INTERVAL, "Round trips of the target"))
@@ -157,32 +133,30 @@ def condition(rounds: Sequence[Traced], routes: Sequence[Branch], now: float) ->
     last = rounds[-1]
     if now - last.at > STALE:
         return "unknown", f"No new round for {duration(now - last.at)}: the tracer does not run."
+    silent = list(takewhile(lambda each: not each.reached, reversed(rounds)))
+    since = look.since(silent[-1].at) if 0 < len(silent) < len(rounds) else " in this period"
     if last.trouble:
-        return "failing", f"Not traced: {last.trouble}."
-    recent = [each for each in rounds if now - each.at <= MINUTE]
-    answered = [each for each in recent if each.reached]
-    if len(rounds) > 1 and not any(each.reached for each in rounds[-2:]):
-        good = [each for each in rounds if each.reached]
-        since = f"since {clock_time(good[-1].at)} (for {duration(now - good[-1].at)})" if good else "in this period"
-        return "failing", f"{last.address} does not answer {since}. {last_hop(rounds)}"
+        return "failing", f"Not traced{since}: {last.trouble}."
+    if len(silent) > 1 or len(silent) == len(rounds):
+        return "failing", f"{last.address} has not answered{since}. {last_hop(silent[:SILENT_ROUNDS])}"
+    lost_at = [each.at for each in rounds if not each.reached]
+    lost = sum(now - at <= MINUTE for at in lost_at) / (sum(now - each.at <= MINUTE for each in rounds) or 1)
+    began = now
+    for at in reversed(lost_at):
+        began = at if began - at <= MINUTE else began
     hops = " or ".join(str(count) for count in sorted({len(route.hops) for route in routes}))
     branched = f", {len(routes)} branches" if len(routes) > 1 else ""
-    lost = 1 - len(answered) / len(recent) if recent else 0.0
-    state = "degraded" if lost else "ok"
-    began = now
-    for at in [each.at for each in reversed(rounds) if not each.reached]:
-        began = at if began - at <= MINUTE else began
-    since = f", since {clock_time(began)}" if lost else ""
     count = "1 hop" if hops == "1" else f"{hops} hops"
-    return state, f"{last.address} answers, {count} away{branched}. Packet loss in the last minute: {lost:.0%}{since}."
+    text = f"{last.address} answers, {count} away{branched}. Packet loss in the last minute: {lost:.0%}"
+    return ("degraded", f"{text}, since {clock_time(began)}.") if lost else ("ok", f"{text}.")
 
 
-def last_hop(rounds: Sequence[Traced]) -> str:
+def last_hop(silent: Sequence[Traced]) -> str:
     """Where packets are lost. Routers limit their ICMP messages: so the farthest hop that answered in one of several rounds."""
-    silent = list(takewhile(lambda each: not each.reached, reversed(rounds)))[:SILENT_ROUNDS]
     hops = [(number, hop) for each in silent for number, hop in enumerate(each.hops, 1) if hop]
     if reports := [hop for _, hop in hops if hop.reason]:
-        return f"{reports[0].address} reports: {reports[0].reason}."
+        is_own = reports[0].reason == Reason.NO_NEIGHBOUR
+        return f"{'This machine' if is_own else reports[0].address} reports: {reports[0].reason}."
     if not hops:
         return "No hop answers."
     number, farthest = max(hops, key=lambda each: each[0])
@@ -214,8 +188,7 @@ def row(number: int, hop: Hop, widest: float, real: float) -> list[object]:
         bar = html(BAR, label=label, left=left, width=max(right - left, 1), tick=tick - 1)
     loss = look.state("failing" if real == 1 else "degraded" if real else "ok", f"{real:.0%}")
     if hop.loss > real:
-        loss = html(
-            '{loss} <span class="quiet">({all:.0%} not answered: ICMP rate limit)</span>', loss=loss, all=hop.loss
-        )
+        note = '{loss} <span class="quiet">({all:.0%} not answered: ICMP rate limit)</span>'
+        loss = html(note, loss=loss, all=hop.loss)
     times = map(milliseconds, (best, middle, worst, hop.jitter))
     return [number, addresses + reason, loss, hop.sent, *times, bar]

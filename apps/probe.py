@@ -23,8 +23,8 @@ from apps.history import DAY, HOUR, MERGED
 from apps.look import page as look
 from apps.look.chart import milliseconds
 from apps.look.metrics import Metric, exposition
-from apps.look.page import Column, clock_time, duration, moment
-from apps.probing.config import Watched, load
+from apps.look.page import Column, clock_time, moment
+from apps.probing.config import load
 from apps.probing.names import Resolver
 from apps.probing.outcome import Outcome, Reason
 from apps.probing.policy import Budget
@@ -43,8 +43,8 @@ config = load(os.environ.get("PROBE_CONFIG", ""))
 watched = {each.name: each for each in config.targets}
 prober = Prober(config)
 budget = Budget(config.per_minute)
-drawn = look.Drawn()
-app = look.site(prober.background.start)
+site = look.Site(LINKS, prober.background.start)
+app = site.app
 
 
 # --- Pages ------------------------------------------------------------------------------------------------------------
@@ -52,83 +52,71 @@ app = look.site(prober.background.start)
 
 @app.get("/")
 def overview(request: Request) -> Response:
-    modules = "".join(f"<option>{escape(name)}</option>" for name in MODULES)
-    form = (
-        '<h2>Probe once</h2><form action="probe"><label>Target <input name="target" placeholder="host:port" required></label>'
-        f'<label>Module <select name="module">{modules}</select></label><button>Probe</button></form>'
-    )
-    content = look.section(request, "all", part(request, "all"), "Targets")
-    content += look.filter_form(request, "Targets that contain") + form
-    return look.page(request, "Probes", content, links=LINKS, live=True)
+    content = site.section(request, "all", "Targets") + look.filter_form(request, "Targets that contain")
+    content += look.form("Probe once", "probe", "host:port", "Module", MODULES, "Probe")
+    return site.page(request, "Probes", content)
 
 
 @app.get("/target/{name:path}")
 def target(request: Request, name: str) -> Response:
-    content = look.range_links(request) + look.section(request, f"target/{name}", part(request, f"target/{name}"), name)
-    return look.page(request, name, content, links=LINKS, live=True)
+    return site.page(request, name, look.range_links(request) + site.section(request, f"target/{name}", name))
 
 
-@app.get("/part/{name:path}")
-def part(request: Request, name: str) -> str:
-    """A section of a page, drawn when there is a new round."""
-    look.range_of(request)
-    if name == "all":
-        return drawn.get(request, name, version(), lambda: draw_all(request))
-    chosen = watched.get(name.removeprefix("target/"))
-    if chosen is None:
-        abort(404, f"There is no {name}.")
-    return drawn.get(request, name, version(), lambda: draw_target(request, chosen))
-
-
-@app.get("/events")
-def events(request: Request) -> Response:
-    return look.ticks(request, lambda: {"*": version()})
-
-
-def version() -> str:
+def versions() -> dict[str, str]:
     """A text that changes with each round, and every ten seconds, since the state of a target depends on the time, too."""
-    return f"{prober.update()}.{time.time() // 10:.0f}"
+    return {"*": f"{prober.update()}.{time.time() // 10:.0f}"}
+
+
+site.versions = versions
 
 
 def states() -> dict[str, State]:
-    """The state of each target, the worst and latest first."""
+    """The state of each target, the worst first, and of those that are equal the latest."""
     prober.update()
     found = {name: prober.conditions[name].shown(prober.stale_after) for name in watched}
-    return dict(sorted(found.items(), key=lambda item: (ORDER[item[1].name], -item[1].since)))
+    failed = {name: minute.failed for name in watched if (minute := prober.conditions[name].minute)}
+    return dict(
+        sorted(found.items(), key=lambda item: (ORDER[item[1].name], -failed.get(item[0], 0.0), -item[1].since))
+    )
 
 
-def draw_all(request: Request) -> str:
+@site.part("all")
+def draw_all(request: Request, _: str) -> str:
     found = states()
     worst = next(iter(found.values())).name if found else "unknown"
     newest = max((each.recent[-1].at for each in prober.conditions.values() if each.recent), default=0.0)
     age = f'<p class="quiet">Last round {moment(newest)}</p>' if newest else ""
     table = look.listing(request, "Targets, the worst first", COLUMNS, found.items(), MOST)
-    return f'{look.summary(worst, *sentences(found))}{age}<div class="phone-stack">{table}</div>'
+    return look.summary(worst, *sentences(found)) + age + table
 
 
 def sentences(found: dict[str, State]) -> list[str]:
-    """The number of targets with a problem, and the latest problems."""
+    """The number of targets with a problem, and the worst and latest problems."""
     bad = [(name, state) for name, state in found.items() if state.name in {"failing", "degraded"}]
     unknown = [state for state in found.values() if state.name == "unknown"]
-    texts = [f"{len(bad)} of {len(found)} targets have a problem."] if bad else []
-    for name, state in sorted(bad, key=lambda item: -item[1].since)[:LATEST]:
-        texts.append(f"{name} is {state.name} since {since(state.since)}: {state.text}.")
+    texts = [f"{len(bad)} of {look.counted(len(found), 'target')} {has(bad)} a problem."] if bad else []
+    for name, state in bad[:LATEST]:
+        texts.append(f"{name} has been {state.name}{look.since(state.since)}: {state.text}.")
     if unknown:
-        texts.append(f"{len(unknown)} of {len(found)} have no data: {unknown[0].text}.")
-    return [*(texts or [f"All {len(found)} targets are ok."]), *filter(None, [prober.history.trouble])]
+        texts.append(f"{len(unknown)} of {len(found)} {has(unknown)} no data: {unknown[0].text}.")
+    texts = texts or ["The only target is ok." if len(found) == 1 else f"All {len(found)} targets are ok."]
+    return [*texts, *filter(None, [prober.history.trouble])]
+
+
+def has(found: list[Any]) -> str:
+    return "has" if len(found) == 1 else "have"
 
 
 def loss(name: str) -> float:
-    """Packet loss of the last minute; -1 if nothing was sent."""
-    recent = prober.conditions[name].recent
-    share = merged(recent).loss if recent else None
-    return -1 if share is None else share
+    """Packet loss of the last minute; -1 if nothing was sent, or if all was rejected: rejections are often limited."""
+    minute = prober.conditions[name].minute
+    return -1 if minute is None or minute.loss is None or minute.rejected else minute.loss
 
 
 def median(name: str) -> float:
-    """Of the last minute; 0 without an answer."""
-    recent = prober.conditions[name].recent
-    return (merged(recent).quantile(0.5) if recent else None) or 0.0
+    """Of the last minute; 0 without an answer but rejections, whose time is part of the reason."""
+    minute = prober.conditions[name].minute
+    return (minute.quantile(0.5) or 0.0) if minute and not minute.rejected else 0.0
 
 
 def small_chart(name: str) -> str:
@@ -138,15 +126,11 @@ def small_chart(name: str) -> str:
     return spark(prober.rounds(name, now - 600, now), now - 600, now, config.interval)
 
 
-def since(at: float) -> str:
-    return f"{clock_time(at)} ({duration(time.time() - at)})" if at else ""
-
-
 COLUMNS = (
     Column("state", lambda item: item[1].name, look.state),
     Column("target", lambda item: item[0], lambda name: look.link(f"target/{quote(name, safe='')}", name)),
     Column("last 10 minutes", lambda item: item[0], small_chart),
-    Column("since", lambda item: item[1].since, since),
+    Column("since", lambda item: item[1].since, lambda at: look.since(at).removeprefix(" since ") if at else ""),
     Column("reason", lambda item: item[1].text),
     Column("packet loss", lambda item: loss(item[0]), lambda share: f"{share:.0%}" if share >= 0 else "-"),
     Column("median", lambda item: median(item[0]), lambda seconds: milliseconds(seconds or None)),
@@ -154,51 +138,54 @@ COLUMNS = (
 )
 
 
-def draw_target(request: Request, chosen: Watched) -> str:
-    _, period = look.range_of(request)
-    now, condition = time.time(), prober.conditions[chosen.name]
+@site.part("target")
+def draw_target(request: Request, name: str) -> str:
+    if name not in watched:
+        abort(404, f"There is no target {name}.")
+    now, period, condition, check = time.time(), look.range_of(request), prober.conditions[name], watched[name].check
     state = condition.shown(prober.stale_after)
-    rounds = prober.rounds(chosen.name, now - period, now)
-    text = state.name
-    if state.since:
-        text += f" since {clock_time(state.since, day=period > DAY / 2)} (for {duration(now - state.since)})"
+    rounds = prober.rounds(name, now - period, now)
+    text = state.name + (look.since(state.since, day=period > DAY / 2) if state.since else "")
     parts = [look.summary(state.name, f"{text}: {state.text}" if state.text else text)]
-    reason = next((each for each in Reason if each in state.text), None)
-    parts += [f"<p>{escape(reason.meaning)}</p>"] if reason and state.name != "ok" else []
+    known = Reason.of(state.text)
+    parts += [f"<p>{escape(known.meaning)}</p>"] if known and state.name != "ok" else []
     step = config.interval if period <= HOUR else max(MERGED, config.interval)
-    parts.append(picture(rounds, now - period, now, step, f"Times of {chosen.name}, the last {duration(period)}"))
+    parts.append(picture(rounds, now - period, now, step, f"Times of {name}, the last {look.duration(period)}"))
     parts.append(
         '<p class="quiet">Line: the median. Smoke: the other times. Red: the share of failed probes. Grey: no data.</p>'
     )
     if rounds:
         parts.append(look.listed(figures(rounds)))
         last = rounds[-1] if period <= HOUR or not condition.recent else condition.recent[-1]
-        phases = {f"{name} time": milliseconds(value) for name, value in last.phases.items()}
-        check = f"{chosen.check.module} {chosen.check.target}"
-        facts = {"probe": check, "address": last.address or "-", **phases, **shown_facts(last.facts)}
-        parts.append(f"<h2>The last probe</h2><p>{moment(last.at)}</p>{look.listed(facts)}")
+        found = details(last, probe=f"{check.module} {check.target}")
+        parts.append(f"<h2>The last probe</h2><p>{moment(last.at)}</p>{found}")
     if routes := request.environ.get(look.SIBLINGS, {}).get("Routes"):
-        path = f"{routes}to?{urlencode({'target': chosen.name})}"
+        path = f"{routes}to?{urlencode({'target': name})}"
         parts.append(f"<p>{look.link(path, 'The route to it')}</p>")
     return "".join(parts)
 
 
 def figures(rounds: list[Round]) -> dict[str, object]:
-    found = merged(rounds)
+    """Of a period. Rounds in which the target rejected the probes have no packet loss, and their times are no good answers'."""
+    found, all_rounds = merged([each for each in rounds if not each.rejected] or rounds), merged(rounds)
     jitter = [each.jitter for each in rounds if each.jitter is not None]
     times = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "slowest": 1.0}
+    kind = " of the rejections" if found.rejected else ""
     return {
-        "packet loss": "-" if found.loss is None else f"{found.loss:.1%}",
-        "passed": f"{found.passed} of {found.probes}",
-        **{name: milliseconds(found.quantile(share)) for name, share in times.items()},
+        "packet loss": "-" if found.loss is None or found.rejected else f"{found.loss:.1%}",
+        "passed": f"{all_rounds.passed} of {all_rounds.probes}",
+        **{name + kind: milliseconds(found.quantile(share)) for name, share in times.items()},
         "jitter": milliseconds(sum(jitter) / len(jitter) if jitter else None),
-        **{reason: f"{count} probes" for reason, count in found.reasons.items()},
+        **{why: look.counted(count, "probe") for why, count in all_rounds.reasons.items()},
     }
 
 
-def shown_facts(facts: dict[str, Any]) -> dict[str, object]:
-    readable = {name: clock_time(value, day=True) if name == "expires" else value for name, value in facts.items()}
-    return {name: value for name, value in readable.items() if value != ""}
+def details(last: Round | Outcome, **facts: object) -> str:
+    """What a probe has found, as HTML."""
+    facts |= {"address": last.address or "-"}
+    facts |= {f"{name} time": milliseconds(seconds) for name, seconds in last.phases.items()}
+    facts |= {name: clock_time(value, day=True) if name == "expires" else value for name, value in last.facts.items()}
+    return look.listed({name: value for name, value in facts.items() if value != ""})
 
 
 # --- Figures for programs ---------------------------------------------------------------------------------------------
@@ -207,8 +194,7 @@ def shown_facts(facts: dict[str, Any]) -> dict[str, object]:
 @app.get("/api")
 def api(request: Request) -> dict[str, Any]:
     """The state of all targets and the rounds of a period; times in seconds."""
-    _, period = look.range_of(request)
-    now, found = time.time(), {}
+    now, period, found = time.time(), look.range_of(request), {}
     for name, state in states().items():
         rounds, check = prober.rounds(name, now - period, now), watched[name].check
         found[name] = {"module": check.module, "target": check.target, "state": state.name, "since": state.since,
@@ -229,7 +215,7 @@ def metrics(request: Request) -> Response:
         if recent:
             labels = {"name": name, "module": check.module, "target": check.target}
             rows += round_metrics(recent[-1], labels, is_old=state.name == "unknown")
-    return exposition(sorted(rows, key=lambda each: each.name))
+    return exposition(rows)
 
 
 def round_metrics(last: Round, labels: dict[str, str], *, is_old: bool) -> Iterator[Metric]:
@@ -269,16 +255,15 @@ def probe(request: Request) -> Response:
     if outcome.reason is Reason.NOT_ALLOWED:
         abort(403, str(outcome.facts["error"]))
     if request.accept.acceptable_offers(["text/plain", "text/html"])[:1] == [("text/html", 1.0)]:
-        return look.page(request, f"{module} {text}", shown(outcome), links=LINKS)
+        return site.page(request, f"{module} {text}", shown(outcome), live=False)
     return exposition(blackbox(module, outcome))
 
 
 def shown(outcome: Outcome) -> str:
-    kind = "ok" if outcome.passed else "failing"
-    facts = {"address": outcome.address or "-", "time": milliseconds(outcome.seconds)}
-    phases = {f"{name} time": milliseconds(seconds) for name, seconds in outcome.phases.items()}
-    text = f"{outcome.reason}. {outcome.reason.meaning}"
-    return look.summary(kind, text) + look.listed(facts | phases | shown_facts(outcome.facts))
+    text = f"{outcome.why}. {outcome.reason.meaning}"
+    return look.summary("ok" if outcome.passed else "failing", text) + details(
+        outcome, time=milliseconds(outcome.seconds)
+    )
 
 
 def blackbox(module: str, outcome: Outcome) -> Iterator[Metric]:
@@ -295,13 +280,13 @@ def blackbox(module: str, outcome: Outcome) -> Iterator[Metric]:
             yield Metric(f"probe_{group}_duration_seconds", seconds, {"phase": phase}, help="Time of each phase")
     facts = outcome.facts
     if group == "http":
-        yield Metric("probe_http_status_code", float(facts.get("status", 0)), help="The status")  # type: ignore[arg-type]
+        yield Metric("probe_http_status_code", float(facts.get("status", 0)), help="The status")
         yield Metric("probe_http_ssl", float(module == "https" and "protocol" in facts), help="Whether TLS was used")
         if "HTTP version" in facts:
             yield Metric("probe_http_version", float(str(facts["HTTP version"])), help="The version of HTTP")
-            yield Metric("probe_http_uncompressed_body_length", float(facts["bytes"]), help="Bytes of the body")  # type: ignore[arg-type]
+            yield Metric("probe_http_uncompressed_body_length", float(facts["bytes"]), help="Bytes of the body")
     if "answers" in facts:
-        yield Metric("probe_dns_answer_rrs", float(facts["answers"]), help="Records of the answer")  # type: ignore[arg-type]
+        yield Metric("probe_dns_answer_rrs", float(facts["answers"]), help="Records of the answer")
         yield Metric("probe_dns_query_succeeded", 1.0, help="Whether there was an answer")
     yield from certificate_metrics(facts, {})
 

@@ -21,7 +21,7 @@ from tests.programs import need
 from tests.running import microwsgi
 
 SECONDS = 120
-SIZE = {"width": 900, "height": 720}
+SIZE = {"width": 1080, "height": 720}
 CONFIG = f"""
 interval = 2
 probes = 20

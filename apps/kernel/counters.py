@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
+from io import FileIO
+from pathlib import Path
+
+FOLDER, IPV6 = "/proc/net", "snmp6"
+FILES = ("snmp", "netstat", IPV6)
 
 SHOWN = {
     "Tcp.ActiveOpens": "connections opened",
@@ -33,25 +37,26 @@ SHOWN = {
 
 
 class Counters:
-    """The files, which stay open, so that a lack of descriptors does no harm. Raises OSError without /proc/net."""
+    """The files, which stay open, so that a lack of descriptors does no harm."""
 
     def __init__(self) -> None:
-        # Without a buffer, which might still have what was read the last time.
-        self.files = [open(f"/proc/net/{name}", "rb", buffering=0) for name in ("snmp", "netstat")]
-        if os.path.exists("/proc/net/snmp6"):  # not with a kernel without IPv6
-            self.files.append(open("/proc/net/snmp6", "rb", buffering=0))
+        self.files: list[FileIO] = []
 
     def close(self) -> None:
         for file in self.files:
             file.close()
+        self.files = []
 
     def read(self) -> dict[str, int]:
-        """The counters that are shown, as far as this kernel has them."""
+        """The counters that are shown, as far as this kernel has them. Raises OSError without /proc/net."""
+        if not self.files:
+            names = FILES if Path(FOLDER, IPV6).exists() else FILES[:-1]  # a kernel may be without IPv6
+            self.files = [FileIO(f"{FOLDER}/{name}") for name in names]
         found: dict[str, int] = {}
-        for number, file in enumerate(self.files):
+        for name, file in zip(FILES, self.files, strict=False):
             file.seek(0)
             lines = file.read().decode("ascii").splitlines()
-            found.update(parse(lines) if number < 2 else parse_ipv6(lines))  # snmp and netstat
+            found.update(parse_ipv6(lines) if name == IPV6 else parse(lines))
         return {name: found[name] for name in SHOWN if name in found}
 
 

@@ -51,6 +51,14 @@ class Traffic(NamedTuple):
     transmit_errs: int
     transmit_drop: int
 
+    @property
+    def errors(self) -> int:
+        return self.receive_errs + self.transmit_errs
+
+    @property
+    def drops(self) -> int:
+        return self.receive_drop + self.transmit_drop
+
 
 class Interface(NamedTuple):
     """An interface; `state` is "up", or the reason why it carries no traffic."""
@@ -125,11 +133,8 @@ def speed(name: str) -> int | None:
     return megabits * 10**6 if megabits > 0 else None
 
 
-def neighbours(route: Netlink | None = None) -> list[Neighbour]:
+def neighbours(route: Netlink) -> list[Neighbour]:
     """The entries of the ARP and neighbour discovery tables, without those of state noarp. Raises OSError."""
-    if route is None:
-        with Netlink(NETLINK_ROUTE) as opened:
-            return neighbours(opened)
     found = route.dump(GET_NEIGHBOUR, NEIGHBOUR.pack(socket.AF_UNSPEC, 0, 0, 0, 0))
     return [each for each in map(parse_neighbour, found) if each]
 

@@ -6,7 +6,6 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from typing import Self
 
 HEADER = struct.Struct("=IHHII")
 """Length, type, flags, sequence number, port."""
@@ -20,24 +19,30 @@ SIZE = 1 << 18
 
 
 class Netlink:
-    """A socket of a netlink protocol, for one thread at a time. If it stays open, a lack of descriptors does no harm."""
+    """A socket of a netlink protocol, for one thread at a time. It stays open, so that a lack of descriptors does no harm."""
 
     def __init__(self, protocol: int) -> None:
-        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-        self.socket.settimeout(2.0)  # the kernel answers within the call, but a security policy may drop the request
-        self.socket.bind((0, 0))
+        self.protocol = protocol
+        self.socket: socket.socket | None = None
 
-    def __enter__(self) -> Self:
-        return self
+    def open(self) -> socket.socket:
+        """The socket, a new one if there is none. Raises OSError."""
+        if self.socket is None:
+            self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self.protocol)
+            self.socket.settimeout(2.0)  # the kernel answers at once, but a security policy may drop the request
+        return self.socket
 
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
+    def close(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
 
     def dump(self, kind: int, payload: bytes) -> Iterator[bytes]:
         """All objects of a kind, each as the bytes of its message, which must be read to the end. Raises OSError."""
-        self.socket.send(HEADER.pack(HEADER.size + len(payload), kind, REQUEST | DUMP, 1, 0) + payload)
+        connection = self.open()
+        connection.send(HEADER.pack(HEADER.size + len(payload), kind, REQUEST | DUMP, 1, 0) + payload)
         while True:
-            for (_, found, *_), body in records(self.socket.recv(SIZE), HEADER):
+            for (_, found, *_), body in records(connection.recv(SIZE), HEADER):
                 if found == DONE:
                     return
                 if found == ERROR:

@@ -39,20 +39,19 @@ MANY_RETRANSMITTED = 0.01
 """Share of retransmitted segments that is a problem."""
 CALM = 60.0
 """Seconds without an error after which a problem is over."""
-RETRANSMITTED = "{:.1%} of the TCP segments of the last minute were retransmitted"
 
 T = TypeVar("T")
 Rates = Sequence[float]
 """A second's change of each counter of links.Traffic."""
-NOTHING = array("f", [0.0] * 8)
 
 
 class Problem(NamedTuple):
-    """A problem that comes and goes: its first and last time, and the figure in its text."""
+    """A problem that comes and goes: its first and last time, and the figure that goes with its text."""
 
     since: float
     last: float
     value: float
+    unit: str
 
 
 class Change(NamedTuple):
@@ -71,28 +70,25 @@ class Sampler:
         self.background = Background("netmon", self.work)
         # Held by the thread that reads; other threads see only whole objects that it has assigned.
         self.lock = threading.RLock()
-        self.route: Netlink | None = None
-        self.diag: Netlink | None = None
-        self.counting: counters.Counters | None = None
-        self.read_at = 0.0
-        """time.time() of the last successful reading of the interfaces."""
-        self.ticked = time.monotonic()
+        self.route, self.diag = Netlink(links.NETLINK_ROUTE), Netlink(sockets.NETLINK_SOCK_DIAG)
+        self.counting = counters.Counters()
+        self.read_at, self.ticked = 0.0, time.monotonic()
+        """The times of the last successful reading of the interfaces, and of the last try."""
         self.interfaces: dict[str, links.Interface] = {}
         self.addresses: dict[int, list[str]] = {}
         self.speeds: dict[str, int | None] = {}
         self.speeds_until = 0.0
         self.recent: dict[str, deque[tuple[float, Rates]]] = {}
         self.changes: deque[Change] = deque(maxlen=CHANGES)
+        self.changed: dict[str, float] = {}
+        """When an interface changed its state, since the start of this program."""
         self.problems: dict[str, Problem] = {}
-        """By their texts, which have a place for the figure."""
-        self.counters: dict[str, int] = {}
-        self.rates: dict[str, float] = {}
-        self.minute: deque[tuple[float, dict[str, int]]] = deque(maxlen=61)
+        """By their texts."""
+        self.minute: deque[tuple[float, dict[str, int]]] = deque([(0.0, {})], maxlen=61)
         """The counters of the last minute."""
+        self.rates: dict[str, float] = {}
         self.sockets: list[sockets.Socket] = []
-        self.sockets_at = 0.0
-        self.sockets_due = 0.0
-        self.watched_until = 0.0
+        self.sockets_at = self.sockets_due = self.watched_until = 0.0
         self.states: Counter[str] = Counter()
         self.states_at = 0.0
         self.owners: dict[int, str] = {}
@@ -103,10 +99,8 @@ class Sampler:
 
     def stop(self) -> None:
         self.background.stop()
-        self.close_sockets()
-        if self.counting is not None:
-            self.counting.close()
-        self.history.close()
+        for each in (self.route, self.diag, self.counting, self.history):
+            each.close()
 
     async def work(self) -> None:
         """Read each second. The event loop has nothing else to do, so reading may block it."""
@@ -117,9 +111,9 @@ class Sampler:
     def tick(self) -> None:
         now = time.monotonic()
         with self.lock:
-            self.diag_socket()  # opened at the start: later there may be no free descriptor
+            self.diag.open()  # at the start: later there may be no free descriptor
             self.read()
-            if now < self.watched_until and now >= self.sockets_due:
+            if self.sockets_due <= now < self.watched_until:
                 self.read_sockets()
         if int(now) % KEPT_EVERY == 0:
             self.record()
@@ -127,10 +121,9 @@ class Sampler:
     def watch(self) -> None:
         """Read sockets for a while, and at once if the last reading is old: a page is open."""
         self.watched_until = time.monotonic() + WATCHED
-        if time.monotonic() - self.sockets_due > SOCKETS_EVERY:
-            with self.lock:
-                if time.monotonic() - self.sockets_due > SOCKETS_EVERY:
-                    self.read_sockets()
+        with self.lock:
+            if time.monotonic() - self.sockets_due > SOCKETS_EVERY:
+                self.read_sockets()
 
     def refresh(self) -> None:
         """Make sure that the figures are at most a second old; of several threads that call this, one reads."""
@@ -138,56 +131,55 @@ class Sampler:
             if time.time() - self.read_at > EVERY:
                 self.read()
             if time.time() - self.states_at > EVERY:
-                self.states = self.attempt("sockets by state", lambda: sockets.states(self.diag_socket()), Counter())
-                self.states_at = time.time()
+                self.read_states()
 
     def read(self) -> None:
         """Read interfaces and counters. Called with the lock."""
         now, ticked = time.time(), time.monotonic()
         seconds, self.ticked = max(ticked - self.ticked, 1e-3), ticked
-        found = self.attempt("interfaces", lambda: links.interfaces(self.route_socket()), None)
+        found = self.attempt("interfaces", lambda: links.interfaces(self.route), None)
         if found is not None:
-            self.addresses = self.attempt("addresses", lambda: links.addresses(self.route_socket()), {})
+            self.addresses = self.attempt("addresses", lambda: links.addresses(self.route), {})
             if ticked > self.speeds_until:
                 self.speeds = {each.name: links.speed(each.name) for each in found}
                 self.speeds_until = ticked + SPEED_EVERY
             self.compare(found, now, seconds)
             self.read_at = now
-        before, self.counters = self.counters, self.attempt("counters", self.read_counters, {})
-        self.rates = {name: max(value - before.get(name, value), 0) / seconds for name, value in self.counters.items()}
-        self.minute.append((now, self.counters))
+        before, after = self.counters, self.attempt("counters", self.counting.read, dict[str, int]())
+        self.rates = {name: max(value - before.get(name, value), 0) / seconds for name, value in after.items()}
+        self.minute.append((now, after))
         again, sent = self.last_minute("Tcp.RetransSegs"), self.last_minute("Tcp.OutSegs")
         if again > MANY_RETRANSMITTED * (sent + again):
-            self.report(RETRANSMITTED, now, again / (sent + again), total=False)
+            share = 100 * again / (sent + again)
+            self.report("TCP segments retransmitted, a sign of packet loss", now, share, "% in the last minute")
         self.problems = {text: each for text, each in self.problems.items() if now - each.last < CALM}
 
-    def report(self, text: str, now: float, value: float, *, total: bool = True) -> None:
-        """Remember a problem. Its figure is the sum since it began, or the last one."""
-        before = self.problems.get(text, Problem(now, now, 0.0))
-        self.problems[text] = Problem(before.since, now, value + before.value if total else value)
+    def report(self, text: str, now: float, value: float, unit: str = "") -> None:
+        """Remember a problem with its last figure."""
+        self.problems[text] = Problem(self.problems[text].since if text in self.problems else now, now, value, unit)
 
     def compare(self, found: list[links.Interface], now: float, seconds: float) -> None:
-        fresh = {each.name: each for each in found}
-        first = not self.interfaces
-        for name in self.interfaces.keys() - fresh.keys():
+        before, self.interfaces = self.interfaces, {each.name: each for each in found}
+        for name in before.keys() - self.interfaces.keys():
             self.changes.append(Change(now, f"{name} was removed", bad=True))
             self.recent.pop(name, None)
-        for name, each in fresh.items():
-            before = self.interfaces.get(name)
-            ring = self.recent.setdefault(name, deque(maxlen=RECENT))
-            if before is None:
-                if not first:
-                    self.changes.append(Change(now, f"{name} was added, {each.state}", bad=False))
+        for each in found:
+            ring = self.recent.setdefault(each.name, deque(maxlen=RECENT))
+            if each.name not in before:
+                if before:
+                    self.changes.append(Change(now, f"{each.name} was added, {each.state}", bad=False))
                 continue
-            if before.state != each.state:
-                self.changes.append(Change(now, f"{name}: {before.state} → {each.state}", bad=each.state != "up"))
+            old = before[each.name]
+            if old.state != each.state:
+                self.changes.append(Change(now, f"{each.name}: {old.state} → {each.state}", bad=each.state != "up"))
+                self.changed[each.name] = now
             # An interface that was removed and added again counts from 0.
-            grown = [max(b - a, 0) for a, b in zip(before.traffic, each.traffic, strict=True)]
-            ring.append((now, array("f", [count / seconds for count in grown]) if any(grown) else NOTHING))
-            for word, count in (("errors", grown[2] + grown[6]), ("drops", grown[3] + grown[7])):
+            grown = links.Traffic(*(max(b - a, 0) for a, b in zip(old.traffic, each.traffic, strict=True)))
+            ring.append((now, array("f", [count / seconds for count in grown])))
+            for word, count in (("errors", grown.errors), ("packets dropped", grown.drops)):
                 if count:
-                    self.report(f"{name.replace('{', '{{').replace('}', '}}')}: {{:.0f}} {word}", now, count)
-        self.interfaces = fresh
+                    text = f"{each.name}: {word}"
+                    self.report(text, now, count + (self.problems[text].value if text in self.problems else 0))
 
     def record(self) -> None:
         """Add the means of the last seconds to the history."""
@@ -203,53 +195,43 @@ class Sampler:
         began = time.monotonic()
         found: list[sockets.Socket] = []
         for protocol in sockets.PROTOCOLS:  # one by one: a kernel may lack udp_diag
-            read = partial(lambda each: sockets.sockets(self.diag_socket(), each), protocol)
-            found += self.attempt(f"{protocol} sockets", read, [])
+            found += self.attempt(f"{protocol} sockets", partial(sockets.sockets, self.diag, protocol), [])
         self.sockets = found
-        self.states = self.attempt("sockets by state", lambda: sockets.states(self.diag_socket()), Counter())
+        self.read_states()
         self.owners = processes.owners()
-        self.neighbours = self.attempt("neighbours", lambda: links.neighbours(self.route_socket()), [])
-        self.routes = self.attempt("routes", lambda: links.routes(self.route_socket()), [])
+        self.neighbours = self.attempt("neighbours", lambda: links.neighbours(self.route), [])
+        self.routes = self.attempt("routes", lambda: links.routes(self.route), [])
         self.sockets_at, now = time.time(), time.monotonic()
         self.sockets_due = now + max(SOCKETS_EVERY, SHARE * (now - began))
 
+    def read_states(self) -> None:
+        """Called with the lock."""
+        self.states = self.attempt("sockets by state", lambda: sockets.states(self.diag), Counter())
+        self.states_at = time.time()
+
     def attempt(self, name: str, function: Callable[[], T], default: T) -> T:
         """Return the result of a function, or `default` if it fails; `missing` has the reason, and sockets are reopened."""
+        others = {key: value for key, value in self.missing.items() if key != name}
         try:
             answer = function()
         except Exception as error:  # of any kind: the next second is another try
-            self.missing = self.missing | {name: getattr(error, "strerror", None) or str(error) or type(error).__name__}
+            self.missing = others | {name: getattr(error, "strerror", None) or str(error) or type(error).__name__}
             if getattr(error, "errno", None) not in {errno.EMFILE, errno.ENFILE}:
-                self.close_sockets()  # they may be broken; without a free descriptor they can't be replaced
+                self.route.close()  # they may be broken; without a free descriptor they can't be replaced
+                self.diag.close()
             return default
-        if name in self.missing:
-            self.missing = {key: value for key, value in self.missing.items() if key != name}
+        self.missing = {key: value for key, value in self.missing.items() if key != name}
         return answer
 
-    def close_sockets(self) -> None:
-        for each in (self.route, self.diag):
-            if each is not None:
-                each.socket.close()
-        self.route = self.diag = None
-
-    def route_socket(self) -> Netlink:
-        self.route = self.route or Netlink(links.NETLINK_ROUTE)
-        return self.route
-
-    def diag_socket(self) -> Netlink:
-        self.diag = self.diag or Netlink(sockets.NETLINK_SOCK_DIAG)
-        return self.diag
-
-    def read_counters(self) -> dict[str, int]:
-        self.counting = self.counting or counters.Counters()
-        return self.counting.read()
+    @property
+    def counters(self) -> dict[str, int]:
+        return self.minute[-1][1]
 
     def last_minute(self, name: str) -> int:
         """The increase of a counter in the last minute."""
-        if not self.minute:
-            return 0
-        now, last = self.minute[-1]
-        first = next((values for at, values in self.minute if now - at <= 60), last)
+        kept = list(self.minute)
+        now, last = kept[-1]
+        first = next(values for at, values in kept if now - at <= 60)  # the last one at the latest
         return max(last.get(name, 0) - first.get(name, 0), 0)
 
     def points(self, name: str, begin: float, end: float) -> list[tuple[float, Rates]]:

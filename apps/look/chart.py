@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
@@ -12,6 +13,8 @@ WIDTH, HEIGHT = 720, 170
 LEFT, BOTTOM, TOP = 64, 20, 10
 """Room for the axes' labels."""
 STEPS = (1, 2, 5)
+GAP = 2.5
+"""Steps without a value that are a gap."""
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 TICKS = ((600, 120), (3600, 600), (86400, 14400))
 """Of a period up to so many seconds, the seconds between two labels of the time axis."""
@@ -47,11 +50,17 @@ class Axes(NamedTuple):
             yield f'<text x="{x}" y="{self.height - 5}" text-anchor="{anchor}">{label}</text>'
             at += step
 
+    def widths(self, times: Sequence[float], step: float) -> list[float]:
+        """The width of a column at each time: up to the next one, or a step wide before a gap."""
+        following = [*times, math.inf][1:]
+        ends = [after if after - at <= GAP * step else at + step for at, after in zip(times, following, strict=True)]
+        return [max(self.x(min(end, self.end)) - self.x(at), 1.0) for at, end in zip(times, ends, strict=True)]
+
     def gaps(self, times: Sequence[float], step: float) -> Iterator[str]:
         """The periods without values between the first value and now, marked."""
         edges = [*times, self.end]
         for before, after in pairwise(edges):
-            if after - before > 2.5 * step + (step if after == self.end else 0):
+            if after - before > GAP * step + (step if after == self.end else 0):
                 x, wide = self.x(before + step), max(self.x(after) - self.x(before + step), 1)
                 edge_times = (time.strftime("%T", time.localtime(edge)) for edge in (before + step, after))
                 text = f"no data {' to '.join(edge_times)}"
@@ -107,9 +116,11 @@ def lines(begin: float, end: float, step: float, series: Sequence[Line], unit: s
     times = [at for at, _ in series[0][1]] if series else []
     marks = [*axes.grid(amount), *axes.gaps(times, step)]
     for name, points in series:
-        for run in runs(points, step):
-            drawn = " ".join(f"{axes.x(at)},{axes.y(value)}" for at, value in run)
-            marks.append(f'<polyline class="line {escape(name)}" points="{drawn}"/>')
+        drawn, last = "", -math.inf
+        for at, value in points:  # with a new beginning after a gap
+            drawn += f"{'L' if at - last <= GAP * step else 'M'}{axes.x(at)},{axes.y(value)}"
+            last = at
+        marks.append(f'<path class="line {escape(name)}" d="{drawn}"/>')
     wide = max(axes.x(begin + step) - LEFT, 1.0)
     for place, at in enumerate(times):
         texts = [f"{name} {amount(points[place][1], unit)}" for name, points in series]
@@ -120,15 +131,3 @@ def lines(begin: float, end: float, step: float, series: Sequence[Line], unit: s
     )
     spoken = f"{label}: {', '.join(f'{name} {text}' for name, text in now.items())}"
     return f"<figure><figcaption>{escape(label)} {keys}</figcaption>{axes.svg(spoken, marks)}</figure>"
-
-
-def runs(points: Sequence[tuple[float, float]], step: float) -> Iterator[list[tuple[float, float]]]:
-    """The points in pieces without a gap."""
-    run: list[tuple[float, float]] = []
-    for point in points:
-        if run and point[0] - run[-1][0] > 2.5 * step:
-            yield run
-            run = []
-        run.append(point)
-    if run:
-        yield run

@@ -12,7 +12,7 @@ ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
 class Metric(NamedTuple):
-    """One line of a metric with this name; lines of one name must follow each other."""
+    """One line of a metric with this name."""
 
     name: str
     value: float
@@ -24,7 +24,7 @@ class Metric(NamedTuple):
 def exposition(metrics: Iterable[Metric]) -> Response:
     lines: list[str] = []
     last = ""
-    for each in metrics:
+    for each in sorted(metrics, key=lambda each: each.name):  # lines of one name must follow each other
         if each.name != last:
             last = each.name
             lines += [f"# HELP {last} {each.help}", f"# TYPE {last} {each.kind}"]

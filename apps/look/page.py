@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 from microwsgi import App, Request, Response, abort, html
@@ -35,31 +34,81 @@ PAGE = """<!DOCTYPE html>
 SCRIPT = '<script src="{base}/look/look.js" defer></script>'
 SIBLINGS = "apps.network"
 """Key of the environ: names and paths of applications that are mounted beside this one (apps/network.py)."""
+MOST_DRAWN = 100
+"""Parts that are cached."""
 TICK = 1.0
 """Seconds between two ticks."""
+Drawing = TypeVar("Drawing", bound=Callable[[Request, str], str])
 RANGES = {"10m": (600.0, "10 minutes"), "1h": (3600.0, "1 hour"), "24h": (86400.0, "24 hours")}
 
 
-def site(start: Callable[[], None]) -> App:
-    """An application with the pages' files, whose background work `start` begins.
+class Site:
+    """An application whose pages have sections that follow their data.
 
-    It is called now and before each request: a server may fork after the import, and threads do not survive a fork.
+    Each section is answered as `part/NAME`, too; `events` says once a second which version each has. A section is drawn once
+    for each version of its data, so that a hundred viewers cost one drawing. `start` begins the background work.
     """
-    app = App()
-    app.static("/look", FILES)
-    start()
 
-    @app.before
-    def restart(request: Request) -> None:
+    def __init__(self, links: Mapping[str, str], start: Callable[[], None] = lambda: None) -> None:
+        self.links, self.start = links, start
+        self.parts: dict[str, Callable[[Request, str], str]] = {}
+        self.versions: Callable[[], Mapping[str, object]] = lambda: {"*": time.time() // 1}
+        """The version of each part; "*" stands for all others."""
+        self.drawn: dict[str, tuple[object, str]] = {}
+        self.lock = threading.Lock()  # protects `drawn`; held while a part is drawn, so that one thread draws
+        self.app = App()
+        self.app.static("/look", FILES)
+        self.app.before(self.restart)
+        self.app.get("/part/{name:path}")(self.draw)
+        self.app.get("/events")(self.events)
         start()
 
-    return app
+    def restart(self, request: Request) -> None:
+        """Start the work again: a server may have forked after the import, and threads do not survive a fork."""
+        self.start()
+
+    def part(self, kind: str) -> Callable[[Drawing], Drawing]:
+        """Register the function that draws the sections `kind` and `kind/...`."""
+
+        def register(drawing: Drawing) -> Drawing:
+            self.parts[kind] = drawing
+            return drawing
+
+        return register
+
+    def draw(self, request: Request, name: str) -> str:
+        """A section with the query of this request, as HTML."""
+        range_of(request)
+        kind, _, rest = name.partition("/")
+        if kind not in self.parts:
+            abort(404, f"There is no {name}.")
+        versions = self.versions()
+        version, key = versions.get(kind, versions["*"]), f"{request.script_name} {name} {request.query_string}"
+        with self.lock:
+            if key not in self.drawn or self.drawn[key][0] != version:
+                if len(self.drawn) >= MOST_DRAWN:
+                    self.drawn.clear()
+                self.drawn[key] = version, self.parts[kind](request, rest)
+            return self.drawn[key][1]
+
+    def events(self, request: Request) -> Response:
+        """A stream of events, one a second: the server's time, and the version of each part."""
+        return Stream(request, poll=lambda: {"now": time.time(), "versions": self.versions()}, every=TICK).response
+
+    def section(self, request: Request, name: str, label: str = "") -> str:
+        query = f"?{request.query_string}" if request.query_string else ""
+        part, label = escape(quote(name, safe="") + query), escape(label or name)
+        return f'<section data-part="{part}" aria-label="{label}">{self.draw(request, name)}</section>'
+
+    def page(self, request: Request, title: str, content: str, *, live: bool = True) -> Response:
+        """A whole page; a live one has the script. `content` is HTML."""
+        return page(request, title, content, links=self.links, live=live)
 
 
 def page(
     request: Request, title: str, content: str, *, links: Mapping[str, str] = {}, live: bool = False, base: str = ""
 ) -> Response:
-    """A whole page; a live one has the script. `content` is HTML; `links` are texts and paths below the application."""
+    """A page of an application whose Site is mounted at `base`; `links` are texts and paths below the application."""
     root = request.script_name + base
     others: Mapping[str, str] = request.environ.get(SIBLINGS, {})
     paths = {root + path: text for text, path in links.items()} | {path: text for text, path in others.items()}
@@ -70,38 +119,6 @@ def page(
     response = Response(text, content_type="text/html", charset="utf-8")
     response.headers["Content-Security-Policy"] = POLICY
     return response
-
-
-def section(request: Request, name: str, content: str, label: str = "") -> str:
-    """A part of a page that `part/NAME` answers as well, with the same query."""
-    name, label = quote(name, safe=""), label or name
-    query = f"?{request.query_string}" if request.query_string else ""
-    return f'<section data-part="{escape(name + query)}" aria-label="{escape(label)}">{content}</section>'
-
-
-def ticks(request: Request, versions: Callable[[], object]) -> Response:
-    """A stream of events, one a second: the server's time, and the version of each part."""
-    return Stream(request, poll=lambda: {"now": time.time(), "versions": versions()}, every=TICK).response
-
-
-class Drawn:
-    """Caches each part until its data have a new version, so that a hundred viewers cost one drawing."""
-
-    def __init__(self, most: int = 100) -> None:
-        self.most = most
-        self.known: OrderedDict[str, tuple[object, str]] = OrderedDict()
-        self.lock = threading.Lock()  # protects `known`; held while a part is drawn, so that one thread draws
-
-    def get(self, request: Request, name: str, version: object, draw: Callable[[], str]) -> str:
-        """The part with the query of this request."""
-        key = f"{request.script_name} {name} {request.query_string}"
-        with self.lock:
-            if key not in self.known or self.known[key][0] != version:
-                self.known[key] = version, draw()
-                self.known.move_to_end(key)
-            while len(self.known) > self.most:
-                self.known.popitem(last=False)
-            return self.known[key][1]
 
 
 def clock_time(at: float, *, day: bool = False) -> str:
@@ -122,9 +139,10 @@ def link(path: str, text: str) -> Markup:
     return html('<a href="{path}">{text}</a>', path=path, text=text)
 
 
-def moment(at: float) -> str:
+def moment(at: float) -> Markup:
     """A time as HTML, with its age, which the script keeps right."""
-    return f'<time datetime="{at:.3f}" data-age>{clock_time(at)}, {duration(time.time() - at)} ago</time>'
+    text = f"{clock_time(at)}, {duration(time.time() - at)} ago"
+    return html('<time datetime="{at:.3f}" data-age>{text}</time>', at=at, text=text)
 
 
 def duration(seconds: float) -> str:
@@ -135,20 +153,30 @@ def duration(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
+def since(at: float, *, day: bool = False) -> str:
+    return f" since {clock_time(at, day=day)} (for {duration(time.time() - at)})"
+
+
+def counted(count: int, noun: str) -> str:
+    """1 target, 2 targets."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def listed(facts: Mapping[str, object]) -> str:
-    rows = (f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts.items())
+    rows = (f"<div><dt>{escape(name)}</dt><dd>{cell(value)}</dd></div>" for name, value in facts.items())
     return f"<dl>{''.join(rows)}</dl>"
 
 
 def table(
     caption: str, names: Sequence[str], rows: Iterable[Sequence[object]], head: Callable[[str], str] = escape
 ) -> str:
-    """Rows as HTML, in a box that scrolls where the window is narrow; the first cell of a row is its header."""
+    """Rows as HTML; the first cell of a row is its header. On a phone the cells of a row are below each other, with labels."""
     heads = "".join(f'<th scope="col">{head(name)}</th>' for name in names)
-    body = "".join(
-        f'<tr><th scope="row">{cell(row[0])}</th>{"".join(f"<td>{cell(value)}</td>" for value in row[1:])}</tr>'
-        for row in rows
-    )
+    labels = [f'<td data-label="{escape(name)}">' for name in names[1:]]
+    body = ""
+    for first, *others in rows:
+        cells = "".join(f"{label}{cell(value)}</td>" for label, value in zip(labels, others, strict=True))
+        body += f'<tr><th scope="row">{cell(first)}</th>{cells}</tr>'
     return (
         f'<div class="table" tabindex="0" role="region" aria-label="{escape(caption)}"><table><caption>{escape(caption)}'
         f"</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -199,20 +227,33 @@ def filter_form(request: Request, label: str) -> str:
     return f'<form role="search">{hidden}{field}<button>Filter</button></form>'
 
 
-def range_of(request: Request) -> tuple[str, float]:
-    """The name and the seconds of the period that the query chooses. Raises 400."""
+def range_of(request: Request) -> float:
+    """The seconds of the period that the query chooses. Raises 400."""
     name = request.GET.get("range", "10m")
     if name not in RANGES:
         abort(400, f"Unknown range {name}; expected {', '.join(RANGES)}.")
-    return name, RANGES[name][0]
+    return RANGES[name][0]
 
 
 def range_links(request: Request) -> str:
     """Links to the same page with each of the periods."""
-    chosen, _ = range_of(request)
-    parts = []
-    for name, (_, text) in RANGES.items():
-        query = escape(urlencode({**request.GET, "range": name}))
-        current = ' aria-current="true"' if name == chosen else ""
-        parts.append(f'<a href="?{query}"{current}>{text}</a>')
-    return f'<nav class="ranges" aria-label="Period">{"".join(parts)}</nav>'
+    texts = {name: text for name, (_, text) in RANGES.items()}
+    return choice(request, "range", texts, request.GET.get("range", "10m"))
+
+
+def choice(request: Request, name: str, texts: Mapping[str, str], chosen: str) -> str:
+    """Links to the same page with each value of a parameter of the query."""
+    links = ""
+    for value, text in texts.items():
+        current = ' aria-current="true"' if value == chosen else ""
+        links += f'<a href="?{escape(urlencode({**request.GET, name: value}))}"{current}>{escape(text)}</a>'
+    return f'<nav class="ranges" aria-label="{escape(name.title())}">{links}</nav>'
+
+
+def form(title: str, action: str, target: str, select: str, options: Iterable[str], button: str) -> str:
+    """A form that asks for a target, and one of several options."""
+    choices = "".join(f"<option>{escape(each)}</option>" for each in options)
+    return (
+        f'<h2>{title}</h2><form action="{action}"><label>Target <input name="target" placeholder="{target}" required></label>'
+        f'<label>{select} <select name="{select.lower()}">{choices}</select></label><button>{button}</button></form>'
+    )

@@ -35,6 +35,7 @@ NUMBERS = {
 }
 """Numbers: the minimum, the maximum and the default. The limits keep this from being a load generator."""
 KEYS = {"allow": list, "ports": list, "history": str, "target": list}
+REQUIRED = {"name", "module", "target"}
 
 
 class ConfigError(UsageError):
@@ -52,57 +53,57 @@ class Config:
     """A checked configuration. Raises ConfigError."""
 
     def __init__(self, values: dict[str, Any], source: str = "the configuration") -> None:
-        self.source = source
         for key, value in values.items():
             if key not in KEYS and key not in NUMBERS:
                 raise ConfigError(f"{source}: unknown key {key}; expected {', '.join((*NUMBERS, *KEYS))}.")
             if key in KEYS and not isinstance(value, KEYS[key]):
                 raise ConfigError(f"{source}: {key} is {value!r}; expected a {KEYS[key].__name__}.")
-        self.interval = float(self.number(values, "interval"))
-        self.probes = int(self.number(values, "probes"))
-        self.timeout = float(self.number(values, "timeout"))
-        self.per_minute = int(self.number(values, "per_minute"))
         try:
+            self.interval, probes, self.timeout, per_minute = (number(values, key) for key in NUMBERS)
+            self.probes, self.per_minute = int(probes), int(per_minute)
             self.policy = Policy(values.get("allow", ()), map(int, values.get("ports", WELL_KNOWN)))
+            self.targets = [watched(each) for each in values.get("target", ())]
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{source}: {error}.") from None
-        self.targets = [self.watched(each) for each in values.get("target", ())]
         names = [each.name for each in self.targets]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ConfigError(f"{source}: more than one target has the name {', '.join(twice)}.")
         beside = str(Path(source).with_suffix(".db")) if Path(source).exists() else ""
         self.history: str = values.get("history", beside)
 
-    def number(self, values: dict[str, Any], key: str) -> float:
-        smallest, largest, default = NUMBERS[key]
-        value = values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-            raise ConfigError(f"{self.source}: {key} is {value!r}; expected a number.")
-        if not smallest <= value <= largest:
-            raise ConfigError(f"{self.source}: {key} is {value}; expected {smallest:g} to {largest:g}.")
-        return float(value)
 
-    def watched(self, entry: Any) -> Watched:  # of a file
-        place = f"{self.source}: the target {entry.get('name', '')!r}" if isinstance(entry, dict) else self.source
-        if not isinstance(entry, dict) or not all(isinstance(v, str) for k, v in entry.items() if k != "status"):
-            raise ConfigError(f"{place}: a [[target]] has name, module and target, all text.")
-        if missing := {"name", "module", "target"} - entry.keys():
-            raise ConfigError(f"{place} has no {', '.join(sorted(missing))}.")
-        name, module, target = entry["name"], entry["module"], entry["target"]
-        if module not in MODULES:
-            raise ConfigError(f"{place}: unknown module {module}; expected {', '.join(MODULES)}.")
-        own = {key: value for key, value in entry.items() if key not in {"name", "module", "target"}}
-        if strange := own.keys() - MODULES[module].keys:
-            raise ConfigError(f"{place}: unknown key {', '.join(sorted(strange))} for the module {module}.")
-        path = own.get("path", "/")
-        if not path.startswith("/") or not all("!" <= character <= "~" for character in path):
-            raise ConfigError(f"{place}: the path {path!r} is not an absolute path in ASCII; percent-encode the rest.")
-        try:
-            parse(target)
-            own |= {"status": frozenset(map(int, own["status"]))} if "status" in own else {}
-        except (Refused, ValueError, TypeError) as error:
-            raise ConfigError(f"{place}: {error}") from None
-        return Watched(name, Check(module, target, **own))
+def number(values: dict[str, Any], key: str) -> float:
+    """A number of the file. Raises ValueError."""
+    smallest, largest, default = NUMBERS[key]
+    value = values.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise ValueError(f"{key} is {value!r}; expected a number")
+    if not smallest <= value <= largest:
+        raise ValueError(f"{key} is {value}; expected {smallest:g} to {largest:g}")
+    return float(value)
+
+
+def watched(entry: Any) -> Watched:  # of a file
+    """A target of the file. Raises ValueError."""
+    if not isinstance(entry, dict) or not all(isinstance(v, str) for k, v in entry.items() if k != "status"):
+        raise ValueError("a [[target]] has name, module and target, all text")
+    place = f"the target {entry.get('name', '')!r}"
+    if missing := REQUIRED - entry.keys():
+        raise ValueError(f"{place} has no {', '.join(sorted(missing))}")
+    module, own = entry["module"], {key: value for key, value in entry.items() if key not in REQUIRED}
+    if module not in MODULES:
+        raise ValueError(f"{place}: unknown module {module}; expected {', '.join(MODULES)}")
+    if strange := own.keys() - MODULES[module].keys:
+        raise ValueError(f"{place}: unknown key {', '.join(sorted(strange))} for the module {module}")
+    path = own.get("path", "/")
+    if not path.startswith("/") or not all("!" <= character <= "~" for character in path):
+        raise ValueError(f"{place}: the path {path!r} is not an absolute path in ASCII; percent-encode the rest")
+    try:
+        parse(entry["target"])
+        own |= {"status": frozenset(map(int, own["status"]))} if "status" in own else {}
+    except (Refused, ValueError, TypeError) as error:
+        raise ValueError(f"{place}: {str(error).removesuffix('.')}") from None
+    return Watched(entry["name"], Check(module, entry["target"], **own))
 
 
 def load(path: str) -> Config:

@@ -9,12 +9,11 @@ beginning of that packet. This holds for TCP while it connects, for UDP, and for
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import struct
 from typing import NamedTuple
 
-from apps.probing.outcome import Reason
+from apps.probing.outcome import Failed, Reason
 from apps.probing.policy import Target
 
 ECHO = {socket.AF_INET: (8, 0), socket.AF_INET6: (128, 129)}
@@ -53,9 +52,22 @@ class IcmpError(NamedTuple):
         """Whether the time to live was over at a router."""
         return TIME_EXCEEDED.get(self.origin) == self.kind
 
-    @property
-    def reason(self) -> Reason:
-        return REASONS.get((self.origin, self.kind, self.code), Reason.HOST_UNREACHABLE)
+
+def reason_of(error: IcmpError, target: Target) -> Reason:
+    """The reason that an ICMP message stands for; one from this machine means that no host on the link has the address."""
+    reason = REASONS.get((error.origin, error.kind, error.code), Reason.HOST_UNREACHABLE)
+    is_own = reason is Reason.HOST_UNREACHABLE and error.sender == local_address(target)
+    return Reason.NO_NEIGHBOUR if is_own else reason
+
+
+def local_address(target: Target) -> str:
+    """The local address on the route to a target; "" without one. No packet is sent."""
+    with socket.socket(target.family, socket.SOCK_DGRAM) as connection:
+        try:
+            connection.connect(target._replace(port=target.port or 9).sockaddr)
+        except OSError:
+            return ""
+        return str(connection.getsockname()[0])
 
 
 def report_errors(connection: socket.socket) -> None:
@@ -101,8 +113,11 @@ async def readable(connection: socket.socket) -> None:
 
 
 def datagram_socket(target: Target, protocol: int = 0) -> socket.socket:
-    """A socket for datagrams to and from this address only, which reports ICMP errors. Raises OSError."""
-    connection = socket.socket(target.family, socket.SOCK_DGRAM, protocol)
+    """A socket for datagrams to and from this address only, which reports ICMP errors. Raises Failed, OSError."""
+    try:
+        connection = socket.socket(target.family, socket.SOCK_DGRAM, protocol)
+    except PermissionError:
+        raise Failed(Reason.LOCAL, f"This user may not send ICMP. {HINT}") from None
     try:
         connection.setblocking(False)
         report_errors(connection)
@@ -114,7 +129,7 @@ def datagram_socket(target: Target, protocol: int = 0) -> socket.socket:
 
 
 def ping_socket(target: Target) -> socket.socket:
-    """A socket for echo requests. Raises OSError; PermissionError if this user may not ping."""
+    """A socket for echo requests. Raises Failed, OSError."""
     # No raw sockets, also not for root: each of them receives the ICMP errors of all others to the same address.
     protocol = socket.IPPROTO_ICMP if target.family == socket.AF_INET else socket.IPPROTO_ICMPV6
     return datagram_socket(target._replace(port=0), protocol)
@@ -131,20 +146,3 @@ def echo_reply(connection: socket.socket, target: Target) -> tuple[int, bytes] |
     if len(data) < 8 or data[0] != ECHO[target.family][1]:  # the header
         return None
     return int.from_bytes(data[6:8]), data[8:]
-
-
-async def echo(target: Target, sequence: int = 1) -> IcmpError | None:
-    """Send one echo request and wait for the reply (None) or an ICMP error. Raises OSError."""
-    payload = os.urandom(SIZE)
-    with ping_socket(target) as connection:
-        connection.send(echo_request(target, sequence, payload))
-        while True:
-            await readable(connection)
-            if (error := next_error(connection)) is not None:
-                return error
-            try:
-                reply = echo_reply(connection, target)
-            except BlockingIOError:
-                continue
-            if reply is not None and reply[1] == payload:
-                return None

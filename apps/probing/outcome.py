@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import ssl
 from enum import StrEnum
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 
 class Reason(StrEnum):
@@ -22,13 +22,15 @@ class Reason(StrEnum):
         self._value_, self.meaning = text, meaning
         return self
 
+    @classmethod
+    def of(cls, text: str) -> Reason | None:
+        """The reason that a text begins with, as Outcome.why does."""
+        return next((each for each in cls if text.startswith(each)), None)
+
     OK = "ok", "The target answered as expected."
-    NO_ANSWER = (
-        "no answer",
-        "Nothing came back in time: a filter drops packets, the host is down, or the route is broken.",
-    )
+    NO_ANSWER = "no answer", "A filter drops packets, the host is down, or the route is broken."
     TIMEOUT = "timeout", "The target answered, but the whole probe did not end in time."
-    REFUSED = "connection refused", "The host is there, and nothing listens on the port (TCP RST)."
+    REFUSED = "connection refused", "Nothing listens on the port, or a filter refuses connections (TCP RST)."
     RESET = "connection reset", "The connection was made and then reset."
     NO_NEIGHBOUR = (
         "no ARP or ND reply",
@@ -37,7 +39,10 @@ class Reason(StrEnum):
     NO_ROUTE = "no route", "This machine has no route to the address."
     NET_UNREACHABLE = "network unreachable", "A router has no route to the network (ICMP)."
     HOST_UNREACHABLE = "host unreachable", "A router cannot reach the host on its link (ICMP)."
-    PORT_UNREACHABLE = "port unreachable", "The host is there, and nothing listens on the port (ICMP)."
+    PORT_UNREACHABLE = (
+        "port unreachable",
+        "Nothing listens on the UDP port; for TCP: a filter rejects connections (ICMP).",
+    )
     PROHIBITED = "administratively prohibited", "A filter rejects the packets and says so (ICMP)."
     NXDOMAIN = "name does not exist", "The name server says that there is no such name (NXDOMAIN)."
     NO_ADDRESS = "name has no address", "The name exists and has no address."
@@ -46,16 +51,10 @@ class Reason(StrEnum):
     NAME_TIMEOUT = "name server timeout", "No name server answered in time."
     TLS_EXPIRED = "certificate expired", "The certificate has expired, or is not valid yet."
     TLS_SELF_SIGNED = "self-signed certificate", "No authority that this machine trusts has signed the certificate."
-    TLS_UNTRUSTED = (
-        "certificate not trusted",
-        "The certificate's chain does not end at an authority that this machine trusts.",
-    )
+    TLS_UNTRUSTED = "certificate not trusted", "Its chain does not end at an authority that this machine trusts."
     TLS_NAME = "certificate for another name", "The certificate is valid, but not for this name."
     TLS = "TLS error", "The TLS handshake failed."
-    STATUS = (
-        "unexpected status",
-        "The response has a status that is not expected (2xx, if the configuration has no other).",
-    )
+    STATUS = "unexpected status", "The status is not one of those expected: 2xx, if the configuration has no other."
     CUT = "response cut off", "The connection ended before the response was complete."
     INVALID = "invalid response", "The answer does not follow the protocol."
     NOT_ALLOWED = "not allowed by the configuration", "The address is not in a network that may be probed."
@@ -67,6 +66,18 @@ UNSENT = {
     Reason.LOCAL, Reason.NO_ROUTE,
 }  # fmt: skip
 """Failures before a packet left for the target: they are no packet loss."""
+REJECTIONS = {
+    Reason.REFUSED, Reason.NET_UNREACHABLE, Reason.HOST_UNREACHABLE, Reason.PORT_UNREACHABLE, Reason.PROHIBITED,
+}  # fmt: skip
+"""Answers of a host or a router that refuses the packet."""
+
+
+class Failed(Exception):
+    """A probe failed for this reason; the text says more, `sender` is the device that rejected the packet."""
+
+    def __init__(self, reason: Reason, text: str = "", sender: str = "") -> None:
+        super().__init__(text)
+        self.reason, self.sender = reason, sender
 
 
 class Outcome(NamedTuple):
@@ -78,12 +89,25 @@ class Outcome(NamedTuple):
     received: bool = False
     """Whether the first packet was answered by the target, be it with a refusal, and did not have to be sent again."""
     address: str = ""
+    sender: str = ""
+    """The device that rejected the packet."""
     phases: dict[str, float] = {}  # never changed
-    facts: dict[str, object] = {}
+    facts: dict[str, Any] = {}
 
     @property
     def passed(self) -> bool:
         return self.reason is Reason.OK
+
+    @property
+    def why(self) -> str:
+        """The reason, and which device rejected the packet."""
+        if not self.sender:
+            return str(self.reason)
+        return (
+            f"{self.reason} by {self.sender}"
+            if self.reason is Reason.REFUSED
+            else f"{self.reason} (ICMP from {self.sender})"
+        )
 
     @property
     def sent(self) -> bool:
@@ -98,6 +122,10 @@ ERRORS = {
     **dict.fromkeys((errno.EHOSTUNREACH, errno.EHOSTDOWN), Reason.HOST_UNREACHABLE),
 }
 """Of errors that the system has no ICMP message for."""
+LOCAL_ROUTES = {
+    errno.EACCES: "a prohibit route or a filter of this machine",
+    errno.EINVAL: "a blackhole route of this machine",
+}
 VERIFY = {
     9: Reason.TLS_EXPIRED,
     10: Reason.TLS_EXPIRED,
@@ -116,5 +144,7 @@ def reason_of(error: OSError) -> tuple[Reason, str]:
         return Reason.TLS, (error.reason or str(error)).lower().replace("_", " ")
     if isinstance(error, TimeoutError) and error.errno is None:  # Python's own
         return Reason.NO_ANSWER, ""
+    if error.errno in LOCAL_ROUTES:
+        return Reason.NO_ROUTE, LOCAL_ROUTES[error.errno]
     reason = ERRORS.get(error.errno or 0, Reason.LOCAL)
     return reason, "" if reason in {Reason.REFUSED, Reason.RESET} else error.strerror or str(error)

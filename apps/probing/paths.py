@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from apps.background import Background
 from apps.history import History
 from apps.probing.config import Config
-from apps.probing.names import LookupFailed, Resolver
-from apps.probing.outcome import Outcome, Reason
-from apps.probing.policy import Refused, Target, parse
+from apps.probing.names import Resolver
+from apps.probing.outcome import Failed, Outcome, Reason
+from apps.probing.policy import Target, parse
 from apps.probing.rounds import Round, jitter, quantile
-from apps.probing.trace import METHODS, Flow, Reply, path_mtu, trace
+from apps.probing.trace import Flow, Reply, path_mtu, trace
 
 INTERVAL = 2.0
 """Seconds between two rounds: routers answer once a second, and there may be two viewers with two methods."""
@@ -71,44 +71,39 @@ class Tracer:
         self.history = History(path, lambda data: data[-1])
         self.background = Background("tracer", self.work, path and f"{path}.lock")
         self.resolver = Resolver()
-        self.watched: OrderedDict[str, float] = OrderedDict()
+        self.watched: dict[str, float] = {}
         self.lock = threading.Lock()  # protects `watched`
 
     def watch(self, target: str, method: str) -> None:
-        """Trace a target for a while."""
+        """Trace a target for a while. The history tells the process that traces, which may be another one."""
         key, now = f"{method} {target}", time.time()
         with self.lock:
-            if now - self.watched.get(key, 0.0) < WATCH_EVERY:
+            self.watched = {other: at for other, at in self.watched.items() if now - at < WATCH_EVERY}
+            if key in self.watched:
                 return
             self.watched[key] = now
-            self.watched.move_to_end(key)
-            while len(self.watched) > 10 * MOST:
-                self.watched.popitem(last=False)
         self.history.add(WATCH, now, {"target": target, "method": method})
         self.history.flush(now)
 
     async def resolve(self, text: str) -> list[Target]:
-        """The addresses of a target that may be probed. Raises Refused, LookupFailed."""
+        """The addresses of a target that may be probed. Raises Failed."""
         host, _ = parse(self.targets.get(text, text))
         found = await self.resolver.lookup(host, asyncio.get_running_loop().time() + self.config.timeout)
         return self.config.policy.targets(host, 0, found, configured=text in self.targets)
 
     async def work(self) -> None:
         """Start a trace of each target that is watched, and end the others."""
-        newest, wanted = 0, OrderedDict[tuple[str, str], float]()
+        newest, wanted = 0, dict[tuple[str, str], float]()
         tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         try:
             while True:
                 now = time.time()
                 for sample in await asyncio.to_thread(self.history.after, newest, now - UNSEEN):
                     newest = sample.id
-                    if sample.series == WATCH and sample.data["method"] in METHODS:
-                        key = (sample.data["target"], sample.data["method"])
-                        wanted[key] = sample.at
-                        wanted.move_to_end(key)
-                for key in list(wanted):
-                    if now - wanted[key] > UNSEEN or len(wanted) > MOST:
-                        del wanted[key]
+                    if sample.series == WATCH:
+                        wanted[sample.data["target"], sample.data["method"]] = sample.at
+                latest = sorted(wanted.items(), key=lambda item: item[1])[-MOST:]
+                wanted = {key: at for key, at in latest if now - at <= UNSEEN}
                 for key in tasks.keys() - wanted.keys():
                     tasks.pop(key).cancel()
                 for key in wanted:
@@ -122,7 +117,7 @@ class Tracer:
     async def follow(self, text: str, method: str) -> None:
         """Rounds of a target, until it is cancelled; the flows take turns."""
         flows: list[Flow] = []
-        mtu, mtu_until, number = None, 0.0, 0
+        mtu, mtu_due, number = None, 0.0, 0
         loop = asyncio.get_running_loop()
         due = loop.time()
         try:
@@ -133,18 +128,15 @@ class Tracer:
                     address = target.address
                     if not flows or flows[0].target.address != address:
                         close(flows)
-                        flows, number, turn = [Flow(target, method, each) for each in range(FLOWS)], 0, 0
-                        mtu_until = 0.0
+                        flows, number, turn, mtu_due = [Flow(target, method, each) for each in range(FLOWS)], 0, 0, 0.0
                     flows[turn].length = flows[turn].length or flows[0].length
                     hops = await trace(flows[turn], explore=number % (FLOWS * EXPLORE) == 0)
-                    if loop.time() > mtu_until and number >= FLOWS:  # not among the first packets, which find the route
-                        mtu, mtu_until = await path_mtu(target), loop.time() + MTU_EVERY
-                except PermissionError:
-                    trouble = "this user may not send ICMP; UDP needs no privilege"
-                except LookupFailed as error:
-                    trouble = str(error.reason)
-                except (Refused, OSError) as error:
-                    trouble = str(getattr(error, "strerror", None) or error)
+                    if loop.time() > mtu_due and number >= FLOWS:  # not among the first packets, which find the route
+                        mtu, mtu_due = await path_mtu(target), loop.time() + MTU_EVERY
+                except Failed as error:
+                    trouble = f"{error.reason}: {error}"
+                except OSError as error:
+                    trouble = error.strerror or str(error)
                     close(flows)  # they are opened again
                 flow = flows[turn].identifier if flows else 0
                 data = {"flow": flow, "address": address, "hops": hops, "mtu": mtu, "trouble": trouble}
@@ -264,13 +256,12 @@ def as_rounds(rounds: Sequence[Traced]) -> list[Round]:
     """The answers of the target, as the chart of the probes draws them."""
     found = []
     for each in rounds:
-        reply = each.reached
-        reason = (
-            next((hop.reason for hop in each.hops if hop and hop.reason), "") or each.trouble or str(Reason.NO_ANSWER)
-        )
-        outcome = Outcome(Reason.OK, reply.seconds, received=True) if reply else Outcome(Reason.NO_ANSWER)
-        one = Round.of(each.at, [outcome])
-        found.append(one if reply else one._replace(reasons={reason: 1}))
+        if reply := each.reached:
+            found.append(Round.of(each.at, [Outcome(Reason.OK, reply.seconds, received=True)]))
+        else:
+            reported = [hop.reason for hop in each.hops if hop and hop.reason]
+            reason = next(iter(reported), each.trouble or str(Reason.NO_ANSWER))
+            found.append(Round.of(each.at, [Outcome(Reason.NO_ANSWER)])._replace(reasons={reason: 1}))
     return found
 
 

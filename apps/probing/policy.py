@@ -13,9 +13,11 @@ import re
 import socket
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+from apps.probing.outcome import Failed, Reason
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -40,8 +42,11 @@ WELL_KNOWN = frozenset((22, 25, 53, 80, 110, 143, 443, 465, 587, 853, 993, 995, 
 """Ports that visitors may ask for, unless the configuration names others."""
 
 
-class Refused(Exception):
+class Refused(Failed):
     """The target is invalid or may not be probed; the text gives the reason and nothing that a visitor does not know."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(Reason.NOT_ALLOWED, text)
 
 
 class Found(NamedTuple):
@@ -169,27 +174,23 @@ def is_literal(host: str, address: Address) -> bool:
     return written == address and (not inside(address, NEVER) or (address.is_link_local and "%" in host))
 
 
+MINUTE = 60.0
+
+
 class Budget:
     """Rate limits: the probes of each visitor in a minute, and the probes of all visitors at the same time."""
 
-    def __init__(self, per_minute: int, at_once: int = 32, viewers: int = 1000) -> None:
+    def __init__(self, per_minute: int, at_once: int = 32) -> None:
         self.per_minute = per_minute
         self.slots = threading.BoundedSemaphore(at_once)
-        self.viewers = viewers
-        self.spent: OrderedDict[str, deque[float]] = OrderedDict()
-        self.lock = threading.Lock()  # protects `spent`
+        self.minute = 0.0
+        self.spent: Counter[str] = Counter()
+        self.lock = threading.Lock()  # protects `minute` and `spent`
 
     def take(self, viewer: str) -> bool:
         """Take a probe from the budget of a visitor. Returns whether there was one left."""
-        now = time.monotonic()
         with self.lock:
-            times = self.spent.setdefault(viewer, deque())
-            self.spent.move_to_end(viewer)
-            while times and now - times[0] >= 60:  # a minute
-                times.popleft()
-            granted = len(times) < self.per_minute
-            if granted:
-                times.append(now)
-            while len(self.spent) > self.viewers:  # forget the one that has been silent for the longest time
-                self.spent.popitem(last=False)
-        return granted
+            if self.minute != (minute := time.monotonic() // MINUTE):
+                self.minute, self.spent = minute, Counter()
+            self.spent[viewer] += 1
+            return self.spent[viewer] <= self.per_minute

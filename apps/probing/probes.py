@@ -5,7 +5,7 @@ and no slow peer reaches another probe.
 
     run             lookup, policy, then one address after the other
     attempt         one address: an exception becomes an Outcome
-    MODULES         tcp, tls, http_get, dns_query, ping
+    MODULES         tcp, tls, http_get, dns_query, ping: each returns what is wrong (OK for nothing) and facts, or raises Failed
 
 A redirect is not followed, and no body is shown. The names are those of blackbox_exporter.
 """
@@ -24,13 +24,21 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from apps.kernel import links, tcpinfo
+from apps.kernel.netlink import Netlink
 from apps.probing import icmp
-from apps.probing.names import LookupFailed, Resolver, ask
-from apps.probing.outcome import Outcome, Reason, reason_of
-from apps.probing.policy import Found, Policy, Refused, Target, parse
+from apps.probing.names import Resolver
+from apps.probing.outcome import Failed, Outcome, Reason, reason_of
+from apps.probing.policy import Policy, Target, parse
+
+try:
+    import dns.asyncquery
+    import dns.flags
+    import dns.rcode
+except ImportError:
+    dns = None  # type: ignore[assignment]
 
 TIMEOUT = 2.0
 """Seconds for a whole probe."""
@@ -41,10 +49,7 @@ BODY, HEAD = 1 << 20, 1 << 16
 INFORMATIONAL = 8
 """Responses with 1xx before the final one (RFC 9110 15.2)."""
 SUCCESSFUL = frozenset(range(200, 300))
-LOCAL_ROUTES = {
-    errno.EACCES: "a prohibit route or a filter of this machine",
-    errno.EINVAL: "a blackhole route of this machine",
-}
+Facts = dict[str, Any]
 
 
 class Check(NamedTuple):
@@ -58,19 +63,11 @@ class Check(NamedTuple):
     type: str = "A"
 
 
-class Failed(Exception):
-    """A probe failed for this reason; `received` if the target answered."""
-
-    def __init__(self, reason: Reason, text: str = "", *, received: bool = False) -> None:
-        super().__init__(text)
-        self.reason, self.received = reason, received
-
-
 class Timer:
     """The seconds of each phase of a probe, by blackbox_exporter's names for them."""
 
     def __init__(self) -> None:
-        self.start = self.last = time.perf_counter()
+        self.last = time.perf_counter()
         self.seconds: dict[str, float] = {}
         self.received = False
         """Whether the target has answered."""
@@ -81,80 +78,63 @@ class Timer:
         now = time.perf_counter()
         self.seconds[phase], self.last = now - self.last, now
 
-    @property
-    def total(self) -> float:
-        """All phases but the lookup of the name."""
-        return self.last - self.start - self.seconds.get("resolve", 0.0)
 
-
-async def run(
-    check: Check, policy: Policy, resolver: Resolver, seconds: float, *, configured: bool = True, cached: bool = True
-) -> Outcome:
-    """One probe. `configured`: the operator has named the target; `cached`: an address that is known is not looked up again."""
+async def run(check: Check, policy: Policy, resolver: Resolver, seconds: float, *, configured: bool = True) -> Outcome:
+    """One probe. `configured`: the operator has named the target."""
     timer, deadline = Timer(), asyncio.get_running_loop().time() + seconds
     try:
         async with asyncio.timeout_at(deadline):
             host, port = parse(check.target, MODULES[check.module].port)
             if not configured:
                 policy.check_port(port)
-            found = await resolver.lookup(host, deadline, cached=cached)
+            found = await resolver.lookup(host, deadline)
         targets = policy.targets(host, port, found, configured=configured)
         timer.end("resolve")
-        return await first_answer(check, targets[:MOST_ADDRESSES], timer, deadline, found)
+        outcome = await first_answer(check, targets[:MOST_ADDRESSES], timer, deadline)
+        if outcome.passed:  # the next probe of the name begins with this address
+            found.sort(key=lambda each: each.address != outcome.address)
     except TimeoutError:
         return Outcome(Reason.NAME_TIMEOUT, phases=timer.seconds)
-    except LookupFailed as error:
+    except Failed as error:
         return Outcome(error.reason, phases=timer.seconds, facts={"error": str(error)})
-    except Refused as error:
-        return Outcome(Reason.NOT_ALLOWED, facts={"error": str(error)})
     except Exception as error:  # a fault of one probe must not cost another
         return Outcome(Reason.LOCAL, facts={"error": f"{type(error).__name__}: {error}"})
+    return outcome
 
 
-async def first_answer(
-    check: Check, targets: list[Target], timer: Timer, deadline: float, found: list[Found]
-) -> Outcome:
+async def first_answer(check: Check, targets: list[Target], timer: Timer, deadline: float) -> Outcome:
     """The outcome of the first address that answers, or of the last one; each has its share of the time."""
-    loop, tried = asyncio.get_running_loop(), {}
+    loop, failed = asyncio.get_running_loop(), list[str]()
     for number, target in enumerate(targets):
-        timer.start = timer.last = time.perf_counter()
-        timer.start -= timer.seconds.get("resolve", 0.0)
-        timer.received = False
-        end = loop.time() + (deadline - loop.time()) / (len(targets) - number)
-        outcome = await attempt(check, target, timer, end)
+        timer.last, timer.received = time.perf_counter(), False
+        outcome = await attempt(check, target, timer, loop.time() + (deadline - loop.time()) / (len(targets) - number))
         if outcome.passed or (timer.received and outcome.reason is not Reason.REFUSED):
             break
-        tried[target.address] = str(outcome.reason)
-    if outcome.passed and tried:  # the next probe of the name begins with this address
-        found.sort(key=lambda each: each.address != target.address)
-    others = {address: reason for address, reason in tried.items() if address != target.address}
-    facts = outcome.facts | ({"other addresses": ", ".join(f"{a}: {r}" for a, r in others.items())} if others else {})
-    return outcome._replace(address=target.address, facts=facts, phases=timer.seconds)
+        failed.append(f"{target.address}: {outcome.reason}")
+    others = failed if outcome.passed else failed[:-1]
+    return outcome._replace(facts=outcome.facts | ({"other addresses": ", ".join(others)} if others else {}))
 
 
 async def attempt(check: Check, target: Target, timer: Timer, end: float) -> Outcome:
     """A probe of one address, until `end`. Raises no OSError."""
-    seconds: float | None = None
-    facts: dict[str, object] = {}
+    facts: Facts = {}
+    seconds, text, sender = None, "", ""
     try:
         async with asyncio.timeout_at(end):
             reason, facts = await MODULES[check.module].send(target, check, timer)
-            seconds = timer.total
+            seconds = sum(timer.seconds.values()) - timer.seconds.get("resolve", 0.0)
     except Failed as error:
-        reason, facts = error.reason, {"error": str(error)} if str(error) else {}
-        if error.received:
+        reason, text, sender = error.reason, str(error), error.sender
+        if sender == target.address:  # a rejection is an answer
             timer.received, seconds = True, time.perf_counter() - timer.last
-    except TimeoutError as error:
-        if timer.received:
-            reason, facts = Reason.TIMEOUT, {"error": f"after {', '.join(timer.seconds)}"}
-        elif is_no_neighbour(target):
-            reason = Reason.NO_NEIGHBOUR
-        else:
-            reason = reason_of(error)[0]
     except (OSError, ssl.CertificateError) as error:
         reason, text = reason_of(error)
-        facts = {"error": text} if text else {}
-    return Outcome(reason, seconds, timer.received and not timer.lost, target.address, timer.seconds, facts)
+        if reason is Reason.NO_ANSWER and timer.received:
+            reason, text = Reason.TIMEOUT, f"after {', '.join(timer.seconds)}"
+        elif reason is Reason.NO_ANSWER and is_no_neighbour(target):
+            reason = Reason.NO_NEIGHBOUR
+    facts |= {"error": text} if text else {}
+    return Outcome(reason, seconds, timer.received and not timer.lost, target.address, sender, timer.seconds, facts)
 
 
 def explain(error: OSError, connection: socket.socket, target: Target) -> Failed:
@@ -162,42 +142,25 @@ def explain(error: OSError, connection: socket.socket, target: Target) -> Failed
     icmp_error = icmp.next_error(connection)
     if icmp_error is not None and icmp_error.origin != icmp.LOCAL:
         return icmp_failure(icmp_error, target)
-    if error.errno in LOCAL_ROUTES:
-        return Failed(Reason.NO_ROUTE, LOCAL_ROUTES[error.errno])
     if error.errno == errno.EHOSTUNREACH:
         # Without an ICMP message: an unreachable route, or no host with this address on the link.
         return Failed(Reason.NO_NEIGHBOUR if is_no_neighbour(target) else Reason.NO_ROUTE)
     reason, text = reason_of(error)
-    return Failed(reason, text, received=reason is Reason.REFUSED)
+    return Failed(reason, text, target.address if reason is Reason.REFUSED else "")
 
 
 def icmp_failure(error: icmp.IcmpError, target: Target) -> Failed:
-    """The failure that an ICMP message stands for; one from this machine means that no host on the link has the address."""
-    if error.is_hop:
-        return Failed(Reason.HOST_UNREACHABLE, f"time to live exceeded at {error.sender}")
-    if error.reason is Reason.HOST_UNREACHABLE and error.sender == local_address(target):
-        return Failed(Reason.NO_NEIGHBOUR)
-    return Failed(error.reason, f"from {error.sender}", received=error.sender == target.address)
-
-
-def local_address(target: Target) -> str:
-    """The local address on the route to a target; "" without one. No packet is sent."""
-    with socket.socket(target.family, socket.SOCK_DGRAM) as connection:
-        try:
-            connection.connect(target._replace(port=target.port or 9).sockaddr)
-        except OSError:
-            return ""
-        return str(connection.getsockname()[0])
+    """The failure that an ICMP message stands for."""
+    reason = icmp.reason_of(error, target)
+    return Failed(reason, sender="" if reason is Reason.NO_NEIGHBOUR else error.sender)
 
 
 def is_no_neighbour(target: Target) -> bool:
     """Whether the kernel has asked the link for this address without an answer."""
-    try:
-        return any(
-            each.address == target.address and each.state in {"incomplete", "failed"} for each in links.neighbours()
-        )
-    except (OSError, AttributeError, ValueError):
-        return False
+    with contextlib.closing(Netlink(links.NETLINK_ROUTE)) as route, contextlib.suppress(OSError, ValueError):
+        states = {each.address: each.state for each in links.neighbours(route)}
+        return states.get(target.address) in {"incomplete", "failed"}
+    return False
 
 
 async def connect(target: Target, timer: Timer) -> socket.socket:
@@ -222,12 +185,12 @@ async def connect(target: Target, timer: Timer) -> socket.socket:
     return connection
 
 
-async def tcp(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[str, object]]:
+async def tcp(target: Target, check: Check, timer: Timer) -> tuple[Reason, Facts]:
     (await connect(target, timer)).close()
     return Reason.OK, retransmitted(timer)
 
 
-def retransmitted(timer: Timer) -> dict[str, object]:
+def retransmitted(timer: Timer) -> Facts:
     return {"retransmitted SYN": timer.lost} if timer.lost else {}
 
 
@@ -254,23 +217,24 @@ async def stream(
         writer.transport.abort()  # the peer may never close its side
 
 
-def tls_context() -> ssl.SSLContext:
-    """A context with the authorities that this machine trusts, read again every ten minutes.
+@functools.lru_cache(maxsize=1)
+def authorities(file: str | None, period: float) -> ssl.SSLContext:
+    """A context with the authorities that this machine trusts.
 
     Reading them takes 30 ms of processor time, and delays the answers of all other probes, which would look slow.
     """
-    return read_authorities(os.environ.get("SSL_CERT_FILE"), time.time() // 600)
-
-
-@functools.lru_cache(maxsize=1)
-def read_authorities(file: str | None, period: float) -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-async def tls(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[str, object]]:
+def trusting() -> ssl.SSLContext:
+    """A context with the authorities as they were at most ten minutes ago."""
+    return authorities(os.environ.get("SSL_CERT_FILE"), time.time() // 600)
+
+
+async def tls(target: Target, check: Check, timer: Timer) -> tuple[Reason, Facts]:
     """A handshake, and the certificate. If that is invalid, a second handshake without verification reads it."""
     try:
-        async with stream(target, timer, tls_context()) as (_, writer):
+        async with stream(target, timer, trusting()) as (_, writer):
             return Reason.OK, certificate(writer) | retransmitted(timer)
     except ssl.SSLCertVerificationError as error:
         reason, text = reason_of(error)
@@ -280,10 +244,10 @@ async def tls(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[
         return reason, {"error": text} | certificate(writer)
 
 
-def certificate(writer: asyncio.StreamWriter) -> dict[str, object]:
+def certificate(writer: asyncio.StreamWriter) -> Facts:
     """Facts of a TLS connection, and of the certificate if `cryptography` is there to read it."""
     connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
-    facts: dict[str, object] = {"protocol": connection.version(), "cipher": (connection.cipher() or ("",))[0]}
+    facts: Facts = {"protocol": connection.version(), "cipher": (connection.cipher() or ("",))[0]}
     data = connection.getpeercert(binary_form=True)
     try:
         from cryptography import x509  # here: the import takes some 85 ms, and few configurations need it
@@ -303,10 +267,10 @@ def certificate(writer: asyncio.StreamWriter) -> dict[str, object]:
     return facts
 
 
-async def http_get(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[str, object]]:
+async def http_get(target: Target, check: Check, timer: Timer) -> tuple[Reason, Facts]:
     """One GET. Raises Failed."""
     secure = check.module == "https"
-    async with stream(target, timer, tls_context() if secure else None) as (reader, writer):
+    async with stream(target, timer, trusting() if secure else None) as (reader, writer):
         facts = certificate(writer) if secure else {}
         host = str(target._replace(port=0 if target.port == MODULES[check.module].port else target.port))
         head = f"GET {check.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: microwsgi-probe\r\nConnection: close\r\n\r\n"
@@ -363,40 +327,46 @@ async def skip(reader: asyncio.StreamReader, count: int) -> int:
     return count
 
 
-async def dns_query(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[str, object]]:
-    """One query; that a name does not exist is an answer, but it does not pass."""
+async def dns_query(target: Target, check: Check, timer: Timer) -> tuple[Reason, Facts]:
+    """One query by UDP, and by TCP if the answer does not fit. That a name does not exist is an answer, but does not pass."""
+    if dns is None:
+        raise Failed(Reason.LOCAL, "dnspython is missing: pip install dnspython")
+    # The socket is ours, and connected: so its error queue says why there is no answer.
     with icmp.datagram_socket(target) as connection:
         try:
-            answer = await ask(connection, check.query, check.type)
-        except ValueError as error:
+            query = dns.message.make_query(check.query, check.type)
+            connection.send(query.to_wire())
+            answer = dns.message.from_wire(await asyncio.get_running_loop().sock_recv(connection, 65535))
             timer.received = True
-            raise Failed(Reason.INVALID, str(error)) from None
+            if answer.flags & dns.flags.TC:
+                answer = await dns.asyncquery.tcp(query, target.address, port=target.port)
+        except (dns.exception.DNSException, EOFError, ValueError) as error:
+            timer.received = True
+            raise Failed(Reason.INVALID, str(error) or type(error).__name__) from None
         except TimeoutError:
             raise
         except OSError as error:
             raise explain(error, connection, target) from None
+    if not query.is_response(answer):
+        raise Failed(Reason.INVALID, "the answer is to another query")
     timer.end("request")
-    timer.received = True
-    facts: dict[str, object] = {"code": answer.code, "records": ", ".join(each.text for each in answer.records[:20])}
-    facts["answers"] = len(answer.records)
-    failure = Reason.NXDOMAIN if answer.code == "NXDOMAIN" else Reason.SERVFAIL
-    return Reason.OK if answer.code == "NOERROR" else failure, facts
+    code, records = answer.rcode(), [str(record) for each in answer.answer for record in each]
+    facts: Facts = {"code": dns.rcode.to_text(code), "records": ", ".join(records[:20]), "answers": len(records)}
+    reasons = {dns.rcode.NOERROR: Reason.OK, dns.rcode.NXDOMAIN: Reason.NXDOMAIN}
+    return reasons.get(code, Reason.SERVFAIL), facts
 
 
-async def ping(target: Target, check: Check, timer: Timer) -> tuple[Reason, dict[str, object]]:
-    """One echo request. Raises Failed."""
-    try:
-        error = await icmp.echo(target)
-    except PermissionError:
-        raise Failed(Reason.LOCAL, f"This user may not send ICMP. {icmp.HINT}") from None
-    except TimeoutError:
-        raise
-    except OSError as failure:
-        if failure.errno in LOCAL_ROUTES:
-            raise Failed(Reason.NO_ROUTE, LOCAL_ROUTES[failure.errno]) from None
-        raise
-    if error is not None:
-        raise icmp_failure(error, target)
+async def ping(target: Target, check: Check, timer: Timer) -> tuple[Reason, Facts]:
+    """One echo request."""
+    payload, reply = os.urandom(icmp.SIZE), None
+    with icmp.ping_socket(target) as connection:
+        connection.send(icmp.echo_request(target, 1, payload))
+        while reply is None or reply[1] != payload:
+            await icmp.readable(connection)
+            if error := icmp.next_error(connection):
+                raise icmp_failure(error, target)
+            with contextlib.suppress(BlockingIOError):
+                reply = icmp.echo_reply(connection, target)
     timer.received = True
     timer.end("rtt")
     return Reason.OK, {}
@@ -406,7 +376,7 @@ class Module(NamedTuple):
     """A kind of probe: the port if the target has none, what sends it, and the keys that a target of it may have."""
 
     port: int
-    send: Callable[[Target, Check, Timer], Awaitable[tuple[Reason, dict[str, object]]]]
+    send: Callable[[Target, Check, Timer], Awaitable[tuple[Reason, Facts]]]
     keys: frozenset[str] = frozenset()
 
 

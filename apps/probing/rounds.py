@@ -12,16 +12,17 @@ import asyncio
 import resource
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from apps.background import Background
 from apps.history import HOUR, Data, History
+from apps.look.chart import milliseconds
 from apps.probing.config import Config, Watched
 from apps.probing.names import Resolver
-from apps.probing.outcome import Outcome, Reason
+from apps.probing.outcome import REJECTIONS, Outcome, Reason
 from apps.probing.probes import run
 
 SPREAD, LONGEST_SPREAD = 0.8, 60.0
@@ -46,13 +47,14 @@ class Round(NamedTuple):
     """Probes that were due in a period."""
 
     at: float
+    """When it began; of merged rounds the last one's, in the history the beginning of their period."""
     probes: int
     sent: int
     """Probes of which a packet left for the target."""
     received: int
     """Those whose first packet was answered."""
     passed: int
-    seconds: tuple[float, ...]
+    seconds: list[float]
     """The times of the answers, in the order of the probes."""
     reasons: dict[str, int]
     """How many probes failed for which reason."""
@@ -70,21 +72,12 @@ class Round(NamedTuple):
             sum(each.sent for each in outcomes),
             sum(each.received for each in outcomes),
             sum(each.passed for each in outcomes),
-            tuple(round(each.seconds, 6) for each in outcomes if each.seconds is not None),
-            dict(Counter(str(each.reason) for each in outcomes if not each.passed)),
+            [round(each.seconds, 6) for each in outcomes if each.seconds is not None],
+            dict(Counter(each.why for each in outcomes if not each.passed)),
             last.address,
             last.facts,
             {name: round(value, 6) for name, value in last.phases.items()},
         )
-
-    @classmethod
-    def from_data(cls, at: float, data: Data) -> Round:
-        return cls(**{**data, "at": at, "seconds": tuple(data["seconds"])})
-
-    def as_data(self) -> Data:
-        data = self._asdict()
-        del data["at"]
-        return data
 
     @property
     def loss(self) -> float | None:
@@ -102,12 +95,21 @@ class Round(NamedTuple):
 
     @property
     def why(self) -> str:
-        """The most frequent reason, and the packet loss. An ICMP message, which routers limit, says more than much silence."""
-        said = {reason: count for reason, count in self.reasons.items() if reason != Reason.NO_ANSWER} or self.reasons
-        worst = max(said, key=said.__getitem__, default="")
+        """The packet loss, and the two most frequent reasons.
+
+        An ICMP message, which routers limit, says more than much silence: beside another reason, no answer is left out.
+        """
+        reasons = sorted(self.reasons.keys() - {Reason.NO_ANSWER}, key=lambda each: -self.reasons[each])[:2]
         if self.loss and self.passed:
-            return f"{self.loss:.0%} packet loss" + (f", {worst}" if worst not in {"", Reason.NO_ANSWER} else "")
-        return worst
+            return ", ".join([f"{self.loss:.0%} packet loss", *reasons])
+        text = ", also ".join(reasons) or next(iter(self.reasons), "")
+        return f"{text}, rejected after {milliseconds(self.quantile(0.5))}" if self.rejected else text
+
+    @property
+    def rejected(self) -> bool:
+        """Whether each answer was a rejection: then the times are those of the rejections."""
+        found = {Reason.of(each) for each in self.reasons}
+        return bool(self.seconds) and not self.passed and found <= REJECTIONS | {Reason.NO_ANSWER, Reason.NO_NEIGHBOUR}
 
     def quantile(self, share: float) -> float | None:
         return quantile(self.seconds, share)
@@ -139,12 +141,12 @@ def merged(rounds: Sequence[Round]) -> Round:
         reasons.update(each.reasons)
     probes, sent, received, passed = (sum(column) for column in zip(*(each[1:5] for each in rounds), strict=True))
     last = rounds[-1]
-    return Round(last.at, probes, sent, received, passed, tuple(seconds), dict(reasons), last.address, last.facts, {})
+    return Round(last.at, probes, sent, received, passed, seconds, dict(reasons), last.address, last.facts, {})
 
 
 def merge_data(data: Sequence[Data]) -> Data:
-    found = merged([Round.from_data(0.0, each) for each in data]).as_data()
-    return {**found, "facts": {}}
+    """As `merged`, for the history."""
+    return merged([Round(**{"at": 0.0, **each}) for each in data])._replace(facts={})._asdict()
 
 
 class Condition:
@@ -155,24 +157,21 @@ class Condition:
     """
 
     def __init__(self) -> None:
-        self.recent: deque[Round] = deque()
-        """The rounds of the last minute, or since the target was failing."""
+        self.recent: list[Round] = []
+        """The rounds of the last minute in which the target was failing, or in which it was not."""
+        self.minute: Round | None = None
+        """These rounds as one."""
         self.state = State("unknown", 0.0, "not probed yet")
 
     def add(self, found: Round) -> None:
         """The next round."""
         name = found.condition
-        if self.state.name == "failing" and name != "failing":
-            self.recent.clear()
-        self.recent.append(found)
-        while found.at - self.recent[0].at > RECOVERED:
-            self.recent.popleft()
-        together = merged(self.recent)
+        before = self.recent if (self.state.name == "failing") == (name == "failing") else []
+        self.recent = [*(each for each in before if found.at - each.at <= RECOVERED), found]
+        self.minute = merged(self.recent)
         if name == "ok":
-            name = together.condition
-        if name != self.state.name:
-            self.state = State(name, found.at, "")
-        self.state = self.state._replace(text=found.why if name == "failing" else together.why)
+            name = self.minute.condition
+        self.state = State(name, self.state.since if name == self.state.name else found.at, self.minute.why)
 
     def shown(self, stale_after: float) -> State:
         """The state now; unknown if the last round is older than this many seconds."""
@@ -228,7 +227,7 @@ class Prober:
         pause = min(self.config.interval * SPREAD, LONGEST_SPREAD) / count
         probes = [self.probe(watched, number * pause) for number in range(count)]
         found = Round.of(at, await asyncio.gather(*probes))
-        self.history.add(watched.name, at, found.as_data())
+        self.history.add(watched.name, at, found._asdict())
 
     async def probe(self, watched: Watched, after: float) -> Outcome:
         await asyncio.sleep(after)
@@ -252,8 +251,8 @@ class Prober:
             for sample in self.history.after(self.newest, time.time() - HOUR):
                 self.newest = sample.id
                 if sample.series in self.conditions:
-                    self.conditions[sample.series].add(Round.from_data(sample.at, sample.data))
+                    self.conditions[sample.series].add(Round(**{**sample.data, "at": sample.at}))
             return self.newest
 
     def rounds(self, name: str, begin: float, end: float) -> list[Round]:
-        return [Round.from_data(each.at, each.data) for each in self.history.between(name, begin, end)]
+        return [Round(**{**each.data, "at": each.at}) for each in self.history.between(name, begin, end)]

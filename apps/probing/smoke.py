@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from apps.look.chart import WIDTH, Axes, ceiling, milliseconds
+from apps.look.chart import LEFT, WIDTH, Axes, ceiling, milliseconds
 from apps.look.page import clock_time
 from apps.probing.rounds import Round
 from microwsgi.framework.markup import Markup
@@ -21,8 +21,7 @@ def picture(rounds: Sequence[Round], begin: float, end: float, step: float, labe
     axes = Axes(begin, end, ceiling(worst or 0.001))
     marks = [*axes.grid(lambda value: milliseconds(value) if value and worst else "0" if worst else "")]
     marks += axes.gaps([each.at for each in rounds], step)
-    wide = max(axes.x(begin + step) - axes.x(begin) + 0.1, 1.0)
-    for each in rounds:
+    for each, wide in zip(rounds, axes.widths([each.at for each in rounds], step), strict=True):
         marks += columns(each, axes, wide)
         marks.append(axes.hover(each.at, wide, words(each)))
     return axes.svg(label, marks)
@@ -54,18 +53,17 @@ def words(found: Round) -> str:
 def spark(rounds: Sequence[Round], begin: float, end: float, step: float) -> Markup:
     """The last minutes in a table's cell."""
     worst = max((value for each in rounds for value in each.seconds), default=0.0)
-    top, scale = ceiling(worst or 0.001), WIDTH / (end - begin)
-    wide, marks = max(step * scale, 2.0), []
-    for each in rounds:
-        x, middle = (each.at - begin) * scale, each.quantile(0.5)
+    axes, marks = Axes(begin, end, ceiling(worst or 0.001)), list[str]()
+    for each, wide in zip(rounds, axes.widths([each.at for each in rounds], step), strict=True):
+        x, middle = axes.x(each.at), each.quantile(0.5)
         if each.failed:
             tall = max(SPARK * each.failed, 5.0)
             kind = "partly" if each.passed else "lost"
             marks.append(
-                f'<rect class="{kind}" x="{x:.0f}" y="{SPARK - tall:.0f}" width="{wide:.0f}" height="{tall:.0f}"/>'
+                f'<rect class="{kind}" x="{x:.1f}" y="{SPARK - tall:.0f}" width="{wide:.1f}" height="{tall:.0f}"/>'
             )
         if middle is not None:
-            y = (SPARK - 4) * (1 - middle / top)
-            marks.append(f'<rect class="smoke" x="{x:.0f}" y="{y:.0f}" width="{wide:.0f}" height="4"/>')
-    box = f'viewBox="0 0 {WIDTH} {SPARK}" preserveAspectRatio="none" aria-hidden="true"'
+            y = (SPARK - 4) * (1 - middle / axes.top)
+            marks.append(f'<rect class="smoke" x="{x:.1f}" y="{y:.0f}" width="{wide:.1f}" height="4"/>')
+    box = f'viewBox="{LEFT} 0 {WIDTH - LEFT} {SPARK}" preserveAspectRatio="none" aria-hidden="true"'
     return Markup(f'<svg class="spark" {box}>{"".join(marks)}</svg>')

@@ -100,8 +100,9 @@ class Flow:
             ttl = self.ttl_of(error.data)
             if error.origin == icmp.LOCAL or ttl not in self.sent_at:
                 continue
-            reached = error.reason is Reason.PORT_UNREACHABLE and error.sender == self.target.address
-            self.add(ttl, error.sender, reached=reached, reason="" if error.is_hop or reached else str(error.reason))
+            reason = icmp.reason_of(error, self.target)
+            reached = reason is Reason.PORT_UNREACHABLE and error.sender == self.target.address
+            self.add(ttl, error.sender, reached=reached, reason="" if error.is_hop or reached else str(reason))
         with contextlib.suppress(OSError):
             if self.method == "icmp":
                 while True:
@@ -216,7 +217,7 @@ async def path_mtu(target: Target) -> int | None:
                             return size  # something listens on that port, and has answered
             except TimeoutError:
                 return None
-            if found.reason is Reason.PORT_UNREACHABLE:
+            if icmp.reason_of(found, target) is Reason.PORT_UNREACHABLE:
                 return size
             if found.number != errno.EMSGSIZE or not SMALLEST[target.family] <= found.info < size:
                 return None

@@ -21,6 +21,8 @@ SWITCHES = (
     "--disable-sync",
     "--no-first-run",
 )
+WIDEST = "Math.max(...[...document.querySelectorAll('html, .table')].map(each => each.scrollWidth))"
+"""The width of the page, or of what scrolls sideways within it if that is more."""
 FAULTS = """() => {
   const found = [], all = selector => [...document.querySelectorAll(selector)];
   const check = (rule, wrong) => wrong.forEach(each => found.push(rule + ": " + each.outerHTML.slice(0, 90)));

@@ -197,9 +197,10 @@ def test_a_page_misses_nothing_between_its_drawing_and_its_events(port: int) -> 
     with socket.create_connection(("127.0.0.1", port), LIMIT) as connection:
         connection.sendall(b"GET /-/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         told = b""
-        while b'"list"' not in told:
+        while b'"versions"' not in told:
             told += (more := connection.recv(65536))
             assert more, "the stream has ended"
+            assert told.count(b"data:") < 3, "an event without versions"
 
 
 @pytest.mark.slow

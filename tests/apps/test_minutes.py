@@ -49,7 +49,7 @@ def netmon(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr("apps.background.Background.start", lambda self: None)
     monkeypatch.delitem(sys.modules, "apps.netmon", raising=False)
     module: Any = import_module("apps.netmon")
-    monkeypatch.setattr(module.sampler, "read_counters", dict)  # another program may lose segments meanwhile
+    monkeypatch.setattr(module.sampler.counting, "read", dict)  # another program may lose segments meanwhile
     yield module
     module.sampler.stop()
 
@@ -69,24 +69,24 @@ def state(client: Client, path: str) -> tuple[str, str]:
 
 PROBES = [
     # second, is a round over, its outcome; state on the page, words on the page, probe_success, probe_age_seconds
-    (10, OK, "ok", "All 1 targets are ok", 1.0, 0.0),
-    (20, OK, "ok", "All 1 targets are ok", 1.0, 0.0),
-    (24, None, "ok", "All 1 targets are ok", 1.0, 4.0),
+    (10, OK, "ok", "The only target is ok", 1.0, 0.0),
+    (20, OK, "ok", "The only target is ok", 1.0, 0.0),
+    (24, None, "ok", "The only target is ok", 1.0, 4.0),
     (
         60,
         None,
         "unknown",
-        "1 of 1 have no data: no new round, the prober is stopped or overloaded; before that ok.",
+        "1 of 1 has no data: no new round, the prober is stopped or overloaded; before that ok.",
         None,
         40.0,
     ),  # resumed after 40 s, no round yet
-    (61, OK, "ok", "All 1 targets are ok", 1.0, 0.0),
-    (71, LOST, "failing", "far is failing since", 0.0, 0.0),
-    (120, None, "unknown", "1 of 1 have no data", None, 49.0),  # the prober is dead, and another process has the page
+    (61, OK, "ok", "The only target is ok", 1.0, 0.0),
+    (71, LOST, "failing", "far has been failing since", 0.0, 0.0),
+    (120, None, "unknown", "1 of 1 has no data", None, 49.0),  # the prober is dead, and another process has the page
     (180, None, "unknown", "before that failing, no answer.", None, 109.0),
-    (600, None, "unknown", "1 of 1 have no data", None, 529.0),
-    (601, LOST, "failing", "far is failing since", 0.0, 0.0),
-    (611, OK, "ok", "All 1 targets are ok", 1.0, 0.0),
+    (600, None, "unknown", "1 of 1 has no data", None, 529.0),
+    (601, LOST, "failing", "far has been failing since", 0.0, 0.0),
+    (611, OK, "ok", "The only target is ok", 1.0, 0.0),
 ]
 
 
@@ -99,7 +99,7 @@ def test_probes_are_unknown_while_none_is_made(clock: Clock, tmp_path: Path, mon
             for second, outcome, name, words, success, age in PROBES:
                 clock.now = clock.begin + second
                 if outcome:
-                    module.prober.history.add("far", clock.now, Round.of(clock.now, [outcome] * 10).as_data())
+                    module.prober.history.add("far", clock.now, Round.of(clock.now, [outcome] * 10)._asdict())
                     module.prober.history.flush(clock.now)
                 with rows(second):
                     assert state(client, "/part/all")[0] == name
@@ -111,6 +111,42 @@ def test_probes_are_unknown_while_none_is_made(clock: Clock, tmp_path: Path, mon
         chart = client.get("/part/target/far").expect().text
         assert f"<title>no data {at[0]} to {at[1]}</title>" in chart, "the suspension is a gap"
         assert len(re.findall("<title>no data", chart)) == 2
+
+
+def test_the_worst_comes_first(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failing before degraded, then the share of failed probes, then the latest; in the summary as in the table."""
+    monkeypatch.setattr("apps.background.Background.start", lambda self: None)
+    lost = {"well": 0, "one lost": 1, "half lost": 5, "all lost": 10, "half lost, later": 5}
+    target = '[[target]]\nname = "{}"\nmodule = "icmp"\ntarget = "192.0.2.1"\n'
+    config = 'history = ""\n' + "".join(map(target.format, lost))
+    with loaded("apps.probe", config, tmp_path) as module:
+        for name, count in lost.items():
+            clock.now += 1
+            found = Round.of(clock.now, [OK] * (10 - count) + [LOST] * count)
+            module.prober.history.add(name, clock.now, found._asdict())
+        module.prober.history.flush(clock.now)
+        shown = Client(module.app).get("/part/all").expect().text
+    worst = ["all lost", "half lost, later", "half lost", "one lost"]
+    assert re.findall(r"<br>([^<]*?) has been", shown) == worst
+    assert re.findall(r'<a href="target/[^"]*">([^<]*)', shown) == [*worst, "well"]
+
+
+def test_rejections_are_no_packet_loss_of_a_period(
+    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host limits its ICMP messages: eight of ten rejected probes have no answer, which is not packet loss."""
+    monkeypatch.setattr("apps.background.Background.start", lambda self: None)
+    rejected = Outcome(Reason.PROHIBITED, 0.9, received=True, sender="192.0.2.1")
+    with loaded("apps.probe", CONFIG, tmp_path) as module:
+        for outcomes in ([OK] * 9 + [LOST], [rejected] * 2 + [LOST] * 8):
+            clock.now += 10
+            module.prober.history.add("far", clock.now, Round.of(clock.now, outcomes)._asdict())
+        clock.now += 1
+        module.prober.history.flush(clock.now)
+        shown = Client(module.app).get("/part/target/far").expect().text
+    figures = dict(re.findall("<dt>([^<]*)</dt><dd>([^<]*)</dd>", shown))
+    assert (figures["packet loss"], figures["passed"], figures["slowest"]) == ("10.0%", "9 of 20", "20 ms")
+    assert figures["administratively prohibited (ICMP from 192.0.2.1)"] == "2 probes"
 
 
 def test_netmon_after_a_suspension(clock: Clock, netmon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,8 +200,8 @@ def test_problems_of_interfaces_have_a_beginning_and_an_end(
         if second in {5, 12, 65, 119, 125}:
             seen[second] = state(client, "/part/summary")
     began = time.strftime("%T", time.localtime(clock.begin + 10))
-    assert "drops since" not in seen[5][1]  # the machine may have other problems
-    assert seen[12] == ("degraded", f"a{{0}}: 2 drops since {began} (for 2 s).")
-    assert seen[65] == ("degraded", f"a{{0}}: 4 drops since {began} (for 55 s).")
+    assert "dropped" not in seen[5][1]  # the machine may have other problems
+    assert seen[12] == ("degraded", f"a{{0}}: packets dropped: 2, since {began} (for 2 s).")
+    assert seen[65] == ("degraded", f"a{{0}}: packets dropped: 4, since {began} (for 55 s).")
     assert seen[119][0] == "degraded"
-    assert "drops since" not in seen[125][1]
+    assert "dropped" not in seen[125][1]

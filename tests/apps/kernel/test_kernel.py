@@ -129,7 +129,7 @@ def test_the_kernel_tells_of_our_own_connection() -> None:
         with far, contextlib.ExitStack() as stack:
             near.sendall(b"x" * 500)
             assert far.recv(500, socket.MSG_WAITALL)
-            diag = stack.enter_context(Netlink(sockets.NETLINK_SOCK_DIAG))
+            diag = stack.enter_context(contextlib.closing(Netlink(sockets.NETLINK_SOCK_DIAG)))
             found = {(each.local, each.remote): each for each in sockets.sockets(diag, "tcp")}
             ours, theirs = found[near.getsockname(), near.getpeername()], found[far.getsockname(), far.getpeername()]
             assert ours.state == theirs.state == "established"
@@ -147,7 +147,7 @@ def test_the_kernel_tells_of_our_own_connection() -> None:
 
 @linux
 def test_the_kernel_refuses_with_its_reason() -> None:
-    with Netlink(sockets.NETLINK_SOCK_DIAG) as diag:
+    with contextlib.closing(Netlink(sockets.NETLINK_SOCK_DIAG)) as diag:
         with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is asked for below
             list(diag.dump(sockets.SOCK_DIAG_BY_FAMILY, b""))
         assert caught.value.errno == errno.EINVAL
@@ -156,7 +156,7 @@ def test_the_kernel_refuses_with_its_reason() -> None:
 
 @linux
 def test_the_kernel_tells_of_the_loopback_interface() -> None:
-    with Netlink(links.NETLINK_ROUTE) as route:
+    with contextlib.closing(Netlink(links.NETLINK_ROUTE)) as route:
         (lo,) = [each for each in links.interfaces(route) if each.name == "lo"]
         assert lo.state == "up"
         assert "127.0.0.1/8" in links.addresses(route)[lo.number]

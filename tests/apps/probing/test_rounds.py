@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -13,12 +14,13 @@ from apps.history import DAY, HOUR, LATE, MERGED, History
 from apps.probing.config import Config
 from apps.probing.outcome import Outcome, Reason
 from apps.probing.rounds import Condition, Prober, Round, merge_data, merged
+from apps.probing.smoke import picture
 from tests.apps.probing.peers import Peer, drips, says
 from tests.running import LIMIT
 
 OK = Outcome(Reason.OK, 0.02, received=True, address="192.0.2.1")
 LOST = Outcome(Reason.NO_ANSWER, address="192.0.2.1")
-REFUSED = Outcome(Reason.REFUSED, 0.01, received=True)
+REFUSED = Outcome(Reason.REFUSED, 0.01, received=True, sender="192.0.2.1")
 NO_NAME = Outcome(Reason.NXDOMAIN)
 LATE_PAGE = Outcome(Reason.TIMEOUT, received=True)
 CONDITIONS = [
@@ -26,10 +28,16 @@ CONDITIONS = [
     ("one lost", [OK] * 9 + [LOST], "degraded", 0.1, "10% packet loss"),
     ("most lost", [OK] * 2 + [LOST] * 8, "degraded", 0.8, "80% packet loss"),
     ("all lost", [LOST] * 10, "failing", 1.0, "no answer"),
-    ("refused", [REFUSED] * 10, "failing", 0.0, "connection refused"),
+    ("refused", [REFUSED] * 10, "failing", 0.0, f"{REFUSED.why}, rejected after 10 ms"),
     ("no name", [NO_NAME] * 10, "failing", None, "name does not exist"),
     ("slow pages", [OK] * 5 + [LATE_PAGE] * 5, "degraded", 0.0, "timeout"),
-    ("lost and refused", [OK] * 5 + [REFUSED] * 3 + [LOST] * 2, "degraded", 0.2, "20% packet loss, connection refused"),
+    (
+        "lost and refused",
+        [OK] * 5 + [REFUSED] * 3 + [LOST] * 2,
+        "degraded",
+        0.2,
+        "20% packet loss, connection refused by 192.0.2.1",
+    ),
 ]
 
 
@@ -43,7 +51,7 @@ def test_packet_loss_and_failure_are_two_things(
     assert found.condition == condition
     assert found.loss == (pytest.approx(loss) if loss is not None else None)
     assert found.why == why
-    assert Round.from_data(0.0, json.loads(json.dumps(found.as_data()))) == found
+    assert Round(**json.loads(json.dumps(found._asdict()))) == found
 
 
 def test_a_problem_has_a_beginning_and_an_end() -> None:
@@ -61,6 +69,37 @@ def test_a_problem_has_a_beginning_and_an_end() -> None:
     for at in range(160, 240, 10):
         condition.add(Round.of(float(at), good))
     assert condition.state[:2] == ("ok", 220.0), "after a minute without a loss"
+
+
+def test_a_failure_has_the_most_frequent_reason_since_it_began() -> None:
+    """Not that of the last round; and what was before the failure is no part of it."""
+    gone = Outcome(Reason.NO_NEIGHBOUR)
+    unreachable = Outcome(Reason.NET_UNREACHABLE, sender="192.0.2.9")
+    condition = Condition()
+    for at, outcomes in enumerate([[OK] * 10, [REFUSED] * 9 + [OK], [gone] * 10, [gone] * 10, [LOST] * 10]):
+        condition.add(Round.of(at * 10.0, outcomes))
+    assert condition.state == ("failing", 20.0, "no ARP or ND reply")
+    condition.add(Round.of(50.0, [LOST] * 9 + [unreachable]))
+    assert condition.state.text == "no ARP or ND reply, also network unreachable (ICMP from 192.0.2.9)"
+    condition.add(Round.of(60.0, [OK] * 10))
+    assert condition.state == ("ok", 60.0, "")
+
+
+def test_times_of_rejections_are_known_as_such() -> None:
+    assert Round.of(0.0, [REFUSED] * 9 + [LOST]).rejected
+    assert not Round.of(0.0, [REFUSED] * 9 + [OK]).rejected
+    assert not Round.of(0.0, [LOST] * 10).rejected
+    assert not Round.of(0.0, [Outcome(Reason.STATUS, 0.01, received=True)] * 10).rejected
+
+
+def test_an_outage_is_drawn_without_stripes() -> None:
+    """Columns touch each other although rounds without an answer take longer than others; a gap stays a gap."""
+    times = [0.0, 2.0, 4.0, 7.5, 11.0, 13.0, 20.0, 22.0]
+    chart = picture([Round.of(at, [LOST]) for at in times], 0.0, 24.0, 2.0, "round trips")
+    found = re.findall(r'class="lost" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', chart)
+    edges = [(float(x), round(float(x) + float(width), 1)) for x, width in found]
+    assert [after[0] - before[1] > 0.15 for before, after in pairwise(edges)] == [False] * 5 + [True, False]
+    assert edges[-1][1] == 720, "up to now, and no further"
 
 
 def test_a_condition_without_new_rounds_is_unknown() -> None:
@@ -92,7 +131,7 @@ def filled(history: History, now: float, seconds: float, step: float = 10.0) -> 
     """A round each `step` seconds, with one flush in five minutes."""
     at = now - seconds
     while at < now:
-        history.add("a", at, Round.of(at, [OK] * 9 + [LOST]).as_data())
+        history.add("a", at, Round.of(at, [OK] * 9 + [LOST])._asdict())
         at += step
         if at % MERGED < step:
             history.flush(at)
