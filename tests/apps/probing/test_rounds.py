@@ -237,7 +237,9 @@ def test_one_slow_or_broken_target_costs_no_other_a_round() -> None:
         "slow": "failing", "endless": "failing", "faulty": "failing", "well": "ok",
     }  # fmt: skip
     times = [each.at for each in found["well"]]
-    assert times[-1] - times[0] == pytest.approx(len(times) - 1, abs=1), "each second; a busy machine may delay one round"
+    assert times[-1] - times[0] == pytest.approx(len(times) - 1, abs=1), (
+        "each second; a busy machine may delay one round"
+    )
 
 
 @pytest.mark.slow
