@@ -22,6 +22,7 @@ from apps.probing.policy import Policy
 from apps.probing.probes import Check, run
 from tests.apps.probing.peers import Behaviour, Peer, drips, name_server, says, silent
 from tests.programs import need, need_package
+from tests.running import LIMIT
 from tests.tables import Rows
 
 need_package("cryptography", "trustme")
@@ -32,11 +33,12 @@ from cryptography.hazmat.primitives import hashes, serialization  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric import ec  # noqa: E402
 from cryptography.x509.oid import ExtensionOID, NameOID  # noqa: E402
 
-TIMEOUT = 0.6
+TIMEOUT = 1.0
+"""Seconds for a probe that is to end by its timeout."""
 HERE = Policy(["127.0.0.0/8", "::1/128"])
 
 
-def probed(check: Check, resolver: Resolver | None = None, seconds: float = TIMEOUT) -> Outcome:
+def probed(check: Check, resolver: Resolver | None = None, seconds: float = LIMIT) -> Outcome:
     """One probe; it must end in time, with room for a busy machine."""
     began = time.monotonic()
     outcome = asyncio.run(run(check, HERE, resolver or Resolver(), seconds))
@@ -79,7 +81,9 @@ HTTP: list[tuple[str, Behaviour, Reason, dict[str, object]]] = [
 @pytest.mark.parametrize(("behaviour", "reason", "facts"), [row[1:] for row in HTTP], ids=[row[0] for row in HTTP])
 def test_http(behaviour: Behaviour, reason: Reason, facts: dict[str, object]) -> None:
     with Peer(behaviour) as peer:
-        outcome = probed(Check("http", f"127.0.0.1:{peer.port}"))
+        outcome = probed(
+            Check("http", f"127.0.0.1:{peer.port}"), seconds=TIMEOUT if reason is Reason.TIMEOUT else LIMIT
+        )
     assert outcome.reason is reason, outcome
     assert facts.items() <= outcome.facts.items()
     assert outcome.received, "the connection was made: no packet is lost"
@@ -144,8 +148,8 @@ def test_certificates(
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
     context = certificate(tmp_path, names, days, authority if signed else None)
     with Peer(silent, context) as peer:
-        tls = probed(Check("tls", f"localhost:{peer.port}"), seconds=5)
-        https = probed(Check("https", f"localhost:{peer.port}"), seconds=1.5)
+        tls = probed(Check("tls", f"localhost:{peer.port}"))
+        https = probed(Check("https", f"localhost:{peer.port}"), seconds=1.5 if reason is Reason.OK else LIMIT)
     assert tls.reason is reason, tls
     assert https.reason is (Reason.TIMEOUT if reason is Reason.OK else reason), https
     assert round(float(str(tls.facts["days left"]))) == days, "shown, valid or not"
@@ -156,7 +160,7 @@ def test_a_peer_without_tls() -> None:
     with Peer(says(b"220 mail.example ESMTP\r\n")) as peer:
         assert probed(Check("tls", f"127.0.0.1:{peer.port}")).reason is Reason.TLS
     with Peer(silent) as peer:
-        assert probed(Check("tls", f"127.0.0.1:{peer.port}")).reason is Reason.TIMEOUT
+        assert probed(Check("tls", f"127.0.0.1:{peer.port}"), seconds=TIMEOUT).reason is Reason.TIMEOUT
 
 
 def test_a_closed_port_and_a_reset() -> None:
@@ -238,7 +242,10 @@ def test_names(tmp_path: Path) -> None:
         Peer(silent, address="127.0.0.9", port=peer.port),
     ):
         names = resolver(tmp_path, f"search search.test\nnameserver {SERVER}\n")
-        found = {name: probed(Check("tcp", f"{name}:{peer.port}"), names, 2.0) for name, _ in NAMES}
+        found = {
+            name: probed(Check("tcp", f"{name}:{peer.port}"), names, 2.0 if reason is Reason.NAME_TIMEOUT else LIMIT)
+            for name, reason in NAMES
+        }
     assert {name: outcome.reason for name, outcome in found.items()} == dict(NAMES)
     assert {outcome.sent for outcome in found.values() if not outcome.passed} == {False}
 
@@ -265,7 +272,7 @@ def test_the_module_dns(tmp_path: Path) -> None:
     rows = [("good.test", Reason.OK), ("none.test", Reason.NXDOMAIN), ("broken.test", Reason.SERVFAIL)]
     with name_server(ANSWERS, SERVER):
         found = [(name, probed(Check("dns", SERVER, query=name)).reason) for name, _ in rows]
-        dropped = probed(Check("dns", SERVER, query="drop.test"))
+        dropped = probed(Check("dns", SERVER, query="drop.test"), seconds=TIMEOUT)
     assert found == rows
     assert (dropped.reason, dropped.received) == (Reason.NO_ANSWER, False)
     with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as unused:
