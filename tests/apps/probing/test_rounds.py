@@ -270,7 +270,9 @@ def test_with_two_processes_one_probes(tmp_path: Path) -> None:
     second.background.start()
     found = rounds_of(second, {"a": 3})["a"]
     assert not second.background.working
-    assert all(b.at - a.at > 0.5 for a, b in pairwise(found)), "once a second, not twice"
+    assert len(found) <= found[-1].at - found[0].at + 2, (
+        "once a second, not twice; on a busy machine a round may be late"
+    )
     first.background.stop()
     rounds_of(second, {"a": len(found) + 2})
     assert second.background.working
