@@ -234,7 +234,7 @@ def assert_stack_depth(
     method: str = "GET",
     to: str = "",
 ) -> None:
-    """Raise AssertionError, with a picture, if the stack from the socket to your function has more than `max` frames.
+    """Raise AssertionError, with a picture, if the stack of the thread, down to your function, has more than `max` frames.
 
     The application is served, and gets one request. Your function is the one that made the response (see
     `microwsgi.devtools.tracer`), or the last called function with the name `to`. Frames of C functions are not counted.

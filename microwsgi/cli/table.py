@@ -65,7 +65,7 @@ COMMANDS = (
     Command(
         "stack",
         "microwsgi.cli.stack:stack_command",
-        "Draw the call stack of a request, from the socket to your function.",
+        "Draw the call stack of a request, from the start of its thread to your function.",
         words="[APP] [/PATH] [options]",
         about=(*SAME_APP, "The exit code is 1 if none of your functions made the response."),
         options=(

@@ -5,7 +5,7 @@ application or its framework:
 
     with Tracer() as tracer, a server that starts its threads in here:
         one request
-    tracer.frames()      the stack from the socket to the user's function
+    tracer.frames()      the stack from the start of the thread to the user's function
 
 The function that made the response is the last one that was called by other code before start_response was called, and that
 returned a new value: not None, as hooks do, and not one of its arguments, as filters of a response do. If there is none, it is
@@ -147,7 +147,7 @@ class Tracer:
         return found
 
     def frames(self, name: str = "") -> list[Frame]:
-        """Return the stack from the socket to the function that made the response, or to the last call of `name`.
+        """Return the stack from the start of the thread to the function that made the response, or to the last call of `name`.
 
         If no code of the user's ran, it ends at the caller of start_response. Raises LookupError if `name` was not called.
         """
