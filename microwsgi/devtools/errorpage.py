@@ -2,8 +2,8 @@
 
 `ErrorPage` is called where the exception is caught, so that it can show the whole stack: from the start of the thread to the
 line that raised. The page contains local values: `allows` decides which requests get it; all others get only the id of the log
-record. It works without scripts; the only script reloads the page when new code serves. There is no console in the page: the debugger's
-prompt is in the terminal, where no client can reach it.
+record. It works without scripts; the only script reloads the page when new code serves. There is no console in the page: the
+debugger's prompt is in the terminal, where no client can reach it.
 """
 
 from __future__ import annotations
