@@ -25,7 +25,7 @@ RELIED_ON = {
     ("SourceFileLoader", "get_code"): "test_imports_call_the_get_code_of_the_class",
     ("socket", "_accept"): "test_a_socket_accepts_a_descriptor",
 }
-DOCUMENTED = {("sys", "_current_frames"), ("sys", "_getframe"), ("os", "_exit")}
+DOCUMENTED = {("sys", "_current_frames"), ("sys", "_getframe"), ("os", "_exit"), ("sys", "_is_gil_enabled")}
 METHODS = {"_replace", "_asdict", "_fields", "_make"}
 """Documented names of named tuples."""
 SOCKET_NAMES = {name for name in dir(socket.socket) if name.startswith("_") and not name.startswith("__")}

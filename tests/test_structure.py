@@ -211,7 +211,8 @@ def test_the_path_of_a_request_does_not_grow() -> None:
     files = [path for path in (PACKAGE / "wire").glob("*.py") if path.name != "proxy_protocol.py"]  # before any request
     files += [PACKAGE / "server" / f"{name}.py" for name in ("transport", "exchange", "handler", "loop", "pool")]
     lines = sum(len(path.read_text().splitlines()) for path in files)
-    assert lines < 3340, lines
+    # 3340 while there was one loop: the pools of several loops share permits, and their threads read caches without a lock.
+    assert lines < 3350, lines
 
 
 def test_a_handler_is_one_of_http_servers() -> None:

@@ -5,6 +5,9 @@ a flood of silent clients would lock all others out. So an idle connection is cl
 handshakes, the oldest first, then connections whose next request has not arrived, or not completely, beginning with those
 whose deadline is nearest. A connection stays if its request runs or its response has begun; if all stay, new connections
 wait in the kernel's queue.
+
+If a server has several loops, the first one accepts, and gives each connection to the loop with the fewest; at the limit, to
+the loop with the most idle connections, which closes one of them: only the leader of a loop may touch its connections.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ from __future__ import annotations
 import errno
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from microwsgi.errors import ListenError
 from microwsgi.server.balance import Balance
@@ -34,9 +38,19 @@ Accept = Callable[[], tuple[socket.socket, object]]
 
 
 class Acceptor:
-    """The listening sockets of a loop. Leader only."""
+    """The listening sockets of a loop. Leader only, but for `load` and `idle`, which the leader of the first loop calls.
 
-    def __init__(self, loop: Loop, connect: Connect, limit: int, balance: Balance | None = None) -> None:
+    `others` are the acceptors of the other loops of the server, which have no listening sockets.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        connect: Connect,
+        limit: int,
+        balance: Balance | None = None,
+        others: Sequence[Acceptor] = (),
+    ) -> None:
         self.loop = loop
         self.connect = connect
         self.limit = limit or NEVER
@@ -45,6 +59,11 @@ class Acceptor:
         self.paused = False
         self.balance = balance
         """Shares new connections with the other worker processes; None if there are none."""
+        self.others = others
+        # Connections that the first loop has given to this one, written by the leader of the first loop; and those that have
+        # arrived, written by the leader of this loop.
+        self.given = self.taken = 0
+        self.copies: list[tuple[Environ, Environ]] = []  # an environ of the first loop, and its copy for this loop
 
     def listen(self, listener: socket.socket, base: Environ, accept: Accept) -> None:
         """Accept the connections of a listening socket by the function `accept`."""
@@ -67,18 +86,16 @@ class Acceptor:
         for number in range(ACCEPTS):
             if number and balance is not None and balance.workers_with_fewer(len(connections)):
                 return  # the kernel's queue may be empty by now; if not, there is an event
-            full = len(connections) >= self.limit
-            if full:
-                idle = idle or self.idle_connections()
-                if not idle:
-                    if not number:  # else the kernel's queue may be empty by now; if not, there is an event
-                        self.report_and_pause(f"{REACHED}: {self.limit} (--max-connections)")
-                    return
+            full = (self.count() if self.others else len(connections)) >= self.limit
+            if full and not self.can_evict(idle):
+                if not number:  # else the kernel's queue may be empty by now; if not, there is an event
+                    self.report_and_pause(f"{REACHED}: {self.limit} (--max-connections)")
+                return
             try:
                 connection, address = accept()
             except BlockingIOError:
                 # Three quarters: one closed connection does not end the shortage.
-                if len(connections) * 4 < self.count_when_full * 3:
+                if self.count_when_full and self.count() * 4 < self.count_when_full * 3:
                     self.count_when_full = 0
                 return
             except ConnectionError:
@@ -86,38 +103,120 @@ class Acceptor:
             except OSError as error:
                 idle = idle or self.idle_connections()
                 problem = f"Accepting a connection failed: {error.strerror}"
-                if error.errno in NO_DESCRIPTORS and self.evict_one(idle):
+                if error.errno in NO_DESCRIPTORS and self.evict_in_each_loop(idle):
                     self.report(problem)
                     continue
                 self.report_and_pause(problem)
                 return
-            self.add(connection, address, base, idle, full=full)
+            if full or self.others:
+                self.distribute(connection, address, base, idle, full=full)
+            else:
+                self.add(connection, address, base, idle, full=full)
             if self.loop.event_count == 1 and not self.count_when_full:
                 return  # the next poll, which comes at once, costs less than an accept() that finds nothing
 
     def admit(self, connection: socket.socket, address: object, base: Environ) -> None:
         """Add a connection that `AcceptThread` has accepted."""
-        self.add(connection, address, base, deque(), full=len(self.loop.connections) >= self.limit)
+        self.distribute(connection, address, base, deque(), full=self.count() >= self.limit)
+
+    def adopt(self, make: Callable[[Environ], Connection], base: Environ) -> None:
+        """Add a connection of another process, which `make` creates from the environ of its listener."""
+        target = min((self, *self.others), key=Acceptor.load)
+        self.give(target, lambda: target.loop.add(make(target.own(base) if target is not self else base)))
+
+    def distribute(
+        self, connection: socket.socket, address: object, base: Environ, idle: deque[Connection], *, full: bool
+    ) -> None:
+        """Add an accepted connection to this loop or another one."""
+        if full:
+            self.report(f"{REACHED}: {self.limit} (--max-connections)")
+        if not self.others:
+            self.add(connection, address, base, idle, full=full)
+            return
+        acceptors = (self, *self.others)
+        target = max(acceptors, key=Acceptor.idle) if full else min(acceptors, key=Acceptor.load)
+        own = base if target is self else target.own(base)
+        self.give(target, partial(target.add, connection, address, own, deque(), full=full))
 
     def add(
         self, connection: socket.socket, address: object, base: Environ, idle: deque[Connection], *, full: bool
     ) -> None:
-        """Add an accepted connection to the loop, in the place of an idle one if there is no room."""
+        """Add an accepted connection to this loop, in the place of an idle one if there is no room."""
         max_descriptor = self.loop.poller.max_descriptor
         too_high = 0 < max_descriptor < connection.fileno()
         if full or too_high:
             if not idle:
                 idle.extend(self.idle_connections())
-            limit = f"{self.limit} (--max-connections)" if full else f"{max_descriptor} (the limit of select())"
-            self.report(f"{REACHED}: {limit}")
             self.evict_one(idle)
             if too_high:
+                self.report(f"{REACHED}: {max_descriptor} (the limit of select())")
                 high, connection = connection, connection.dup()  # takes the lowest free descriptor
                 high.close()
                 if connection.fileno() > max_descriptor:
                     connection.close()
                     return
         self.loop.add(self.connect(connection, address, base))
+
+    # --- Several loops ------------------------------------------------------------------------------------------------
+
+    def load(self) -> int:  # of the first loop, `given` and `taken` are 0
+        """Return how many connections this loop has, with those that it was given and has not added yet."""
+        return len(self.loop.connections) + self.given - self.taken
+
+    def count(self) -> int:
+        """Return how many connections the server has."""
+        count = len(self.loop.connections)
+        for other in self.others:
+            count += other.load()
+        return count
+
+    def idle(self) -> int:
+        """Return how many connections may probably be closed for those that this loop will be given."""
+        states = [(each.state, each.table) for each in self.loop.snapshot()]
+        idle = [state for state, table in states if state not in OWNED and table[state].eviction_rank]
+        return len(idle) - self.given + self.taken
+
+    def give(self, target: Acceptor, add: Callable[[], object]) -> None:
+        """Have the leader of a loop call a function that adds a connection."""
+        if target is self:
+            add()
+        else:
+            target.given += 1
+            target.loop.call_soon(partial(target.take, add))
+
+    def own(self, base: Environ) -> Environ:
+        """Return this loop's copy of an environ: threads that copy the same dict for each request wait for each other."""
+        found = next((copy for first, copy in self.copies if first is base), None)
+        if found is None:
+            found = dict(base)
+            self.copies.append((base, found))
+        return found
+
+    def take(self, add: Callable[[], object]) -> None:
+        """Add a connection that the first loop has given to this one."""
+        self.taken += 1
+        add()
+
+    def evict_in_each_loop(self, idle: deque[Connection]) -> bool:
+        """Close one of these connections, and one of each other loop; return False if there is none of this loop."""
+        for other in self.others:
+            other.loop.call_soon(partial(other.make_room, self))
+        return self.evict_one(idle)
+
+    def make_room(self, first: Acceptor) -> None:
+        """Close an idle connection of this loop; the first loop then accepts at once, if it has paused."""
+        if self.evict_one(self.idle_connections()):
+            first.loop.call_soon(first.resume)
+
+    # --- The limit ----------------------------------------------------------------------------------------------------
+
+    def can_evict(self, idle: deque[Connection]) -> bool:
+        """Return whether a connection can be closed for a new one. With one loop, fill `idle` with those that can."""
+        if self.others:
+            return any(acceptor.idle() > 0 for acceptor in (self, *self.others))
+        if not idle:
+            idle.extend(self.idle_connections())
+        return bool(idle)
 
     def idle_connections(self) -> deque[Connection]:
         """Return the connections that may be closed for a new connection, the least valuable first."""
@@ -144,7 +243,7 @@ class Acceptor:
         """Log, once for each shortage, why there is no room for new connections."""
         if not self.count_when_full:
             self.loop.context.log_error(f"{problem}. Idle connections are closed to make room, or new ones wait.")
-        self.count_when_full = max(self.count_when_full, len(self.loop.connections), 1)
+        self.count_when_full = max(self.count_when_full, self.count(), 1)
 
     def report_and_pause(self, problem: str) -> None:
         """Stop accepting for a while: serve the existing connections, and try again later."""

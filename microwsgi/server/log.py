@@ -102,10 +102,15 @@ class AccessLog:
         raw = head.raw
         if 34 in raw or 92 in raw or 9 in raw or not raw.isascii() or exchange.reason:  # quote, backslash, tab
             return self.quoted_line(exchange, seconds)
-        field = head.fields.get
+        fields = head.fields  # threads may share it, and its `get` locks it where there is no global interpreter lock
+        referer = agent = "-"
+        if "HTTP_REFERER" in fields:
+            referer = fields["HTTP_REFERER"]
+        if "HTTP_USER_AGENT" in fields:
+            agent = fields["HTTP_USER_AGENT"]
         return (
             f'{exchange.client[0] or "-"} - - [{self.stamp}] "{head.method} {head.target} {head.version}" '
-            f'{exchange.status} {exchange.size} "{field("HTTP_REFERER", "-")}" "{field("HTTP_USER_AGENT", "-")}" '
+            f'{exchange.status} {exchange.size} "{referer}" "{agent}" '
             f"{int(seconds * 1e6)}\n"
         )
 

@@ -17,8 +17,8 @@ of `serve_forever`, takes the lock and promotes a follower. The thread that ran 
 runs the next requests. Voluntary context switches of the thread distinguish waiting from computing: by processor time alone,
 a request that computes on a busy machine would look like one that waits.
 
-**Run permits.** A thread needs one of `threads` permits to run requests. The pool may have one more thread than permits, so
-that one can always lead.
+**Run permits.** A thread needs one of `threads` permits to run requests; the pools of a server share them. A pool may have one
+more thread than there are permits, so that one can always lead.
 
 **Batches.** The leader receives from all ready connections, runs all complete requests, then sends all responses, since each
 send evicts the interpreter from the processor's caches. While slow requests are sampled, each response is sent at once: the
@@ -36,6 +36,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from microwsgi.server.connections import Connection
+from microwsgi.server.permits import RunPermits
 
 try:
     from resource import RUSAGE_THREAD, getrusage
@@ -84,7 +85,7 @@ class PoolThread(threading.Thread):
     """
 
     def __init__(self, pool: LeaderFollowers, number: int) -> None:
-        super().__init__(name=f"microwsgi-{number}", daemon=True)
+        super().__init__(name=f"{pool.name}-{number}", daemon=True)
         self.pool = pool
         self.is_leader = True  # a thread is started to lead
         self.runs_inline = False  # it released the leader lock to run a request
@@ -115,26 +116,27 @@ class LeaderFollowers:
 
     def __init__(
         self,
-        permits: int,
+        permits: RunPermits,
         ready: deque[Connection],
         unsent: deque[Connection],
         poll: Callable[[], object],
         finish: Callable[..., object],
         interrupt: Callable[[], object],
-        log_error: Callable[[str], object],
+        name: str,
     ) -> None:
         self.ready = ready
         self.unsent = unsent
         self.poll = poll
         self.finish = finish
         self.interrupt = interrupt
-        self.log_error = log_error
+        self.name = name
         self.finished = False  # the threads are to end
         self.threads: list[PoolThread] = []
-        self.max_threads = permits + 1
-        self.permits = deque([True] * permits)
+        self.max_threads = permits.count + 1
+        self.permits = permits
+        self.starved = permits.starved
+        self.number = permits.join(self.wake_one, interrupt)
         self.idle: deque[PoolThread] = deque()
-        self.saturated = False  # it was logged that no permit is free
         self.leader_lock = threading.Lock()
         self.leader_lock.acquire()  # for the first thread
         self.threads_lock = threading.Lock()  # protects `threads`; held while a thread is started
@@ -178,6 +180,8 @@ class LeaderFollowers:
             else:
                 self.finish(task, thread.is_leader)
         while not self.finished:
+            if self.starved and self.permits.wanted(self.number, needed=bool(self.ready)):
+                self.release_permit(thread)  # for a pool that has requests and no permit
             if self.ready and (thread.has_permit or self.acquire_permit(thread)):
                 try:
                     task = thread.task = self.ready.popleft()
@@ -260,13 +264,14 @@ class LeaderFollowers:
 
     def acquire_permit(self, thread: PoolThread) -> bool:
         """Take a run permit if one is free; return whether this thread has one."""
-        try:
-            thread.has_permit = self.permits.pop()
-        except IndexError:
-            if not self.saturated:
-                self.saturated = True
-                self.log_error(f"All {self.max_threads - 1} threads are busy; new requests are queued (--threads).")
+        thread.has_permit = self.permits.acquire(self.number)
         return thread.has_permit
+
+    def release_permit(self, thread: PoolThread) -> None:
+        """Give the permit of this thread back, if it has one."""
+        if thread.has_permit:
+            thread.has_permit = False
+            self.permits.release()
 
     def wait_for_work(self, thread: PoolThread) -> None:
         """Sleep until there is something to do.
@@ -274,13 +279,9 @@ class LeaderFollowers:
         A wake-up can't be lost: this thread first adds itself to `idle`, then checks the queue. A thread that has work first
         fills the queue, then checks `idle`. At least one of the two threads sees the change of the other.
         """
-        if thread.has_permit:
-            thread.has_permit = False
-            self.permits.append(True)
-            if self.saturated and len(self.permits) * 2 >= self.max_threads:
-                self.saturated = False  # half of the permits are free again: log the next shortage
+        self.release_permit(thread)
         self.idle.append(thread)
-        if (self.ready and self.permits) or not self.leader_lock.locked() or self.finished:
+        if (self.ready and self.permits.available(self.number)) or not self.leader_lock.locked() or self.finished:
             try:
                 self.idle.remove(thread)
             except ValueError:
@@ -298,8 +299,7 @@ class LeaderFollowers:
 
     def leave(self, thread: PoolThread) -> None:
         """Clean up after a thread that ends: with the server, or by an unexpected error."""
-        if thread.has_permit:
-            self.permits.append(True)
+        self.release_permit(thread)
         if not self.finished:
             with self.threads_lock:
                 self.threads.remove(thread)
@@ -355,6 +355,7 @@ class LeaderFollowers:
         with self.threads_lock:
             self.finished = True
             threads = list(self.threads)
+        self.notify_watchdog()
         end = monotonic() + seconds
         self.interrupt()
         while True:

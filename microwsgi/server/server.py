@@ -1,4 +1,4 @@
-"""The server: a facade with the methods of http.server, around a loop, a pool of threads and an acceptor.
+"""The server: a facade with the methods of http.server, around loops, each with a pool of threads and an acceptor.
 
     serve_forever       start, watch, drain, end                      LeaderFollowers.run_watchdog
       Loop.poll_once      one poll                                    microwsgi.server.loop
@@ -20,7 +20,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import BaseServer, TCPServer
 
 from microwsgi.options import Options
-from microwsgi.server.acceptor import Acceptor
 from microwsgi.server.balance import Balance
 from microwsgi.server.compat import HandlerConnection, HandlerFactory
 from microwsgi.server.connections import Connection, Security
@@ -32,9 +31,9 @@ from microwsgi.server.handoff import Handoff
 from microwsgi.server.hooks import AcceptThread, Hooks, UnverifiedConnection, check_hooks, hooked_class, overrides
 from microwsgi.server.hosts import Hosts
 from microwsgi.server.log import AccessLog, use_loggers
-from microwsgi.server.loop import Loop
+from microwsgi.server.loops import Loops, default_count
 from microwsgi.server.poller import Poller, new_poller
-from microwsgi.server.pool import LeaderFollowers, PoolThread
+from microwsgi.server.pool import PoolThread
 from microwsgi.server.proxied import ProxiedConnection
 from microwsgi.server.sockets import accept_function, listen, tune, unlink
 from microwsgi.server.state import NEVER, OWNED
@@ -114,9 +113,8 @@ class WSGIServer(HTTPServer):
         self.accept_thread: AcceptThread | None = None
         self.handoff: Handoff | None = None  # shared with the processes before and after this one
         self.balance: Balance | None = None  # shared with the other workers
-        self.loop: Loop | None = None
-        self.pool: LeaderFollowers | None = None
-        self.acceptor: Acceptor | None = None
+        self.loops: Loops | None = None
+        self.loop_count = 0  # 0: as many as the interpreter and the machine can use
         self.base_environs: list[Environ] = []  # one for each listener
         self.ended = threading.Event()
         self.ended.set()
@@ -273,29 +271,29 @@ class WSGIServer(HTTPServer):
         A `service_actions` of a subclass is called every `poll_interval` seconds; without one, the thread does not wake
         periodically. Raises RuntimeError if the system can't start a thread.
         """
-        loop, pool = self.start()
+        loops = self.start()
         try:
-            pool.start()
+            loops.start()
         except RuntimeError:
-            self.end(loop, pool)
+            self.end(loops)
             raise
         try:
             if "service_actions" in overridden(self):
-                self.watch_with_actions(pool, poll_interval)
+                self.watch_with_actions(loops, poll_interval)
             while self.stop is Stop.NO:
-                pool.run_watchdog()
+                loops.pool.run_watchdog()
         finally:
             try:
-                self.drain(loop, pool)
+                self.drain(loops)
             finally:
-                self.end(loop, pool)
+                self.end(loops)
 
-    def watch_with_actions(self, pool: LeaderFollowers, poll_interval: float) -> None:
+    def watch_with_actions(self, loops: Loops, poll_interval: float) -> None:
         """Call `service_actions` periodically until the server is asked to stop."""
         now = self.context.clock.now
         due = now() + poll_interval
         while self.stop is Stop.NO:
-            pool.run_watchdog(max(due - now(), 0.0))
+            loops.pool.run_watchdog(max(due - now(), 0.0))
             if now() >= due:
                 due = now() + poll_interval
                 self.service_actions()
@@ -329,14 +327,14 @@ class WSGIServer(HTTPServer):
 
     def release_descriptors(self) -> None:
         """Close the descriptors of this server, in a child process that the application has forked."""
-        if self.loop is not None:
-            self.loop.release()
+        if self.loops is not None:
+            self.loops.release()
 
     def notify(self) -> None:
         """Wake the thread of `serve_forever`, which then reads `stop`. Any thread and any signal handler may call this."""
-        pool = self.pool
-        if pool is not None:
-            pool.notify_watchdog()
+        loops = self.loops
+        if loops is not None:
+            loops.pool.notify_watchdog()
 
     def server_close(self) -> None:
         """Close the listening sockets."""
@@ -348,28 +346,19 @@ class WSGIServer(HTTPServer):
     # --- Start, drain and end
     # ----------------------------------------------------------------------------------------------
 
-    def start(self) -> tuple[Loop, LeaderFollowers]:
-        """Create the loop, the pool and the acceptor."""
+    def start(self) -> Loops:
+        """Create the loops, with their pools and acceptors."""
         self.server_activate()
         self.handler_class, self.new_connection = self.connection_factory()
         self.ended.clear()
         self.accept_stopped.clear()
         context, options = self.context, self.options
-        loop = self.loop = Loop(context, self.new_poller(), self.notify, self.balance.publish if self.balance else None)
+        count = self.loop_count or default_count(options)
+        loops = self.loops = Loops(count, context, self.new_poller, self.connect_function(), self.notify, self.balance)
         use_loggers(context)
-        context.attach_loop(loop.resume, loop.on_permit)
-        self.pool = pool = LeaderFollowers(
-            options.threads,
-            loop.ready,
-            loop.unsent,
-            loop.poll_once,
-            loop.finish,
-            loop.wakeup.notify,
-            context.log_error,
-        )
+        context.attach_loop(loops.resume, loops.on_permit)
         if self.tls is not None:
-            self.tls.start(context, loop.finish, self.new_connection)
-        self.acceptor = acceptor = Acceptor(loop, self.connect_function(), options.max_connections, self.balance)
+            self.tls.start(context, loops.finish, self.new_connection)
         own_accept = "get_request" in overridden(self)
         self.base_environs = []
         for listener in self.listeners:
@@ -377,15 +366,16 @@ class WSGIServer(HTTPServer):
             base = base_environ(listener.getsockname(), context.error_stream(), multithread=options.threads > 1)
             self.base_environs.append(base | {"wsgi.multiprocess": options.workers > 1} | self.more_environ)
             if not own_accept:
-                acceptor.listen(listener, self.base_environs[-1], accept_function(listener))
+                loops.acceptor.listen(listener, self.base_environs[-1], accept_function(listener))
         if own_accept:
             accepted = list(zip(self.listeners, self.base_environs, strict=True))
-            self.accept_thread = AcceptThread(self.get_request, self.accept_from, loop, accepted, acceptor.admit)
+            admit = loops.acceptor.admit
+            self.accept_thread = AcceptThread(self.get_request, self.accept_from, loops.loop, accepted, admit)
             self.accept_thread.start()
         if self.handoff is not None:
             handoff = self.handoff
-            loop.add_source(handoff.receiver.fileno(), lambda: handoff.receive(self.adopt))
-        return loop, pool
+            loops.loop.add_source(handoff.receiver.fileno(), lambda: handoff.receive(self.adopt))
+        return loops
 
     def connection_factory(self) -> tuple[Callable[..., object], Callable[[Transport, Environ], Connection]]:
         """Return the handler class with its hooks, and the function that makes a connection over a transport."""
@@ -432,56 +422,60 @@ class WSGIServer(HTTPServer):
         return connect(transport, base)
 
     def adopt(self, connection: socket.socket, address: object, listener: int, received: bytes) -> None:
-        """Add a connection that the previous process has accepted on one of the listeners. Leader only."""
-        base = self.base_environs[listener]
-        if received:
-            transport = Transport(connection, address, self.options, self.context.clock)
-            adopted = self.new_connection(transport, base)
-            adopted.start_with(received)
-        else:
-            adopted = self.connect(connection, address, base)
-        if self.loop is not None:
-            self.loop.add(adopted)
+        """Add a connection that the previous process has accepted on one of the listeners. Leader of the first loop only."""
+        if self.loops is not None:
+            connect = partial(self.connect_adopted, connection, address, received)
+            self.loops.acceptor.adopt(connect, self.base_environs[listener])
 
-    def drain(self, loop: Loop, pool: LeaderFollowers) -> None:
+    def connect_adopted(self, connection: socket.socket, address: object, received: bytes, base: Environ) -> Connection:
+        """Return the connection object of a socket that the previous process has accepted."""
+        if not received:
+            return self.connect(connection, address, base)
+        transport = Transport(connection, address, self.options, self.context.clock)
+        adopted = self.new_connection(transport, base)
+        adopted.start_with(received)
+        return adopted
+
+    def drain(self, loops: Loops) -> None:
         """Stop accepting, and wait until the running requests end or their time runs out."""
         self.retired_at = self.context.clock.now()
         if self.stop is not Stop.RETIRE:
             self.drain_deadline = min(self.drain_deadline, self.retired_at + self.options.graceful_timeout)
         self.context.drain()
-        loop.call_soon(self.stop_accepting)
+        loops.loop.call_soon(partial(self.stop_accepting, loops))
         while True:
             left = self.drain_deadline - self.context.clock.now()
             if self.accept_stopped.is_set():
                 self.on_accept_stopped()
                 self.on_accept_stopped = bool
-                if not loop.connections:
+                if not loops.count():
                     return
             if left <= 0:
                 break
-            pool.run_watchdog(None if left == NEVER else left)
+            loops.pool.run_watchdog(None if left == NEVER else left)
         if cut := len(self.in_flight()):
             self.context.log_error(f"Requests aborted because the wait for them is over (graceful_timeout): {cut}.")
 
-    def stop_accepting(self) -> None:
-        """Stop accepting, and close or hand off the idle connections. Leader only."""
-        if self.loop is None or self.acceptor is None:
-            return
+    def stop_accepting(self, loops: Loops) -> None:
+        """Stop accepting, and close or hand off the idle connections. Leader of the first loop only."""
         try:
-            self.acceptor.stop()
+            loops.acceptor.stop()
             if self.accept_thread is not None:
                 self.accept_thread.stop()
             if self.handoff is not None:
-                self.loop.remove_source(self.handoff.receiver.fileno())
+                loops.loop.remove_source(self.handoff.receiver.fileno())
             if self.stop in {Stop.FINAL, Stop.RETIRE}:
                 self.server_close()
-            self.loop.drain(self.keep_or_hand_off)
         finally:
-            self.accept_stopped.set()
-            self.notify()
+            loops.drain(self.keep_or_hand_off, self.on_drained)
+
+    def on_drained(self) -> None:
+        """Let `drain` go on: nothing is accepted any more, and no connection waits that could end."""
+        self.accept_stopped.set()
+        self.notify()
 
     def keep_or_hand_off(self, connection: Connection) -> bool:
-        """Return whether a connection without a request may wait for one, while the server drains. Leader only.
+        """Return whether a connection without a request may wait for one, while the server drains. Leaders only.
 
         A retiring process sends it to its successor. Where that is impossible, one more request is answered, with
         `Connection: close`: otherwise a client that has just sent one could not know whether it was processed.
@@ -499,17 +493,16 @@ class WSGIServer(HTTPServer):
         transport.shorten(self.retired_at + LAST_REQUEST)
         return self.context.clock.now() < transport.deadline
 
-    def end(self, loop: Loop, pool: LeaderFollowers) -> None:
+    def end(self, loops: Loops) -> None:
         """End the threads, and close the remaining connections."""
         if self.accept_thread is not None:
             self.accept_thread.stop()
             self.accept_thread.join(ENDING)
             self.accept_thread = None
-        loop.interrupt_clients()
-        pool.end(ENDING)
+        loops.end(ENDING)
         if self.tls is not None:
             self.tls.end()
-        loop.close_all()
+        loops.close()
         self.context.stop_log()
         self.stop = Stop.NO  # here and not in `start`: a stop may be requested before `start`
         self.drain_deadline = NEVER
@@ -526,8 +519,8 @@ class WSGIServer(HTTPServer):
             yield
         finally:
             self.context.clock.resume()
-            if self.loop is not None:
-                self.loop.wakeup.notify()
+            if self.loops is not None:
+                self.loops.wake()
 
     @property
     def pauses(self) -> int:
@@ -537,7 +530,7 @@ class WSGIServer(HTTPServer):
     @property
     def requests(self) -> int:
         """The number of requests that were passed to the application."""
-        return self.loop.requests() if self.loop is not None else 0
+        return self.loops.requests() if self.loops is not None else 0
 
     @property
     def failures(self) -> int:
@@ -546,13 +539,13 @@ class WSGIServer(HTTPServer):
 
     @property
     def threads(self) -> list[PoolThread]:
-        """The threads of the pool."""
-        return list(self.pool.threads) if self.pool is not None else []
+        """The threads that run requests."""
+        return self.loops.threads() if self.loops is not None else []
 
     def running(self) -> list[Exchange | HandlerConnection]:
         """Return the requests that run or wait for a thread; a connection with a handler class stands for its request."""
         found: list[Exchange | HandlerConnection] = []
-        for connection in self.loop.snapshot() if self.loop is not None else ():
+        for connection in self.loops.snapshot() if self.loops is not None else ():
             each = connection if isinstance(connection, HandlerConnection) else connection.exchange
             if connection.state in OWNED and each is not None and each.started:
                 found.append(each)
@@ -568,7 +561,7 @@ class WSGIServer(HTTPServer):
         return {
             "requests": self.requests,
             "errors": self.failures,
-            "connections": len(self.loop.connections) if self.loop is not None else 0,
+            "connections": self.loops.count() if self.loops is not None else 0,
             "running": len(self.running()),
         }
 

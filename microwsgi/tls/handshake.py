@@ -46,7 +46,8 @@ class HandshakePool:
     def __init__(self) -> None:
         self.queue: deque[HandshakeConnection | None] = deque()
         self.available = threading.Semaphore(0)  # released once for each entry of the queue
-        self.threads: list[threading.Thread] = []  # used only by the leader, and by `end` when there is no leader
+        self.threads: list[threading.Thread] = []
+        self.starting = threading.Lock()  # protects `threads`; held while a thread is started
         # Use half of the processors; the other half is for clients that are being served.
         self.max_threads = max((os.cpu_count() or 1) // 2, 1)
         self.finish: Callable[..., object] = bool  # set by `start`; `bool` does nothing
@@ -56,14 +57,16 @@ class HandshakePool:
         self.queue = deque()
         self.available = threading.Semaphore(0)
         self.threads = []
+        self.starting = threading.Lock()
         self.finish = finish
 
     def submit(self, connection: HandshakeConnection) -> None:
-        """Have a thread work on a connection. Only the leader calls this."""
-        if len(self.threads) < self.max_threads and len(self.queue) >= len(self.threads):
-            thread = threading.Thread(target=self.work, name=f"microwsgi-tls-{len(self.threads) + 1}", daemon=True)
-            thread.start()
-            self.threads.append(thread)
+        """Have a thread work on a connection. Only leaders call this."""
+        with self.starting:
+            if len(self.threads) < self.max_threads and len(self.queue) >= len(self.threads):
+                thread = threading.Thread(target=self.work, name=f"microwsgi-tls-{len(self.threads) + 1}", daemon=True)
+                thread.start()
+                self.threads.append(thread)
         self.queue.append(connection)
         self.available.release()
 

@@ -86,9 +86,19 @@ class FieldLines(dict[str, tuple[str, str]]):
 
 LINES = FieldLines()
 
-_known_sections: dict[str, Mapping[str, str]] = {}
-# The fields of sections that were checked before: the requests of one page, and those of a health check or a program, often
-# differ only in their target and their cookies. Requests share the dicts, which are never changed.
+
+class Sections(dict[str, Mapping[str, str]]):
+    """The fields of sections that were checked before; None for others. Its `get` would lock it for other threads.
+
+    The requests of one page, and those of a health check or a program, often differ only in their target and their cookies.
+    Requests share the dicts, which are never changed.
+    """
+
+    def __missing__(self, section: str) -> None:
+        return None
+
+
+_known_sections = Sections()
 
 
 class RequestHead:
@@ -130,7 +140,7 @@ def parse_head(raw: bytes, limits: Options) -> RequestHead:
         check_lines(raw, limits)
         raise ClientError("There is more than one empty line before the request line.")
     method, target, version, section = match.groups("")
-    fields = _known_sections.get(section)
+    fields = _known_sections[section]
     if fields is None:
         fields = parse_fields(section, raw, limits)
     if len(fields) > limits.max_header_count or len(raw) > limits.max_line_size or len(raw) > limits.max_header_size:
@@ -151,7 +161,7 @@ def parse_fields(section: str, raw: bytes, limits: Options) -> Mapping[str, str]
     if cookie:
         value, _, after = after.partition("\r\n")
         rest = f"{before}\r\n{after}" if after else before
-        known = _known_sections.get(rest)
+        known = _known_sections[rest]
         if known is not None and FIELD_VALUE.fullmatch(value):
             return {**known, "HTTP_COOKIE": value.strip(" \t")}
     else:

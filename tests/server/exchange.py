@@ -116,6 +116,9 @@ class Listener(socket.socket):
 class Running:
     """A WSGIServer that runs in a thread of this process; `arguments` are its own, `options` those of docs/options.md."""
 
+    loops = 0
+    """How many loops a server has that is given no number, and no poller; 0 for as many as on this interpreter."""
+
     def __init__(
         self,
         application: Any,
@@ -123,6 +126,7 @@ class Running:
         tls: Any = None,
         *,
         arguments: dict[str, Any] | None = None,
+        loops: int = 0,
         **options: Any,
     ) -> None:
         self.errors = Log()
@@ -135,6 +139,7 @@ class Running:
             tls=tls,
             **(arguments or {}),
         )
+        self.server.loop_count = loops or (1 if "poller" in (arguments or {}) else self.loops)
         self.errors.complete = self.server.context.log_writer.flush
         self.address = ("127.0.0.1", int(self.server.server_port))
         self.thread = threading.Thread(target=self.server.serve_forever)

@@ -108,7 +108,7 @@ def test_who_shakes_hands_gets_in_although_a_flood_of_others_does_not(authority:
 
 def test_of_plain_connections_who_waits_longest_leaves_and_who_is_answered_stays() -> None:
     gate = Gate()
-    with Running(gate, max_connections=4, arguments=counted()) as server, contextlib.ExitStack() as stack:
+    with Running(gate, loops=1, max_connections=4, arguments=counted()) as server, contextlib.ExitStack() as stack:
         first, second, third = (join(server, stack) for _ in range(3))
         held = join(server, stack, GET.replace(b"/ ", b"/held "))
         assert gate.entered.acquire(timeout=TIME)

@@ -901,7 +901,7 @@ def leave_nothing_behind(clients: int) -> None:
 
     Counted.closes = {}
     luck = random.Random(7)
-    with Running(application, threads=8, send_timeout=1, body_buffer_size="16K") as running:
+    with Running(application, loops=1, threads=8, send_timeout=1, body_buffer_size="16K") as running:
         assert running.get().status == 200
         running.wait_for_connections(0)
         descriptors = len(list(Path("/proc/self/fd").iterdir()))

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ class Named:
 
 
 @contextlib.contextmanager
-def generations(**options: object) -> Iterator[tuple[Running, Running, Named]]:
+def generations(**options: Any) -> Iterator[tuple[Running, Running, Named]]:
     """Two servers on one listening socket, the second of which has not begun; and the first one's application."""
     handoff = Handoff.new()
     assert handoff is not None

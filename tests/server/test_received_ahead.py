@@ -157,7 +157,7 @@ def test_slow_uploads_delay_no_others() -> None:
     heads = [HEAD % (b"/", CHUNKED), *(HEAD % (b"/", b"Content-Length: %d" % size) for size in (100_000, 9_000_000))]
     heads += [HEAD % (b"/", b"Content-Length: 9000000\r\nExpect: 100-continue")]
     expected = [answer(content) for content in (CONTENT[:10_000], CONTENT[:100_000], CONTENT, CONTENT)]
-    with Running(digest, threads=4) as running, contextlib.ExitStack() as stack:
+    with Running(digest, loops=1, threads=4) as running, contextlib.ExitStack() as stack:
         for head in heads * 6:
             stack.enter_context(running.connect()).sendall(head + b"5\r\nhello" * (b"Expect" not in head))
         running.wait_for_connections(len(heads) * 6)
@@ -223,7 +223,7 @@ def test_what_exceeds_the_total_in_memory_goes_to_files() -> None:
 
 
 def test_beyond_the_total_in_files_is_a_503_that_is_logged_once() -> None:
-    with Running(digest, body_buffer_size=10, max_temp_files_size=100_000) as running:
+    with Running(digest, loops=1, body_buffer_size=10, max_temp_files_size=100_000) as running:
         storage = storage_of(running)
         with running.connect() as first:
             first.sendall(HEAD % (b"/", CHUNKED) + chunked(CONTENT[:70_000])[:-5])

@@ -128,7 +128,10 @@ def many_descriptors() -> Iterator[None]:
 @pytest.mark.usefixtures("many_descriptors")
 def test_idle_and_half_sent_connections_hold_no_thread() -> None:
     """1,000 idle and 1,000 half-sent connections beside live ones, on the one thread that there is."""
-    with Running(hello, header_timeout=1000, keep_alive_timeout=1000) as running, contextlib.ExitStack() as stack:
+    with (
+        Running(hello, loops=1, header_timeout=1000, keep_alive_timeout=1000) as running,
+        contextlib.ExitStack() as stack,
+    ):
         for number in range(2000):
             connection = stack.enter_context(running.connect())
             if number % 2:
@@ -256,7 +259,7 @@ def test_one_thread_is_one_application_call_at_a_time() -> None:
         inside.pop()
         return hello(environ, start_response)
 
-    with Running(application, threads=1) as running, contextlib.ExitStack() as stack:
+    with Running(application, loops=1, threads=1) as running, contextlib.ExitStack() as stack:
         connections = [stack.enter_context(running.connect()) for _ in range(16)]
         for connection in connections:
             connection.sendall(GET)
