@@ -3,7 +3,7 @@
 The limit is `max_connections`, or the number of descriptors that the process may have. If new connections were refused then,
 a flood of silent clients would lock all others out. So an idle connection is closed for each new one: first unfinished
 handshakes, the oldest first, then connections whose next request has not arrived, or not completely, beginning with those
-whose deadline is nearest. A connection stays if its request runs or its response has begun; if all stay, new connections
+whose deadline is nearest. A connection stays while its request is received, runs or is answered; if all stay, new connections
 wait in the kernel's queue.
 
 If a server has several loops, the first one accepts, and gives each connection to the loop with the fewest; at the limit, to
@@ -32,7 +32,7 @@ RETRY = 0.5
 NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 REACHED = "The connection limit is reached"
 
-Connect = Callable[[socket.socket, object, Environ], Connection]
+NewConnection = Callable[[socket.socket, object, Environ], Connection]
 """Makes the connection object, from an accepted socket, its client's address, and the environ of its listener."""
 Accept = Callable[[], tuple[socket.socket, object]]
 
@@ -46,16 +46,16 @@ class Acceptor:
     def __init__(
         self,
         loop: Loop,
-        connect: Connect,
+        new_connection: NewConnection,
         limit: int,
         balance: Balance | None = None,
         others: Sequence[Acceptor] = (),
     ) -> None:
         self.loop = loop
-        self.connect = connect
+        self.new_connection = new_connection
         self.limit = limit or NEVER
         self.listeners: dict[int, Callable[[], object]] = {}
-        self.count_when_full = 0  # the connections when there was last no room for more; 0 if there is room
+        self.count_when_full = 0  # the most connections in a shortage of room; 0 if there is room
         self.paused = False
         self.balance = balance
         """Shares new connections with the other worker processes; None if there are none."""
@@ -65,7 +65,7 @@ class Acceptor:
         self.given = self.taken = 0
         self.copies: list[tuple[Environ, Environ]] = []  # an environ of the first loop, and its copy for this loop
 
-    def listen(self, listener: socket.socket, base: Environ, accept: Accept) -> None:
+    def add_listener(self, listener: socket.socket, base: Environ, accept: Accept) -> None:
         """Accept the connections of a listening socket by the function `accept`."""
         descriptor = listener.fileno()
         if 0 < self.loop.poller.max_descriptor < descriptor:
@@ -113,7 +113,7 @@ class Acceptor:
             else:
                 self.add(connection, address, base, idle, full=full)
             if self.loop.event_count == 1 and not self.count_when_full:
-                return  # the next poll, which comes at once, costs less than an accept() that finds nothing
+                return  # the next poll costs less than an accept() that finds nothing
 
     def admit(self, connection: socket.socket, address: object, base: Environ) -> None:
         """Add a connection that `AcceptThread` has accepted."""
@@ -155,7 +155,7 @@ class Acceptor:
                 if connection.fileno() > max_descriptor:
                     connection.close()
                     return
-        self.loop.add(self.connect(connection, address, base))
+        self.loop.add(self.new_connection(connection, address, base))
 
     # --- Several loops ------------------------------------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ class Acceptor:
         return deque(found)
 
     def evict_one(self, idle: deque[Connection]) -> bool:
-        """Close the first of these connections that has no unread data; return False if there is none."""
+        """Close the first of these that is in a handshake, or has no unread data; return False if there is none."""
         while idle:
             connection = idle.popleft()
             # Handshakes are closed even if they have unread data: a flood of them must not lock others out.
@@ -242,7 +242,9 @@ class Acceptor:
     def report(self, problem: str) -> None:
         """Log, once for each shortage, why there is no room for new connections."""
         if not self.count_when_full:
-            self.loop.context.log_error(f"{problem}. Idle connections are closed to make room, or new ones wait.")
+            self.loop.context.log_error(
+                f"{problem}. Idle connections are closed if that makes room; else new connections wait."
+            )
         self.count_when_full = max(self.count_when_full, self.count(), 1)
 
     def report_and_pause(self, problem: str) -> None:

@@ -225,7 +225,7 @@ class HandlerFactory:
         if isinstance(given, functools.partial):
             self.make = functools.partial(self.make, *given.args, **given.keywords)
 
-    def connect(self, transport: Transport, base: Environ) -> HandlerConnection:
+    def new_connection(self, transport: Transport, base: Environ) -> HandlerConnection:
         """Return the connection of a client."""
         return HandlerConnection(transport, self.context, self, base)
 
@@ -608,7 +608,7 @@ class WSGIMethod:
             )
         context = context_of(handler, self.application, self.options)
         transport = HandlerTransport(handler, raw, context)
-        connection = WSGIRequestHandler.connect(context, transport, environ_of(handler, context))
+        connection = WSGIRequestHandler.new_connection(context, transport, environ_of(handler, context))
         transport.attach(connection)
         connection.on_ready()
         while connection.state in OWNED or connection.state in {State.BODY, State.DISCARDING, State.FLUSHING}:

@@ -93,7 +93,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         return made if cls.hooked is None else cls.hooked(made)
 
     @classmethod
-    def connect(cls, context: ServerContext, transport: Transport, base: Environ) -> WSGIRequestHandler:
+    def new_connection(cls, context: ServerContext, transport: Transport, base: Environ) -> WSGIRequestHandler:
         """Return the handler of a connection that a loop drives."""
         self = cls.__new__(cls)
         self.open(transport, context, base)

@@ -264,7 +264,7 @@ class HookedDateFields:
 class UnverifiedConnection:
     """A new connection that waits for a thread, which calls the server's own verify_request: that method may block."""
 
-    __slots__ = ("base", "connect", "context", "replacement", "server", "state", "transport")
+    __slots__ = ("base", "context", "new_connection", "replacement", "server", "state", "transport")
 
     exchange = None
     requests = 0
@@ -275,13 +275,13 @@ class UnverifiedConnection:
         self,
         transport: Transport,
         base: Environ,
-        connect: Callable[[Transport, Environ], Connection],
+        new_connection: Callable[[Transport, Environ], Connection],
         context: ServerContext,
         server: BaseServer,
     ) -> None:
         self.transport = transport
         self.base = base
-        self.connect = connect
+        self.new_connection = new_connection
         self.context = context
         self.server = server
         self.replacement: Connection | None = None
@@ -301,7 +301,7 @@ class UnverifiedConnection:
         try:
             if self.server.verify_request(transport.socket, address):
                 transport.socket.setblocking(False)
-                self.replacement = self.connect(transport, self.base)
+                self.replacement = self.new_connection(transport, self.base)
         except Exception as error:  # an overridden method may raise anything
             self.context.log_exception(f"{self.address_string()}: verify_request failed:", error)
 

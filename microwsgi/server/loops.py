@@ -21,7 +21,7 @@ from functools import partial
 from itertools import chain
 
 from microwsgi.options import Options
-from microwsgi.server.acceptor import Acceptor, Connect
+from microwsgi.server.acceptor import Acceptor, NewConnection
 from microwsgi.server.balance import Balance
 from microwsgi.server.connections import Connection
 from microwsgi.server.context import ServerContext
@@ -52,7 +52,7 @@ class Loops:
         count: int,
         context: ServerContext,
         new_poller: Callable[[], Poller],
-        connect: Connect,
+        new_connection: NewConnection,
         on_empty: Callable[[], object],
         balance: Balance | None = None,
     ) -> None:
@@ -74,8 +74,8 @@ class Loops:
             for number, loop in enumerate(self.loops)
         ]
         self.loop, self.pool = self.loops[0], self.pools[0]
-        others = [Acceptor(loop, connect, options.max_connections) for loop in self.loops[1:]]
-        self.acceptor = Acceptor(self.loop, connect, options.max_connections, balance, others)
+        others = [Acceptor(loop, new_connection, options.max_connections) for loop in self.loops[1:]]
+        self.acceptor = Acceptor(self.loop, new_connection, options.max_connections, balance, others)
         self.watchdogs = [
             threading.Thread(target=watch, args=(pool,), name="microwsgi-watchdog", daemon=True)
             for pool in self.pools[1:]

@@ -22,7 +22,7 @@ from microwsgi.wire.response import refusal
 class ProxiedConnection:
     """A connection from a trusted proxy whose PROXY protocol header has not arrived yet."""
 
-    __slots__ = ("base", "connect", "context", "header", "replacement", "state", "transport")
+    __slots__ = ("base", "context", "header", "new_connection", "replacement", "state", "transport")
 
     exchange = None
     requests = 0
@@ -33,12 +33,12 @@ class ProxiedConnection:
         transport: Transport,
         base: Environ,
         context: ServerContext,
-        connect: Callable[[Transport, Environ], Connection],
+        new_connection: Callable[[Transport, Environ], Connection],
     ) -> None:
         self.transport = transport
         self.base = base
         self.context = context
-        self.connect = connect
+        self.new_connection = new_connection
         self.header = b""  # the part of the header that has arrived
         self.replacement: Connection | None = None
         self.state = State.SNIFFING
@@ -96,7 +96,7 @@ class ProxiedConnection:
         self.transport.recv(length - len(self.header))
         if client is not None:
             self.transport.set_client(client)
-        self.replacement = self.connect(self.transport, self.base)
+        self.replacement = self.new_connection(self.transport, self.base)
         return State.REPLACED
 
     def refuse(self, error: ClientError) -> State:

@@ -54,7 +54,7 @@ class Stop(Enum):
     FINAL = 2
     """`request_stop`: the listening sockets are closed, and the system refuses connections."""
     RETIRE = 3
-    """`retire`: as FINAL, but idle connections go to the successor process, and running requests have no time limit."""
+    """`retire`: the listening sockets are closed, the next process accepts and gets the idle connections; no time limit."""
 
 
 class WSGIServer(HTTPServer):
@@ -118,7 +118,7 @@ class WSGIServer(HTTPServer):
         self.base_environs: list[Environ] = []  # one for each listener
         self.ended = threading.Event()
         self.ended.set()
-        # Written by any thread and by signal handlers; read by the thread of serve_forever after it was woken.
+        # Written by any thread and by signal handlers; read by the thread of serve_forever and by the leaders of the loops.
         self.stop = Stop.NO
         self.drain_deadline = NEVER
         self.accept_stopped = threading.Event()
@@ -210,7 +210,7 @@ class WSGIServer(HTTPServer):
             return
         context = getattr(given, "context", None)
         if context is not None:
-            # Threads of their own do the handshakes, not accept(): so a plain socket takes over the descriptor.
+            # Other threads do the handshakes, not accept(): so a plain socket takes over the descriptor.
             if self.tls is not None or self.tls_of_context is None:
                 raise TypeError(
                     "The socket was wrapped by an SSLContext, and the server has TLS already (tls, ssl_context)."
@@ -306,7 +306,7 @@ class WSGIServer(HTTPServer):
         self.ended.wait()
 
     def request_stop(self) -> None:
-        """Make `serve_forever` close the listening sockets and return; do not wait. A signal handler may call only this."""
+        """Make `serve_forever` close the listening sockets and return; do not wait. A signal handler may call this."""
         if self.stop is not Stop.RETIRE:
             self.stop = Stop.FINAL
         self.notify()
@@ -354,7 +354,7 @@ class WSGIServer(HTTPServer):
         self.accept_stopped.clear()
         context, options = self.context, self.options
         count = self.loop_count or default_count(options)
-        loops = self.loops = Loops(count, context, self.new_poller, self.connect_function(), self.notify, self.balance)
+        loops = self.loops = Loops(count, context, self.new_poller, self.connection_maker(), self.notify, self.balance)
         use_loggers(context)
         context.attach_loop(loops.resume, loops.on_permit)
         if self.tls is not None:
@@ -366,7 +366,7 @@ class WSGIServer(HTTPServer):
             base = base_environ(listener.getsockname(), context.error_stream(), multithread=options.threads > 1)
             self.base_environs.append(base | {"wsgi.multiprocess": options.workers > 1} | self.more_environ)
             if not own_accept:
-                loops.acceptor.listen(listener, self.base_environs[-1], accept_function(listener))
+                loops.acceptor.add_listener(listener, self.base_environs[-1], accept_function(listener))
         if own_accept:
             accepted = list(zip(self.listeners, self.base_environs, strict=True))
             admit = loops.acceptor.admit
@@ -383,54 +383,56 @@ class WSGIServer(HTTPServer):
         handle_error = "handle_error" in overridden(self)
         if isinstance(given, type) and issubclass(given, WSGIRequestHandler):
             handler = hooked_class(given, Hooks(given, handle_error=handle_error), server=self)
-            return handler, partial(handler.connect, self.context)
+            return handler, partial(handler.new_connection, self.context)
         factory = HandlerFactory(given, self.context, self, handle_error=handle_error)  # type: ignore[arg-type]  # `isinstance` makes it a type[object]
-        return given, factory.connect
+        return given, factory.new_connection
 
-    def connect_function(self) -> Callable[[socket.socket, object, Environ], Connection]:
+    def connection_maker(self) -> Callable[[socket.socket, object, Environ], Connection]:
         """Return the function that makes the connection object of an accepted socket."""
         if "verify_request" in overridden(self):
-            return self.connect_unverified
-        return self.connect_wrapped if "get_request" in overridden(self) else self.connect
+            return self.connection_for_unverified
+        return self.connection_for_wrapped if "get_request" in overridden(self) else self.connection_for
 
-    def connect_unverified(self, connection: socket.socket, address: object, base: Environ) -> Connection:
+    def connection_for_unverified(self, connection: socket.socket, address: object, base: Environ) -> Connection:
         """Return a connection whose `verify_request` a thread of the pool has to call."""
         if hasattr(connection, "do_handshake"):
-            verified = self.connect_wrapped(connection, address, base)
+            verified = self.connection_for_wrapped(connection, address, base)
             return UnverifiedConnection(verified.transport, base, lambda *_: verified, self.context, self)
         transport = Transport(connection, address, self.options, self.context.clock)
-        return UnverifiedConnection(transport, base, self.connect_transport, self.context, self)
+        return UnverifiedConnection(transport, base, self.connection_for_transport, self.context, self)
 
-    def connect_wrapped(self, connection: socket.socket, address: object, base: Environ) -> Connection:
+    def connection_for_wrapped(self, connection: socket.socket, address: object, base: Environ) -> Connection:
         """Return the connection object of a socket that `get_request` may have wrapped: an SSLSocket after its handshake."""
         if not hasattr(connection, "context") or self.tls_of_context is None:
-            return self.connect(connection, address, base)
+            return self.connection_for(connection, address, base)
         tls = self.tls_of_context(connection.context, self.options)
         transport = tls.transport(connection, address, self.context)
         return self.new_connection(transport, tls.environ(base, transport))
 
-    def connect(self, connection: socket.socket, address: object, base: Environ) -> Connection:
+    def connection_for(self, connection: socket.socket, address: object, base: Environ) -> Connection:
         """Return the connection object of an accepted socket."""
-        return self.connect_transport(Transport(connection, address, self.options, self.context.clock), base)
+        return self.connection_for_transport(Transport(connection, address, self.options, self.context.clock), base)
 
-    def connect_transport(self, transport: Transport, base: Environ) -> Connection:
+    def connection_for_transport(self, transport: Transport, base: Environ) -> Connection:
         """Return the connection object that receives the first bytes over a transport."""
-        connect = self.tls.connect if self.tls is not None else self.new_connection
+        make = self.tls.new_connection if self.tls is not None else self.new_connection
         proxies = self.context.proxies
         if self.options.proxy_protocol and proxies is not None and proxies.trusts(transport.client[0]):
-            return ProxiedConnection(transport, base, self.context, connect)
-        return connect(transport, base)
+            return ProxiedConnection(transport, base, self.context, make)
+        return make(transport, base)
 
     def adopt(self, connection: socket.socket, address: object, listener: int, received: bytes) -> None:
         """Add a connection that the previous process has accepted on one of the listeners. Leader of the first loop only."""
         if self.loops is not None:
-            connect = partial(self.connect_adopted, connection, address, received)
-            self.loops.acceptor.adopt(connect, self.base_environs[listener])
+            make = partial(self.connection_for_adopted, connection, address, received)
+            self.loops.acceptor.adopt(make, self.base_environs[listener])
 
-    def connect_adopted(self, connection: socket.socket, address: object, received: bytes, base: Environ) -> Connection:
+    def connection_for_adopted(
+        self, connection: socket.socket, address: object, received: bytes, base: Environ
+    ) -> Connection:
         """Return the connection object of a socket that the previous process has accepted."""
         if not received:
-            return self.connect(connection, address, base)
+            return self.connection_for(connection, address, base)
         transport = Transport(connection, address, self.options, self.context.clock)
         adopted = self.new_connection(transport, base)
         adopted.start_with(received)

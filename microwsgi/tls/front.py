@@ -97,11 +97,11 @@ class TLS:
         self,
         context: ServerContext,
         finish: Callable[..., object],
-        connect: Callable[[Transport, Environ], Connection],
+        new_connection: Callable[[Transport, Environ], Connection],
     ) -> None:
-        """Begin to serve. `finish` is `Loop.finish`; `connect` creates the connection that speaks HTTP over a transport."""
+        """Begin to serve. `finish` is `Loop.finish`; `new_connection` makes a connection that speaks HTTP over a transport."""
         self.server_context = context
-        self.connect_http = connect
+        self.new_http_connection = new_connection
         self.pool.start(finish)
         self.front = HandshakeContext(
             self.pool,
@@ -112,19 +112,19 @@ class TLS:
             PROTOCOLS if self.pairs else frozenset(),
         )
 
-    def connect(self, transport: Transport, base: Environ) -> Connection:
+    def new_connection(self, transport: Transport, base: Environ) -> Connection:
         """Return the connection of a client that may speak TLS, or plain HTTP."""
         return HandshakeConnection(transport, self.server_context, base, self.front)
 
     def secure_replacement(self, transport: TLSTransport, base: Environ) -> Connection:
         """Return the connection that continues after the handshake."""
-        return self.connect_http(transport, self.environ(base, transport))
+        return self.new_http_connection(transport, self.environ(base, transport))
 
     def plain_replacement(self, transport: Transport, base: Environ) -> Connection:
         """Return the connection that continues with a client that does not speak TLS."""
         if not self.options.https_redirect:
-            return self.connect_http(transport, base)
-        return Redirector.connect(self.server_context, transport, base)
+            return self.new_http_connection(transport, base)
+        return Redirector.new_connection(self.server_context, transport, base)
 
     def end(self) -> None:
         """End the threads of the pool."""
