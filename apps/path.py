@@ -136,7 +136,7 @@ def condition(rounds: Sequence[Traced], routes: Sequence[Branch], now: float) ->
     silent = list(takewhile(lambda each: not each.reached, reversed(rounds)))
     since = look.since(silent[-1].at) if 0 < len(silent) < len(rounds) else " in this period"
     if last.trouble:
-        return "failing", f"Not traced{since}: {last.trouble}."
+        return "failing", f"Not reached{since}: {last.trouble}."
     if len(silent) > 1 or len(silent) == len(rounds):
         return "failing", f"{last.address} has not answered{since}. {last_hop(silent[:SILENT_ROUNDS])}"
     lost_at = [each.at for each in rounds if not each.reached]

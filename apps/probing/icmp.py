@@ -9,10 +9,14 @@ beginning of that packet. This holds for TCP while it connects, for UDP, and for
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import socket
 import struct
 from typing import NamedTuple
 
+from apps.kernel import links
+from apps.kernel.netlink import Netlink
 from apps.probing.outcome import Failed, Reason
 from apps.probing.policy import Target
 
@@ -68,6 +72,21 @@ def local_address(target: Target) -> str:
         except OSError:
             return ""
         return str(connection.getsockname()[0])
+
+
+def interface_down(target: Target) -> str:
+    """The interface on the route to a target and its state, if it carries no packets; "" otherwise.
+
+    It has the local address of the route; an interface that is administratively down has no routes, but may have a prefix.
+    """
+    local = local_address(target)
+    with contextlib.closing(Netlink(links.NETLINK_ROUTE)) as route, contextlib.suppress(OSError, ValueError):
+        addresses = links.addresses(route)
+        for each in links.interfaces(route):
+            for own in map(ipaddress.ip_interface, addresses.get(each.number, ()) if each.state != "up" else ()):
+                if str(own.ip) == local or (not local and ipaddress.ip_address(target.address) in own.network):
+                    return f"{each.name}, {each.state}"
+    return ""
 
 
 def report_errors(connection: socket.socket) -> None:

@@ -36,6 +36,7 @@ class Reason(StrEnum):
         "no ARP or ND reply",
         "The host, or the gateway, does not answer ARP or neighbour discovery on its link.",
     )
+    INTERFACE_DOWN = "interface down", "The interface of this machine on the route to the target carries no packets."
     NO_ROUTE = "no route", "This machine has no route to the address."
     NET_UNREACHABLE = "network unreachable", "A router has no route to the network (ICMP)."
     HOST_UNREACHABLE = "host unreachable", "A router cannot reach the host on its link (ICMP)."
@@ -63,7 +64,7 @@ class Reason(StrEnum):
 
 UNSENT = {
     Reason.NXDOMAIN, Reason.NO_ADDRESS, Reason.SERVFAIL, Reason.NO_NAME_SERVER, Reason.NAME_TIMEOUT, Reason.NOT_ALLOWED,
-    Reason.LOCAL, Reason.NO_ROUTE,
+    Reason.LOCAL, Reason.NO_ROUTE, Reason.INTERFACE_DOWN,
 }  # fmt: skip
 """Failures before a packet left for the target: they are no packet loss."""
 REJECTIONS = {
@@ -90,7 +91,7 @@ class Outcome(NamedTuple):
     """Whether the first packet was answered by the target, be it with a refusal, and did not have to be sent again."""
     address: str = ""
     sender: str = ""
-    """The device that rejected the packet."""
+    """The device that rejected the packet, or the interface that is down."""
     phases: dict[str, float] = {}  # never changed
     facts: dict[str, Any] = {}
 
@@ -100,14 +101,11 @@ class Outcome(NamedTuple):
 
     @property
     def why(self) -> str:
-        """The reason, and which device rejected the packet."""
+        """The reason, and the device that rejected the packet, or the interface."""
         if not self.sender:
             return str(self.reason)
-        return (
-            f"{self.reason} by {self.sender}"
-            if self.reason is Reason.REFUSED
-            else f"{self.reason} (ICMP from {self.sender})"
-        )
+        words = {Reason.REFUSED: "{} by {}", Reason.INTERFACE_DOWN: "{}: {}"}.get(self.reason, "{} (ICMP from {})")
+        return words.format(self.reason, self.sender)
 
     @property
     def sent(self) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from apps.background import Background
 from apps.history import History
 from apps.probing.config import Config
+from apps.probing.icmp import interface_down
 from apps.probing.names import Resolver
 from apps.probing.outcome import Failed, Outcome, Reason
 from apps.probing.policy import Target, parse
@@ -138,6 +139,8 @@ class Tracer:
                 except OSError as error:
                     trouble = error.strerror or str(error)
                     close(flows)  # they are opened again
+                if flows and not any(each and each.reached for each in hops) and (down := interface_down(flows[0].target)):
+                    trouble = f"{Reason.INTERFACE_DOWN}: {down}"
                 flow = flows[turn].identifier if flows else 0
                 data = {"flow": flow, "address": address, "hops": hops, "mtu": mtu, "trouble": trouble}
                 self.history.add(f"{method} {text}", at, data)

@@ -133,6 +133,8 @@ async def attempt(check: Check, target: Target, timer: Timer, end: float) -> Out
             reason, text = Reason.TIMEOUT, f"after {', '.join(timer.seconds)}"
         elif reason is Reason.NO_ANSWER and is_no_neighbour(target):
             reason = Reason.NO_NEIGHBOUR
+    if reason in {Reason.NO_ANSWER, Reason.NO_NEIGHBOUR, Reason.NO_ROUTE} and (down := icmp.interface_down(target)):
+        reason, sender = Reason.INTERFACE_DOWN, down
     facts |= {"error": text} if text else {}
     return Outcome(reason, seconds, timer.received and not timer.lost, target.address, sender, timer.seconds, facts)
 

@@ -174,6 +174,17 @@ def test_a_host_that_is_not_on_the_link_is_told_from_a_route_that_breaks(pages: 
     assert "This machine reports: no ARP or ND reply." in pages.summary("10.97.1.99")
 
 
+def test_an_interface_of_this_machine_that_is_down_is_named(lab: Lab, pages: Pages) -> None:
+    pages.traced("far", "icmp", rounds(4))
+    lab.do(lab.router, "ip link set v1 down")
+    try:
+        pages.traced("far", "icmp", lambda found: bool(found["trouble"]))
+        said = pages.summary("far")
+    finally:
+        lab.do(lab.router, "ip link set v1 up")
+    assert re.fullmatch(r"Not reached since [\d:]{8} \(for \d+ s\): interface down: v0, no carrier\.", said)
+
+
 def test_a_target_that_drops_udp_is_no_row_of_empty_hops(lab: Lab, pages: Pages) -> None:
     lab.filter("drop", "33434-33534", "udp")
     try:
