@@ -147,8 +147,8 @@ def draw_target(request: Request, name: str) -> str:
     rounds = prober.rounds(name, now - period, now)
     text = state.name + (look.since(state.since, day=period > DAY / 2) if state.since else "")
     parts = [look.summary(state.name, f"{text}: {state.text}" if state.text else text)]
-    known = Reason.of(state.text)
-    parts += [f"<p>{escape(known.meaning)}</p>"] if known and state.name != "ok" else []
+    reasons = condition.minute.ordered if condition.minute and state.name in {"degraded", "failing"} else []
+    parts += [f"<p>{escape(known.meaning)}</p>" for known in map(Reason.of, reasons[:1]) if known]
     step = config.interval if period <= HOUR else max(MERGED, config.interval)
     parts.append(picture(rounds, now - period, now, step, f"Times of {name}, the last {look.duration(period)}"))
     parts.append(

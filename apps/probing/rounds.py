@@ -9,6 +9,7 @@ Prober.update   new samples become conditions                    any process, al
 from __future__ import annotations
 
 import asyncio
+import math
 import resource
 import threading
 import time
@@ -28,8 +29,10 @@ from apps.probing.probes import run
 SPREAD, LONGEST_SPREAD = 0.8, 60.0
 """The share of the interval over which the probes of a round are spread, and its limit in seconds: the packets of a burst delay
 each other."""
-KEPT = 64
-"""Times of a merged round that are kept: quantiles."""
+KEPT = 200
+"""Times of a period that the history keeps: so many quantiles that the greatest is not the 99th percentile."""
+MOST_REASONS = 3
+"""Reasons that a text names."""
 RECOVERED = 60.0
 """Seconds without a failed probe after which a problem is over: a loss of a few per cent leaves many rounds untouched."""
 
@@ -94,15 +97,19 @@ class Round(NamedTuple):
         return "ok" if not self.failed else "degraded" if self.passed else "failing"
 
     @property
-    def why(self) -> str:
-        """The packet loss, and the two most frequent reasons.
+    def ordered(self) -> list[str]:
+        """The reasons, the most frequent first, but no answer last: it says less than an ICMP message, which routers limit."""
+        return sorted(self.reasons, key=lambda each: (each == Reason.NO_ANSWER, -self.reasons[each]))
 
-        An ICMP message, which routers limit, says more than much silence: beside another reason, no answer is left out.
-        """
-        reasons = sorted(self.reasons.keys() - {Reason.NO_ANSWER}, key=lambda each: -self.reasons[each])[:2]
-        if self.loss and self.passed:
-            return ", ".join([f"{self.loss:.0%} packet loss", *reasons])
-        text = ", also ".join(reasons) or next(iter(self.reasons), "")
+    @property
+    def why(self) -> str:
+        """The packet loss of a target that answers, and how many probes failed for which reason if there are several."""
+        lost = f"{self.loss:.0%} packet loss" if self.loss and self.passed else ""
+        found = [each for each in self.ordered if not lost or each != Reason.NO_ANSWER]
+        if self.passed or len(found) > 1:
+            found = [f"{self.reasons[each]} of {self.probes} {each}" for each in found]
+        others = ["and others"] if len(found) > MOST_REASONS else []
+        text = ", ".join([*filter(None, [lost]), *found[:MOST_REASONS], *others])
         return f"{text}, rejected after {milliseconds(self.quantile(0.5))}" if self.rejected else text
 
     @property
@@ -120,8 +127,8 @@ class Round(NamedTuple):
 
 
 def quantile(values: Sequence[float], share: float) -> float | None:
-    """The value of the nearest rank; None without values."""
-    return sorted(values)[min(int(share * len(values)), len(values) - 1)] if values else None
+    """The percentile of the nearest rank: the smallest value that is not exceeded by this share of them; None without values."""
+    return sorted(values)[max(math.ceil(round(share * len(values), 6)), 1) - 1] if values else None
 
 
 def jitter(times: Sequence[float]) -> float | None:
@@ -131,11 +138,8 @@ def jitter(times: Sequence[float]) -> float | None:
 
 
 def merged(rounds: Sequence[Round]) -> Round:
-    """Several rounds as one; of many times, quantiles are kept."""
-    seconds = [value for each in rounds for value in each.seconds]
-    if len(seconds) > KEPT:
-        ordered = sorted(seconds)
-        seconds = [ordered[place * (len(ordered) - 1) // (KEPT - 1)] for place in range(KEPT)]
+    """Several rounds as one, with all times in their order of size."""
+    seconds = sorted(value for each in rounds for value in each.seconds)
     reasons: Counter[str] = Counter()
     for each in rounds:
         reasons.update(each.reasons)
@@ -145,8 +149,11 @@ def merged(rounds: Sequence[Round]) -> Round:
 
 
 def merge_data(data: Sequence[Data]) -> Data:
-    """As `merged`, for the history."""
-    return merged([Round(**{"at": 0.0, **each}) for each in data])._replace(facts={})._asdict()
+    """As `merged`, for the history: of many times, quantiles are kept."""
+    found = merged([Round(**{"at": 0.0, **each}) for each in data])
+    if (count := len(found.seconds)) > KEPT:
+        found = found._replace(seconds=[found.seconds[place * (count - 1) // (KEPT - 1)] for place in range(KEPT)])
+    return found._replace(facts={})._asdict()
 
 
 class Condition:

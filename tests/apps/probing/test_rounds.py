@@ -13,7 +13,7 @@ import pytest
 from apps.history import DAY, HOUR, LATE, MERGED, History
 from apps.probing.config import Config
 from apps.probing.outcome import Outcome, Reason
-from apps.probing.rounds import Condition, Prober, Round, merge_data, merged
+from apps.probing.rounds import Condition, Prober, Round, merge_data, merged, quantile
 from apps.probing.smoke import picture
 from tests.apps.probing.peers import Peer, drips, says
 from tests.running import LIMIT
@@ -30,13 +30,13 @@ CONDITIONS = [
     ("all lost", [LOST] * 10, "failing", 1.0, "no answer"),
     ("refused", [REFUSED] * 10, "failing", 0.0, f"{REFUSED.why}, rejected after 10 ms"),
     ("no name", [NO_NAME] * 10, "failing", None, "name does not exist"),
-    ("slow pages", [OK] * 5 + [LATE_PAGE] * 5, "degraded", 0.0, "timeout"),
+    ("slow pages", [OK] * 5 + [LATE_PAGE] * 5, "degraded", 0.0, "5 of 10 timeout"),
     (
         "lost and refused",
         [OK] * 5 + [REFUSED] * 3 + [LOST] * 2,
         "degraded",
         0.2,
-        "20% packet loss, connection refused by 192.0.2.1",
+        "20% packet loss, 3 of 10 connection refused by 192.0.2.1",
     ),
 ]
 
@@ -78,11 +78,16 @@ def test_a_failure_has_the_most_frequent_reason_since_it_began() -> None:
     condition = Condition()
     for at, outcomes in enumerate([[OK] * 10, [REFUSED] * 9 + [OK], [gone] * 10, [gone] * 10, [LOST] * 10]):
         condition.add(Round.of(at * 10.0, outcomes))
-    assert condition.state == ("failing", 20.0, "no ARP or ND reply")
+    assert condition.state == ("failing", 20.0, "20 of 30 no ARP or ND reply, 10 of 30 no answer")
     condition.add(Round.of(50.0, [LOST] * 9 + [unreachable]))
-    assert condition.state.text == "no ARP or ND reply, also network unreachable (ICMP from 192.0.2.9)"
-    condition.add(Round.of(60.0, [OK] * 10))
-    assert condition.state == ("ok", 60.0, "")
+    said = "20 of 40 no ARP or ND reply, 1 of 40 network unreachable (ICMP from 192.0.2.9), 19 of 40 no answer"
+    assert condition.state.text == said
+    for at in range(60, 120, 10):
+        condition.add(Round.of(float(at), [LOST] * 9 + [[unreachable, NO_NAME, REFUSED][at % 3]]))
+    assert condition.state.text.startswith("2 of 70 "), "of the last minute"
+    assert condition.state.text.endswith(", and others"), "with few words"
+    condition.add(Round.of(120.0, [OK] * 10))
+    assert condition.state == ("ok", 120.0, "")
 
 
 def test_times_of_rejections_are_known_as_such() -> None:
@@ -110,6 +115,23 @@ def test_a_condition_without_new_rounds_is_unknown() -> None:
     condition = Condition()
     condition.add(Round.of(time.time() - 11, [OK]))
     assert condition.shown(10).name == "unknown"
+
+
+def test_percentiles_are_those_of_the_nearest_rank_over_all_probes() -> None:
+    """Of 1, 2, ... 1,000 ms, of few values, and of a day of merged rounds with one slow probe in each period."""
+    for count, share, value in ((1000, 0.99, 990), (100, 0.99, 99), (100, 0.9, 90), (2, 0.5, 1), (3, 0.5, 2), (1, 0.99, 1)):
+        assert quantile(range(count, 0, -1), share) == value, (count, share)
+    assert quantile([], 0.5) is None
+    thousand = [OK._replace(seconds=(n * 7 % 1000 + 1) / 1000) for n in range(1000)]
+    rounds = [Round.of(float(at), thousand[at * 10 : at * 10 + 10]) for at in range(100)]
+    shares = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
+    assert [merged(rounds).quantile(share) for share in shares] == [0.001, 0.1, 0.5, 0.9, 0.99, 1.0]
+    kept = Round(**merge_data([each._asdict() for each in rounds]))
+    assert len(kept.seconds) < 1000
+    assert [kept.quantile(share) for share in shares] == pytest.approx([0.001, 0.1, 0.5, 0.9, 0.99, 1.0], abs=0.005)
+    period = merge_data([Round.of(0.0, [OK] * 599 + [OK._replace(seconds=0.14)])._asdict()])
+    day = merged([Round(**period)] * 288)
+    assert (day.quantile(0.99), day.quantile(1.0)) == (0.02, 0.14)
 
 
 def test_merged_rounds_keep_quantiles() -> None:
