@@ -120,7 +120,7 @@ def draw(request: Request, _: str) -> str:
     facts = {"address": last.address or "-", "path MTU": mtu, "rounds": len(current), "last round": moment(last.at)}
     parts = [look.summary(*condition(rounds, routes, now)), listed(facts)]
     widest = ceiling(max((hop.worst or 0.0 for route in routes for hop in route.hops), default=0.0) or 0.001)
-    parts += [branch_table(number, route, widest, len(routes)) for number, route in enumerate(routes, 1)]
+    parts += [branch_table(number, route, widest, len(routes), period) for number, route in enumerate(routes, 1)]
     parts.append(picture(as_rounds(rounds), now - period, now, INTERVAL, "Round trips of the target"))
     if latest := changes(rounds)[-5:]:
         rows = [(clock_time(at), text) for at, text in reversed(latest)]
@@ -163,9 +163,9 @@ def last_hop(silent: Sequence[Traced]) -> str:
     return f"The last hop that answers is {number}, {farthest.address}."
 
 
-def branch_table(number: int, branch: Branch, widest: float, count: int) -> str:
+def branch_table(number: int, branch: Branch, widest: float, count: int, period: float) -> str:
     """A branch as HTML; silent hops at its end are one row."""
-    caption = f"Hops of branch {number} of {count}" if count > 1 else "Hops"
+    caption = (f"Hops of branch {number} of {count}" if count > 1 else "Hops") + f", the last {duration(period)}"
     hops = list(branch.hops)
     while len(hops) > 1 and hops[-1].loss == 1 and hops[-2].loss == 1 and not hops[-1].reason:
         hops.pop()

@@ -14,8 +14,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import escape
+from operator import attrgetter, methodcaller
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -38,6 +39,13 @@ LINKS = {"Targets": "/", "Metrics": "/metrics"}
 ORDER = {"failing": 0, "degraded": 1, "unknown": 2, "ok": 3}
 SPARKS, MOST, LATEST = 50, 1000, 5
 """With more targets than SPARKS only those with a problem have a small chart; rows of the table; problems in the summary."""
+
+MEANINGS = (
+    '<p class="quiet">Packet loss: the share of packets without any answer, except while the target rejects them. '
+    "Failed: the share of probes that did not pass, for whatever reason.</p>"
+)
+LOSS, FAILED = attrgetter("loss"), attrgetter("failed")
+MEDIAN = methodcaller("quantile", 0.5)
 
 config = load(os.environ.get("PROBE_CONFIG", ""))
 watched = {each.name: each for each in config.targets}
@@ -74,9 +82,9 @@ def states() -> dict[str, State]:
     """The state of each target, the worst first, and of those that are equal the latest."""
     prober.update()
     found = {name: prober.conditions[name].shown(prober.stale_after) for name in watched}
-    failed = {name: minute.failed for name in watched if (minute := prober.conditions[name].minute)}
+    bad = {name: minute.bad for name in watched if (minute := prober.conditions[name].minute)}
     return dict(
-        sorted(found.items(), key=lambda item: (ORDER[item[1].name], -failed.get(item[0], 0.0), -item[1].since))
+        sorted(found.items(), key=lambda item: (ORDER[item[1].name], -bad.get(item[0], 0.0), -item[1].since))
     )
 
 
@@ -86,7 +94,7 @@ def draw_all(request: Request, _: str) -> str:
     worst = next(iter(found.values())).name if found else "unknown"
     newest = max((each.recent[-1].at for each in prober.conditions.values() if each.recent), default=0.0)
     age = f'<p class="quiet">Last round {moment(newest)}</p>' if newest else ""
-    table = look.listing(request, "Targets, the worst first", COLUMNS, found.items(), MOST)
+    table = look.listing(request, "Targets, the worst first, with figures of the last minute", COLUMNS, found.items(), MOST)
     return look.summary(worst, *sentences(found)) + age + table
 
 
@@ -107,16 +115,15 @@ def has(found: list[Any]) -> str:
     return "has" if len(found) == 1 else "have"
 
 
-def loss(name: str) -> float:
-    """Packet loss of the last minute; -1 if nothing was sent, or if all was rejected: rejections are often limited."""
-    minute = prober.conditions[name].minute
-    return -1 if minute is None or minute.loss is None or minute.rejected else minute.loss
+def percent(value: float | None) -> str:
+    return "-" if value is None or value < 0 else f"{value:.0%}"
 
 
-def median(name: str) -> float:
-    """Of the last minute; 0 without an answer but rejections, whose time is part of the reason."""
+def figure(name: str, of: Callable[[Round], float | None]) -> float:
+    """Of the last minute; -1 without one. If all was rejected, only the share of failed probes says something of the target."""
     minute = prober.conditions[name].minute
-    return (minute.quantile(0.5) or 0.0) if minute and not minute.rejected else 0.0
+    found = of(minute) if minute and (not minute.rejected or of is FAILED) else None
+    return -1 if found is None else found
 
 
 def small_chart(name: str) -> str:
@@ -132,8 +139,9 @@ COLUMNS = (
     Column("last 10 minutes", lambda item: item[0], small_chart),
     Column("since", lambda item: item[1].since, lambda at: look.since(at).removeprefix(" since ") if at else ""),
     Column("reason", lambda item: item[1].text),
-    Column("packet loss", lambda item: loss(item[0]), lambda share: f"{share:.0%}" if share >= 0 else "-"),
-    Column("median", lambda item: median(item[0]), lambda seconds: milliseconds(seconds or None)),
+    Column("packet loss", lambda item: figure(item[0], LOSS), percent),
+    Column("failed", lambda item: figure(item[0], FAILED), percent),
+    Column("median", lambda item: figure(item[0], MEDIAN), lambda seconds: milliseconds(seconds if seconds >= 0 else None)),
     Column("probe", lambda item: " ".join(watched[item[0]].check[:2])),
 )
 
@@ -151,11 +159,8 @@ def draw_target(request: Request, name: str) -> str:
     parts += [f"<p>{escape(known.meaning)}</p>" for known in map(Reason.of, reasons[:1]) if known]
     step = config.interval if period <= HOUR else max(MERGED, config.interval)
     parts.append(picture(rounds, now - period, now, step, f"Times of {name}, the last {look.duration(period)}"))
-    parts.append(
-        '<p class="quiet">Line: the median. Smoke: the other times. Red: the share of failed probes. Grey: no data.</p>'
-    )
     if rounds:
-        parts.append(look.listed(figures(rounds)))
+        parts.append(f"<h2>The last {look.duration(period)}</h2>{look.listed(figures(rounds))}{MEANINGS}")
         last = rounds[-1] if period <= HOUR or not condition.recent else condition.recent[-1]
         found = details(last, probe=f"{check.module} {check.target}")
         parts.append(f"<h2>The last probe</h2><p>{moment(last.at)}</p>{found}")
@@ -166,14 +171,15 @@ def draw_target(request: Request, name: str) -> str:
 
 
 def figures(rounds: list[Round]) -> dict[str, object]:
-    """Of a period. Rounds in which the target rejected the probes have no packet loss, and their times are no good answers'."""
-    found, all_rounds = merged([each for each in rounds if not each.rejected] or rounds), merged(rounds)
+    """Of a period. While a target rejects probes, silence is no packet loss, and times are not those of good answers."""
+    is_rejected, all_rounds = any(each.rejected for each in rounds), merged(rounds)
+    found = merged([each for each in rounds if each.passed or not is_rejected] or rounds)
     jitter = [each.jitter for each in rounds if each.jitter is not None]
     times = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "slowest": 1.0}
     kind = " of the rejections" if found.rejected else ""
     return {
         "packet loss": "-" if found.loss is None or found.rejected else f"{found.loss:.1%}",
-        "passed": f"{all_rounds.passed} of {all_rounds.probes}",
+        "failed": f"{all_rounds.failed:.1%}, {all_rounds.probes - all_rounds.passed} of {all_rounds.probes} probes",
         **{name + kind: milliseconds(found.quantile(share)) for name, share in times.items()},
         "jitter": milliseconds(sum(jitter) / len(jitter) if jitter else None),
         **{why: look.counted(count, "probe") for why, count in all_rounds.reasons.items()},

@@ -89,12 +89,17 @@ class Round(NamedTuple):
 
     @property
     def failed(self) -> float:
+        """The share of probes that did not pass."""
+        return 1 - self.passed / self.probes
+
+    @property
+    def bad(self) -> float:
         """The share of probes that did not pass or whose first packet was lost."""
-        return max(1 - self.passed / self.probes, self.loss or 0.0)
+        return max(self.failed, self.loss or 0.0)
 
     @property
     def condition(self) -> str:
-        return "ok" if not self.failed else "degraded" if self.passed else "failing"
+        return "ok" if not self.bad else "degraded" if self.passed else "failing"
 
     @property
     def ordered(self) -> list[str]:

@@ -11,6 +11,10 @@ from microwsgi.framework.markup import Markup
 
 BANDS = ((0.0, 1.0, 0.25), (0.1, 0.9, 0.3), (0.25, 0.75, 0.35))
 """From which quantile to which, and how dense."""
+LEGEND = (
+    '<p class="quiet">Line: the median of the answers, rejections included; its colour is the state. Smoke: the other times. '
+    "Red: the share of probes that failed or lost a packet. Grey: no data. Empty: before the first round.</p>"
+)
 SPARK = 22
 """Height of the small chart in a table."""
 
@@ -24,18 +28,18 @@ def picture(rounds: Sequence[Round], begin: float, end: float, step: float, labe
     for each, wide in zip(rounds, axes.widths([each.at for each in rounds], step), strict=True):
         marks += columns(each, axes, wide)
         marks.append(axes.hover(each.at, wide, words(each)))
-    return axes.svg(label, marks)
+    return axes.svg(label, marks) + LEGEND
 
 
 def columns(found: Round, axes: Axes, wide: float) -> Iterator[str]:
-    """The smoke, the median, and a red column from the ground whose height is the share of failed probes."""
+    """The smoke, the median, and a red column from the ground whose height is the share of probes that failed or lost a packet."""
     x, ground, height = axes.x(found.at), axes.y(0), axes.y(0) - axes.y(axes.top)
     for low, high, density in BANDS if found.seconds else ():
         upper, lower = axes.y(found.quantile(high) or 0), axes.y(found.quantile(low) or 0)
         tall = max(lower - upper, 0.5)
         yield f'<rect class="smoke" x="{x}" y="{upper}" width="{wide:.1f}" height="{tall:.1f}" fill-opacity="{density}"/>'
-    if found.failed:
-        tall = max(height * found.failed, 3.0)
+    if found.bad:
+        tall = max(height * found.bad, 3.0)
         y, opacity = ground - tall, 0.55 if found.passed else 0.75
         yield f'<rect class="lost" x="{x}" y="{y:.1f}" width="{wide:.1f}" height="{tall:.1f}" fill-opacity="{opacity}"/>'
     if (middle := found.quantile(0.5)) is not None:
@@ -56,8 +60,8 @@ def spark(rounds: Sequence[Round], begin: float, end: float, step: float) -> Mar
     axes, marks = Axes(begin, end, ceiling(worst or 0.001)), list[str]()
     for each, wide in zip(rounds, axes.widths([each.at for each in rounds], step), strict=True):
         x, middle = axes.x(each.at), each.quantile(0.5)
-        if each.failed:
-            tall = max(SPARK * each.failed, 5.0)
+        if each.bad:
+            tall = max(SPARK * each.bad, 5.0)
             kind = "partly" if each.passed else "lost"
             marks.append(
                 f'<rect class="{kind}" x="{x:.1f}" y="{SPARK - tall:.0f}" width="{wide:.1f}" height="{tall:.0f}"/>'

@@ -138,15 +138,22 @@ def test_rejections_are_no_packet_loss_of_a_period(
     monkeypatch.setattr("apps.background.Background.start", lambda self: None)
     rejected = Outcome(Reason.PROHIBITED, 0.9, received=True, sender="192.0.2.1")
     with loaded("apps.probe", CONFIG, tmp_path) as module:
-        for outcomes in ([OK] * 9 + [LOST], [rejected] * 2 + [LOST] * 8):
+        for outcomes in ([OK] * 9 + [LOST], [rejected] * 2 + [LOST] * 8, [LOST] * 10):
             clock.now += 10
             module.prober.history.add("far", clock.now, Round.of(clock.now, outcomes)._asdict())
         clock.now += 1
         module.prober.history.flush(clock.now)
         shown = Client(module.app).get("/part/target/far").expect().text
+        table = Client(module.app).get("/part/all").expect().text
     figures = dict(re.findall("<dt>([^<]*)</dt><dd>([^<]*)</dd>", shown))
-    assert (figures["packet loss"], figures["passed"], figures["slowest"]) == ("10.0%", "9 of 20", "20 ms")
+    assert (figures["packet loss"], figures["failed"], figures["slowest"]) == ("10.0%", "70.0%, 21 of 30 probes", "20 ms")
     assert figures["administratively prohibited (ICMP from 192.0.2.1)"] == "2 probes"
+    assert "<h2>The last 10 min</h2>" in shown
+    cells = dict(re.findall(r'data-label="(failed|packet loss|median)">([^<]*)', table))
+    assert cells == {"failed": "100%", "packet loss": "-", "median": "-"}
+    assert "failing since" in shown
+    assert "2 of 20 administratively prohibited (ICMP from 192.0.2.1), 18 of 20 no answer, rejected after" in shown
+    assert Reason.PROHIBITED.meaning in shown
 
 
 def test_netmon_after_a_suspension(clock: Clock, netmon: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ def test_a_failure_has_the_most_frequent_reason_since_it_began() -> None:
     assert condition.state.text == said
     for at in range(60, 120, 10):
         condition.add(Round.of(float(at), [LOST] * 9 + [[unreachable, NO_NAME, REFUSED][at % 3]]))
-    assert condition.state.text.startswith("2 of 70 "), "of the last minute"
+    assert condition.state.text.startswith("3 of 70 "), "of the last minute"
     assert condition.state.text.endswith(", and others"), "with few words"
     condition.add(Round.of(120.0, [OK] * 10))
     assert condition.state == ("ok", 120.0, "")
