@@ -12,6 +12,7 @@ from microwsgi import App, Request, Response, redirect
 MOUNTED = {"Probes": ("/probe", probe.app), "Routes": ("/path", path.app), "This machine": ("/netmon", netmon.app)}
 INSPECT = "/inspect"
 
+path.states = probe.states
 app = App()
 for prefix, application in MOUNTED.values():
     app.mount(prefix, application)

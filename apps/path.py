@@ -13,10 +13,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from apps.look import page as look
 from apps.look.chart import ceiling, milliseconds
@@ -25,6 +25,7 @@ from apps.probing.config import load
 from apps.probing.outcome import Failed, Reason
 from apps.probing.paths import INTERVAL, Branch, Hop, Traced, Tracer, as_rounds, as_values, branches, changes
 from apps.probing.policy import Budget, Refused
+from apps.probing.rounds import State
 from apps.probing.smoke import picture
 from apps.probing.trace import METHODS
 from microwsgi import Request, Response, abort, html
@@ -49,6 +50,8 @@ tracer = Tracer(config)
 budget = Budget(config.per_minute)
 allowed: dict[str, float] = {}
 """Targets of visitors that the policy permits, and the time until this holds."""
+states: Callable[[], Mapping[str, State]] = dict
+"""The states of the services of the targets; apps/network.py sets it."""
 
 site = look.Site(LINKS, tracer.background.start)
 app = site.app
@@ -118,7 +121,7 @@ def draw(request: Request, _: str) -> str:
     routes = branches(current)
     mtu = f"{last.mtu} bytes" if last.mtu else "unknown"
     facts = {"address": last.address or "-", "path MTU": mtu, "rounds": len(current), "last round": moment(last.at)}
-    parts = [look.summary(*condition(rounds, routes, now)), listed(facts)]
+    parts = [look.summary(*condition(rounds, routes, now, method)), service(request, name), listed(facts)]
     widest = ceiling(max((hop.worst or 0.0 for route in routes for hop in route.hops), default=0.0) or 0.001)
     parts += [branch_table(number, route, widest, len(routes), period) for number, route in enumerate(routes, 1)]
     parts.append(picture(as_rounds(rounds), now - period, now, INTERVAL, "Round trips of the target"))
@@ -128,7 +131,17 @@ def draw(request: Request, _: str) -> str:
     return "".join(parts)
 
 
-def condition(rounds: Sequence[Traced], routes: Sequence[Branch], now: float) -> tuple[str, str]:
+def service(request: Request, name: str) -> str:
+    """The state of the service that apps.probe knows under this name: a route may be well while its service fails."""
+    probes = request.environ.get(look.SIBLINGS, {}).get("Probes")
+    if not (probes and (found := states().get(name))):
+        return ""
+    link = look.link(f"{probes}target/{quote(name, safe='')}", f"The probe of {name}")
+    since = look.since(found.since) if found.since else ""
+    return html("<p>{link}: {state}{text}</p>", link=link, state=look.state(found.name), text=f"{since}. {found.text}")
+
+
+def condition(rounds: Sequence[Traced], routes: Sequence[Branch], now: float, method: str) -> tuple[str, str]:
     """The state of the route, and a sentence: what is wrong, and since when."""
     last = rounds[-1]
     if now - last.at > STALE:
@@ -138,7 +151,7 @@ def condition(rounds: Sequence[Traced], routes: Sequence[Branch], now: float) ->
     if last.trouble:
         return "failing", f"Not reached{since}: {last.trouble}."
     if len(silent) > 1 or len(silent) == len(rounds):
-        return "failing", f"{last.address} has not answered{since}. {last_hop(silent[:SILENT_ROUNDS])}"
+        return "failing", f"{last.address} has not answered {method.upper()}{since}. {last_hop(silent[:SILENT_ROUNDS])}"
     lost_at = [each.at for each in rounds if not each.reached]
     lost = sum(now - at <= MINUTE for at in lost_at) / (sum(now - each.at <= MINUTE for each in rounds) or 1)
     began = now
@@ -147,7 +160,7 @@ def condition(rounds: Sequence[Traced], routes: Sequence[Branch], now: float) ->
     hops = " or ".join(str(count) for count in sorted({len(route.hops) for route in routes}))
     branched = f", {len(routes)} branches" if len(routes) > 1 else ""
     count = "1 hop" if hops == "1" else f"{hops} hops"
-    text = f"{last.address} answers, {count} away{branched}. Packet loss in the last minute: {lost:.0%}"
+    text = f"{last.address} answers {method.upper()}, {count} away{branched}. Packet loss in the last minute: {lost:.0%}"
     return ("degraded", f"{text}, since {clock_time(began)}.") if lost else ("ok", f"{text}.")
 
 

@@ -60,6 +60,20 @@ def test_all_links_lead_somewhere(app: Any) -> None:
     assert "/path/to?target=a%2Fb" in client.get("/probe/target/a%2Fb").text
 
 
+def test_a_route_that_is_well_says_that_its_service_fails(app: Any) -> None:
+    """The route is traced by ICMP or UDP; the service refuses connections."""
+    client, end = Client(app), time.monotonic() + LIMIT
+    while "ago" not in (text := client.get("/path/to?target=a%2Fb&method=udp").expect().text) or ">failing<" not in text:
+        assert time.monotonic() < end, text
+        time.sleep(0.1)  # between two looks
+    assert "127.0.0.1 answers UDP, 1 hop away." in text
+    line = re.search(r'<p><a href="/probe/target/a%2Fb">The probe of a/b</a>: (.*?)</p>', text)
+    assert line
+    assert 'class="state failing"' in line[1]
+    assert "connection refused by 127.0.0.1" in line[1]
+    client.get("/probe/target/a%2Fb").expect()
+
+
 def test_a_whole_monitor_in_a_hundred_lines(tmp_path: Path) -> None:
     """A host that answers, one that does not, a name that does not exist; by user nobody."""
     assert len((ROOT / "apps" / "ping.py").read_text().splitlines()) <= 100

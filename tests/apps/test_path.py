@@ -148,14 +148,14 @@ def test_branches_of_unlike_lengths_are_told_apart(method: str, lab: Lab, pages:
 
 def test_an_outage_keeps_the_rows_and_says_where_and_since_when(lab: Lab, pages: Pages) -> None:
     before = pages.traced("far", "icmp", rounds(6))["branches"][0]["hops"][1]["sent"]
-    assert "answers, 2 hops away" in pages.summary("far")
+    assert "answers ICMP, 2 hops away" in pages.summary("far")
     lab.do(lab.router, "ip link set line down")
     broken = time.time()
     pages.traced("far", "icmp", lambda found: found["branches"][0]["hops"][1]["lost"] >= 2)
     said = pages.summary("far")
     lab.do(lab.router, "ip link set line up")
     lab.do(lab.router, f"ip route replace {FAR} dev line")
-    assert re.search(r"has not answered since [\d:]{8}", said)
+    assert re.search(r"has not answered ICMP since [\d:]{8}", said)
     assert f"{ROUTER} reports: network unreachable" in said or f"The last hop that answers is 1, {ROUTER}" in said
     assert (
         time.strftime("%H:%M", time.localtime(broken)) in said
@@ -193,7 +193,7 @@ def test_a_target_that_drops_udp_is_no_row_of_empty_hops(lab: Lab, pages: Pages)
     finally:
         lab.do(lab.far, "nft delete table ip lab")
     assert status == 200
-    assert "has not answered in this period" in body.decode()
+    assert "has not answered UDP in this period" in body.decode()
     assert body.decode().count('<th scope="row">') <= 3
     assert addresses(found["branches"][0])[0] == [ROUTER]
     assert pages.traced("far", "icmp", rounds(2))["branches"][0]["hops"][-1]["lost"] == 0, "by ICMP it answers"
