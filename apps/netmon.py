@@ -31,7 +31,7 @@ from microwsgi import Request, Response, abort
 
 LINKS = {"Overview": "/", "Sockets": "/sockets", "Routes and neighbours": "/routes", "Metrics": "/metrics"}
 MOST_INTERFACES, MOST_SOCKETS, CHARTS = 50, 200, 2
-"""Rows of a table, and interfaces with a chart on the first page: the busiest."""
+"""Rows of a table, and interfaces with a chart on the first page."""
 STALE = 5.0
 """Seconds after which figures are old."""
 MINUTE, OCTET = 60.0, 8
@@ -47,9 +47,8 @@ app = site.app
 
 @app.get("/")
 def overview(request: Request) -> Response:
-    summary, interfaces, counters = (site.section(request, name) for name in ("summary", "interfaces", "counters"))
-    form = look.filter_form(request, "Interfaces that contain")
-    content = f"{summary}{look.range_links(request)}{interfaces}{form}{counters}"
+    interfaces, counters = (site.section(request, name) for name in ("interfaces", "counters"))
+    content = interfaces + look.filter_form(request, "Interfaces that contain") + counters
     return site.page(request, f"Network of {HOST}", content)
 
 
@@ -83,8 +82,7 @@ site.versions = versions
 # --- Parts ------------------------------------------------------------------------------------------------------------
 
 
-@site.part("summary")
-def draw_summary(request: Request, _: str) -> str:
+def summary() -> str:
     """What is wrong and since when, the worst first."""
     now, state = time.time(), "ok"
     texts = [
@@ -137,8 +135,8 @@ INTERFACES = (
     Column("addresses", lambda each: ", ".join(sampler.addresses.get(each.number, ()))),
     Column("MTU", lambda each: each.mtu),
     Column("speed", lambda each: sampler.speeds.get(each.name) or 0, lambda value: bits(value) if value else "-"),
-    Column("errors", lambda each: each.traffic.errors),
-    Column("drops", lambda each: each.traffic.drops),
+    Column("errors in total", lambda each: each.traffic.errors),
+    Column("drops in total", lambda each: each.traffic.drops),
     Column("link address", lambda each: each.link_address),
 )
 
@@ -159,12 +157,17 @@ def draw_interface(request: Request, name: str) -> str:
 
 @site.part("interfaces")
 def draw_interfaces(request: Request, _: str) -> str:
-    """A table, and charts of the busiest."""
-    total = {each: each.traffic.receive_bytes + each.traffic.transmit_bytes for each in sampler.interfaces.values()}
-    busiest = sorted(total, key=total.__getitem__, reverse=True)
-    found = sorted(busiest, key=is_down, reverse=True)
-    table = look.listing(request, "Interfaces", INTERFACES, found, MOST_INTERFACES)
-    return table + "".join(chart(request, each.name) for each in busiest[:CHARTS])
+    """The summary, a table, and charts of interfaces with a problem, then of the busiest: all of one reading."""
+    with sampler.lock:
+        total = {each: each.traffic.receive_bytes + each.traffic.transmit_bytes for each in sampler.interfaces.values()}
+        found = sorted(total, key=lambda each: (is_down(each), has_problem(each), total[each]), reverse=True)
+        table = look.listing(request, "Interfaces", INTERFACES, found, MOST_INTERFACES)
+        charts = "".join(chart(request, each.name) for each in found[:CHARTS])
+        return summary() + look.range_links(request) + table + charts
+
+
+def has_problem(each: Interface) -> bool:
+    return any(text.startswith(f"{each.name}: ") for text in sampler.problems)
 
 
 def is_down(each: Interface) -> bool:

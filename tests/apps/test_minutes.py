@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from importlib import import_module
@@ -156,6 +157,37 @@ def test_rejections_are_no_packet_loss_of_a_period(
     assert Reason.PROHIBITED.meaning in shown
 
 
+def test_summary_table_and_charts_are_of_one_reading(
+    clock: Clock, netmon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interface that drops packets comes first, with its chart, and the same number everywhere; a reading waits."""
+    drops = [-3]
+
+    def interfaces(route: object) -> list[links.Interface]:
+        drops[0] += 3
+        busy = [links.Interface(n, f"busy{n}", "up", 1500, "", links.Traffic(clock.now * 9, *[0] * 7)) for n in (1, 2, 3)]
+        return [*busy, links.Interface(4, "bad", "up", 1500, "", links.Traffic(0, 0, 0, drops[0], *[0] * 4))]
+
+    monkeypatch.setattr(links, "interfaces", interfaces)
+    netmon.sampler.read()
+    drops[0] = 0
+    netmon.sampler.read()
+    original, reader = netmon.summary, threading.Thread(target=netmon.sampler.tick)
+
+    def summary() -> str:
+        reader.start()
+        reader.join(0.2)  # what is tested is that it waits
+        return str(original())
+
+    monkeypatch.setattr(netmon, "summary", summary)
+    text = Client(netmon.app).get("/part/interfaces").expect().text
+    reader.join()
+    assert drops == [6], "the reader has read after the drawing"
+    assert "bad: packets dropped: 3," in text
+    assert re.findall(r'data-label="drops in total">(\d+)<', text)[0] == "3"
+    assert re.findall(r"<figcaption>(\w+), bits", text) == ["bad", "busy1"]
+
+
 def test_netmon_after_a_suspension(clock: Clock, netmon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last second before the suspension is not shown as the present; afterwards there is a gap, and no peak."""
     sampler = netmon.sampler
@@ -174,15 +206,15 @@ def test_netmon_after_a_suspension(clock: Clock, netmon: Any, monkeypatch: pytes
 
     for second in range(60):
         look(second, 1000)
-    assert state(client, "/part/summary")[0] == "ok"
+    assert state(client, "/part/interfaces")[0] == "ok"
     assert "8 kbit/s" in client.get("/part/interfaces").text
     octets[0] += 1000 * 40
     clock.now = clock.begin + 99  # a page of another process, or the first one after SIGCONT
-    assert state(client, "/part/summary") == ("unknown", "No figures for 40 s.")
+    assert state(client, "/part/interfaces") == ("unknown", "No figures for 40 s.")
     assert "8 kbit/s" not in client.get("/part/interfaces").text.partition("<figure>")[0]
     look(100, 1000)
     look(101, 1000)
-    assert state(client, "/part/summary")[0] == "ok"
+    assert state(client, "/part/interfaces")[0] == "ok"
     assert metric(client, "netmon_age_seconds") == 0.0
     assert {round(rates[0]) for _, rates in sampler.points("eth0", clock.begin, clock.now)} == {1000}, "no peak"
     assert "<title>no data" in client.get("/part/interface/eth0").text
@@ -205,7 +237,7 @@ def test_problems_of_interfaces_have_a_beginning_and_an_end(
         drops[0] += 2 if second in {10, 60} else 0
         sampler.read()
         if second in {5, 12, 65, 119, 125}:
-            seen[second] = state(client, "/part/summary")
+            seen[second] = state(client, "/part/interfaces")
     began = time.strftime("%T", time.localtime(clock.begin + 10))
     assert "dropped" not in seen[5][1]  # the machine may have other problems
     assert seen[12] == ("degraded", f"a{{0}}: packets dropped: 2, since {began} (for 2 s).")

@@ -145,7 +145,7 @@ def test_a_link_that_fails_is_seen_with_its_time_and_ipv6_is_counted(tmp_path: P
         broken = time.time()
         found = wait_for_api(path, lambda each: each["interfaces"]["v0"]["state"] == "no carrier")
         assert found["changes"][-1]["at"] == pytest.approx(broken, abs=4)
-        shown = fetch(path, "/part/summary")[1].decode()
+        shown = fetch(path, "/part/interfaces")[1].decode()
         assert "v0 (10.97.1.1/24) is down: no carrier since" in shown
         assert 'class="summary failing"' in shown
 
@@ -441,7 +441,7 @@ def test_metrics_say_what_is_not_available(sampler: Sampler, monkeypatch: pytest
     found = families(Client(netmon.app).get("/metrics").text)
     assert "node_network_receive_bytes_total" not in found
     assert found["netmon_age_seconds"][1][""] >= 60
-    assert "No figures for 60 s" in Client(netmon.app).get("/part/summary").text
+    assert "No figures for 60 s" in Client(netmon.app).get("/part/interfaces").text
 
 
 def test_without_a_script_it_is_all_there(server: Live) -> None:

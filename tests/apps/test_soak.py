@@ -30,7 +30,7 @@ CONFIG = 'interval = 10\nhistory = ""\n' + "".join(
 )
 PARTS = {
     "apps.probe:app": ("all",),
-    "apps.netmon:app": ("summary", "interfaces", "counters"),
+    "apps.netmon:app": ("interfaces", "counters"),
 }
 SECONDS = 10
 """For each measurement of processor time."""
