@@ -18,12 +18,13 @@ from itertools import takewhile
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from apps.history import HOUR, MERGED
 from apps.look import page as look
 from apps.look.chart import ceiling, milliseconds
 from apps.look.page import clock_time, duration, listed, moment, range_of, table
 from apps.probing.config import load
 from apps.probing.outcome import Failed, Reason
-from apps.probing.paths import INTERVAL, Branch, Hop, Traced, Tracer, as_rounds, as_values, branches, changes
+from apps.probing.paths import COLUMN, INTERVAL, Branch, Hop, Traced, Tracer, as_rounds, as_values, branches, changes
 from apps.probing.policy import Budget, Refused
 from apps.probing.rounds import State
 from apps.probing.smoke import picture
@@ -124,7 +125,7 @@ def draw(request: Request, _: str) -> str:
     parts = [look.summary(*condition(rounds, routes, now, method)), service(request, name), listed(facts)]
     widest = ceiling(max((hop.worst or 0.0 for route in routes for hop in route.hops), default=0.0) or 0.001)
     parts += [branch_table(number, route, widest, len(routes), period) for number, route in enumerate(routes, 1)]
-    parts.append(picture(as_rounds(rounds), now - period, now, INTERVAL, "Round trips of the target"))
+    parts.append(picture(as_rounds(rounds), now - period, now, COLUMN if period <= HOUR else MERGED, "Round trips of the target"))
     if latest := changes(rounds)[-5:]:
         rows = [(clock_time(at), text) for at, text in reversed(latest)]
         parts.append(table("Changes, the latest first", ("time", "change"), rows))

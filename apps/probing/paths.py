@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from apps.background import Background
@@ -21,11 +22,13 @@ from apps.probing.icmp import interface_down
 from apps.probing.names import Resolver
 from apps.probing.outcome import Failed, Outcome, Reason
 from apps.probing.policy import Target, parse
-from apps.probing.rounds import Round, jitter, quantile
+from apps.probing.rounds import Round, jitter, merged, quantile
 from apps.probing.trace import Flow, Reply, path_mtu, trace
 
 INTERVAL = 2.0
 """Seconds between two rounds: routers answer once a second, and there may be two viewers with two methods."""
+COLUMN = 20.0
+"""Seconds of the rounds that are one column of the chart."""
 FLOWS = 4
 """Flows that take turns: of two equal routes, both are found in seven of eight cases."""
 LAST_ROUNDS = 5
@@ -256,16 +259,19 @@ def changes(rounds: Sequence[Traced]) -> list[tuple[float, str]]:
 
 
 def as_rounds(rounds: Sequence[Traced]) -> list[Round]:
-    """The answers of the target, as the chart of the probes draws them."""
+    """The answers of the target in columns of the chart: a lost packet is a share of its column."""
     found = []
-    for each in rounds:
-        if reply := each.reached:
-            found.append(Round.of(each.at, [Outcome(Reason.OK, reply.seconds, received=True)]))
-        else:
-            reported = [hop.reason for hop in each.hops if hop and hop.reason]
-            reason = next(iter(reported), each.trouble or str(Reason.NO_ANSWER))
-            found.append(Round.of(each.at, [Outcome(Reason.NO_ANSWER)])._replace(reasons={reason: 1}))
+    for at, group in groupby(rounds, key=lambda each: each.at // COLUMN * COLUMN):
+        found.append(merged([as_round(each) for each in group])._replace(at=max(at, rounds[0].at)))
     return found
+
+
+def as_round(traced: Traced) -> Round:
+    if reply := traced.reached:
+        return Round.of(traced.at, [Outcome(Reason.OK, reply.seconds, received=True)])
+    reported = [traced.trouble, *(hop.reason for hop in traced.hops if hop)]
+    reason = next(filter(None, reported), str(Reason.NO_ANSWER))
+    return Round.of(traced.at, [Outcome(Reason.NO_ANSWER)])._replace(reasons={reason: 1})
 
 
 def as_values(rounds: Sequence[Traced]) -> dict[str, Any]:

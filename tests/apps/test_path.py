@@ -16,8 +16,9 @@ from urllib.parse import quote
 import pytest
 
 from apps.probing.icmp import EXTENDED, parse_error
-from apps.probing.paths import INTERVAL, Traced, Tracer, branches, changes
+from apps.probing.paths import COLUMN, INTERVAL, Traced, Tracer, as_rounds, branches, changes
 from apps.probing.policy import Target
+from apps.probing.smoke import picture
 from apps.probing.trace import Flow, Reply
 from microwsgi.testing import Client, live
 from tests.apps.browsers import WIDEST, chromium, faults
@@ -251,6 +252,21 @@ def test_a_route_that_changes_is_told_with_its_time() -> None:
     )
     longer = [traced(at, 0, a, z) for at in range(5)] + [traced(at, 0, a, b, z) for at in range(5, 8)]
     assert [len(each.hops) for each in branches(longer)] == [3]
+
+
+def test_a_lost_packet_is_a_share_of_its_column() -> None:
+    """Each tenth is lost, as wide as others: a tenth of the height; an outage is the whole height."""
+    answer = reply("z", reached=True)
+    lossy = [Traced(at, 0, "z", [None if at % 20 == 10 else answer], None, "") for at in range(0, 400, 2)]
+    down = [Traced(at, 0, "z", [None], None, "interface down: a1, no carrier") for at in range(400, 440, 2)]
+    found = as_rounds(lossy + down)
+    assert [(each.probes, each.bad) for each in found] == [(10, pytest.approx(0.1))] * 20 + [(10, 1.0)] * 2
+    assert found[-1].reasons == {"interface down: a1, no carrier": 10}
+    chart = picture(found, 0.0, 600.0, COLUMN, "round trips")
+    bars = re.findall(r'class="lost" x="[\d.]+" y="[\d.]+" width="([\d.]+)" height="([\d.]+)"', chart)
+    whole = max(float(height) for _, height in bars)
+    assert [float(height) / whole for _, height in bars] == pytest.approx([0.1] * 20 + [1.0] * 2, abs=0.01)
+    assert "Empty: before the first round" in chart
 
 
 CONFIG = 'target = [{name = "a/b ü", module = "tcp", target = "localhost:80"}]\nhistory = ""\n'
