@@ -30,8 +30,8 @@ from apps.look.page import Column
 from microwsgi import Request, Response, abort
 
 LINKS = {"Overview": "/", "Sockets": "/sockets", "Routes and neighbours": "/routes", "Metrics": "/metrics"}
-MOST_INTERFACES, MOST_SOCKETS, CHARTS = 50, 200, 2
-"""Rows of a table, and interfaces with a chart on the first page."""
+MOST_INTERFACES, MOST_SOCKETS, CHARTS, MOST_SENTENCES = 50, 200, 2, 5
+"""Rows of a table, sentences of the summary, and interfaces with a chart on the first page."""
 STALE = 5.0
 """Seconds after which figures are old."""
 MINUTE, OCTET = 60.0, 8
@@ -102,6 +102,8 @@ def summary() -> str:
         if now - problem.last < MINUTE:
             state = "degraded" if state == "ok" else state
             texts.append(f"{text}: {amount(problem.value, problem.unit)},{look.since(problem.since)}.")
+    if (more := len(texts) - MOST_SENTENCES) > 0:
+        texts[MOST_SENTENCES:] = [f"And {look.counted(more, 'other')}."]
     if state == "ok":
         up = sum(each.state == "up" for each in sampler.interfaces.values())
         texts.append(f"Interfaces up: {up} of {len(sampler.interfaces)}. No errors and no drops in the last minute.")

@@ -27,7 +27,7 @@ from apps.look.metrics import Metric, exposition
 from apps.look.page import Column, clock_time, moment
 from apps.probing.config import load
 from apps.probing.names import Resolver
-from apps.probing.outcome import Outcome, Reason
+from apps.probing.outcome import DATES, Outcome, Reason
 from apps.probing.policy import Budget
 from apps.probing.probes import MODULES, Check, run
 from apps.probing.rounds import Prober, Round, State, merged
@@ -190,7 +190,7 @@ def details(last: Round | Outcome, **facts: object) -> str:
     """What a probe has found, as HTML."""
     facts |= {"address": last.address or "-"}
     facts |= {f"{name} time": milliseconds(seconds) for name, seconds in last.phases.items()}
-    facts |= {name: clock_time(value, day=True) if name == "expires" else value for name, value in last.facts.items()}
+    facts |= {name: clock_time(value, day=True) if name in DATES.values() else value for name, value in last.facts.items()}
     return look.listed({name: value for name, value in facts.items() if value != ""})
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import ssl
+import time
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
@@ -50,7 +51,8 @@ class Reason(StrEnum):
     SERVFAIL = "name server failure", "The name server could not answer (SERVFAIL, REFUSED)."
     NO_NAME_SERVER = "no name server", "No name server is configured, or nothing listens there."
     NAME_TIMEOUT = "name server timeout", "No name server answered in time."
-    TLS_EXPIRED = "certificate expired", "The certificate has expired, or is not valid yet."
+    TLS_EXPIRED = "certificate expired", "The certificate must be renewed, or the clock of this machine is wrong."
+    TLS_NOT_YET = "certificate not valid yet", "It will be valid later, or the clock of this machine is wrong."
     TLS_SELF_SIGNED = "self-signed certificate", "No authority that this machine trusts has signed the certificate."
     TLS_UNTRUSTED = "certificate not trusted", "Its chain does not end at an authority that this machine trusts."
     TLS_NAME = "certificate for another name", "The certificate is valid, but not for this name."
@@ -71,6 +73,9 @@ REJECTIONS = {
     Reason.REFUSED, Reason.NET_UNREACHABLE, Reason.HOST_UNREACHABLE, Reason.PORT_UNREACHABLE, Reason.PROHIBITED,
 }  # fmt: skip
 """Answers of a host or a router that refuses the packet."""
+
+DATES = {Reason.TLS_EXPIRED: "expires", Reason.TLS_NOT_YET: "valid from"}
+"""The fact that tells since when, or until when, a certificate is not valid."""
 
 
 class Failed(Exception):
@@ -101,7 +106,9 @@ class Outcome(NamedTuple):
 
     @property
     def why(self) -> str:
-        """The reason, and the device that rejected the packet, or the interface."""
+        """The reason, and the device that rejected the packet, the interface, or the date of the certificate."""
+        if date := self.facts.get(DATES.get(self.reason, "")):
+            return f"{self.reason} ({time.strftime('%F %T', time.localtime(date))}, {self.facts.get('subject')})"
         if not self.sender:
             return str(self.reason)
         words = {Reason.REFUSED: "{} by {}", Reason.INTERFACE_DOWN: "{}: {}"}.get(self.reason, "{} (ICMP from {})")
@@ -125,13 +132,13 @@ LOCAL_ROUTES = {
     errno.EINVAL: "a blackhole route of this machine",
 }
 VERIFY = {
-    9: Reason.TLS_EXPIRED,
+    9: Reason.TLS_NOT_YET,
     10: Reason.TLS_EXPIRED,
     18: Reason.TLS_SELF_SIGNED,
     62: Reason.TLS_NAME,
     64: Reason.TLS_NAME,
 }
-"""OpenSSL's numbers (X509_V_ERR_...); 9 is a certificate that is not valid yet."""
+"""OpenSSL's numbers (X509_V_ERR_...)."""
 
 
 def reason_of(error: OSError) -> tuple[Reason, str]:

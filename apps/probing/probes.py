@@ -50,6 +50,7 @@ INFORMATIONAL = 8
 """Responses with 1xx before the final one (RFC 9110 15.2)."""
 SUCCESSFUL = frozenset(range(200, 300))
 Facts = dict[str, Any]
+Probe = Callable[["Target", "Check", "Timer"], Awaitable[tuple[Reason, Facts]]]
 
 
 class Check(NamedTuple):
@@ -234,10 +235,15 @@ def trusting() -> ssl.SSLContext:
 
 
 async def tls(target: Target, check: Check, timer: Timer) -> tuple[Reason, Facts]:
-    """A handshake, and the certificate. If that is invalid, a second handshake without verification reads it."""
+    """A handshake, and the certificate."""
+    async with stream(target, timer, trusting()) as (_, writer):
+        return Reason.OK, certificate(writer) | retransmitted(timer)
+
+
+async def read_invalid(send: Probe, target: Target, check: Check, timer: Timer) -> tuple[Reason, Facts]:
+    """A probe by TLS. If the certificate is invalid, a second handshake without verification reads it."""
     try:
-        async with stream(target, timer, trusting()) as (_, writer):
-            return Reason.OK, certificate(writer) | retransmitted(timer)
+        return await send(target, check, timer)
     except ssl.SSLCertVerificationError as error:
         reason, text = reason_of(error)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -258,6 +264,7 @@ def certificate(writer: asyncio.StreamWriter) -> Facts:
     try:
         leaf = x509.load_der_x509_certificate(data or b"")
         left = (leaf.not_valid_after_utc - datetime.now(UTC)).total_seconds() / 86400
+        facts |= {"valid from": leaf.not_valid_before_utc.timestamp()}
         facts |= {"expires": leaf.not_valid_after_utc.timestamp(), "days left": round(left, 1)}
         facts |= {"subject": leaf.subject.rfc4514_string(), "issuer": leaf.issuer.rfc4514_string()}
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -378,7 +385,7 @@ class Module(NamedTuple):
     """A kind of probe: the port if the target has none, what sends it, and the keys that a target of it may have."""
 
     port: int
-    send: Callable[[Target, Check, Timer], Awaitable[tuple[Reason, Facts]]]
+    send: Probe
     keys: frozenset[str] = frozenset()
 
 
@@ -386,8 +393,8 @@ WEB = frozenset({"path", "status"})
 MODULES = {
     "icmp": Module(0, ping),
     "tcp": Module(80, tcp),
-    "tls": Module(443, tls),
+    "tls": Module(443, functools.partial(read_invalid, tls)),
     "http": Module(80, http_get, WEB),
-    "https": Module(443, http_get, WEB),
+    "https": Module(443, functools.partial(read_invalid, http_get), WEB),
     "dns": Module(53, dns_query, frozenset({"query", "type"})),
 }

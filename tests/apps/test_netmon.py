@@ -317,6 +317,7 @@ def test_a_page_of_two_hundred_interfaces_is_short(sampler: Sampler) -> None:
         netmon.site.drawn.clear()
         text = Client(netmon.app).get("/part/interfaces").expect().text
         assert len(text) < 70_000
+        assert "<br>And 398 others.</p>" in text
         assert "Interfaces, 50 of 201" in text
         assert "veth199" in Client(netmon.app).get("/part/interfaces?filter=veth199").expect().text
 

@@ -96,9 +96,9 @@ def test_an_expected_status_passes_whatever_it_is() -> None:
 
 
 def certificate(
-    folder: Path, names: list[x509.GeneralName] | bytes, days: int, authority: trustme.CA | None
+    folder: Path, names: list[x509.GeneralName] | bytes, days: int, authority: trustme.CA | None, begin: int = -300
 ) -> ssl.SSLContext:
-    """A server's context with a certificate for these names, or for these bytes as its names, until so many days from now."""
+    """A server's context with a certificate for these names, or for these bytes as its names, valid between days from now."""
     key, today = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.UTC)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "peer")])
     signer, issuer = key, subject
@@ -107,7 +107,7 @@ def certificate(
         signer = serialization.load_pem_private_key(pem, None)  # type: ignore[assignment]
         issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes()).subject
     builder = x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(today - dt.timedelta(300)).not_valid_after(today + dt.timedelta(days))
+    builder = builder.not_valid_before(today + dt.timedelta(begin)).not_valid_after(today + dt.timedelta(days))
     if isinstance(names, bytes):
         malformed = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, names)
         builder = builder.add_extension(malformed, critical=False)
@@ -154,6 +154,21 @@ def test_certificates(
     assert https.reason is (Reason.TIMEOUT if reason is Reason.OK else reason), https
     assert round(float(str(tls.facts["days left"]))) == days, "shown, valid or not"
     assert ("certificate" in tls.facts) == (names is MALFORMED)
+
+
+@pytest.mark.parametrize(("begin", "end", "words", "date"), [(-300, -2, "expired", -2), (3, 90, "not valid yet", 3)])
+def test_a_certificate_out_of_its_period_is_named_with_its_date(
+    begin: int, end: int, words: str, date: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    day = time.strftime("%F", time.localtime(time.time() + date * 86400))
+    with Peer(silent, certificate(tmp_path, LOCALHOST, end, authority, begin)) as peer:
+        for module in ("tls", "https"):
+            found = probed(Check(module, f"localhost:{peer.port}"), seconds=5)
+            assert re.fullmatch(rf"certificate {words} \({day} [\d:]{{8}}, CN=peer\)", found.why), found.why
+            assert "trustme" in found.facts["issuer"]
 
 
 def test_a_peer_without_tls() -> None:
