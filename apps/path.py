@@ -39,8 +39,8 @@ WIDTH = 200
 """Of the chart of a hop."""
 BAR = (
     f'<svg class="bar" viewBox="0 0 {WIDTH} 12" role="img" aria-label="{{label}}">'
-    '<rect class="smoke" fill-opacity="0.4" x="{left}" y="2" width="{width:.1f}" height="8"/>'
-    '<rect class="median ok" x="{tick}" y="1" width="2" height="10"/></svg>'
+    '<rect class="smoke" fill-opacity="0.6" x="{left}" y="2" width="{width:.1f}" height="8"/>'
+    '<rect class="median" x="{tick}" y="1" width="2" height="10"/></svg>'
 )
 LINKS = {"Routes": "/"}
 STALE = 3 * INTERVAL + 2

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 720, 170
-LEFT, BOTTOM, TOP = 64, 20, 10
+LEFT, BOTTOM, TOP = 80, 20, 10
 """Room for the axes' labels."""
 STEPS = (1, 2, 5)
 GAP = 2.5
@@ -45,7 +45,7 @@ class Axes(NamedTuple):
         while at <= self.end:
             x = self.x(at)
             yield f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP}" y2="{self.y(0)}"/>'
-            anchor = "end" if x > WIDTH - 20 else "middle"
+            anchor = "end" if x > WIDTH - 30 else "start" if x < LEFT + 30 else "middle"
             label = time.strftime("%H:%M", time.localtime(at))
             yield f'<text x="{x}" y="{self.height - 5}" text-anchor="{anchor}">{label}</text>'
             at += step

@@ -111,8 +111,11 @@ def page(
     """A page of an application whose Site is mounted at `base`; `links` are texts and paths below the application."""
     root = request.script_name + base
     others: Mapping[str, str] = request.environ.get(SIBLINGS, {})
-    paths = {root + path: text for text, path in links.items()} | {path: text for text, path in others.items()}
-    nav = "".join(f'<a href="{escape(path)}">{escape(text)}</a>' for path, text in paths.items())
+    own = {root + path: text for text, path in links.items()}
+    paths = {path: text for text, path in others.items()} | {path: text for path, text in own.items() if path not in others.values()}
+    current = max((path for path in paths if request.path.startswith(path)), key=len, default="")
+    marks = {current: f' aria-current="{"page" if current == request.path else "true"}"'}
+    nav = "".join(f'<a href="{escape(path)}"{marks.get(path, "")}>{escape(text)}</a>' for path, text in paths.items())
     clock = f'as of <time datetime="{time.time():.3f}">{clock_time(time.time())}</time>'
     script = SCRIPT.format(base=root) if live else ""
     text = PAGE.format(title=escape(title), content=content, base=root, script=script, nav=nav, clock=clock)
@@ -146,11 +149,11 @@ def moment(at: float) -> Markup:
 
 
 def duration(seconds: float) -> str:
-    """12 s, 3 min, 2 h, 5 d."""
+    """12 s, 3 min, 2 h, 5 d, rounded down."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(seconds, 0) // 1:.0f} s"
 
 
 def since(at: float, *, day: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""Rounds as SmokePing shows them: the median as a line whose colour is the condition, in the smoke of the other times."""
+"""Rounds as SmokePing shows them: the median as a line in the smoke of the other times."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from apps.look.page import clock_time
 from apps.probing.rounds import Round
 from microwsgi.framework.markup import Markup
 
-BANDS = ((0.0, 1.0, 0.25), (0.1, 0.9, 0.3), (0.25, 0.75, 0.35))
+BANDS = ((0.0, 1.0, 0.5), (0.1, 0.9, 0.15), (0.25, 0.75, 0.15))
 """From which quantile to which, and how dense."""
 LEGEND = (
-    '<p class="quiet">Line: the median of the answers, rejections included; its colour is the state. Smoke: the other times. '
+    '<p class="quiet">Line: the median of the answers, rejections included. Smoke: the other times. '
     "Red: the share of probes that failed or lost a packet. Grey: no data. Empty: before the first round.</p>"
 )
 SPARK = 22
@@ -44,7 +44,7 @@ def columns(found: Round, axes: Axes, wide: float) -> Iterator[str]:
         yield f'<rect class="lost" x="{x}" y="{y:.1f}" width="{wide:.1f}" height="{tall:.1f}" fill-opacity="{opacity}"/>'
     if (middle := found.quantile(0.5)) is not None:
         y = axes.y(middle) - 1
-        yield f'<rect class="median {found.condition}" x="{x}" y="{y:.1f}" width="{wide:.1f}" height="2.5"/>'
+        yield f'<rect class="median" x="{x}" y="{y:.1f}" width="{wide:.1f}" height="2.5"/>'
 
 
 def words(found: Round) -> str:

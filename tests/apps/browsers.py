@@ -47,6 +47,19 @@ FAULTS = """() => {
     const front = parse(style.color).slice(0, 3).map((v, i) => v * alpha + back[i] * (1 - alpha));
     const [a, b] = [light(front), light(back)].sort((x, y) => y - x);
     return (a + .05) / (b + .05) < 4.5; }));
+  const ratio = (style, alpha) => {
+    const front = parse(style.fill === undefined || alpha === undefined ? style.color : style.fill);
+    const mixed = front.slice(0, 3).map((v, i) => v * (alpha ?? Number(style.opacity)) + back[i] * (1 - (alpha ?? Number(style.opacity))));
+    const [a, b] = [light(mixed), light(back)].sort((x, y) => y - x);
+    return (a + .05) / (b + .05); };
+  check("contrast: placeholder", all("[placeholder]").filter(each => ratio(getComputedStyle(each, "::placeholder")) < 4.5));
+  check("contrast: smoke", all(".smoke:not(.smoke + .smoke)").filter(each => ratio(getComputedStyle(each), Number(each.getAttribute("fill-opacity") ?? 1)) < 3));
+  const box = each => each.getBoundingClientRect();
+  check("label: cut", all("svg text").filter(each => box(each).left < box(each.ownerSVGElement).left
+    || box(each).right > box(each.ownerSVGElement).right));
+  check("labels: overlap", all("svg text").filter((each, i, texts) => texts.slice(i + 1).some(other =>
+    other.ownerSVGElement === each.ownerSVGElement && each.textContent && other.textContent && box(other).left < box(each).right
+    && box(each).left < box(other).right && box(other).top < box(each).bottom && box(each).top < box(other).bottom)));
   return found;
 }"""
 """The rules of WCAG 2 that a page of ours could break, as axe-core names them."""

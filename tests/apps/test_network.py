@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import apps
+from apps.look.page import duration
 from microwsgi.testing import Client
 from tests.lab import FAR, NOBODY, Lab, fetch, socket_path
 from tests.running import LIMIT, ROOT, microwsgi
@@ -58,6 +59,22 @@ def test_all_links_lead_somewhere(app: Any) -> None:
                 waiting.append(target)
     assert {"/probe/", "/path/", "/netmon/", "/inspect/-/", "/netmon/interface/lo", "/probe/target/a%2Fb"} <= seen
     assert "/path/to?target=a%2Fb" in client.get("/probe/target/a%2Fb").text
+
+
+def test_the_navigation_has_one_order_and_marks_the_current_page(app: Any) -> None:
+    client, pages = Client(app), {"/probe/": "page", "/probe/target/a%2Fb": "true", "/path/": "page", "/netmon/sockets": "page"}
+    for path, mark in pages.items():
+        nav = re.search('<nav aria-label="Pages">(.*?)</nav>', client.get(path).expect().text)
+        assert nav
+        links = re.findall('<a href="([^"]*)"( aria-current="(?:page|true)")?>', nav[1])
+        assert [link for link, _ in links][:4] == ["/probe/", "/path/", "/netmon/", "/inspect/-/"]
+        place = path if mark == "page" else "/probe/"
+        assert [(link, current) for link, current in links if current] == [(place, f' aria-current="{mark}"')]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(274, "4 min"), (119.9, "119 s"), (7199, "119 min"), (90000, "25 h"), (-1, "0 s")])
+def test_durations_are_rounded_down(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_a_route_that_is_well_says_that_its_service_fails(app: Any) -> None:

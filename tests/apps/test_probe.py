@@ -21,6 +21,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from apps.probing.config import ConfigError
+from apps.probing.outcome import Outcome, Reason
+from apps.probing.rounds import Round
 from microwsgi.testing import Client, live
 from tests.apps.browsers import WIDEST, chromium, faults
 from tests.apps.probing.loading import loaded
@@ -245,7 +247,7 @@ def test_the_first_lines_say_what_is_wrong_and_since_when(tmp_path: Path) -> Non
         ("office", "degraded", r"\d+% packet loss"), ("shop", "failing", r"certificate expired \([^)]*\)"),
         ("intranet", "failing", "name server timeout"), ("backup", "failing", f"interface down: {own_end}, no carrier"),
     ):  # fmt: skip
-        assert re.fullmatch(rf"{state} since {at[name]} \([^)]*\): (.*, )?({reason})(, .*)?\.", lines[name]), lines[
+        assert re.fullmatch(rf"{state} since {at[name]} \([^)]*\): (.*, )?(\d+ of \d+ )?({reason})(, .*)?\.", lines[name]), lines[
             name
         ]
     for name in ("office", "backup"):
@@ -408,6 +410,32 @@ def test_the_page_is_live_keeps_its_place_and_says_when_the_server_is_lost(comma
         running.process.kill()
         tab.wait_for_selector("#lost:not([hidden])", timeout=3500)
         assert "No connection to the server since" in tab.inner_text("#lost")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_labels_and_colours_are_readable_on_a_phone(
+    scheme: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten minutes of 150 ms, also in a round that lost half: labels are whole, and smoke, median and placeholder are seen."""
+    monkeypatch.setattr("apps.background.Background.start", lambda self: None)
+    now = time.time()
+    with loaded("apps.probe", ODD_CONFIG, tmp_path) as module, chromium() as browser:
+        for at in range(int(now) - 600, int(now), 10):
+            outcomes = [Outcome(Reason.OK, 0.1 + 0.01 * n, received=True) for n in range(5)]
+            lost = [Outcome(Reason.NO_ANSWER)] * 5 if at > now - 100 else []
+            module.prober.history.add(ODD, float(at), Round.of(float(at), outcomes + lost)._asdict())
+        module.prober.history.flush(now)
+        with live(module.app) as server:
+            tab = browser.new_page(viewport={"width": 360, "height": 700}, color_scheme=scheme)
+            tab.goto(server.url)
+            assert faults(tab) == []
+            tab.click("tbody a")
+            tab.wait_for_selector(".lost")
+            assert {"200 ms", "100 ms", "0"} < set(tab.locator("svg text").all_text_contents())
+            assert faults(tab) == []
+            assert tab.evaluate("getComputedStyle(document.querySelector('.median')).fill") in {
+                "rgb(0, 0, 0)", "rgb(255, 255, 255)",
+            }  # fmt: skip
 
 
 # --- Metrics ----------------------------------------------------------------------------------------------------------

@@ -35,8 +35,8 @@ async function refresh(found) {
 }
 
 function age(seconds) {
-  for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"]]) if (seconds >= 2 * size) return `${Math.round(seconds / size)} ${unit}`;
-  return `${Math.max(Math.round(seconds), 0)} s`;
+  for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"]]) if (seconds >= 2 * size) return `${Math.floor(seconds / size)} ${unit}`;
+  return `${Math.max(Math.floor(seconds), 0)} s`;
 }
 
 const time = at => new Date(at).toLocaleTimeString("en-GB");
