@@ -125,7 +125,8 @@ def draw(request: Request, _: str) -> str:
     parts = [look.summary(*condition(rounds, routes, now, method)), service(request, name), listed(facts)]
     widest = ceiling(max((hop.worst or 0.0 for route in routes for hop in route.hops), default=0.0) or 0.001)
     parts += [branch_table(number, route, widest, len(routes), period) for number, route in enumerate(routes, 1)]
-    parts.append(picture(as_rounds(rounds), now - period, now, COLUMN if period <= HOUR else MERGED, "Round trips of the target"))
+    step = COLUMN if period <= HOUR else MERGED
+    parts.append(picture(as_rounds(rounds), now - period, now, step, "Round trips of the target"))
     if latest := changes(rounds)[-5:]:
         rows = [(clock_time(at), text) for at, text in reversed(latest)]
         parts.append(table("Changes, the latest first", ("time", "change"), rows))
@@ -161,7 +162,8 @@ def condition(rounds: Sequence[Traced], routes: Sequence[Branch], now: float, me
     hops = " or ".join(str(count) for count in sorted({len(route.hops) for route in routes}))
     branched = f", {len(routes)} branches" if len(routes) > 1 else ""
     count = "1 hop" if hops == "1" else f"{hops} hops"
-    text = f"{last.address} answers {method.upper()}, {count} away{branched}. Packet loss in the last minute: {lost:.0%}"
+    reached = f"{last.address} answers {method.upper()}, {count} away{branched}."
+    text = f"{reached} Packet loss in the last minute: {lost:.0%}"
     return ("degraded", f"{text}, since {clock_time(began)}.") if lost else ("ok", f"{text}.")
 
 

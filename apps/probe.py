@@ -83,9 +83,7 @@ def states() -> dict[str, State]:
     prober.update()
     found = {name: prober.conditions[name].shown(prober.stale_after) for name in watched}
     bad = {name: minute.bad for name in watched if (minute := prober.conditions[name].minute)}
-    return dict(
-        sorted(found.items(), key=lambda item: (ORDER[item[1].name], -bad.get(item[0], 0.0), -item[1].since))
-    )
+    return dict(sorted(found.items(), key=lambda item: (ORDER[item[1].name], -bad.get(item[0], 0.0), -item[1].since)))
 
 
 @site.part("all")
@@ -94,7 +92,7 @@ def draw_all(request: Request, _: str) -> str:
     worst = next(iter(found.values())).name if found else "unknown"
     newest = max((each.recent[-1].at for each in prober.conditions.values() if each.recent), default=0.0)
     age = f'<p class="quiet">Last round {moment(newest)}</p>' if newest else ""
-    table = look.listing(request, "Targets, the worst first, with figures of the last minute", COLUMNS, found.items(), MOST)
+    table = look.listing(request, "Targets, the worst first; figures of the last minute", COLUMNS, found.items(), MOST)
     return look.summary(worst, *sentences(found)) + age + table
 
 
@@ -141,7 +139,7 @@ COLUMNS = (
     Column("reason", lambda item: item[1].text),
     Column("packet loss", lambda item: figure(item[0], LOSS), percent),
     Column("failed", lambda item: figure(item[0], FAILED), percent),
-    Column("median", lambda item: figure(item[0], MEDIAN), lambda seconds: milliseconds(seconds if seconds >= 0 else None)),
+    Column("median", lambda item: figure(item[0], MEDIAN), milliseconds),
     Column("probe", lambda item: " ".join(watched[item[0]].check[:2])),
 )
 
@@ -190,7 +188,7 @@ def details(last: Round | Outcome, **facts: object) -> str:
     """What a probe has found, as HTML."""
     facts |= {"address": last.address or "-"}
     facts |= {f"{name} time": milliseconds(seconds) for name, seconds in last.phases.items()}
-    facts |= {name: clock_time(value, day=True) if name in DATES.values() else value for name, value in last.facts.items()}
+    facts |= {name: clock_time(each, day=True) if name in DATES.values() else each for name, each in last.facts.items()}
     return look.listed({name: value for name, value in facts.items() if value != ""})
 
 

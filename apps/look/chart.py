@@ -97,7 +97,7 @@ def amount(value: float, unit: str = "") -> str:
 
 def milliseconds(seconds: float | None) -> str:
     """850 µs, 20.3 ms, 1.03 s; a dash for none."""
-    if seconds is None:
+    if seconds is None or seconds < 0:
         return "-"
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size or unit == "µs":

@@ -111,8 +111,9 @@ def page(
     """A page of an application whose Site is mounted at `base`; `links` are texts and paths below the application."""
     root = request.script_name + base
     others: Mapping[str, str] = request.environ.get(SIBLINGS, {})
-    own = {root + path: text for text, path in links.items()}
-    paths = {path: text for text, path in others.items()} | {path: text for path, text in own.items() if path not in others.values()}
+    paths = {path: text for text, path in others.items()}
+    for text, path in links.items():
+        paths.setdefault(root + path, text)
     current = max((path for path in paths if request.path.startswith(path)), key=len, default="")
     marks = {current: f' aria-current="{"page" if current == request.path else "true"}"'}
     nav = "".join(f'<a href="{escape(path)}"{marks.get(path, "")}>{escape(text)}</a>' for path, text in paths.items())

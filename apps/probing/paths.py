@@ -142,7 +142,8 @@ class Tracer:
                 except OSError as error:
                     trouble = error.strerror or str(error)
                     close(flows)  # they are opened again
-                if flows and not any(each and each.reached for each in hops) and (down := interface_down(flows[0].target)):
+                is_reached = not flows or any(each and each.reached for each in hops)
+                if not is_reached and (down := interface_down(flows[0].target)):
                     trouble = f"{Reason.INTERFACE_DOWN}: {down}"
                 flow = flows[turn].identifier if flows else 0
                 data = {"flow": flow, "address": address, "hops": hops, "mtu": mtu, "trouble": trouble}

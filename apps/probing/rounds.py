@@ -132,7 +132,7 @@ class Round(NamedTuple):
 
 
 def quantile(values: Sequence[float], share: float) -> float | None:
-    """The percentile of the nearest rank: the smallest value that is not exceeded by this share of them; None without values."""
+    """The percentile of the nearest rank: the smallest value that this share of them does not exceed. None without values."""
     return sorted(values)[max(math.ceil(round(share * len(values), 6)), 1) - 1] if values else None
 
 

@@ -32,7 +32,7 @@ def picture(rounds: Sequence[Round], begin: float, end: float, step: float, labe
 
 
 def columns(found: Round, axes: Axes, wide: float) -> Iterator[str]:
-    """The smoke, the median, and a red column from the ground whose height is the share of probes that failed or lost a packet."""
+    """The smoke, the median, and a red column from the ground: the share of probes that failed or lost a packet."""
     x, ground, height = axes.x(found.at), axes.y(0), axes.y(0) - axes.y(axes.top)
     for low, high, density in BANDS if found.seconds else ():
         upper, lower = axes.y(found.quantile(high) or 0), axes.y(found.quantile(low) or 0)

@@ -47,13 +47,15 @@ FAULTS = """() => {
     const front = parse(style.color).slice(0, 3).map((v, i) => v * alpha + back[i] * (1 - alpha));
     const [a, b] = [light(front), light(back)].sort((x, y) => y - x);
     return (a + .05) / (b + .05) < 4.5; }));
-  const ratio = (style, alpha) => {
-    const front = parse(style.fill === undefined || alpha === undefined ? style.color : style.fill);
-    const mixed = front.slice(0, 3).map((v, i) => v * (alpha ?? Number(style.opacity)) + back[i] * (1 - (alpha ?? Number(style.opacity))));
+  const ratio = (colour, alpha) => {
+    const mixed = parse(colour).slice(0, 3).map((v, i) => v * Number(alpha) + back[i] * (1 - Number(alpha)));
     const [a, b] = [light(mixed), light(back)].sort((x, y) => y - x);
     return (a + .05) / (b + .05); };
-  check("contrast: placeholder", all("[placeholder]").filter(each => ratio(getComputedStyle(each, "::placeholder")) < 4.5));
-  check("contrast: smoke", all(".smoke:not(.smoke + .smoke)").filter(each => ratio(getComputedStyle(each), Number(each.getAttribute("fill-opacity") ?? 1)) < 3));
+  check("contrast: placeholder", all("[placeholder]").filter(each => {
+    const style = getComputedStyle(each, "::placeholder");
+    return ratio(style.color, style.opacity) < 4.5; }));
+  check("contrast: smoke", all(".smoke:not(.smoke + .smoke)").filter(each =>
+    ratio(getComputedStyle(each).fill, each.getAttribute("fill-opacity") ?? 1) < 3));
   const box = each => each.getBoundingClientRect();
   check("label: cut", all("svg text").filter(each => box(each).left < box(each.ownerSVGElement).left
     || box(each).right > box(each.ownerSVGElement).right));

@@ -147,7 +147,11 @@ def test_rejections_are_no_packet_loss_of_a_period(
         shown = Client(module.app).get("/part/target/far").expect().text
         table = Client(module.app).get("/part/all").expect().text
     figures = dict(re.findall("<dt>([^<]*)</dt><dd>([^<]*)</dd>", shown))
-    assert (figures["packet loss"], figures["failed"], figures["slowest"]) == ("10.0%", "70.0%, 21 of 30 probes", "20 ms")
+    assert (figures["packet loss"], figures["failed"], figures["slowest"]) == (
+        "10.0%",
+        "70.0%, 21 of 30 probes",
+        "20 ms",
+    )
     assert figures["administratively prohibited (ICMP from 192.0.2.1)"] == "2 probes"
     assert "<h2>The last 10 min</h2>" in shown
     cells = dict(re.findall(r'data-label="(failed|packet loss|median)">([^<]*)', table))
@@ -165,7 +169,10 @@ def test_summary_table_and_charts_are_of_one_reading(
 
     def interfaces(route: object) -> list[links.Interface]:
         drops[0] += 3
-        busy = [links.Interface(n, f"busy{n}", "up", 1500, "", links.Traffic(clock.now * 9, *[0] * 7)) for n in (1, 2, 3)]
+        busy = [
+            links.Interface(n, f"busy{n}", "up", 1500, "", links.Traffic(int(clock.now) * 9, *[0] * 7))
+            for n in (1, 2, 3)
+        ]
         return [*busy, links.Interface(4, "bad", "up", 1500, "", links.Traffic(0, 0, 0, drops[0], *[0] * 4))]
 
     monkeypatch.setattr(links, "interfaces", interfaces)

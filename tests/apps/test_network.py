@@ -62,7 +62,10 @@ def test_all_links_lead_somewhere(app: Any) -> None:
 
 
 def test_the_navigation_has_one_order_and_marks_the_current_page(app: Any) -> None:
-    client, pages = Client(app), {"/probe/": "page", "/probe/target/a%2Fb": "true", "/path/": "page", "/netmon/sockets": "page"}
+    client, pages = (
+        Client(app),
+        {"/probe/": "page", "/probe/target/a%2Fb": "true", "/path/": "page", "/netmon/sockets": "page"},
+    )
     for path, mark in pages.items():
         nav = re.search('<nav aria-label="Pages">(.*?)</nav>', client.get(path).expect().text)
         assert nav
@@ -72,7 +75,9 @@ def test_the_navigation_has_one_order_and_marks_the_current_page(app: Any) -> No
         assert [(link, current) for link, current in links if current] == [(place, f' aria-current="{mark}"')]
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(274, "4 min"), (119.9, "119 s"), (7199, "119 min"), (90000, "25 h"), (-1, "0 s")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(274, "4 min"), (119.9, "119 s"), (7199, "119 min"), (90000, "25 h"), (-1, "0 s")]
+)
 def test_durations_are_rounded_down(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
@@ -80,7 +85,9 @@ def test_durations_are_rounded_down(seconds: float, text: str) -> None:
 def test_a_route_that_is_well_says_that_its_service_fails(app: Any) -> None:
     """The route is traced by ICMP or UDP; the service refuses connections."""
     client, end = Client(app), time.monotonic() + LIMIT
-    while "ago" not in (text := client.get("/path/to?target=a%2Fb&method=udp").expect().text) or ">failing<" not in text:
+    while (
+        "ago" not in (text := client.get("/path/to?target=a%2Fb&method=udp").expect().text) or ">failing<" not in text
+    ):
         assert time.monotonic() < end, text
         time.sleep(0.1)  # between two looks
     assert "127.0.0.1 answers UDP, 1 hop away." in text

@@ -247,9 +247,9 @@ def test_the_first_lines_say_what_is_wrong_and_since_when(tmp_path: Path) -> Non
         ("office", "degraded", r"\d+% packet loss"), ("shop", "failing", r"certificate expired \([^)]*\)"),
         ("intranet", "failing", "name server timeout"), ("backup", "failing", f"interface down: {own_end}, no carrier"),
     ):  # fmt: skip
-        assert re.fullmatch(rf"{state} since {at[name]} \([^)]*\): (.*, )?(\d+ of \d+ )?({reason})(, .*)?\.", lines[name]), lines[
-            name
-        ]
+        assert re.fullmatch(
+            rf"{state} since {at[name]} \([^)]*\): (.*, )?(\d+ of \d+ )?({reason})(, .*)?\.", lines[name]
+        ), lines[name]
     for name in ("office", "backup"):
         assert found[name]["since"] == pytest.approx(broken, abs=4)
 

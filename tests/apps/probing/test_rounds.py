@@ -119,7 +119,14 @@ def test_a_condition_without_new_rounds_is_unknown() -> None:
 
 def test_percentiles_are_those_of_the_nearest_rank_over_all_probes() -> None:
     """Of 1, 2, ... 1,000 ms, of few values, and of a day of merged rounds with one slow probe in each period."""
-    for count, share, value in ((1000, 0.99, 990), (100, 0.99, 99), (100, 0.9, 90), (2, 0.5, 1), (3, 0.5, 2), (1, 0.99, 1)):
+    for count, share, value in (
+        (1000, 0.99, 990),
+        (100, 0.99, 99),
+        (100, 0.9, 90),
+        (2, 0.5, 1),
+        (3, 0.5, 2),
+        (1, 0.99, 1),
+    ):
         assert quantile(range(count, 0, -1), share) == value, (count, share)
     assert quantile([], 0.5) is None
     thousand = [OK._replace(seconds=(n * 7 % 1000 + 1) / 1000) for n in range(1000)]
