@@ -216,6 +216,8 @@ class Acceptor:
             return any(acceptor.idle() > 0 for acceptor in (self, *self.others))
         if not idle:
             idle.extend(self.idle_connections())
+        while idle and not is_evictable(idle[0]):
+            idle.popleft()
         return bool(idle)
 
     def idle_connections(self) -> deque[Connection]:
@@ -232,8 +234,7 @@ class Acceptor:
         """Close the first of these that is in a handshake, or has no unread data; return False if there is none."""
         while idle:
             connection = idle.popleft()
-            # Handshakes are closed even if they have unread data: a flood of them must not lock others out.
-            if connection.state < State.IDLE or not has_unread_data(connection):
+            if is_evictable(connection):
                 connection.enter(State.CLOSED)
                 self.loop.update(connection)
                 return True
@@ -273,6 +274,14 @@ class Acceptor:
         self.listeners.clear()
         if self.balance is not None:
             self.balance.leave()
+
+
+def is_evictable(connection: Connection) -> bool:
+    """Return whether a connection is in a handshake, or its client has sent nothing that is still unread.
+
+    Handshakes are closed even if they have unread data: a flood of them must not lock others out.
+    """
+    return connection.state < State.IDLE or not has_unread_data(connection)
 
 
 def has_unread_data(connection: Connection) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from microwsgi.server.loop import Loop
 from microwsgi.server.poller import SelectorPoller
 from tests.programs import absent
 from tests.running import Running as Command
@@ -235,3 +236,30 @@ def test_without_descriptors_a_good_client_gets_in_beside_a_silent_flood(
         running.line(failed)
     assert running.stop() == 0
     assert running.output.count(failed) == 1
+
+
+def test_the_limit_holds_while_all_clients_have_just_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of these is closed unread, and so the newcomer waits until one has been answered."""
+    counts = []
+    add = Loop.add
+
+    def counted_add(loop: Loop, connection: Any) -> None:
+        add(loop, connection)
+        counts.append(len(loop.connections))
+
+    monkeypatch.setattr(Loop, "add", counted_add)
+    (listener,) = counted()["sockets"]
+    poller = Held(listener)
+    arguments = {"sockets": [listener], "poller": lambda: poller}
+    with Running(Gate(), max_connections=2, arguments=arguments) as server, contextlib.ExitStack() as stack:
+        clients = [join(server, stack), join(server, stack)]
+        poller.may_go.clear()
+        for client in clients:
+            client.sendall(GET)
+        newcomer = stack.enter_context(server.connect())
+        newcomer.sendall(GET)
+        poller.may_go.set()
+        for client in (*clients, newcomer):
+            receive_until(client)
+    assert len(counts) == 3
+    assert max(counts) == 2
