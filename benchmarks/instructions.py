@@ -172,7 +172,7 @@ def parser() -> argparse.ArgumentParser:
     )
     names = ", ".join(WORKLOADS)
     made.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{names}; all when none is named")
-    made.add_argument("--check", action="store_true", help=f"fail if {TOLERANCE:.0%} above the committed figures")
+    made.add_argument("--check", action="store_true", help=f"fail if {TOLERANCE:.0%}% above the committed figures")
     made.add_argument("--record", action="store_true", help=f"write the figures to {REFERENCE.name}")
     made.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     return made

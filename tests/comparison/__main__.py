@@ -60,6 +60,7 @@ REFUSAL = re.compile(
 REASONS = (
     (r"(PORT (?:\S.*?)? ?(?:\d\d\d|-): ).*", r"\1(text)"),
     (r"(?m)^((?:\w+\.)*(?:ApplicationError|ClientError|Disconnected): ).*", r"\1(text)"),
+    (r"(PORT) (?:speaks TLS|sent a TLS handshake).*", r"\1 (text)"),
 )
 """The texts of the server in the log."""
 PART = (r"(PORT ).*?( \d\d\d: )", r"\1\2")
