@@ -356,7 +356,8 @@ def test_with_select_no_wake_up_is_lost() -> None:
 # --- What is said, and when ------------------------------------------------------------------------------------------------
 
 
-def test_each_time_that_all_threads_are_busy_it_is_said_once() -> None:
+@pytest.mark.parametrize("loops", [1, 2])
+def test_each_time_that_all_threads_are_busy_it_is_said_once(loops: int) -> None:
     gate = threading.Semaphore(0)
 
     def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -364,7 +365,7 @@ def test_each_time_that_all_threads_are_busy_it_is_said_once() -> None:
             assert gate.acquire(timeout=TIME)
         return hello(environ, start_response)
 
-    with Running(application, threads=2) as running, contextlib.ExitStack() as stack:
+    with Running(application, threads=2, loops=loops) as running, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(running.connect()) for _ in range(6)]
         for burst in (1, 2, 3):
             for client in clients:
