@@ -247,11 +247,11 @@ def main() -> None:
         kept = [result for result in kept if result.name in known]
         missing = [name for name in known if name not in {result.name for result in kept}]
         kept += [Result(name, summary_of(name, known[name]), {}, {}, [], [], "No run is recorded.") for name in missing]
-        PAGE.write_text(page(kept, system))
+        PAGE.write_text(page(sorted(kept), system, PAGE.read_text()))
     faults = sum(len(result.faults) for result in results)
     left_out = [result.name for result in results if result.left_out]
     print(f"{len(results)} products, {faults} faults; left out: {', '.join(left_out) or 'none'}")
-    required = os.environ.get("MICROWSGI_TEST_REQUIRE") == "all"
+    required = os.environ.get("MICROWSGI_TEST_REQUIRE") == "all" or {*arguments.names} & {*left_out}
     sys.exit(bool(faults or (required and left_out)))
 
 

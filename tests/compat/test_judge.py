@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from tests.compat.__main__ import judge, product_modules
+from tests.compat.__main__ import PAGE, Result, judge, product_modules, summary_of
+from tests.compat.page import page
 from tests.compat.servers import SERVERS
 from tests.tables import Rows
 
@@ -38,6 +39,30 @@ def test_a_peer_that_does_not_start_is_not_compared_with() -> None:
     module: Any = SimpleNamespace()
     assert judge(module, {"serve": {"check": 1}, "waitress": {"start": FAILED}}) == ([], [])
     assert len(judge(module, {"serve": {"start": FAILED}, "waitress": {"check": 1}})[1]) == 1
+
+
+def test_the_page_keeps_the_rows_of_products_without_a_recorded_run() -> None:
+    """In a fresh clone, where a contributor runs one product, no run of the others is recorded."""
+    before = PAGE.read_text()
+    known = product_modules([])
+    none = [
+        Result(name, summary_of(name, known[name]), {}, {}, [], [], "No run is recorded.") for name in sorted(known)
+    ]
+    system = before.partition("Last run with ")[2].partition(".\n")[0]
+    assert [line for line in page(none, system, before).splitlines() if line.startswith("| ")] == [
+        line for line in before.splitlines() if line.startswith("| ")
+    ]
+    answers: dict[str, dict[str, Any]] = {
+        "serve": {"one": 1, "two": 2},
+        "gthread": {"one": 1, "two": FAILED},
+        "waitress": {"one": FAILED, "two": FAILED},
+    }
+    new = Result(none[0].name, none[0].summary, {"x": "1"}, answers, [("serve", "one", "so")], [], "", "2026-01-02")
+    text = page([new, *none[1:]], system, before)
+    assert f"| {new.summary} | x 1 | 2026-01-02 | 2 | 1 differs: see below |" in text
+    assert f"| {new.name} | one | serve | so |" in text
+    assert f"| {new.name} | waitress | one, two |" in text
+    assert all(f"\n| {each.summary} | " in text for each in none if f"\n| {each.summary} | " in before)
 
 
 def test_every_product_is_complete() -> None:
