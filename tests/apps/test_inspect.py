@@ -124,7 +124,7 @@ def test_delays_hold_no_thread(port: int) -> None:
         for connection in connections:
             connection.sendall(b"GET /delay/1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         wait_for(lambda: sum(each.line == "GET /delay/1" for each in list(inspect.seen.values())) == 100)
-        wait_for(lambda: threading.active_count() < 20)  # those that have begun a delay are free in a moment
+        wait_for(lambda: threading.active_count() < 50)  # several loops have more threads, but not one for each delay
         assert exchange(port, b"GET /now HTTP/1.1\r\nHost: localhost\r\n\r\n")["line"] == "GET /now"
         answers = [connection.recv(15) for connection in connections]
     finally:
