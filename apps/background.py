@@ -7,6 +7,7 @@ that has the lock on a file does the work, and the other takes over when that on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import sys
@@ -28,6 +29,8 @@ class Background:
         self.guard = threading.Lock()  # protects `thread`
         self.thread: threading.Thread | None = None
         self.stopping = threading.Event()
+        self.wake: Callable[[], object] = bool
+        """Wakes the event loop, so that it sees `stopping` at once. `bool` does nothing."""
         self.working = False
         """Whether this process does the work; written by the thread only."""
 
@@ -41,6 +44,8 @@ class Background:
     def stop(self) -> None:
         """End the work and wait for the thread."""
         self.stopping.set()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the work has ended
+            self.wake()
         if self.thread is not None:
             self.thread.join()
 
@@ -64,11 +69,12 @@ class Background:
 
     async def session(self) -> None:
         """The work, until `stop` is called. Raises its exception."""
-        task = asyncio.ensure_future(self.work())
+        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(self.work())
+        self.wake = lambda: loop.call_soon_threadsafe(task.cancel)
         while not task.done():
-            await asyncio.wait([task], timeout=PAUSE)
-            if self.stopping.is_set():
+            if self.stopping.is_set():  # also if `stop` was called before there was a task
                 task.cancel()
+            await asyncio.wait([task], timeout=PAUSE)
         if not task.cancelled():
             task.result()
 
