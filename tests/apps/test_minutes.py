@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,10 @@ class Clock:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now = self.begin = time.time() // 60 * 60
-        patch.setattr(time, "time", lambda: self.now)
-        patch.setattr(time, "monotonic", lambda: self.now)
+        # For this thread only: threads of other tests' applications would set timers by this clock.
+        here, wall, monotonic = threading.get_ident(), time.time, time.monotonic
+        patch.setattr(time, "time", lambda: self.now if threading.get_ident() == here else wall())
+        patch.setattr(time, "monotonic", lambda: self.now if threading.get_ident() == here else monotonic())
 
 
 @pytest.fixture
@@ -53,6 +55,15 @@ def netmon(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(module.sampler.counting, "read", dict)  # another program may lose segments meanwhile
     yield module
     module.sampler.stop()
+
+
+def replace_interfaces(
+    netmon: Any, interfaces: Callable[[object], list[links.Interface]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replace the interfaces for this application's sampler only: another one's thread may run in this process."""
+    real = links.interfaces
+    own = netmon.sampler.route
+    monkeypatch.setattr(links, "interfaces", lambda route: interfaces(route) if route is own else real(route))
 
 
 def metric(client: Client, name: str) -> float | None:
@@ -175,7 +186,7 @@ def test_summary_table_and_charts_are_of_one_reading(
         ]
         return [*busy, links.Interface(4, "bad", "up", 1500, "", links.Traffic(0, 0, 0, drops[0], *[0] * 4))]
 
-    monkeypatch.setattr(links, "interfaces", interfaces)
+    replace_interfaces(netmon, interfaces, monkeypatch)
     netmon.sampler.read()
     drops[0] = 0
     netmon.sampler.read()
@@ -203,7 +214,7 @@ def test_netmon_after_a_suspension(clock: Clock, netmon: Any, monkeypatch: pytes
     def interfaces(route: object) -> list[links.Interface]:
         return [links.Interface(1, "eth0", "up", 1500, "", links.Traffic(octets[0], *[0] * 7))]
 
-    monkeypatch.setattr(links, "interfaces", interfaces)
+    replace_interfaces(netmon, interfaces, monkeypatch)
     client = Client(netmon.app)
 
     def look(second: int, rate: int) -> None:
@@ -237,7 +248,7 @@ def test_problems_of_interfaces_have_a_beginning_and_an_end(
     def interfaces(route: object) -> list[links.Interface]:
         return [links.Interface(1, "a{0}", "up", 1500, "", links.Traffic(0, 0, 0, drops[0], 0, 0, 0, 0))]
 
-    monkeypatch.setattr(links, "interfaces", interfaces)
+    replace_interfaces(netmon, interfaces, monkeypatch)
     client, seen = Client(netmon.app), {}
     for second in range(200):
         clock.now = clock.begin + second

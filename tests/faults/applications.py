@@ -129,7 +129,7 @@ SERVED = {
 
 NAMED = {
     "threads that do not end": "the thread Thread-",
-    "an exit handler that hangs": "still runs after",
+    "an exit handler that hangs": "still running after",
     "a process that is no daemon": "the process ForkProcess-",
 }
 """What keeps the process after its last request is named, where there is no parent."""
