@@ -237,11 +237,18 @@ def test_nginx_before_two_hosts() -> None:
         edge = made.lab.start(made.edge, [need("nginx"), "-c", str(config)])
         eventually((made.folder / "nginx.pid").exists)
 
+        def workers() -> set[str]:
+            """Return the pids of nginx's workers, those with an older configuration too."""
+            pid = (made.folder / "nginx.pid").read_text().strip()
+            return {*Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
         def replace(old: str, new: str) -> None:
             """Change the configuration; both hosts answer, or the other one, when new workers have it."""
             assert old in config.read_text()
             config.write_text(config.read_text().replace(old, new))
+            before = workers()
             subprocess.run(made.lab.command(made.edge, need("nginx"), "-c", str(config), "-s", "reload"), check=True)
+            eventually(lambda: not before & workers(), "workers with the old configuration serve")
 
         with load(made, "fresh") as end:  # nginx closes idle connections of clients when it loads a new configuration
             killed = time.time()
