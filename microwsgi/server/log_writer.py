@@ -456,11 +456,11 @@ class LogWriter:
         atexit.unregister(self.stop)
         self.stopped_at = time.monotonic()
         self.mode = Mode.STOPPING
-        if self.thread is not None:
+        if (thread := self.thread) is not None:  # a second call may remove it
             self.idle = True
             self.wake()
-            self.thread.join(3 * STOP_TIME)
-            if self.thread.is_alive():
+            thread.join(3 * STOP_TIME)
+            if thread.is_alive():
                 self.mode = Mode.STUCK
                 self.idle = False
                 return

@@ -167,6 +167,28 @@ def test_without_a_thread_the_records_are_written_at_the_end(monkeypatch: pytest
     assert stream.getvalue() == "one\n"
 
 
+def test_a_second_stop_within_the_first_one_does_no_harm() -> None:
+    """As by a signal handler that interrupts the wait for the thread."""
+    stream = io.StringIO()
+    destination = Destination(stream)
+    writer = LogWriter(destination)
+    writer.start()
+    destination.add("one\n")
+    writer.wake()
+    wait_until(lambda: writer.thread is not None)
+    thread: Any = writer.thread
+    join = thread.join
+
+    def interrupted(seconds: float) -> None:
+        thread.join = join
+        writer.stop()
+        join(seconds)
+
+    thread.join = interrupted
+    writer.stop()
+    assert stream.getvalue() == "one\n"
+
+
 def test_a_stream_that_blocks_delays_the_end_and_its_records_come_when_it_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
