@@ -33,7 +33,7 @@ STARTS = 5  # in a round: one start wavers by a fifth
 IDLE = 10_000  # connections
 IDLE_TLS = 900  # of them, each of which costs a handshake; with the few below what granian takes at once
 FEW = 100
-SETTLE = 1.0  # seconds that a server gets before it must be idle
+QUIET_TIME = 1.0  # seconds that a server gets before it must be idle
 WATCHED = 5.0  # seconds of idling that are watched
 WEBOB_ALLOWANCE = 0.030  # seconds that a server may add to `import webob`
 
@@ -122,7 +122,7 @@ def measure_idle_tls(name: str, python: str, log: str) -> Figures:
 def measure_idling(name: str, python: str, log: str) -> Figures:
     """Context switches and processor time a second while nothing happens, with one kept connection open."""
     with Server(KINDS[name].command(python, HELLO, "0", 0, log)) as server, kept(server, 1):
-        time.sleep(SETTLE)
+        time.sleep(QUIET_TIME)
         switches, spent = server.switches(), server.processor_seconds()
         time.sleep(WATCHED)
         return {
@@ -173,6 +173,6 @@ ROWS = [
     Row(
         "idle", "idle: wake-ups a second, share of a core", measure_idling,
         [own("wakeups", "wake-ups a second", 0.0), own("core_percent", "% of a core", 0.1)],
-        app=None, others=OTHERS, rounds=1, cost=SETTLE + WATCHED + 1,
+        app=None, others=OTHERS, rounds=1, cost=QUIET_TIME + WATCHED + 1,
     ),
 ]  # fmt: skip

@@ -30,7 +30,7 @@ PAUSE = 0.05, 0.15  # seconds from a response by new code to the next save
 PEERS_PAUSE = 0.6, 1.1  # some never see a save that comes soon after their restart
 LIMIT = 15.0  # seconds until new code must answer
 EXTRA = 5000  # files that are watched beside the modules
-SETTLE, WATCHED = 3.0, 5.0  # seconds before, and of, watching the watcher
+QUIET_TIME, WATCHED = 3.0, 5.0  # seconds before, and of, watching the watcher
 FUNCTION = '''
 def view_{number}(request, *names):
     """One of many functions, so that the module has something to compile."""
@@ -197,7 +197,7 @@ def idling(extra: int) -> Callable[[str, str, str], Figures]:
     def measure(name: str, python: str, log: str) -> Figures:
         options = ["--reload-include", "pages/*.html"] if extra else []
         with reloading(name, python, *options, extra=extra) as (process, _, _):
-            time.sleep(SETTLE)
+            time.sleep(QUIET_TIME)
             spent = process.processor_seconds()
             time.sleep(WATCHED)
             return {"core_percent": (process.processor_seconds() - spent) / WATCHED * 100}
@@ -243,12 +243,12 @@ ROWS = [
     Row(
         "reload-idle", "--reload while no file changes", idling(0),
         [own("core_percent", "% of a core", 1.0, 0.1)], app=None, others=("microwsgi --reload-poll", *PEERS), rounds=1,
-        cost=SETTLE + WATCHED + 1,
+        cost=QUIET_TIME + WATCHED + 1,
     ),
     Row(
         f"reload-idle-{EXTRA}", f"--reload with {EXTRA:,} more files while no file changes", idling(EXTRA),
         [own("core_percent", "% of a core", 1.0, 0.1)], app=None, others=("microwsgi --reload-poll",), rounds=1,
-        cost=SETTLE + WATCHED + 2,
+        cost=QUIET_TIME + WATCHED + 2,
     ),
     Row(
         "workers", "two workers on two cores, a millisecond of work a request", measure_workers,

@@ -24,7 +24,7 @@ WSGI, WEBOB = "benchmarks.subjects.probe_wsgi:app", "benchmarks.subjects.probe_w
 SUBJECTS = "benchmarks/subjects"
 WARM_REQUESTS = 3  # so that what is imported or made on the first request is not on the counted one's way
 TRIES = 3  # of counting lines: which thread meets the request is up to the system
-SETTLE = 0.03  # seconds until a server is done with what follows a response
+QUIET_TIME = 0.03  # seconds until a server is done with what follows a response
 
 
 class Subject:
@@ -161,7 +161,7 @@ def lines_of(server: Server) -> dict[str, Any] | None:
         if status != HTTPStatus.OK:
             return None
         ask(server.port, "/ready")  # frames that were running when it was armed begin to be noted in this one
-        time.sleep(SETTLE)
+        time.sleep(QUIET_TIME)
         status, body = ask(server.port, f"/lines?since={time.monotonic_ns()}")
         if status != HTTPStatus.OK:
             return None

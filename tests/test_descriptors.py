@@ -57,7 +57,7 @@ def test_those_who_are_there_are_served_and_the_others_as_soon_as_there_is_room(
         first.sendall(REQUEST)
         used = len(os.listdir(f"/proc/{running.pid}/fd"))
         resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (used + FREE, used + FREE))
-        suspend(running.pid)  # so that nobody is accepted who has not asked yet: who waits may be closed
+        suspend(running.pid)  # so that no client is accepted before its request has arrived: idle ones may be closed
         waiting = [connect() for _ in range(CLIENTS)]
         running.send_signal(signal.SIGCONT)
         running.line(FULL)

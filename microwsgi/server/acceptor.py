@@ -198,7 +198,7 @@ class Acceptor:
         add()
 
     def evict_in_each_loop(self, idle: deque[Connection]) -> bool:
-        """Close one of these connections, and one of each other loop; return False if there is none of this loop."""
+        """Close one of these connections, and one of each other loop; return False if this loop could close none."""
         for other in self.others:
             other.loop.call_soon(partial(other.make_room, self))
         return self.evict_one(idle)

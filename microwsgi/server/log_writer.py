@@ -407,7 +407,7 @@ class LogWriter:
     def __init__(self, *destinations: Destination) -> None:
         self.destinations = list(dict.fromkeys(destinations))
         self.mode = Mode.DIRECT
-        self.idle = True  # whoever queues a record has to call `wake`
+        self.idle = True  # a thread that queues a record has to call `wake`
         self.thread: threading.Thread | None = None
         self.retry_at = 0.0  # when to try again to start the thread
         self.stopped_at = 0.0

@@ -205,7 +205,7 @@ def close_all(listeners: list[socket.socket]) -> None:
 
 
 def listen_unix(path: str, backlog: int, mode: int, group: str) -> socket.socket:
-    """Return a listening Unix socket. Whoever may write to its file may connect; the file of a dead server is replaced."""
+    """Return a listening Unix socket. Users who may write to its file may connect; the file of a dead server is replaced."""
     if not path.removeprefix("@"):
         raise ListenError("unix: needs a path, like unix:/tmp/app.sock, or a name, like unix:@app.")
     if not hasattr(socket, "AF_UNIX"):

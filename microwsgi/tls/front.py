@@ -267,7 +267,7 @@ class TLS:
     def check_files(self, *, asked: bool = False) -> None:
         """Load changed certificates if they are usable. If a person has `asked`, report unusable ones at the first failure."""
         self.asked = self.asked or asked
-        # If `checking` is locked, do not wait: its holder may be this thread, interrupted by a signal. If `self.asked` is set,
+        # If `checking` is locked, do not wait: this thread may hold it, interrupted by a signal. If `self.asked` is set,
         # the holder checks again.
         while self.checking.acquire(blocking=False):
             try:

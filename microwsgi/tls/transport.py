@@ -84,29 +84,26 @@ class TLSTransport(Transport):
         """
         if not self.encrypted:
             return PlainSocket.recv(self.socket, size)
-        try:
-            data = self.socket.read(size)
-        except WOULD_BLOCK as error:
-            raise self.wait_to_read(error) from None
-        except OSError:
-            data = self.read_again(self.socket.read, size)
-            if not data:
-                raise
-        self.read_event = READ
+        data: bytes = self.read(self.socket.read, size)
         return data
 
     def recv_into(self, view: memoryview) -> int:
         """Receive into a buffer of at least one byte; return the count, 0 at the end of the stream."""
+        count: int = self.read(self.socket.recv_into, view)
+        return count
+
+    def read(self, read: Callable[..., Any], argument: object) -> Any:
+        """Return what a method of the socket reads. Raises BlockingIOError, OSError."""
         try:
-            count = self.socket.recv_into(view)
+            found = read(argument)
         except WOULD_BLOCK as error:
             raise self.wait_to_read(error) from None
         except OSError:
-            count = self.read_again(self.socket.recv_into, view)
-            if not count:
+            found = self.read_again(read, argument)
+            if not found:
                 raise
         self.read_event = READ
-        return count
+        return found
 
     def wait_to_read(self, error: OSError) -> BlockingIOError:
         """Set the event that reading has to wait for, and return the error that says so."""

@@ -21,7 +21,7 @@ def test_a_save_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_idling_is_measured_with_the_files_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reload, "SETTLE", 0.0)
+    monkeypatch.setattr(reload, "QUIET_TIME", 0.0)
     monkeypatch.setattr(reload, "WATCHED", 0.1)
     assert reload.idling(10)("microwsgi", sys.executable, "")["core_percent"] >= 0
 
