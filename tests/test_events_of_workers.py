@@ -158,7 +158,11 @@ def test_broadcasters_are_told_apart_by_their_names(command: Command, tmp_path: 
             room: [stack.enter_context(contextlib.closing(Listener(url, path=room))) for _ in range(6)]
             for room in rooms
         }
-        ask(url, "/")
+        # The parent reads one worker's messages in order: after these events it knows all broadcasters of both workers.
+        with publishers(url) as asks:
+            for number, publish in enumerate(asks):
+                publish(f"/burst?{number},1")
+        assert [sorted(each.read(2)) for each in modules] == [["0 0", "1 0"]] * 2
         for room in rooms:
             assert ask(url, room, b"") == "told"
         ask(url, "/burst?x,1")
