@@ -219,16 +219,26 @@ def test_pythons(*arguments: str) -> None:
 
 
 def coverage(*arguments: str) -> None:
-    """Run the tests of wire, server, tls and framework; fail if they leave out a line or branch of certain files."""
+    """Run the tests of wire, server, tls and framework; fail if they leave out a line or branch of certain files.
+
+    Tests that fail run once more, alone: tests may disturb each other on a busy machine.
+    """
     prepare_tests()
-    subprocess.check_call([PYTHON, "-m", "coverage", "erase"])
-    tests = ["run", "-m", "pytest", *PARALLEL, *arguments, *COVERING]
+    coverage = [PYTHON, "-m", "coverage"]
+    subprocess.check_call([*coverage, "erase"])
+    tests = [*coverage, "run", "-m", "pytest", *arguments]
+    failed = 1  # pytest's exit code if tests have failed
+    status = subprocess.call([*tests, *PARALLEL, *COVERING])
+    if status == failed:
+        print("Once more, alone: the tests that failed", flush=True)
+        status = subprocess.call([*tests, "--last-failed", *COVERING])
+    if status:
+        sys.exit(status)
     for line in (
-        tests,
         ["combine", "--quiet"],
         ["report", f"--fail-under={MIN_COVERAGE}", f"--include={','.join(WHOLE)}"],
     ):
-        status = subprocess.call([PYTHON, "-m", "coverage", *line])
+        status = subprocess.call([*coverage, *line])
         if status:
             sys.exit(status)
 

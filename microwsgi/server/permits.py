@@ -62,7 +62,7 @@ class RunPermits:
                 pool = next((number for number, given in self.starved.items() if not given), None)
             if pool is None:
                 self.free += 1
-                polling = len(self.wake) - 1  # threads of other pools that keep a permit while they poll
+                polling = len(self.wake)  # in each pool, a thread that polls keeps its permit
                 if (self.free + polling) * 2 > self.count:
                     self.saturated = False  # log the next shortage again
             else:
