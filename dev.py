@@ -351,8 +351,10 @@ COMMANDS = {
 
 
 def usage() -> str:
-    """Return the list of commands."""
-    lines = [f"  make {name:12} {function.__doc__}" for name, function in COMMANDS.items()]
+    """Return the list of commands, each with the first line of its docstring."""
+    lines = [
+        f"  make {name:12} {(function.__doc__ or '').partition(chr(10))[0]}" for name, function in COMMANDS.items()
+    ]
     return "\n".join([*lines, "Options go in ARGS: make test ARGS='-x -k chunked'; another Python in PYTHON."])
 
 
