@@ -352,9 +352,8 @@ COMMANDS = {
 
 def usage() -> str:
     """Return the list of commands, each with the first line of its docstring."""
-    lines = [
-        f"  make {name:12} {(function.__doc__ or '').partition(chr(10))[0]}" for name, function in COMMANDS.items()
-    ]
+    summaries = [(name, (function.__doc__ or "").splitlines()[0]) for name, function in COMMANDS.items()]
+    lines = [f"  make {name:12} {summary}" for name, summary in summaries]
     return "\n".join([*lines, "Options go in ARGS: make test ARGS='-x -k chunked'; another Python in PYTHON."])
 
 
