@@ -16,14 +16,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import balance, cores, footprint, frameworks, loads, reload, secure, transfers, wrk
+from benchmarks import balance, cores, fanout, footprint, frameworks, loads, reload, secure, transfers, wrk
 from benchmarks.noise import FOREIGN_LIMIT, SLOWED_LIMIT
 from benchmarks.processes import Server, Unavailable
 from benchmarks.rows import Row
 from benchmarks.servers import KINDS, always_there, require, versions
 from benchmarks.wrk import Figures
 
-PARTS = (loads, secure, transfers, footprint, reload, balance, cores, frameworks)
+PARTS = (loads, secure, transfers, footprint, reload, balance, fanout, cores, frameworks)
 ROWS = {row.name: row for part in PARTS for row in part.ROWS}
 NOT_SERVERS = {
     "http.server",

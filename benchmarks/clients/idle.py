@@ -1,7 +1,8 @@
-"""Many connections that wait: `python -m benchmarks.clients.idle PORT COUNT [half | tls]`.
+"""Many idle connections: `python -m benchmarks.clients.idle PORT COUNT [half | tls | events]`.
 
-Each has made one request and keeps its connection; with `half`, each has sent half a head; with `tls`, it is over TLS. Says
-`open` when all are there, and holds them until its standard input ends.
+Each has had one response and stays open. With `half`, each has sent half a request head; with `tls`, each is a TLS connection;
+with `events`, each is an event stream of `/events`. Prints `open` when all are open, and closes them when its standard input
+ends.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import sys
 
 from benchmarks.clients.exchange import Response, trusting
 
-BATCH = (
-    100  # connections at once: below every server's backlog; over TLS one, since some shake hands with one at a time
-)
+BATCH = 100
+"""Connections opened at once: fewer than any server's backlog. With TLS it is one: some servers do one handshake at a time."""
 REQUEST = b"GET /idle HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 HALF = len(REQUEST) // 2
+EVENTS = b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 def open_all(port: int, count: int, *, half: bool = False, tls: bool = False) -> list[socket.socket]:
@@ -41,7 +42,24 @@ def open_all(port: int, count: int, *, half: bool = False, tls: bool = False) ->
     return kept
 
 
+def open_streams(port: int, count: int) -> list[socket.socket]:
+    """Open event streams, a batch at a time, and read the first bytes of each."""
+    streams: list[socket.socket] = []
+    while len(streams) < count:
+        batch = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(min(BATCH, count - len(streams)))]
+        for stream in batch:
+            stream.sendall(EVENTS)
+        for stream in batch:
+            if not stream.recv(65536).startswith(b"HTTP/1.1 200 "):
+                raise ConnectionError("the server refuses event streams")
+        streams += batch
+    return streams
+
+
 if __name__ == "__main__":
-    connections = open_all(int(sys.argv[1]), int(sys.argv[2]), half="half" in sys.argv[3:], tls="tls" in sys.argv[3:])
+    port, count, how = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    connections = (
+        open_streams(port, count) if "events" in how else open_all(port, count, half="half" in how, tls="tls" in how)
+    )
     print("open", flush=True)
     sys.stdin.read()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import balance, frameworks, loads, stacks, throughput
+from benchmarks import balance, fanout, frameworks, loads, stacks, throughput
 from benchmarks.processes import Server, Unavailable
 from benchmarks.rows import Bar, Row, against, own
 from benchmarks.servers import HELLO, KINDS, require
@@ -181,6 +181,7 @@ def test_the_bars_and_aims_are_those_that_were_set() -> None:
         "idle-connections": {"KiB each": (1.1, 1.0)},
         "start": {"times http.server's time": (1.1, 1.0)},
         "balance": {"% in the worst start": (65, 55)},
+        "fanout": {"ms more than without events": (20, 5)},
         "cores-compute": {"times one core": (1.8, 1.95)},
         "cores-hello": {"times one core": (1.3, None)},
     }
@@ -222,6 +223,13 @@ def test_the_busier_worker_s_share_is_that_of_the_kept_connections() -> None:
         assert balance.busier_percent(server.port) * balance.KEPT % 100 == 0
     with Server(KINDS["microwsgi"].command(sys.executable, balance.APP, "0", 0, os.devnull)) as server:
         assert balance.busier_percent(server.port) == 100  # there is only one
+
+
+def test_requests_beside_a_broadcast_are_measured_beside_requests_without_one() -> None:
+    figures = fanout.measure(50, 1)("microwsgi", sys.executable, os.devnull)
+    assert figures["alone_ms"] > 0
+    assert figures["beside_ms"] > 0
+    assert figures["added_ms"] == pytest.approx(figures["beside_ms"] - figures["alone_ms"])
 
 
 def test_what_is_not_installed_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

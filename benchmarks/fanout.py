@@ -1,0 +1,70 @@
+"""The row about a broadcast to many event streams: how much longer other requests wait than without it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from socket import socket
+
+from benchmarks.clients.exchange import Response, connect
+from benchmarks.footprint import kept
+from benchmarks.processes import Server
+from benchmarks.rows import Row, own
+from benchmarks.servers import KINDS
+from benchmarks.wrk import Figures
+
+APP = "benchmarks.subjects.broadcast:app"
+LISTENERS = 10_000
+EVENTS = 5
+INTERVAL = 1.0  # seconds of requests after each event, and without any: longer than a broadcast takes
+PAUSE = 0.002  # seconds between two requests
+REQUEST = b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+def get(connection: socket, path: bytes) -> None:
+    """Send a GET request and read its response."""
+    connection.sendall(REQUEST % path)
+    response = Response()
+    while not response.feed(connection.recv(4096)):
+        pass
+
+
+def worst_latency(connection: socket, seconds: float) -> float:
+    """Return the longest time in seconds from a request to its response, of one request after the other on a connection."""
+    worst, end = 0.0, time.perf_counter() + seconds
+    while (start := time.perf_counter()) < end:
+        get(connection, b"/")
+        worst = max(worst, time.perf_counter() - start)
+        time.sleep(PAUSE)
+    return worst
+
+
+def measure(listeners: int = LISTENERS, events: int = EVENTS) -> Callable[[str, str, str], Figures]:
+    """Measure requests on one connection, first alone, then after each event, which another connection causes."""
+
+    def measured(name: str, python: str, log: str) -> Figures:
+        with (
+            Server(KINDS[name].command(python, APP, "0", 0, log)) as server,
+            kept(server, listeners, "events"),
+            connect(server.port) as reader,
+            connect(server.port) as sender,
+        ):
+            worst_latency(reader, INTERVAL)  # warm up
+            alone = max(worst_latency(reader, INTERVAL) for _ in range(events))
+            beside = 0.0
+            for _ in range(events):
+                sender.sendall(REQUEST % b"/send")
+                beside = max(beside, worst_latency(reader, INTERVAL))
+                sender.recv(4096)
+        return {"alone_ms": alone * 1000, "beside_ms": beside * 1000, "added_ms": (beside - alone) * 1000}
+
+    return measured
+
+
+ROWS = [
+    Row(
+        "fanout", f"events to {LISTENERS:,} event streams: the worst other request", measure(),
+        [own("added_ms", "ms more than without events", 20.0, 5.0), own("beside_ms", "ms", None)],
+        app=None, cost=2 * EVENTS * INTERVAL + 10.0,
+    ),
+]  # fmt: skip
