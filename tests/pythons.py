@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 import os
 import re
 import shutil
@@ -208,19 +207,36 @@ def run(python: Python, arguments: list[str]) -> Result:
     return Result(python.name, version, outcome, without, failed, today)
 
 
-def page(results: list[Result]) -> str:
-    """Return docs/pythons.md."""
-    lines = [f"{HEAD}| Python | version | date | result |", "|---|---|---|---|"]
-    lines += [f"| {result.name} | {result.version} | {result.date} | {result.outcome} |" for result in results]
+def order(name: str) -> tuple[int, str]:
+    """Return a key that sorts names of Pythons: 3.13, 3.13t, 3.14."""
+    return int(re.sub(r"\D", "", name)), name
+
+
+def notes(result: Result) -> str:
+    """Return the tests that failed and the packages that were missing, as paragraphs; empty if there are none."""
+    found = []
+    if result.failed:
+        found += ["Failed:", "\n".join(f"- `{name}`" for name in result.failed)]
+    if result.without:
+        names = ", ".join(result.without)
+        found.append(f"There are no wheels of {names} for {result.name}: tests that need these are among the skipped.")
+    return "\n\n".join(found)
+
+
+def page(results: list[Result], before: str) -> str:
+    """Return docs/pythons.md with these results, and with those that the page had before of other Pythons."""
+    rows = {row[1]: row[0] for row in re.finditer(r"^\| (3\.\d+t?) \|.*$", before, re.MULTILINE)}
+    _, *found = re.split(r"^## (.+)\n", before, flags=re.MULTILINE)
+    sections = {name: text.strip() for name, text in zip(found[::2], found[1::2], strict=True)}
     for result in results:
-        if result.failed:
-            lines += ["", f"Failed with {result.name}:", "", *(f"- `{name}`" for name in result.failed)]
-        if result.without:
-            names = ", ".join(result.without)
-            lines += [
-                "",
-                f"There are no wheels of {names} for {result.name}: tests that need these are among the skipped.",
-            ]
+        rows[result.name] = f"| {result.name} | {result.version} | {result.date} | {result.outcome} |"
+        sections[result.name] = notes(result)
+    lines = [
+        f"{HEAD}| Python | version | date | result |",
+        "|---|---|---|---|",
+        *(rows[name] for name in sorted(rows, key=order)),
+    ]
+    lines += [f"\n## {name}\n\n{sections[name]}" for name in sorted(sections, key=order) if sections[name]]
     return "\n".join(lines) + "\n"
 
 
@@ -240,10 +256,7 @@ def main() -> None:
         sys.exit(f"Not here: {', '.join(sorted(missing))}. There are: {', '.join(python.name for python in found())}")
     results = [run(python, arguments.pytest.split()) for python in pythons]
     if not arguments.pytest:
-        for result in results:
-            (CACHE / f"{result.name}.json").write_text(json.dumps(result._asdict()))
-        kept = [Result(**json.loads(path.read_text())) for path in CACHE.glob("*.json")]
-        PAGE.write_text(page(sorted(kept, key=lambda result: (int(re.sub(r"\D", "", result.name)), result.name))))
+        PAGE.write_text(page(results, PAGE.read_text()))
     sys.exit(any(result.failed or "passed" not in result.outcome for result in results))
 
 
