@@ -58,17 +58,17 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def sized(options: argparse.Namespace, parts: tuple[str, ...]) -> plan.Size:
+def choose_size(options: argparse.Namespace, parts: tuple[str, ...]) -> plan.Size:
     """The size of the run, with what was asked for instead."""
-    size = plan.FAST if options.fast else plan.FULL if options.full or parts == ("throughput",) else plan.USUAL
+    size = plan.FAST if options.fast else plan.FULL if options.full or parts == ("throughput",) else plan.DEFAULT
     if options.rows or (options.fast and parts == ("throughput",)):
-        size = size._replace(rows=named(options.rows or "", throughput.ROWS), subjects=None)
-    missing = [name for name in size.rows if not throughput.possible(throughput.ROWS[name], options.python)]
+        size = size._replace(rows=select_names(options.rows or "", throughput.ROWS), subjects=None)
+    missing = [name for name in size.rows if not throughput.runs_on(throughput.ROWS[name], options.python)]
     if missing and options.rows:
-        raise SystemExit(f"{', '.join(missing)}: needs a {throughput.ROWS[missing[0]].needs} Python")
+        raise SystemExit(f"{', '.join(missing)}: needs a {throughput.ROWS[missing[0]].required_build} Python")
     size = size._replace(rows=tuple(name for name in size.rows if name not in missing))
     if options.workloads:
-        size = size._replace(workloads=named(options.workloads, plan.ALL_WORKLOADS))
+        size = size._replace(workloads=select_names(options.workloads, plan.ALL_WORKLOADS))
     if options.table:
         if options.rounds and options.rounds < ENOUGH_ROUNDS:
             raise SystemExit(f"--table takes {ENOUGH_ROUNDS} rounds or more: the range of fewer says too little")
@@ -80,15 +80,15 @@ def sized(options: argparse.Namespace, parts: tuple[str, ...]) -> plan.Size:
     return size._replace(mib=options.size) if options.size else size
 
 
-def named(wanted: str, there: Iterable[str]) -> tuple[str, ...]:
+def select_names(wanted: str, known: Iterable[str]) -> tuple[str, ...]:
     """Names in their own order, by name or by how they begin: `hello` is all of them, `hello8` is one."""
-    there, chosen = tuple(there), set[str]()
+    known, chosen = tuple(known), set[str]()
     for name in wanted.split(","):
-        found = {name} if name in there else {each for each in there if each.startswith(name)}
+        found = {name} if name in known else {each for each in known if each.startswith(name)}
         if not found:
-            raise SystemExit(f"there is no {name!r}, but {', '.join(there)}")
+            raise SystemExit(f"there is no {name!r}, but {', '.join(known)}")
         chosen |= found
-    return tuple(each for each in there if each in chosen)
+    return tuple(each for each in known if each in chosen)
 
 
 def main() -> int:
@@ -104,7 +104,7 @@ def main() -> int:
     else:
         report = Report(machine.facts(options.python))
         subjects = options.subjects.split(",") if options.subjects else None
-        size, progress = sized(options, parts), Console(stderr=True)
+        size, progress = choose_size(options, parts), Console(stderr=True)
         estimate = plan.duration(sum(plan.estimate(parts, size).values()))
         progress.print(f"{', '.join(parts)}: {estimate}", highlight=False)
         plan.measure(parts, size, options.python, report, progress, subjects=subjects)

@@ -13,13 +13,13 @@ from typing import NamedTuple
 from benchmarks.confidence import ENOUGH_ROUNDS, LEVEL, Interval, ratio_interval
 from benchmarks.latency import OURS
 from benchmarks.report import Report
-from benchmarks.servers import KINDS
+from benchmarks.servers import SERVERS
 
 LATENCIES = ("p50", "p99", "cpu_us")
 COSTS = ("cpu_us", "seconds", "rss_kib", "kib_each", "core_percent", "p50", "p99")
-SMALL = 0.02  # a change below this share is not told as one, however sure it is
+NEGLIGIBLE = 0.02  # a change below this share is not told as one, however sure it is
 VERDICTS = ("worse", "better", "machine", "unsure", "same")
-FACTS = {"python": "Python", "processor": "processor", "cores": "cores", "system": "system"}
+COMPARED_FACTS = {"python": "Python", "processor": "processor", "cores": "cores", "system": "system"}
 
 Values = dict[str, list[float]]  # subject to a figure's value in each round
 
@@ -27,7 +27,7 @@ Values = dict[str, list[float]]  # subject to a figure's value in each round
 class Change(NamedTuple):
     """One figure of ours: before, now, their ratio with its interval, the peers' own ratio, and the verdict on it."""
 
-    what: str
+    name: str
     figure: str
     before: float
     now: float
@@ -51,14 +51,14 @@ def changes(old: Report, new: Report) -> list[Change]:
 
 def only_in(one: Report, other: Report) -> list[str]:
     """The rows and workloads that the other has not."""
-    there = {what for what, _ in costs(other)}
-    return list(dict.fromkeys(what for what, _ in costs(one) if what not in there))
+    there = {name for name, _ in costs(other)}
+    return list(dict.fromkeys(name for name, _ in costs(one) if name not in there))
 
 
 def differences(old: Report, new: Report) -> list[str]:
     """Why the two can't well be compared: another machine or Python, or too much noise."""
     told = []
-    for key, word in FACTS.items():
+    for key, word in COMPARED_FACTS.items():
         before, now = (str({**each.machine, **each.machine["versions"]}.get(key)) for each in (old, new))
         if before != now:
             told.append(f"another {word}: {before} before, {now} now")
@@ -87,12 +87,15 @@ def costs(report: Report) -> dict[tuple[str, str], Values]:
         for figure in LATENCIES:
             found[f"latency {name}", figure] = {each: result.values(each, figure) for each in result.names()}
     for name, row in report.throughput.items():
-        loaded = any("requests" in figures for by in row.rounds for figures in by.values())
+        loaded = any("requests" in figures for round_figures in row.rounds for figures in round_figures.values())
         for figure in COSTS:
             if figure == "seconds" and loaded:
                 continue  # how long the load lasted
             values = {
-                each: [by[each][figure] for by in row.rounds if figure in by.get(each, {})] for each in row.names()
+                each: [
+                    round_figures[each][figure] for round_figures in row.rounds if figure in round_figures.get(each, {})
+                ]
+                for each in row.names()
             }
             if any(values.values()):
                 found[name, figure] = values
@@ -102,7 +105,7 @@ def costs(report: Report) -> dict[tuple[str, str], Values]:
 def same_peers(old: Report, new: Report) -> set[str]:
     """The peers whose version is the same in both."""
     before, now = old.machine["versions"], new.machine["versions"]
-    distributions = {name: kind.distribution for name, kind in KINDS.items() if not name.startswith(OURS)}
+    distributions = {name: kind.distribution for name, kind in SERVERS.items() if not name.startswith(OURS)}
     return {name for name, each in distributions.items() if each is None or before.get(each) == now.get(each)}
 
 
@@ -117,27 +120,27 @@ def control(before: Values, now: Values, same: set[str]) -> float | None:
 
 
 def change(
-    what: str, figure: str, before: Sequence[float], now: Sequence[float], peers: float | None = None
+    name: str, figure: str, before: Sequence[float], now: Sequence[float], peers: float | None = None
 ) -> Iterator[Change]:
     """The change of a cost, when both have it: smaller is better."""
     if not before or not now or not median(before):
         return
-    ratio, around = median(now) / median(before), ratio_interval(now, before)
-    yield Change(what, figure, median(before), median(now), ratio, around, peers, verdict_of(ratio, around, peers))
+    ratio, interval = median(now) / median(before), ratio_interval(now, before)
+    yield Change(name, figure, median(before), median(now), ratio, interval, peers, verdict_of(ratio, interval, peers))
 
 
-def verdict_of(ratio: float, around: Interval, peers: float | None) -> str:
+def verdict_of(ratio: float, interval: Interval, peers: float | None) -> str:
     """Sure when the whole interval is on one side of no change, and of what the peers did."""
-    if abs(ratio - 1) <= SMALL:
+    if abs(ratio - 1) <= NEGLIGIBLE:
         return "same"
-    if around[0] <= 1 <= around[1]:
+    if interval[0] <= 1 <= interval[1]:
         return "unsure"
-    if peers and (around[0] <= peers <= around[1] or (ratio < 1) != (ratio < peers)):
+    if peers and (interval[0] <= peers <= interval[1] or (ratio < 1) != (ratio < peers)):
         return "machine"
     return "better" if ratio < 1 else "worse"
 
 
-def about(found: Sequence[Change]) -> str:
+def explanation(found: Sequence[Change]) -> str:
     """How to read the table."""
     by_chance = (1 - LEVEL) * len(found)
     counts: Mapping[str, int] = {word: sum(each.verdict == word for each in found) for word in VERDICTS}

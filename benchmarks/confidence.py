@@ -23,7 +23,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]
 
 
-def interval(values: Sequence[float]) -> Interval:
+def range_of(values: Sequence[float]) -> Interval:
     """Return the range of the rounds, from the lowest to the highest; without limits if there is only one round."""
     return (min(values), max(values)) if len(values) > 1 else (-math.inf, math.inf)
 
@@ -39,9 +39,9 @@ def ratio_interval(new: Sequence[float], old: Sequence[float]) -> Interval:
         return (0.0, math.inf)
     if fewest < ENOUGH_ROUNDS:
         return min(new) / max(old), max(new) / min(old)
-    dice = random.Random(SEED)  # noqa: S311
+    rng = random.Random(SEED)  # noqa: S311
     found = sorted(
-        median(dice.choices(new, k=len(new))) / median(dice.choices(old, k=len(old))) for _ in range(RESAMPLES)
+        median(rng.choices(new, k=len(new))) / median(rng.choices(old, k=len(old))) for _ in range(RESAMPLES)
     )
     return percentile(found, (1 - LEVEL) / 2), percentile(found, (1 + LEVEL) / 2)
 
@@ -56,12 +56,12 @@ def histogram(values: Iterable[int]) -> Histogram:
     return dict(sorted(counts.items()))
 
 
-def middle(bucket: int) -> float:
+def bucket_value(bucket: int) -> float:
     """The value that a bucket stands for."""
     return math.exp((bucket + 0.5) * GROWTH)
 
 
-def merged(histograms: Iterable[Histogram]) -> Histogram:
+def merge(histograms: Iterable[Histogram]) -> Histogram:
     """Their sum."""
     total: Histogram = {}
     for each in histograms:
@@ -76,5 +76,5 @@ def histogram_percentile(counts: Histogram, share: float) -> float:
     for bucket, count in sorted(counts.items()):
         seen += count
         if seen >= rank:
-            return middle(bucket)
+            return bucket_value(bucket)
     raise ValueError("an empty histogram has no percentiles")

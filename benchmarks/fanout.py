@@ -7,10 +7,10 @@ from collections.abc import Callable
 from socket import socket
 
 from benchmarks.clients.exchange import Response, connect
-from benchmarks.footprint import kept
+from benchmarks.footprint import idle_connections
 from benchmarks.processes import Server
-from benchmarks.rows import Row, own
-from benchmarks.servers import KINDS
+from benchmarks.rows import Row, value_of
+from benchmarks.servers import SERVERS
 from benchmarks.wrk import Figures
 
 APP = "benchmarks.subjects.broadcast:app"
@@ -42,10 +42,10 @@ def worst_latency(connection: socket, seconds: float) -> float:
 def measure(listeners: int = LISTENERS, events: int = EVENTS) -> Callable[[str, str, str], Figures]:
     """Measure requests on one connection, first alone, then after each event, which another connection causes."""
 
-    def measured(name: str, python: str, log: str) -> Figures:
+    def measure_subject(name: str, python: str, log: str) -> Figures:
         with (
-            Server(KINDS[name].command(python, APP, "0", 0, log)) as server,
-            kept(server, listeners, "events"),
+            Server(SERVERS[name].command(python, APP, "0", 0, log)) as server,
+            idle_connections(server, listeners, "events"),
             connect(server.port) as reader,
             connect(server.port) as sender,
         ):
@@ -58,13 +58,13 @@ def measure(listeners: int = LISTENERS, events: int = EVENTS) -> Callable[[str, 
                 sender.recv(4096)
         return {"alone_ms": alone * 1000, "beside_ms": beside * 1000, "added_ms": (beside - alone) * 1000}
 
-    return measured
+    return measure_subject
 
 
 ROWS = [
     Row(
         "fanout", f"events to {LISTENERS:,} event streams: the worst other request", measure(),
-        [own("added_ms", "ms more than without events", 20.0, 5.0), own("beside_ms", "ms", None)],
-        app=None, cost=2 * EVENTS * INTERVAL + 10.0,
+        [value_of("added_ms", "ms more than without events", 20.0, 5.0), value_of("beside_ms", "ms", None)],
+        app=None, expected_seconds=2 * EVENTS * INTERVAL + 10.0,
     ),
 ]  # fmt: skip

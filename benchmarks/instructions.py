@@ -56,16 +56,18 @@ class Workload:
         self.send = send
 
 
-def _kept(head: lockstep.Head) -> Send:
+def _persistent(head: lockstep.Head) -> Send:
     return partial(lockstep.keep_alive, head=head, body=BODY, connections=CONNECTIONS)
 
 
 WORKLOADS = {
-    "hello": Workload(f"hello world, {CONNECTIONS} persistent connections", 16 * CONNECTIONS, _kept(lockstep.hello)),
+    "hello": Workload(
+        f"hello world, {CONNECTIONS} persistent connections", 16 * CONNECTIONS, _persistent(lockstep.hello)
+    ),
     "browser": Workload(
         f"a browser's head, differing in path and cookie, {CONNECTIONS} persistent connections",
         12 * CONNECTIONS,
-        _kept(lockstep.browser),
+        _persistent(lockstep.browser),
     ),
     "new-connection": Workload(
         "hello world, a new connection for each request", 500, partial(lockstep.new_connections, body=BODY)
@@ -106,19 +108,21 @@ class CountedServer:
 
     def send(self, workload: Workload, requests: int) -> None:
         """Send requests, and wait until the access log has them: writing a line is part of the request's cost."""
-        wanted = self.logged() + requests
+        wanted = self.count_log_lines() + requests
         workload.send(self.server.port, requests)
         until = time.monotonic() + LOG_LIMIT
-        while self.logged() < wanted:
+        while self.count_log_lines() < wanted:
             if time.monotonic() > until:
-                raise Unavailable(f"the access log has {self.logged()} of {wanted} lines after {LOG_LIMIT:.0f} s")
+                raise Unavailable(
+                    f"the access log has {self.count_log_lines()} of {wanted} lines after {LOG_LIMIT:.0f} s"
+                )
             time.sleep(0.01)
 
-    def logged(self) -> int:
+    def count_log_lines(self) -> int:
         """Return the number of lines in the access log."""
         return self.log.read_bytes().count(b"\n")
 
-    def counted(self, workload: Workload, requests: int) -> int:
+    def count_instructions(self, workload: Workload, requests: int) -> int:
         """Return the instructions that the server executes for a number of requests."""
         self.command("zero")
         self.send(workload, requests)
@@ -141,8 +145,8 @@ def measure(workload: Workload) -> int:
         with counting.server:
             counting.send(workload, workload.requests)  # until the interpreter has specialised its code
             counting.command("instrumentation", "on")
-            few = counting.counted(workload, workload.requests)
-            many = counting.counted(workload, 3 * workload.requests)
+            few = counting.count_instructions(workload, workload.requests)
+            many = counting.count_instructions(workload, 3 * workload.requests)
     return round((many - few) / (2 * workload.requests))
 
 
@@ -201,8 +205,8 @@ def main() -> int:
         REFERENCE.write_text(json.dumps(references, indent=2, sort_keys=True) + "\n")
     elif not changes:
         print("There are no committed figures of this interpreter. To add them: make instructions ARGS=--record")
-    elif options.check and (trouble := verdict(changes)):
-        print(trouble)
+    elif options.check and (failure := verdict(changes)):
+        print(failure)
         return 1
     return 0
 

@@ -54,7 +54,7 @@ def facts(python: str) -> dict[str, Any]:
     }
 
 
-def of_row(found: dict[str, Any], names: Iterable[str]) -> str:
+def describe_row(found: dict[str, Any], names: Iterable[str]) -> str:
     """Return in a line when, where and with which versions a row was measured."""
     installed = found["versions"]
     first = dict.fromkeys(name.lower().split()[0] for name in names)  # "gunicorn gthread" and "Flask" are distributions
@@ -65,7 +65,7 @@ def of_row(found: dict[str, Any], names: Iterable[str]) -> str:
     )
 
 
-def in_words(found: dict[str, Any]) -> str:
+def describe_run(found: dict[str, Any]) -> str:
     """The facts as the two lines above a report."""
     installed = found["versions"]
     names = ", ".join(f"{name} {version}" for name, version in installed.items() if name != "python")

@@ -14,7 +14,7 @@ from benchmarks.processes import CLIENT_CORES, Process, Server, Unavailable
 LIMIT = 20.0  # seconds beyond its durations that a job may take
 
 
-class Measured:
+class Measurement:
     """What a job gave: sorted latencies in nanoseconds, its seconds, and the server's processor time for each."""
 
     def __init__(self, latencies: list[int], seconds: float, cpu_us: float) -> None:
@@ -34,21 +34,21 @@ class Client:
         connections: int,
         seconds: float,
         *,
-        keep: bool = True,
+        keep_alive: bool = True,
         rate: float = 0.0,
-        warm: float = 0.0,
-    ) -> Measured:
+        warm_up: float = 0.0,
+    ) -> Measurement:
         """One measurement. Raises Unavailable with what the client saw."""
         job = {
             "port": server.port, "request": request._asdict(), "connections": connections, "seconds": seconds,
-            "keep": keep, "rate": rate,
+            "keep": keep_alive, "rate": rate,
         }  # fmt: skip
-        if warm:  # on its own, so that the processor time is that of the measured requests
-            self._ask({**job, "seconds": warm, "rate": 0.0}, warm)
+        if warm_up:  # on its own, so that the processor time is that of the measured requests
+            self._ask({**job, "seconds": warm_up, "rate": 0.0}, warm_up)
         before = server.processor_seconds()
         found = self._ask(job, seconds)
         spent = server.processor_seconds() - before
-        return Measured(found["latencies"], found["seconds"], spent / max(1, len(found["latencies"])) * 1e6)
+        return Measurement(found["latencies"], found["seconds"], spent / max(1, len(found["latencies"])) * 1e6)
 
     def _ask(self, job: dict[str, Any], seconds: float) -> dict[str, Any]:
         stdin, stdout = self.process.popen.stdin, self.process.popen.stdout
@@ -63,7 +63,7 @@ class Client:
                 raise Unavailable(f"the client did not answer within {seconds + LIMIT:.0f} s")
         line = stdout.readline()
         if not line:
-            raise Unavailable(f"the client ended: {self.process.complaint()}")
+            raise Unavailable(f"the client ended: {self.process.error_line()}")
         found: dict[str, Any] = json.loads(line)
         if "error" in found:
             raise Unavailable(found["error"])

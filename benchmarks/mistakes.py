@@ -29,13 +29,13 @@ from typing import NamedTuple
 
 LIMIT = 20.0
 """Seconds for what is waited for."""
-QUIET = 1.0
+QUIET_TIME = 1.0
 """Seconds without a line after which a server has said what it has to say."""
-MOST = 24
+MAX_LINES = 24
 """Lines of an output that are shown."""
-SHOWN = 300
+MAX_CHARACTERS = 300
 """Characters of a page that are shown."""
-SLOW = 4
+IMPORT_SECONDS = 4
 """Seconds that the slow import takes."""
 BIN = Path(sys.executable).parent
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -182,11 +182,11 @@ class Running:
             self.token = (TOKEN.findall(line) or [self.token])[0]
             self.lines.put(line.rstrip("\n"))
 
-    def printed(self, most: float = LIMIT, quiet: float = QUIET) -> list[str]:
+    def printed(self, limit: float = LIMIT, quiet: float = QUIET_TIME) -> list[str]:
         """Return what it prints until it is quiet, or has ended."""
         found: list[str] = []
-        end = time.monotonic() + most
-        while time.monotonic() < end:
+        stop = time.monotonic() + limit
+        while time.monotonic() < stop:
             try:
                 found.append(self.lines.get(timeout=quiet))
             except queue.Empty:
@@ -207,20 +207,20 @@ class Running:
             client.close()
         text = re.sub(r"(?s)<(script|style|title).*?</\1>|<p [^>]*hidden>.*?</p>", " ", body)
         text = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", text))).strip()
-        text = clean(self, [text[: 2 * SHOWN]])[0]
-        text = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+        text = clean(self, [text[: 2 * MAX_CHARACTERS]])[0]
+        text = text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}..."
         return f"{response.status}: {text}" if text else f"{response.status}, an empty page"
 
     def until_up(self) -> None:
         """Wait until it accepts connections, or has ended."""
-        end = time.monotonic() + LIMIT
-        while time.monotonic() < end and self.process.poll() is None:
+        stop = time.monotonic() + LIMIT
+        while time.monotonic() < stop and self.process.poll() is None:
             with closing(socket.socket()) as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(0.05)
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """End it, and the processes that it has started in its session."""
         for number in (signal.SIGINT, signal.SIGKILL):
             try:
@@ -243,7 +243,7 @@ def started(server: Server, body: str, *, module: str = "hello", port: int = 0, 
     try:
         yield running
     finally:
-        running.end()
+        running.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -267,15 +267,15 @@ def typo(server: Server) -> Observation:
 
 def no_return(server: Server) -> Observation:
     """The view has no return statement; under uvicorn the body is never sent, under http.server the handler sends nothing."""
-    return asked(server, server.nothing)
+    return request_page(server, server.nothing)
 
 
 def exception(server: Server) -> Observation:
     """A line of the view raises TypeError."""
-    return asked(server, server.fails)
+    return request_page(server, server.fails)
 
 
-def asked(server: Server, body: str) -> Observation:
+def request_page(server: Server, body: str) -> Observation:
     with started(server, body) as running:
         running.until_up()
         running.printed()
@@ -294,12 +294,12 @@ def port_in_use(server: Server) -> Observation:
 
 def slow_import(server: Server) -> Observation:
     """The module takes some seconds to import."""
-    with started(server, server.right, before=f"import time\n\ntime.sleep({SLOW})\n") as running:
+    with started(server, server.right, before=f"import time\n\ntime.sleep({IMPORT_SECONDS})\n") as running:
         start = time.monotonic()
         running.until_up()
         accepted = time.monotonic() - start
         answered = running.get()
-        text = "before the import had finished" if accepted < SLOW - 1 else "after the import"
+        text = "before the import had finished" if accepted < IMPORT_SECONDS - 1 else "after the import"
         # A parent and its child may print at the same time: the line of the request, if there is one, comes last.
         printed = sorted(clean(running, running.printed()), key=lambda line: '"GET / ' in line)
         return Observation("", printed, f"{answered} (the server accepted connections {text})")
@@ -377,9 +377,9 @@ def free(found: re.Match[str]) -> str:
 def shown(seen: Observation) -> str:
     """Return what was printed as a block, cut in its middle if it is long, and the answer."""
     lines = seen.printed
-    if len(lines) > MOST:
-        left_out = len(lines) - MOST
-        lines = [*lines[: MOST // 3], f"... {left_out} more lines ...", *lines[-(MOST - MOST // 3) :]]
+    if len(lines) > MAX_LINES:
+        left_out = len(lines) - MAX_LINES
+        lines = [*lines[: MAX_LINES // 3], f"... {left_out} more lines ...", *lines[-(MAX_LINES - MAX_LINES // 3) :]]
     parts = ["```", *([f"$ {seen.command}"] if seen.command else []), *(lines or ["(nothing)"]), "```"]
     if seen.answered:
         parts += ["", f"The browser gets: {escaped(seen.answered)}"]

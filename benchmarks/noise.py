@@ -22,8 +22,8 @@ SPREAD_LIMIT = (
     0.20  # of the bare socket's medians: the half of them in the middle lie within this share of their median
 )
 WAIT_LIMIT = 0.05  # of the time: waiting for a core
-FOREIGN_LIMIT = 0.10  # of all cores: busy with what is neither the server nor its clients
-SLOWED_LIMIT = 0.15  # of the bare loop's least processor time: how much more its median may be
+OTHER_LOAD_LIMIT = 0.10  # of all cores: busy with what is neither the server nor its clients
+SLOWDOWN_LIMIT = 0.15  # of the bare loop's least processor time: how much more its median may be
 
 
 class Noise:
@@ -35,14 +35,14 @@ class Noise:
         self.p99: list[float] = []
         self.waits: list[float] = []
 
-    def note(self, p50: float, p99: float, wait: float) -> None:
+    def add(self, p50: float, p99: float, wait: float) -> None:
         self.p50.append(p50)
         self.p99.append(p99)
         self.waits.append(wait)
 
     def spread(self) -> float:
         """The interquartile range of the medians, over their median."""
-        return middle_half(self.p50) / median(self.p50) if self.p50 else 0.0
+        return interquartile_range(self.p50) / median(self.p50) if self.p50 else 0.0
 
     def wait(self) -> float:
         """The share of its time that the typical measurement waited for a core."""
@@ -71,7 +71,7 @@ def noise_from_json(found: dict[str, Any]) -> Noise:
     return noise
 
 
-def middle_half(values: Sequence[float]) -> float:
+def interquartile_range(values: Sequence[float]) -> float:
     """The distance between the quartiles."""
     ordered = sorted(values)
     count = len(ordered)

@@ -17,10 +17,10 @@ from benchmarks.terminal import (
     LATENCIES,
     TRANSFERS,
     UNDECIDED,
-    WORDS,
+    VERDICT_TEXTS,
     change_cells,
-    limit,
-    spread,
+    limit_text,
+    range_text,
 )
 from benchmarks.throughput import Result as RowResult
 
@@ -48,7 +48,7 @@ def html(report: Report, old: Report | None = None) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>microwsgi, measured</title>'
         f'<meta name="viewport" content="width=device-width"><style>{CSS.read_text()}</style>\n'
-        f"<h1>microwsgi, measured</h1>\n<p class=muted>{escape(machine.in_words(report.machine))}</p>\n"
+        f"<h1>microwsgi, measured</h1>\n<p class=muted>{escape(machine.describe_run(report.machine))}</p>\n"
         + "\n".join(section for section in sections if section)
         + "\n</html>\n"
     )
@@ -110,7 +110,7 @@ def stack_table(report: Report) -> str:
         found = depth.lines
         counted = [f"{found['lines']:,}", str(found["calls"]), str(len(found["files"]))] if found else ["", "", ""]
         owners = [str(count) for count in depth.owners().values()]
-        rows.append((name, [f"<b>{len(depth.frames)}</b>", *owners, str(len(depth.trail)), *counted]))
+        rows.append((name, [f"<b>{len(depth.frames)}</b>", *owners, str(len(depth.traceback)), *counted]))
     headings = ["", "frames", "stdlib", "server", "framework", "yours", "in a traceback", "lines", "calls", "files"]
     return table(headings, rows)
 
@@ -178,7 +178,7 @@ def throughput(report: Report, drawn: dict[str, str]) -> str:
 
 
 def row_table(result: RowResult) -> str:
-    labels = {**FIGURES, **(TRANSFERS if result.row.sized else {})}
+    labels = {**FIGURES, **(TRANSFERS if result.row.takes_size else {})}
     medians = {name: result.medians(name) for name in result.names()}
     seen = {each for found in medians.values() for each in found}
     if "requests" in seen:
@@ -193,9 +193,9 @@ def row_table(result: RowResult) -> str:
         (
             found["name"],
             [
-                f"{found['ratio']:.2f}", spread(found), str(found["rounds"]),
-                *(limit(found, each) for each in ("bar", "aim")),
-                f"({WORDS[found['verdict']]})" if noisy and found["verdict"] else verdict(found["verdict"]),
+                f"{found['ratio']:.2f}", range_text(found), str(found["rounds"]),
+                *(limit_text(found, each) for each in ("bar", "aim")),
+                f"({VERDICT_TEXTS[found['verdict']]})" if noisy and found["verdict"] else verdict(found["verdict"]),
             ],
         )
         for found in result.ratios()
@@ -212,17 +212,17 @@ def row_table(result: RowResult) -> str:
 
 def verdict(word: str) -> str:
     style = "bad" if word in ("below", "worse") else "muted" if word in UNDECIDED else "good"
-    return f"<span class={style}>{WORDS.get(word, word)}</span>"
+    return f"<span class={style}>{VERDICT_TEXTS.get(word, word)}</span>"
 
 
 def changes(old: Report, new: Report) -> str:
     found = compare.changes(old, new)
     rows = []
     for each in found:
-        what, *cells, word = change_cells(each)
-        rows.append((what, [*cells, verdict(word) if word in ("better", "worse") else word]))
+        name, *cells, word = change_cells(each)
+        rows.append((name, [*cells, verdict(word) if word in ("better", "worse") else word]))
     warnings = "".join(f"<p class=bad>{escape(each)}</p>" for each in compare.differences(old, new))
-    told = f"<p class=muted>{escape(compare.about(found))}</p>"
+    told = f"<p class=muted>{escape(compare.explanation(found))}</p>"
     return f"<h2>Since {escape(str(old.machine['date']))}</h2>{warnings}{told}" + table(CHANGES, rows)
 
 

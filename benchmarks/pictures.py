@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from benchmarks.confidence import Histogram, histogram_percentile, middle
+from benchmarks.confidence import Histogram, bucket_value, histogram_percentile
 from benchmarks.latency import BARE, OURS, Result
 from benchmarks.report import Report
 from benchmarks.stacks import Depth
@@ -90,7 +90,7 @@ def towers(report: Report) -> Figure:
         tower(axes, column, depth)
     axes.set_xlim(-0.5, len(depths) - 0.5)
     axes.set_ylim(0, tallest + 1.5)
-    axes.set_xticks(range(len(depths)), [wrapped(depth.name) for depth in depths], color=INK, fontsize=9)
+    axes.set_xticks(range(len(depths)), [wrap(depth.name) for depth in depths], color=INK, fontsize=9)
     axes.set_yticks([])
     axes.grid(visible=False)
     axes.spines["left"].set_visible(False)
@@ -106,35 +106,35 @@ def tower(axes: Axes, column: int, depth: Depth) -> None:
         box = Rectangle((column - 0.46, level + 0.04), 0.92, 0.92, color=OWNERS[frame.owner], linewidth=0)
         box.set_gid(f"frame-{slug(depth.name)}-{level}")
         axes.add_patch(box)
-        name = shortened(frame.function)
+        name = shorten(frame.function)
         axes.text(column, level + 0.47, name, ha="center", va="center", fontsize=5.5, color="#ffffff")
     axes.text(
         column, len(depth.frames) + 0.15, str(len(depth.frames)), ha="center", va="bottom", fontsize=14, weight="bold"
     )
 
 
-def shortened(function: str, limit: int = 18) -> str:
+def shorten(function: str, limit: int = 18) -> str:
     """The last part of a qualified name, as much as fits a box."""
     name = function.replace(".<locals>", "").rpartition(".")[2]
     return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
-def wrapped(name: str) -> str:
+def wrap(name: str) -> str:
     """A name on two lines or three."""
     return name.replace(" on ", "\non ").replace("gunicorn ", "gunicorn\n").replace("microwsgi ", "microwsgi\n")
 
 
-MANY = 20  # lines: below that a server is compiled, and its bar would say that it is simple
+MIN_LINES = 20  # lines: below that a server is compiled, and its bar would say that it is simple
 
 
-def stepped_over(report: Report) -> list[Depth]:
+def subjects_with_lines(report: Report) -> list[Depth]:
     """The subjects whose way can be stepped through."""
-    return [depth for depth in report.stacks.values() if depth.lines and depth.lines["lines"] > MANY]
+    return [depth for depth in report.stacks.values() if depth.lines and depth.lines["lines"] > MIN_LINES]
 
 
 def lines(report: Report) -> Figure:
     """The lines that a debugger steps over, by owner, and how many files they are in."""
-    depths = stepped_over(report)
+    depths = subjects_with_lines(report)
     depths.sort(key=lambda depth: -depth.lines["lines"] if depth.lines else 0)
     figure, axes = plt.subplots(figsize=(9, 0.34 * max(4, len(depths)) + 1))
     most = max((depth.lines["lines"] for depth in depths if depth.lines), default=1)
@@ -226,7 +226,7 @@ def violins(report: Report) -> Figure:
         for column, name in enumerate(names):
             violin(axes, column, result.histograms[name], SERIES[name], f"violin-{result.workload.name}-{slug(name)}")
         logarithmic(axes)
-        axes.set_xticks(range(len(names)), [wrapped(name) for name in names], color=INK)
+        axes.set_xticks(range(len(names)), [wrap(name) for name in names], color=INK)
         axes.grid(axis="x", visible=False)
         axes.set_ylabel("milliseconds")
         axes.set_title(f"{result.workload.title}: 99.9 % of the responses, and their median", fontsize=10)
@@ -235,9 +235,9 @@ def violins(report: Report) -> Figure:
 
 def violin(axes: Axes, column: int, counts: Histogram, colour: str, gid: str) -> None:
     top = histogram_percentile(counts, 0.999)
-    shown = {bucket: count for bucket, count in coarser(counts).items() if middle(bucket) <= top}
+    shown = {bucket: count for bucket, count in widen_buckets(counts).items() if bucket_value(bucket) <= top}
     most = max(shown.values())
-    ys = [middle(bucket) / 1e6 for bucket in shown]
+    ys = [bucket_value(bucket) / 1e6 for bucket in shown]
     half = [0.42 * (count / most) ** 0.5 for count in shown.values()]  # the root: tails stay visible
     body = axes.fill_betweenx(
         ys, [column - w for w in half], [column + w for w in half], color=colour, alpha=0.75, linewidth=0.8
@@ -246,7 +246,7 @@ def violin(axes: Axes, column: int, counts: Histogram, colour: str, gid: str) ->
     axes.plot([column - 0.2, column + 0.2], [histogram_percentile(counts, 0.5) / 1e6] * 2, color=INK, linewidth=1.6)
 
 
-def coarser(counts: Histogram, factor: int = 4) -> Histogram:
+def widen_buckets(counts: Histogram, factor: int = 4) -> Histogram:
     """Fewer, wider buckets without gaps: a shape, not a comb."""
     wide: Histogram = {}
     for bucket, count in counts.items():
@@ -287,7 +287,7 @@ def slug(name: str) -> str:
 
 PICTURES: dict[str, tuple[str, Callable[[Report], Figure], Callable[[Report], object]]] = {
     "towers": ("Stacks side by side", towers, lambda report: set(TOWERS) & set(report.stacks)),
-    "lines": ("Lines from the socket to the function", lines, stepped_over),
+    "lines": ("Lines from the socket to the function", lines, subjects_with_lines),
     "percentiles": ("Latency by percentile", percentiles, lambda report: report.latency),
     "violins": ("Where the latencies lie", violins, lambda report: set(VIOLINS) & set(report.latency)),
     "throughput": ("Requests per second by connections", throughput, lambda report: len(hello_rows(report)) > 1),

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from benchmarks.clients.exchange import trusting
+from benchmarks.clients.exchange import unverified_context
 
 ROOT = Path(__file__).resolve().parent.parent
 CORES = sorted(os.sched_getaffinity(0))
@@ -39,7 +39,7 @@ class Unavailable(Exception):
     """Why a subject cannot be measured here; the text is what the report says."""
 
 
-def in_child(cores: set[int]) -> Callable[[], None]:
+def child_setup(cores: set[int]) -> Callable[[], None]:
     """What a child does before it becomes the program: its core, its descriptors, and an end when we end."""
 
     def prepare() -> None:
@@ -54,8 +54,8 @@ def in_child(cores: set[int]) -> Callable[[], None]:
 
 def environment(**more: str) -> dict[str, str]:
     """What every process of a run gets: the tree to import from, and nothing that changes how Python runs."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MICROWSGI_"))}
-    return {**kept, "PYTHONPATH": str(ROOT), **more}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MICROWSGI_"))}
+    return {**inherited, "PYTHONPATH": str(ROOT), **more}
 
 
 class Process:
@@ -72,14 +72,14 @@ class Process:
             stdout=subprocess.PIPE if piped else self.output,
             stderr=self.output,
             start_new_session=True,
-            preexec_fn=in_child(cores),  # noqa: PLW1509 - the harness has one thread
+            preexec_fn=child_setup(cores),  # noqa: PLW1509 - the harness has one thread
         )
 
     @property
     def pid(self) -> int:
         return self.popen.pid
 
-    def complaint(self) -> str:
+    def error_line(self) -> str:
         """Why it failed, in a line of what it printed: a traceback's last, else the first."""
         self.output.seek(0)
         lines = [line for line in self.output.read().decode(errors="replace").splitlines() if line.strip()]
@@ -89,9 +89,9 @@ class Process:
 
     def stop(self) -> None:
         """Ask, wait, end: the whole group, so no worker outlives its parent."""
-        for how, limit in ((signal.SIGTERM, STOP_LIMIT), (signal.SIGKILL, STOP_LIMIT)):
+        for number, limit in ((signal.SIGTERM, STOP_LIMIT), (signal.SIGKILL, STOP_LIMIT)):
             with suppress(ProcessLookupError):
-                os.killpg(self.pid, how)
+                os.killpg(self.pid, number)
             with suppress(subprocess.TimeoutExpired):
                 self.popen.wait(limit)
         for stream in (self.popen.stdin, self.popen.stdout, self.output):
@@ -107,7 +107,7 @@ class Process:
 
     # What the system says of it and its children.
 
-    def family(self) -> list[int]:
+    def process_tree(self) -> list[int]:
         """Its process and every descendant."""
         found, waiting = [], [self.pid]
         while waiting:
@@ -124,7 +124,7 @@ class Process:
         Linux lets every process read another's clock; its number is made from the pid as clock_getcpuclockid(3) does.
         """
         total = 0
-        for pid in self.family():
+        for pid in self.process_tree():
             with suppress(OSError):
                 total += time.clock_gettime_ns((~pid << 3) | 2)
         return total / 1e9
@@ -132,7 +132,7 @@ class Process:
     def run_delay_seconds(self) -> float:
         """Time that its threads were ready to run and waited for a core; 0 where the kernel does not count it."""
         total = 0
-        for pid in self.family():
+        for pid in self.process_tree():
             for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
                 with suppress(OSError):
                     total += int(path.read_text().split()[1])
@@ -140,7 +140,7 @@ class Process:
 
     def _status(self, field: str, *, threads: bool = False) -> int:
         total = 0
-        for pid in self.family():
+        for pid in self.process_tree():
             for path in Path(f"/proc/{pid}/task").glob("*/status") if threads else (Path(f"/proc/{pid}/status"),):
                 with suppress(OSError, StopIteration):
                     lines = path.read_text().splitlines()
@@ -161,7 +161,7 @@ class Process:
 
     def descriptors(self) -> int:
         """Open files and sockets."""
-        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.family())
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.process_tree())
 
     def switches(self) -> int:
         """Context switches of every thread: a server that sleeps has none."""
@@ -172,7 +172,7 @@ class Process:
     def listening(self) -> int | None:
         """The port of the first listening TCP socket of the family, once there is one."""
         sockets = set()
-        for pid in self.family():
+        for pid in self.process_tree():
             with suppress(OSError):
                 for descriptor in os.scandir(f"/proc/{pid}/fd"):
                     with suppress(OSError):
@@ -212,19 +212,19 @@ class Server(Process):
         until = time.monotonic() + limit
         while time.monotonic() < until:
             if self.popen.poll() is not None:
-                raise Unavailable(f"ended with status {self.popen.returncode}: {self.complaint()}")
-            if (port := self.listening()) and answers(port, 5.0, self.scheme):
+                raise Unavailable(f"ended with status {self.popen.returncode}: {self.error_line()}")
+            if (port := self.listening()) and responds(port, 5.0, self.scheme):
                 return port
             time.sleep(0.005)
         raise Unavailable(f"does not answer within {limit:.0f} s")
 
 
-def answers(port: int, timeout: float, scheme: str = "http") -> bool:
+def responds(port: int, timeout: float, scheme: str = "http") -> bool:
     """Whether a request gets the beginning of a response."""
     try:
         with (
             socket.create_connection(("127.0.0.1", port), timeout) as plain,
-            trusting().wrap_socket(plain) if scheme == "https" else plain as connection,
+            unverified_context().wrap_socket(plain) if scheme == "https" else plain as connection,
         ):
             connection.sendall(b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
             return connection.recv(1) != b""
@@ -240,12 +240,12 @@ def client(command: Sequence[str], limit: float, **more: str) -> str:
         except subprocess.TimeoutExpired:
             raise Unavailable(f"{command[0]} did not end within {limit:.0f} s") from None
         if process.popen.returncode:
-            raise Unavailable(f"{Path(command[0]).name}: {process.complaint()}")
+            raise Unavailable(f"{Path(command[0]).name}: {process.error_line()}")
         return out.decode()
 
 
 @contextmanager
-def here(cores: set[int]) -> Iterator[None]:
+def cpu_affinity(cores: set[int]) -> Iterator[None]:
     """Keep this process off the servers' core while it waits or measures."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)

@@ -19,7 +19,7 @@ from benchmarks import wrk
 from benchmarks.confidence import percentile
 from benchmarks.footprint import free_port
 from benchmarks.processes import CORES, ROOT, Process, Server, Unavailable
-from benchmarks.rows import Row, against, own
+from benchmarks.rows import Row, ratio_to, value_of
 from benchmarks.servers import require
 from benchmarks.wrk import Figures
 
@@ -30,7 +30,7 @@ PAUSE = 0.05, 0.15  # seconds from a response by new code to the next save
 PEERS_PAUSE = 0.6, 1.1  # some never see a save that comes soon after their restart
 LIMIT = 15.0  # seconds until new code must answer
 EXTRA = 5000  # files that are watched beside the modules
-QUIET_TIME, WATCHED = 3.0, 5.0  # seconds before, and of, watching the watcher
+QUIET_TIME, OBSERVED_TIME = 3.0, 5.0  # seconds before, and of, watching the watcher
 FUNCTION = '''
 def view_{number}(request, *names):
     """One of many functions, so that the module has something to compile."""
@@ -199,8 +199,8 @@ def idling(extra: int) -> Callable[[str, str, str], Figures]:
         with reloading(name, python, *options, extra=extra) as (process, _, _):
             time.sleep(QUIET_TIME)
             spent = process.processor_seconds()
-            time.sleep(WATCHED)
-            return {"core_percent": (process.processor_seconds() - spent) / WATCHED * 100}
+            time.sleep(OBSERVED_TIME)
+            return {"core_percent": (process.processor_seconds() - spent) / OBSERVED_TIME * 100}
 
     return measure
 
@@ -234,26 +234,26 @@ ROWS = [
     Row(
         "reload", "from the end of a save to the first response by new code", measure_reload,
         [
-            own("p50", "ms, median", 30.0, 15.0, scale=1e3),
-            own("p99", "ms, 99th of 100", 100.0, 50.0, scale=1e3),
-            *(against(peer, "p50", 1.0) for peer in PEERS),
+            value_of("p50", "ms, median", 30.0, 15.0, scale=1e3),
+            value_of("p99", "ms, 99th of 100", 100.0, 50.0, scale=1e3),
+            *(ratio_to(peer, "p50", 1.0) for peer in PEERS),
         ],
-        app=None, peers=PEERS, others=("microwsgi --reload-poll",), rounds=1, cost=20.0,
+        app=None, peers=PEERS, optional_peers=("microwsgi --reload-poll",), rounds=1, expected_seconds=20.0,
     ),
     Row(
         "reload-idle", "--reload while no file changes", idling(0),
-        [own("core_percent", "% of a core", 1.0, 0.1)], app=None, others=("microwsgi --reload-poll", *PEERS), rounds=1,
-        cost=QUIET_TIME + WATCHED + 1,
+        [value_of("core_percent", "% of a core", 1.0, 0.1)], app=None, optional_peers=("microwsgi --reload-poll", *PEERS), rounds=1,
+        expected_seconds=QUIET_TIME + OBSERVED_TIME + 1,
     ),
     Row(
         f"reload-idle-{EXTRA}", f"--reload with {EXTRA:,} more files while no file changes", idling(EXTRA),
-        [own("core_percent", "% of a core", 1.0, 0.1)], app=None, others=("microwsgi --reload-poll",), rounds=1,
-        cost=QUIET_TIME + WATCHED + 2,
+        [value_of("core_percent", "% of a core", 1.0, 0.1)], app=None, optional_peers=("microwsgi --reload-poll",), rounds=1,
+        expected_seconds=QUIET_TIME + OBSERVED_TIME + 2,
     ),
     Row(
         "workers", "two workers on two cores, a millisecond of work a request", measure_workers,
-        [own("scaling", "times one worker", 1.5, 1.8, at_most=False), against("gunicorn --workers", "rate", 1.0)],
-        app=None, peers=("gunicorn --workers",), rounds=1, cost=8.0,
+        [value_of("scaling", "times one worker", 1.5, 1.8, at_most=False), ratio_to("gunicorn --workers", "rate", 1.0)],
+        app=None, peers=("gunicorn --workers",), rounds=1, expected_seconds=8.0,
     ),
 ]  # fmt: skip
 SUBJECTS = (*COMMANDS, "gunicorn --workers")

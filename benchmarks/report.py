@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import latency, throughput
 from benchmarks.noise import Noise, noise_from_json
-from benchmarks.servers import always_there
+from benchmarks.servers import is_required
 from benchmarks.stacks import Depth
 
 FORMAT = 1
@@ -28,7 +28,7 @@ class Report:
 
     def failures(self) -> dict[str, str]:
         """Those of our own that could not be measured, and why: errors, where a peer may be absent."""
-        return {where: reason for where, name, reason in self._missing() if always_there(name)}
+        return {where: reason for where, name, reason in self._missing() if is_required(name)}
 
     def absences(self) -> dict[str, str]:
         """The peers that a whole part did without, and why."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from benchmarks.servers import HELLO
 from benchmarks.wrk import Figures
 
-By = dict[str, Figures]  # one round of one row: subject to figures
+RoundFigures = dict[str, Figures]  # one round of one row: subject to figures
 
 
 class Bar:
@@ -16,7 +16,7 @@ class Bar:
     def __init__(
         self,
         name: str,
-        ratio: Callable[[By], float | None],
+        ratio: Callable[[RoundFigures], float | None],
         bar: float | None,
         aim: float | None = None,
         *,
@@ -43,11 +43,11 @@ class Bar:
         return value <= limit if self.at_most else value >= limit
 
 
-def against(peer: str, figure: str, bar: float | None, aim: float | None = None, *, unit: str = "") -> Bar:
+def ratio_to(peer: str, figure: str, bar: float | None, aim: float | None = None, *, unit: str = "") -> Bar:
     """Ours beside a peer's; of costs and times less is better, of rates more."""
 
-    def ratio(by: By) -> float | None:
-        ours, theirs = by.get("microwsgi", {}).get(figure), by.get(peer, {}).get(figure)
+    def ratio(round_figures: RoundFigures) -> float | None:
+        ours, theirs = round_figures.get("microwsgi", {}).get(figure), round_figures.get(peer, {}).get(figure)
         if not ours or not theirs:
             return None
         return ours / theirs if figure == "rate" else theirs / ours
@@ -55,13 +55,13 @@ def against(peer: str, figure: str, bar: float | None, aim: float | None = None,
     return Bar(f"of {peer}, {unit or LABELS.get(figure, figure)}", ratio, bar, aim)
 
 
-def own(
+def value_of(
     figure: str, name: str, bar: float | None, aim: float | None = None, *, at_most: bool = True, scale: float = 1.0
 ) -> Bar:
     """A figure of ours beside a fixed limit."""
 
-    def value(by: By) -> float | None:
-        found = by.get("microwsgi", {}).get(figure)
+    def value(round_figures: RoundFigures) -> float | None:
+        found = round_figures.get("microwsgi", {}).get(figure)
         return None if found is None else found * scale
 
     return Bar(name, value, bar, aim, at_most=at_most)
@@ -87,19 +87,21 @@ class Row:
         bare: str | None = "hello",
         threads: int = 0,
         peers: tuple[str, ...] = (),
-        others: tuple[str, ...] = (),
+        optional_peers: tuple[str, ...] = (),
         rounds: int | None = None,
-        sized: bool = False,
-        warm: str | None = None,
-        cost: float | None = None,
-        needs: str = "",
+        takes_size: bool = False,
+        warm_up: str | None = None,
+        expected_seconds: float | None = None,
+        required_build: str = "",
     ) -> None:
         self.name, self.title, self.measure, self.bars = name, title, measure, bars
         self.app, self.bare, self.threads, self.rounds = app, bare, threads, rounds
-        self.warm = warm  # the path that is loaded before the first measurement of a process
-        self.needs = needs  # a word that `versions` has for the Python that the row is for; "" is any
-        self.cost = cost  # seconds that a measurement of a subject takes, if not those of the run; for the estimate
-        self.sized = sized  # `measure` also gets the bytes to move
+        self.warm_up = warm_up  # the path that is loaded before the first measurement of a process
+        self.required_build = required_build  # a word that `versions` has for the Python that the row is for; "" is any
+        self.expected_seconds = (
+            expected_seconds  # seconds that a measurement of a subject takes, if not those of the run; for the estimate
+        )
+        self.takes_size = takes_size  # `measure` also gets the bytes to move
         self.peers = ("microwsgi", *peers)  # who takes part unless others are asked for
         unlogged = ("microwsgi-nolog",) if app else ()
-        self.possible = tuple(dict.fromkeys(("microwsgi", *unlogged, *self.peers, *others)))
+        self.subjects = tuple(dict.fromkeys(("microwsgi", *unlogged, *self.peers, *optional_peers)))

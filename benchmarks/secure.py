@@ -18,8 +18,8 @@ from benchmarks import wrk
 from benchmarks.confidence import percentile
 from benchmarks.noise import OtherLoad
 from benchmarks.processes import Server, Unavailable, python_client
-from benchmarks.rows import Bar, By, Row, against
-from benchmarks.servers import HELLO, KINDS
+from benchmarks.rows import Bar, RoundFigures, Row, ratio_to
+from benchmarks.servers import HELLO, SERVERS
 from benchmarks.wrk import Figures
 
 PLAIN = "microwsgi, plain"
@@ -52,14 +52,14 @@ def certificate() -> tuple[str, str]:
 def serving(name: str, python: str, log: str = "off") -> Server:
     """The subject with its certificate, or ours without."""
     kind, files = "microwsgi" if name == PLAIN else name, certificate()
-    command = KINDS[kind].command(python, HELLO, "0", 0, log)
+    command = SERVERS[kind].command(python, HELLO, "0", 0, log)
     if name == PLAIN:
         return Server(command)
     options = [word for flag, file in zip(FLAGS.get(name, ()), files, strict=False) for word in (flag, file)]
     return Server([*command, *options], scheme="https", BENCHMARK_CERTIFICATE=files[0], BENCHMARK_KEY=files[1])
 
 
-def loaded(connections: int) -> Callable[[str, str, str], Figures]:
+def wrk_measurement(connections: int) -> Callable[[str, str, str], Figures]:
     def measure(name: str, python: str, log: str) -> Figures:
         with serving(name, python, log) as server:
             wrk.load(server, "/", connections, 1)
@@ -68,21 +68,21 @@ def loaded(connections: int) -> Callable[[str, str, str], Figures]:
     return measure
 
 
-def handshakes(how: str) -> Callable[[str, str, str], Figures]:
+def handshakes(mode: str) -> Callable[[str, str, str], Figures]:
     """New connections one after another. The client is slower than most servers: processor time is what counts here."""
 
     def measure(name: str, python: str, log: str) -> Figures:
         with serving(name, python, log) as server:
-            connecting = "plain" if name == PLAIN else how
+            connecting = "plain" if name == PLAIN else mode
             python_client("handshakes", server.port, 0.3, connecting, limit=LIMIT)
-            with OtherLoad(server) as foreign:
+            with OtherLoad(server) as other_load:
                 before = server.processor_seconds()
                 found = json.loads(python_client("handshakes", server.port, SECONDS, connecting, limit=LIMIT))
                 spent = server.processor_seconds() - before
         latencies, count = sorted(found["latencies"]), len(found["latencies"])
         shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
         return {
-            "cpu_us": spent / count * 1e6, "of_core": count / spent, "foreign": foreign.share,
+            "cpu_us": spent / count * 1e6, "of_core": count / spent, "foreign": other_load.share,
             **{each: percentile(latencies, share) / 1e9 for each, share in shares.items()},
             "resumed_percent": found["resumed"] / count * 100,
         }  # fmt: skip
@@ -90,12 +90,12 @@ def handshakes(how: str) -> Callable[[str, str, str], Figures]:
     return measure
 
 
-def best(figure: str, word: str, bar: float | None) -> Bar:
+def ratio_to_best(figure: str, word: str, bar: float | None) -> Bar:
     """Ours beside the best of the peers."""
 
-    def ratio(by: By) -> float | None:
-        ours = by.get("microwsgi", {}).get(figure)
-        theirs = [by[name][figure] for name in PEERS if name in by]
+    def ratio(round_figures: RoundFigures) -> float | None:
+        ours = round_figures.get("microwsgi", {}).get(figure)
+        theirs = [round_figures[name][figure] for name in PEERS if name in round_figures]
         if not ours or not theirs:
             return None
         return ours / max(theirs) if figure == "rate" else min(theirs) / ours
@@ -103,26 +103,28 @@ def best(figure: str, word: str, bar: float | None) -> Bar:
     return Bar(f"of the best of {len(PEERS)} in Python, {word}", ratio, bar)
 
 
-def kept(connections: int) -> Row:
+def keep_alive_row(connections: int) -> Row:
     bars = [
-        best("rate", "requests/s", 3.0),
-        against("granian", "rate", None),
-        against(PLAIN, "rate", None),
-        against(PLAIN, "cpu_us", None),
+        ratio_to_best("rate", "requests/s", 3.0),
+        ratio_to("granian", "rate", None),
+        ratio_to(PLAIN, "rate", None),
+        ratio_to(PLAIN, "cpu_us", None),
     ]
     title = f"hello world over TLS 1.3, {connections} connections, keep-alive"
     peers = (PLAIN, *PEERS, "granian")
-    return Row(f"tls{connections}", title, loaded(connections), bars, app=None, peers=peers, cost=4.0)
+    return Row(
+        f"tls{connections}", title, wrk_measurement(connections), bars, app=None, peers=peers, expected_seconds=4.0
+    )
 
 
-def new(name: str, how: str, title: str) -> Row:
-    bars = [best("cpu_us", "processor time", None), against(PLAIN, "cpu_us", None)]
-    return Row(name, title, handshakes(how), bars, app=None, peers=(PLAIN, *PEERS, "granian"), cost=2.5)
+def handshake_row(name: str, mode: str, title: str) -> Row:
+    bars = [ratio_to_best("cpu_us", "processor time", None), ratio_to(PLAIN, "cpu_us", None)]
+    return Row(name, title, handshakes(mode), bars, app=None, peers=(PLAIN, *PEERS, "granian"), expected_seconds=2.5)
 
 
 ROWS = [
-    kept(8),
-    kept(64),
-    new("tls-new", "full", "a new TLS connection for each request, a full handshake"),
-    new("tls-resumed", "resumed", "a new TLS connection for each request, with session resumption"),
+    keep_alive_row(8),
+    keep_alive_row(64),
+    handshake_row("tls-new", "full", "a new TLS connection for each request, a full handshake"),
+    handshake_row("tls-resumed", "resumed", "a new TLS connection for each request, with session resumption"),
 ]

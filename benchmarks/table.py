@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.report import Report
-from benchmarks.terminal import FIGURES, TRANSFERS, WORDS, limit, spread
+from benchmarks.terminal import FIGURES, TRANSFERS, VERDICT_TEXTS, limit_text, range_text
 from benchmarks.throughput import ROWS, Result
 from benchmarks.wrk import Figures
 
@@ -30,7 +30,7 @@ SHOWN = (
     "worst_percent", "median_percent",
 )  # fmt: skip
 """Figures of which a subject's line has the first two that there are."""
-SHORT = {
+UNITS = {
     "rate": "/s", "cpu_us": " µs", "p99": " ms p99", "seconds": " s", "rss_kib": " KiB", "kib_each": " KiB each",
     "wakeups": " wake-ups/s", "core_percent": " % of a core", "scaling": " times one",
     "worst_percent": " % at worst", "median_percent": " % in the median",
@@ -45,7 +45,7 @@ def write(path: Path, report: Report) -> Path:
         sections = {each.partition("\n")[0]: f"\n## {each.rstrip()}\n" for each in found}
     for result in report.throughput.values():
         if result.names():
-            sections[result.row.title] = section(result, machine.of_row(report.machine, result.names()))
+            sections[result.row.title] = section(result, machine.describe_row(report.machine, result.names()))
     titles = [row.title for row in ROWS.values()]
     path.write_text(
         HEAD.format(name=path.name) + "".join(sections[title] for title in titles if title in sections), "utf-8"
@@ -61,8 +61,8 @@ def section(result: Result, origin: str) -> str:
     noisy = result.too_noisy()
     for found in result.ratios():
         cells = [
-            found["name"], f"{found['ratio']:.2f}", spread(found), str(found["rounds"]),
-            limit(found, "bar"), limit(found, "aim"), "noisy" if noisy else WORDS[found["verdict"]],
+            found["name"], f"{found['ratio']:.2f}", range_text(found), str(found["rounds"]),
+            limit_text(found, "bar"), limit_text(found, "aim"), "noisy" if noisy else VERDICT_TEXTS[found["verdict"]],
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     table = (COLUMNS if lines else "") + "".join(f"{line}\n" for line in lines)
@@ -72,7 +72,7 @@ def section(result: Result, origin: str) -> str:
 
 def figures(result: Result, medians: Figures) -> str:
     """A subject's figures, the two that tell most."""
-    labels = {**FIGURES, **(TRANSFERS if result.row.sized else {})}
+    labels = {**FIGURES, **(TRANSFERS if result.row.takes_size else {})}
     found = [name for name in SHOWN if name in medians and not (name == "seconds" and "rate" in medians)][:2]
-    units = {**SHORT, **({"rate": " MB/s"} if result.row.sized else {})}
+    units = {**UNITS, **({"rate": " MB/s"} if result.row.takes_size else {})}
     return ", ".join(f"{medians[name] * labels[name][1]:{labels[name][2]}}{units[name]}" for name in found)

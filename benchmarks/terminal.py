@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks import machine, throughput
-from benchmarks.compare import Change, about, changes, differences, only_in
+from benchmarks.compare import Change, changes, differences, explanation, only_in
 from benchmarks.latency import OURS, PEER, Result
 from benchmarks.report import Report
 from benchmarks.stacks import Depth
@@ -44,19 +44,19 @@ FIGURES: dict[str, tuple[str, float, str]] = {
 """Each figure's heading, its factor and its format, in the order of the columns."""
 TRANSFERS = {"rate": ("MB/s", 1e-6, ",.0f")}
 LATENCIES = ("p50", "p90", "p99", "p999", "max", "cpu_us")
-VERDICTS = {
+VERDICT_STYLES = {
     "aim": "green", "bar": "yellow", "below": "red", "short": "yellow", "within": "dim", "near": "dim",
     "better": "green", "worse": "red",
 }  # fmt: skip
-WORDS = {
+VERDICT_TEXTS = {
     "aim": "aim reached", "bar": "bar reached", "within": "bar within the range", "below": "bar missed",
     "near": "aim within the range", "short": "aim missed", "": "",
 }  # fmt: skip
 UNDECIDED = ("within", "near")
-MORE = ("rate", "of_core", "scaling")  # figures of which more is better
+HIGHER_IS_BETTER = ("rate", "of_core", "scaling")  # figures of which more is better
 OWNER_STYLES = {"stdlib": "bright_black", "server": "blue", "framework": "yellow", "yours": "green"}
 BAR_WIDTH = 20  # characters of the longest bar
-BEYOND = (
+OUTLIER_FACTOR = (
     10  # times the median of a table's figures: longer bars are cut, so that one failure does not flatten the others
 )
 ABOUT_LATENCY = (
@@ -75,7 +75,7 @@ ABOUT_THROUGHPUT = (
 
 def show(console: Console, report: Report) -> None:
     """The whole report, part by part; what is broken comes last, where it is seen."""
-    console.print(machine.in_words(report.machine), highlight=False)
+    console.print(machine.describe_run(report.machine), highlight=False)
     console.print()
     if report.stacks:
         console.print(stacks(report))
@@ -94,9 +94,9 @@ def show(console: Console, report: Report) -> None:
         console.print("[bold]Throughput and cost[/]")
         console.print(ABOUT_THROUGHPUT, style="dim", highlight=False)
     for row in report.throughput.values():
-        console.print(figures_of(row) if row.names() else f"[bold]{row.row.title}[/]")
+        console.print(figures_table(row) if row.names() else f"[bold]{row.row.title}[/]")
         print_absences(console, row.absences())
-        console.print(ratios_of(row))
+        console.print(ratios_table(row))
     print_absences(console, report.absences())
     for where, reason in report.failures().items():
         console.print(f"[bold red]FAILED[/] {escape(where)}: {escape(reason)}", highlight=False)
@@ -126,7 +126,7 @@ def stacks(report: Report) -> Group:
     for name, depth in report.stacks.items():
         lines = depth.lines or {}
         table.add_row(
-            name, str(len(depth.frames)), str(len(depth.trail)), str(lines.get("lines", "")),
+            name, str(len(depth.frames)), str(len(depth.traceback)), str(lines.get("lines", "")),
             str(len(lines["files"])) if lines else "", tower(depth), style=style_of(name),
         )  # fmt: skip
     legend = Text.assemble(*((f"█ {owner}  ", style) for owner, style in OWNER_STYLES.items()))
@@ -152,7 +152,7 @@ def latency(result: Result) -> Table:
             table.add_column("range", justify="right", style="dim")
     table.add_column("p50: less is better", no_wrap=True)
     names = result.names()
-    longest = fair([found[0] for name in names if (found := result.figure(name, "p50"))])
+    longest = longest_bar([found[0] for name in names if (found := result.figure(name, "p50"))])
     for name in names:
         cells = []
         for figure in LATENCIES:
@@ -166,9 +166,9 @@ def latency(result: Result) -> Table:
     return table
 
 
-def fair(values: Sequence[float]) -> float:
+def longest_bar(values: Sequence[float]) -> float:
     """The value of the longest bar: the largest that is not out of all proportion."""
-    return max((value for value in values if value <= BEYOND * median(values)), default=0)
+    return max((value for value in values if value <= OUTLIER_FACTOR * median(values)), default=0)
 
 
 def bar(value: float, longest: float) -> str:
@@ -202,7 +202,7 @@ def noise(report: Report) -> str:
     return f"[dim]{line}[/]\n"
 
 
-def figures_of(result: throughput.Result) -> Table:
+def figures_table(result: throughput.Result) -> Table:
     """One line a subject: its medians, and a bar as long as its first figure."""
     names = result.names()
     medians = {name: result.medians(name) for name in names}
@@ -211,13 +211,13 @@ def figures_of(result: throughput.Result) -> Table:
         seen.discard("seconds")
     if not any(found.get("errors") for found in medians.values()):
         seen.discard("errors")
-    labels = {**FIGURES, **(TRANSFERS if result.row.sized else {})}
+    labels = {**FIGURES, **(TRANSFERS if result.row.takes_size else {})}
     shown = [figure for figure in labels if figure in seen]
     table = plain_table(result.row.title)
     table.add_column("", min_width=18)
     for figure in shown:
         table.add_column(labels[figure][0], justify="right")
-    table.add_column("more is better" if shown[0] in MORE else "less is better", no_wrap=True)
+    table.add_column("more is better" if shown[0] in HIGHER_IS_BETTER else "less is better", no_wrap=True)
     longest = max(found.get(shown[0], 0) for found in medians.values())
     for name in names:
         cells = [
@@ -228,7 +228,7 @@ def figures_of(result: throughput.Result) -> Table:
     return table
 
 
-def ratios_of(result: throughput.Result) -> Group | str:
+def ratios_table(result: throughput.Result) -> Group | str:
     """Each ratio beside its bar and its aim; verdicts in brackets if the machine was too noisy."""
     ratios = result.ratios()
     if not ratios:
@@ -243,14 +243,14 @@ def ratios_of(result: throughput.Result) -> Group | str:
         )
     for found in ratios:
         table.add_row(
-            found["name"], f"{found['ratio']:.2f}", spread(found),
-            limit(found, "bar"), limit(found, "aim"), verdict(found, noisy=bool(noisy)),
+            found["name"], f"{found['ratio']:.2f}", range_text(found),
+            limit_text(found, "bar"), limit_text(found, "aim"), verdict(found, noisy=bool(noisy)),
         )  # fmt: skip
     warning = f"[red]noisy: {noisy}; verdicts in brackets[/]\n" if noisy else ""
     return Group(table, warning)
 
 
-def spread(found: dict[str, Any]) -> str:
+def range_text(found: dict[str, Any]) -> str:
     """The lowest and the highest ratio, where they differ."""
     return "" if found["lowest"] == found["highest"] else f"{found['lowest']:.2f}-{found['highest']:.2f}"
 
@@ -260,10 +260,10 @@ def verdict(found: dict[str, Any], *, noisy: bool) -> str:
     word = found["verdict"]
     if not word:
         return ""
-    return f"({WORDS[word]})" if noisy else f"[{VERDICTS[word]}]{WORDS[word]}[/]"
+    return f"({VERDICT_TEXTS[word]})" if noisy else f"[{VERDICT_STYLES[word]}]{VERDICT_TEXTS[word]}[/]"
 
 
-def limit(found: dict[str, Any], which: str) -> str:
+def limit_text(found: dict[str, Any], which: str) -> str:
     """A bar or an aim, and on which side of it is good."""
     return "" if found[which] is None else f"{'≤' if found['at_most'] else '≥'} {found[which]:g}"
 
@@ -280,14 +280,14 @@ def comparison(old: Report, new: Report) -> Group:
     for each in found:
         if each.verdict != "same":
             *cells, word = change_cells(each)
-            table.add_row(*cells, f"[{VERDICTS.get(word, 'dim')}]{word}[/]")
+            table.add_row(*cells, f"[{VERDICT_STYLES.get(word, 'dim')}]{word}[/]")
     warnings = [Text(each, style="red") for each in differences(old, new)]
     only = [
         Text(f"only {when}: {', '.join(rows)}", style="dim")
         for when, rows in (("before", only_in(old, new)), ("now", only_in(new, old)))
         if rows
     ]
-    return Group(table, *warnings, *only, Text(about(found), style="dim"))
+    return Group(table, *warnings, *only, Text(explanation(found), style="dim"))
 
 
 def change_cells(found: Change) -> list[str]:
@@ -295,6 +295,6 @@ def change_cells(found: Change) -> list[str]:
     label, factor, form = FIGURES.get(found.figure, (found.figure, 1, ".0f"))
     low, high = found.interval
     return [
-        found.what, label, format(found.before * factor, form), format(found.now * factor, form), f"{found.ratio:.2f}",
+        found.name, label, format(found.before * factor, form), format(found.now * factor, form), f"{found.ratio:.2f}",
         f"{low:.2f}-{high:.2f}" if high < math.inf else "one round", f"{found.peers:.2f}" if found.peers else "", found.verdict,
     ]  # fmt: skip

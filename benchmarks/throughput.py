@@ -17,10 +17,10 @@ from statistics import median
 from typing import Any
 
 from benchmarks import balance, cores, fanout, footprint, frameworks, loads, reload, secure, transfers, wrk
-from benchmarks.noise import FOREIGN_LIMIT, SLOWED_LIMIT
+from benchmarks.noise import OTHER_LOAD_LIMIT, SLOWDOWN_LIMIT
 from benchmarks.processes import Server, Unavailable
 from benchmarks.rows import Row
-from benchmarks.servers import KINDS, always_there, require, versions
+from benchmarks.servers import SERVERS, is_required, require, versions
 from benchmarks.wrk import Figures
 
 PARTS = (loads, secure, transfers, footprint, reload, balance, fanout, cores, frameworks)
@@ -36,7 +36,7 @@ NOT_SERVERS = {
 GIB = 1 << 30
 WARM_UP = 1.0  # seconds of load before the first measurement of a process, so that CPython has specialised its code
 
-Say = Callable[[str, float], None]  # what is being measured, and the share of the run that is done
+ReportProgress = Callable[[str, float], None]  # what is being measured, and the share of the run that is done
 
 
 class Result:
@@ -49,21 +49,21 @@ class Result:
 
     def medians(self, name: str) -> Figures:
         """A subject's figures, each the median over the rounds."""
-        found = [by[name] for by in self.rounds if name in by]
+        found = [round_figures[name] for round_figures in self.rounds if name in round_figures]
         return {figure: median(each[figure] for each in found) for figure in found[0]} if found else {}
 
     def names(self) -> list[str]:
-        return [name for name in self.row.possible if any(name in by for by in self.rounds)]
+        return [name for name in self.row.subjects if any(name in round_figures for round_figures in self.rounds)]
 
     def absences(self) -> dict[str, str]:
         """The peers that it did without, and why; those of our own are the report's failures."""
-        return {name: reason for name, reason in self.left_out.items() if not always_there(name)}
+        return {name: reason for name, reason in self.left_out.items() if not is_required(name)}
 
     def ratios(self) -> list[dict[str, Any]]:
         """Each bar's ratio: the median of those of the rounds, and their range."""
         found = []
         for bar in self.row.bars:
-            each = [value for by in self.rounds if (value := bar.ratio(by)) is not None]
+            each = [value for round_figures in self.rounds if (value := bar.ratio(round_figures)) is not None]
             if each:
                 value = median(each)
                 found.append({
@@ -73,33 +73,38 @@ class Result:
                 })  # fmt: skip
         return found
 
-    def foreign(self) -> float:
+    def other_load(self) -> float:
         """The share of the cores that others used during the typical measurement; 0 where it was not taken."""
-        shares = [figures["foreign"] for by in self.rounds for figures in by.values() if "foreign" in figures]
+        shares = [
+            figures["foreign"]
+            for round_figures in self.rounds
+            for figures in round_figures.values()
+            if "foreign" in figures
+        ]
         return median(shares) if shares else 0.0
 
-    def slowed(self) -> float:
+    def slowdown(self) -> float:
         """Return the median of the bare loop's processor time over its least, less 1: its work is the same in each round.
 
         A core that is slowed, or whose caches others use, shows here, where no process waits.
         """
         for figure in ("cpu_us", "cpu_s"):
-            if spent := [each for by in self.rounds if (each := by.get("bare", {}).get(figure))]:
+            if spent := [each for round_figures in self.rounds if (each := round_figures.get("bare", {}).get(figure))]:
                 return median(spent) / min(spent) - 1
         return 0.0
 
     def too_noisy(self) -> str:
         """Return the reason why there is no verdict; empty if there is one."""
         reasons = []
-        if self.foreign() > FOREIGN_LIMIT:
-            reasons.append(f"others used {self.foreign():.0%} of the cores")
-        if self.slowed() > SLOWED_LIMIT:
-            reasons.append(f"the bare loop took {self.slowed():.0%} more time than in its best round")
+        if self.other_load() > OTHER_LOAD_LIMIT:
+            reasons.append(f"others used {self.other_load():.0%} of the cores")
+        if self.slowdown() > SLOWDOWN_LIMIT:
+            reasons.append(f"the bare loop took {self.slowdown():.0%} more time than in its best round")
         return "; ".join(reasons)
 
     def round_count(self) -> int:
         """Return the number of rounds that have a figure of ours."""
-        return sum("microwsgi" in by for by in self.rounds)
+        return sum("microwsgi" in round_figures for round_figures in self.rounds)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -117,9 +122,9 @@ class Result:
         return result
 
 
-def possible(row: Row, python: str) -> bool:
+def runs_on(row: Row, python: str) -> bool:
     """Whether the row is for this Python."""
-    return row.needs in versions(python)["python"]
+    return row.required_build in versions(python)["python"]
 
 
 class Run:
@@ -134,24 +139,24 @@ class Run:
         rounds: int,
         seconds: float,
         size: int,
-        say: Say,
+        report_progress: ReportProgress,
     ) -> None:
-        self.rows, self.subjects, self.python = [row for row in rows if possible(row, python)], subjects, python
-        self.round_count, self.seconds, self.size, self.say = rounds, seconds, size, say
+        self.rows, self.subjects, self.python = [row for row in rows if runs_on(row, python)], subjects, python
+        self.round_count, self.seconds, self.size, self.report_progress = rounds, seconds, size, report_progress
         self.results = {row.name: Result(row) for row in self.rows}
-        self.steps = sum(min(rounds, row.rounds or rounds) * len(self.chosen(row)) for row in self.rows)
+        self.steps = sum(min(rounds, row.rounds or rounds) * len(self.selected_subjects(row)) for row in self.rows)
         self.done = 0
 
-    def chosen(self, row: Row) -> list[str]:
+    def selected_subjects(self, row: Row) -> list[str]:
         """Who takes part: who the bars need, or who was asked for and can."""
         if self.subjects is None:
             return list(row.peers)
-        return [name for name in row.possible if "all" in self.subjects or name in self.subjects]
+        return [name for name in row.subjects if "all" in self.subjects or name in self.subjects]
 
-    def go(self) -> None:
+    def execute(self) -> None:
         with tempfile.TemporaryDirectory(prefix="microwsgi-benchmark-") as directory:
             folder = Path(directory)
-            if any(row.sized for row in self.rows):
+            if any(row.takes_size for row in self.rows):
                 self._make_file(folder / "file")
             for number in range(self.round_count):
                 for _, group in groupby(self.rows, key=lambda row: (row.app, row.threads, row.bare)):
@@ -171,7 +176,7 @@ class Run:
         with ExitStack() as stack:
             servers: dict[str, Server] = {}
             for row in rows:
-                names = self.chosen(row)
+                names = self.selected_subjects(row)
                 random.shuffle(names)
                 for name in names:
                     self._measure(number, row, name, servers, stack, folder)
@@ -182,7 +187,7 @@ class Run:
         result, log = self.results[row.name], str(folder / f"{name}.log")
         if name in result.left_out:
             return
-        self.say(f"round {number + 1}/{self.round_count}  {row.name}  {name}", self.done / self.steps)
+        self.report_progress(f"round {number + 1}/{self.round_count}  {row.name}  {name}", self.done / self.steps)
         self.done += 1
         try:
             if name not in NOT_SERVERS:
@@ -192,7 +197,7 @@ class Run:
             else:
                 if name not in servers or servers[name].popen.poll() is not None:
                     servers[name] = stack.enter_context(self._start(row, name, folder, log))
-                arguments = (self.size,) if row.sized else ()
+                arguments = (self.size,) if row.takes_size else ()
                 figures = row.measure(servers[name], self.seconds, *arguments)
         except Unavailable as reason:
             result.left_out[name] = str(reason)
@@ -210,11 +215,11 @@ class Run:
         app = row.bare if name == "bare" else row.app
         assert app
         server = Server(
-            KINDS[name].command(self.python, app, "0", row.threads, log), BENCHMARK_FILE=str(folder / "file")
+            SERVERS[name].command(self.python, app, "0", row.threads, log), BENCHMARK_FILE=str(folder / "file")
         )
-        if row.warm:
+        if row.warm_up:
             try:
-                wrk.load(server, row.warm, 8, WARM_UP)
+                wrk.load(server, row.warm_up, 8, WARM_UP)
             except BaseException:
                 server.stop()
                 raise

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from benchmarks.processes import Server, python_client
-from benchmarks.rows import Row, against, own
+from benchmarks.rows import Row, ratio_to, value_of
 from benchmarks.wrk import Figures
 
 TRANSFER = "benchmarks.subjects.transfer:app"
@@ -14,12 +14,12 @@ SLOWEST = 20e6  # bytes a second: a transfer slower than this is given up
 FLAT = 4096  # KiB that memory may grow while a transfer of any size runs
 
 
-def transfer(how: str, path: str, times: int) -> Callable[[Server, float, int], Figures]:
+def transfer(mode: str, path: str, times: int) -> Callable[[Server, float, int], Figures]:
     """Move the bytes, the middle of some tries: seconds, processor seconds of the server, and how far its memory rose."""
 
     def measure(server: Server, seconds: float, size: int) -> Figures:
         resident = server.resident_kib()
-        arguments = [how, path, *([size] if how != "download" else [])]
+        arguments = [mode, path, *([size] if mode != "download" else [])]
         tries = []
         for _ in range(times):
             before = server.processor_seconds()
@@ -32,11 +32,11 @@ def transfer(how: str, path: str, times: int) -> Callable[[Server, float, int], 
     return measure
 
 
-def row(name: str, title: str, how: str, path: str, bare: str, bar: float, *, times: int = 1) -> Row:
-    bars = [against("bare", "seconds", bar), own("grown_kib", "memory grown, KiB", FLAT)]
+def row(name: str, title: str, mode: str, path: str, bare: str, bar: float, *, times: int = 1) -> Row:
+    bars = [ratio_to("bare", "seconds", bar), value_of("grown_kib", "memory grown, KiB", FLAT)]
     return Row(
-        name, title, transfer(how, path, times), bars, app=TRANSFER, bare=bare, sized=True,
-        peers=("bare",), others=("granian", "waitress", "gunicorn gthread", "cheroot", "werkzeug"),
+        name, title, transfer(mode, path, times), bars, app=TRANSFER, bare=bare, takes_size=True,
+        peers=("bare",), optional_peers=("granian", "waitress", "gunicorn gthread", "cheroot", "werkzeug"),
     )  # fmt: skip
 
 

@@ -45,12 +45,12 @@ def load(
 ) -> Figures:
     """One run: requests per second, latencies, and processor microseconds per request of the server's processes."""
     arguments = command(server, path, connections, seconds, browser=browser, close=close)
-    with OtherLoad(server) as foreign:
+    with OtherLoad(server) as other_load:
         before = server.processor_seconds()
         output = client(arguments, seconds + LIMIT)
         spent = server.processor_seconds() - before
     figures = parse(output)
-    figures["foreign"] = foreign.share
+    figures["foreign"] = other_load.share
     figures["cpu_us"] = spent / figures["requests"] * 1e6
     return figures
 

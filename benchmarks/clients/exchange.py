@@ -45,7 +45,7 @@ class Response:
         self.head = b""
         self.body: list[bytes] = []
         self.left: int | None = None  # bytes until the end; None is until the last chunk, or until the server closes
-        self.chunked = self.keep = False
+        self.chunked = self.keep_alive = False
         self.status = 0
         self.tail = b"\r\n"  # the last octets of a chunked body: its first chunk may be the last
 
@@ -75,7 +75,7 @@ class Response:
         _, found, length = lower.partition(b"\r\ncontent-length:")
         self.left = int(length.partition(b"\r\n")[0]) if found else None
         old = lower.startswith(b"http/1.0")
-        self.keep = b"\r\nconnection: keep-alive" in lower if old else b"\r\nconnection: close" not in lower
+        self.keep_alive = b"\r\nconnection: keep-alive" in lower if old else b"\r\nconnection: close" not in lower
 
     def check(self, request: Request) -> None:
         """Raise when it is not the answer: a wrong one may well be a quick one."""
@@ -91,7 +91,7 @@ def connect(port: int) -> socket.socket:
     return connection
 
 
-def trusting() -> ssl.SSLContext:
+def unverified_context() -> ssl.SSLContext:
     """TLS for clients that ask whom the harness has just started: any certificate will do."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from benchmarks.clients.exchange import Request, Response, connect, trusting
+from benchmarks.clients.exchange import Request, Response, connect, unverified_context
 
 REQUEST = Request(expect="Hello")
 OCTETS = REQUEST.octets(close=True)
@@ -38,14 +38,14 @@ def exchange(connection: socket.socket) -> int:
     return complete
 
 
-def run(port: int, seconds: float, how: str) -> dict[str, Any]:
+def run(port: int, seconds: float, mode: str) -> dict[str, Any]:
     """Connections for so long. Raises ValueError when it is not the protocol that all are compared with."""
-    context, latencies, resumed = trusting(), list[int](), 0
+    context, latencies, resumed = unverified_context(), list[int](), 0
     session: ssl.SSLSession | None = None
     start = begun = now()
     while begun < start + seconds * 1e9:
         with connect(port) as plain:
-            if how == "plain":
+            if mode == "plain":
                 latencies.append(exchange(plain) - begun)
             else:
                 with context.wrap_socket(plain, session=session) as connection:
@@ -53,7 +53,7 @@ def run(port: int, seconds: float, how: str) -> dict[str, Any]:
                     if connection.version() != PROTOCOL:
                         raise ValueError(f"the server spoke {connection.version()}, not {PROTOCOL}")
                     latencies.append(exchange(connection) - begun)
-                    if how == "resumed":
+                    if mode == "resumed":
                         session = connection.session
         begun = now()
     return {"latencies": latencies, "seconds": (begun - start) / 1e9, "resumed": resumed}

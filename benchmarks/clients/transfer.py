@@ -70,12 +70,12 @@ def upload(connection: socket.socket, path: str, length: int, *, chunked: bool) 
 
 
 if __name__ == "__main__":
-    port, how, path, *rest = sys.argv[1:]
+    port, mode, path, *rest = sys.argv[1:]
     with socket.create_connection(("127.0.0.1", int(port)), 60) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         begun = time.perf_counter()
-        if how == "download":
+        if mode == "download":
             count = download(connection, path)
         else:
-            count = upload(connection, path, int(rest[0]), chunked=how == "chunked")
+            count = upload(connection, path, int(rest[0]), chunked=mode == "chunked")
         print(json.dumps({"seconds": time.perf_counter() - begun, "bytes": count}))

@@ -22,12 +22,12 @@ HELLO = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
 GOODBYE = HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
 
 
-def hello(listener: socket.socket, *, keep: bool = True) -> None:
+def hello(listener: socket.socket, *, keep_alive: bool = True) -> None:
     """Answer each readable event with the same bytes, unread."""
     selector = selectors.DefaultSelector()
     register, unregister, select = selector.register, selector.unregister, selector.select
     register(listener, selectors.EVENT_READ)
-    answer = HELLO if keep else GOODBYE
+    answer = HELLO if keep_alive else GOODBYE
     while True:
         for key, _ in select():
             if key.fileobj is listener:
@@ -38,7 +38,7 @@ def hello(listener: socket.socket, *, keep: bool = True) -> None:
             try:
                 if recv(65536):
                     send(answer)
-                    if keep:
+                    if keep_alive:
                         continue
             except ConnectionError:
                 pass
@@ -48,7 +48,7 @@ def hello(listener: socket.socket, *, keep: bool = True) -> None:
 
 def close(listener: socket.socket) -> None:
     """The same with one request a connection."""
-    hello(listener, keep=False)
+    hello(listener, keep_alive=False)
 
 
 def echo(listener: socket.socket) -> None:
@@ -63,7 +63,7 @@ def echo(listener: socket.socket) -> None:
                 pass
 
 
-def one_by_one(listener: socket.socket, answer: object) -> None:
+def serve_sequentially(listener: socket.socket, answer: object) -> None:
     """Accept, read the head, let `answer(connection, head)` move the bytes; the next."""
     while True:
         connection, _ = listener.accept()
@@ -90,7 +90,7 @@ def sendfile(listener: socket.socket) -> None:
             while offset < size and (sent := os.sendfile(out, source, offset, size - offset)):
                 offset += sent
 
-    one_by_one(listener, answer)
+    serve_sequentially(listener, answer)
 
 
 def recv_into(listener: socket.socket) -> None:
@@ -105,7 +105,7 @@ def recv_into(listener: socket.socket) -> None:
             left -= received
         connection.sendall(GOODBYE)
 
-    one_by_one(listener, answer)
+    serve_sequentially(listener, answer)
 
 
 def chunks(listener: socket.socket) -> None:
@@ -119,7 +119,7 @@ def chunks(listener: socket.socket) -> None:
             send(framed)
         send(b"0\r\n\r\n")
 
-    one_by_one(listener, answer)
+    serve_sequentially(listener, answer)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from html import escape
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
-from benchmarks.subjects.probe import answer
+from benchmarks.subjects.probe import respond
 
 FORM = "<!doctype html><title>echo</title><form method=post><input name=text><button>Send</button></form>"
 
@@ -20,7 +20,7 @@ class EchoHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
-        self.send(FORM if parts.path == "/" else answer(parts.path, parts.query, sys._getframe()))
+        self.send(FORM if parts.path == "/" else respond(parts.path, parts.query, sys._getframe()))
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()

@@ -1,6 +1,6 @@
 """What a view says about the way to it, the same under every server and framework.
 
-`/stack` its frames; `/raise` fails, and `/trail` then has the traceback's frames; `/arm`, later `/lines?since=NS`, the
+`/stack` its frames; `/raise` fails, and `/traceback` then has the traceback's frames; `/arm`, later `/lines?since=NS`, the
 lines that ran from the client's clock to the view; `/sleep` holds still for a look from outside.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from microwsgi.devtools.stack import OWNERS, capture, owner, traceback_frames
 
-ASLEEP = 1.5  # seconds: time enough for py-spy to look
+SLEEP_SECONDS = 1.5  # seconds: time enough for py-spy to look
 TOOL = 0  # sys.monitoring.DEBUGGER_ID: the events are those that a debugger's steps stop at
 
 
@@ -37,7 +37,7 @@ class LineCounter:
             sys.settrace(self.trace)
 
     def arm(self) -> None:
-        now, thread, note = time.monotonic_ns, threading.get_ident, self.events.append
+        now, thread, append = time.monotonic_ns, threading.get_ident, self.events.append
         self.events.clear()
         monitoring = self.monitoring
         if monitoring is None:
@@ -51,8 +51,8 @@ class LineCounter:
         if monitoring.get_tool(TOOL) is None:
             monitoring.use_tool_id(TOOL, "benchmarks")
         events = monitoring.events
-        monitoring.register_callback(TOOL, events.LINE, lambda code, line: note((now(), code, line, thread())))
-        monitoring.register_callback(TOOL, events.PY_START, lambda code, offset: note((now(), code, 0, thread())))
+        monitoring.register_callback(TOOL, events.LINE, lambda code, line: append((now(), code, line, thread())))
+        monitoring.register_callback(TOOL, events.PY_START, lambda code, offset: append((now(), code, 0, thread())))
         monitoring.set_events(TOOL, events.LINE | events.PY_START)
 
     def trace(self, frame: FrameType, event: str, argument: object) -> Any:
@@ -64,7 +64,7 @@ class LineCounter:
             self.events.append((time.monotonic_ns(), frame.f_code, line, threading.get_ident()))
         return self.trace
 
-    def told(self, since: int, view: CodeType) -> dict[str, Any]:
+    def summary(self, since: int, view: CodeType) -> dict[str, Any]:
         """Stop, and count what ran from `since` to the view's first line."""
         self.armed = False
         if self.monitoring is not None:
@@ -74,11 +74,11 @@ class LineCounter:
             (index for index, event in enumerate(path) if event[1] is view and event[2] == 0), default=len(path)
         )
         lines = [(code, line) for _, code, line, _ in path[:begun] if line]
-        owners, whose = dict.fromkeys(OWNERS, 0), OWNERS[0]
+        owners, current_owner = dict.fromkeys(OWNERS, 0), OWNERS[0]
         for code, _ in lines:
             if not code.co_filename.startswith("<string>"):  # generated code, as a namedtuple's: its caller's
-                whose = owner(module_of(code), code)
-            owners[whose] += 1
+                current_owner = owner(module_of(code), code)
+            owners[current_owner] += 1
         return {
             "lines": len(lines),
             "calls": sum(not line for _, _, line, _ in path[:begun]),
@@ -94,24 +94,24 @@ def module_of(code: CodeType) -> str:
     return by_file.get(code.co_filename) or ""
 
 
-watch = LineCounter()
+line_counter = LineCounter()
 
 
-def answer(path: str, query: str, view: FrameType) -> str:
+def respond(path: str, query: str, view: FrameType) -> str:
     """The response's text, seen from the view's frame."""
     match path.rstrip("/"):
         case "/stack":
             return json.dumps([frame._asdict() for frame in capture(view)])
         case "/raise":
-            watch.failure = Failure("as asked")
-            raise watch.failure
-        case "/trail":
-            frames = traceback_frames(watch.failure.__traceback__ if watch.failure else None)
+            line_counter.failure = Failure("as asked")
+            raise line_counter.failure
+        case "/traceback":
+            frames = traceback_frames(line_counter.failure.__traceback__ if line_counter.failure else None)
             return json.dumps([frame._asdict() for frame in frames if frame.module != __name__])
         case "/arm":
-            watch.arm()
+            line_counter.arm()
         case "/lines":
-            return json.dumps(watch.told(int(query.partition("since=")[2]), view.f_code))
+            return json.dumps(line_counter.summary(int(query.partition("since=")[2]), view.f_code))
         case "/sleep":
-            time.sleep(ASLEEP)
+            time.sleep(SLEEP_SECONDS)
     return "{}"

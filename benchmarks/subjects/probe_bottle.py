@@ -6,12 +6,12 @@ import sys
 
 from bottle import get, request, response, run
 
-from benchmarks.subjects.probe import answer
+from benchmarks.subjects.probe import respond
 
 
 def view(name: str) -> str:
     response.content_type = "application/json"
-    return answer(request.path, request.query_string, sys._getframe())
+    return respond(request.path, request.query_string, sys._getframe())
 
 
 get("/<name>")(view)

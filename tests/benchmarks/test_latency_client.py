@@ -19,7 +19,7 @@ from benchmarks.clients.latency import Load, run
 from benchmarks.confidence import percentile
 from benchmarks.measuring import Client
 from benchmarks.processes import Server, Unavailable
-from benchmarks.servers import KINDS
+from benchmarks.servers import SERVERS
 from tests.background import free_port
 
 pytestmark = pytest.mark.slow  # of the benchmarks, not of the package
@@ -30,7 +30,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
 @contextmanager
 def waiting_server() -> Iterator[Server]:
-    with Server(KINDS["microwsgi"].command(sys.executable, WAITING, "0", 0, "off")) as server:
+    with Server(SERVERS["microwsgi"].command(sys.executable, WAITING, "0", 0, "off")) as server:
         yield server
 
 
@@ -53,11 +53,11 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_response_is_complete_with_its_last_octet(case: str) -> None:
-    octets, status, keep = CASES[case]
+    octets, status, keep_alive = CASES[case]
     response = Response()
     for number in range(len(octets)):
         assert response.feed(octets[number : number + 1]) is (number == len(octets) - 1)
-    assert (response.status, response.keep) == (status, keep)
+    assert (response.status, response.keep_alive) == (status, keep_alive)
     whole = Response()
     assert whole.feed(octets)
 
@@ -97,7 +97,7 @@ def test_a_request_goes_out_by_length_or_in_chunks() -> None:
 # --- latencies that are known -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [{}, {"keep": False}, {"rate": 15.0}])
+@pytest.mark.parametrize("how", [{}, {"keep_alive": False}, {"rate": 15.0}])
 def test_an_injected_delay_is_measured_within_a_twentieth(how: dict[str, float]) -> None:
     with waiting_server() as server, Client() as client:
         found = client.run(server, Request("/sleep/50", expect="done"), 2, 1.0, **how)  # type: ignore[arg-type]  # by name
@@ -154,11 +154,11 @@ class Stalling:
 def test_a_stall_is_one_slow_response_in_a_closed_loop_and_all_that_waited_at_a_fixed_rate() -> None:
     stall = 0.4
     slow = int(stall / 2 * 1e9)
-    with Stalling(stall, 10) as server, Load(server.port, Request(), 1, keep=True) as load:
-        closed = load.closed(0.8)
-    assert sum(latency > slow for latency in closed) == 1
-    with Stalling(stall, 10) as server, Load(server.port, Request(), 1, keep=True) as load:
-        fixed = load.at_rate(100, 1.0)
+    with Stalling(stall, 10) as server, Load(server.port, Request(), 1, keep_alive=True) as load:
+        closed_loop = load.closed_loop(0.8)
+    assert sum(latency > slow for latency in closed_loop) == 1
+    with Stalling(stall, 10) as server, Load(server.port, Request(), 1, keep_alive=True) as load:
+        fixed = load.open_loop(100, 1.0)
     assert len(fixed) == 100
     # Forty were to be sent while it stood still; those of its first half waited for more than half of it.
     assert 15 <= sum(latency > slow for latency in fixed) <= 40
@@ -166,9 +166,9 @@ def test_a_stall_is_one_slow_response_in_a_closed_loop_and_all_that_waited_at_a_
 
 def test_each_new_connection_is_part_of_its_latency() -> None:
     with waiting_server() as server, Client() as client:
-        kept = client.run(server, Request("/quick"), 1, 0.3)
-        new = client.run(server, Request("/quick"), 1, 0.3, keep=False)
-    assert percentile(new.latencies, 0.5) > percentile(kept.latencies, 0.5)
+        persistent = client.run(server, Request("/quick"), 1, 0.3)
+        new = client.run(server, Request("/quick"), 1, 0.3, keep_alive=False)
+    assert percentile(new.latencies, 0.5) > percentile(persistent.latencies, 0.5)
 
 
 def test_what_the_client_sees_is_the_reason_for_leaving_out() -> None:

@@ -22,11 +22,11 @@ def test_a_save_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_idling_is_measured_with_the_files_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reload, "QUIET_TIME", 0.0)
-    monkeypatch.setattr(reload, "WATCHED", 0.1)
+    monkeypatch.setattr(reload, "OBSERVED_TIME", 0.1)
     assert reload.idling(10)("microwsgi", sys.executable, "")["core_percent"] >= 0
 
 
-def seen(folder: Path, port: int) -> bool:
+def is_change_noticed(folder: Path, port: int) -> bool:
     """Whether one of some saves is answered."""
     for value in range(1, 200):
         reload.save(folder, 5, value)
@@ -44,7 +44,7 @@ def test_flask_is_measured_with_both_of_werkzeugs_reloaders() -> None:
             process.output.seek(0)
             assert f"Restarting with {reloader}" in process.output.read().decode()
             if name == reload.WATCHDOG:  # of which one version sees nothing; it may also need a moment to see anything
-                assert seen(folder, port)
+                assert is_change_noticed(folder, port)
 
 
 def test_who_does_not_reload_is_left_out() -> None:

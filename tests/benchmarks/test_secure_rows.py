@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import footprint, secure
 from benchmarks.clients import handshakes
-from benchmarks.clients.exchange import trusting
+from benchmarks.clients.exchange import unverified_context
 from benchmarks.processes import Unavailable
 from benchmarks.servers import require
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow  # of the benchmarks, not of the package
 def certificate_of(port: int) -> bytes | None:
     with (
         socket.create_connection(("127.0.0.1", port), 5) as plain,
-        trusting().wrap_socket(plain) as connection,
+        unverified_context().wrap_socket(plain) as connection,
     ):
         return connection.getpeercert(binary_form=True)
 
@@ -66,13 +66,13 @@ def test_requests_over_tls_are_measured(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(secure, "SECONDS", 1)
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
-    figures = secure.loaded(2)("microwsgi", sys.executable, "off")
+    figures = secure.wrk_measurement(2)("microwsgi", sys.executable, "off")
     assert figures["requests"] > 0
     assert figures["errors"] == 0
 
 
 @contextmanager
-def older() -> Iterator[int]:
+def server_of_tls_1_2() -> Iterator[int]:
     """A server of TLS 1.2 for one connection."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -119,25 +119,25 @@ def test_wrk_resumes_unasked_which_is_why_handshakes_have_a_client_of_their_own(
 
 
 def test_another_version_of_the_protocol_is_no_comparison() -> None:
-    with older() as port, pytest.raises(ValueError, match=r"spoke TLSv1\.2, not TLSv1\.3"):
+    with server_of_tls_1_2() as port, pytest.raises(ValueError, match=r"spoke TLSv1\.2, not TLSv1\.3"):
         handshakes.run(port, 0.1, "full")
 
 
 def test_the_best_is_the_best_of_the_peers_that_there_are() -> None:
-    by = {
+    round_figures = {
         "microwsgi": {"rate": 30.0, "cpu_us": 5.0},
         "cheroot": {"rate": 10.0, "cpu_us": 20.0},
         "werkzeug": {"rate": 1.0},
     }
-    assert secure.best("rate", "", 3.0).ratio(by) == 3.0
-    by["werkzeug"]["cpu_us"] = 10.0
-    assert secure.best("cpu_us", "", None).ratio(by) == 2.0
-    assert secure.best("rate", "", 3.0).ratio({"cheroot": {"rate": 1.0}}) is None
+    assert secure.ratio_to_best("rate", "", 3.0).ratio(round_figures) == 3.0
+    round_figures["werkzeug"]["cpu_us"] = 10.0
+    assert secure.ratio_to_best("cpu_us", "", None).ratio(round_figures) == 2.0
+    assert secure.ratio_to_best("rate", "", 3.0).ratio({"cheroot": {"rate": 1.0}}) is None
 
 
 def test_idle_connections_over_tls_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(footprint, "FEW", 2)
-    monkeypatch.setattr(footprint, "IDLE_TLS", 40)
+    monkeypatch.setattr(footprint, "BASELINE_CONNECTIONS", 2)
+    monkeypatch.setattr(footprint, "IDLE_TLS_CONNECTIONS", 40)
     # A page of memory or two may be there already; that it is less than a megabyte each can be told in any case.
     assert 0 <= footprint.measure_idle_tls("microwsgi", sys.executable, "off")["kib_each"] < 1024
 
