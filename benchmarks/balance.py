@@ -1,4 +1,4 @@
-"""The row about the balance of connections over two workers: the share of the busier one, over many starts."""
+"""The row `balance`: how evenly two workers share the connections, over many starts."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ from benchmarks.wrk import Figures
 APP = "benchmarks.subjects.process_id:app"
 WORKERS = 2
 STARTS = 12
-CONNECTIONS = 16  # connections
-READY_LIMIT = 5.0  # seconds until each worker has answered; after that the split is what it is
+CONNECTIONS = 16
+READY_LIMIT = 5.0  # seconds to wait until each worker has answered once; then the measurement begins in any case
 REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n%b\r\n"
 OPTIONS = {
     "microwsgi": ("microwsgi", ["--workers", str(WORKERS)]),
     "gunicorn --workers": ("gunicorn gthread", ["--workers", str(WORKERS)]),
     "granian --workers": ("granian", ["--workers", str(WORKERS)]),
 }
-"""Each subject's entry in KINDS, and options added to its command: if an option is given twice, the last one counts."""
+"""For each subject its entry in SERVERS, and options to append to its command: of repeated options, the last one counts."""
 
 
 def command(name: str, python: str, log: str) -> list[str]:
+    """Return the command that starts a subject with two workers. Raise Unavailable if it is not installed."""
     kind, options = OPTIONS[name]
     require(kind, python)
     return [*SERVERS[kind].command(python, APP, "0", 0, log), *options]
 
 
 SUBJECTS = tuple(name for name in OPTIONS if name != "microwsgi")
-"""Subjects that only this row has."""
+"""Subjects of this row only."""
 
 
 def worker_of(connection: socket, field: bytes = b"") -> int:
-    """Return the process id of the worker that answers on a connection."""
+    """Send a request on a connection, and return the process id of the worker that answers."""
     connection.sendall(REQUEST % field)
     response = Response()
     while not response.feed(connection.recv(4096)):
@@ -49,7 +50,7 @@ def worker_of(connection: socket, field: bytes = b"") -> int:
 
 
 def wait_for_workers(port: int) -> None:
-    """Open connections until each worker has answered on one; then let the server close them all."""
+    """Open connections until each worker has answered on one of them; then let the server close them all."""
     until, found = time.monotonic() + READY_LIMIT, set[int]()
     while len(found) < WORKERS and time.monotonic() < until:
         with ExitStack() as stack:
@@ -58,7 +59,7 @@ def wait_for_workers(port: int) -> None:
                 held.append(stack.enter_context(connect(port)))
                 found.add(worker_of(held[-1]))
             for connection in held:
-                # The server may have closed it, after a timeout of its own.
+                # The server may have closed the connection after its keep-alive timeout.
                 with suppress(ConnectionError):
                     worker_of(connection, b"Connection: close\r\n")
                     while connection.recv(4096):
@@ -66,7 +67,7 @@ def wait_for_workers(port: int) -> None:
 
 
 def busier_percent(port: int) -> float:
-    """Return the share of persistent connections that the busier worker has."""
+    """Open persistent connections, and return the percentage of them that the busier worker has."""
     with ExitStack() as stack:
         connections = [stack.enter_context(connect(port)) for _ in range(CONNECTIONS)]
         counts = Counter(map(worker_of, connections))
@@ -74,6 +75,8 @@ def busier_percent(port: int) -> float:
 
 
 def measure(starts: int = STARTS) -> Callable[[str, str, str], Figures]:
+    """Return a function that starts a subject many times and measures the balance of each start."""
+
     def measure_subject(name: str, python: str, log: str) -> Figures:
         shares = []
         for _ in range(starts):
@@ -88,7 +91,9 @@ def measure(starts: int = STARTS) -> Callable[[str, str, str], Figures]:
 
 ROWS = [
     Row(
-        "balance", f"two workers, {CONNECTIONS} persistent connections: share of the busier worker in {STARTS} starts", measure(),
+        "balance",
+        f"two workers, {CONNECTIONS} persistent connections: share of the busier worker in {STARTS} starts",
+        measure(),
         [
             value_of("worst_percent", "% in the worst start", 65.0, 55.0),
             value_of("median_percent", "% in the median start", None),

@@ -1,4 +1,4 @@
-"""Rows for Pythons without the interpreter lock: one process on all cores beside the same on one."""
+"""Rows for free-threaded builds of Python: one process on all cores, compared with the same process on one core."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ PEERS = ("granian", "gunicorn gthread")
 
 
 def scaling(app: str, path: str) -> Callable[[str, str, str], Figures]:
-    """Measure the rate on all cores, which the client shares, and how many times that on one core it is."""
+    """Return a function that measures the request rate on all cores, and its ratio to the rate on one core.
+
+    On all cores, the client shares them with the server.
+    """
 
     def measure(name: str, python: str, log: str) -> Figures:
         rates = []

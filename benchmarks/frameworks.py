@@ -1,4 +1,4 @@
-"""The row about frameworks: what an App's view costs beside WebOb by hand, Flask and Bottle, on the same server of ours."""
+"""The row `framework`: a view of an App compared with plain WebOb, Flask and Bottle, all served by microwsgi."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from benchmarks.wrk import Figures
 PLAIN_WEBOB = "WebOb by hand"
 SUBJECTS = {"microwsgi": "app()", PLAIN_WEBOB: "by_hand", "Flask": "flask()", "Bottle": "bottle()"}
 CONNECTIONS = 8
-MAX_ADDED_US = 20.0  # microseconds that an App may add
+MAX_ADDED_US = 20.0  # microseconds of processor time that an App may add to plain WebOb
 
 
 def measure(name: str, python: str, log: str, seconds: float = 2.0) -> Figures:
+    """Measure a framework's application with wrk."""
     if name in {"Flask", "Bottle"}:
         require(name.lower(), python)
     application = f"benchmarks.subjects.frameworks:{SUBJECTS[name]}"
@@ -24,7 +25,7 @@ def measure(name: str, python: str, log: str, seconds: float = 2.0) -> Figures:
 
 
 def added_cpu_us(round_figures: RoundFigures) -> float | None:
-    """Microseconds of processor time that an App adds to WebOb by hand."""
+    """Return the microseconds of processor time per request that an App adds to plain WebOb."""
     if "microwsgi" not in round_figures or PLAIN_WEBOB not in round_figures:
         return None
     return round_figures["microwsgi"]["cpu_us"] - round_figures[PLAIN_WEBOB]["cpu_us"]

@@ -1,4 +1,4 @@
-"""Latency: the workloads, the subjects in their own processes, rounds in random order, and the noise around them."""
+"""The latency part: its workloads, and the rounds that measure all subjects in random order."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ APP = "benchmarks.subjects.echo:app"
 OURS, PEER, BARE = "microwsgi", "werkzeug", "bare"
 SUBJECTS = (OURS, PEER, "wsgiref", "waitress", "cheroot", "gunicorn gthread", "granian", "bjoern")
 SHARES = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "p999": 0.999, "max": 1.0}
-ENOUGH = 10  # observations beyond a percentile, of all rounds together, for it to be shown
-WARM_UP = 0.15  # seconds before the first measurement of a workload in a process
+ENOUGH = 10  # a percentile is shown only if at least this many observations, of all rounds together, are above it
+WARM_UP = 0.15  # seconds of unmeasured requests before each measurement
 
 FORM = "name=Ada&text=" + "+".join(["short"] * 20)
 UPLOAD = 64 * 1024  # bytes
@@ -31,7 +31,7 @@ FORM_TYPE = (("Content-Type", "application/x-www-form-urlencoded"),)
 
 
 class Workload:
-    """One kind of request, and how it is sent."""
+    """A request, and how to send it: on how many connections, persistent or not, closed-loop (rate 0) or at a fixed rate."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ SHORT = ("hello", "hello-new", "form", "traceback")  # for --fast
 
 
 class Result:
-    """One workload: for each round, each subject's percentiles; for each subject, the histogram of all rounds."""
+    """The result of a workload: for each round, each subject's percentiles; for each subject, the histogram of all rounds."""
 
     def __init__(self, workload: Workload) -> None:
         self.workload = workload
@@ -85,14 +85,14 @@ class Result:
         return [name for name in (BARE, *SUBJECTS) if any(name in round_figures for round_figures in self.rounds)]
 
     def absences(self) -> dict[str, str]:
-        """The peers that it did without, and why; those of our own are the report's failures."""
+        """Return the peers that were not measured, and the reasons. The project's own subjects are failures of the report."""
         return {name: reason for name, reason in self.left_out.items() if not is_required(name)}
 
     def values(self, name: str, figure: str) -> list[float]:
         return [round_figures[name][figure] for round_figures in self.rounds if name in round_figures]
 
     def figure(self, name: str, figure: str) -> tuple[float, Interval] | None:
-        """The median over the rounds and their range; None where there is too little to say."""
+        """Return the median over the rounds and their range, or None if there are too few observations."""
         values = self.values(name, figure)
         if not values:
             return None
@@ -102,7 +102,7 @@ class Result:
         return median(values), range_of(values)
 
     def ratio(self, name: str, figure: str, to: str = PEER) -> tuple[float, Interval] | None:
-        """Pair by pair within the rounds: a subject's figure over another's."""
+        """Return the median and the range of the ratios to another subject's figure, each computed within a round."""
         pairs = [
             round_figures[name][figure] / round_figures[to][figure]
             for round_figures in self.rounds
@@ -131,7 +131,7 @@ class Result:
 
 
 class Run:
-    """All of it; `results` and `noise` grow while it goes on."""
+    """A run of the latency part. `results` and `noise` are filled as the run progresses."""
 
     def __init__(
         self, workloads: Iterable[Workload], subjects: Iterable[str], python: str, *, rounds: int, seconds: float,
@@ -144,7 +144,7 @@ class Run:
         self.noise = Noise()
 
     def steps(self) -> int:
-        """Measurements in all, for the progress."""
+        """Return the total number of measurements, for the progress display."""
         return self.round_count * (len(self.workloads) * (len(self.subjects) + 1))
 
     def execute(self) -> None:
@@ -179,7 +179,7 @@ class Run:
     def _measure(self, client: Client, servers: dict[str, Server], workload: Workload, name: str) -> None:
         result = self.results[workload.name]
         if name == BARE:
-            # The bare socket serves one connection at a time; it says what the machine is like during every workload.
+            # The bare socket serves one connection at a time. It runs in every workload, to measure the machine's noise.
             found = self._bare(client, keep_alive=workload.keep_alive)
             if workload.name in ("hello", "hello-new"):
                 result.add(BARE, found)

@@ -1,4 +1,4 @@
-"""Rows under load: small requests from wrk, alone and beside neighbours that wait or compute."""
+"""Rows under load: small requests from wrk, alone and while other requests sleep or compute."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WAITING = "benchmarks.subjects.waiting:app"
 
 COMPILED = ("bare", "bjoern", "granian")
 FASTEST = ("freastal", "fastwsgi")
-"""In C on libuv. They do less than PEP 3333 asks: neither decodes PATH_INFO, and freastal does not close the iterable."""
+"""In C on libuv. They do less than PEP 3333 requires: neither decodes PATH_INFO, and freastal does not close the iterable."""
 INTERPRETED = ("gunicorn gthread", "waitress", "werkzeug")
 OPTIONAL_PEERS = ("cheroot", "wsgiref")
 
@@ -27,7 +27,7 @@ def wrk_measurement(path: str, connections: int, **options: bool) -> Callable[[S
 
 
 class Limits(NamedTuple):
-    """Bar and aim beside the bare loop, bjoern and granian; those of Werkzeug, and the bar of gunicorn and waitress."""
+    """Bar and aim of the ratios to the bare loop, bjoern, granian and Werkzeug; the bar of those to gunicorn and waitress."""
 
     bare: tuple[float, float]
     bjoern: tuple[float, float]
@@ -79,7 +79,7 @@ def browser(connections: int) -> Row:
         ratio_to("bjoern", "cpu_us", *limits.bjoern),
         ratio_to("werkzeug", "rate", *limits.werkzeug),
     ]
-    title = f"a browser's twelve fields, path and cookie differ in each request, {connections} connections"
+    title = f"a browser's request with twelve fields and varying path and cookie, {connections} connections"
     measure = wrk_measurement("/", connections, browser=True)
     return Row(
         f"browser{connections}",
@@ -110,13 +110,16 @@ def sleeping(milliseconds: int) -> Row:
     bars = [ratio_to("waitress", "rate", 1.0), ratio_to("granian", "rate", None, 1.0)]
     if milliseconds == 50:
         bars = [
-            value_of("rate", "of the possible rate (64 threads / 0.05 s)", 0.95, 0.98, at_most=False, scale=0.05 / 64)
+            value_of(
+                "rate", "of the highest possible rate (64 threads / 0.05 s)", 0.95, 0.98, at_most=False, scale=0.05 / 64
+            )
         ]
-    title = f"sleeps {milliseconds} ms, 64 connections; peers with 64 threads"
+    title = f"an application that sleeps {milliseconds} ms, 64 connections; peers with 64 threads"
     peers = ("waitress",) if milliseconds == 50 else ("waitress", "granian")
     return Row(
         f"sleep{milliseconds}", title, wrk_measurement(f"/sleep/{milliseconds}", 64), bars,
-        app=WAITING, bare=None, threads=64, warm_up="/quick", peers=peers, optional_peers=("gunicorn gthread", "cheroot", "granian"),
+        app=WAITING, bare=None, threads=64, warm_up="/quick",
+        peers=peers, optional_peers=("gunicorn gthread", "cheroot", "granian"),
     )  # fmt: skip
 
 
@@ -133,7 +136,7 @@ def measure_beside_spinning(server: Server, seconds: float) -> Figures:
 
 
 def closed_loop(server: Server, path: str, connections: int, seconds: float) -> Figures:
-    """The project's own client: every latency, where wrk corrects what it finds unlikely."""
+    """Measure with this project's client, which records every latency as it is. wrk corrects its latencies."""
     with Client() as client:
         found = client.run(server, Request(path), connections, seconds)
     shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
@@ -146,12 +149,10 @@ def closed_loop(server: Server, path: str, connections: int, seconds: float) -> 
 
 
 def ratio_to_best_maximum(round_figures: RoundFigures) -> float | None:
-    """The smallest worst latency of the others, over ours."""
-    optional_peers = [
-        figures["max"] for name, figures in round_figures.items() if name != "microwsgi" and "max" in figures
-    ]
+    """Return the ratio of the smallest maximum latency of the peers to microwsgi's maximum latency."""
+    peers = [figures["max"] for name, figures in round_figures.items() if name != "microwsgi" and "max" in figures]
     ours = round_figures.get("microwsgi", {}).get("max")
-    return min(optional_peers) / ours if optional_peers and ours else None
+    return min(peers) / ours if peers and ours else None
 
 
 ROWS = [
@@ -164,14 +165,21 @@ ROWS = [
     close(),
     *map(sleeping, (1, 2, 3, 5, 50)),
     Row(
-        "beside-sleeping", "quick requests on 4 connections while 16 other connections sleep 50 ms", measure_beside_sleeping,
-        [value_of("of_alone", "p50, of alone", 2.0), value_of("p99", "p99, ms", 3.0, scale=1e3)],
+        "beside-sleeping",
+        "short requests on 4 connections while requests on 16 other connections sleep 50 ms",
+        measure_beside_sleeping,
+        [value_of("of_alone", "p50, ratio to p50 alone", 2.0), value_of("p99", "p99, ms", 3.0, scale=1e3)],
         app=WAITING, bare=None, threads=64, warm_up="/quick",
         optional_peers=("waitress", "granian", "gunicorn gthread", "cheroot", "werkzeug"),
     ),
     Row(
-        "beside-spinning", "quick requests on 4 connections while 4 other connections compute 20 ms", measure_beside_spinning,
-        [Bar("of the best of the others, worst", ratio_to_best_maximum, 1.0), value_of("max", "worst, ms", None, 60.0, scale=1e3)],
+        "beside-spinning",
+        "short requests on 4 connections while requests on 4 other connections compute 20 ms",
+        measure_beside_spinning,
+        [
+            Bar("of the best peer, longest latency", ratio_to_best_maximum, 1.0),
+            value_of("max", "longest latency, ms", None, 60.0, scale=1e3),
+        ],
         app=WAITING, bare=None, threads=64, warm_up="/quick",
         peers=("waitress", "granian", "gunicorn gthread", "cheroot", "werkzeug"),
     ),

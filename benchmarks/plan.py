@@ -1,4 +1,4 @@
-"""How much is measured: three sizes of a run, and the run itself, part after part."""
+"""The extent of a run (three sizes), its estimated duration, and its execution, part after part."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ MIB = 1 << 20
 
 
 class Size(NamedTuple):
-    """The effort of a run."""
+    """The extent of a run."""
 
+    # The latency part; seconds are those of each measurement.
     latency_rounds: int
-    latency_seconds: float  # of each measurement
+    latency_seconds: float
     workloads: tuple[str, ...]
     latency_subjects: tuple[str, ...]
-    rounds: int  # of the throughput part
+    # The throughput part. Subjects None: those that the bars of a row need. MiB are those of each transfer.
+    rounds: int
     seconds: int
     rows: tuple[str, ...]
-    subjects: tuple[str, ...] | None  # None: whom the bars name
-    mib: int  # of transfers
+    subjects: tuple[str, ...] | None
+    mib: int
 
 
 ALL_WORKLOADS = tuple(workload.name for workload in latency.WORKLOADS)
@@ -47,38 +49,38 @@ DEFAULT = Size(
     None, 256,
 )  # fmt: skip
 FULL = Size(ENOUGH_ROUNDS, 1.0, ALL_WORKLOADS, latency.SUBJECTS, ENOUGH_ROUNDS, 2, tuple(throughput.ROWS), None, 1024)
-"""What docs/performance.md shows."""
+"""The size for docs/figures.md."""
 
 
 class ProgressDisplay:
-    """The progress display: a bar with the time that is left, or plain lines where nobody watches."""
+    """The progress display: a progress bar with the remaining time on a terminal, otherwise plain lines."""
 
     def __init__(self, console: Console) -> None:
         self.console, self.last_line = console, ""
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), console=console, auto_refresh=False, transient=True,
+            TextColumn("remaining:"), TimeRemainingColumn(), console=console, auto_refresh=False, transient=True,
         )  # fmt: skip
         self.task = self.progress.add_task("", total=1.0)
         self.begin, self.share = 0.0, 1.0
 
     @contextmanager
     def part(self, name: str, begin: float, share: float) -> Iterator[None]:
-        """A part of the run that takes `share` of its time, from `begin` on."""
+        """Begin a part of the run: it takes `share` of the time, and `begin` is the share of the parts before it."""
         self.name, self.begin, self.share = name, begin, share
         self.report_progress("", 0.0)
         yield
 
     def report_progress(self, step: str, done: float) -> None:
-        """What is measured, and how much of the part is done."""
+        """Show the current step, and the share of the part that is done."""
         if self.console.is_terminal:
             self.progress.update(
                 self.task, description=f"{self.name}  {step:50.50}", completed=self.begin + done * self.share
             )
             self.progress.refresh()
             return
-        # Elsewhere a line for each round, not one for each measurement.
-        stage = f"{self.name}: {step.partition('  ')[0] or 'begins'}"
+        # Without a terminal, print a line for each round instead of each measurement.
+        stage = f"{self.name}: {step.partition('  ')[0] or 'starting'}"
         if stage != self.last_line:
             self.last_line = stage
             self.console.print(f"{stage} ({self.begin + done * self.share:.0%} done)", highlight=False)
@@ -93,7 +95,7 @@ class ProgressDisplay:
 
 
 def estimate(parts: tuple[str, ...], size: Size) -> dict[str, float]:
-    """Return the seconds that each part takes, if all subjects are installed."""
+    """Return the estimated seconds of each part, if all subjects are installed."""
     measurements = len(size.workloads) * (len(size.latency_subjects) + 1)
     seconds = {
         "stacks": len(stacks.SUBJECTS) * 1.2,
@@ -104,13 +106,13 @@ def estimate(parts: tuple[str, ...], size: Size) -> dict[str, float]:
 
 
 def row_seconds(row: Row, size: Size) -> float:
-    """Return the seconds that a row takes in all its rounds."""
+    """Return the estimated seconds of a row, all rounds together."""
     each = size.seconds + 1.0 if row.expected_seconds is None else row.expected_seconds
     return min(size.rounds, row.rounds or size.rounds) * len(row.peers) * each
 
 
 def duration(seconds: float) -> str:
-    """Return an estimate as people say it."""
+    """Return an estimated duration as text."""
     return f"about {seconds:.0f} seconds" if seconds < 90 else f"about {seconds / 60:.0f} minutes"
 
 
@@ -123,7 +125,7 @@ def measure(
     *,
     subjects: list[str] | None = None,
 ) -> None:
-    """Fill the report. Ctrl-C ends the measuring, and leaves what there is."""
+    """Measure, and fill the report. Ctrl-C ends the run; the results up to then remain."""
     seconds = estimate(parts, size)
     begin, share = 0.0, {part: seconds[part] / sum(seconds.values()) for part in parts}
     with ProgressDisplay(console) as display, cpu_affinity(CLIENT_CORES):
@@ -133,7 +135,7 @@ def measure(
                     MEASURE[part](size, python, report, display, subjects)
                 begin += share[part]
         except KeyboardInterrupt:
-            console.print("interrupted: what follows is what was measured until then")
+            console.print("Interrupted. The results up to now:")
 
 
 def measure_stacks(

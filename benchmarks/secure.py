@@ -1,6 +1,6 @@
-"""Rows over TLS: requests on kept connections, and handshakes, beside the same server without TLS.
+"""Rows over TLS: requests on persistent connections, and handshakes. "microwsgi, plain" is the same server without TLS.
 
-Everyone has the same certificate, made for the run, and speaks TLS 1.3 (the client of the handshakes checks it).
+All servers use the same certificate, which is made for the run, and TLS 1.3, which the client of the handshakes checks.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from benchmarks.wrk import Figures
 PLAIN = "microwsgi, plain"
 PEERS = ("gunicorn gthread", "cheroot", "werkzeug")
 SECONDS = 1.5  # of each measurement
-LIMIT = 15.0  # seconds beyond its own that the client may take
+LIMIT = 15.0  # seconds that the client may take in all
 FLAGS = {
     "microwsgi": ("--tls-cert", "--tls-key"),
     "gunicorn gthread": ("--certfile", "--keyfile"),
     "granian": ("--ssl-certificate", "--ssl-keyfile"),
 }
-"""Who takes the certificate on the command line; the others find it in the environment (`subjects/peers.py`)."""
+"""Options for the certificate and its key. Other servers read the paths from the environment (`subjects/peers.py`)."""
 
 
 @cache
 def certificate() -> tuple[str, str]:
-    """The files of a P-256 certificate and its key; they end with the harness."""
+    """Make a P-256 certificate, and return the paths of it and its key. Both are deleted at exit."""
     folder = Path(tempfile.mkdtemp(prefix="microwsgi-benchmark-"))
     atexit.register(shutil.rmtree, folder)
     files = str(folder / "certificate.pem"), str(folder / "key.pem")
@@ -50,7 +50,7 @@ def certificate() -> tuple[str, str]:
 
 
 def serving(name: str, python: str, log: str = "off") -> Server:
-    """The subject with its certificate, or ours without."""
+    """Start a subject with the certificate, or PLAIN without it."""
     kind, files = "microwsgi" if name == PLAIN else name, certificate()
     command = SERVERS[kind].command(python, HELLO, "0", 0, log)
     if name == PLAIN:
@@ -69,7 +69,10 @@ def wrk_measurement(connections: int) -> Callable[[str, str, str], Figures]:
 
 
 def handshakes(mode: str) -> Callable[[str, str, str], Figures]:
-    """New connections one after another. The client is slower than most servers: processor time is what counts here."""
+    """Return a function that measures new connections, one after another.
+
+    The client is slower than most servers, so processor time is the meaningful figure, not the rate.
+    """
 
     def measure(name: str, python: str, log: str) -> Figures:
         with serving(name, python, log) as server:
@@ -91,7 +94,7 @@ def handshakes(mode: str) -> Callable[[str, str, str], Figures]:
 
 
 def ratio_to_best(figure: str, word: str, bar: float | None) -> Bar:
-    """Ours beside the best of the peers."""
+    """Return the ratio of microwsgi's figure to that of the best peer, so that more than 1 is better."""
 
     def ratio(round_figures: RoundFigures) -> float | None:
         ours = round_figures.get("microwsgi", {}).get(figure)
@@ -100,7 +103,7 @@ def ratio_to_best(figure: str, word: str, bar: float | None) -> Bar:
             return None
         return ours / max(theirs) if figure == "rate" else min(theirs) / ours
 
-    return Bar(f"of the best of {len(PEERS)} in Python, {word}", ratio, bar)
+    return Bar(f"of the best of {len(PEERS)} peers in Python, {word}", ratio, bar)
 
 
 def keep_alive_row(connections: int) -> Row:

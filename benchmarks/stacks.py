@@ -1,7 +1,8 @@
-"""Stack depth: the real frames of a request over a real socket, counted by the request itself.
+"""Stack depth: the frames of a request over a socket, counted by the view.
 
-For each subject a view says its own stack, fails and shows the traceback's frames, and has every line noted that runs
-from the client's `connect` to the view's first. The client is plain sockets, a new connection for each request.
+The view of each subject returns its stack, raises an exception and returns the frames of the traceback, and records all lines
+that run from the client's `connect` to its own first line. The client uses plain sockets, and a new connection for each
+request.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from microwsgi.devtools.stack import OWNERS, Frame, short_path
 
 WSGI, WEBOB = "benchmarks.subjects.probe_wsgi:app", "benchmarks.subjects.probe_webob:app"
 FOLDER = "benchmarks/subjects"
-WARM_REQUESTS = 3  # so that what is imported or made on the first request is not on the counted one's way
-TRIES = 3  # of counting lines: which thread meets the request is up to the system
-QUIET_TIME = 0.03  # seconds until a server is done with what follows a response
+WARM_REQUESTS = 3  # uncounted requests first: the first one imports modules and creates objects
+TRIES = 3  # for counting lines: the number depends on the thread that handles the request
+QUIET_TIME = 0.03  # seconds until a server has finished its work after a response
 
 
 class Subject:
-    """One way to a view: a server, a framework perhaps, and the command that starts them."""
+    """A server, possibly with a framework: its name, the distribution that it needs, and the command that starts it."""
 
     def __init__(self, name: str, distribution: str | None, command: Callable[[str], list[str]]) -> None:
         self.name, self.distribution, self.command = name, distribution, command
 
 
 def server_subject(name: str, kind: str, app: str, distribution: str | None = None) -> Subject:
-    """A subject of the throughput part, with another application."""
+    """Return a subject that starts a server of `servers.py` with a probe application."""
     return Subject(
         name,
         distribution or SERVERS[kind].distribution,
@@ -44,7 +45,7 @@ def server_subject(name: str, kind: str, app: str, distribution: str | None = No
 
 
 def script_subject(name: str, distribution: str | None, *arguments: str) -> Subject:
-    """A script, or `-m` and a module, that the user runs."""
+    """Return a subject that starts a script, or a module with `-m`."""
     return Subject(name, distribution, lambda python: [python, *arguments])
 
 
@@ -76,7 +77,7 @@ SUBJECTS = (
 
 
 def get(port: int, target: str, *, limit: float = 10.0) -> tuple[int, str]:
-    """One request on a new connection: the status, or 0 when the server closed without a response, and the body."""
+    """Send a request on a new connection. Return the status, or 0 if the server closes without a response, and the body."""
     with socket.create_connection(("127.0.0.1", port), limit) as connection:
         connection.sendall(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
         response = b""
@@ -89,7 +90,7 @@ def get(port: int, target: str, *, limit: float = 10.0) -> tuple[int, str]:
 
 
 def dechunk(chunks: bytes) -> bytes:
-    """The body of a chunked response."""
+    """Return the body of a chunked response."""
     body = b""
     while size := int(chunks.partition(b"\r\n")[0].partition(b";")[0], 16):
         chunks = chunks.partition(b"\r\n")[2]
@@ -98,13 +99,13 @@ def dechunk(chunks: bytes) -> bytes:
 
 
 class Depth:
-    """What one subject's view said."""
+    """The result of a subject: its stack frames, the frames of a traceback, and the lines that ran before the view."""
 
     def __init__(self, name: str, frames: list[Frame], traceback: list[Frame], lines: dict[str, Any] | None) -> None:
         self.name, self.frames, self.traceback, self.lines = name, frames, traceback, lines
 
     def owners(self) -> dict[str, int]:
-        """How many of the frames are whose."""
+        """Return the number of frames of each owner."""
         count = Counter(frame.owner for frame in self.frames)
         return {owner: count[owner] for owner in OWNERS}
 
@@ -128,7 +129,7 @@ class Depth:
 
 
 def measure(subject: Subject, python: str) -> Depth:
-    """Start the subject, ask its view, stop it."""
+    """Start a subject, measure its depth, and stop it. Raise Unavailable if it cannot be measured."""
     if subject.distribution and subject.distribution not in versions(python):
         raise Unavailable(f"not installed: python -m pip install {subject.distribution}")
     with Server(subject.command(python)) as server:
@@ -143,24 +144,24 @@ def measure(subject: Subject, python: str) -> Depth:
 def parse_frames(answer: tuple[int, str], server: Server) -> list[Frame]:
     status, body = answer
     if status != HTTPStatus.OK:
-        raise Unavailable(f"its view answered {status}: {server.error_line()}")
+        raise Unavailable(f"the view responded with status {status}: {server.error_line()}")
     return [without_local_paths(Frame(**each)) for each in json.loads(body)]
 
 
 def without_local_paths(frame: Frame) -> Frame:
-    """The frame with its file named from the tree, the packages or the library on; no directory of this machine."""
+    """Return a frame whose file is relative to this tree, site-packages or the standard library."""
     file = short_path(frame.file, str(ROOT))
     return frame._replace(file=Path(file).name if file.startswith(os.sep) else file)
 
 
 def count_lines(server: Server) -> dict[str, Any] | None:
-    """The lines from the socket to the view, the middle of some tries; None if the view can't count them."""
+    """Count the lines from the client's `connect` to the view: the median of some tries. Return None if that fails."""
     tries = []
     for _ in range(TRIES):
         status, _ = get(server.port, "/arm")
         if status != HTTPStatus.OK:
             return None
-        get(server.port, "/ready")  # frames that were running when it was armed begin to be noted in this one
+        get(server.port, "/ready")  # frames that were running at /arm are recorded from the next request on
         time.sleep(QUIET_TIME)
         status, body = get(server.port, f"/lines?since={time.monotonic_ns()}")
         if status != HTTPStatus.OK:

@@ -1,4 +1,4 @@
-"""What a run found, on the terminal: tables with bars, verdicts only where the machine was quiet."""
+"""The report on the terminal: tables with bars, and verdicts unless the machine was too noisy."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from benchmarks.stacks import Depth
 
 FIGURES: dict[str, tuple[str, float, str]] = {
     "rate": ("requests/s", 1, ",.0f"),
-    "cpu_us": ("CPU µs each", 1, ".1f"),
-    "of_core": ("a core's connections/s", 1, ",.0f"),
+    "cpu_us": ("CPU µs/request", 1, ".1f"),
+    "of_core": ("connections/s of a core", 1, ",.0f"),
     "p50": ("p50 ms", 1e3, ".3f"),
     "p90": ("p90 ms", 1e3, ".3f"),
     "p99": ("p99 ms", 1e3, ".2f"),
@@ -29,8 +29,8 @@ FIGURES: dict[str, tuple[str, float, str]] = {
     "max": ("max ms", 1e3, ".1f"),
     "seconds": ("seconds", 1, ".3f"),
     "cpu_s": ("CPU s", 1, ".3f"),
-    "alone_p50": ("alone p50 ms", 1e3, ".3f"),
-    "grown_kib": ("grown KiB", 1, ",.0f"),
+    "alone_p50": ("p50 ms alone", 1e3, ".3f"),
+    "grown_kib": ("KiB added", 1, ",.0f"),
     "rss_kib": ("resident KiB", 1, ",.0f"),
     "kib_each": ("KiB each", 1, ".2f"),
     "wakeups": ("wake-ups/s", 1, ".1f"),
@@ -38,10 +38,13 @@ FIGURES: dict[str, tuple[str, float, str]] = {
     "scaling": ("times one", 1, ".2f"),
     "worst_percent": ("busier worker, worst %", 1, ".0f"),
     "median_percent": ("busier worker, median %", 1, ".0f"),
+    "alone_ms": ("max ms without events", 1, ".1f"),
+    "beside_ms": ("max ms with events", 1, ".1f"),
+    "added_ms": ("ms added", 1, ".1f"),
     "resumed_percent": ("% resumed", 1, ".0f"),
     "errors": ("errors", 1, ".0f"),
 }
-"""Each figure's heading, its factor and its format, in the order of the columns."""
+"""For each figure its heading, a factor and a format, in the order of the columns."""
 TRANSFERS = {"rate": ("MB/s", 1e-6, ",.0f")}
 LATENCIES = ("p50", "p90", "p99", "p999", "max", "cpu_us")
 VERDICT_STYLES = {
@@ -56,25 +59,24 @@ UNDECIDED = ("within", "near")
 HIGHER_IS_BETTER = ("rate", "of_core", "scaling")  # figures of which more is better
 OWNER_STYLES = {"stdlib": "bright_black", "server": "blue", "framework": "yellow", "yours": "green"}
 BAR_WIDTH = 20  # characters of the longest bar
-OUTLIER_FACTOR = (
-    10  # times the median of a table's figures: longer bars are cut, so that one failure does not flatten the others
-)
+# Bars longer than this times the median are cut, so that one slow server does not shorten the others to nothing.
+OUTLIER_FACTOR = 10
 ABOUT_LATENCY = (
-    "By our own client, from the send to the last byte of the response. Medians of {rounds} rounds, and "
-    "the range of their p50. CPU: the server's processor time for each request, as the kernel counts it. bare: a socket "
-    "that answers whatever comes, the client's and the kernel's own share. Nothing is shown where too few responses lie "
-    "beyond a percentile.\n"
+    "Measured by this project's client, from sending the request to the last byte of the response. Figures are medians of "
+    "{rounds} rounds; range: the lowest and the highest p50. CPU: the server's processor time per request, as counted by the "
+    "kernel. bare: a socket that sends a fixed response, which shows the share of the client and the kernel. A percentile with "
+    "too few responses above it is not shown.\n"
 )
 ABOUT_THROUGHPUT = (
-    "By wrk, one thread; each side has a core. Medians of the rounds. Below each table microwsgi is set "
-    "beside the others: the median of the rounds' ratios and the range of them, above 1 where microwsgi is the better one; "
-    "values beside which a limit has ≤ are better when they are less. A bar is what the project asks of itself at least, an "
-    "aim is what lies beyond. Either is reached or missed only if the whole range is on one side of it.\n"
+    "Measured by wrk with one thread; server and client have a core each. Figures are medians of the rounds. The second table "
+    "of a row compares microwsgi with the others: the median and the range of the ratios of the rounds. A ratio above 1 means "
+    "that microwsgi is better. Values with a limit of ≤ are better if they are lower. The bar is the target that the project "
+    "must reach, the aim is a further target. Either is reached or missed only if the whole range is on one side of it.\n"
 )
 
 
 def show(console: Console, report: Report) -> None:
-    """The whole report, part by part; what is broken comes last, where it is seen."""
+    """Print the report, part by part; failures come last, so that they are not overlooked."""
     console.print(machine.describe_run(report.machine), highlight=False)
     console.print()
     if report.stacks:
@@ -103,7 +105,7 @@ def show(console: Console, report: Report) -> None:
 
 
 def print_absences(console: Console, absences: dict[str, str]) -> None:
-    """A line for each peer that is not in a table."""
+    """Print a line for each peer that was not measured."""
     for name, reason in absences.items():
         console.print(f"[dim]{escape(name)} left out: {escape(reason)}[/]", highlight=False)
 
@@ -117,8 +119,8 @@ def style_of(name: str) -> str:
 
 
 def stacks(report: Report) -> Group:
-    """Each subject's frames as a bar, a character a frame, coloured by owner."""
-    table = plain_table("frames from the thread's first to your function, counted by the request itself")
+    """Return a table of the stacks: a bar for each subject, one character per frame, coloured by owner."""
+    table = plain_table("Stack frames from the start of the thread to your function")
     table.add_column("", min_width=26)
     for heading in ("frames", "traceback", "lines", "files"):
         table.add_column(heading, justify="right")
@@ -130,12 +132,12 @@ def stacks(report: Report) -> Group:
             str(len(lines["files"])) if lines else "", tower(depth), style=style_of(name),
         )  # fmt: skip
     legend = Text.assemble(*((f"█ {owner}  ", style) for owner, style in OWNER_STYLES.items()))
-    told = Text(
-        "lines: that a debugger steps over from the socket to the view; files: that they are in. "
-        "What is compiled has neither.\n",
+    explained = Text(
+        "lines: the lines that a debugger steps through from the socket to the view. files: the files that contain them. "
+        "Compiled code has neither.\n",
         style="dim",
     )
-    return Group(table, legend, told)
+    return Group(table, legend, explained)
 
 
 def tower(depth: Depth) -> Text:
@@ -143,7 +145,7 @@ def tower(depth: Depth) -> Text:
 
 
 def latency(result: Result) -> Table:
-    """One line a subject: the medians of the rounds, p50 with its range."""
+    """Return a table with a line for each subject: the medians of the rounds, and the range of p50."""
     table = plain_table(result.workload.title)
     table.add_column("", min_width=18)
     for figure in LATENCIES:
@@ -167,12 +169,12 @@ def latency(result: Result) -> Table:
 
 
 def longest_bar(values: Sequence[float]) -> float:
-    """The value of the longest bar: the largest that is not out of all proportion."""
+    """Return the value of the longest bar: the largest one that is not an outlier."""
     return max((value for value in values if value <= OUTLIER_FACTOR * median(values)), default=0)
 
 
 def bar(value: float, longest: float) -> str:
-    """A bar in eighths of a character, or one that goes on."""
+    """Return a bar with a resolution of an eighth of a character; if the value is too large, a bar that ends with an arrow."""
     if value > longest:
         return "█" * (BAR_WIDTH - 1) + "▶"
     eighths = round(BAR_WIDTH * 8 * value / longest) if longest else 0
@@ -180,34 +182,35 @@ def bar(value: float, longest: float) -> str:
 
 
 def ratio_to_peer(result: Result, too_noisy: str) -> str:
-    """Ours over Werkzeug's, pair by pair in the rounds; no verdict from a noisy run."""
+    """Return the ratio of microwsgi's median latency to Werkzeug's, with a verdict unless the machine was too noisy."""
     found = result.ratio(OURS, "p50")
     if not found:
         return ""
     ratio, (low, high) = found
-    told = f"p50 of {PEER}'s: {ratio:.2f} ({low:.2f}-{high:.2f})"
+    text = f"p50 relative to {PEER}: {ratio:.2f} ({low:.2f}-{high:.2f})"
     if too_noisy:
-        return f"[dim]{told}, no verdict: the machine was too noisy[/]"
+        return f"[dim]{text}, no verdict: the machine was too noisy[/]"
     if high < 1:
-        return f"{told}  [green]quicker[/]"
-    return f"{told}  [red]slower[/]" if low > 1 else f"{told}  no difference that is sure"
+        return f"{text}  [green]faster[/]"
+    return f"{text}  [red]slower[/]" if low > 1 else f"{text}  no significant difference"
 
 
 def noise(report: Report) -> str:
-    """What the machine was like."""
+    """Return a line about the noise of the machine."""
     found = report.noise
-    line = f"noise: bare socket's medians spread by {found.spread():.0%}, {found.wait():.1%} of the time waiting for a core"
+    waiting = f"{found.wait():.1%} of the time was spent waiting for a core"
+    line = f"noise: the bare socket's medians spread by {found.spread():.0%}; {waiting}"
     if reason := found.too_noisy():
         return f"[red]too noisy for a verdict[/]: {reason}\n"
     return f"[dim]{line}[/]\n"
 
 
 def figures_table(result: throughput.Result) -> Table:
-    """One line a subject: its medians, and a bar as long as its first figure."""
+    """Return a table with a line for each subject: its medians, and a bar that shows the first one."""
     names = result.names()
     medians = {name: result.medians(name) for name in names}
     seen = {figure for found in medians.values() for figure in found}
-    if "requests" in seen:  # the run's own duration: nobody asks
+    if "requests" in seen:  # then "seconds" is the duration of the load, not a result
         seen.discard("seconds")
     if not any(found.get("errors") for found in medians.values()):
         seen.discard("errors")
@@ -229,7 +232,7 @@ def figures_table(result: throughput.Result) -> Table:
 
 
 def ratios_table(result: throughput.Result) -> Group | str:
-    """Each ratio beside its bar and its aim; verdicts in brackets if the machine was too noisy."""
+    """Return a table of the ratios with bar, aim and verdict; if the machine was too noisy, verdicts are in parentheses."""
     ratios = result.ratios()
     if not ratios:
         return ""
@@ -246,17 +249,17 @@ def ratios_table(result: throughput.Result) -> Group | str:
             found["name"], f"{found['ratio']:.2f}", range_text(found),
             limit_text(found, "bar"), limit_text(found, "aim"), verdict(found, noisy=bool(noisy)),
         )  # fmt: skip
-    warning = f"[red]noisy: {noisy}; verdicts in brackets[/]\n" if noisy else ""
+    warning = f"[red]noisy: {noisy}; the verdicts, in parentheses, are uncertain[/]\n" if noisy else ""
     return Group(table, warning)
 
 
 def range_text(found: dict[str, Any]) -> str:
-    """The lowest and the highest ratio, where they differ."""
+    """Return the lowest and the highest ratio as text, or "" if they are equal."""
     return "" if found["lowest"] == found["highest"] else f"{found['lowest']:.2f}-{found['highest']:.2f}"
 
 
 def verdict(found: dict[str, Any], *, noisy: bool) -> str:
-    """What became of the bar and the aim."""
+    """Return the verdict as text."""
     word = found["verdict"]
     if not word:
         return ""
@@ -264,7 +267,7 @@ def verdict(found: dict[str, Any], *, noisy: bool) -> str:
 
 
 def limit_text(found: dict[str, Any], which: str) -> str:
-    """A bar or an aim, and on which side of it is good."""
+    """Return a bar or an aim as text, with ≥ for a lower limit and ≤ for an upper limit."""
     return "" if found[which] is None else f"{'≤' if found['at_most'] else '≥'} {found[which]:g}"
 
 
@@ -272,7 +275,7 @@ CHANGES = ("", "", "before", "now", "ratio", "interval", "peers", "")
 
 
 def comparison(old: Report, new: Report) -> Group:
-    """What changed since the earlier report; what did not is counted."""
+    """Return a table of the changes since an earlier report. Unchanged figures are only counted."""
     found = changes(old, new)
     table = plain_table(f"changes since {old.machine['date']} ({old.machine['commit'] or 'unknown commit'})")
     for heading in CHANGES:
@@ -291,7 +294,7 @@ def comparison(old: Report, new: Report) -> Group:
 
 
 def change_cells(found: Change) -> list[str]:
-    """A line of the table of changes."""
+    """Return the cells of a line in the table of changes."""
     label, factor, form = FIGURES.get(found.figure, (found.figure, 1, ".0f"))
     low, high = found.interval
     return [

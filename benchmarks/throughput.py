@@ -1,8 +1,8 @@
-"""Runs the rows: rounds outside, rows inside, the subjects of a row one after the other in random order.
+"""The throughput part: in each round, measure all rows, and in each row all subjects, in random order.
 
-Every round starts new server processes, so the luck of one process (its hash seed, its memory) is part of what is
-averaged; the subjects of a row are measured within seconds of each other, so ratios are taken pair by pair and the
-machine's slower moods cancel.
+Each round starts new server processes, so that random effects of one process (hash seed, memory layout) average out. The
+subjects of a row are measured within seconds of each other, and ratios are computed within a round, so that slow phases of
+the machine cancel out.
 """
 
 from __future__ import annotations
@@ -32,15 +32,17 @@ NOT_SERVERS = {
     *balance.SUBJECTS,
     *frameworks.SUBJECTS,
     secure.PLAIN,
-}  # which have no entry in KINDS, and no need of one
+}
+"""Subjects without an entry in SERVERS."""
 GIB = 1 << 30
-WARM_UP = 1.0  # seconds of load before the first measurement of a process, so that CPython has specialised its code
+WARM_UP = 1.0  # seconds of load before the first measurement of a process, for CPython to specialise its bytecode
 
-ReportProgress = Callable[[str, float], None]  # what is being measured, and the share of the run that is done
+ReportProgress = Callable[[str, float], None]
+"""Called before each measurement with its description, and the share of the part that is done."""
 
 
 class Result:
-    """What a row gave: for each round, each subject's figures, and why any was left out."""
+    """The result of a row: for each round, each subject's figures, and the reasons why subjects were left out."""
 
     def __init__(self, row: Row) -> None:
         self.row = row
@@ -48,7 +50,7 @@ class Result:
         self.left_out: dict[str, str] = {}
 
     def medians(self, name: str) -> Figures:
-        """A subject's figures, each the median over the rounds."""
+        """Return a subject's figures, each the median over the rounds."""
         found = [round_figures[name] for round_figures in self.rounds if name in round_figures]
         return {figure: median(each[figure] for each in found) for figure in found[0]} if found else {}
 
@@ -56,11 +58,11 @@ class Result:
         return [name for name in self.row.subjects if any(name in round_figures for round_figures in self.rounds)]
 
     def absences(self) -> dict[str, str]:
-        """The peers that it did without, and why; those of our own are the report's failures."""
+        """Return the peers that were not measured, and the reasons. The project's own subjects are failures of the report."""
         return {name: reason for name, reason in self.left_out.items() if not is_required(name)}
 
     def ratios(self) -> list[dict[str, Any]]:
-        """Each bar's ratio: the median of those of the rounds, and their range."""
+        """Return the ratio of each bar: the median and the range over the rounds, with the verdict."""
         found = []
         for bar in self.row.bars:
             each = [value for round_figures in self.rounds if (value := bar.ratio(round_figures)) is not None]
@@ -74,7 +76,7 @@ class Result:
         return found
 
     def other_load(self) -> float:
-        """The share of the cores that others used during the typical measurement; 0 where it was not taken."""
+        """Return the share of the cores that other processes used: the median over all measurements; 0 if not measured."""
         shares = [
             figures["foreign"]
             for round_figures in self.rounds
@@ -84,9 +86,10 @@ class Result:
         return median(shares) if shares else 0.0
 
     def slowdown(self) -> float:
-        """Return the median of the bare loop's processor time over its least, less 1: its work is the same in each round.
+        """Return the median of the bare loop's processor time divided by its minimum, less 1.
 
-        A core that is slowed, or whose caches others use, shows here, where no process waits.
+        The bare loop does the same work in each round, so this shows a core that is slowed down, or whose caches others use,
+        even if no process waits for it.
         """
         for figure in ("cpu_us", "cpu_s"):
             if spent := [each for round_figures in self.rounds if (each := round_figures.get("bare", {}).get(figure))]:
@@ -94,16 +97,16 @@ class Result:
         return 0.0
 
     def too_noisy(self) -> str:
-        """Return the reason why there is no verdict; empty if there is one."""
+        """Return the reasons why the machine is too noisy for a verdict, or ""."""
         reasons = []
         if self.other_load() > OTHER_LOAD_LIMIT:
-            reasons.append(f"others used {self.other_load():.0%} of the cores")
+            reasons.append(f"other processes used {self.other_load():.0%} of the cores")
         if self.slowdown() > SLOWDOWN_LIMIT:
-            reasons.append(f"the bare loop took {self.slowdown():.0%} more time than in its best round")
+            reasons.append(f"the bare loop's median processor time is {self.slowdown():.0%} above its best round")
         return "; ".join(reasons)
 
     def round_count(self) -> int:
-        """Return the number of rounds that have a figure of ours."""
+        """Return the number of rounds in which microwsgi was measured."""
         return sum("microwsgi" in round_figures for round_figures in self.rounds)
 
     def as_json(self) -> dict[str, Any]:
@@ -123,12 +126,12 @@ class Result:
 
 
 def runs_on(row: Row, python: str) -> bool:
-    """Whether the row is for this Python."""
+    """Return whether the Python is of the build that the row requires."""
     return row.required_build in versions(python)["python"]
 
 
 class Run:
-    """One run of some rows; `results` grows while it goes on, so an interrupted one still has its report."""
+    """A run of some rows. `results` is filled as the run progresses, so that an interrupted run still has a report."""
 
     def __init__(
         self,
@@ -148,7 +151,7 @@ class Run:
         self.done = 0
 
     def selected_subjects(self, row: Row) -> list[str]:
-        """Who takes part: who the bars need, or who was asked for and can."""
+        """Return the subjects to measure: those that the bars need, or those that were chosen and that the row supports."""
         if self.subjects is None:
             return list(row.peers)
         return [name for name in row.subjects if "all" in self.subjects or name in self.subjects]
@@ -206,7 +209,7 @@ class Run:
             result.left_out[name] = f"{type(error).__name__}: {error}"
             return
         finally:
-            # Truncated, not removed: whoever has it open goes on appending to it.
+            # Truncated, not removed: the server has it open and continues to append to it.
             if Path(log).exists():
                 Path(log).write_bytes(b"")
         result.rounds[-1][name] = figures

@@ -1,4 +1,4 @@
-"""Rows that move bytes: a file, an upload, a stream of small chunks, each beside a bare loop doing only that."""
+"""Rows that transfer data: a file, uploads, a response of many small chunks. The bare loops do only the transfer."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from benchmarks.rows import Row, ratio_to, value_of
 from benchmarks.wrk import Figures
 
 TRANSFER = "benchmarks.subjects.transfer:app"
-SLOWEST = 20e6  # bytes a second: a transfer slower than this is given up
-FLAT = 4096  # KiB that memory may grow while a transfer of any size runs
+SLOWEST = 20e6  # bytes per second: slower transfers are aborted
+MAX_GROWN = 4096  # KiB by which memory may grow during a transfer of any size
 
 
 def transfer(mode: str, path: str, times: int) -> Callable[[Server, float, int], Figures]:
-    """Move the bytes, the middle of some tries: seconds, processor seconds of the server, and how far its memory rose."""
+    """Return a function that measures a transfer: time, processor time and memory growth of the server.
+
+    The result is the transfer with the median time.
+    """
 
     def measure(server: Server, seconds: float, size: int) -> Figures:
         resident = server.resident_kib()
@@ -33,7 +36,7 @@ def transfer(mode: str, path: str, times: int) -> Callable[[Server, float, int],
 
 
 def row(name: str, title: str, mode: str, path: str, bare: str, bar: float, *, times: int = 1) -> Row:
-    bars = [ratio_to("bare", "seconds", bar), value_of("grown_kib", "memory grown, KiB", FLAT)]
+    bars = [ratio_to("bare", "seconds", bar), value_of("grown_kib", "memory grown, KiB", MAX_GROWN)]
     return Row(
         name, title, transfer(mode, path, times), bars, app=TRANSFER, bare=bare, takes_size=True,
         peers=("bare",), optional_peers=("granian", "waitress", "gunicorn gthread", "cheroot", "werkzeug"),
@@ -41,8 +44,8 @@ def row(name: str, title: str, mode: str, path: str, bare: str, bar: float, *, t
 
 
 ROWS = [
-    row("file", "a file by wsgi.file_wrapper", "download", "/file", "sendfile", 0.90),
-    row("upload", "an upload by length, read in 64 KiB pieces", "length", "/upload", "recv_into", 0.75),
-    row("chunked", "the same upload in chunks of 64 KiB", "chunked", "/upload", "recv_into", 0.50),
+    row("file", "a file sent with wsgi.file_wrapper", "download", "/file", "sendfile", 0.90),
+    row("upload", "an upload with Content-Length, read in pieces of 64 KiB", "length", "/upload", "recv_into", 0.75),
+    row("chunked", "an upload in chunks of 64 KiB", "chunked", "/upload", "recv_into", 0.50),
     row("stream", "a response of 100,000 chunks of 10 bytes", "download", "/chunks", "chunks", 0.80, times=5),
 ]

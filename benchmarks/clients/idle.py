@@ -1,8 +1,8 @@
 """Many idle connections: `python -m benchmarks.clients.idle PORT COUNT [half | tls | events]`.
 
-Each has had one response and stays open. With `half`, each has sent half a request head; with `tls`, each is a TLS connection;
-with `events`, each is an event stream of `/events`. Prints `open` when all are open, and closes them when its standard input
-ends.
+Each connection receives one response and stays open. With `half`, it sends half of a request head instead; with `tls`, it
+uses TLS; with `events`, it is an event stream of `/events`. The program prints `open` as soon as all are open, and closes
+them at the end of its standard input.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import sys
 from benchmarks.clients.exchange import Response, unverified_context
 
 BATCH = 100
-"""Connections opened at once: fewer than any server's backlog. With TLS it is one: some servers do one handshake at a time."""
+"""Connections to open at once: fewer than any listen backlog. With TLS it is 1: some servers do one handshake at a time."""
 REQUEST = b"GET /idle HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 HALF = len(REQUEST) // 2
 EVENTS = b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 def open_all(port: int, count: int, *, half: bool = False, tls: bool = False) -> list[socket.socket]:
-    """Open the connections, a batch at a time, and read a response on each, unless they are to send half a head."""
+    """Open connections, a batch at a time. On each, read a response; with `half`, send half of a request head instead."""
     connections: list[socket.socket] = []
     context = unverified_context()
     while len(connections) < count:
@@ -37,7 +37,7 @@ def open_all(port: int, count: int, *, half: bool = False, tls: bool = False) ->
             while not response.feed(connection.recv(65536)):
                 pass
             if not response.keep_alive:
-                raise ConnectionError("the server does not keep connections")
+                raise ConnectionError("the server does not keep connections open")
         connections += batch
     return connections
 

@@ -1,11 +1,11 @@
-"""The measuring client for latency: plain sockets, one thread, one poller.
+"""The load generator for latency: plain sockets, one thread, one poller.
 
-Closed loop: each connection sends its next request when its response is complete; the latency is from the send (from the
-`connect`, for new connections) to the last byte. Fixed rate: requests have intended times, whether or not the earlier
-ones are answered; the latency is from the intended time, so that a server that stalls is charged for every request that
-it made wait, and not only for one (coordinated omission).
+Closed loop: each connection sends its next request as soon as its response is complete. The latency is from the send (for new
+connections from the `connect`) to the last byte. Open loop: requests have intended send times at a fixed rate, even if
+earlier requests are not answered yet. The latency is from the intended time, so that a stall of the server lengthens the
+latency of every request that was due meanwhile, and not of a single one. This avoids coordinated omission.
 
-As a process it takes jobs, one JSON object a line, and answers each with its latencies: it is warm after the first.
+The program reads jobs from standard input, one JSON object per line, and prints the latencies of each.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Any, Self
 
 from benchmarks.clients.exchange import RESPONSE_TIMEOUT, Request, Response, connect
 
-SPIN = 1_500_000  # nanoseconds before an intended time from when the client polls without sleeping: epoll counts in ms
+SPIN = 1_500_000  # nanoseconds before an intended time in which the client polls without sleeping: epoll's timeout is in ms
 SECOND = 1_000_000_000
 
 now = time.perf_counter_ns
 
 
 class ClientConnection:
-    """One connection at a time, and the request that is under way on it."""
+    """A connection, which is opened again when it was closed, and its current request."""
 
     def __init__(self, port: int, octets: bytes, selector: selectors.BaseSelector) -> None:
         self.port, self.octets, self.selector = port, octets, selector
@@ -38,7 +38,7 @@ class ClientConnection:
         self.started = 0
 
     def send_request(self, started: int) -> None:
-        """Send the request; its latency counts from `began`."""
+        """Send the request, on a new connection if necessary; its latency counts from `began`."""
         self.started, self.response = started, Response()
         if self.socket is None:
             self.socket = connect(self.port)
@@ -46,11 +46,11 @@ class ClientConnection:
         self.socket.sendall(self.octets)
 
     def on_readable(self, *, keep_alive: bool) -> bool:
-        """Read what is there; whether the response is complete."""
+        """Receive data, and return whether the response is complete."""
         assert self.socket
         data = self.socket.recv(262144)
         if not data and not self.response.status and not self.response.head:
-            # A kept connection that the server had closed already: what a client does is to try again.
+            # The server had already closed this persistent connection: send the request again, as clients do.
             self.close()
             self.send_request(self.started)
             return False
@@ -68,22 +68,22 @@ class ClientConnection:
 
 
 class Load:
-    """Some connections to one server, with one request: run it as a closed loop or at a rate."""
+    """A load: one request, sent on a number of connections to one server, in a closed or an open loop."""
 
     def __init__(self, port: int, request: Request, count: int, *, keep_alive: bool) -> None:
         self.request, self.keep_alive = request, keep_alive
         self.selector = selectors.DefaultSelector()
-        octets = request.octets(close=not keep_alive)
+        octets = request.encode(close=not keep_alive)
         self.connections = [ClientConnection(port, octets, self.selector) for _ in range(count)]
 
     def completed_requests(self, timeout: float) -> Iterator[tuple[ClientConnection, int]]:
-        """The lanes whose response becomes complete within so many seconds, each with the time."""
+        """Yield the connections whose response becomes complete within the timeout, each with the time."""
         for key, _ in self.selector.select(timeout):
             if key.data.on_readable(keep_alive=self.keep_alive):
                 yield key.data, now()
 
     def warm_up(self) -> None:
-        """One request on each connection in turn, unmeasured: kept connections are open when the clock starts."""
+        """Send an unmeasured request on each connection in turn, to open persistent connections before the measurement."""
         for connection in self.connections:
             connection.send_request(now())
             while not any(done is connection for done, _ in self.completed_requests(RESPONSE_TIMEOUT)):
@@ -91,7 +91,7 @@ class Load:
                     raise TimeoutError(f"no response within {RESPONSE_TIMEOUT:.0f} s")
 
     def closed_loop(self, seconds: float) -> array[int]:
-        """Latencies in nanoseconds, as they came."""
+        """Run a closed loop for some seconds, and return the latencies in nanoseconds."""
         latencies, end = array("q"), now() + int(seconds * SECOND)
         for connection in self.connections:
             connection.send_request(now())
@@ -109,7 +109,7 @@ class Load:
         return latencies
 
     def open_loop(self, rate: float, seconds: float) -> array[int]:
-        """Latencies in nanoseconds from each request's intended time."""
+        """Send requests at a fixed rate, and return the latencies in nanoseconds, from each request's intended time."""
         latencies, free = array("q"), deque(self.connections)
         interval, start = SECOND / rate, now()
         total, sent = int(rate * seconds), 0
@@ -122,7 +122,7 @@ class Load:
                 free.popleft().send_request(due)
                 sent += 1
                 continue
-            # A lane that is free waits for the next intended time, else only a response can help.
+            # If a connection is free, wait until the next intended time; if none is, wait for a response.
             wait = (due - at - SPIN) / SECOND if free and sent < total else 0.1
             for connection, at in self.completed_requests(max(0.0, wait)):
                 latencies.append(at - connection.started)
@@ -140,7 +140,7 @@ class Load:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Open the connections that are to be kept, then measure."""
+    """Run a job: open persistent connections, then measure. Return the latencies and the duration."""
     fields = tuple((name, value) for name, value in job["request"].get("fields", ()))
     request = Request(**{**job["request"], "fields": fields})
     with Load(job["port"], request, job["connections"], keep_alive=job.get("keep", True)) as load:

@@ -1,7 +1,8 @@
-"""What a view says about the way to it, the same under every server and framework.
+"""The probe: views of all servers and frameworks call `respond`, which reports on the stack.
 
-`/stack` its frames; `/raise` fails, and `/traceback` then has the traceback's frames; `/arm`, later `/lines?since=NS`, the
-lines that ran from the client's clock to the view; `/sleep` holds still for a look from outside.
+`/stack` returns the stack frames of the view. `/raise` raises an exception, and `/traceback` then returns the frames of its
+traceback. `/arm` starts recording lines, and `/lines?since=NS` returns those from the given time to the view. `/sleep`
+sleeps, so that py-spy can inspect the stack.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from typing import Any
 
 from microwsgi.devtools.stack import OWNERS, capture, owner, traceback_frames
 
-SLEEP_SECONDS = 1.5  # seconds: time enough for py-spy to look
-TOOL = 0  # sys.monitoring.DEBUGGER_ID: the events are those that a debugger's steps stop at
+SLEEP_SECONDS = 1.5  # enough for py-spy to inspect the process
+TOOL = 0  # sys.monitoring.DEBUGGER_ID
 
 
 class Failure(Exception):
-    """What `/raise` raises."""
+    """The exception of `/raise`."""
 
 
 class LineCounter:
-    """Every line that any thread runs while it is armed, with the time."""
+    """Record all lines that run in any thread while it is armed, with their times."""
 
     def __init__(self) -> None:
         self.events: list[tuple[int, CodeType, int, int]] = []  # nanoseconds, code, line or 0 for a call, thread
@@ -32,7 +33,7 @@ class LineCounter:
         self.monitoring: Any = getattr(sys, "monitoring", None)
         self.armed = False
         if self.monitoring is None:
-            # Python 3.11 can set a trace function for threads that begin, and for this one, but not for those that run.
+            # Python 3.11 can set a trace function for this thread and for new threads, but not for other running threads.
             threading.settrace(self.trace)
             sys.settrace(self.trace)
 
@@ -43,7 +44,7 @@ class LineCounter:
         if monitoring is None:
             self.armed = True
             frames: list[FrameType | None] = [*sys._current_frames().values()]
-            while frames:  # frames that were entered before have no trace function of their own
+            while frames:  # frames that were entered earlier have no trace function yet
                 if (frame := frames.pop()) is not None:
                     frame.f_trace = self.trace
                     frames.append(frame.f_back)
@@ -56,7 +57,7 @@ class LineCounter:
         monitoring.set_events(TOOL, events.LINE | events.PY_START)
 
     def trace(self, frame: FrameType, event: str, argument: object) -> Any:
-        """Note a call or a line: the trace function where there is no sys.monitoring."""
+        """Record a call or a line: the trace function for Pythons without sys.monitoring."""
         if not self.armed:
             return None
         if event in {"call", "line"}:
@@ -65,7 +66,7 @@ class LineCounter:
         return self.trace
 
     def summary(self, since: int, view: CodeType) -> dict[str, Any]:
-        """Stop, and count what ran from `since` to the view's first line."""
+        """Stop recording, and count the lines and calls from `since` to the view's first line."""
         self.armed = False
         if self.monitoring is not None:
             self.monitoring.set_events(TOOL, 0)
@@ -76,7 +77,9 @@ class LineCounter:
         lines = [(code, line) for _, code, line, _ in path[:begun] if line]
         owners, current_owner = dict.fromkeys(OWNERS, 0), OWNERS[0]
         for code, _ in lines:
-            if not code.co_filename.startswith("<string>"):  # generated code, as a namedtuple's: its caller's
+            if not code.co_filename.startswith(
+                "<string>"
+            ):  # generated code, such as a namedtuple's, belongs to its caller
                 current_owner = owner(module_of(code), code)
             owners[current_owner] += 1
         return {
@@ -89,7 +92,7 @@ class LineCounter:
 
 
 def module_of(code: CodeType) -> str:
-    """The module that a code object was compiled for, by its file."""
+    """Return the name of the module that was loaded from a code object's file."""
     by_file = {getattr(module, "__file__", None): name for name, module in list(sys.modules.items())}
     return by_file.get(code.co_filename) or ""
 
@@ -98,7 +101,7 @@ line_counter = LineCounter()
 
 
 def respond(path: str, query: str, view: FrameType) -> str:
-    """The response's text, seen from the view's frame."""
+    """Return the text of the response; `view` is the frame of the view that calls this function."""
     match path.rstrip("/"):
         case "/stack":
             return json.dumps([frame._asdict() for frame in capture(view)])

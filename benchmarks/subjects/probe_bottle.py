@@ -1,4 +1,4 @@
-"""The probe as a Bottle view: `python probe_bottle.py PORT`, with its own default server."""
+"""The probe as a Bottle view, on Bottle's default server: `python probe_bottle.py PORT`."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from django.urls import path
 
 from benchmarks.subjects.probe import respond
 
-# What `startproject` writes, as far as it is on a request's way.
+# The settings that `startproject` writes, as far as they affect a request.
 settings.configure(
     DEBUG=True,
     SECRET_KEY="only for a benchmark on this machine",  # noqa: S106

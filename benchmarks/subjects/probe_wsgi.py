@@ -1,4 +1,4 @@
-"""The probe as a bare WSGI application, and with WebOb's decorator."""
+"""The probe as a plain WSGI application."""
 
 from __future__ import annotations
 

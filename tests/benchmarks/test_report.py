@@ -1,4 +1,4 @@
-"""The report: JSON and back, what changed, the tables, and the page with its pictures in a browser."""
+"""The report: JSON, comparison with an earlier report, tables, and the HTML page with its pictures in a browser."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SPEEDS = {"bare": 0.05, "microwsgi": 0.08, "werkzeug": 0.3, "gunicorn gthread": 
 
 
 def make_report(scale: float = 1.0, *, wait: float = 0.001) -> Report:
-    """A report of a run that never was; ours is `scale` times as slow."""
+    """Return an invented report, in which microwsgi is slower by the factor `scale`."""
     rng, report = random.Random(5), Report({**MACHINE})
     lines = {
         "lines": 180,
@@ -70,20 +70,20 @@ def make_report(scale: float = 1.0, *, wait: float = 0.001) -> Report:
     return report
 
 
-def test_a_report_comes_back_from_its_file(tmp_path: Path) -> None:
+def test_a_report_is_read_back_from_its_file(tmp_path: Path) -> None:
     report = make_report()
     report.write(tmp_path / "new" / "report.json")
     again = Report.read(tmp_path / "new" / "report.json")
     assert json.dumps(again.as_json()) == json.dumps(report.as_json())
 
 
-def test_another_file_is_no_report(tmp_path: Path) -> None:
+def test_reading_a_file_that_is_no_report_fails(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("[]")
     with pytest.raises(ValueError, match="not a report"):
         Report.read(tmp_path / "other.json")
 
 
-def test_a_change_is_told_when_it_is_more_than_chance() -> None:
+def test_a_change_larger_than_chance_gets_a_verdict() -> None:
     same = {change.name: change.verdict for change in compare.changes(make_report(), make_report())}
     assert set(same.values()) == {"same"}
     slower = {(change.name, change.figure): change for change in compare.changes(make_report(), make_report(1.3))}
@@ -108,7 +108,7 @@ def test_a_change_within_the_spread_is_unsure() -> None:
     [
         (1.3, (1.2, 1.4), 1.0, "worse"),
         (1.3, (1.2, 1.4), None, "worse"),
-        (1.3, (1.2, 1.4), 1.25, "machine"),  # they became as slow
+        (1.3, (1.2, 1.4), 1.25, "machine"),  # the peers became as slow
         (1.3, (1.2, 1.4), 1.6, "machine"),  # or slower
         (1.3, (1.2, 1.4), 0.8, "worse"),
         (0.7, (0.6, 0.8), 1.0, "better"),
@@ -117,13 +117,13 @@ def test_a_change_within_the_spread_is_unsure() -> None:
         (1.01, (1.005, 1.015), 1.0, "same"),
     ],
 )
-def test_what_the_peers_did_too_is_the_machines_doing(
+def test_a_change_that_peers_share_is_attributed_to_the_machine(
     ratio: float, interval: tuple[float, float], peers: float | None, verdict: str
 ) -> None:
     assert compare.verdict_of(ratio, interval, peers) == verdict
 
 
-def test_a_peer_of_another_version_is_no_control() -> None:
+def test_peers_of_another_version_are_no_control_group() -> None:
     old, new = make_report(), make_report()
     new.machine["versions"] = {"python": "3.13.0", "werkzeug": "9"}
     assert "werkzeug" in compare.same_peers(old, old)
@@ -132,7 +132,7 @@ def test_a_peer_of_another_version_is_no_control() -> None:
     assert compare.control({"bare": [2.0], "x": [1.0]}, {"bare": [3.0], "x": [9.0]}, {"bare"}) == 1.5
 
 
-def test_runs_of_different_rows_and_machines_are_compared_as_far_as_they_go() -> None:
+def test_runs_are_compared_in_common_rows_and_other_machines_are_named() -> None:
     old, new = make_report(), make_report(1.3, wait=0.4)
     del old.latency["json"], new.throughput["hello64"]
     new.machine = {**MACHINE, "processor": "Another", "versions": {"python": "3.14.0"}}
@@ -141,14 +141,14 @@ def test_runs_of_different_rows_and_machines_are_compared_as_far_as_they_go() ->
     assert not [each for each in found if each.name in ("latency json", "hello64")]
     assert compare.only_in(new, old) == ["latency json"]
     assert compare.only_in(old, new) == ["hello64"]
-    told = "; ".join(compare.differences(old, new))
-    assert "another Python: 3.13.0 before, 3.14.0 now" in told
-    assert "another processor" in told
-    assert "the new run was too noisy" in told
+    reasons = "; ".join(compare.differences(old, new))
+    assert "different Python: 3.13.0 before, 3.14.0 now" in reasons
+    assert "different processor" in reasons
+    assert "the new run was too noisy" in reasons
     assert compare.differences(old, old) == []
 
 
-def test_a_figure_is_only_shown_when_there_is_enough_behind_it() -> None:
+def test_a_percentile_with_too_few_observations_is_not_shown() -> None:
     result = make_report().latency["hello"]
     assert result.figure("microwsgi", "p99")  # 20 of 2,000 lie beyond
     assert result.figure("microwsgi", "p999") is None
@@ -167,30 +167,30 @@ def printed(report: Report) -> str:
 
 def test_a_quiet_run_has_a_verdict() -> None:
     text = printed(make_report())
-    assert re.search(r"p50 of werkzeug's: 0\.2\d \(0\.2\d-0\.2\d\)  quicker", text)
+    assert re.search(r"p50 relative to werkzeug: 0\.2\d \(0\.2\d-0\.2\d\)  faster", text)
     assert "too noisy" not in text
     assert "bjoern left out: not installed" in text
 
 
-def test_a_noisy_run_says_so_and_has_none() -> None:
+def test_a_noisy_run_has_a_warning_and_no_verdict() -> None:
     text = printed(make_report(wait=0.4))
     assert "too noisy for a verdict: 40% of the time was spent waiting for a core" in text
-    assert "quicker" not in text
+    assert "faster" not in text
     assert "no verdict" in text
 
 
-def test_verdicts_of_a_busy_machine_are_in_brackets() -> None:
+def test_verdicts_from_a_busy_machine_are_in_parentheses() -> None:
     report = make_report()
     assert "(bar missed)" not in printed(report)
     for round_figures in report.throughput["hello8"].rounds:
         for figures in round_figures.values():
             figures["foreign"] = 0.3
     text = printed(report)
-    assert "others used 30% of the cores" in text
+    assert "other processes used 30% of the cores" in text
     assert "(bar missed)" in text
 
 
-def test_the_table_for_the_docs_has_every_ratio_beside_its_bar(tmp_path: Path) -> None:
+def test_the_markdown_page_has_each_ratio_with_its_bar(tmp_path: Path) -> None:
     pytest.importorskip("rich")
     report = make_report()
     for round_figures in report.throughput["hello64"].rounds:
@@ -210,7 +210,7 @@ def test_the_table_for_the_docs_has_every_ratio_beside_its_bar(tmp_path: Path) -
     assert "of bare, time" in file
 
 
-def test_the_table_keeps_the_rows_that_were_not_measured_now(tmp_path: Path) -> None:
+def test_the_markdown_page_keeps_rows_that_are_not_in_the_report(tmp_path: Path) -> None:
     pytest.importorskip("rich")
     from benchmarks import table
 
@@ -239,7 +239,41 @@ def test_the_table_keeps_the_rows_that_were_not_measured_now(tmp_path: Path) -> 
     assert sections[0] == re.split("^## ", once, flags=re.MULTILINE)[1]
 
 
-def test_each_row_of_the_committed_figures_says_when_and_of_which_commit_it_is() -> None:
+@pytest.mark.parametrize(
+    ("old", "title"),
+    [
+        ("# Figures of a profile-guided Python\n\nAn outdated paragraph.\n", "# Figures of a profile-guided Python"),
+        ("no title\n", "# Figures"),
+        ("", "# Figures"),
+    ],
+)
+def test_the_markdown_page_keeps_its_title(tmp_path: Path, old: str, title: str) -> None:
+    pytest.importorskip("rich")
+    from benchmarks import table
+
+    page = tmp_path / "figures-profile-guided.md"
+    page.write_text(old)
+    for _ in range(2):
+        table.write(page, make_report())
+        head = page.read_text().partition("\n## ")[0]
+        assert head.partition("\n")[0] == title
+        assert head.partition("\n")[2] == table.HEAD.format(name=page.name).partition("\n")[2]
+
+
+def test_the_row_fanout_shows_the_worst_request_with_and_without_events() -> None:
+    pytest.importorskip("rich")
+    from benchmarks import table
+
+    report = Report({**MACHINE})
+    result = report.throughput["fanout"] = throughput.Result(throughput.ROWS["fanout"])
+    result.rounds = [{"microwsgi": {"alone_ms": 1.5, "beside_ms": 9.25, "added_ms": 7.75}}]
+    assert "\nmicrowsgi: 1.5 ms without events, 9.2 ms with events\n" in table.section(result, "origin")
+    text = printed(report)
+    assert re.search("max ms without events +max ms with events +ms added", text)
+    assert re.search(r"microwsgi +1\.5 +9\.2 +7\.8", text)
+
+
+def test_each_row_of_the_committed_figures_has_a_date_and_a_commit() -> None:
     pytest.importorskip("rich")
     from benchmarks import table
 
@@ -260,7 +294,7 @@ def test_the_committed_picture_of_stacks_has_every_subject() -> None:
     assert [name for name in readme.STACKS if f'id="stacks-frame-{pictures.slug(name)}-0"' not in drawn] == []
 
 
-def test_why_a_peer_is_missing_stands_below_its_table_and_squeezes_no_bar() -> None:
+def test_the_reason_for_a_missing_peer_is_below_its_table() -> None:
     report, reason = make_report(), "ValueError: answered 200 '0', not 200 with '65536'"
     bars = printed(report).count("█")
     report.latency["upload"].left_out["wsgiref"] = reason
@@ -270,7 +304,7 @@ def test_why_a_peer_is_missing_stands_below_its_table_and_squeezes_no_bar() -> N
     assert report.failures() == {}
 
 
-def test_one_slow_server_does_not_flatten_the_others_bars() -> None:
+def test_one_slow_server_does_not_shorten_the_bars_of_the_others() -> None:
     pytest.importorskip("rich")
     from benchmarks import terminal
 
@@ -281,25 +315,25 @@ def test_one_slow_server_does_not_flatten_the_others_bars() -> None:
 
 
 OWN_FAILURES = {
-    "stacks: microwsgi, App": "its view answered 500",
+    "stacks: microwsgi, App": "the view responded with status 500",
     "latency, hello: microwsgi": "ended with status 3",
-    "throughput, hello8: bare": "wrk said [nothing]",
+    "throughput, hello8: bare": "wrk printed [nothing]",
 }
 
 
 def broken() -> Report:
-    """A report in which subjects of ours are missing, one in each part, and a peer in each too."""
+    """Return a report in which each part lacks one of the project's own subjects and one peer."""
     report = make_report()
     report.left_out |= {
         "stacks: microwsgi, App": OWN_FAILURES["stacks: microwsgi, App"],
         "stacks: Flask": "not installed",
     }
     report.latency["hello"].left_out |= {"microwsgi": "ended with status 3", "granian": "not installed"}
-    report.throughput["hello8"].left_out |= {"bare": "wrk said [nothing]", "bjoern": "not installed"}
+    report.throughput["hello8"].left_out |= {"bare": "wrk printed [nothing]", "bjoern": "not installed"}
     return report
 
 
-def test_a_subject_of_ours_that_is_missing_is_a_failure_not_left_out() -> None:
+def test_a_missing_subject_of_the_project_is_a_failure() -> None:
     assert broken().failures() == OWN_FAILURES
     text = printed(broken()).replace("\n", " ")
     for where, reason in OWN_FAILURES.items():
@@ -308,7 +342,7 @@ def test_a_subject_of_ours_that_is_missing_is_a_failure_not_left_out() -> None:
     assert text.count("left out: not installed") == 4  # the peers, and the one of made()
 
 
-def test_a_failure_of_ours_stands_at_the_head_of_the_page_and_is_the_exit_status(tmp_path: Path) -> None:
+def test_a_failure_is_at_the_head_of_the_page_and_sets_the_exit_status(tmp_path: Path) -> None:
     pytest.importorskip("rich")
     pytest.importorskip("matplotlib")
     for report, status in ((make_report(), 0), (broken(), 1)):
@@ -329,7 +363,7 @@ def test_a_failure_of_ours_stands_at_the_head_of_the_page_and_is_the_exit_status
     assert "not installed" not in head
 
 
-def test_the_page_has_every_picture_with_its_data_and_asks_the_network_for_nothing(tmp_path: Path) -> None:
+def test_the_page_has_all_pictures_with_their_data_and_no_network_requests(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     need_package("playwright")
     from playwright.sync_api import sync_playwright
@@ -360,13 +394,13 @@ def test_the_page_has_every_picture_with_its_data_and_asks_the_network_for_nothi
                 assert drawn.get(series, 0) > 1, series
             inks.add(tab.evaluate("getComputedStyle(document.querySelector('#towers text')).fill"))
             assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert len(inks) == 2  # the ink of dark is not that of light
+        assert len(inks) == 2  # the colour of text differs between the themes
         assert asked == [f"file://{tmp_path}/page.html"] * 2
         browser.close()
 
 
 def expected(report: Report) -> list[str]:
-    """The ids of all series that the pictures of a report must have."""
+    """Return the ids of all series that the pictures of a report must contain."""
     names = ("bare", "microwsgi", "werkzeug", "gunicorn-gthread")
     return [
         *(
@@ -381,7 +415,7 @@ def expected(report: Report) -> list[str]:
     ]
 
 
-def test_text_of_others_is_escaped_in_the_page() -> None:
+def test_names_are_escaped_in_the_page() -> None:
     pytest.importorskip("matplotlib")
     from benchmarks import page
 
@@ -405,7 +439,7 @@ def test_the_readmes_pictures_follow_the_readers_theme(tmp_path: Path) -> None:
         assert not any(colour in text for colour in pictures.NAMES)
 
 
-def test_the_readmes_pictures_can_be_read_on_a_telephone(tmp_path: Path) -> None:
+def test_the_readmes_pictures_are_legible_on_a_phone(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     need_package("playwright")
     from playwright.sync_api import sync_playwright
@@ -432,7 +466,7 @@ def test_the_readmes_pictures_can_be_read_on_a_telephone(tmp_path: Path) -> None
         browser.close()
 
 
-def test_the_command_shows_an_earlier_report_and_what_changed(tmp_path: Path) -> None:
+def test_the_command_shows_a_report_and_its_changes(tmp_path: Path) -> None:
     pytest.importorskip("rich")
     make_report().write(tmp_path / "old.json")
     make_report(1.3).write(tmp_path / "new.json")
@@ -453,12 +487,12 @@ def test_the_command_shows_an_earlier_report_and_what_changed(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "there is no part nothing"),
-        (["latency", "--workloads", "x"], "there is no 'x'"),
-        (["throughput", "--table", "unused.md", "--rounds", "5"], "--table takes 6 rounds or more"),
+        (["nothing"], "Unknown part nothing. Choose from: stacks, latency, throughput"),
+        (["latency", "--workloads", "x"], "Unknown name 'x'. Choose from: hello,"),
+        (["throughput", "--table", "unused.md", "--rounds", "5"], "--table needs 6 rounds or more"),
     ],
 )
-def test_a_wrong_name_is_answered_with_the_right_ones(arguments: list[str], message: str) -> None:
+def test_the_message_for_an_invalid_argument_names_the_valid_ones(arguments: list[str], message: str) -> None:
     pytest.importorskip("rich")
     command = [sys.executable, "-m", "benchmarks", *arguments]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=False)
@@ -467,9 +501,7 @@ def test_a_wrong_name_is_answered_with_the_right_ones(arguments: list[str], mess
 
 
 @pytest.mark.parametrize("package", ["rich", "matplotlib"])
-def test_a_package_that_is_not_installed_is_named_with_the_command_that_installs_it(
-    tmp_path: Path, package: str
-) -> None:
+def test_the_message_for_a_missing_package_names_the_command_that_installs_it(tmp_path: Path, package: str) -> None:
     if package == "matplotlib":
         pytest.importorskip("rich")
     make_report().write(tmp_path / "a.json")
@@ -480,4 +512,4 @@ def test_a_package_that_is_not_installed_is_named_with_the_command_that_installs
     )
     assert run.returncode == 1
     assert run.stderr.startswith(f"The benchmarks need the package {package}")
-    assert run.stderr.endswith("with: make bench\n")
+    assert run.stderr.endswith("run the benchmarks: make bench\n")

@@ -1,4 +1,4 @@
-"""Rows, bars and ratios; and that a run leaves nothing behind."""
+"""Rows, bars and ratios of the throughput part; and no process is left after a run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def app(environ, start_response):
 """
 
 
-def test_a_cost_that_is_half_is_a_ratio_of_two() -> None:
+def test_half_the_cost_is_a_ratio_of_two() -> None:
     round_figures = {"microwsgi": {"cpu_us": 10.0, "rate": 900.0}, "bare": {"cpu_us": 20.0, "rate": 1000.0}}
     assert ratio_to("bare", "cpu_us", 1).ratio(round_figures) == 2.0
     assert ratio_to("bare", "rate", 1).ratio(round_figures) == 0.9
@@ -63,7 +63,7 @@ def test_a_cost_that_is_half_is_a_ratio_of_two() -> None:
         (True, 0.8, 0.9, "aim"),
     ],
 )
-def test_a_limit_is_reached_or_missed_only_by_the_whole_range(
+def test_a_target_is_reached_or_missed_only_by_the_whole_range(
     at_most: bool, lowest: float, highest: float, verdict: str
 ) -> None:
     bar = Bar("", lambda round_figures: None, 1.0, 2.0 if not at_most else 0.9, at_most=at_most)
@@ -74,12 +74,12 @@ def test_a_ratio_without_bar_and_aim_has_no_verdict() -> None:
     assert ratio_to("bare", "rate", None).verdict(0.1, 0.2) == ""
 
 
-def test_an_aim_without_a_bar_can_only_be_missed_by_falling_short() -> None:
+def test_verdicts_of_an_aim_without_a_bar() -> None:
     aim = Bar("", lambda round_figures: None, None, 2.0)
     assert [aim.verdict(1.0, highest) for highest in (1.5, 2.5)] == ["short", "near"]
 
 
-def test_ratios_are_taken_pair_by_pair_within_rounds() -> None:
+def test_ratios_are_computed_within_each_round() -> None:
     result = RowResult(Row("x", "x", dict, [ratio_to("bare", "rate", 0.4, 0.6)]))
     # The machine was ten times slower in one round: the ratio is the same in each.
     result.rounds = [{"microwsgi": {"rate": rate / 2}, "bare": {"rate": rate}} for rate in (1000.0, 100.0, 900.0)]
@@ -88,7 +88,7 @@ def test_ratios_are_taken_pair_by_pair_within_rounds() -> None:
     assert result.medians("bare") == {"rate": 900.0}
 
 
-def test_a_verdict_is_that_of_the_range_and_says_of_how_many_rounds() -> None:
+def test_a_verdict_is_based_on_the_range_and_has_the_number_of_rounds() -> None:
     result = RowResult(Row("x", "x", dict, [ratio_to("bare", "rate", 0.5)]))
     result.rounds = [{"microwsgi": {"rate": rate}, "bare": {"rate": 100.0}} for rate in (49.0, 52.0, 60.0)]
     result.rounds.append({"bare": {"rate": 100.0}})
@@ -96,17 +96,17 @@ def test_a_verdict_is_that_of_the_range_and_says_of_how_many_rounds() -> None:
     assert (found["ratio"], found["rounds"], found["verdict"]) == (0.52, 3, "within")
 
 
-def test_a_bare_loop_that_is_mostly_slower_than_in_its_best_round_tells_of_a_slowed_core() -> None:
+def test_a_bare_loop_that_is_mostly_slower_than_its_best_round_shows_a_slow_core() -> None:
     result = RowResult(Row("x", "x", dict, [ratio_to("bare", "cpu_us", 0.5)]))
     result.rounds = [{"bare": {"cpu_us": spent, "foreign": 0.01}} for spent in (5.0, 5.1, 5.2, 9.0)]
     assert result.too_noisy() == ""
     result.rounds = [{"bare": {"cpu_us": spent, "foreign": 0.01}} for spent in (5.0, 6.0, 6.2, 6.1)]
-    assert "the bare loop took 21% more time than in its best round" in result.too_noisy()
+    assert "the bare loop's median processor time is 21% above its best round" in result.too_noisy()
     result.rounds = [{"microwsgi": {"seconds": 1.0}}]
     assert result.too_noisy() == ""
 
 
-def test_a_result_comes_back_from_json() -> None:
+def test_a_result_is_read_back_from_json() -> None:
     result = RowResult(throughput.ROWS["hello8"])
     result.rounds = [{"microwsgi": {"rate": 1.0, "cpu_us": 2.0}, "bare": {"rate": 2.0, "cpu_us": 1.0}}]
     result.left_out = {"bjoern": "not installed"}
@@ -114,7 +114,7 @@ def test_a_result_comes_back_from_json() -> None:
     assert again.as_json() == result.as_json()
 
 
-def test_rows_have_every_bar_of_the_table() -> None:
+def test_all_rows_exist_and_have_bars() -> None:
     names = set(throughput.ROWS)
     assert {"hello1", "hello8", "hello64", "hello256", "browser8", "browser64", "close"} <= names
     assert {f"sleep{milliseconds}" for milliseconds in (1, 2, 3, 5, 50)} <= names
@@ -133,7 +133,7 @@ def test_the_estimate_of_a_row_counts_its_rounds_and_subjects() -> None:
     assert plan.row_seconds(idle, plan.FULL) == idle.expected_seconds  # one round, one subject
 
 
-def test_heads_of_the_browser_rows_differ_in_path_and_cookie_from_request_to_request(tmp_path: Path) -> None:
+def test_each_request_of_the_browser_rows_has_another_path_and_cookie(tmp_path: Path) -> None:
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
     (tmp_path / "recorded.py").write_text(RECORDED)
@@ -152,7 +152,7 @@ def test_heads_of_the_browser_rows_differ_in_path_and_cookie_from_request_to_req
 @pytest.mark.parametrize("name", loads.FASTEST)
 def test_the_fastest_peers_serve_where_they_are_installed(name: str) -> None:
     assert name in throughput.ROWS["hello8"].peers
-    if find_spec(name) is None:  # they are compiled, and not for every Python
+    if find_spec(name) is None:  # these packages have no wheels for some Pythons
         with pytest.raises(Unavailable, match="not installed"):
             require(name, sys.executable)
         return
@@ -161,7 +161,7 @@ def test_the_fastest_peers_serve_where_they_are_installed(name: str) -> None:
     assert (status, body) == (200, "Hello, world!\n")
 
 
-def test_the_bars_and_aims_are_those_that_were_set() -> None:
+def test_the_bars_and_aims_are_the_agreed_ones() -> None:
     of_werkzeug: dict[str, tuple[float, float | None]] = {"of werkzeug, requests/s": (20, 30)}
     wanted: dict[str, dict[str, tuple[float, float | None]]] = {
         "hello8": {
@@ -190,7 +190,7 @@ def test_the_bars_and_aims_are_those_that_were_set() -> None:
         assert found.items() >= limits.items(), name
 
 
-def test_rows_for_another_kind_of_python_are_left_out_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_for_another_build_of_python_are_left_out_without_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [throughput.ROWS["cores-hello"], throughput.ROWS["memory"]]
     for name, found in (("3.13.0 profile-guided", ["memory"]), ("3.13.5 free-threaded", ["cores-hello", "memory"])):
         monkeypatch.setattr(throughput, "versions", lambda _, name=name: {"python": name})
@@ -200,7 +200,7 @@ def test_rows_for_another_kind_of_python_are_left_out_and_no_failure(monkeypatch
         assert list(run.results) == found
 
 
-def test_the_rate_on_all_cores_is_set_beside_that_on_one() -> None:
+def test_the_rate_on_all_cores_is_compared_with_that_on_one() -> None:
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
     figures = throughput.ROWS["cores-hello"].measure("microwsgi", sys.executable, os.devnull)
@@ -208,7 +208,7 @@ def test_the_rate_on_all_cores_is_set_beside_that_on_one() -> None:
     assert figures["scaling"] > 0
 
 
-def test_the_split_over_two_workers_is_told_of_each_start() -> None:
+def test_the_balance_of_two_workers_is_measured_for_each_start() -> None:
     figures = balance.measure(2)("microwsgi", sys.executable, os.devnull)
     starts = [figures["start_1_percent"], figures["start_2_percent"]]
     assert all(50 <= share <= 100 for share in starts)
@@ -216,7 +216,7 @@ def test_the_split_over_two_workers_is_told_of_each_start() -> None:
     assert figures["median_percent"] == sum(starts) / 2
 
 
-def test_the_busier_worker_s_share_is_that_of_the_kept_connections() -> None:
+def test_the_busier_workers_share_is_a_multiple_of_one_connection() -> None:
     with Server(balance.command("microwsgi", sys.executable, os.devnull)) as server:
         balance.wait_for_workers(server.port)
         assert len(server.process_tree()) > balance.WORKERS
@@ -225,20 +225,20 @@ def test_the_busier_worker_s_share_is_that_of_the_kept_connections() -> None:
         assert balance.busier_percent(server.port) == 100  # there is only one
 
 
-def test_requests_beside_a_broadcast_are_measured_beside_requests_without_one() -> None:
+def test_requests_during_broadcasts_are_compared_with_requests_without_broadcasts() -> None:
     figures = fanout.measure(50, 1)("microwsgi", sys.executable, os.devnull)
     assert figures["alone_ms"] > 0
     assert figures["beside_ms"] > 0
     assert figures["added_ms"] == pytest.approx(figures["beside_ms"] - figures["alone_ms"])
 
 
-def test_what_is_not_installed_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_installed_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SERVERS["bjoern"], "distribution", "no-such-distribution")
     with pytest.raises(Unavailable, match="not installed: python -m pip install no-such-distribution"):
         require("bjoern", sys.executable)
 
 
-def test_a_server_that_does_not_start_says_why() -> None:
+def test_a_server_that_does_not_start_is_unavailable_with_its_error() -> None:
     with pytest.raises(Unavailable, match="ModuleNotFoundError: No module named 'nothing'"):
         Server(SERVERS["wsgiref"].command(sys.executable, "nothing:app", "0", 0, "off"))
 
@@ -257,13 +257,13 @@ def test_two_servers_are_measured_and_compared() -> None:
     ours, bare = hello.medians("microwsgi"), hello.medians("bare")
     assert ours["rate"] > 0
     assert 1 < bare["cpu_us"] < ours["cpu_us"] < 1000
-    assert len(hello.ratios()) == 2  # the others' bars have nobody to be beside
+    assert len(hello.ratios()) == 2  # no ratios to subjects that were not measured
     assert 5_000 < memory.medians("microwsgi")["rss_kib"] < 100_000
     assert [done for _, done in reports] == sorted(done for _, done in reports)
     assert len(reports) == run.steps
 
 
-def test_an_app_is_measured_beside_webob_by_hand() -> None:
+def test_an_app_is_compared_with_plain_webob() -> None:
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
     run = throughput.Run(
@@ -280,7 +280,7 @@ def test_an_app_is_measured_beside_webob_by_hand() -> None:
 
 
 @pytest.mark.parametrize("row", ["upload", "chunked", "stream"])
-def test_transfers_are_whole(row: str) -> None:
+def test_transfers_are_complete(row: str) -> None:
     run = throughput.Run(
         [throughput.ROWS[row]], ["microwsgi", "bare"], sys.executable,
         rounds=1, seconds=1, size=4 << 20, report_progress=lambda step, done: None,
@@ -300,14 +300,14 @@ def test_an_interrupted_run_leaves_no_process_behind() -> None:
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(**{name: value}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        wait_for(lambda: len(processes_with(mark)) >= 4)  # the harness, its client, two servers or more
+        wait_for(lambda: len(processes_with(mark)) >= 4)  # the benchmarks, their client, two servers or more
         process.send_signal(signal.SIGTERM)
         process.wait(20)
     wait_for(lambda: not processes_with(mark))
 
 
 def processes_with(mark: str) -> list[str]:
-    """Processes with a variable in their environment."""
+    """Return the ids of the processes that have a variable in their environment."""
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
