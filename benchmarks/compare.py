@@ -106,7 +106,7 @@ def costs(report: Report) -> dict[tuple[str, str], Values]:
 def same_peers(old: Report, new: Report) -> set[str]:
     """Return the peers whose version is the same in both reports."""
     before, now = old.machine["versions"], new.machine["versions"]
-    distributions = {name: kind.distribution for name, kind in SERVERS.items() if not name.startswith(OURS)}
+    distributions = {name: spec.distribution for name, spec in SERVERS.items() if not name.startswith(OURS)}
     return {name for name, each in distributions.items() if each is None or before.get(each) == now.get(each)}
 
 

@@ -22,7 +22,9 @@ APP = "benchmarks.subjects.echo:app"
 OURS, PEER, BARE = "microwsgi", "werkzeug", "bare"
 SUBJECTS = (OURS, PEER, "wsgiref", "waitress", "cheroot", "gunicorn gthread", "granian", "bjoern")
 SHARES = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "p999": 0.999, "max": 1.0}
-ENOUGH = 10  # a percentile is shown only if at least this many observations, of all rounds together, are above it
+MIN_OBSERVATIONS = (
+    10  # a percentile is shown only if at least this many observations, of all rounds together, are above it
+)
 WARM_UP = 0.15  # seconds of unmeasured requests before each measurement
 
 FORM = "name=Ada&text=" + "+".join(["short"] * 20)
@@ -51,8 +53,8 @@ HELLO = Request("/hello", expect="Hello")
 WORKLOADS = (
     Workload("hello", "hello world, one persistent connection", HELLO),
     Workload("hello-8", "hello world, 8 persistent connections", HELLO, connections=8),
-    Workload("hello-new", "hello world, a new connection each", HELLO, keep_alive=False),
-    Workload("hello-rate", "hello world, 500 a second on 4 connections", HELLO, connections=4, rate=500),
+    Workload("hello-new", "hello world, a new connection for each request", HELLO, keep_alive=False),
+    Workload("hello-rate", "hello world, 500 requests per second on 4 connections", HELLO, connections=4, rate=500),
     Workload("form", "WebOb echo of a form", Request("/", "POST", FORM_TYPE, FORM, expect="<dd>Ada")),
     Workload("json", "JSON with WebOb", Request("/json", expect='"message"')),
     Workload("large", "a body of 100 KiB", Request("/large", expect="xxxx")),
@@ -61,7 +63,7 @@ WORKLOADS = (
     Workload("traceback", "an exception: 500 and its traceback", Request("/boom", status=500)),
 )
 BY_NAME = {workload.name: workload for workload in WORKLOADS}
-SHORT = ("hello", "hello-new", "form", "traceback")  # for --fast
+FAST_WORKLOADS = ("hello", "hello-new", "form", "traceback")  # for --fast
 
 
 class Result:
@@ -97,7 +99,7 @@ class Result:
         if not values:
             return None
         share = SHARES.get(figure, 0.0)
-        if share < 1 and (1 - share) * sum(self.values(name, "count")) < ENOUGH:
+        if share < 1 and (1 - share) * sum(self.values(name, "count")) < MIN_OBSERVATIONS:
             return None
         return median(values), range_of(values)
 

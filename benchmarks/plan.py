@@ -37,7 +37,7 @@ class Size(NamedTuple):
 
 ALL_WORKLOADS = tuple(workload.name for workload in latency.WORKLOADS)
 FAST = Size(
-    3, 0.2, latency.SHORT, ("microwsgi", "werkzeug", "waitress"),
+    3, 0.2, latency.FAST_WORKLOADS, ("microwsgi", "werkzeug", "waitress"),
     1, 1, ("hello1", "hello8", "hello64"), ("microwsgi", "bare", "bjoern", "werkzeug"), 64,
 )  # fmt: skip
 DEFAULT = Size(

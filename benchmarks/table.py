@@ -20,8 +20,8 @@ second, and processor time per request. [Benchmarks](../benchmarks/README.md) ex
 
 The table compares microwsgi with the other servers: "of bjoern, processor time" is the ratio of microwsgi to bjoern, in
 processor time. A ratio above 1 means that microwsgi is better. Each ratio is the median over all rounds, and its range is from
-the lowest round to the highest. The *bar* is the target that the project must reach, the *aim* is a further target; ≥ is a lower
-limit, ≤ an upper limit. A bar or an aim is reached or missed only if the whole range is on one side of it. The verdict is
+the lowest round to the highest. The *bar* is the target that the project must reach, the *aim* is a further target; ≥ is a
+lower limit, ≤ an upper limit. A bar or an aim is reached or missed only if the whole range is on one side of it. The verdict is
 `noisy` if other programs used the machine.
 """
 COLUMNS = """

@@ -31,8 +31,8 @@ now = time.perf_counter_ns
 class ClientConnection:
     """A connection, which is opened again when it was closed, and its current request."""
 
-    def __init__(self, port: int, octets: bytes, selector: selectors.BaseSelector) -> None:
-        self.port, self.octets, self.selector = port, octets, selector
+    def __init__(self, port: int, request_bytes: bytes, selector: selectors.BaseSelector) -> None:
+        self.port, self.request_bytes, self.selector = port, request_bytes, selector
         self.socket: socket.socket | None = None
         self.response = Response()
         self.started = 0
@@ -43,7 +43,7 @@ class ClientConnection:
         if self.socket is None:
             self.socket = connect(self.port)
             self.selector.register(self.socket, selectors.EVENT_READ, self)
-        self.socket.sendall(self.octets)
+        self.socket.sendall(self.request_bytes)
 
     def on_readable(self, *, keep_alive: bool) -> bool:
         """Receive data, and return whether the response is complete."""
@@ -73,8 +73,8 @@ class Load:
     def __init__(self, port: int, request: Request, count: int, *, keep_alive: bool) -> None:
         self.request, self.keep_alive = request, keep_alive
         self.selector = selectors.DefaultSelector()
-        octets = request.encode(close=not keep_alive)
-        self.connections = [ClientConnection(port, octets, self.selector) for _ in range(count)]
+        request_bytes = request.encode(close=not keep_alive)
+        self.connections = [ClientConnection(port, request_bytes, self.selector) for _ in range(count)]
 
     def completed_requests(self, timeout: float) -> Iterator[tuple[ClientConnection, int]]:
         """Yield the connections whose response becomes complete within the timeout, each with the time."""
