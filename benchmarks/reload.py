@@ -1,7 +1,7 @@
 """Rows about reloading and workers: time from a save to new code, cost of watching files, and the speed-up by a second worker.
 
 The application imports WebOb and ten generated modules, one of which is saved repeatedly. Each save changes the size of the
-file, because some peers would miss it otherwise (`microwsgi.serving.imports` explains why).
+file, because some peers miss changes that leave the size the same (`microwsgi.serving.imports` explains why).
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class ClientConnection:
         self.started = 0
 
     def send_request(self, started: int) -> None:
-        """Send the request, on a new connection if necessary; its latency counts from `began`."""
+        """Send the request, on a new connection if necessary; its latency counts from `started`."""
         self.started, self.response = started, Response()
         if self.socket is None:
             self.socket = connect(self.port)
