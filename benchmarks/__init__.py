@@ -1,4 +1,4 @@
-"""The project's one harness: stack depth, latency, throughput, memory, start-up, beside the servers of the field.
+"""Benchmarks of microwsgi and other WSGI servers: stack depth, latency, throughput, memory and start-up time.
 
-`python -m benchmarks` measures and reports; `benchmarks/README.md` says how each figure is taken.
+`python -m benchmarks` measures and reports. `benchmarks/README.md` explains how each figure is measured.
 """

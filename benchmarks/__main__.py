@@ -1,4 +1,4 @@
-"""`python -m benchmarks`. A package that is not installed ends it with the command that installs everything it uses."""
+"""`python -m benchmarks`. If a package is missing, the program exits and names the command that installs all of them."""
 
 import sys
 
@@ -8,4 +8,4 @@ try:
     sys.exit(main())
 except ModuleNotFoundError as error:
     package = (error.name or "").partition(".")[0]
-    sys.exit(f"The benchmarks need the package {package}. Install what they use and run them with: make bench")
+    sys.exit(f"The benchmarks need the package {package}. To install all packages and run the benchmarks: make bench")

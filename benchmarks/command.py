@@ -1,4 +1,4 @@
-"""The command line of `make bench` and `python -m benchmarks`: [PART ...] [--fast] and other options."""
+"""The command line of `make bench` and `python -m benchmarks`: [PART ...] [OPTION ...]."""
 
 from __future__ import annotations
 
@@ -15,63 +15,78 @@ from benchmarks.confidence import ENOUGH_ROUNDS
 from benchmarks.report import Report
 
 OUT = Path(__file__).parent / "out"
-WIDTH = 120  # columns where there is no terminal
+WIDTH = 120  # columns, if the output is not a terminal
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    result = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Stack depth, latency and throughput of microwsgi beside every other server that is installed.",
+        description="Measure stack depth, latency and throughput of microwsgi and of all other servers that are installed.",
         epilog=f"Rows of the throughput part: {', '.join(throughput.ROWS)}. Workloads: {', '.join(plan.ALL_WORKLOADS)}.",
     )
-    made.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(plan.PARTS)}; all when none is named")
-    made.add_argument("--fast", action="store_true", help="fewer and shorter measurements")
-    made.add_argument(
+    result.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(plan.PARTS)} (default: all)")
+    result.add_argument("--fast", action="store_true", help="measure fewer workloads and rows, for a shorter time")
+    result.add_argument(
         "--full",
         action="store_true",
-        help="every row, at length (the default of `throughput` alone)",
+        help="measure every row, with more and longer rounds (default if `throughput` is the only part)",
     )
-    made.add_argument("--rows", help="of the throughput part, comma separated: names, or how names begin")
-    made.add_argument("--workloads", help="of the latency part, likewise")
-    made.add_argument(
-        "--subjects", help="who takes part, comma separated; `all` in the throughput part is everyone who can"
+    result.add_argument("--rows", help="rows of the throughput part, comma separated: names or beginnings of names")
+    result.add_argument(
+        "--workloads", help="workloads of the latency part, comma separated: names or beginnings of names"
     )
-    made.add_argument("--rounds", type=int)
-    made.add_argument("--seconds", type=float, help="of each measurement (wrk takes whole ones)")
-    made.add_argument("--size", type=int, metavar="MIB", help="of the file and the uploads")
-    made.add_argument("--python", default=sys.executable, help="the interpreter of the subjects")
-    made.add_argument(
-        "--json", type=Path, metavar="FILE", help="write everything; a run of all parts goes to benchmarks/out"
+    result.add_argument(
+        "--subjects",
+        help="servers and frameworks to measure, comma separated; `all`: in the throughput part, all that a row supports",
     )
-    made.add_argument("--html", type=Path, metavar="FILE", help="write the page, likewise")
-    made.add_argument(
+    result.add_argument("--rounds", type=int, help="number of rounds")
+    result.add_argument(
+        "--seconds", type=float, help="duration of each measurement (for wrk rounded up to whole seconds)"
+    )
+    result.add_argument("--size", type=int, metavar="MIB", help="size of the file and of the uploads")
+    result.add_argument("--python", default=sys.executable, help="Python interpreter that runs the servers")
+    result.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the report (default for all parts: benchmarks/out/benchmark.json)",
+    )
+    result.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="write the page (default for all parts: benchmarks/out/benchmark.html)",
+    )
+    result.add_argument(
         "--table",
         type=Path,
         metavar="FILE",
-        help="write the throughput part as a table of Markdown; rows that are there and were not measured now stay",
+        help="write the throughput part as a Markdown page, or update the page: its title and the rows not measured now stay",
     )
-    made.add_argument("--docs", type=Path, metavar="DIRECTORY", help="write the pictures of the documentation there")
-    made.add_argument("--compare", type=Path, metavar="FILE", help="an earlier --json: what changed since")
-    made.add_argument(
-        "--from", dest="source", type=Path, metavar="FILE", help="show an earlier --json, measure nothing"
+    result.add_argument("--docs", type=Path, metavar="DIRECTORY", help="write the pictures of the documentation")
+    result.add_argument("--compare", type=Path, metavar="FILE", help="compare with an earlier report (--json)")
+    result.add_argument(
+        "--from", dest="source", type=Path, metavar="FILE", help="show an earlier report (--json); measure nothing"
     )
-    return made
+    return result
 
 
-def sized(options: argparse.Namespace, parts: tuple[str, ...]) -> plan.Size:
-    """The size of the run, with what was asked for instead."""
-    size = plan.FAST if options.fast else plan.FULL if options.full or parts == ("throughput",) else plan.USUAL
+def choose_size(options: argparse.Namespace, parts: tuple[str, ...]) -> plan.Size:
+    """Return the size of the run: one of the three of `plan`, changed by the options."""
+    size = plan.FAST if options.fast else plan.FULL if options.full or parts == ("throughput",) else plan.DEFAULT
     if options.rows or (options.fast and parts == ("throughput",)):
-        size = size._replace(rows=named(options.rows or "", throughput.ROWS), subjects=None)
-    missing = [name for name in size.rows if not throughput.possible(throughput.ROWS[name], options.python)]
+        size = size._replace(rows=select_names(options.rows or "", throughput.ROWS), subjects=None)
+    missing = [name for name in size.rows if not throughput.runs_on(throughput.ROWS[name], options.python)]
     if missing and options.rows:
-        raise SystemExit(f"{', '.join(missing)}: needs a {throughput.ROWS[missing[0]].needs} Python")
+        raise SystemExit(
+            f"{', '.join(missing)}: needs a {throughput.ROWS[missing[0]].required_build} Python (--python)"
+        )
     size = size._replace(rows=tuple(name for name in size.rows if name not in missing))
     if options.workloads:
-        size = size._replace(workloads=named(options.workloads, plan.ALL_WORKLOADS))
+        size = size._replace(workloads=select_names(options.workloads, plan.ALL_WORKLOADS))
     if options.table:
         if options.rounds and options.rounds < ENOUGH_ROUNDS:
-            raise SystemExit(f"--table takes {ENOUGH_ROUNDS} rounds or more: the range of fewer says too little")
+            raise SystemExit(f"--table needs {ENOUGH_ROUNDS} rounds or more: with fewer, the ranges are not reliable")
         size = size._replace(rounds=max(size.rounds, ENOUGH_ROUNDS))
     if options.rounds:
         size = size._replace(rounds=options.rounds, latency_rounds=options.rounds)
@@ -80,31 +95,35 @@ def sized(options: argparse.Namespace, parts: tuple[str, ...]) -> plan.Size:
     return size._replace(mib=options.size) if options.size else size
 
 
-def named(wanted: str, there: Iterable[str]) -> tuple[str, ...]:
-    """Names in their own order, by name or by how they begin: `hello` is all of them, `hello8` is one."""
-    there, chosen = tuple(there), set[str]()
+def select_names(wanted: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Return the known names that a comma-separated list selects, in their own order.
+
+    A name selects itself; any other word selects all names that begin with it: `hello8` selects one row, `hello` several.
+    """
+    known, chosen = tuple(known), set[str]()
     for name in wanted.split(","):
-        found = {name} if name in there else {each for each in there if each.startswith(name)}
+        found = {name} if name in known else {each for each in known if each.startswith(name)}
         if not found:
-            raise SystemExit(f"there is no {name!r}, but {', '.join(there)}")
+            raise SystemExit(f"Unknown name {name!r}. Choose from: {', '.join(known)}")
         chosen |= found
-    return tuple(each for each in there if each in chosen)
+    return tuple(each for each in known if each in chosen)
 
 
 def main() -> int:
+    """Run the command line. Return the exit status: 1 if microwsgi or a bare loop could not be measured."""
     options = parser().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that every `with` ends its processes
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     parts = tuple(part for part in plan.PARTS if part in options.parts) or plan.PARTS
     if unknown := set(options.parts) - set(plan.PARTS):
-        raise SystemExit(f"there is no part {', '.join(unknown)}, but {', '.join(plan.PARTS)}")
+        raise SystemExit(f"Unknown part {', '.join(unknown)}. Choose from: {', '.join(plan.PARTS)}")
     old = Report.read(options.compare) if options.compare else None
     if options.source:
         report = Report.read(options.source)
     else:
         report = Report(machine.facts(options.python))
         subjects = options.subjects.split(",") if options.subjects else None
-        size, progress = sized(options, parts), Console(stderr=True)
+        size, progress = choose_size(options, parts), Console(stderr=True)
         estimate = plan.duration(sum(plan.estimate(parts, size).values()))
         progress.print(f"{', '.join(parts)}: {estimate}", highlight=False)
         plan.measure(parts, size, options.python, report, progress, subjects=subjects)
@@ -116,19 +135,19 @@ def main() -> int:
 
 
 def write(options: argparse.Namespace, report: Report, old: Report | None, *, everything: bool) -> None:
-    """The files that were asked for, and after a run of all parts both in any case."""
+    """Write the files that the options name; after a run of all parts, always write the report and the page."""
     data = options.json or (OUT / "benchmark.json" if everything else None)
     html = options.html or (OUT / "benchmark.html" if everything else None)
     if data:
         report.write(data)
-        print(f"everything: {data}")
+        print(f"report:  {data}")
     if options.table:
-        print(f"the table:  {table.write(options.table, report)}")
+        print(f"figures: {table.write(options.table, report)}")
     if html or options.docs:
         from benchmarks import page, readme  # matplotlib takes a second to import
     if html:
         page.write(html, report, old)
-        print(f"the page:   {html}")
+        print(f"page:    {html}")
     if options.docs:
         for written in readme.write(options.docs, report):
-            print(f"picture:    {written}")
+            print(f"picture: {written}")

@@ -1,7 +1,7 @@
-"""What changed since an earlier report, and whether it is more than chance, or than the machine.
+"""Compare two reports: list the changes of microwsgi's figures, and separate them from chance and from changes of the machine.
 
-The peers are the control: where their code is the same in both reports and their figures moved as much as ours, it was the
-machine that changed.
+Peers of the same version in both reports are the control group: if their figures changed as much as microwsgi's, the machine
+changed.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import NamedTuple
 from benchmarks.confidence import ENOUGH_ROUNDS, LEVEL, Interval, ratio_interval
 from benchmarks.latency import OURS
 from benchmarks.report import Report
-from benchmarks.servers import KINDS
+from benchmarks.servers import SERVERS
 
 LATENCIES = ("p50", "p99", "cpu_us")
 COSTS = ("cpu_us", "seconds", "rss_kib", "kib_each", "core_percent", "p50", "p99")
-SMALL = 0.02  # a change below this share is not told as one, however sure it is
+NEGLIGIBLE = 0.02  # smaller relative changes count as none, even if they are significant
 VERDICTS = ("worse", "better", "machine", "unsure", "same")
-FACTS = {"python": "Python", "processor": "processor", "cores": "cores", "system": "system"}
+COMPARED_FACTS = {"python": "Python", "processor": "processor", "cores": "cores", "system": "system"}
 
-Values = dict[str, list[float]]  # subject to a figure's value in each round
+Values = dict[str, list[float]]  # for each subject the values of one figure, one of each round
 
 
 class Change(NamedTuple):
-    """One figure of ours: before, now, their ratio with its interval, the peers' own ratio, and the verdict on it."""
+    """The change of one figure of microwsgi: both medians, their ratio and its interval, the peers' ratio, and the verdict."""
 
-    what: str
+    name: str
     figure: str
     before: float
     now: float
@@ -38,7 +38,7 @@ class Change(NamedTuple):
 
 
 def changes(old: Report, new: Report) -> list[Change]:
-    """Depths, latencies and costs of ours that both reports have; what changed comes first."""
+    """Return the changes of microwsgi's depths, latencies and costs that both reports contain, ordered by verdict."""
     found = [*depths(old, new)]
     before, now, same = costs(old), costs(new), same_peers(old, new)
     for key in now:
@@ -50,27 +50,28 @@ def changes(old: Report, new: Report) -> list[Change]:
 
 
 def only_in(one: Report, other: Report) -> list[str]:
-    """The rows and workloads that the other has not."""
-    there = {what for what, _ in costs(other)}
-    return list(dict.fromkeys(what for what, _ in costs(one) if what not in there))
+    """Return the rows and workloads of one report that the other does not contain."""
+    known = {name for name, _ in costs(other)}
+    return list(dict.fromkeys(name for name, _ in costs(one) if name not in known))
 
 
 def differences(old: Report, new: Report) -> list[str]:
-    """Why the two can't well be compared: another machine or Python, or too much noise."""
-    told = []
-    for key, word in FACTS.items():
+    """Return reasons to doubt the comparison: another machine or Python, or too much noise."""
+    reasons = []
+    for key, word in COMPARED_FACTS.items():
         before, now = (str({**each.machine, **each.machine["versions"]}.get(key)) for each in (old, new))
         if before != now:
-            told.append(f"another {word}: {before} before, {now} now")
+            reasons.append(f"different {word}: {before} before, {now} now")
     for each, when in ((old, "earlier"), (new, "new")):
         if reason := each.noise.too_noisy():
-            told.append(f"the {when} run was too noisy: {reason}")
+            reasons.append(f"the {when} run was too noisy: {reason}")
         if rows := [name for name, row in each.throughput.items() if row.too_noisy()]:
-            told.append(f"the {when} run was too noisy in the rows {', '.join(rows)}")
-    return told
+            reasons.append(f"the {when} run was too noisy in the rows {', '.join(rows)}")
+    return reasons
 
 
 def depths(old: Report, new: Report) -> Iterator[Change]:
+    """Compare the stack depths of microwsgi."""
     for name, depth in new.stacks.items():
         if name in old.stacks and name.startswith(OURS):
             before, now = len(old.stacks[name].frames), len(depth.frames)
@@ -81,18 +82,21 @@ def depths(old: Report, new: Report) -> Iterator[Change]:
 
 
 def costs(report: Report) -> dict[tuple[str, str], Values]:
-    """All that is less when it is better, by row and figure."""
+    """Return all figures of which less is better, by name and figure."""
     found: dict[tuple[str, str], Values] = {}
     for name, result in report.latency.items():
         for figure in LATENCIES:
             found[f"latency {name}", figure] = {each: result.values(each, figure) for each in result.names()}
     for name, row in report.throughput.items():
-        loaded = any("requests" in figures for by in row.rounds for figures in by.values())
+        has_requests = any("requests" in figures for round_figures in row.rounds for figures in round_figures.values())
         for figure in COSTS:
-            if figure == "seconds" and loaded:
-                continue  # how long the load lasted
+            if figure == "seconds" and has_requests:
+                continue  # the duration of the load
             values = {
-                each: [by[each][figure] for by in row.rounds if figure in by.get(each, {})] for each in row.names()
+                each: [
+                    round_figures[each][figure] for round_figures in row.rounds if figure in round_figures.get(each, {})
+                ]
+                for each in row.names()
             }
             if any(values.values()):
                 found[name, figure] = values
@@ -100,14 +104,14 @@ def costs(report: Report) -> dict[tuple[str, str], Values]:
 
 
 def same_peers(old: Report, new: Report) -> set[str]:
-    """The peers whose version is the same in both."""
+    """Return the peers whose version is the same in both reports."""
     before, now = old.machine["versions"], new.machine["versions"]
-    distributions = {name: kind.distribution for name, kind in KINDS.items() if not name.startswith(OURS)}
+    distributions = {name: spec.distribution for name, spec in SERVERS.items() if not name.startswith(OURS)}
     return {name for name, each in distributions.items() if each is None or before.get(each) == now.get(each)}
 
 
 def control(before: Values, now: Values, same: set[str]) -> float | None:
-    """How the peers' figure changed, the middle of them."""
+    """Return the median ratio of the peers' figures, now over before; None if there are no such peers."""
     ratios = [
         median(now[name]) / median(before[name])
         for name in same
@@ -117,34 +121,34 @@ def control(before: Values, now: Values, same: set[str]) -> float | None:
 
 
 def change(
-    what: str, figure: str, before: Sequence[float], now: Sequence[float], peers: float | None = None
+    name: str, figure: str, before: Sequence[float], now: Sequence[float], peers: float | None = None
 ) -> Iterator[Change]:
-    """The change of a cost, when both have it: smaller is better."""
+    """Yield the change of a figure of which less is better, if both reports contain it."""
     if not before or not now or not median(before):
         return
-    ratio, around = median(now) / median(before), ratio_interval(now, before)
-    yield Change(what, figure, median(before), median(now), ratio, around, peers, verdict_of(ratio, around, peers))
+    ratio, interval = median(now) / median(before), ratio_interval(now, before)
+    yield Change(name, figure, median(before), median(now), ratio, interval, peers, verdict_of(ratio, interval, peers))
 
 
-def verdict_of(ratio: float, around: Interval, peers: float | None) -> str:
-    """Sure when the whole interval is on one side of no change, and of what the peers did."""
-    if abs(ratio - 1) <= SMALL:
+def verdict_of(ratio: float, interval: Interval, peers: float | None) -> str:
+    """Return `better` or `worse` if the interval excludes 1, and if the peers' ratio does not explain the change."""
+    if abs(ratio - 1) <= NEGLIGIBLE:
         return "same"
-    if around[0] <= 1 <= around[1]:
+    if interval[0] <= 1 <= interval[1]:
         return "unsure"
-    if peers and (around[0] <= peers <= around[1] or (ratio < 1) != (ratio < peers)):
+    if peers and (interval[0] <= peers <= interval[1] or (ratio < 1) != (ratio < peers)):
         return "machine"
     return "better" if ratio < 1 else "worse"
 
 
-def about(found: Sequence[Change]) -> str:
-    """How to read the table."""
+def explanation(found: Sequence[Change]) -> str:
+    """Return an explanation of the table of changes."""
     by_chance = (1 - LEVEL) * len(found)
     counts: Mapping[str, int] = {word: sum(each.verdict == word for each in found) for word in VERDICTS}
-    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    totals = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     return (
-        f"{told}. Less is better. interval: of the ratio; from {ENOUGH_ROUNDS} rounds on the 95 % interval by "
-        f"bootstrap, which of {len(found)} figures about {by_chance:.0f} would leave by chance; with fewer the lowest and the "
-        "highest ratio of any two rounds. unsure: no change is in the interval too. peers: how "
-        "the others' figure changed meanwhile; machine: they changed about as much."
+        f"{totals}. Less is better. interval: confidence interval of the ratio; from {ENOUGH_ROUNDS} rounds on at 95 %, by "
+        f"bootstrap (of {len(found)} unchanged figures, about {by_chance:.0f} would be outside by chance); with fewer rounds, "
+        "from the lowest to the highest ratio of any two rounds. unsure: the interval contains 1. peers: median ratio of other "
+        "servers. machine: the other servers changed about as much."
     )

@@ -1,4 +1,4 @@
-"""Rows for Pythons without the interpreter lock: one process on all cores beside the same on one."""
+"""Rows for free-threaded builds of Python: one process on all cores, compared with the same process on one core."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from benchmarks import wrk
 from benchmarks.processes import CORES, SERVER_CORE, Server
-from benchmarks.rows import Row, against, own
-from benchmarks.servers import FREE_THREADED, HELLO, KINDS
+from benchmarks.rows import Row, ratio_to, value_of
+from benchmarks.servers import FREE_THREADED, HELLO, SERVERS
 from benchmarks.wrk import Figures
 
 WAITING = "benchmarks.subjects.waiting:app"
@@ -18,12 +18,15 @@ PEERS = ("granian", "gunicorn gthread")
 
 
 def scaling(app: str, path: str) -> Callable[[str, str, str], Figures]:
-    """Measure the rate on all cores, which the client shares, and how many times that on one core it is."""
+    """Return a function that measures the request rate on all cores, and its ratio to the rate on one core.
+
+    On all cores, the client shares them with the server.
+    """
 
     def measure(name: str, python: str, log: str) -> Figures:
         rates = []
         for cores in (SERVER_CORE, set(CORES)):
-            with Server(KINDS[name].command(python, app, "0", THREADS, log), cores=cores) as server:
+            with Server(SERVERS[name].command(python, app, "0", THREADS, log), cores=cores) as server:
                 wrk.load(server, path, CONNECTIONS, 1)
                 rates.append(wrk.load(server, path, CONNECTIONS, SECONDS)["rate"])
         return {"rate": rates[1], "scaling": rates[1] / rates[0]}
@@ -33,12 +36,12 @@ def scaling(app: str, path: str) -> Callable[[str, str, str], Figures]:
 
 def row(name: str, title: str, app: str, path: str, bar: float, aim: float | None = None) -> Row:
     bars = [
-        own("scaling", "times one core", bar, aim, at_most=False),
-        *(against(peer, "rate", None) for peer in PEERS),
+        value_of("scaling", "times one core", bar, aim, at_most=False),
+        *(ratio_to(peer, "rate", None) for peer in PEERS),
     ]
     return Row(
         name, f"without the interpreter lock, {len(CORES)} cores: {title}", scaling(app, path), bars,
-        app=None, peers=PEERS, cost=9.0, needs=FREE_THREADED,
+        app=None, peers=PEERS, expected_seconds=9.0, required_build=FREE_THREADED,
     )  # fmt: skip
 
 

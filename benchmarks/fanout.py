@@ -1,4 +1,4 @@
-"""The row about a broadcast to many event streams: how much longer other requests wait than without it."""
+"""The row `fanout`: how much a broadcast to many event streams delays other requests."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 from socket import socket
 
 from benchmarks.clients.exchange import Response, connect
-from benchmarks.footprint import kept
+from benchmarks.footprint import idle_connections
 from benchmarks.processes import Server
-from benchmarks.rows import Row, own
-from benchmarks.servers import KINDS
+from benchmarks.rows import Row, value_of
+from benchmarks.servers import SERVERS
 from benchmarks.wrk import Figures
 
 APP = "benchmarks.subjects.broadcast:app"
 LISTENERS = 10_000
 EVENTS = 5
-INTERVAL = 1.0  # seconds of requests after each event, and without any: longer than a broadcast takes
+INTERVAL = 1.0  # seconds of requests after each event, and the same without events; a broadcast takes less
 PAUSE = 0.002  # seconds between two requests
 REQUEST = b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
@@ -30,7 +30,7 @@ def get(connection: socket, path: bytes) -> None:
 
 
 def worst_latency(connection: socket, seconds: float) -> float:
-    """Return the longest time in seconds from a request to its response, of one request after the other on a connection."""
+    """Send one request after another on a connection, and return the longest latency in seconds."""
     worst, end = 0.0, time.perf_counter() + seconds
     while (start := time.perf_counter()) < end:
         get(connection, b"/")
@@ -40,16 +40,19 @@ def worst_latency(connection: socket, seconds: float) -> float:
 
 
 def measure(listeners: int = LISTENERS, events: int = EVENTS) -> Callable[[str, str, str], Figures]:
-    """Measure requests on one connection, first alone, then after each event, which another connection causes."""
+    """Return a function that measures requests on one connection, first without events, then after each event.
 
-    def measured(name: str, python: str, log: str) -> Figures:
+    A request on another connection makes the application send the event.
+    """
+
+    def measure_subject(name: str, python: str, log: str) -> Figures:
         with (
-            Server(KINDS[name].command(python, APP, "0", 0, log)) as server,
-            kept(server, listeners, "events"),
+            Server(SERVERS[name].command(python, APP, "0", 0, log)) as server,
+            idle_connections(server, listeners, "events"),
             connect(server.port) as reader,
             connect(server.port) as sender,
         ):
-            worst_latency(reader, INTERVAL)  # warm up
+            worst_latency(reader, INTERVAL)  # warm-up
             alone = max(worst_latency(reader, INTERVAL) for _ in range(events))
             beside = 0.0
             for _ in range(events):
@@ -58,13 +61,13 @@ def measure(listeners: int = LISTENERS, events: int = EVENTS) -> Callable[[str, 
                 sender.recv(4096)
         return {"alone_ms": alone * 1000, "beside_ms": beside * 1000, "added_ms": (beside - alone) * 1000}
 
-    return measured
+    return measure_subject
 
 
 ROWS = [
     Row(
-        "fanout", f"events to {LISTENERS:,} event streams: the worst other request", measure(),
-        [own("added_ms", "ms more than without events", 20.0, 5.0), own("beside_ms", "ms", None)],
-        app=None, cost=2 * EVENTS * INTERVAL + 10.0,
+        "fanout", f"events to {LISTENERS:,} event streams: the longest latency of other requests", measure(),
+        [value_of("added_ms", "ms more than without events", 20.0, 5.0), value_of("beside_ms", "ms with events", None)],
+        app=None, expected_seconds=2 * EVENTS * INTERVAL + 10.0,
     ),
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Instructions per request, counted by valgrind's callgrind in user space: `make instructions`.
 
-Times differ by 10 to 20 % between two minutes on a shared machine; counted instructions differ by less than 1 %. So CI compares
-them with the figures of `instructions.json`, which are committed.
+On a shared machine, times differ by 10 to 20 % from one minute to the next; counted instructions differ by less than 1 %. CI
+therefore compares them with the committed figures of `instructions.json`.
 
     main
       measure       for each workload: a new server under valgrind, requests to warm up, then two counted runs
@@ -32,23 +32,23 @@ from benchmarks.subjects.hello import BODY
 
 REFERENCE = Path(__file__).with_suffix(".json")
 TOLERANCE = 0.03
-"""By how much more instructions than the committed figure `--check` fails."""
+"""Relative increase over the committed figure above which `--check` fails."""
 START_LIMIT = 120.0
-"""Seconds until a server under valgrind must answer."""
+"""Seconds within which a server under valgrind must answer."""
 LOG_LIMIT = 60.0
-"""Seconds until the access log must have the requests of a run."""
+"""Seconds within which all requests of a run must be in the access log."""
 CONNECTIONS = 64
 VALGRIND = ("valgrind", "--tool=callgrind", "--instr-atstart=no")
 TOTAL = re.compile(r"^(?:totals|summary): (\d+)", re.MULTILINE)
 
 Send = Callable[[int, int], None]
-"""Sends a number of requests to a port."""
+"""A function that sends requests: its arguments are the port and the number of requests."""
 Figures = dict[str, int]
-"""Instructions per request of each workload."""
+"""The instructions per request of each workload."""
 
 
 class Workload:
-    """A kind of request; the second of its counted runs has three times as many requests as the first."""
+    """A kind of request. The second counted run sends three times as many requests as the first."""
 
     def __init__(self, title: str, requests: int, send: Send) -> None:
         self.title = title
@@ -56,16 +56,18 @@ class Workload:
         self.send = send
 
 
-def _kept(head: lockstep.Head) -> Send:
+def _persistent(head: lockstep.Head) -> Send:
     return partial(lockstep.keep_alive, head=head, body=BODY, connections=CONNECTIONS)
 
 
 WORKLOADS = {
-    "hello": Workload(f"hello world, {CONNECTIONS} persistent connections", 16 * CONNECTIONS, _kept(lockstep.hello)),
+    "hello": Workload(
+        f"hello world, {CONNECTIONS} persistent connections", 16 * CONNECTIONS, _persistent(lockstep.hello)
+    ),
     "browser": Workload(
-        f"a browser's head, differing in path and cookie, {CONNECTIONS} persistent connections",
+        f"a browser's request with varying path and cookie, {CONNECTIONS} persistent connections",
         12 * CONNECTIONS,
-        _kept(lockstep.browser),
+        _persistent(lockstep.browser),
     ),
     "new-connection": Workload(
         "hello world, a new connection for each request", 500, partial(lockstep.new_connections, body=BODY)
@@ -74,7 +76,7 @@ WORKLOADS = {
 
 
 def interpreter() -> str:
-    """Name this interpreter as precisely as matters: the same version has other figures if it is built otherwise."""
+    """Return the name of this interpreter, with all that changes the figures: version, compiler, machine, build options."""
     arguments = f"{sysconfig.get_config_var('CONFIG_ARGS')} {sysconfig.get_config_var('PY_CORE_CFLAGS')}"
     guided = ", profile-guided" if "--enable-optimizations" in arguments or "-fprofile-use" in arguments else ""
     flags = getattr(sys, "abiflags", "")
@@ -83,15 +85,15 @@ def interpreter() -> str:
 
 
 def total(profile: str) -> int:
-    """Return the instructions that a file of callgrind counts. Raises Unavailable if there is no such line."""
+    """Return the instructions counted in a callgrind file. Raise Unavailable if the file has no total."""
     found = TOTAL.findall(profile)
     if not found:
-        raise Unavailable("callgrind has written a file without a total")
+        raise Unavailable("callgrind wrote a file without a total")
     return max(map(int, found))
 
 
 class CountedServer:
-    """A server under callgrind, which counts during `counted` only."""
+    """A server under callgrind, which counts instructions in `count_instructions` only."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -101,25 +103,27 @@ class CountedServer:
             *VALGRIND, f"--callgrind-out-file={folder}/profile", f"--vgdb-prefix={folder}/vgdb", f"--log-file={folder}/log",
             sys.executable, "-m", "benchmarks.subjects.counted", "serve", HELLO, "--port", "0", "--access-log", str(self.log),
         ]  # fmt: skip
-        # Sets and dicts of strings are visited in the same order in each run.
+        # A fixed hash seed: sets and dicts of strings are iterated in the same order in each run.
         self.server = Server(command, SERVER_CORE, limit=START_LIMIT, PYTHONHASHSEED="0")
 
     def send(self, workload: Workload, requests: int) -> None:
-        """Send requests, and wait until the access log has them: writing a line is part of the request's cost."""
-        wanted = self.logged() + requests
+        """Send requests, and wait until all are in the access log: writing the line is part of a request's cost."""
+        wanted = self.count_log_lines() + requests
         workload.send(self.server.port, requests)
         until = time.monotonic() + LOG_LIMIT
-        while self.logged() < wanted:
+        while self.count_log_lines() < wanted:
             if time.monotonic() > until:
-                raise Unavailable(f"the access log has {self.logged()} of {wanted} lines after {LOG_LIMIT:.0f} s")
+                raise Unavailable(
+                    f"the access log has {self.count_log_lines()} of {wanted} lines after {LOG_LIMIT:.0f} s"
+                )
             time.sleep(0.01)
 
-    def logged(self) -> int:
+    def count_log_lines(self) -> int:
         """Return the number of lines in the access log."""
         return self.log.read_bytes().count(b"\n")
 
-    def counted(self, workload: Workload, requests: int) -> int:
-        """Return the instructions that the server executes for a number of requests."""
+    def count_instructions(self, workload: Workload, requests: int) -> int:
+        """Send a number of requests, and return the instructions that the server executed for them."""
         self.command("zero")
         self.send(workload, requests)
         self.command("dump")
@@ -127,7 +131,7 @@ class CountedServer:
         return total((self.folder / f"profile.{self.dumps}").read_text())
 
     def command(self, *words: str) -> None:
-        """Give callgrind a command. Raises Unavailable."""
+        """Send a command to callgrind. Raise Unavailable if it fails."""
         command = ["vgdb", f"--pid={self.server.pid}", f"--vgdb-prefix={self.folder}/vgdb", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -135,47 +139,49 @@ class CountedServer:
 
 
 def measure(workload: Workload) -> int:
-    """Return the instructions per request: the difference of two runs, in which what happens once in a run cancels out."""
+    """Return the instructions per request: the difference of two runs, in which the constant cost of a run cancels out."""
     with tempfile.TemporaryDirectory() as folder:
         counting = CountedServer(Path(folder))
         with counting.server:
-            counting.send(workload, workload.requests)  # until the interpreter has specialised its code
+            counting.send(workload, workload.requests)  # warm-up: the interpreter specialises its bytecode
             counting.command("instrumentation", "on")
-            few = counting.counted(workload, workload.requests)
-            many = counting.counted(workload, 3 * workload.requests)
+            few = counting.count_instructions(workload, workload.requests)
+            many = counting.count_instructions(workload, 3 * workload.requests)
     return round((many - few) / (2 * workload.requests))
 
 
 def compare(found: Figures, reference: Figures) -> dict[str, float]:
-    """Return by what share each figure differs from the committed one."""
+    """Return the relative difference of each figure from the committed one."""
     return {name: found[name] / reference[name] - 1 for name in found if name in reference}
 
 
 def show(found: Figures, changes: dict[str, float]) -> None:
-    """Print the figures, and how they differ from the committed ones."""
+    """Print the figures, and their differences from the committed ones."""
     for name, count in found.items():
         change = f"  {changes[name]:+.1%}" if name in changes else ""
         print(f"{count:9,}{change}  {WORKLOADS[name].title}", flush=True)
 
 
 def verdict(changes: dict[str, float]) -> str:
-    """Return which workloads take more instructions than the tolerance allows; "" if none does."""
+    """Return a message that names the workloads above the tolerance, or "" if there are none."""
     worse = [f"{name} takes {change:.1%} more" for name, change in changes.items() if change > TOLERANCE]
     return f"{'; '.join(worse)} (tolerance {TOLERANCE:.0%})" if worse else ""
 
 
 def parser() -> argparse.ArgumentParser:
-    """Make the parser of the command line."""
-    made = argparse.ArgumentParser(
+    """Return the parser of the command line."""
+    result = argparse.ArgumentParser(
         prog="python -m benchmarks.instructions",
-        description="Count the instructions of a request in user space, with valgrind.",
+        description="Count the user-space instructions of a request with valgrind.",
     )
     names = ", ".join(WORKLOADS)
-    made.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{names}; all when none is named")
-    made.add_argument("--check", action="store_true", help=f"fail if {TOLERANCE:.0%}% above the committed figures")
-    made.add_argument("--record", action="store_true", help=f"write the figures to {REFERENCE.name}")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    return made
+    result.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{names} (default: all)")
+    result.add_argument(
+        "--check", action="store_true", help=f"fail if a figure is more than {TOLERANCE:.0%}% above the committed one"
+    )
+    result.add_argument("--record", action="store_true", help=f"write the figures to {REFERENCE.name}")
+    result.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
+    return result
 
 
 def main() -> int:
@@ -183,15 +189,15 @@ def main() -> int:
     options = parser().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that each `with` ends its processes
     if unknown := set(options.workloads) - set(WORKLOADS):
-        raise SystemExit(f"there is no {', '.join(unknown)}, but {', '.join(WORKLOADS)}")
+        raise SystemExit(f"Unknown workload {', '.join(unknown)}. Choose from: {', '.join(WORKLOADS)}")
     name, references = interpreter(), json.loads(REFERENCE.read_text())
     print(f"Instructions per request (user space), {name}:", flush=True)
     try:
         found = {each: measure(WORKLOADS[each]) for each in WORKLOADS if each in (options.workloads or WORKLOADS)}
     except FileNotFoundError as error:
-        raise SystemExit(f"{error.filename} is missing. On Debian and Ubuntu: apt-get install valgrind") from None
+        raise SystemExit(f"{error.filename} is not installed. On Debian and Ubuntu: apt-get install valgrind") from None
     except (Unavailable, OSError) as error:
-        raise SystemExit(f"The instructions could not be counted: {error}") from None
+        raise SystemExit(f"Counting the instructions failed: {error}") from None
     changes = compare(found, references.get(name, {}))
     show(found, changes)
     if options.json:
@@ -200,9 +206,9 @@ def main() -> int:
         references[name] = {**references.get(name, {}), **found}
         REFERENCE.write_text(json.dumps(references, indent=2, sort_keys=True) + "\n")
     elif not changes:
-        print("There are no committed figures of this interpreter. To add them: make instructions ARGS=--record")
-    elif options.check and (trouble := verdict(changes)):
-        print(trouble)
+        print("There are no committed figures for this interpreter. To add them: make instructions ARGS=--record")
+    elif options.check and (failure := verdict(changes)):
+        print(failure)
         return 1
     return 0
 

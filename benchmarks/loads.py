@@ -1,4 +1,4 @@
-"""Rows under load: small requests from wrk, alone and beside neighbours that wait or compute."""
+"""Rows under load: small requests from wrk, alone and while other requests sleep or compute."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from benchmarks.clients.exchange import Request
 from benchmarks.confidence import percentile
 from benchmarks.measuring import Client
 from benchmarks.processes import Server
-from benchmarks.rows import Bar, By, Row, against, own
+from benchmarks.rows import Bar, RoundFigures, Row, ratio_to, value_of
 from benchmarks.wrk import Figures
 
 WAITING = "benchmarks.subjects.waiting:app"
 
 COMPILED = ("bare", "bjoern", "granian")
 FASTEST = ("freastal", "fastwsgi")
-"""In C on libuv. They do less than PEP 3333 asks: neither decodes PATH_INFO, and freastal does not close the iterable."""
+"""In C on libuv. They do less than PEP 3333 requires: neither decodes PATH_INFO, and freastal does not close the iterable."""
 INTERPRETED = ("gunicorn gthread", "waitress", "werkzeug")
-REST = ("cheroot", "wsgiref")
+OPTIONAL_PEERS = ("cheroot", "wsgiref")
 
 
-def loaded(path: str, connections: int, **how: bool) -> Callable[[Server, float], Figures]:
-    return lambda server, seconds: wrk.load(server, path, connections, seconds, **how)
+def wrk_measurement(path: str, connections: int, **options: bool) -> Callable[[Server, float], Figures]:
+    return lambda server, seconds: wrk.load(server, path, connections, seconds, **options)
 
 
 class Limits(NamedTuple):
-    """Bar and aim beside the bare loop, bjoern and granian; those of Werkzeug, and the bar of gunicorn and waitress."""
+    """Bar and aim of the ratios to the bare loop, bjoern, granian and Werkzeug; the bar of those to gunicorn and waitress."""
 
     bare: tuple[float, float]
     bjoern: tuple[float, float]
@@ -51,70 +51,75 @@ BROWSER_LIMITS = {
 def hello(connections: int, more: tuple[Bar, ...] = ()) -> Row:
     limits = HELLO_LIMITS[connections]
     bars = [
-        against("bare", "cpu_us", *limits.bare),
-        against("bjoern", "cpu_us", *limits.bjoern),
-        *(against(peer, "cpu_us", None) for peer in FASTEST),
-        against("granian", "rate", *limits.granian),
-        against("gunicorn gthread", "rate", limits.threaded),
-        against("waitress", "rate", limits.threaded),
-        against("werkzeug", "rate", *limits.werkzeug),
+        ratio_to("bare", "cpu_us", *limits.bare),
+        ratio_to("bjoern", "cpu_us", *limits.bjoern),
+        *(ratio_to(peer, "cpu_us", None) for peer in FASTEST),
+        ratio_to("granian", "rate", *limits.granian),
+        ratio_to("gunicorn gthread", "rate", limits.threaded),
+        ratio_to("waitress", "rate", limits.threaded),
+        ratio_to("werkzeug", "rate", *limits.werkzeug),
         *more,
     ]
     title = f"hello world, {connections} connection{'s' * (connections > 1)}, keep-alive"
     return Row(
         f"hello{connections}",
         title,
-        loaded("/", connections),
+        wrk_measurement("/", connections),
         bars,
         peers=(*COMPILED, *FASTEST, *INTERPRETED),
-        others=REST,
-        warm="/",
+        optional_peers=OPTIONAL_PEERS,
+        warm_up="/",
     )
 
 
 def browser(connections: int) -> Row:
     limits = BROWSER_LIMITS[connections]
     bars = [
-        against("bare", "cpu_us", *limits.bare),
-        against("bjoern", "cpu_us", *limits.bjoern),
-        against("werkzeug", "rate", *limits.werkzeug),
+        ratio_to("bare", "cpu_us", *limits.bare),
+        ratio_to("bjoern", "cpu_us", *limits.bjoern),
+        ratio_to("werkzeug", "rate", *limits.werkzeug),
     ]
-    title = f"a browser's twelve fields, path and cookie differ in each request, {connections} connections"
-    measure = loaded("/", connections, browser=True)
+    title = f"a browser's request with twelve fields and varying path and cookie, {connections} connections"
+    measure = wrk_measurement("/", connections, browser=True)
     return Row(
         f"browser{connections}",
         title,
         measure,
         bars,
         peers=("bare", "bjoern", "werkzeug"),
-        others=("granian", *FASTEST, *REST),
-        warm="/",
+        optional_peers=("granian", *FASTEST, *OPTIONAL_PEERS),
+        warm_up="/",
     )
 
 
 def close() -> Row:
     bars = [
-        against("bjoern", "cpu_us", 0.8, 1.0),
-        against("bjoern", "rate", 0.75, 0.90),
-        against("werkzeug", "rate", 15),
+        ratio_to("bjoern", "cpu_us", 0.8, 1.0),
+        ratio_to("bjoern", "rate", 0.75, 0.90),
+        ratio_to("werkzeug", "rate", 15),
     ]
-    others = ("granian", *INTERPRETED[:2], *REST)
-    measure = loaded("/", 8, close=True)
+    optional_peers = ("granian", *INTERPRETED[:2], *OPTIONAL_PEERS)
+    measure = wrk_measurement("/", 8, close=True)
     return Row(
         "close", "a new connection for each request, 8 at once", measure, bars,
-        bare="close", peers=("bare", "bjoern", "werkzeug"), others=others, warm="/",
+        bare="close", peers=("bare", "bjoern", "werkzeug"), optional_peers=optional_peers, warm_up="/",
     )  # fmt: skip
 
 
 def sleeping(milliseconds: int) -> Row:
-    bars = [against("waitress", "rate", 1.0), against("granian", "rate", None, 1.0)]
+    bars = [ratio_to("waitress", "rate", 1.0), ratio_to("granian", "rate", None, 1.0)]
     if milliseconds == 50:
-        bars = [own("rate", "of the possible rate (64 threads / 0.05 s)", 0.95, 0.98, at_most=False, scale=0.05 / 64)]
-    title = f"sleeps {milliseconds} ms, 64 connections; peers with 64 threads"
+        bars = [
+            value_of(
+                "rate", "of the highest possible rate (64 threads / 0.05 s)", 0.95, 0.98, at_most=False, scale=0.05 / 64
+            )
+        ]
+    title = f"an application that sleeps {milliseconds} ms, 64 connections; peers with 64 threads"
     peers = ("waitress",) if milliseconds == 50 else ("waitress", "granian")
     return Row(
-        f"sleep{milliseconds}", title, loaded(f"/sleep/{milliseconds}", 64), bars,
-        app=WAITING, bare=None, threads=64, warm="/quick", peers=peers, others=("gunicorn gthread", "cheroot", "granian"),
+        f"sleep{milliseconds}", title, wrk_measurement(f"/sleep/{milliseconds}", 64), bars,
+        app=WAITING, bare=None, threads=64, warm_up="/quick",
+        peers=peers, optional_peers=("gunicorn gthread", "cheroot", "granian"),
     )  # fmt: skip
 
 
@@ -131,7 +136,7 @@ def measure_beside_spinning(server: Server, seconds: float) -> Figures:
 
 
 def closed_loop(server: Server, path: str, connections: int, seconds: float) -> Figures:
-    """The project's own client: every latency, where wrk corrects what it finds unlikely."""
+    """Measure with this project's client, which records every latency as it is. wrk corrects its latencies."""
     with Client() as client:
         found = client.run(server, Request(path), connections, seconds)
     shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
@@ -143,11 +148,11 @@ def closed_loop(server: Server, path: str, connections: int, seconds: float) -> 
     }
 
 
-def best_worst(by: By) -> float | None:
-    """The smallest worst latency of the others, over ours."""
-    others = [figures["max"] for name, figures in by.items() if name != "microwsgi" and "max" in figures]
-    ours = by.get("microwsgi", {}).get("max")
-    return min(others) / ours if others and ours else None
+def ratio_to_best_maximum(round_figures: RoundFigures) -> float | None:
+    """Return the ratio of the smallest maximum latency of the peers to microwsgi's maximum latency."""
+    peers = [figures["max"] for name, figures in round_figures.items() if name != "microwsgi" and "max" in figures]
+    ours = round_figures.get("microwsgi", {}).get("max")
+    return min(peers) / ours if peers and ours else None
 
 
 ROWS = [
@@ -156,19 +161,26 @@ ROWS = [
     browser(8),
     browser(64),
     hello(1),
-    hello(256, (against("granian", "p99", 1.0),)),
+    hello(256, (ratio_to("granian", "p99", 1.0),)),
     close(),
     *map(sleeping, (1, 2, 3, 5, 50)),
     Row(
-        "beside-sleeping", "quick requests on 4 connections while 16 other connections sleep 50 ms", measure_beside_sleeping,
-        [own("of_alone", "p50, of alone", 2.0), own("p99", "p99, ms", 3.0, scale=1e3)],
-        app=WAITING, bare=None, threads=64, warm="/quick",
-        others=("waitress", "granian", "gunicorn gthread", "cheroot", "werkzeug"),
+        "beside-sleeping",
+        "short requests on 4 connections while requests on 16 other connections sleep 50 ms",
+        measure_beside_sleeping,
+        [value_of("of_alone", "p50, ratio to p50 alone", 2.0), value_of("p99", "p99, ms", 3.0, scale=1e3)],
+        app=WAITING, bare=None, threads=64, warm_up="/quick",
+        optional_peers=("waitress", "granian", "gunicorn gthread", "cheroot", "werkzeug"),
     ),
     Row(
-        "beside-spinning", "quick requests on 4 connections while 4 other connections compute 20 ms", measure_beside_spinning,
-        [Bar("of the best of the others, worst", best_worst, 1.0), own("max", "worst, ms", None, 60.0, scale=1e3)],
-        app=WAITING, bare=None, threads=64, warm="/quick",
+        "beside-spinning",
+        "short requests on 4 connections while requests on 4 other connections compute 20 ms",
+        measure_beside_spinning,
+        [
+            Bar("of the best peer, longest latency", ratio_to_best_maximum, 1.0),
+            value_of("max", "longest latency, ms", None, 60.0, scale=1e3),
+        ],
+        app=WAITING, bare=None, threads=64, warm_up="/quick",
         peers=("waitress", "granian", "gunicorn gthread", "cheroot", "werkzeug"),
     ),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where and when a run was made: a figure without these is a rumour."""
+"""The machine, the time and the versions of a run."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from benchmarks.servers import versions
 
 
 def _line(path: str, start: str) -> str:
+    """Return the value of the first "name: value" line of a file that begins with `start`, or ""."""
     try:
         lines = Path(path).read_text().splitlines()
     except OSError:
@@ -24,6 +25,7 @@ def _line(path: str, start: str) -> str:
 
 
 def _output(*command: str) -> str:
+    """Return the output of a command, or "" if it cannot be run."""
     try:
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()
     except OSError:
@@ -31,13 +33,13 @@ def _output(*command: str) -> str:
 
 
 def commit() -> str:
-    """Name the commit, and whether the tree differs from it: in what is measured, not in docs/ where figures are written."""
+    """Return the commit, with "-dirty" if the tree differs from it outside docs/, where the benchmarks write figures."""
     changed = _output("git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
     return _output("git", "describe", "--always") + ("-dirty" if changed else "")
 
 
 def facts(python: str) -> dict[str, Any]:
-    """Everything that a reader needs to doubt or repeat the run."""
+    """Return the facts that a reader needs to assess or repeat the run."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
@@ -54,19 +56,20 @@ def facts(python: str) -> dict[str, Any]:
     }
 
 
-def of_row(found: dict[str, Any], names: Iterable[str]) -> str:
-    """Return in a line when, where and with which versions a row was measured."""
+def describe_row(found: dict[str, Any], names: Iterable[str]) -> str:
+    """Return a line with the time, the commit, the versions and the machine of a row."""
     installed = found["versions"]
-    first = dict.fromkeys(name.lower().split()[0] for name in names)  # "gunicorn gthread" and "Flask" are distributions
-    told = ", ".join(f"{name} {installed[name]}" for name in first if name in installed)
+    # The first word is the distribution's name: "gunicorn gthread", "Flask".
+    distributions = dict.fromkeys(name.lower().split()[0] for name in names)
+    peers = ", ".join(f"{name} {installed[name]}" for name in distributions if name in installed)
     return (
-        f"{found['date']}, commit {found['commit'] or 'unknown'}, Python {installed['python']}{'; ' if told else ''}{told}; "
+        f"{found['date']}, commit {found['commit'] or 'unknown'}, Python {installed['python']}{'; ' if peers else ''}{peers}; "
         f"{found['processor']}, {found['cores']} cores, {found['system']}"
     )
 
 
-def in_words(found: dict[str, Any]) -> str:
-    """The facts as the two lines above a report."""
+def describe_run(found: dict[str, Any]) -> str:
+    """Return the facts as two lines of text, for the head of a report."""
     installed = found["versions"]
     names = ", ".join(f"{name} {version}" for name, version in installed.items() if name != "python")
     return (

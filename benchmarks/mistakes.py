@@ -1,9 +1,9 @@
-"""Six common problems under five development servers: the text of docs/mistakes.md, from running them.
+"""Provoke six common mistakes under five development servers, and write docs/mistakes.md.
 
     python -m benchmarks.mistakes > docs/mistakes.md
 
-Each server gets a folder with an application, in the form that its framework wants, and is started as its documentation says.
-What it prints, and what a browser gets, is shown as it came, without the paths of this machine, times, ports and colours.
+Each server gets a folder with an application written for its framework, and is started as its documentation recommends. The
+page shows the server's output and the browser's response. Paths, times, ports and colours are replaced or removed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 LIMIT = 20.0
-"""Seconds for what is waited for."""
-QUIET = 1.0
-"""Seconds without a line after which a server has said what it has to say."""
-MOST = 24
-"""Lines of an output that are shown."""
-SHOWN = 300
-"""Characters of a page that are shown."""
-SLOW = 4
+"""Seconds to wait for a response, or for output."""
+QUIET_TIME = 1.0
+"""Seconds without output after which a server's output is taken as complete."""
+MAX_LINES = 24
+"""Lines of output to show."""
+MAX_CHARACTERS = 300
+"""Characters of a response to show."""
+IMPORT_SECONDS = 4
 """Seconds that the slow import takes."""
 BIN = Path(sys.executable).parent
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -96,7 +96,7 @@ if __name__ == "__main__":
 
 
 class Server(NamedTuple):
-    """A server: its command, with {port}, and its application, with {body}."""
+    """A server: its command with the placeholders {port} and {module}, its application, and function bodies for {body}."""
 
     name: str
     command: tuple[str, ...]
@@ -141,18 +141,18 @@ NO_RESPONSE: dict[type[Exception], str] = {
     TimeoutError: f"no response within {LIMIT:g} s",
     Exception: "no valid response",
 }
-"""What a browser gets without a response, by exception: the first that fits."""
+"""Descriptions of a missing response, by exception class; the first match counts."""
 TOKEN = re.compile(r"\?token=([0-9a-f]{32})")
 
 
 class Observation(NamedTuple):
-    """What a person sees."""
+    """The output in the terminal, and the responses in the browser."""
 
     command: str
     printed: list[str]
     answered: str = ""
     repaired: str = ""
-    """What the browser gets after the mistake was repaired."""
+    """The browser's response after the mistake is repaired."""
 
 
 class Running:
@@ -160,9 +160,9 @@ class Running:
 
     def __init__(self, server: Server, folder: Path, port: int, module: str = "hello") -> None:
         words = [word.format(port=port, module=module) for word in server.command]
-        self.shown = " ".join([*words[:-1], words[-1].replace(str(port), "8000")])
+        self.command_text = " ".join([*words[:-1], words[-1].replace(str(port), "8000")])
         self.folder, self.port = folder, port
-        self.token = ""  # in the address that microwsgi prints: a browser that has opened it sees details
+        self.token = ""  # from the address that microwsgi prints; with it, the browser gets the details of errors
         environ = {
             name: value for name, value in os.environ.items() if not name.startswith(("MICROWSGI", "FLASK", "PYTHON"))
         }
@@ -182,11 +182,11 @@ class Running:
             self.token = (TOKEN.findall(line) or [self.token])[0]
             self.lines.put(line.rstrip("\n"))
 
-    def printed(self, most: float = LIMIT, quiet: float = QUIET) -> list[str]:
-        """Return what it prints until it is quiet, or has ended."""
+    def printed(self, limit: float = LIMIT, quiet: float = QUIET_TIME) -> list[str]:
+        """Return the lines that the server prints until it is quiet or has ended."""
         found: list[str] = []
-        end = time.monotonic() + most
-        while time.monotonic() < end:
+        stop = time.monotonic() + limit
+        while time.monotonic() < stop:
             try:
                 found.append(self.lines.get(timeout=quiet))
             except queue.Empty:
@@ -195,7 +195,7 @@ class Running:
         return found
 
     def get(self) -> str:
-        """Return the status and the text of the answer to a browser, or what was wrong with it."""
+        """Send a browser's request, and return the status and the text of the response, or a description of the failure."""
         client = HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
         try:
             client.request("GET", "/", headers={"Accept": "text/html,*/*;q=0.8", "Microwsgi-Token": self.token})
@@ -207,21 +207,21 @@ class Running:
             client.close()
         text = re.sub(r"(?s)<(script|style|title).*?</\1>|<p [^>]*hidden>.*?</p>", " ", body)
         text = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", text))).strip()
-        text = clean(self, [text[: 2 * SHOWN]])[0]
-        text = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+        text = clean(self, [text[: 2 * MAX_CHARACTERS]])[0]
+        text = text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}..."
         return f"{response.status}: {text}" if text else f"{response.status}, an empty page"
 
     def until_up(self) -> None:
-        """Wait until it accepts connections, or has ended."""
-        end = time.monotonic() + LIMIT
-        while time.monotonic() < end and self.process.poll() is None:
+        """Wait until the server accepts connections or has ended."""
+        stop = time.monotonic() + LIMIT
+        while time.monotonic() < stop and self.process.poll() is None:
             with closing(socket.socket()) as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(0.05)
 
-    def end(self) -> None:
-        """End it, and the processes that it has started in its session."""
+    def stop(self) -> None:
+        """End the server and all processes of its session."""
         for number in (signal.SIGINT, signal.SIGKILL):
             try:
                 os.killpg(self.process.pid, number)
@@ -235,7 +235,7 @@ class Running:
 
 @contextmanager
 def started(server: Server, body: str, *, module: str = "hello", port: int = 0, before: str = "") -> Iterator[Running]:
-    """Write the application, start the server, end it."""
+    """Write the application and start the server; end it after the `with` block."""
     folder = Path(tempfile.mkdtemp(prefix="mistakes-"))
     (folder / "hello.py").write_text(before + server.source.format(body=body))
     (folder / "manage.py").write_text(MANAGE.format(module=module))
@@ -243,7 +243,7 @@ def started(server: Server, body: str, *, module: str = "hello", port: int = 0, 
     try:
         yield running
     finally:
-        running.end()
+        running.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -262,20 +262,21 @@ def typo(server: Server) -> Observation:
         printed = running.printed(quiet=2)
         running.until_up()
         answered = running.get() if running.process.poll() is None else ""
-        return Observation(running.shown, clean(running, printed + running.printed(2)), answered)
+        return Observation(running.command_text, clean(running, printed + running.printed(2)), answered)
 
 
 def no_return(server: Server) -> Observation:
     """The view has no return statement; under uvicorn the body is never sent, under http.server the handler sends nothing."""
-    return asked(server, server.nothing)
+    return request_page(server, server.nothing)
 
 
 def exception(server: Server) -> Observation:
     """A line of the view raises TypeError."""
-    return asked(server, server.fails)
+    return request_page(server, server.fails)
 
 
-def asked(server: Server, body: str) -> Observation:
+def request_page(server: Server, body: str) -> Observation:
+    """Start a server, request its page, and return the output and the response."""
     with started(server, body) as running:
         running.until_up()
         running.printed()
@@ -294,13 +295,13 @@ def port_in_use(server: Server) -> Observation:
 
 def slow_import(server: Server) -> Observation:
     """The module takes some seconds to import."""
-    with started(server, server.right, before=f"import time\n\ntime.sleep({SLOW})\n") as running:
+    with started(server, server.right, before=f"import time\n\ntime.sleep({IMPORT_SECONDS})\n") as running:
         start = time.monotonic()
         running.until_up()
         accepted = time.monotonic() - start
         answered = running.get()
-        text = "before the import had finished" if accepted < SLOW - 1 else "after the import"
-        # A parent and its child may print at the same time: the line of the request, if there is one, comes last.
+        text = "before the import had finished" if accepted < IMPORT_SECONDS - 1 else "after the import"
+        # A parent and its child may print at the same time: put the access log line, if there is one, last.
         printed = sorted(clean(running, running.printed()), key=lambda line: '"GET / ' in line)
         return Observation("", printed, f"{answered} (the server accepted connections {text})")
 
@@ -320,7 +321,7 @@ def broken_save(server: Server) -> Observation:
         path.write_text(right)
         running.printed(20, quiet=8)
         repaired = running.get() if running.process.poll() is None else ""
-        # http.server never loads the file again: its answer is the same.
+        # http.server does not reload the file: its response stays the same.
         return Observation("", clean(running, printed), answered, repaired if repaired != answered else "")
 
 
@@ -338,7 +339,7 @@ MISTAKES: dict[str, Callable[[Server], Observation]] = {
 
 
 def clean(running: Running, lines: list[str]) -> list[str]:
-    """Return lines without what differs from machine to machine and from run to run."""
+    """Return the lines with everything replaced that differs between machines or runs: paths, times, ports, ids, sizes."""
     found = []
     for line in lines:
         text = ESCAPES.sub("", line)
@@ -357,39 +358,39 @@ def clean(running: Running, lines: list[str]) -> list[str]:
         )
         text = re.sub(r"\b\d\d:\d\d:\d\d\b", "TIME", text)
         text = re.sub(r"\b[0-9a-f]{8}\b", "1a2b3c4d", text)
-        text = re.sub(r"\bkill \d+ +", "kill 1234   ", re.sub(r"\d{5} is free|(?<= -p )\d{5}", free, text))
+        text = re.sub(r"\bkill \d+ +", "kill 1234   ", re.sub(r"\d{5} is free|(?<= -p )\d{5}", replace_port, text))
         text = re.sub(r"in use by PID 1234 \(.*\)(?=;)", "in use by PID 1234 (python other.py)", text)
         text = re.sub(r"\('127\.0\.0\.1', \d+\)", "('127.0.0.1', 50000)", text)
         text = re.sub(r"0x[0-9a-f]{6,}", "0x7f00", text)
         text = re.sub(r"\b\d{3}-\d{3}-\d{3}\b", "123-456-789", text)
         text = re.sub(r"after \d+ ms", "after 20 ms", text)
         text = re.sub(r"(?<=\" )(\d{3}) (\d+) \"-\" \"-\" \d+$", r"\1 \2", text)
-        text = re.sub(r"(?<=\" 500 )\d+", "10000", text)  # the size of a page of errors has the length of paths in it
+        text = re.sub(r"(?<=\" 500 )\d+", "10000", text)  # the size of an error page depends on the length of paths
         found.append(text.rstrip())
     return found
 
 
-def free(found: re.Match[str]) -> str:
-    """Replace a free port."""
+def replace_port(found: re.Match[str]) -> str:
+    """Replace the number of a free port."""
     return re.sub(r"\d+", "8001", found[0])
 
 
-def shown(seen: Observation) -> str:
-    """Return what was printed as a block, cut in its middle if it is long, and the answer."""
-    lines = seen.printed
-    if len(lines) > MOST:
-        left_out = len(lines) - MOST
-        lines = [*lines[: MOST // 3], f"... {left_out} more lines ...", *lines[-(MOST - MOST // 3) :]]
-    parts = ["```", *([f"$ {seen.command}"] if seen.command else []), *(lines or ["(nothing)"]), "```"]
-    if seen.answered:
-        parts += ["", f"The browser gets: {escaped(seen.answered)}"]
-    if seen.repaired:
-        parts += ["", f"After the repair: {escaped(seen.repaired)}"]
+def render(observation: Observation) -> str:
+    """Return the output as a code block, shortened in its middle if it is long, and the responses."""
+    lines = observation.printed
+    if len(lines) > MAX_LINES:
+        left_out = len(lines) - MAX_LINES
+        lines = [*lines[: MAX_LINES // 3], f"... {left_out} more lines ...", *lines[-(MAX_LINES - MAX_LINES // 3) :]]
+    parts = ["```", *([f"$ {observation.command}"] if observation.command else []), *(lines or ["(nothing)"]), "```"]
+    if observation.answered:
+        parts += ["", f"The browser gets: {escape_markdown(observation.answered)}"]
+    if observation.repaired:
+        parts += ["", f"After the repair: {escape_markdown(observation.repaired)}"]
     return "\n".join(parts)
 
 
-def escaped(text: str) -> str:
-    """Return a text that Markdown shows as it is."""
+def escape_markdown(text: str) -> str:
+    """Return a text with Markdown's special characters escaped."""
     return re.sub(r"([*_`<>|\[\]])", r"\\\1", text)
 
 
@@ -411,13 +412,13 @@ pages, are cut where marked. The browser is a program that sends the fields of a
 
 
 def main() -> int:
-    """Write the page to the standard output. Arguments choose servers, by how their names begin."""
+    """Write the page to standard output. Arguments select servers by the beginning of their names."""
     chosen = [server for server in SERVERS if not sys.argv[1:] or server.name.startswith(tuple(sys.argv[1:]))]
     print(HEAD.format(versions=versions()))
     for title, make in MISTAKES.items():
         print(f"## {title}\n\n{make.__doc__}\n")
         for server in chosen:
-            print(f"### {server.name}\n\n{shown(make(server))}\n", flush=True)
+            print(f"### {server.name}\n\n{render(make(server))}\n", flush=True)
     return 0
 
 

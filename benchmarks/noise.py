@@ -1,8 +1,8 @@
-"""How far the machine can be trusted: two measures of everything on it that is not the benchmark.
+"""Measures of the machine's noise: the spread of the bare socket's latency, the time spent waiting for a core, and other load.
 
-The bare socket does the same work every time it is measured, so what differs between its medians is the machine. And the
-kernel counts how long a process was ready to run but another had its core: with a core for each side this is next to
-nothing, whatever the subjects do, since the bare socket and the client have one thread each.
+The bare socket does the same work in each measurement, so differences between its medians are caused by the machine. The kernel
+counts how long a process was ready to run while another used its core. The bare socket and the client have one thread each, and
+a core each, so on a quiet machine this time is close to 0.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from typing import Any, Self
 
 from benchmarks.processes import CORES, Process
 
-SPREAD_LIMIT = (
-    0.20  # of the bare socket's medians: the half of them in the middle lie within this share of their median
-)
-WAIT_LIMIT = 0.05  # of the time: waiting for a core
-FOREIGN_LIMIT = 0.10  # of all cores: busy with what is neither the server nor its clients
-SLOWED_LIMIT = 0.15  # of the bare loop's least processor time: how much more its median may be
+# A run above one of these limits is too noisy for a verdict.
+SPREAD_LIMIT = 0.20  # interquartile range of the bare socket's medians, relative to their median
+WAIT_LIMIT = 0.05  # share of the time spent waiting for a core
+OTHER_LOAD_LIMIT = 0.10  # share of all cores used by processes other than the server and its clients
+SLOWDOWN_LIMIT = 0.15  # median of the bare loop's processor time, relative to its minimum, less 1
 
 
 class Noise:
-    """What was seen of the bare socket: its p50 and p99 in nanoseconds, and the share of time spent waiting for a core."""
+    """Measurements of the bare socket: p50 and p99 in nanoseconds, and the share of time spent waiting for a core."""
 
     def __init__(self, limits: tuple[float, float] = (SPREAD_LIMIT, WAIT_LIMIT)) -> None:
         self.limits = limits
@@ -35,21 +34,21 @@ class Noise:
         self.p99: list[float] = []
         self.waits: list[float] = []
 
-    def note(self, p50: float, p99: float, wait: float) -> None:
+    def add(self, p50: float, p99: float, wait: float) -> None:
         self.p50.append(p50)
         self.p99.append(p99)
         self.waits.append(wait)
 
     def spread(self) -> float:
-        """The interquartile range of the medians, over their median."""
-        return middle_half(self.p50) / median(self.p50) if self.p50 else 0.0
+        """Return the interquartile range of the medians, divided by their median."""
+        return interquartile_range(self.p50) / median(self.p50) if self.p50 else 0.0
 
     def wait(self) -> float:
-        """The share of its time that the typical measurement waited for a core."""
+        """Return the share of time spent waiting for a core: the median over the measurements."""
         return median(self.waits) if self.waits else 0.0
 
     def too_noisy(self) -> str:
-        """Why no verdict is given; empty when one is."""
+        """Return the reasons why the machine is too noisy for a verdict, or ""."""
         reasons = []
         if self.spread() > self.limits[0]:
             reasons.append(f"the bare socket's medians spread by {self.spread():.0%} (limit {self.limits[0]:.0%})")
@@ -65,23 +64,24 @@ class Noise:
 
 
 def noise_from_json(found: dict[str, Any]) -> Noise:
-    """What `as_json` wrote."""
+    """Return the Noise that `as_json` wrote."""
     noise = Noise()
     noise.p50, noise.p99, noise.waits = found["bare_p50_ns"], found["bare_p99_ns"], found["waits"]
     return noise
 
 
-def middle_half(values: Sequence[float]) -> float:
-    """The distance between the quartiles."""
+def interquartile_range(values: Sequence[float]) -> float:
+    """Return the distance between the first and the third quartile."""
     ordered = sorted(values)
     count = len(ordered)
     return ordered[(3 * count) // 4 - (count % 4 == 0)] - ordered[count // 4]
 
 
 class OtherLoad:
-    """The share of all cores that others used while the `with` ran: what is busy, less the server, us and our children.
+    """The share of all cores that other processes used during the `with` block.
 
-    Without a server, all processes that are to be subtracted have ended before the `with` does.
+    It is the busy time of the cores minus that of the server, this process and its ended children. Without a server, all
+    processes to subtract must have ended before the end of the block.
     """
 
     share = 0.0
@@ -105,7 +105,7 @@ class OtherLoad:
 
 
 def busy_seconds() -> float:
-    """Processor seconds that our cores have been busy since the system's start, time stolen by its host included."""
+    """Return the busy time of the cores in seconds since boot, including time stolen by the host."""
     ticks = 0
     for line in Path("/proc/stat").read_text().splitlines():
         name, *fields = line.split()

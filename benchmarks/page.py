@@ -1,4 +1,4 @@
-"""The report as one HTML file: pictures inside, no script, nothing from the network, light and dark."""
+"""The report as one HTML file with inline pictures, without scripts and network access, for light and dark themes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from benchmarks.terminal import (
     LATENCIES,
     TRANSFERS,
     UNDECIDED,
-    WORDS,
+    VERDICT_TEXTS,
     change_cells,
-    limit,
-    spread,
+    limit_text,
+    range_text,
 )
 from benchmarks.throughput import Result as RowResult
 
@@ -28,12 +28,13 @@ CSS = Path(__file__).with_name("page.css")
 
 
 def write(path: Path, report: Report, old: Report | None = None) -> None:
-    """The page, made anew."""
+    """Write the page, with the changes since an old report if there is one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html(report, old))
 
 
 def html(report: Report, old: Report | None = None) -> str:
+    """Return the page."""
     drawn = pictures.draw(report)
     sections = [
         failures(report),
@@ -46,31 +47,31 @@ def html(report: Report, old: Report | None = None) -> str:
         sections.append(changes(old, report))
     sections.append(method(report))
     return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>microwsgi, measured</title>'
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>microwsgi benchmarks</title>'
         f'<meta name="viewport" content="width=device-width"><style>{CSS.read_text()}</style>\n'
-        f"<h1>microwsgi, measured</h1>\n<p class=muted>{escape(machine.in_words(report.machine))}</p>\n"
+        f"<h1>microwsgi benchmarks</h1>\n<p class=muted>{escape(machine.describe_run(report.machine))}</p>\n"
         + "\n".join(section for section in sections if section)
         + "\n</html>\n"
     )
 
 
 def headline(report: Report) -> str:
-    """The few figures that the project is about."""
+    """Return the most important figures: stack depths, and the ratio of median latencies."""
     facts = [
-        (str(len(report.stacks[name].frames)), f"frames to your function: {name}")
+        (str(len(report.stacks[name].frames)), f"stack frames to the view: {name}")
         for name in (OURS, "Werkzeug", "Flask", "Django")
         if name in report.stacks
     ]
     found = report.latency.get("hello")
     if found and (ratio := found.ratio(OURS, "p50")) and not report.noise.too_noisy():
         low, high = ratio[1]
-        facts.append((f"{ratio[0]:.2f}", f"of {PEER}'s median latency, hello world ({low:.2f}-{high:.2f})"))
+        facts.append((f"{ratio[0]:.2f}", f"median latency relative to {PEER}, hello world ({low:.2f}-{high:.2f})"))
     items = "".join(f"<li><b>{escape(value)}</b>{escape(label)}" for value, label in facts)
     return f"<ul class=facts>{items}</ul>" if items else ""
 
 
 def failures(report: Report) -> str:
-    """What is broken stands above all."""
+    """Return the failures, for the beginning of the page."""
     return "".join(
         f"<p class=bad><b>Failed</b>: {escape(where)}: {escape(reason)}</p>"
         for where, reason in report.failures().items()
@@ -82,7 +83,7 @@ def figure(drawn: dict[str, str], name: str) -> str:
 
 
 def table(headings: Iterable[str], rows: Iterable[tuple[str, Iterable[str]]], caption: str = "") -> str:
-    """A table whose first cells are names; ours stand out. Cells are HTML."""
+    """Return a table. The first cell of each row is a name; rows of microwsgi are highlighted. The other cells are HTML."""
     head = "".join(f"<th>{escape(heading)}" for heading in headings)
     body = "".join(
         f"<tr{' class=ours' if name.startswith(OURS) else ''}><td>{escape(name)}{''.join(f'<td>{cell}' for cell in cells)}"
@@ -96,11 +97,11 @@ def stacks(report: Report, drawn: dict[str, str]) -> str:
     if not report.stacks:
         return ""
     return (
-        "<h2>The stack</h2><p>Real frames, taken inside a real request over a real socket: from the thread's first to the "
-        "bare WSGI application, or to the view where a framework is named. Lines are those that a debugger steps over from "
-        "the client's <code>connect</code> to the function; files are the ones that they are in. What is compiled has none."
+        "<h2>Stacks</h2><p>Stack frames, counted in a request over a socket: from the first frame of the thread to the "
+        "WSGI application, or to the view if a framework is named. Lines: the lines that a debugger steps through from "
+        "the client's <code>connect</code> to that function. Files: the files that contain them. Compiled code has no lines."
         f"</p>{figure(drawn, 'towers')}{figure(drawn, 'lines')}{stack_table(report)}"
-        f"<h3>Frame by frame</h3><div class=lists>{''.join(map(frame_list, report.stacks.values()))}</div>"
+        f"<h3>All frames</h3><div class=lists>{''.join(map(frame_list, report.stacks.values()))}</div>"
     )
 
 
@@ -110,8 +111,8 @@ def stack_table(report: Report) -> str:
         found = depth.lines
         counted = [f"{found['lines']:,}", str(found["calls"]), str(len(found["files"]))] if found else ["", "", ""]
         owners = [str(count) for count in depth.owners().values()]
-        rows.append((name, [f"<b>{len(depth.frames)}</b>", *owners, str(len(depth.trail)), *counted]))
-    headings = ["", "frames", "stdlib", "server", "framework", "yours", "in a traceback", "lines", "calls", "files"]
+        rows.append((name, [f"<b>{len(depth.frames)}</b>", *owners, str(len(depth.traceback)), *counted]))
+    headings = ["", "frames", "stdlib", "server", "framework", "yours", "traceback frames", "lines", "calls", "files"]
     return table(headings, rows)
 
 
@@ -137,9 +138,10 @@ def latency(report: Report, drawn: dict[str, str]) -> str:
     )
     tables = "".join(latency_table(result) for result in report.latency.values() if result.names())
     return (
-        "<h2>Latency</h2><p>From the send to the last byte of the response (from the <code>connect</code> for new "
-        "connections; from the intended time at a fixed rate). The bare socket, which answers whatever comes, is the "
-        f"client's and the kernel's own share.</p>{noise}{figure(drawn, 'percentiles')}{figure(drawn, 'violins')}{tables}"
+        "<h2>Latency</h2><p>Time from sending the request to the last byte of the response (for new connections from the "
+        "<code>connect</code>; at a fixed rate from the intended send time). The bare socket sends a fixed response to any "
+        "input: its latency is the share of the client and the kernel.</p>"
+        f"{noise}{figure(drawn, 'percentiles')}{figure(drawn, 'violins')}{tables}"
     )
 
 
@@ -158,7 +160,7 @@ def latency_table(result: Result) -> str:
         ratio = result.ratio(name, "p50")
         cells.append(f"{ratio[0]:.2f} <span class=muted>({ratio[1][0]:.2f}-{ratio[1][1]:.2f})</span>" if ratio else "")
         rows.append((name, cells))
-    headings = ["", *(FIGURES[column][0] for column in LATENCIES), f"p50, of {PEER}'s"]
+    headings = ["", *(FIGURES[column][0] for column in LATENCIES), f"p50 relative to {PEER}"]
     return table(headings, rows, result.workload.title) + left_out(result.absences())
 
 
@@ -178,7 +180,7 @@ def throughput(report: Report, drawn: dict[str, str]) -> str:
 
 
 def row_table(result: RowResult) -> str:
-    labels = {**FIGURES, **(TRANSFERS if result.row.sized else {})}
+    labels = {**FIGURES, **(TRANSFERS if result.row.takes_size else {})}
     medians = {name: result.medians(name) for name in result.names()}
     seen = {each for found in medians.values() for each in found}
     if "requests" in seen:
@@ -193,18 +195,18 @@ def row_table(result: RowResult) -> str:
         (
             found["name"],
             [
-                f"{found['ratio']:.2f}", spread(found), str(found["rounds"]),
-                *(limit(found, each) for each in ("bar", "aim")),
-                f"({WORDS[found['verdict']]})" if noisy and found["verdict"] else verdict(found["verdict"]),
+                f"{found['ratio']:.2f}", range_text(found), str(found["rounds"]),
+                *(limit_text(found, each) for each in ("bar", "aim")),
+                f"({VERDICT_TEXTS[found['verdict']]})" if noisy and found["verdict"] else verdict(found["verdict"]),
             ],
         )
         for found in result.ratios()
     ]  # fmt: skip
-    told = f"<p class=bad>Noisy: {escape(noisy)}.</p>" if noisy else ""
+    warning = f"<p class=bad>Noisy: {escape(noisy)}.</p>" if noisy else ""
     bars = table(["microwsgi", "ratio or value", "range", "rounds", "bar", "aim", ""], ratios) if ratios else ""
     return (
         table(["", *(labels[each][0] for each in shown)], rows, result.row.title)
-        + told
+        + warning
         + bars
         + left_out(result.absences())
     )
@@ -212,25 +214,25 @@ def row_table(result: RowResult) -> str:
 
 def verdict(word: str) -> str:
     style = "bad" if word in ("below", "worse") else "muted" if word in UNDECIDED else "good"
-    return f"<span class={style}>{WORDS.get(word, word)}</span>"
+    return f"<span class={style}>{VERDICT_TEXTS.get(word, word)}</span>"
 
 
 def changes(old: Report, new: Report) -> str:
     found = compare.changes(old, new)
     rows = []
     for each in found:
-        what, *cells, word = change_cells(each)
-        rows.append((what, [*cells, verdict(word) if word in ("better", "worse") else word]))
+        name, *cells, word = change_cells(each)
+        rows.append((name, [*cells, verdict(word) if word in ("better", "worse") else word]))
     warnings = "".join(f"<p class=bad>{escape(each)}</p>" for each in compare.differences(old, new))
-    told = f"<p class=muted>{escape(compare.about(found))}</p>"
-    return f"<h2>Since {escape(str(old.machine['date']))}</h2>{warnings}{told}" + table(CHANGES, rows)
+    legend = f"<p class=muted>{escape(compare.explanation(found))}</p>"
+    return f"<h2>Changes since {escape(str(old.machine['date']))}</h2>{warnings}{legend}" + table(CHANGES, rows)
 
 
 def method(report: Report) -> str:
     return (
-        f"<h2>How</h2><p>Made by <code>{escape(str(report.machine['command']))}</code>. Each subject runs in a "
-        "process of its own, on one core, the client on another; subjects take turns in random order, round after round, in "
-        "new processes each round. Figures are medians over the rounds, ratios are taken pair by pair within a "
-        "round, ranges are those of the rounds. Processor time is the server's, all its threads and children, as the kernel "
-        "counts it.</p>" + left_out(report.absences())
+        f"<h2>Method</h2><p>Command: <code>{escape(str(report.machine['command']))}</code>. The server runs on one core, the "
+        "client on another. Each round starts new processes and measures the servers one after another, in random order. "
+        "Figures are medians over the rounds, ratios are computed within each round, and ranges are from the lowest round to "
+        "the highest. Processor time is that of the server process and its children, in all threads, as counted by the "
+        "kernel.</p>" + left_out(report.absences())
     )

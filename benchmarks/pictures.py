@@ -1,7 +1,7 @@
-"""The pictures, drawn by matplotlib as SVG that is readable in light and dark.
+"""The pictures: SVG drawn by matplotlib, for light and dark themes.
 
-Matplotlib writes fixed colours; those of the paper and the ink are stand-ins here, which become CSS variables afterwards,
-with both sets of values inside each picture. Every series has an id, by which a test finds its data.
+Matplotlib writes fixed colours. The colours of text, background and grid are placeholders, which are replaced by CSS variables
+afterwards; each picture contains the values of both themes. Each series has an id, by which a test finds it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from benchmarks.confidence import Histogram, histogram_percentile, middle
+from benchmarks.confidence import Histogram, bucket_value, histogram_percentile
 from benchmarks.latency import BARE, OURS, Result
 from benchmarks.report import Report
 from benchmarks.stacks import Depth
@@ -58,7 +58,7 @@ PX = 4 / 3  # CSS pixels in a point
 
 
 def svg(figure: Figure, name: str, title: str) -> str:
-    """The figure as one SVG element that is named for those who cannot see it, and follows the reader's theme."""
+    """Return the figure as an SVG element with a title for screen readers and the colours of both themes."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     plt.close(figure)
@@ -66,12 +66,12 @@ def svg(figure: Figure, name: str, title: str) -> str:
     text = text[text.index("<svg") :]
     for colour, variable in NAMES.items():
         text = text.replace(colour, f"var({variable})")
-    # Ids are the page's, and several pictures stand on one page.
+    # Ids must be unique on a page, which contains several pictures.
     text = re.sub(r'(\bid="|url\(#|xlink:href="#|clip-path="url\(#)', rf"\g<1>{name}-", text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     style = f"svg{{{variables('light')}}}@media(prefers-color-scheme:dark){{svg{{{variables('dark')}}}}}"
     opened = re.sub(r' width="[^"]*pt"| height="[^"]*pt"', "", text[: text.index(">")])
-    # A width of its own: an <img> without one takes all there is.
+    # An explicit width: without one, an <img> fills the width of the page.
     width, height = (float(each) for each in re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', opened).groups())  # type: ignore[union-attr]
     label = f' id="{name}" width="{width * PX:.0f}" height="{height * PX:.0f}" role="img" aria-label="{title}"'
     return f"{opened}{label}><title>{title}</title><style>{style}</style>{text[text.index('>') + 1 :]}"
@@ -82,7 +82,7 @@ def variables(theme: str) -> str:
 
 
 def towers(report: Report) -> Figure:
-    """The stacks side by side, a box a frame, the socket below and your function on top."""
+    """Draw the stacks side by side, one box per frame, with the thread's first frame at the bottom."""
     depths = [report.stacks[name] for name in TOWERS if name in report.stacks]
     figure, axes = plt.subplots(figsize=(1.05 * max(4, len(depths)), 7.4))
     tallest = max((len(depth.frames) for depth in depths), default=1)
@@ -90,14 +90,14 @@ def towers(report: Report) -> Figure:
         tower(axes, column, depth)
     axes.set_xlim(-0.5, len(depths) - 0.5)
     axes.set_ylim(0, tallest + 1.5)
-    axes.set_xticks(range(len(depths)), [wrapped(depth.name) for depth in depths], color=INK, fontsize=9)
+    axes.set_xticks(range(len(depths)), [wrap(depth.name) for depth in depths], color=INK, fontsize=9)
     axes.set_yticks([])
     axes.grid(visible=False)
     axes.spines["left"].set_visible(False)
     axes.tick_params(bottom=False)
     patches = [Patch(color=OWNERS[owner], label=OWNER_WORDS[owner]) for owner in OWNERS]
-    axes.legend(handles=patches[::-1], loc="upper left", title="a frame of", alignment="left")
-    axes.set_title("Frames from the thread's first, below, to your function, on top", pad=14)
+    axes.legend(handles=patches[::-1], loc="upper left", title="code of", alignment="left")
+    axes.set_title("Stack frames from the start of the thread (bottom) to your function (top)", pad=14)
     return figure
 
 
@@ -106,35 +106,35 @@ def tower(axes: Axes, column: int, depth: Depth) -> None:
         box = Rectangle((column - 0.46, level + 0.04), 0.92, 0.92, color=OWNERS[frame.owner], linewidth=0)
         box.set_gid(f"frame-{slug(depth.name)}-{level}")
         axes.add_patch(box)
-        name = shortened(frame.function)
+        name = shorten(frame.function)
         axes.text(column, level + 0.47, name, ha="center", va="center", fontsize=5.5, color="#ffffff")
     axes.text(
         column, len(depth.frames) + 0.15, str(len(depth.frames)), ha="center", va="bottom", fontsize=14, weight="bold"
     )
 
 
-def shortened(function: str, limit: int = 18) -> str:
-    """The last part of a qualified name, as much as fits a box."""
+def shorten(function: str, limit: int = 18) -> str:
+    """Return the last part of a qualified name, shortened to the width of a box."""
     name = function.replace(".<locals>", "").rpartition(".")[2]
     return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
-def wrapped(name: str) -> str:
-    """A name on two lines or three."""
+def wrap(name: str) -> str:
+    """Return a name with line breaks."""
     return name.replace(" on ", "\non ").replace("gunicorn ", "gunicorn\n").replace("microwsgi ", "microwsgi\n")
 
 
-MANY = 20  # lines: below that a server is compiled, and its bar would say that it is simple
+MIN_LINES = 20  # servers with fewer lines are compiled, and are not shown: their bars would make them look simple
 
 
-def stepped_over(report: Report) -> list[Depth]:
-    """The subjects whose way can be stepped through."""
-    return [depth for depth in report.stacks.values() if depth.lines and depth.lines["lines"] > MANY]
+def subjects_with_lines(report: Report) -> list[Depth]:
+    """Return the subjects that are written in Python."""
+    return [depth for depth in report.stacks.values() if depth.lines and depth.lines["lines"] > MIN_LINES]
 
 
 def lines(report: Report) -> Figure:
-    """The lines that a debugger steps over, by owner, and how many files they are in."""
-    depths = stepped_over(report)
+    """Draw the number of lines that a debugger steps through, by owner, with the number of files."""
+    depths = subjects_with_lines(report)
     depths.sort(key=lambda depth: -depth.lines["lines"] if depth.lines else 0)
     figure, axes = plt.subplots(figsize=(9, 0.34 * max(4, len(depths)) + 1))
     most = max((depth.lines["lines"] for depth in depths if depth.lines), default=1)
@@ -150,14 +150,14 @@ def lines(report: Report) -> Figure:
     axes.set_yticks(range(len(depths)), [depth.name for depth in depths], color=INK)
     axes.set_xlim(0, 1.25 * most)
     axes.grid(axis="y", visible=False)
-    axes.set_title("Lines that a debugger steps over from the socket to your function")
+    axes.set_title("Lines that a debugger steps through from the socket to your function")
     patches = [Patch(color=OWNERS[owner], label=OWNER_WORDS[owner]) for owner in ("stdlib", "server", "framework")]
     axes.legend(handles=patches, loc="upper right")
     return figure
 
 
 def percentile_plot(axes: Axes, result: Result, names: Iterable[str]) -> None:
-    """HDR-style: latency over percentile, the axis stretched towards 100 %."""
+    """Plot latency by percentile as HdrHistogram does: the axis is logarithmic towards 100 %."""
     for name in names:
         if name not in result.histograms:
             continue
@@ -175,7 +175,7 @@ def percentile_plot(axes: Axes, result: Result, names: Iterable[str]) -> None:
 
 
 def logarithmic(axes: Axes) -> None:
-    """A logarithmic scale that has more ticks than powers of ten; linear where there is less than a doubling."""
+    """Set a logarithmic scale with ticks between the powers of ten, or a linear scale for a range below a factor of two."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     if high > 2 * low:
@@ -195,7 +195,7 @@ def line_style(name: str) -> dict[str, Any]:
 
 
 def percentiles(report: Report) -> Figure:
-    """A small plot for each workload, one legend for all."""
+    """Draw latency by percentile: a small plot for each workload, with a common legend."""
     results = [result for result in report.latency.values() if result.histograms]
     columns = min(3, max(1, len(results)))
     rows = -(-len(results) // columns)
@@ -216,7 +216,7 @@ def percentiles(report: Report) -> Figure:
 
 
 def violins(report: Report) -> Figure:
-    """Where the latencies lie: a violin for each subject, its width as the histogram has it, log scale."""
+    """Draw the distribution of the latencies as a violin plot of each subject, on a logarithmic scale."""
     results = [report.latency[name] for name in VIOLINS if name in report.latency and report.latency[name].histograms]
     figure, grid = plt.subplots(
         len(results), 1, figsize=(9.5, 3.2 * max(1, len(results))), squeeze=False, layout="constrained"
@@ -226,19 +226,19 @@ def violins(report: Report) -> Figure:
         for column, name in enumerate(names):
             violin(axes, column, result.histograms[name], SERIES[name], f"violin-{result.workload.name}-{slug(name)}")
         logarithmic(axes)
-        axes.set_xticks(range(len(names)), [wrapped(name) for name in names], color=INK)
+        axes.set_xticks(range(len(names)), [wrap(name) for name in names], color=INK)
         axes.grid(axis="x", visible=False)
         axes.set_ylabel("milliseconds")
-        axes.set_title(f"{result.workload.title}: 99.9 % of the responses, and their median", fontsize=10)
+        axes.set_title(f"{result.workload.title}: the fastest 99.9 % of the responses, and the median", fontsize=10)
     return figure
 
 
 def violin(axes: Axes, column: int, counts: Histogram, colour: str, gid: str) -> None:
     top = histogram_percentile(counts, 0.999)
-    shown = {bucket: count for bucket, count in coarser(counts).items() if middle(bucket) <= top}
+    shown = {bucket: count for bucket, count in widen_buckets(counts).items() if bucket_value(bucket) <= top}
     most = max(shown.values())
-    ys = [middle(bucket) / 1e6 for bucket in shown]
-    half = [0.42 * (count / most) ** 0.5 for count in shown.values()]  # the root: tails stay visible
+    ys = [bucket_value(bucket) / 1e6 for bucket in shown]
+    half = [0.42 * (count / most) ** 0.5 for count in shown.values()]  # the square root keeps the tails visible
     body = axes.fill_betweenx(
         ys, [column - w for w in half], [column + w for w in half], color=colour, alpha=0.75, linewidth=0.8
     )
@@ -246,8 +246,8 @@ def violin(axes: Axes, column: int, counts: Histogram, colour: str, gid: str) ->
     axes.plot([column - 0.2, column + 0.2], [histogram_percentile(counts, 0.5) / 1e6] * 2, color=INK, linewidth=1.6)
 
 
-def coarser(counts: Histogram, factor: int = 4) -> Histogram:
-    """Fewer, wider buckets without gaps: a shape, not a comb."""
+def widen_buckets(counts: Histogram, factor: int = 4) -> Histogram:
+    """Return the histogram with fewer and wider buckets, without gaps, for a smooth outline."""
     wide: Histogram = {}
     for bucket, count in counts.items():
         wide[bucket // factor] = wide.get(bucket // factor, 0) + count
@@ -255,12 +255,12 @@ def coarser(counts: Histogram, factor: int = 4) -> Histogram:
 
 
 def hello_rows(report: Report) -> dict[int, RowResult]:
-    """The rows that differ by their connections alone."""
+    """Return the hello-world rows, by number of connections."""
     return {int(name[5:]): row for name, row in report.throughput.items() if name.startswith("hello") and row.names()}
 
 
 def throughput(report: Report) -> Figure:
-    """Requests per second by connections, for each server."""
+    """Draw requests per second by number of connections, for each server."""
     rows = hello_rows(report)
     figure, axes = plt.subplots(figsize=(8.5, 4.6))
     names = dict.fromkeys(name for row in rows.values() for name in row.names())
@@ -274,7 +274,7 @@ def throughput(report: Report) -> Figure:
     axes.set_xscale("log")
     logarithmic(axes)
     axes.set_xticks(sorted(rows), [str(count) for count in sorted(rows)])
-    axes.set_xlabel("connections, keep-alive")
+    axes.set_xlabel("persistent connections")
     axes.set_ylabel("requests per second")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set_title("hello world, wrk, one core for the server")
@@ -286,17 +286,21 @@ def slug(name: str) -> str:
 
 
 PICTURES: dict[str, tuple[str, Callable[[Report], Figure], Callable[[Report], object]]] = {
-    "towers": ("Stacks side by side", towers, lambda report: set(TOWERS) & set(report.stacks)),
-    "lines": ("Lines from the socket to the function", lines, stepped_over),
+    "towers": ("Stack frames of each server", towers, lambda report: set(TOWERS) & set(report.stacks)),
+    "lines": ("Lines from the socket to the function", lines, subjects_with_lines),
     "percentiles": ("Latency by percentile", percentiles, lambda report: report.latency),
-    "violins": ("Where the latencies lie", violins, lambda report: set(VIOLINS) & set(report.latency)),
-    "throughput": ("Requests per second by connections", throughput, lambda report: len(hello_rows(report)) > 1),
+    "violins": ("Distribution of the latencies", violins, lambda report: set(VIOLINS) & set(report.latency)),
+    "throughput": (
+        "Requests per second by number of connections",
+        throughput,
+        lambda report: len(hello_rows(report)) > 1,
+    ),
 }
-"""Each picture's title, how it is drawn, and what it needs of a report."""
+"""For each picture its title, the function that draws it, and a function that tells whether the report has its data."""
 
 
 def draw(report: Report) -> dict[str, str]:
-    """Every picture that the report has the data for."""
+    """Return all pictures for which the report has data, by name."""
     with mpl.rc_context(STYLE):
         return {
             name: svg(drawn(report), name, title) for name, (title, drawn, needs) in PICTURES.items() if needs(report)

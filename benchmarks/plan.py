@@ -1,4 +1,4 @@
-"""How much is measured: three sizes of a run, and the run itself, part after part."""
+"""The extent of a run (three sizes), its estimated duration, and its execution, part after part."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from benchmarks import latency, stacks, throughput
 from benchmarks.confidence import ENOUGH_ROUNDS
-from benchmarks.processes import CLIENT_CORES, Unavailable, here
+from benchmarks.processes import CLIENT_CORES, Unavailable, cpu_affinity
 from benchmarks.report import Report
 from benchmarks.rows import Row
 
@@ -20,25 +20,27 @@ MIB = 1 << 20
 
 
 class Size(NamedTuple):
-    """The effort of a run."""
+    """The extent of a run."""
 
+    # The latency part; seconds are those of each measurement.
     latency_rounds: int
-    latency_seconds: float  # of each measurement
+    latency_seconds: float
     workloads: tuple[str, ...]
     latency_subjects: tuple[str, ...]
-    rounds: int  # of the throughput part
+    # The throughput part. Subjects None: those that the bars of a row need. MiB are those of each transfer.
+    rounds: int
     seconds: int
     rows: tuple[str, ...]
-    subjects: tuple[str, ...] | None  # None: whom the bars name
-    mib: int  # of transfers
+    subjects: tuple[str, ...] | None
+    mib: int
 
 
 ALL_WORKLOADS = tuple(workload.name for workload in latency.WORKLOADS)
 FAST = Size(
-    3, 0.2, latency.SHORT, ("microwsgi", "werkzeug", "waitress"),
+    3, 0.2, latency.FAST_WORKLOADS, ("microwsgi", "werkzeug", "waitress"),
     1, 1, ("hello1", "hello8", "hello64"), ("microwsgi", "bare", "bjoern", "werkzeug"), 64,
 )  # fmt: skip
-USUAL = Size(
+DEFAULT = Size(
     ENOUGH_ROUNDS, 0.3, ALL_WORKLOADS, latency.SUBJECTS, 3, 1,
     (
         "hello1", "hello8", "hello64", "hello256", "browser64", "close", "sleep5", "file", "upload",
@@ -47,40 +49,40 @@ USUAL = Size(
     None, 256,
 )  # fmt: skip
 FULL = Size(ENOUGH_ROUNDS, 1.0, ALL_WORKLOADS, latency.SUBJECTS, ENOUGH_ROUNDS, 2, tuple(throughput.ROWS), None, 1024)
-"""What docs/performance.md shows."""
+"""The size for docs/figures.md."""
 
 
-class Meter:
-    """The progress display: a bar with the time that is left, or plain lines where nobody watches."""
+class ProgressDisplay:
+    """The progress display: a progress bar with the remaining time on a terminal, otherwise plain lines."""
 
     def __init__(self, console: Console) -> None:
-        self.console, self.said = console, ""
+        self.console, self.last_line = console, ""
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), console=console, auto_refresh=False, transient=True,
+            TextColumn("remaining:"), TimeRemainingColumn(), console=console, auto_refresh=False, transient=True,
         )  # fmt: skip
         self.task = self.progress.add_task("", total=1.0)
         self.begin, self.share = 0.0, 1.0
 
     @contextmanager
     def part(self, name: str, begin: float, share: float) -> Iterator[None]:
-        """A part of the run that takes `share` of its time, from `begin` on."""
+        """Begin a part of the run: it takes `share` of the time, and `begin` is the share of the parts before it."""
         self.name, self.begin, self.share = name, begin, share
-        self.say("", 0.0)
+        self.report_progress("", 0.0)
         yield
 
-    def say(self, what: str, done: float) -> None:
-        """What is measured, and how much of the part is done."""
+    def report_progress(self, step: str, done: float) -> None:
+        """Show the current step, and the share of the part that is done."""
         if self.console.is_terminal:
             self.progress.update(
-                self.task, description=f"{self.name}  {what:50.50}", completed=self.begin + done * self.share
+                self.task, description=f"{self.name}  {step:50.50}", completed=self.begin + done * self.share
             )
             self.progress.refresh()
             return
-        # Elsewhere a line for each round, not one for each measurement.
-        stage = f"{self.name}: {what.partition('  ')[0] or 'begins'}"
-        if stage != self.said:
-            self.said = stage
+        # Without a terminal, print a line for each round instead of each measurement.
+        stage = f"{self.name}: {step.partition('  ')[0] or 'starting'}"
+        if stage != self.last_line:
+            self.last_line = stage
             self.console.print(f"{stage} ({self.begin + done * self.share:.0%} done)", highlight=False)
 
     def __enter__(self) -> Self:
@@ -93,10 +95,10 @@ class Meter:
 
 
 def estimate(parts: tuple[str, ...], size: Size) -> dict[str, float]:
-    """Return the seconds that each part takes, if all subjects are installed."""
+    """Return the estimated seconds of each part, if all subjects are installed."""
     measurements = len(size.workloads) * (len(size.latency_subjects) + 1)
     seconds = {
-        "stacks": len(stacks.ALL) * 1.2,
+        "stacks": len(stacks.SUBJECTS) * 1.2,
         "latency": size.latency_rounds * (measurements * (size.latency_seconds + 0.25) + 4),
         "throughput": sum(row_seconds(throughput.ROWS[name], size) for name in size.rows),
     }
@@ -104,13 +106,13 @@ def estimate(parts: tuple[str, ...], size: Size) -> dict[str, float]:
 
 
 def row_seconds(row: Row, size: Size) -> float:
-    """Return the seconds that a row takes in all its rounds."""
-    each = size.seconds + 1.0 if row.cost is None else row.cost
+    """Return the estimated seconds of a row, all rounds together."""
+    each = size.seconds + 1.0 if row.expected_seconds is None else row.expected_seconds
     return min(size.rounds, row.rounds or size.rounds) * len(row.peers) * each
 
 
 def duration(seconds: float) -> str:
-    """Return an estimate as people say it."""
+    """Return an estimated duration as text."""
     return f"about {seconds:.0f} seconds" if seconds < 90 else f"about {seconds / 60:.0f} minutes"
 
 
@@ -123,49 +125,66 @@ def measure(
     *,
     subjects: list[str] | None = None,
 ) -> None:
-    """Fill the report. Ctrl-C ends the measuring, and leaves what there is."""
+    """Measure, and fill the report. Ctrl-C ends the run; the results up to then remain."""
     seconds = estimate(parts, size)
     begin, share = 0.0, {part: seconds[part] / sum(seconds.values()) for part in parts}
-    with Meter(console) as meter, here(CLIENT_CORES):
+    with ProgressDisplay(console) as display, cpu_affinity(CLIENT_CORES):
         try:
             for part in parts:
-                with meter.part(part, begin, share[part]):
-                    MEASURE[part](size, python, report, meter, subjects)
+                with display.part(part, begin, share[part]):
+                    MEASURE[part](size, python, report, display, subjects)
                 begin += share[part]
         except KeyboardInterrupt:
-            console.print("interrupted: what follows is what was measured until then")
+            console.print("Interrupted. The results up to now:")
 
 
-def measure_stacks(size: Size, python: str, report: Report, meter: Meter, subjects: list[str] | None) -> None:
-    for number, subject in enumerate(stacks.ALL):
-        meter.say(f"one round  {subject.name}", number / len(stacks.ALL))
+def measure_stacks(
+    size: Size, python: str, report: Report, display: ProgressDisplay, subjects: list[str] | None
+) -> None:
+    for number, subject in enumerate(stacks.SUBJECTS):
+        display.report_progress(f"one round  {subject.name}", number / len(stacks.SUBJECTS))
         try:
             report.stacks[subject.name] = stacks.measure(subject, python)
         except (Unavailable, OSError, ValueError) as reason:
             report.left_out[f"stacks: {subject.name}"] = str(reason)
 
 
-def measure_latency(size: Size, python: str, report: Report, meter: Meter, subjects: list[str] | None) -> None:
+def measure_latency(
+    size: Size, python: str, report: Report, display: ProgressDisplay, subjects: list[str] | None
+) -> None:
     workloads = [workload for workload in latency.WORKLOADS if workload.name in size.workloads]
     chosen = [name for name in latency.SUBJECTS if name in subjects] if subjects else list(size.latency_subjects)
     run = latency.Run(
-        workloads, chosen, python, rounds=size.latency_rounds, seconds=size.latency_seconds, say=meter.say
+        workloads,
+        chosen,
+        python,
+        rounds=size.latency_rounds,
+        seconds=size.latency_seconds,
+        report_progress=display.report_progress,
     )
     report.latency, report.noise = run.results, run.noise
     try:
-        run.go()
+        run.execute()
     finally:
         report.left_out |= {f"latency: {name}": reason for name, reason in run.left_out.items()}
 
 
-def measure_throughput(size: Size, python: str, report: Report, meter: Meter, subjects: list[str] | None) -> None:
+def measure_throughput(
+    size: Size, python: str, report: Report, display: ProgressDisplay, subjects: list[str] | None
+) -> None:
     rows = [throughput.ROWS[name] for name in size.rows]
     chosen = subjects or (list(size.subjects) if size.subjects else None)
     run = throughput.Run(
-        rows, chosen, python, rounds=size.rounds, seconds=size.seconds, size=size.mib * MIB, say=meter.say
+        rows,
+        chosen,
+        python,
+        rounds=size.rounds,
+        seconds=size.seconds,
+        size=size.mib * MIB,
+        report_progress=display.report_progress,
     )
     report.throughput = run.results
-    run.go()
+    run.execute()
 
 
 MEASURE: dict[str, Any] = {"stacks": measure_stacks, "latency": measure_latency, "throughput": measure_throughput}

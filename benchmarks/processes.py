@@ -1,7 +1,6 @@
-"""Processes that end with the harness, and what the system says that they use.
+"""Processes that end together with the benchmarks, and their use of processor time, memory and descriptors.
 
-Everything is read from `/proc` and the processes' own clocks, for a server and all its children, so that a server of
-several processes or threads is charged for each of them.
+The figures come from `/proc` and the processes' clocks, and include all child processes and threads of a server.
 """
 
 from __future__ import annotations
@@ -21,26 +20,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from benchmarks.clients.exchange import trusting
+from benchmarks.clients.exchange import unverified_context
 
 ROOT = Path(__file__).resolve().parent.parent
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE = {CORES[0]}
 CLIENT_CORES = set(CORES[1:]) or SERVER_CORE
-START_LIMIT = 15.0  # seconds until a server must answer
-STOP_LIMIT = 1.0  # seconds between asking a server to stop and ending it
-DESCRIPTORS = 20_000  # 10,000 connections, and what a server needs beside them
+START_LIMIT = 15.0  # seconds within which a server must answer after its start
+STOP_LIMIT = 1.0  # seconds from SIGTERM to SIGKILL
+DESCRIPTORS = 20_000  # for 10,000 connections, and the files of the server
 
 _prctl = ctypes.CDLL(None).prctl
 PR_SET_PDEATHSIG = 1
 
 
 class Unavailable(Exception):
-    """Why a subject cannot be measured here; the text is what the report says."""
+    """A subject cannot be measured. The message is the reason, as the report shows it."""
 
 
-def in_child(cores: set[int]) -> Callable[[], None]:
-    """What a child does before it becomes the program: its core, its descriptors, and an end when we end."""
+def child_setup(cores: set[int]) -> Callable[[], None]:
+    """Return a function for a child before exec: it sets the cores, the descriptor limit, and SIGTERM at the parent's end."""
 
     def prepare() -> None:
         os.sched_setaffinity(0, cores)
@@ -53,13 +52,13 @@ def in_child(cores: set[int]) -> Callable[[], None]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """What every process of a run gets: the tree to import from, and nothing that changes how Python runs."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MICROWSGI_"))}
-    return {**kept, "PYTHONPATH": str(ROOT), **more}
+    """Return the environment of a process: PYTHONPATH is this tree; other variables of Python and microwsgi are removed."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MICROWSGI_"))}
+    return {**inherited, "PYTHONPATH": str(ROOT), **more}
 
 
 class Process:
-    """A program in a session of its own, on the core it is given; leaving the `with` ends all of it."""
+    """A program in a new session, pinned to the given cores. As a context manager, it ends the program and its children."""
 
     def __init__(self, command: Sequence[str], cores: set[int], *, piped: bool = False, **more: str) -> None:
         self.command = list(command)
@@ -72,26 +71,26 @@ class Process:
             stdout=subprocess.PIPE if piped else self.output,
             stderr=self.output,
             start_new_session=True,
-            preexec_fn=in_child(cores),  # noqa: PLW1509 - the harness has one thread
+            preexec_fn=child_setup(cores),  # noqa: PLW1509 - this process has one thread
         )
 
     @property
     def pid(self) -> int:
         return self.popen.pid
 
-    def complaint(self) -> str:
-        """Why it failed, in a line of what it printed: a traceback's last, else the first."""
+    def error_line(self) -> str:
+        """Return the line of the output that explains a failure: the last line of a traceback, else the first line."""
         self.output.seek(0)
         lines = [line for line in self.output.read().decode(errors="replace").splitlines() if line.strip()]
         if not lines:
-            return "it said nothing"
+            return "no output"
         return lines[-1] if any(line.startswith("Traceback") for line in lines) else lines[0]
 
     def stop(self) -> None:
-        """Ask, wait, end: the whole group, so no worker outlives its parent."""
-        for how, limit in ((signal.SIGTERM, STOP_LIMIT), (signal.SIGKILL, STOP_LIMIT)):
+        """Send SIGTERM, wait, and send SIGKILL, to the whole process group, so that no worker outlives its parent."""
+        for number, limit in ((signal.SIGTERM, STOP_LIMIT), (signal.SIGKILL, STOP_LIMIT)):
             with suppress(ProcessLookupError):
-                os.killpg(self.pid, how)
+                os.killpg(self.pid, number)
             with suppress(subprocess.TimeoutExpired):
                 self.popen.wait(limit)
         for stream in (self.popen.stdin, self.popen.stdout, self.output):
@@ -105,10 +104,10 @@ class Process:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
-    # What the system says of it and its children.
+    # Figures of the process and its descendants.
 
-    def family(self) -> list[int]:
-        """Its process and every descendant."""
+    def process_tree(self) -> list[int]:
+        """Return the pids of the process and all its descendants."""
         found, waiting = [], [self.pid]
         while waiting:
             pid = waiting.pop()
@@ -119,20 +118,21 @@ class Process:
         return found
 
     def processor_seconds(self) -> float:
-        """Processor time of all threads so far, ended ones too, in nanosecond steps.
+        """Return the processor time of all threads so far, including ended ones, at nanosecond resolution.
 
-        Linux lets every process read another's clock; its number is made from the pid as clock_getcpuclockid(3) does.
+        On Linux, a process can read the clock of another one. The clock's id is computed from the pid as in
+        clock_getcpuclockid(3).
         """
         total = 0
-        for pid in self.family():
+        for pid in self.process_tree():
             with suppress(OSError):
                 total += time.clock_gettime_ns((~pid << 3) | 2)
         return total / 1e9
 
     def run_delay_seconds(self) -> float:
-        """Time that its threads were ready to run and waited for a core; 0 where the kernel does not count it."""
+        """Return the time that threads were ready to run but waited for a core; 0 if the kernel does not count it."""
         total = 0
-        for pid in self.family():
+        for pid in self.process_tree():
             for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
                 with suppress(OSError):
                     total += int(path.read_text().split()[1])
@@ -140,7 +140,7 @@ class Process:
 
     def _status(self, field: str, *, threads: bool = False) -> int:
         total = 0
-        for pid in self.family():
+        for pid in self.process_tree():
             for path in Path(f"/proc/{pid}/task").glob("*/status") if threads else (Path(f"/proc/{pid}/status"),):
                 with suppress(OSError, StopIteration):
                     lines = path.read_text().splitlines()
@@ -148,31 +148,31 @@ class Process:
         return total
 
     def resident_kib(self) -> int:
-        """Resident memory (VmRSS)."""
+        """Return the resident memory (VmRSS)."""
         return self._status("VmRSS")
 
     def peak_kib(self) -> int:
-        """The most resident memory so far (VmHWM)."""
+        """Return the peak resident memory (VmHWM)."""
         return self._status("VmHWM")
 
     def thread_count(self) -> int:
-        """Threads of the system."""
+        """Return the number of threads."""
         return self._status("Threads")
 
     def descriptors(self) -> int:
-        """Open files and sockets."""
-        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.family())
+        """Return the number of open files and sockets."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.process_tree())
 
     def switches(self) -> int:
-        """Context switches of every thread: a server that sleeps has none."""
+        """Return the number of context switches of all threads. It does not change while a server sleeps."""
         return self._status("voluntary_ctxt_switches", threads=True) + self._status(
             "nonvoluntary_ctxt_switches", threads=True
         )
 
     def listening(self) -> int | None:
-        """The port of the first listening TCP socket of the family, once there is one."""
+        """Return the port of the first listening TCP socket of the processes, or None."""
         sockets = set()
-        for pid in self.family():
+        for pid in self.process_tree():
             with suppress(OSError):
                 for descriptor in os.scandir(f"/proc/{pid}/fd"):
                     with suppress(OSError):
@@ -187,7 +187,7 @@ class Process:
 
 
 class Server(Process):
-    """A server that answered once: `port` is where, and `scheme` how."""
+    """A server that is ready: it has answered one request. Its URL begins with `scheme` and has `port`."""
 
     port: int
 
@@ -212,19 +212,19 @@ class Server(Process):
         until = time.monotonic() + limit
         while time.monotonic() < until:
             if self.popen.poll() is not None:
-                raise Unavailable(f"ended with status {self.popen.returncode}: {self.complaint()}")
-            if (port := self.listening()) and answers(port, 5.0, self.scheme):
+                raise Unavailable(f"ended with status {self.popen.returncode}: {self.error_line()}")
+            if (port := self.listening()) and responds(port, 5.0, self.scheme):
                 return port
             time.sleep(0.005)
         raise Unavailable(f"does not answer within {limit:.0f} s")
 
 
-def answers(port: int, timeout: float, scheme: str = "http") -> bool:
-    """Whether a request gets the beginning of a response."""
+def responds(port: int, timeout: float, scheme: str = "http") -> bool:
+    """Send a request, and return whether a first byte of a response arrives."""
     try:
         with (
             socket.create_connection(("127.0.0.1", port), timeout) as plain,
-            trusting().wrap_socket(plain) if scheme == "https" else plain as connection,
+            unverified_context().wrap_socket(plain) if scheme == "https" else plain as connection,
         ):
             connection.sendall(b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
             return connection.recv(1) != b""
@@ -233,20 +233,20 @@ def answers(port: int, timeout: float, scheme: str = "http") -> bool:
 
 
 def client(command: Sequence[str], limit: float, **more: str) -> str:
-    """Run a client on the clients' core to its end and return what it printed."""
+    """Run a client on the clients' cores to its end, and return its output."""
     with Process(command, CLIENT_CORES, piped=True, **more) as process:
         try:
             out, _ = process.popen.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             raise Unavailable(f"{command[0]} did not end within {limit:.0f} s") from None
         if process.popen.returncode:
-            raise Unavailable(f"{Path(command[0]).name}: {process.complaint()}")
+            raise Unavailable(f"{Path(command[0]).name}: {process.error_line()}")
         return out.decode()
 
 
 @contextmanager
-def here(cores: set[int]) -> Iterator[None]:
-    """Keep this process off the servers' core while it waits or measures."""
+def cpu_affinity(cores: set[int]) -> Iterator[None]:
+    """Pin this process to the given cores during the `with` block."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -256,5 +256,5 @@ def here(cores: set[int]) -> Iterator[None]:
 
 
 def python_client(module: str, *arguments: object, limit: float) -> str:
-    """Run one of our own clients with this interpreter."""
+    """Run a client of this project with this interpreter, and return its output."""
     return client([sys.executable, "-m", f"benchmarks.clients.{module}", *map(str, arguments)], limit)

@@ -1,4 +1,4 @@
-"""The pictures of README.md and docs/performance.md: fewer subjects and larger letters than the page, for telephones."""
+"""The pictures of README.md and docs/performance.md: fewer subjects and larger letters than on the page, for phones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.latency import BARE, OURS, PEER
 from benchmarks.pictures import INK, OWNER_WORDS, OWNERS, STYLE, percentile_plot, slug, svg
 from benchmarks.report import Report
 
-WIDTH = 5.0  # inches: 480 pixels, which a telephone shows at two thirds
+WIDTH = 5.0  # inches: 480 pixels, which a phone scales to about two thirds
 STACKS = (
     "granian", "bjoern", "microwsgi", "gunicorn gthread", "waitress", "wsgiref", "Werkzeug", "Bottle", "Flask", "Django",
 )  # fmt: skip
@@ -23,7 +23,7 @@ LARGER = {**STYLE, "font.size": 12, "axes.titlesize": 13}
 
 
 def stacks(report: Report) -> Figure:
-    """A box a frame, the thread's first at the left, your function at the right."""
+    """Draw the stacks, one box per frame, from the thread's first frame at the left to the user's function at the right."""
     depths = [report.stacks[name] for name in STACKS if name in report.stacks]
     longest = max(len(depth.frames) for depth in depths)
     figure, axes = plt.subplots(figsize=(WIDTH, 0.42 * len(depths) + 0.9), layout="constrained")
@@ -47,7 +47,7 @@ def stacks(report: Report) -> Figure:
 
 
 def latency(report: Report) -> Figure:
-    """Latency over percentile, one plot above the other."""
+    """Draw latency by percentile, one plot above the other."""
     results = [result for name in LATENCIES if (result := report.latency.get(name))]
     figure, grid = plt.subplots(
         len(results), 1, figsize=(WIDTH, 3.3 * len(results) + 0.5), squeeze=False, layout="constrained"
@@ -64,7 +64,7 @@ def latency(report: Report) -> Figure:
 
 
 def write(directory: Path, report: Report) -> list[Path]:
-    """Both as files, as far as the report has the data."""
+    """Write the pictures for which the report has data, and return their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     written = []
     with mpl.rc_context(LARGER):

@@ -1,7 +1,7 @@
-"""Rows about new code: how soon after a save it answers, what watching costs, and what a second worker brings.
+"""Rows about reloading and workers: time from a save to new code, cost of watching files, and the speed-up by a second worker.
 
-The application is a folder made for the occasion: WebOb and ten modules of its own, of which one is saved again and again. The
-saves differ in size, since some of the peers would not see them otherwise (`microwsgi.serving.imports` says why).
+The application imports WebOb and ten generated modules, one of which is saved repeatedly. Each save changes the size of the
+file, because some peers miss changes that leave the size the same (`microwsgi.serving.imports` explains why).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from benchmarks import wrk
 from benchmarks.confidence import percentile
 from benchmarks.footprint import free_port
 from benchmarks.processes import CORES, ROOT, Process, Server, Unavailable
-from benchmarks.rows import Row, against, own
+from benchmarks.rows import Row, ratio_to, value_of
 from benchmarks.servers import require
 from benchmarks.wrk import Figures
 
 MODULES = 10
-LINES = 100  # of each module
+LINES = 100  # lines of each module
 SAVES, PEERS_SAVES = 100, 10
 PAUSE = 0.05, 0.15  # seconds from a response by new code to the next save
-PEERS_PAUSE = 0.6, 1.1  # some never see a save that comes soon after their restart
-LIMIT = 15.0  # seconds until new code must answer
-EXTRA = 5000  # files that are watched beside the modules
-QUIET_TIME, WATCHED = 3.0, 5.0  # seconds before, and of, watching the watcher
+PEERS_PAUSE = 0.6, 1.1  # longer: some peers miss a save that follows soon after their restart
+LIMIT = 15.0  # seconds within which new code must answer
+EXTRA = 5000  # files that are watched in addition to the modules
+QUIET_TIME, OBSERVED_TIME = 3.0, 5.0  # seconds before and during the measurement of an idle reloader
 FUNCTION = '''
 def view_{number}(request, *names):
     """One of many functions, so that the module has something to compile."""
@@ -116,11 +116,11 @@ COMMANDS: dict[str, tuple[str | None, Command]] = {
         ],
     ),
 }  # fmt: skip
-"""Who reloads: the distribution, and the command."""
+"""The servers that reload: the distribution that each needs, and its command."""
 
 
 def write_application(folder: Path) -> None:
-    """The modules, and an application of them for each framework."""
+    """Write the modules, and an application for each framework."""
     imports = "\n".join(f"import module{number}" for number in range(MODULES))
     for number in range(MODULES):
         save(folder, number, 0)
@@ -129,13 +129,13 @@ def write_application(folder: Path) -> None:
 
 
 def save(folder: Path, number: int, value: int) -> None:
-    """Save a module with another value, and another size."""
+    """Save a module with a new value and a new size."""
     functions = "".join(FUNCTION.format(number=each) for each in range(LINES // FUNCTION.count("\n")))
     (folder / f"module{number}.py").write_text(f"VALUE = {value}\n{functions}#{'.' * (value % 70)}\n")
 
 
 def fetch(port: int) -> str:
-    """What is answered, on a connection of its own; "" if nothing is."""
+    """Send a request on a new connection, and return the body of the response, or "" if there is none."""
     connection = HTTPConnection("127.0.0.1", port, timeout=1.0)
     try:
         connection.request("GET", "/x")
@@ -147,7 +147,7 @@ def fetch(port: int) -> str:
 
 
 def wait_for(port: int, expected: str) -> float:
-    """Seconds until this is answered."""
+    """Send requests until the body of a response is `expected`, and return the seconds. Raise Unavailable after LIMIT."""
     begun = time.perf_counter()
     while fetch(port) != expected:
         if time.perf_counter() - begun > LIMIT:
@@ -158,7 +158,7 @@ def wait_for(port: int, expected: str) -> float:
 
 @contextmanager
 def reloading(name: str, python: str, *options: str, extra: int = 0) -> Iterator[tuple[Process, Path, int]]:
-    """A server that reloads, the folder of its application and its port."""
+    """Start a server that reloads. The context is its process, the folder of its application, and its port."""
     if name not in COMMANDS:
         raise Unavailable("does not reload")
     if COMMANDS[name][0]:
@@ -172,19 +172,19 @@ def reloading(name: str, python: str, *options: str, extra: int = 0) -> Iterator
         for number in range(extra):
             (folder / "pages" / f"{number}.html").write_text(f"<p>{number}")
         command = [*COMMANDS[name][1](python, directory, str(port)), *options]
-        # Parent and child, on all cores, as whoever edits has them.
+        # Parent and child may use all cores, as on a developer's machine.
         with Process(command, set(CORES), PYTHONPATH=f"{directory}:{ROOT}") as process:
             wait_for(port, "0")
             yield process, folder, port
 
 
 def measure_reload(name: str, python: str, log: str) -> Figures:
-    """Seconds from the end of a save to the first response by new code."""
+    """Measure the seconds from the end of a save to the first response by new code."""
     with reloading(name, python) as (_, folder, port):
         times = []
         saves, pause = (SAVES, PAUSE) if name.startswith("microwsgi") else (PEERS_SAVES, PEERS_PAUSE)
         for value in range(1, 1 + saves):
-            time.sleep(random.uniform(*pause))  # noqa: S311 - nobody guesses it
+            time.sleep(random.uniform(*pause))  # noqa: S311 - not for security
             save(folder, 5, value)
             times.append(wait_for(port, str(value)))
     times.sort()
@@ -192,21 +192,21 @@ def measure_reload(name: str, python: str, log: str) -> Figures:
 
 
 def idling(extra: int) -> Callable[[str, str, str], Figures]:
-    """What watching costs while nothing changes, of a core."""
+    """Return a function that measures the processor time of a reloader while no file changes, in percent of a core."""
 
     def measure(name: str, python: str, log: str) -> Figures:
         options = ["--reload-include", "pages/*.html"] if extra else []
         with reloading(name, python, *options, extra=extra) as (process, _, _):
             time.sleep(QUIET_TIME)
             spent = process.processor_seconds()
-            time.sleep(WATCHED)
-            return {"core_percent": (process.processor_seconds() - spent) / WATCHED * 100}
+            time.sleep(OBSERVED_TIME)
+            return {"core_percent": (process.processor_seconds() - spent) / OBSERVED_TIME * 100}
 
     return measure
 
 
 def measure_workers(name: str, python: str, log: str) -> Figures:
-    """Requests per second of two workers, for an application that computes for a millisecond, and how many times one's."""
+    """Measure requests per second of two workers, for an application that computes for 1 ms, and the ratio to one worker."""
     rates = []
     with tempfile.TemporaryDirectory(prefix="microwsgi-workers-") as directory:
         (Path(directory) / "busy.py").write_text(BUSY)
@@ -234,27 +234,28 @@ ROWS = [
     Row(
         "reload", "from the end of a save to the first response by new code", measure_reload,
         [
-            own("p50", "ms, median", 30.0, 15.0, scale=1e3),
-            own("p99", "ms, 99th of 100", 100.0, 50.0, scale=1e3),
-            *(against(peer, "p50", 1.0) for peer in PEERS),
+            value_of("p50", "ms, median", 30.0, 15.0, scale=1e3),
+            value_of("p99", "ms, 99th of 100", 100.0, 50.0, scale=1e3),
+            *(ratio_to(peer, "p50", 1.0) for peer in PEERS),
         ],
-        app=None, peers=PEERS, others=("microwsgi --reload-poll",), rounds=1, cost=20.0,
+        app=None, peers=PEERS, optional_peers=("microwsgi --reload-poll",), rounds=1, expected_seconds=20.0,
     ),
     Row(
         "reload-idle", "--reload while no file changes", idling(0),
-        [own("core_percent", "% of a core", 1.0, 0.1)], app=None, others=("microwsgi --reload-poll", *PEERS), rounds=1,
-        cost=QUIET_TIME + WATCHED + 1,
+        [value_of("core_percent", "% of a core", 1.0, 0.1)],
+        app=None, optional_peers=("microwsgi --reload-poll", *PEERS), rounds=1,
+        expected_seconds=QUIET_TIME + OBSERVED_TIME + 1,
     ),
     Row(
         f"reload-idle-{EXTRA}", f"--reload with {EXTRA:,} more files while no file changes", idling(EXTRA),
-        [own("core_percent", "% of a core", 1.0, 0.1)], app=None, others=("microwsgi --reload-poll",), rounds=1,
-        cost=QUIET_TIME + WATCHED + 2,
+        [value_of("core_percent", "% of a core", 1.0, 0.1)], app=None, optional_peers=("microwsgi --reload-poll",), rounds=1,
+        expected_seconds=QUIET_TIME + OBSERVED_TIME + 2,
     ),
     Row(
-        "workers", "two workers on two cores, a millisecond of work a request", measure_workers,
-        [own("scaling", "times one worker", 1.5, 1.8, at_most=False), against("gunicorn --workers", "rate", 1.0)],
-        app=None, peers=("gunicorn --workers",), rounds=1, cost=8.0,
+        "workers", "two workers on two cores, 1 ms of computation per request", measure_workers,
+        [value_of("scaling", "times one worker", 1.5, 1.8, at_most=False), ratio_to("gunicorn --workers", "rate", 1.0)],
+        app=None, peers=("gunicorn --workers",), rounds=1, expected_seconds=8.0,
     ),
 ]  # fmt: skip
 SUBJECTS = (*COMMANDS, "gunicorn --workers")
-"""Whom these rows alone have."""
+"""Subjects of these rows only."""

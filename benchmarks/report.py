@@ -1,4 +1,4 @@
-"""Everything that a run found, as one value that is written, read back, shown, drawn and compared."""
+"""The report: the results of a run, which can be written, read, shown, drawn and compared."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from benchmarks import latency, throughput
 from benchmarks.noise import Noise, noise_from_json
-from benchmarks.servers import always_there
+from benchmarks.servers import is_required
 from benchmarks.stacks import Depth
 
 FORMAT = 1
 
 
 class Report:
-    """What there is of it: a run of one part leaves the others empty."""
+    """The results of all parts. Parts that were not run are empty."""
 
     def __init__(self, machine: dict[str, Any]) -> None:
         self.machine = machine
@@ -24,14 +24,14 @@ class Report:
         self.latency: dict[str, latency.Result] = {}
         self.noise = Noise()
         self.throughput: dict[str, throughput.Result] = {}
-        self.left_out: dict[str, str] = {}  # part and subject, and the reason
+        self.left_out: dict[str, str] = {}  # "part: subject" to the reason
 
     def failures(self) -> dict[str, str]:
-        """Those of our own that could not be measured, and why: errors, where a peer may be absent."""
-        return {where: reason for where, name, reason in self._missing() if always_there(name)}
+        """Return the project's own subjects that could not be measured, and the reasons."""
+        return {where: reason for where, name, reason in self._missing() if is_required(name)}
 
     def absences(self) -> dict[str, str]:
-        """The peers that a whole part did without, and why."""
+        """Return the peers that could not be measured in a whole part, and the reasons."""
         failures = self.failures()
         return {where: reason for where, reason in self.left_out.items() if where not in failures}
 
@@ -55,16 +55,16 @@ class Report:
         }
 
     def write(self, path: Path) -> None:
-        """As JSON, raw rounds and histograms included."""
+        """Write the report as JSON, including all rounds and histograms."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.as_json()) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Report:
-        """A report of an earlier run. Raises ValueError when it is none."""
+        """Read the report of an earlier run. Raise ValueError if the file is not a report."""
         found = json.loads(path.read_text())
         if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise ValueError(f"{path} is not a report of this harness")
+            raise ValueError(f"{path} is not a report of these benchmarks")
         report = cls(found["machine"])
         report.stacks = {name: Depth.from_json(name, each) for name, each in found["stacks"].items()}
         report.latency = {

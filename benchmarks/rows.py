@@ -1,4 +1,4 @@
-"""What a row of the performance table is made of: what is done, who takes part, and the bar beside each ratio."""
+"""Rows of the throughput part: the load, its subjects, and the ratios with their targets."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections.abc import Callable
 from benchmarks.servers import HELLO
 from benchmarks.wrk import Figures
 
-By = dict[str, Figures]  # one round of one row: subject to figures
+RoundFigures = dict[str, Figures]  # one round of one row: subject to figures
 
 
 class Bar:
-    """A ratio that is 1 or more when microwsgi is at least as good, the bar that it must reach and the aim beyond."""
+    """A ratio or value with two targets: the bar, which must be reached, and the aim, a further target.
+
+    `ratio` computes it from the figures of a round. With `at_most`, the targets are upper limits.
+    """
 
     def __init__(
         self,
         name: str,
-        ratio: Callable[[By], float | None],
+        ratio: Callable[[RoundFigures], float | None],
         bar: float | None,
         aim: float | None = None,
         *,
@@ -25,9 +28,10 @@ class Bar:
         self.name, self.ratio, self.bar, self.aim, self.at_most = name, ratio, bar, aim, at_most
 
     def verdict(self, lowest: float, highest: float) -> str:
-        """Return `aim` or `bar` if the whole range reaches it, `below` if all of it misses the bar, else `within`.
+        """Return `aim` or `bar` if the whole range reaches it, `below` if the whole range misses the bar, else `within`.
 
-        Without a bar, all of it can fall `short` of the aim, or have it within (`near`). Without an aim too, return "".
+        Without a bar, return `short` if the whole range misses the aim, and `near` if the aim is within the range. Without
+        both, return "".
         """
         best, worst = (lowest, highest) if self.at_most else (highest, lowest)
         for word, limit in (("aim", self.aim), ("bar", self.bar)):
@@ -43,11 +47,11 @@ class Bar:
         return value <= limit if self.at_most else value >= limit
 
 
-def against(peer: str, figure: str, bar: float | None, aim: float | None = None, *, unit: str = "") -> Bar:
-    """Ours beside a peer's; of costs and times less is better, of rates more."""
+def ratio_to(peer: str, figure: str, bar: float | None, aim: float | None = None, *, unit: str = "") -> Bar:
+    """Return the ratio of microwsgi's figure to a peer's, so that more than 1 is better: for costs and times it is inverted."""
 
-    def ratio(by: By) -> float | None:
-        ours, theirs = by.get("microwsgi", {}).get(figure), by.get(peer, {}).get(figure)
+    def ratio(round_figures: RoundFigures) -> float | None:
+        ours, theirs = round_figures.get("microwsgi", {}).get(figure), round_figures.get(peer, {}).get(figure)
         if not ours or not theirs:
             return None
         return ours / theirs if figure == "rate" else theirs / ours
@@ -55,26 +59,30 @@ def against(peer: str, figure: str, bar: float | None, aim: float | None = None,
     return Bar(f"of {peer}, {unit or LABELS.get(figure, figure)}", ratio, bar, aim)
 
 
-def own(
+def value_of(
     figure: str, name: str, bar: float | None, aim: float | None = None, *, at_most: bool = True, scale: float = 1.0
 ) -> Bar:
-    """A figure of ours beside a fixed limit."""
+    """Return a Bar for a figure of microwsgi itself, times `scale`."""
 
-    def value(by: By) -> float | None:
-        found = by.get("microwsgi", {}).get(figure)
+    def value(round_figures: RoundFigures) -> float | None:
+        found = round_figures.get("microwsgi", {}).get(figure)
         return None if found is None else found * scale
 
     return Bar(name, value, bar, aim, at_most=at_most)
 
 
 LABELS = {
-    "cpu_us": "processor time", "rate": "requests/s", "p50": "p50", "p99": "p99", "max": "worst", "seconds": "time",
+    "cpu_us": "processor time", "rate": "requests/s", "p50": "p50", "p99": "p99", "max": "longest latency", "seconds": "time",
     "rss_kib": "memory",
 }  # fmt: skip
 
 
 class Row:
-    """One line of the table. `measure` gets a running server, or, when `app` is None, the subject's name and python."""
+    """A row of the throughput part.
+
+    `measure` is called with a running server and the duration, or, if `app` is None, with the subject's name, the interpreter
+    and the path of the access log.
+    """
 
     def __init__(
         self,
@@ -87,19 +95,19 @@ class Row:
         bare: str | None = "hello",
         threads: int = 0,
         peers: tuple[str, ...] = (),
-        others: tuple[str, ...] = (),
+        optional_peers: tuple[str, ...] = (),
         rounds: int | None = None,
-        sized: bool = False,
-        warm: str | None = None,
-        cost: float | None = None,
-        needs: str = "",
+        takes_size: bool = False,
+        warm_up: str | None = None,
+        expected_seconds: float | None = None,
+        required_build: str = "",
     ) -> None:
         self.name, self.title, self.measure, self.bars = name, title, measure, bars
         self.app, self.bare, self.threads, self.rounds = app, bare, threads, rounds
-        self.warm = warm  # the path that is loaded before the first measurement of a process
-        self.needs = needs  # a word that `versions` has for the Python that the row is for; "" is any
-        self.cost = cost  # seconds that a measurement of a subject takes, if not those of the run; for the estimate
-        self.sized = sized  # `measure` also gets the bytes to move
-        self.peers = ("microwsgi", *peers)  # who takes part unless others are asked for
+        self.warm_up = warm_up  # the path to load before the first measurement of a process
+        self.required_build = required_build  # a word that `versions` must have for the Python, such as FREE_THREADED
+        self.expected_seconds = expected_seconds  # of a measurement, for the estimate; None: as long as the run says
+        self.takes_size = takes_size  # whether `measure` also gets the number of bytes to transfer
+        self.peers = ("microwsgi", *peers)  # the subjects by default; `subjects` are all that can be chosen
         unlogged = ("microwsgi-nolog",) if app else ()
-        self.possible = tuple(dict.fromkeys(("microwsgi", *unlogged, *self.peers, *others)))
+        self.subjects = tuple(dict.fromkeys(("microwsgi", *unlogged, *self.peers, *optional_peers)))

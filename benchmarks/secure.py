@@ -1,6 +1,6 @@
-"""Rows over TLS: requests on kept connections, and handshakes, beside the same server without TLS.
+"""Rows over TLS: requests on persistent connections, and handshakes. "microwsgi, plain" is the same server without TLS.
 
-Everyone has the same certificate, made for the run, and speaks TLS 1.3 (the client of the handshakes checks it).
+All servers use the same certificate, which is made for the run, and TLS 1.3, which the client of the handshakes checks.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from benchmarks import wrk
 from benchmarks.confidence import percentile
 from benchmarks.noise import OtherLoad
 from benchmarks.processes import Server, Unavailable, python_client
-from benchmarks.rows import Bar, By, Row, against
-from benchmarks.servers import HELLO, KINDS
+from benchmarks.rows import Bar, RoundFigures, Row, ratio_to
+from benchmarks.servers import HELLO, SERVERS
 from benchmarks.wrk import Figures
 
 PLAIN = "microwsgi, plain"
 PEERS = ("gunicorn gthread", "cheroot", "werkzeug")
 SECONDS = 1.5  # of each measurement
-LIMIT = 15.0  # seconds beyond its own that the client may take
+LIMIT = 15.0  # seconds that the client may take in all
 FLAGS = {
     "microwsgi": ("--tls-cert", "--tls-key"),
     "gunicorn gthread": ("--certfile", "--keyfile"),
     "granian": ("--ssl-certificate", "--ssl-keyfile"),
 }
-"""Who takes the certificate on the command line; the others find it in the environment (`subjects/peers.py`)."""
+"""Options for the certificate and its key. Other servers read the paths from the environment (`subjects/peers.py`)."""
 
 
 @cache
 def certificate() -> tuple[str, str]:
-    """The files of a P-256 certificate and its key; they end with the harness."""
+    """Make a P-256 certificate, and return the paths of it and its key. Both are deleted at exit."""
     folder = Path(tempfile.mkdtemp(prefix="microwsgi-benchmark-"))
     atexit.register(shutil.rmtree, folder)
     files = str(folder / "certificate.pem"), str(folder / "key.pem")
@@ -50,16 +50,16 @@ def certificate() -> tuple[str, str]:
 
 
 def serving(name: str, python: str, log: str = "off") -> Server:
-    """The subject with its certificate, or ours without."""
+    """Start a subject with the certificate, or PLAIN without it."""
     kind, files = "microwsgi" if name == PLAIN else name, certificate()
-    command = KINDS[kind].command(python, HELLO, "0", 0, log)
+    command = SERVERS[kind].command(python, HELLO, "0", 0, log)
     if name == PLAIN:
         return Server(command)
     options = [word for flag, file in zip(FLAGS.get(name, ()), files, strict=False) for word in (flag, file)]
     return Server([*command, *options], scheme="https", BENCHMARK_CERTIFICATE=files[0], BENCHMARK_KEY=files[1])
 
 
-def loaded(connections: int) -> Callable[[str, str, str], Figures]:
+def wrk_measurement(connections: int) -> Callable[[str, str, str], Figures]:
     def measure(name: str, python: str, log: str) -> Figures:
         with serving(name, python, log) as server:
             wrk.load(server, "/", connections, 1)
@@ -68,21 +68,24 @@ def loaded(connections: int) -> Callable[[str, str, str], Figures]:
     return measure
 
 
-def handshakes(how: str) -> Callable[[str, str, str], Figures]:
-    """New connections one after another. The client is slower than most servers: processor time is what counts here."""
+def handshakes(mode: str) -> Callable[[str, str, str], Figures]:
+    """Return a function that measures new connections, one after another.
+
+    The client is slower than most servers, so processor time is the meaningful figure, not the rate.
+    """
 
     def measure(name: str, python: str, log: str) -> Figures:
         with serving(name, python, log) as server:
-            connecting = "plain" if name == PLAIN else how
+            connecting = "plain" if name == PLAIN else mode
             python_client("handshakes", server.port, 0.3, connecting, limit=LIMIT)
-            with OtherLoad(server) as foreign:
+            with OtherLoad(server) as other_load:
                 before = server.processor_seconds()
                 found = json.loads(python_client("handshakes", server.port, SECONDS, connecting, limit=LIMIT))
                 spent = server.processor_seconds() - before
         latencies, count = sorted(found["latencies"]), len(found["latencies"])
         shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
         return {
-            "cpu_us": spent / count * 1e6, "of_core": count / spent, "foreign": foreign.share,
+            "cpu_us": spent / count * 1e6, "of_core": count / spent, "foreign": other_load.share,
             **{each: percentile(latencies, share) / 1e9 for each, share in shares.items()},
             "resumed_percent": found["resumed"] / count * 100,
         }  # fmt: skip
@@ -90,39 +93,41 @@ def handshakes(how: str) -> Callable[[str, str, str], Figures]:
     return measure
 
 
-def best(figure: str, word: str, bar: float | None) -> Bar:
-    """Ours beside the best of the peers."""
+def ratio_to_best(figure: str, word: str, bar: float | None) -> Bar:
+    """Return the ratio of microwsgi's figure to that of the best peer, so that more than 1 is better."""
 
-    def ratio(by: By) -> float | None:
-        ours = by.get("microwsgi", {}).get(figure)
-        theirs = [by[name][figure] for name in PEERS if name in by]
+    def ratio(round_figures: RoundFigures) -> float | None:
+        ours = round_figures.get("microwsgi", {}).get(figure)
+        theirs = [round_figures[name][figure] for name in PEERS if name in round_figures]
         if not ours or not theirs:
             return None
         return ours / max(theirs) if figure == "rate" else min(theirs) / ours
 
-    return Bar(f"of the best of {len(PEERS)} in Python, {word}", ratio, bar)
+    return Bar(f"of the best of {len(PEERS)} peers in Python, {word}", ratio, bar)
 
 
-def kept(connections: int) -> Row:
+def keep_alive_row(connections: int) -> Row:
     bars = [
-        best("rate", "requests/s", 3.0),
-        against("granian", "rate", None),
-        against(PLAIN, "rate", None),
-        against(PLAIN, "cpu_us", None),
+        ratio_to_best("rate", "requests/s", 3.0),
+        ratio_to("granian", "rate", None),
+        ratio_to(PLAIN, "rate", None),
+        ratio_to(PLAIN, "cpu_us", None),
     ]
     title = f"hello world over TLS 1.3, {connections} connections, keep-alive"
     peers = (PLAIN, *PEERS, "granian")
-    return Row(f"tls{connections}", title, loaded(connections), bars, app=None, peers=peers, cost=4.0)
+    return Row(
+        f"tls{connections}", title, wrk_measurement(connections), bars, app=None, peers=peers, expected_seconds=4.0
+    )
 
 
-def new(name: str, how: str, title: str) -> Row:
-    bars = [best("cpu_us", "processor time", None), against(PLAIN, "cpu_us", None)]
-    return Row(name, title, handshakes(how), bars, app=None, peers=(PLAIN, *PEERS, "granian"), cost=2.5)
+def handshake_row(name: str, mode: str, title: str) -> Row:
+    bars = [ratio_to_best("cpu_us", "processor time", None), ratio_to(PLAIN, "cpu_us", None)]
+    return Row(name, title, handshakes(mode), bars, app=None, peers=(PLAIN, *PEERS, "granian"), expected_seconds=2.5)
 
 
 ROWS = [
-    kept(8),
-    kept(64),
-    new("tls-new", "full", "a new TLS connection for each request, a full handshake"),
-    new("tls-resumed", "resumed", "a new TLS connection for each request, with session resumption"),
+    keep_alive_row(8),
+    keep_alive_row(64),
+    handshake_row("tls-new", "full", "a new TLS connection for each request, a full handshake"),
+    handshake_row("tls-resumed", "resumed", "a new TLS connection for each request, with session resumption"),
 ]

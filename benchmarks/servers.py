@@ -1,4 +1,4 @@
-"""The subjects: for each server, the command that its users start it with, and where its version is written."""
+"""The servers: for each one the command that starts it, as its users do, and the distribution that contains it."""
 
 from __future__ import annotations
 
@@ -10,25 +10,28 @@ from pathlib import Path
 from benchmarks.processes import ROOT, Unavailable, environment
 
 HELLO = "benchmarks.subjects.hello:app"
-FREE_THREADED = "free-threaded"  # what `versions` says of a Python without the interpreter lock
-OWN = ("microwsgi", "bare", "http.server", "httpsrv.py", "import webob", "WebOb by hand")
+FREE_THREADED = "free-threaded"  # the word that `versions` adds for a Python without the interpreter lock
+REQUIRED = ("microwsgi", "bare", "http.server", "httpsrv.py", "import webob", "WebOb by hand")
 
 
-def always_there(name: str) -> bool:
-    """Whether a subject comes with the project, what it needs, or Python: where it is missing, something is broken."""
-    return name.startswith(OWN)
+def is_required(name: str) -> bool:
+    """Return whether a subject is part of the project, its requirements or Python, so that it is an error if it fails."""
+    return name.startswith(REQUIRED)
 
 
-class Kind:
-    """One server: `command(python, app, port, threads, log)`; threads 0 is its own default, port 0 the system's choice."""
+class ServerSpec:
+    """A server: its distribution, and a function `command(python, app, port, threads, log)` that returns its command.
+
+    Threads 0 means the server's default, port 0 a free port.
+    """
 
     def __init__(self, distribution: str | None, command: Callable[[str, str, str, int, str], list[str]]) -> None:
         self.distribution, self.command = distribution, command
 
 
-def _peer(name: str) -> Kind:
+def _peer(name: str) -> ServerSpec:
     distribution = None if name in ("wsgiref", "microwsgi") else name
-    return Kind(
+    return ServerSpec(
         distribution,
         lambda python, app, port, threads, log: [
             python, "benchmarks/subjects/peers.py", name, app, port, str(threads),
@@ -50,24 +53,24 @@ def _granian(python: str, app: str, port: str, threads: int, log: str) -> list[s
     return [python, "-m", "granian", "--interface", "wsgi", "--workers", "1", *more, "--port", port, app]
 
 
-def _gunicorn(worker: str, threads: int) -> Kind:
+def _gunicorn(worker: str, threads: int) -> ServerSpec:
     def command(python: str, app: str, port: str, wanted: int, log: str) -> list[str]:
         script = Path(python).with_name("gunicorn")
         start = [str(script)] if script.exists() else [python, "-m", "gunicorn"]
         settings = ["--worker-class", worker, "--threads", str(wanted or threads), "--bind", f"127.0.0.1:{port}"]
         return [*start, *settings, app]
 
-    return Kind("gunicorn", command)
+    return ServerSpec("gunicorn", command)
 
 
-KINDS = {
-    "microwsgi": Kind(None, _microwsgi),
+SERVERS = {
+    "microwsgi": ServerSpec(None, _microwsgi),
     "microwsgi-nolog": _peer("microwsgi"),
-    "bare": Kind(None, _bare),
+    "bare": ServerSpec(None, _bare),
     "bjoern": _peer("bjoern"),
     "fastwsgi": _peer("fastwsgi"),
     "freastal": _peer("freastal"),
-    "granian": Kind("granian", _granian),
+    "granian": ServerSpec("granian", _granian),
     "gunicorn gthread": _gunicorn("gthread", 4),
     "gunicorn sync": _gunicorn("sync", 1),
     "waitress": _peer("waitress"),
@@ -79,9 +82,9 @@ KINDS = {
 
 @cache
 def versions(python: str) -> dict[str, str]:
-    """The version of every peer that the interpreter has, and its own, with how it was built where that matters for speed."""
+    """Return the versions of all installed peers and of the interpreter, with the build options that change its speed."""
     names = sorted(
-        {kind.distribution for kind in KINDS.values() if kind.distribution}
+        {kind.distribution for kind in SERVERS.values() if kind.distribution}
         | {"webob", "flask", "bottle", "django", "uvicorn", "watchdog"}
     )
     code = (
@@ -102,7 +105,7 @@ def versions(python: str) -> dict[str, str]:
 
 
 def require(name: str, python: str) -> None:
-    """Raise Unavailable with the reason when the interpreter lacks a server, or a distribution."""
-    distribution = KINDS[name].distribution if name in KINDS else name
+    """Raise Unavailable if a server, or a distribution, is not installed for the interpreter."""
+    distribution = SERVERS[name].distribution if name in SERVERS else name
     if distribution and distribution not in versions(python):
         raise Unavailable(f"not installed: python -m pip install {distribution}")

@@ -1,8 +1,8 @@
-"""Runs the rows: rounds outside, rows inside, the subjects of a row one after the other in random order.
+"""The throughput part: in each round, measure all rows, and in each row all subjects, in random order.
 
-Every round starts new server processes, so the luck of one process (its hash seed, its memory) is part of what is
-averaged; the subjects of a row are measured within seconds of each other, so ratios are taken pair by pair and the
-machine's slower moods cancel.
+Each round starts new server processes, so that random effects of one process (hash seed, memory layout) average out. The
+subjects of a row are measured within seconds of each other, and ratios are computed within a round, so that slow phases of
+the machine cancel out.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from statistics import median
 from typing import Any
 
 from benchmarks import balance, cores, fanout, footprint, frameworks, loads, reload, secure, transfers, wrk
-from benchmarks.noise import FOREIGN_LIMIT, SLOWED_LIMIT
+from benchmarks.noise import OTHER_LOAD_LIMIT, SLOWDOWN_LIMIT
 from benchmarks.processes import Server, Unavailable
 from benchmarks.rows import Row
-from benchmarks.servers import KINDS, always_there, require, versions
+from benchmarks.servers import SERVERS, is_required, require, versions
 from benchmarks.wrk import Figures
 
 PARTS = (loads, secure, transfers, footprint, reload, balance, fanout, cores, frameworks)
@@ -32,15 +32,17 @@ NOT_SERVERS = {
     *balance.SUBJECTS,
     *frameworks.SUBJECTS,
     secure.PLAIN,
-}  # which have no entry in KINDS, and no need of one
+}
+"""Subjects without an entry in SERVERS."""
 GIB = 1 << 30
-WARM_UP = 1.0  # seconds of load before the first measurement of a process, so that CPython has specialised its code
+WARM_UP = 1.0  # seconds of load before the first measurement of a process, for CPython to specialise its bytecode
 
-Say = Callable[[str, float], None]  # what is being measured, and the share of the run that is done
+ReportProgress = Callable[[str, float], None]
+"""Called before each measurement with its description, and the share of the part that is done."""
 
 
 class Result:
-    """What a row gave: for each round, each subject's figures, and why any was left out."""
+    """The result of a row: for each round, each subject's figures, and the reasons why subjects were left out."""
 
     def __init__(self, row: Row) -> None:
         self.row = row
@@ -48,22 +50,22 @@ class Result:
         self.left_out: dict[str, str] = {}
 
     def medians(self, name: str) -> Figures:
-        """A subject's figures, each the median over the rounds."""
-        found = [by[name] for by in self.rounds if name in by]
+        """Return a subject's figures, each the median over the rounds."""
+        found = [round_figures[name] for round_figures in self.rounds if name in round_figures]
         return {figure: median(each[figure] for each in found) for figure in found[0]} if found else {}
 
     def names(self) -> list[str]:
-        return [name for name in self.row.possible if any(name in by for by in self.rounds)]
+        return [name for name in self.row.subjects if any(name in round_figures for round_figures in self.rounds)]
 
     def absences(self) -> dict[str, str]:
-        """The peers that it did without, and why; those of our own are the report's failures."""
-        return {name: reason for name, reason in self.left_out.items() if not always_there(name)}
+        """Return the peers that were not measured, and the reasons. The project's own subjects are failures of the report."""
+        return {name: reason for name, reason in self.left_out.items() if not is_required(name)}
 
     def ratios(self) -> list[dict[str, Any]]:
-        """Each bar's ratio: the median of those of the rounds, and their range."""
+        """Return the ratio of each bar: the median and the range over the rounds, with the verdict."""
         found = []
         for bar in self.row.bars:
-            each = [value for by in self.rounds if (value := bar.ratio(by)) is not None]
+            each = [value for round_figures in self.rounds if (value := bar.ratio(round_figures)) is not None]
             if each:
                 value = median(each)
                 found.append({
@@ -73,33 +75,39 @@ class Result:
                 })  # fmt: skip
         return found
 
-    def foreign(self) -> float:
-        """The share of the cores that others used during the typical measurement; 0 where it was not taken."""
-        shares = [figures["foreign"] for by in self.rounds for figures in by.values() if "foreign" in figures]
+    def other_load(self) -> float:
+        """Return the share of the cores that other processes used: the median over all measurements; 0 if not measured."""
+        shares = [
+            figures["foreign"]
+            for round_figures in self.rounds
+            for figures in round_figures.values()
+            if "foreign" in figures
+        ]
         return median(shares) if shares else 0.0
 
-    def slowed(self) -> float:
-        """Return the median of the bare loop's processor time over its least, less 1: its work is the same in each round.
+    def slowdown(self) -> float:
+        """Return the median of the bare loop's processor time divided by its minimum, less 1.
 
-        A core that is slowed, or whose caches others use, shows here, where no process waits.
+        The bare loop does the same work in each round, so this shows a core that is slowed down, or whose caches others use,
+        even if no process waits for it.
         """
         for figure in ("cpu_us", "cpu_s"):
-            if spent := [each for by in self.rounds if (each := by.get("bare", {}).get(figure))]:
+            if spent := [each for round_figures in self.rounds if (each := round_figures.get("bare", {}).get(figure))]:
                 return median(spent) / min(spent) - 1
         return 0.0
 
     def too_noisy(self) -> str:
-        """Return the reason why there is no verdict; empty if there is one."""
+        """Return the reasons why the machine is too noisy for a verdict, or ""."""
         reasons = []
-        if self.foreign() > FOREIGN_LIMIT:
-            reasons.append(f"others used {self.foreign():.0%} of the cores")
-        if self.slowed() > SLOWED_LIMIT:
-            reasons.append(f"the bare loop took {self.slowed():.0%} more time than in its best round")
+        if self.other_load() > OTHER_LOAD_LIMIT:
+            reasons.append(f"other processes used {self.other_load():.0%} of the cores")
+        if self.slowdown() > SLOWDOWN_LIMIT:
+            reasons.append(f"the bare loop's median processor time is {self.slowdown():.0%} above its best round")
         return "; ".join(reasons)
 
     def round_count(self) -> int:
-        """Return the number of rounds that have a figure of ours."""
-        return sum("microwsgi" in by for by in self.rounds)
+        """Return the number of rounds in which microwsgi was measured."""
+        return sum("microwsgi" in round_figures for round_figures in self.rounds)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -117,13 +125,13 @@ class Result:
         return result
 
 
-def possible(row: Row, python: str) -> bool:
-    """Whether the row is for this Python."""
-    return row.needs in versions(python)["python"]
+def runs_on(row: Row, python: str) -> bool:
+    """Return whether the Python is of the build that the row requires."""
+    return row.required_build in versions(python)["python"]
 
 
 class Run:
-    """One run of some rows; `results` grows while it goes on, so an interrupted one still has its report."""
+    """A run of some rows. `results` is filled as the run progresses, so that an interrupted run still has a report."""
 
     def __init__(
         self,
@@ -134,24 +142,24 @@ class Run:
         rounds: int,
         seconds: float,
         size: int,
-        say: Say,
+        report_progress: ReportProgress,
     ) -> None:
-        self.rows, self.subjects, self.python = [row for row in rows if possible(row, python)], subjects, python
-        self.round_count, self.seconds, self.size, self.say = rounds, seconds, size, say
+        self.rows, self.subjects, self.python = [row for row in rows if runs_on(row, python)], subjects, python
+        self.round_count, self.seconds, self.size, self.report_progress = rounds, seconds, size, report_progress
         self.results = {row.name: Result(row) for row in self.rows}
-        self.steps = sum(min(rounds, row.rounds or rounds) * len(self.chosen(row)) for row in self.rows)
+        self.steps = sum(min(rounds, row.rounds or rounds) * len(self.selected_subjects(row)) for row in self.rows)
         self.done = 0
 
-    def chosen(self, row: Row) -> list[str]:
-        """Who takes part: who the bars need, or who was asked for and can."""
+    def selected_subjects(self, row: Row) -> list[str]:
+        """Return the subjects to measure: those that the bars need, or those that were chosen and that the row supports."""
         if self.subjects is None:
             return list(row.peers)
-        return [name for name in row.possible if "all" in self.subjects or name in self.subjects]
+        return [name for name in row.subjects if "all" in self.subjects or name in self.subjects]
 
-    def go(self) -> None:
+    def execute(self) -> None:
         with tempfile.TemporaryDirectory(prefix="microwsgi-benchmark-") as directory:
             folder = Path(directory)
-            if any(row.sized for row in self.rows):
+            if any(row.takes_size for row in self.rows):
                 self._make_file(folder / "file")
             for number in range(self.round_count):
                 for _, group in groupby(self.rows, key=lambda row: (row.app, row.threads, row.bare)):
@@ -171,7 +179,7 @@ class Run:
         with ExitStack() as stack:
             servers: dict[str, Server] = {}
             for row in rows:
-                names = self.chosen(row)
+                names = self.selected_subjects(row)
                 random.shuffle(names)
                 for name in names:
                     self._measure(number, row, name, servers, stack, folder)
@@ -182,7 +190,7 @@ class Run:
         result, log = self.results[row.name], str(folder / f"{name}.log")
         if name in result.left_out:
             return
-        self.say(f"round {number + 1}/{self.round_count}  {row.name}  {name}", self.done / self.steps)
+        self.report_progress(f"round {number + 1}/{self.round_count}  {row.name}  {name}", self.done / self.steps)
         self.done += 1
         try:
             if name not in NOT_SERVERS:
@@ -192,7 +200,7 @@ class Run:
             else:
                 if name not in servers or servers[name].popen.poll() is not None:
                     servers[name] = stack.enter_context(self._start(row, name, folder, log))
-                arguments = (self.size,) if row.sized else ()
+                arguments = (self.size,) if row.takes_size else ()
                 figures = row.measure(servers[name], self.seconds, *arguments)
         except Unavailable as reason:
             result.left_out[name] = str(reason)
@@ -201,7 +209,7 @@ class Run:
             result.left_out[name] = f"{type(error).__name__}: {error}"
             return
         finally:
-            # Truncated, not removed: whoever has it open goes on appending to it.
+            # Truncated, not removed: the server has it open and continues to append to it.
             if Path(log).exists():
                 Path(log).write_bytes(b"")
         result.rounds[-1][name] = figures
@@ -210,11 +218,11 @@ class Run:
         app = row.bare if name == "bare" else row.app
         assert app
         server = Server(
-            KINDS[name].command(self.python, app, "0", row.threads, log), BENCHMARK_FILE=str(folder / "file")
+            SERVERS[name].command(self.python, app, "0", row.threads, log), BENCHMARK_FILE=str(folder / "file")
         )
-        if row.warm:
+        if row.warm_up:
             try:
-                wrk.load(server, row.warm, 8, WARM_UP)
+                wrk.load(server, row.warm_up, 8, WARM_UP)
             except BaseException:
                 server.stop()
                 raise

@@ -1,4 +1,4 @@
-"""Rows that move bytes: a file, an upload, a stream of small chunks, each beside a bare loop doing only that."""
+"""Rows that transfer data: a file, uploads, a response of many small chunks. The bare loops do only the transfer."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import json
 from collections.abc import Callable
 
 from benchmarks.processes import Server, python_client
-from benchmarks.rows import Row, against, own
+from benchmarks.rows import Row, ratio_to, value_of
 from benchmarks.wrk import Figures
 
 TRANSFER = "benchmarks.subjects.transfer:app"
-SLOWEST = 20e6  # bytes a second: a transfer slower than this is given up
-FLAT = 4096  # KiB that memory may grow while a transfer of any size runs
+SLOWEST = 20e6  # bytes per second: slower transfers are aborted
+MAX_GROWN = 4096  # KiB by which memory may grow during a transfer of any size
 
 
-def transfer(how: str, path: str, times: int) -> Callable[[Server, float, int], Figures]:
-    """Move the bytes, the middle of some tries: seconds, processor seconds of the server, and how far its memory rose."""
+def transfer(mode: str, path: str, times: int) -> Callable[[Server, float, int], Figures]:
+    """Return a function that measures a transfer: time, processor time and memory growth of the server.
+
+    The result is the transfer with the median time.
+    """
 
     def measure(server: Server, seconds: float, size: int) -> Figures:
         resident = server.resident_kib()
-        arguments = [how, path, *([size] if how != "download" else [])]
+        arguments = [mode, path, *([size] if mode != "download" else [])]
         tries = []
         for _ in range(times):
             before = server.processor_seconds()
@@ -32,17 +35,17 @@ def transfer(how: str, path: str, times: int) -> Callable[[Server, float, int], 
     return measure
 
 
-def row(name: str, title: str, how: str, path: str, bare: str, bar: float, *, times: int = 1) -> Row:
-    bars = [against("bare", "seconds", bar), own("grown_kib", "memory grown, KiB", FLAT)]
+def row(name: str, title: str, mode: str, path: str, bare: str, bar: float, *, times: int = 1) -> Row:
+    bars = [ratio_to("bare", "seconds", bar), value_of("grown_kib", "memory grown, KiB", MAX_GROWN)]
     return Row(
-        name, title, transfer(how, path, times), bars, app=TRANSFER, bare=bare, sized=True,
-        peers=("bare",), others=("granian", "waitress", "gunicorn gthread", "cheroot", "werkzeug"),
+        name, title, transfer(mode, path, times), bars, app=TRANSFER, bare=bare, takes_size=True,
+        peers=("bare",), optional_peers=("granian", "waitress", "gunicorn gthread", "cheroot", "werkzeug"),
     )  # fmt: skip
 
 
 ROWS = [
-    row("file", "a file by wsgi.file_wrapper", "download", "/file", "sendfile", 0.90),
-    row("upload", "an upload by length, read in 64 KiB pieces", "length", "/upload", "recv_into", 0.75),
-    row("chunked", "the same upload in chunks of 64 KiB", "chunked", "/upload", "recv_into", 0.50),
+    row("file", "a file sent with wsgi.file_wrapper", "download", "/file", "sendfile", 0.90),
+    row("upload", "an upload with Content-Length, read in pieces of 64 KiB", "length", "/upload", "recv_into", 0.75),
+    row("chunked", "an upload in chunks of 64 KiB", "chunked", "/upload", "recv_into", 0.50),
     row("stream", "a response of 100,000 chunks of 10 bytes", "download", "/chunks", "chunks", 0.80, times=5),
 ]

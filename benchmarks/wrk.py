@@ -1,4 +1,4 @@
-"""wrk, and what the server paid for its requests."""
+"""Run wrk, and measure the server's processor time for its requests."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from benchmarks.processes import CLIENT_CORES, Process, Server, Unavailable, cli
 
 Figures = dict[str, float]
 
-LIMIT = 15.0  # seconds beyond its duration that wrk may take
+LIMIT = 15.0  # seconds that wrk may take in addition to its duration
 
 
 def command(
     server: Server, path: str, connections: int, seconds: float, *, browser: bool = False, close: bool = False
 ) -> list[str]:
-    """The command line: one thread, our script for what it prints, and the request that is asked for."""
+    """Return the command line of wrk: one thread, the request, and a script that prints the results as JSON."""
     if not shutil.which("wrk"):
         raise Unavailable("wrk is not installed: apt-get install wrk")
     return [
@@ -29,13 +29,13 @@ def command(
 
 
 def parse(output: str) -> Figures:
-    """What wrk.lua printed."""
+    """Return the figures that wrk.lua printed. Raise Unavailable if there are none, or if there was no response."""
     line = next((line for line in output.splitlines() if line.startswith("JSON ")), None)
     if line is None:
-        raise Unavailable(f"wrk said {output.strip()[-200:]!r}")
+        raise Unavailable(f"wrk printed no results: {output.strip()[-200:]!r}")
     figures: Figures = json.loads(line[5:])
     if not figures["requests"]:
-        raise Unavailable("wrk got no response")
+        raise Unavailable("wrk received no response")
     figures["rate"] = figures["requests"] / figures["seconds"]
     return figures
 
@@ -43,18 +43,18 @@ def parse(output: str) -> Figures:
 def load(
     server: Server, path: str, connections: int, seconds: float, *, browser: bool = False, close: bool = False
 ) -> Figures:
-    """One run: requests per second, latencies, and processor microseconds per request of the server's processes."""
+    """Run wrk, and return requests per second, latencies, and the server's processor time per request in microseconds."""
     arguments = command(server, path, connections, seconds, browser=browser, close=close)
-    with OtherLoad(server) as foreign:
+    with OtherLoad(server) as other_load:
         before = server.processor_seconds()
         output = client(arguments, seconds + LIMIT)
         spent = server.processor_seconds() - before
     figures = parse(output)
-    figures["foreign"] = foreign.share
+    figures["foreign"] = other_load.share
     figures["cpu_us"] = spent / figures["requests"] * 1e6
     return figures
 
 
 def beside(server: Server, path: str, connections: int, seconds: float) -> Process:
-    """Load that runs while something else is measured; leaving the `with` ends it."""
+    """Start a load that runs while something else is measured. As a context manager, it ends the load."""
     return Process(command(server, path, connections, seconds), CLIENT_CORES)

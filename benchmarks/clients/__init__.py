@@ -1,1 +1,1 @@
-"""What measures: clients that run in processes of their own and print one JSON object."""
+"""The measuring clients. Each runs in a process of its own and prints its result as JSON."""

@@ -1,4 +1,4 @@
--- A browser's twelve fields, in its order; path, query and cookie differ from request to request.
+-- Requests with a browser's twelve header fields, in a browser's order. Path, query and cookie differ in each request.
 dofile("benchmarks/clients/wrk.lua")
 
 local count = 0

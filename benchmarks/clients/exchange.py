@@ -1,4 +1,4 @@
-"""A request of the measuring clients, and how they know that its response is complete."""
+"""The request of the measuring clients, and an incremental parser that finds the end of the response."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import NamedTuple
 
 HOST = "127.0.0.1"
 LAST_CHUNK = b"\r\n0\r\n\r\n"
-RESPONSE_TIMEOUT = 5.0  # seconds that a server may keep a client waiting
+RESPONSE_TIMEOUT = 5.0  # seconds within which a response must be complete
 
 
 class Request(NamedTuple):
-    """What is sent again and again, and the status and the piece of the body that must come back."""
+    """A request that is sent repeatedly, with the expected status and the expected part of the response body."""
 
     target: str = "/"
     method: str = "GET"
     fields: tuple[tuple[str, str], ...] = ()
     body: str = ""
-    chunk: int = 0  # bytes of a chunk; 0 sends the body by its length
+    chunk: int = 0  # bytes per chunk; 0 sends the body with Content-Length
     status: int = 200
     expect: str = ""
 
-    def octets(self, *, close: bool) -> bytes:
-        """The whole request as it goes over the wire."""
+    def encode(self, *, close: bool) -> bytes:
+        """Return the request as bytes, with "Connection: close" if `close`."""
         body = self.body.encode()
         fields = [("Host", HOST), *self.fields]
         if close:
@@ -39,21 +39,23 @@ class Request(NamedTuple):
 
 
 class Response:
-    """What has come of a response so far."""
+    """A response that is received incrementally."""
 
     def __init__(self) -> None:
         self.head = b""
         self.body: list[bytes] = []
-        self.left: int | None = None  # bytes until the end; None is until the last chunk, or until the server closes
-        self.chunked = self.keep = False
+        # Remaining bytes of the body; None means up to the last chunk, or until the server closes.
+        self.left: int | None = None
+        self.chunked = self.keep_alive = False
         self.status = 0
-        self.tail = b"\r\n"  # the last octets of a chunked body: its first chunk may be the last
+        # The last bytes of a chunked body. They begin with a line end, because the first chunk may be the last one.
+        self.tail = b"\r\n"
 
     def feed(self, data: bytes) -> bool:
-        """Take what came; whether the response is complete. No bytes are the server's closing."""
+        """Add received data, and return whether the response is complete. Empty data mean that the server closed."""
         if not data:
             if not self.status or self.chunked or self.left:
-                raise ConnectionError("the server closed before the response was complete")
+                raise ConnectionError("the server closed the connection before the response was complete")
             return True
         if not self.status:
             self.head += data
@@ -66,7 +68,7 @@ class Response:
             self.left -= len(data)
             return self.left <= 0
         self.tail = (self.tail + data[-len(LAST_CHUNK) :])[-len(LAST_CHUNK) :]
-        return self.chunked and self.tail == LAST_CHUNK  # as none of our bodies ends
+        return self.chunked and self.tail == LAST_CHUNK  # no body of the benchmarks contains these bytes at its end
 
     def _open(self, head: bytes) -> None:
         lower = head.lower() + b"\r\n"
@@ -75,24 +77,24 @@ class Response:
         _, found, length = lower.partition(b"\r\ncontent-length:")
         self.left = int(length.partition(b"\r\n")[0]) if found else None
         old = lower.startswith(b"http/1.0")
-        self.keep = b"\r\nconnection: keep-alive" in lower if old else b"\r\nconnection: close" not in lower
+        self.keep_alive = b"\r\nconnection: keep-alive" in lower if old else b"\r\nconnection: close" not in lower
 
     def check(self, request: Request) -> None:
-        """Raise when it is not the answer: a wrong one may well be a quick one."""
+        """Raise ValueError if the response is not the expected one: an error page, for example, may be faster."""
         body = b"".join(self.body).decode(errors="replace")
         if self.status != request.status or request.expect not in body:
-            raise ValueError(f"answered {self.status} {body[:60]!r}, not {request.status} with {request.expect!r}")
+            raise ValueError(f"response {self.status} {body[:60]!r}, expected {request.status} with {request.expect!r}")
 
 
 def connect(port: int) -> socket.socket:
-    """A connection whose small writes leave at once."""
+    """Return a connection with TCP_NODELAY, so that small writes are sent at once."""
     connection = socket.create_connection((HOST, port), RESPONSE_TIMEOUT)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
 
-def trusting() -> ssl.SSLContext:
-    """TLS for clients that ask whom the harness has just started: any certificate will do."""
+def unverified_context() -> ssl.SSLContext:
+    """Return a TLS context that accepts any certificate: the benchmarks started the server themselves."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

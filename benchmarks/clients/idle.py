@@ -1,8 +1,8 @@
 """Many idle connections: `python -m benchmarks.clients.idle PORT COUNT [half | tls | events]`.
 
-Each has had one response and stays open. With `half`, each has sent half a request head; with `tls`, each is a TLS connection;
-with `events`, each is an event stream of `/events`. Prints `open` when all are open, and closes them when its standard input
-ends.
+Each connection receives one response and stays open. With `half`, it sends half of a request head instead; with `tls`, it
+uses TLS; with `events`, it is an event stream of `/events`. The program prints `open` as soon as all are open, and closes
+them at the end of its standard input.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from __future__ import annotations
 import socket
 import sys
 
-from benchmarks.clients.exchange import Response, trusting
+from benchmarks.clients.exchange import Response, unverified_context
 
 BATCH = 100
-"""Connections opened at once: fewer than any server's backlog. With TLS it is one: some servers do one handshake at a time."""
+"""Connections to open at once: fewer than any listen backlog. With TLS it is 1: some servers do one handshake at a time."""
 REQUEST = b"GET /idle HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 HALF = len(REQUEST) // 2
 EVENTS = b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 def open_all(port: int, count: int, *, half: bool = False, tls: bool = False) -> list[socket.socket]:
-    """Open the connections, a batch at a time, and read a response on each, unless they are to send half a head."""
-    kept: list[socket.socket] = []
-    context = trusting()
-    while len(kept) < count:
+    """Open connections, a batch at a time. On each, read a response; with `half`, send half of a request head instead."""
+    connections: list[socket.socket] = []
+    context = unverified_context()
+    while len(connections) < count:
         batch = [
             socket.create_connection(("127.0.0.1", port), 10)
-            for _ in range(min(1 if tls else BATCH, count - len(kept)))
+            for _ in range(min(1 if tls else BATCH, count - len(connections)))
         ]
         if tls:
             batch = [context.wrap_socket(connection) for connection in batch]
@@ -36,10 +36,10 @@ def open_all(port: int, count: int, *, half: bool = False, tls: bool = False) ->
             response = Response()
             while not response.feed(connection.recv(65536)):
                 pass
-            if not response.keep:
-                raise ConnectionError("the server does not keep connections")
-        kept += batch
-    return kept
+            if not response.keep_alive:
+                raise ConnectionError("the server does not keep connections open")
+        connections += batch
+    return connections
 
 
 def open_streams(port: int, count: int) -> list[socket.socket]:
@@ -57,9 +57,11 @@ def open_streams(port: int, count: int) -> list[socket.socket]:
 
 
 if __name__ == "__main__":
-    port, count, how = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    port, count, modes = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     connections = (
-        open_streams(port, count) if "events" in how else open_all(port, count, half="half" in how, tls="tls" in how)
+        open_streams(port, count)
+        if "events" in modes
+        else open_all(port, count, half="half" in modes, tls="tls" in modes)
     )
     print("open", flush=True)
     sys.stdin.read()

@@ -1,11 +1,11 @@
-"""The measuring client for latency: plain sockets, one thread, one poller.
+"""The load generator for latency: plain sockets, one thread, one poller.
 
-Closed loop: each connection sends its next request when its response is complete; the latency is from the send (from the
-`connect`, for new connections) to the last byte. Fixed rate: requests have intended times, whether or not the earlier
-ones are answered; the latency is from the intended time, so that a server that stalls is charged for every request that
-it made wait, and not only for one (coordinated omission).
+Closed loop: each connection sends its next request as soon as its response is complete. The latency is from the send (for new
+connections from the `connect`) to the last byte. Open loop: requests have intended send times at a fixed rate, even if
+earlier requests are not answered yet. The latency is from the intended time, so that a stall of the server lengthens the
+latency of every request that was due meanwhile, and not of a single one. This avoids coordinated omission.
 
-As a process it takes jobs, one JSON object a line, and answers each with its latencies: it is warm after the first.
+The program reads jobs from standard input, one JSON object per line, and prints the latencies of each.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from typing import Any, Self
 
 from benchmarks.clients.exchange import RESPONSE_TIMEOUT, Request, Response, connect
 
-SPIN = 1_500_000  # nanoseconds before an intended time from when the client polls without sleeping: epoll counts in ms
+SPIN = 1_500_000  # nanoseconds before an intended time in which the client polls without sleeping: epoll's timeout is in ms
 SECOND = 1_000_000_000
 
 now = time.perf_counter_ns
 
 
 class ClientConnection:
-    """One connection at a time, and the request that is under way on it."""
+    """A connection, which is opened again when it was closed, and its current request."""
 
-    def __init__(self, port: int, octets: bytes, selector: selectors.BaseSelector) -> None:
-        self.port, self.octets, self.selector = port, octets, selector
+    def __init__(self, port: int, request_bytes: bytes, selector: selectors.BaseSelector) -> None:
+        self.port, self.request_bytes, self.selector = port, request_bytes, selector
         self.socket: socket.socket | None = None
         self.response = Response()
-        self.began = 0
+        self.started = 0
 
-    def begin(self, began: int) -> None:
-        """Send the request; its latency counts from `began`."""
-        self.began, self.response = began, Response()
+    def send_request(self, started: int) -> None:
+        """Send the request, on a new connection if necessary; its latency counts from `started`."""
+        self.started, self.response = started, Response()
         if self.socket is None:
             self.socket = connect(self.port)
             self.selector.register(self.socket, selectors.EVENT_READ, self)
-        self.socket.sendall(self.octets)
+        self.socket.sendall(self.request_bytes)
 
-    def readable(self, *, keep: bool) -> bool:
-        """Read what is there; whether the response is complete."""
+    def on_readable(self, *, keep_alive: bool) -> bool:
+        """Receive data, and return whether the response is complete."""
         assert self.socket
         data = self.socket.recv(262144)
         if not data and not self.response.status and not self.response.head:
-            # A kept connection that the server had closed already: what a client does is to try again.
+            # The server had already closed this persistent connection: send the request again, as clients do.
             self.close()
-            self.begin(self.began)
+            self.send_request(self.started)
             return False
         if not self.response.feed(data):
             return False
-        if not (data and keep and self.response.keep):
+        if not (data and keep_alive and self.response.keep_alive):
             self.close()
         return True
 
@@ -68,49 +68,49 @@ class ClientConnection:
 
 
 class Load:
-    """Some connections to one server, with one request: run it as a closed loop or at a rate."""
+    """A load: one request, sent on a number of connections to one server, in a closed or an open loop."""
 
-    def __init__(self, port: int, request: Request, connections: int, *, keep: bool) -> None:
-        self.request, self.keep = request, keep
+    def __init__(self, port: int, request: Request, count: int, *, keep_alive: bool) -> None:
+        self.request, self.keep_alive = request, keep_alive
         self.selector = selectors.DefaultSelector()
-        octets = request.octets(close=not keep)
-        self.lanes = [ClientConnection(port, octets, self.selector) for _ in range(connections)]
+        request_bytes = request.encode(close=not keep_alive)
+        self.connections = [ClientConnection(port, request_bytes, self.selector) for _ in range(count)]
 
-    def ready(self, timeout: float) -> Iterator[tuple[ClientConnection, int]]:
-        """The lanes whose response becomes complete within so many seconds, each with the time."""
+    def completed_requests(self, timeout: float) -> Iterator[tuple[ClientConnection, int]]:
+        """Yield the connections whose response becomes complete within the timeout, each with the time."""
         for key, _ in self.selector.select(timeout):
-            if key.data.readable(keep=self.keep):
+            if key.data.on_readable(keep_alive=self.keep_alive):
                 yield key.data, now()
 
-    def each_once(self) -> None:
-        """One request on each connection in turn, unmeasured: kept connections are open when the clock starts."""
-        for lane in self.lanes:
-            lane.begin(now())
-            while not any(done is lane for done, _ in self.ready(RESPONSE_TIMEOUT)):
-                if now() > lane.began + RESPONSE_TIMEOUT * SECOND:
+    def warm_up(self) -> None:
+        """Send an unmeasured request on each connection in turn, to open persistent connections before the measurement."""
+        for connection in self.connections:
+            connection.send_request(now())
+            while not any(done is connection for done, _ in self.completed_requests(RESPONSE_TIMEOUT)):
+                if now() > connection.started + RESPONSE_TIMEOUT * SECOND:
                     raise TimeoutError(f"no response within {RESPONSE_TIMEOUT:.0f} s")
 
-    def closed(self, seconds: float) -> array[int]:
-        """Latencies in nanoseconds, as they came."""
+    def closed_loop(self, seconds: float) -> array[int]:
+        """Run a closed loop for some seconds, and return the latencies in nanoseconds."""
         latencies, end = array("q"), now() + int(seconds * SECOND)
-        for lane in self.lanes:
-            lane.begin(now())
-        waiting = len(self.lanes)
+        for connection in self.connections:
+            connection.send_request(now())
+        waiting = len(self.connections)
         while waiting:
             if now() > end + RESPONSE_TIMEOUT * SECOND:
                 raise TimeoutError(f"no response within {RESPONSE_TIMEOUT:.0f} s")
-            for lane, at in self.ready(RESPONSE_TIMEOUT):
-                latencies.append(at - lane.began)
+            for connection, at in self.completed_requests(RESPONSE_TIMEOUT):
+                latencies.append(at - connection.started)
                 if at < end:
-                    lane.begin(now())
+                    connection.send_request(now())
                 else:
                     waiting -= 1
-        self.lanes[0].response.check(self.request)
+        self.connections[0].response.check(self.request)
         return latencies
 
-    def at_rate(self, rate: float, seconds: float) -> array[int]:
-        """Latencies in nanoseconds from each request's intended time."""
-        latencies, free = array("q"), deque(self.lanes)
+    def open_loop(self, rate: float, seconds: float) -> array[int]:
+        """Send requests at a fixed rate, and return the latencies in nanoseconds, from each request's intended time."""
+        latencies, free = array("q"), deque(self.connections)
         interval, start = SECOND / rate, now()
         total, sent = int(rate * seconds), 0
         limit = start + int((seconds + RESPONSE_TIMEOUT) * SECOND)
@@ -119,36 +119,36 @@ class Load:
             if at > limit:
                 raise TimeoutError(f"{total - len(latencies)} of {total} requests were not answered at {rate:.0f}/s")
             if sent < total and at >= due and free:
-                free.popleft().begin(due)
+                free.popleft().send_request(due)
                 sent += 1
                 continue
-            # A lane that is free waits for the next intended time, else only a response can help.
+            # If a connection is free, wait until the next intended time; if none is, wait for a response.
             wait = (due - at - SPIN) / SECOND if free and sent < total else 0.1
-            for lane, at in self.ready(max(0.0, wait)):
-                latencies.append(at - lane.began)
-                free.append(lane)
-        self.lanes[0].response.check(self.request)
+            for connection, at in self.completed_requests(max(0.0, wait)):
+                latencies.append(at - connection.started)
+                free.append(connection)
+        self.connections[0].response.check(self.request)
         return latencies
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for lane in self.lanes:
-            lane.close()
+        for connection in self.connections:
+            connection.close()
         self.selector.close()
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Open the connections that are to be kept, then measure."""
+    """Run a job: open persistent connections, then measure. Return the latencies and the duration."""
     fields = tuple((name, value) for name, value in job["request"].get("fields", ()))
     request = Request(**{**job["request"], "fields": fields})
-    with Load(job["port"], request, job["connections"], keep=job.get("keep", True)) as load:
-        if load.keep:
-            load.each_once()
+    with Load(job["port"], request, job["connections"], keep_alive=job.get("keep", True)) as load:
+        if load.keep_alive:
+            load.warm_up()
         begun = now()
         rate = job.get("rate")
-        latencies = load.at_rate(rate, job["seconds"]) if rate else load.closed(job["seconds"])
+        latencies = load.open_loop(rate, job["seconds"]) if rate else load.closed_loop(job["seconds"])
         return {"latencies": list(latencies), "seconds": (now() - begun) / SECOND}
 
 

@@ -1,6 +1,6 @@
-"""A client that sends a fixed number of requests: one on each of its connections, then it reads all the responses, and so on.
+"""A client that sends a fixed number of requests in batches: one request on each connection, then it reads all responses.
 
-The number of requests, and how many the server finds at once, do not depend on the time that the server needs.
+The number of requests, and the number of those that arrive together, do not depend on the speed of the server.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ TIMEOUT = 60.0
 """Seconds for a response. A server under valgrind is slow."""
 
 Head = Callable[[int], bytes]
-"""Returns the head of a request, from the request's number."""
+"""A function that returns the head of a request, given the request's number."""
 
 
 def hello(number: int) -> bytes:
-    """The same short head for every request."""
+    """Return the same short head for each request."""
     return HELLO
 
 
 def browser(number: int) -> bytes:
-    """A browser's head whose path, query and cookie differ for every request."""
+    """Return a browser's head, with a different path, query and cookie for each request."""
     return BROWSER.format(number, number % 97, number * 7, number * 2654435761 % 2**32).encode()
 
 
 def keep_alive(port: int, requests: int, head: Head, body: bytes, connections: int) -> None:
-    """Send requests on connections that are kept. Raises OSError."""
+    """Send requests on persistent connections. Raise OSError."""
     opened = [socket.create_connection(("127.0.0.1", port), TIMEOUT) for _ in range(connections)]
     try:
         for first in range(0, requests, connections):
@@ -58,7 +58,7 @@ def keep_alive(port: int, requests: int, head: Head, body: bytes, connections: i
 
 
 def receive(connection: socket.socket, body: bytes) -> None:
-    """Receive a response up to the end of its body. Raises OSError."""
+    """Receive a response up to the end of its body. Raise OSError."""
     received = b""
     while not received.endswith(body):
         data = connection.recv(65536)
@@ -68,7 +68,7 @@ def receive(connection: socket.socket, body: bytes) -> None:
 
 
 def new_connections(port: int, requests: int, body: bytes) -> None:
-    """Send each request on a new connection, after the connection before is closed. Raises OSError."""
+    """Send each request on a new connection, after the previous one is closed. Raise OSError."""
     for _ in range(requests):
         with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
             connection.sendall(CLOSE)

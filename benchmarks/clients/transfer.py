@@ -1,6 +1,6 @@
 """One large transfer: `python -m benchmarks.clients.transfer PORT download PATH | length|chunked PATH BYTES`.
 
-Prints the seconds from the first byte of the request to the last of the response, and the bytes of the body.
+The program prints the seconds from the first byte of the request to the last byte of the response, and the size of the body.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import socket
 import sys
 import time
 
-PIECE = 256 * 1024  # bytes: large enough that the client's calls are not what is measured
+PIECE = 256 * 1024  # bytes per call of recv: large enough to make the client's own cost small
 CHUNK = 64 * 1024  # bytes of one chunk of a chunked upload
 
 
 def download(connection: socket.socket, path: str) -> int:
-    """Read a response until its announced end; the bytes after the head."""
+    """Read a response to its end, and return the number of bytes after the head."""
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
     buffer, tail = memoryview(bytearray(PIECE)), b""
     head = b""
@@ -34,19 +34,19 @@ def download(connection: socket.socket, path: str) -> int:
         while count < length and (size := connection.recv_into(buffer)):
             count += size
         if count != length:
-            raise ConnectionError(f"{count} of {length} bytes came")
+            raise ConnectionError(f"received {count} of {length} bytes")
         return count
     while not tail.endswith(b"\r\n0\r\n\r\n"):
         size = connection.recv_into(buffer)
         if not size:
-            raise ConnectionError("the chunks ended without the last one")
+            raise ConnectionError("the chunked body ended without its last chunk")
         count += size
         tail = (tail + bytes(buffer[max(0, size - 8) : size]))[-8:]
     return count
 
 
 def upload(connection: socket.socket, path: str, length: int, *, chunked: bool) -> int:
-    """Send so many bytes, by length or in chunks, and read the response."""
+    """Send a body with Content-Length or in chunks, and read the response. Return the size of the body."""
     piece = b"x" * CHUNK
     pieces, rest = divmod(length, CHUNK)
     if rest:
@@ -70,12 +70,12 @@ def upload(connection: socket.socket, path: str, length: int, *, chunked: bool) 
 
 
 if __name__ == "__main__":
-    port, how, path, *rest = sys.argv[1:]
+    port, mode, path, *rest = sys.argv[1:]
     with socket.create_connection(("127.0.0.1", int(port)), 60) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         begun = time.perf_counter()
-        if how == "download":
+        if mode == "download":
             count = download(connection, path)
         else:
-            count = upload(connection, path, int(rest[0]), chunked=how == "chunked")
+            count = upload(connection, path, int(rest[0]), chunked=mode == "chunked")
         print(json.dumps({"seconds": time.perf_counter() - begun, "bytes": count}))

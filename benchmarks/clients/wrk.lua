@@ -1,4 +1,4 @@
--- What wrk counted, as one JSON object on a line of its own.
+-- Print wrk's results as a JSON object on a line of its own.
 function done(summary, latency, requests)
   local e = summary.errors
   io.write(string.format(

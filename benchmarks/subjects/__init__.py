@@ -1,1 +1,1 @@
-"""What is measured: small applications, peers started as their users start them, and the bare loops that bound them all."""
+"""The subjects: small applications, scripts that start other servers as their users do, and the bare loops."""

@@ -1,6 +1,6 @@
-"""The limit of the language: loops that parse nothing and do one thing with a socket.
+"""Bare loops: the upper limit for servers in Python. They parse nothing and answer with fixed bytes.
 
-`python -m benchmarks.subjects.bare hello|close|echo|sendfile|recv_into|chunks` listens on a port of the system's choice.
+`python -m benchmarks.subjects.bare hello|close|echo|sendfile|recv_into|chunks` listens on a free port.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from benchmarks.subjects.hello import BODY
 from benchmarks.subjects.transfer import CHUNK, CHUNKS, PIECE
 
-# As long as what a server sends, so that the kernel's share is the same.
+# As long as a server's response head, so that the kernel's share is the same.
 HEAD = (
     b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nServer: microwsgi\r\n"
     b"Content-Type: text/plain; charset=utf-8\r\n"
@@ -22,12 +22,12 @@ HELLO = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
 GOODBYE = HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
 
 
-def hello(listener: socket.socket, *, keep: bool = True) -> None:
-    """Answer each readable event with the same bytes, unread."""
+def hello(listener: socket.socket, *, keep_alive: bool = True) -> None:
+    """Answer each readable event with the same bytes, without parsing the request."""
     selector = selectors.DefaultSelector()
     register, unregister, select = selector.register, selector.unregister, selector.select
     register(listener, selectors.EVENT_READ)
-    answer = HELLO if keep else GOODBYE
+    response = HELLO if keep_alive else GOODBYE
     while True:
         for key, _ in select():
             if key.fileobj is listener:
@@ -37,22 +37,22 @@ def hello(listener: socket.socket, *, keep: bool = True) -> None:
             recv, send = key.data
             try:
                 if recv(65536):
-                    send(answer)
-                    if keep:
+                    send(response)
+                    if keep_alive:
                         continue
             except ConnectionError:
                 pass
             unregister(key.fileobj)
-            key.fileobj.close()  # type: ignore[union-attr] # what we registered are sockets
+            key.fileobj.close()  # type: ignore[union-attr] # only sockets are registered
 
 
 def close(listener: socket.socket) -> None:
-    """The same with one request a connection."""
-    hello(listener, keep=False)
+    """Do the same with one request per connection."""
+    hello(listener, keep_alive=False)
 
 
 def echo(listener: socket.socket) -> None:
-    """One connection at a time, blocking: the least that a response can take, and so the client's own share."""
+    """Serve one connection at a time with blocking calls: the lowest possible latency, the share of client and kernel."""
     while True:
         connection, _ = listener.accept()
         with connection:
@@ -63,8 +63,8 @@ def echo(listener: socket.socket) -> None:
                 pass
 
 
-def one_by_one(listener: socket.socket, answer: object) -> None:
-    """Accept, read the head, let `answer(connection, head)` move the bytes; the next."""
+def serve_sequentially(listener: socket.socket, answer: object) -> None:
+    """Serve one connection after another: accept, read the head, and call `answer(connection, head)`."""
     while True:
         connection, _ = listener.accept()
         try:
@@ -80,7 +80,7 @@ def one_by_one(listener: socket.socket, answer: object) -> None:
 
 
 def sendfile(listener: socket.socket) -> None:
-    """The file, from the page cache to the socket."""
+    """Send a file with sendfile."""
 
     def answer(connection: socket.socket, head: bytes) -> None:
         with open(os.environ["BENCHMARK_FILE"], "rb") as file:
@@ -90,11 +90,11 @@ def sendfile(listener: socket.socket) -> None:
             while offset < size and (sent := os.sendfile(out, source, offset, size - offset)):
                 offset += sent
 
-    one_by_one(listener, answer)
+    serve_sequentially(listener, answer)
 
 
 def recv_into(listener: socket.socket) -> None:
-    """As many bytes as the field X-Wire-Bytes says, into one buffer."""
+    """Receive as many bytes as the field X-Wire-Bytes says, into one buffer."""
 
     def answer(connection: socket.socket, head: bytes) -> None:
         head, _, rest = head.partition(b"\r\n\r\n")
@@ -105,11 +105,11 @@ def recv_into(listener: socket.socket) -> None:
             left -= received
         connection.sendall(GOODBYE)
 
-    one_by_one(listener, answer)
+    serve_sequentially(listener, answer)
 
 
 def chunks(listener: socket.socket) -> None:
-    """One send for each chunk."""
+    """Send each chunk with one call of send."""
     framed = b"%x\r\n%b\r\n" % (len(CHUNK), CHUNK)
 
     def answer(connection: socket.socket, head: bytes) -> None:
@@ -119,7 +119,7 @@ def chunks(listener: socket.socket) -> None:
             send(framed)
         send(b"0\r\n\r\n")
 
-    one_by_one(listener, answer)
+    serve_sequentially(listener, answer)
 
 
 if __name__ == "__main__":

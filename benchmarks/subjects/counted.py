@@ -1,7 +1,7 @@
-"""microwsgi's command line for a run under valgrind, which makes a process some 50 times slower.
+"""microwsgi's command line for a run under valgrind, which makes a process about 50 times slower.
 
-What the server decides by time would be decided differently there: every request would seem to block, and the thread that
-writes the access log would write more often for the same number of requests. So these times are longer here.
+The server's decisions that depend on time would be different under valgrind: each request would seem to block, and the thread
+that writes the access log would write more often for the same number of requests. Therefore the time limits are longer here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The applications of the latency part in one: an echo with WebOb, its form on GET and its fields on POST, and others.
+"""The application of the latency part. With WebOb, `/` returns a form for GET and the submitted values for POST.
 
-`/hello` and `/sleep` are bare WSGI; `/json`, `/large`, `/upload` and `/boom` use WebOb.
+`/hello` and `/sleep` are plain WSGI; `/json`, `/large`, `/upload` and `/boom` use WebOb.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from webob import Request, Response
 
 from benchmarks.subjects import hello
 
-NAP = 0.005  # seconds
+SLEEP_SECONDS = 0.005
 LARGE = b"x" * 100 * 1024
 FORM = (
     "<!doctype html><title>echo</title><form method=post><input name=name><input name=text><button>Send</button></form>"
@@ -44,7 +44,7 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         case "/hello":
             return hello.app(environ, start_response)
         case "/sleep":
-            time.sleep(NAP)
+            time.sleep(SLEEP_SECONDS)
             return hello.app(environ, start_response)
     answer: Iterable[bytes] = view(Request(environ))(environ, start_response)
     return answer

@@ -1,6 +1,6 @@
-"""One page made in four ways, all of them for the same server: `benchmarks.subjects.frameworks:NAME`.
+"""The same page in four frameworks, for the same server: `benchmarks.subjects.frameworks:NAME`.
 
-Each has a value of its path and answers with the same text, as its own documentation shows it.
+Each application is written as in the framework's documentation, takes a value from the path, and returns the same text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from microwsgi import App, Request
 
 
 def by_hand(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """WebOb without a framework: the least that there is to compare with."""
+    """Answer with WebOb only, without a framework."""
     request = WebObRequest(environ)
     response = WebObResponse(f"Hello, {request.path_info[1:]}!")
     answer: Iterable[bytes] = response(environ, start_response)
@@ -24,31 +24,31 @@ def by_hand(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iter
 
 
 def app() -> App:
-    """Ours."""
-    made = App()
+    """Return an App of microwsgi."""
+    application = App()
 
-    @made.get("/{name}")
+    @application.get("/{name}")
     def view(request: Request, name: str) -> str:
         return f"Hello, {name}!"
 
-    return made
+    return application
 
 
 def flask() -> Any:
-    made = import_module("flask").Flask(__name__)
+    application = import_module("flask").Flask(__name__)
 
-    @made.get("/<name>")  # type: ignore[untyped-decorator]
+    @application.get("/<name>")  # type: ignore[untyped-decorator]
     def view(name: str) -> str:
         return f"Hello, {name}!"
 
-    return made
+    return application
 
 
 def bottle() -> Any:
-    made = import_module("bottle").Bottle()
+    application = import_module("bottle").Bottle()
 
-    @made.get("/<name>")  # type: ignore[untyped-decorator]
+    @application.get("/<name>")  # type: ignore[untyped-decorator]
     def view(name: str) -> str:
         return f"Hello, {name}!"
 
-    return made
+    return application

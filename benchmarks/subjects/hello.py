@@ -1,4 +1,4 @@
-"""The smallest application: what is left is the server."""
+"""The smallest application, which leaves only the cost of the server."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Where microwsgi comes from: one handler on the standard library's server, a form on GET, its echo on POST.
+"""An http.server application, the program that microwsgi grew from: GET returns a form, POST returns its values.
 
-`python httpsrv.py PORT [threading]`. The probe's paths are beside it, so that its stack can be counted like the others'.
+`python httpsrv.py PORT [threading]`. It also serves the paths of the probe, so that its stack frames can be counted.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from html import escape
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
-from benchmarks.subjects.probe import answer
+from benchmarks.subjects.probe import respond
 
 FORM = "<!doctype html><title>echo</title><form method=post><input name=text><button>Send</button></form>"
 
 
 class EchoHandler(BaseHTTPRequestHandler):
-    """The whole application."""
+    """The application."""
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
-        self.send(FORM if parts.path == "/" else answer(parts.path, parts.query, sys._getframe()))
+        self.send(FORM if parts.path == "/" else respond(parts.path, parts.query, sys._getframe()))
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()

@@ -1,7 +1,7 @@
-"""Servers that are libraries, each started as its users start it: `python peers.py NAME APP PORT [THREADS]`.
+"""Start a server that is a library, as its users do: `python peers.py NAME APP PORT [THREADS]`.
 
-Each function returns what the script then calls at its own level, as a user's script does: no frame of ours is added to
-the stacks of servers that serve in the main thread.
+Each function returns a callable, which the script calls at module level, as a user's script would: so the stacks of servers
+that serve in the main thread get no additional frame.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Serve = Callable[[], object]
 
 
 def certificate() -> tuple[str, str] | None:
-    """The files of a certificate and its key, for the rows over TLS."""
+    """Return the paths of the certificate and its key, or None in rows without TLS."""
     file = os.environ.get("BENCHMARK_CERTIFICATE")
     return (file, os.environ["BENCHMARK_KEY"]) if file else None
 
@@ -30,7 +30,7 @@ def certificate() -> tuple[str, str] | None:
 def wsgiref(app: Any, port: int, threads: int) -> Serve:
     from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-    # Its log off, like Werkzeug's: neither pays for a line that goes nowhere.
+    # Without its access log, as Werkzeug below.
     WSGIRequestHandler.log_message = lambda *args: None  # type: ignore[method-assign]  # wsgiref has no switch
     return make_server(HOST, port, app).serve_forever
 
@@ -77,18 +77,18 @@ def freastal(app: Any, port: int, threads: int) -> Serve:
 
 
 def fastwsgi(app: Any, port: int, threads: int) -> Serve:
-    # It asks setuptools for its own version; newer ones no longer have the module that it imports for that.
+    # fastwsgi imports pkg_resources to find its own version; current versions of setuptools no longer contain it.
     module: Any = ModuleType("pkg_resources")
     module.get_distribution = importlib.metadata.distribution
     sys.modules.setdefault("pkg_resources", module)
     import fastwsgi
 
-    fastwsgi.server.port = port  # an argument of 0 is taken for none
+    fastwsgi.server.port = port  # fastwsgi ignores an argument of 0
     return partial(fastwsgi.run, app, HOST, port)
 
 
 def microwsgi(app: Any, port: int, threads: int) -> Serve:
-    """Without its command line, and so without its access log."""
+    """Start microwsgi without its command line, and therefore without an access log."""
     from microwsgi import make_server
 
     return make_server(HOST, port, app).serve_forever

@@ -1,4 +1,4 @@
-"""The probe as a Bottle view: `python probe_bottle.py PORT`, with its own default server."""
+"""The probe as a Bottle view, on Bottle's default server: `python probe_bottle.py PORT`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import sys
 
 from bottle import get, request, response, run
 
-from benchmarks.subjects.probe import answer
+from benchmarks.subjects.probe import respond
 
 
 def view(name: str) -> str:
     response.content_type = "application/json"
-    return answer(request.path, request.query_string, sys._getframe())
+    return respond(request.path, request.query_string, sys._getframe())
 
 
 get("/<name>")(view)

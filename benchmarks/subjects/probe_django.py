@@ -9,9 +9,9 @@ from django.core.management import execute_from_command_line
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-from benchmarks.subjects.probe import answer
+from benchmarks.subjects.probe import respond
 
-# What `startproject` writes, as far as it is on a request's way.
+# The settings that `startproject` writes, as far as they affect a request.
 settings.configure(
     DEBUG=True,
     SECRET_KEY="only for a benchmark on this machine",  # noqa: S106
@@ -40,7 +40,7 @@ settings.configure(
 
 def view(request: HttpRequest, name: str) -> HttpResponse:
     return HttpResponse(
-        answer(request.path, request.META["QUERY_STRING"], sys._getframe()), content_type="application/json"
+        respond(request.path, request.META["QUERY_STRING"], sys._getframe()), content_type="application/json"
     )
 
 

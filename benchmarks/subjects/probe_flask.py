@@ -6,11 +6,11 @@ import sys
 
 from flask import Flask, Response, request
 
-from benchmarks.subjects.probe import answer
+from benchmarks.subjects.probe import respond
 
 app = Flask(__name__)
 
 
 @app.get("/<name>")
 def view(name: str) -> Response:
-    return Response(answer(request.path, request.query_string.decode(), sys._getframe()), mimetype="application/json")
+    return Response(respond(request.path, request.query_string.decode(), sys._getframe()), mimetype="application/json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks.subjects.probe import answer
+from benchmarks.subjects.probe import respond
 from microwsgi import App, Request, Response
 
 app = App()
@@ -12,5 +12,5 @@ app = App()
 
 @app.get("/{name}")
 def view(request: Request, name: str) -> Response:
-    body = answer(request.path_info, request.query_string, sys._getframe()).encode()
+    body = respond(request.path_info, request.query_string, sys._getframe()).encode()
     return Response(body, content_type="application/json")

@@ -7,12 +7,12 @@ import sys
 from webob import Request, Response
 from webob.dec import wsgify
 
-from benchmarks.subjects.probe import answer
+from benchmarks.subjects.probe import respond
 
 
 def view(request: Request) -> Response:
     return Response(
-        answer(request.path_info, request.query_string, sys._getframe()).encode(), content_type="application/json"
+        respond(request.path_info, request.query_string, sys._getframe()).encode(), content_type="application/json"
     )
 
 

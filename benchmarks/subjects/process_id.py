@@ -1,4 +1,4 @@
-"""An application that says which process answers."""
+"""An application that returns the id of its process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Applications that move bytes: `/file` sends the file `BENCHMARK_FILE`, `/upload` reads, `/chunks` streams."""
+"""An application that transfers data: `/file` sends the file `BENCHMARK_FILE`, `/upload` reads, `/chunks` sends chunks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-PIECE = 64 * 1024  # bytes: what the application asks for at a time, and the block of the file wrapper
+PIECE = 64 * 1024  # bytes per call of read, and block size of the file wrapper
 CHUNK = b"0123456789"
 CHUNKS = 100_000
 
@@ -15,12 +15,12 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     fields = [("Content-Type", "application/octet-stream")]
     match environ["PATH_INFO"]:
         case "/file":
-            file = open(os.environ["BENCHMARK_FILE"], "rb")  # the server closes what it is given
+            file = open(os.environ["BENCHMARK_FILE"], "rb")  # the server closes the file wrapper, which closes the file
             start_response("200 OK", [*fields, ("Content-Length", str(os.fstat(file.fileno()).st_size))])
             wrapper: Callable[..., Iterable[bytes]] = environ["wsgi.file_wrapper"]
             return wrapper(file, PIECE)
         case "/upload":
-            # Some servers let an application that reads past the announced length wait for ever.
+            # Under some servers, reading beyond Content-Length blocks forever.
             read, announced, length = environ["wsgi.input"].read, int(environ.get("CONTENT_LENGTH") or -1), 0
             while length != announced and (piece := read(PIECE)):
                 length += len(piece)

@@ -1,4 +1,4 @@
-"""Applications that take their time: `/quick` none, `/sleep/MS` waits, `/spin/MS` burns processor time."""
+"""An application that takes time: `/sleep/MS` sleeps, `/spin/MS` uses processor time, `/quick` answers at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     if kind == "sleep":
         time.sleep(float(milliseconds) / 1000)
     elif kind == "spin":
-        # The thread's own processor time: a neighbour that takes the lock makes this longer on the wall, not cheaper.
+        # The thread's own processor time: other threads that hold the interpreter lock do not reduce this work.
         end = time.thread_time() + float(milliseconds) / 1000
         while time.thread_time() < end:
             pass

@@ -1,1 +1,1 @@
-"""Tests of the benchmarks: that they count, measure and judge rightly."""
+"""Tests of the benchmarks: counting, measuring and verdicts."""

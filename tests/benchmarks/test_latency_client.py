@@ -1,4 +1,4 @@
-"""The measuring client: it knows a whole response, and tells the latency that there was."""
+"""The load generator: the end of a response, and the measured latency."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.clients.latency import Load, run
 from benchmarks.confidence import percentile
 from benchmarks.measuring import Client
 from benchmarks.processes import Server, Unavailable
-from benchmarks.servers import KINDS
+from benchmarks.servers import SERVERS
 from tests.background import free_port
 
 pytestmark = pytest.mark.slow  # of the benchmarks, not of the package
@@ -30,7 +30,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
 @contextmanager
 def waiting_server() -> Iterator[Server]:
-    with Server(KINDS["microwsgi"].command(sys.executable, WAITING, "0", 0, "off")) as server:
+    with Server(SERVERS["microwsgi"].command(sys.executable, WAITING, "0", 0, "off")) as server:
         yield server
 
 
@@ -52,12 +52,12 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_response_is_complete_with_its_last_octet(case: str) -> None:
-    octets, status, keep = CASES[case]
+def test_a_response_is_complete_with_its_last_byte(case: str) -> None:
+    octets, status, keep_alive = CASES[case]
     response = Response()
     for number in range(len(octets)):
         assert response.feed(octets[number : number + 1]) is (number == len(octets) - 1)
-    assert (response.status, response.keep) == (status, keep)
+    assert (response.status, response.keep_alive) == (status, keep_alive)
     whole = Response()
     assert whole.feed(octets)
 
@@ -70,7 +70,7 @@ def test_a_response_without_a_length_ends_when_the_server_closes() -> None:
 
 
 @pytest.mark.parametrize("octets", [b"", b"HTTP/1.1 20", OK[:-1]])
-def test_a_response_that_is_cut_is_an_error(octets: bytes) -> None:
+def test_a_truncated_response_is_an_error(octets: bytes) -> None:
     response = Response()
     if octets:
         assert not response.feed(octets)
@@ -78,27 +78,27 @@ def test_a_response_that_is_cut_is_an_error(octets: bytes) -> None:
         response.feed(b"")
 
 
-def test_a_wrong_answer_is_no_answer() -> None:
+def test_an_unexpected_response_is_an_error() -> None:
     response = Response()
     response.feed(OK)
     response.check(Request(expect="hell"))
     for request in (Request(expect="bye"), Request(status=500)):
-        with pytest.raises(ValueError, match="answered 200"):
+        with pytest.raises(ValueError, match="response 200"):
             response.check(request)
 
 
-def test_a_request_goes_out_by_length_or_in_chunks() -> None:
-    by_length = Request("/a?b", "POST", (("X", "y"),), "body").octets(close=False)
+def test_a_request_is_sent_with_content_length_or_in_chunks() -> None:
+    by_length = Request("/a?b", "POST", (("X", "y"),), "body").encode(close=False)
     assert by_length == b"POST /a?b HTTP/1.1\r\nHost: 127.0.0.1\r\nX: y\r\nContent-Length: 4\r\n\r\nbody"
-    chunked = Request(method="POST", body="hello", chunk=3).octets(close=True)
+    chunked = Request(method="POST", body="hello", chunk=3).encode(close=True)
     assert chunked.endswith(b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n")
 
 
-# --- latencies that are known -----------------------------------------------------------------------------------------
+# --- known latencies --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [{}, {"keep": False}, {"rate": 15.0}])
-def test_an_injected_delay_is_measured_within_a_twentieth(how: dict[str, float]) -> None:
+@pytest.mark.parametrize("how", [{}, {"keep_alive": False}, {"rate": 15.0}])
+def test_a_known_delay_is_measured_within_five_percent(how: dict[str, float]) -> None:
     with waiting_server() as server, Client() as client:
         found = client.run(server, Request("/sleep/50", expect="done"), 2, 1.0, **how)  # type: ignore[arg-type]  # by name
     assert percentile(found.latencies, 0.5) / 1e9 == pytest.approx(0.050, rel=0.05)
@@ -106,10 +106,10 @@ def test_an_injected_delay_is_measured_within_a_twentieth(how: dict[str, float])
     assert 0 < found.cpu_us < 20_000
 
 
-def test_the_percentiles_agree_with_wrks_within_a_tenth() -> None:
+def test_percentiles_agree_with_wrk_within_ten_percent() -> None:
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
-    # Whatever else runs here may disturb one of the two: by a tenth of 50 ms not often, and not in each of some tries.
+    # Other programs may disturb one of the two measurements, but rarely by a tenth of 50 ms, and hardly in each of four tries.
     worst = []
     with waiting_server() as server, Client() as client:
         for _ in range(4):
@@ -124,7 +124,7 @@ def test_the_percentiles_agree_with_wrks_within_a_tenth() -> None:
 
 
 class Stalling:
-    """A server in a thread that answers at once, but lets one request wait."""
+    """A server in a thread that answers at once, except for one request, before which it sleeps."""
 
     def __init__(self, seconds: float, at: int) -> None:
         self.seconds, self.at = seconds, at
@@ -151,34 +151,34 @@ class Stalling:
         self.thread.join(5)
 
 
-def test_a_stall_is_one_slow_response_in_a_closed_loop_and_all_that_waited_at_a_fixed_rate() -> None:
+def test_a_stall_is_one_slow_response_in_a_closed_loop_and_many_in_an_open_loop() -> None:
     stall = 0.4
     slow = int(stall / 2 * 1e9)
-    with Stalling(stall, 10) as server, Load(server.port, Request(), 1, keep=True) as load:
-        closed = load.closed(0.8)
-    assert sum(latency > slow for latency in closed) == 1
-    with Stalling(stall, 10) as server, Load(server.port, Request(), 1, keep=True) as load:
-        fixed = load.at_rate(100, 1.0)
+    with Stalling(stall, 10) as server, Load(server.port, Request(), 1, keep_alive=True) as load:
+        closed_loop = load.closed_loop(0.8)
+    assert sum(latency > slow for latency in closed_loop) == 1
+    with Stalling(stall, 10) as server, Load(server.port, Request(), 1, keep_alive=True) as load:
+        fixed = load.open_loop(100, 1.0)
     assert len(fixed) == 100
-    # Forty were to be sent while it stood still; those of its first half waited for more than half of it.
+    # Forty requests are due during the stall; those that are due in its first half wait for more than half of it.
     assert 15 <= sum(latency > slow for latency in fixed) <= 40
 
 
-def test_each_new_connection_is_part_of_its_latency() -> None:
+def test_the_latency_includes_opening_a_new_connection() -> None:
     with waiting_server() as server, Client() as client:
-        kept = client.run(server, Request("/quick"), 1, 0.3)
-        new = client.run(server, Request("/quick"), 1, 0.3, keep=False)
-    assert percentile(new.latencies, 0.5) > percentile(kept.latencies, 0.5)
+        persistent = client.run(server, Request("/quick"), 1, 0.3)
+        new = client.run(server, Request("/quick"), 1, 0.3, keep_alive=False)
+    assert percentile(new.latencies, 0.5) > percentile(persistent.latencies, 0.5)
 
 
-def test_what_the_client_sees_is_the_reason_for_leaving_out() -> None:
+def test_the_clients_error_is_the_reason_why_a_subject_is_left_out() -> None:
     with waiting_server() as server, Client() as client:
-        with pytest.raises(Unavailable, match="answered 200 'done"):
+        with pytest.raises(Unavailable, match="response 200 'done"):
             client.run(server, Request("/quick", expect="something else"), 1, 0.1)
-        # And the client lives on.
+        # The client can still be used.
         assert client.run(server, Request("/quick"), 1, 0.1).latencies
 
 
-def test_a_server_that_is_away_is_an_error_not_a_figure() -> None:
+def test_a_refused_connection_is_an_error() -> None:
     with pytest.raises(ConnectionRefusedError):
         run({"port": free_port(), "request": {"target": "/"}, "connections": 1, "seconds": 0.1})

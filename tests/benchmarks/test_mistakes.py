@@ -1,4 +1,4 @@
-"""benchmarks/mistakes.py: what docs/mistakes.md shows of microwsgi is what it prints."""
+"""benchmarks/mistakes.py: docs/mistakes.md shows the actual output of microwsgi."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks.mistakes import MISTAKES, SERVERS, clean, shown
+from benchmarks.mistakes import MISTAKES, SERVERS, clean, render
 from tests.running import ROOT
 
 PAGE = (ROOT / "docs" / "mistakes.md").read_text()
@@ -14,15 +14,17 @@ PAGE = (ROOT / "docs" / "mistakes.md").read_text()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("title", MISTAKES)
-def test_the_page_shows_what_is_printed(title: str) -> None:
+def test_the_page_shows_the_current_output(title: str) -> None:
     section = PAGE.partition(f"## {title}\n")[2].partition("\n## ")[0]
     ours = section.partition("### microwsgi dev\n\n")[2].partition("\n\n###")[0]
-    seen = MISTAKES[title](SERVERS[0])
-    assert shown(seen._replace(answered="", repaired="")) == ours.partition("\n\nThe browser")[0]
-    assert f"After the repair: {seen.repaired}" in ours if seen.repaired else "After the repair" not in ours
+    observation = MISTAKES[title](SERVERS[0])
+    assert render(observation._replace(answered="", repaired="")) == ours.partition("\n\nThe browser")[0]
+    assert (
+        f"After the repair: {observation.repaired}" in ours if observation.repaired else "After the repair" not in ours
+    )
 
 
-def test_the_page_is_whole_and_names_no_machine() -> None:
+def test_the_page_is_complete_and_contains_no_local_paths() -> None:
     for title in MISTAKES:
         section = PAGE.partition(f"## {title}\n")[2].partition("\n## ")[0]
         assert re.findall("^### (.*)$", section, re.MULTILINE) == [server.name for server in SERVERS], title

@@ -1,4 +1,4 @@
-"""The reload rows: that they measure what they say, with one save."""
+"""The reload rows, with few saves."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def test_a_save_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < figures["p50"] <= figures["p99"] <= figures["max"] < reload.LIMIT
 
 
-def test_idling_is_measured_with_the_files_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_reloader_is_measured_with_additional_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reload, "QUIET_TIME", 0.0)
-    monkeypatch.setattr(reload, "WATCHED", 0.1)
+    monkeypatch.setattr(reload, "OBSERVED_TIME", 0.1)
     assert reload.idling(10)("microwsgi", sys.executable, "")["core_percent"] >= 0
 
 
-def seen(folder: Path, port: int) -> bool:
-    """Whether one of some saves is answered."""
+def is_change_noticed(folder: Path, port: int) -> bool:
+    """Save repeatedly, and return whether new code answers."""
     for value in range(1, 200):
         reload.save(folder, 5, value)
         if reload.fetch(port) not in ("0", ""):
@@ -43,10 +43,10 @@ def test_flask_is_measured_with_both_of_werkzeugs_reloaders() -> None:
         with reload.reloading(name, sys.executable) as (process, folder, port):
             process.output.seek(0)
             assert f"Restarting with {reloader}" in process.output.read().decode()
-            if name == reload.WATCHDOG:  # of which one version sees nothing; it may also need a moment to see anything
-                assert seen(folder, port)
+            if name == reload.WATCHDOG:  # one version of watchdog notices no changes; others need a moment
+                assert is_change_noticed(folder, port)
 
 
-def test_who_does_not_reload_is_left_out() -> None:
+def test_a_server_that_does_not_reload_is_left_out() -> None:
     with pytest.raises(Unavailable, match="does not reload"):
         reload.measure_reload("bare", sys.executable, "")

@@ -1,4 +1,4 @@
-"""The report: JSON and back, what changed, the tables, and the page with its pictures in a browser."""
+"""The report: JSON, comparison with an earlier report, tables, and the HTML page with its pictures in a browser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks import compare, latency, throughput
-from benchmarks.measuring import Measured
+from benchmarks.measuring import Measurement
 from benchmarks.report import Report
 from benchmarks.stacks import Depth
 from microwsgi.devtools.stack import Frame, capture
@@ -30,9 +30,9 @@ MACHINE: dict[str, Any] = {
 SPEEDS = {"bare": 0.05, "microwsgi": 0.08, "werkzeug": 0.3, "gunicorn gthread": 0.15}  # milliseconds
 
 
-def made(scale: float = 1.0, *, wait: float = 0.001) -> Report:
-    """A report of a run that never was; ours is `scale` times as slow."""
-    dice, report = random.Random(5), Report({**MACHINE})
+def make_report(scale: float = 1.0, *, wait: float = 0.001) -> Report:
+    """Return an invented report, in which microwsgi is slower by the factor `scale`."""
+    rng, report = random.Random(5), Report({**MACHINE})
     lines = {
         "lines": 180,
         "calls": 30,
@@ -51,9 +51,9 @@ def made(scale: float = 1.0, *, wait: float = 0.001) -> Report:
         for _ in range(5):
             result.rounds.append({})
             for name, speed in SPEEDS.items():
-                each = speed * (scale if name == "microwsgi" else 1) * dice.uniform(0.98, 1.02) * 1e6
+                each = speed * (scale if name == "microwsgi" else 1) * rng.uniform(0.98, 1.02) * 1e6
                 result.add(
-                    name, Measured([int(each * dice.lognormvariate(0, 0.1)) for _ in range(400)], 0.3, each / 1e3)
+                    name, Measurement([int(each * rng.lognormvariate(0, 0.1)) for _ in range(400)], 0.3, each / 1e3)
                 )
     for name in ("hello1", "hello8", "hello64", "file"):
         row = report.throughput[name] = throughput.Result(throughput.ROWS[name])
@@ -65,33 +65,35 @@ def made(scale: float = 1.0, *, wait: float = 0.001) -> Report:
             for _ in range(2)
         ]
     for _ in range(5):
-        report.noise.note(50_000 * dice.uniform(0.98, 1.02), 90_000, wait)
+        report.noise.add(50_000 * rng.uniform(0.98, 1.02), 90_000, wait)
     report.left_out = {"latency: bjoern": "not installed"}
     return report
 
 
-def test_a_report_comes_back_from_its_file(tmp_path: Path) -> None:
-    report = made()
+def test_a_report_is_read_back_from_its_file(tmp_path: Path) -> None:
+    report = make_report()
     report.write(tmp_path / "new" / "report.json")
     again = Report.read(tmp_path / "new" / "report.json")
     assert json.dumps(again.as_json()) == json.dumps(report.as_json())
 
 
-def test_another_file_is_no_report(tmp_path: Path) -> None:
+def test_reading_a_file_that_is_no_report_fails(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("[]")
     with pytest.raises(ValueError, match="not a report"):
         Report.read(tmp_path / "other.json")
 
 
-def test_a_change_is_told_when_it_is_more_than_chance() -> None:
-    same = {change.what: change.verdict for change in compare.changes(made(), made())}
+def test_a_change_larger_than_chance_gets_a_verdict() -> None:
+    same = {change.name: change.verdict for change in compare.changes(make_report(), make_report())}
     assert set(same.values()) == {"same"}
-    slower = {(change.what, change.figure): change for change in compare.changes(made(), made(1.3))}
+    slower = {(change.name, change.figure): change for change in compare.changes(make_report(), make_report(1.3))}
     found = slower["latency hello", "p50"]
     assert found.verdict == "worse"
     assert found.ratio == pytest.approx(1.3, rel=0.05)
     assert found.interval[0] < 1.3 < found.interval[1]
-    quicker = {(change.what, change.figure): change.verdict for change in compare.changes(made(1.3), made())}
+    quicker = {
+        (change.name, change.figure): change.verdict for change in compare.changes(make_report(1.3), make_report())
+    }
     assert quicker["latency hello", "p50"] == "better"
 
 
@@ -102,11 +104,11 @@ def test_a_change_within_the_spread_is_unsure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "around", "peers", "verdict"),
+    ("ratio", "interval", "peers", "verdict"),
     [
         (1.3, (1.2, 1.4), 1.0, "worse"),
         (1.3, (1.2, 1.4), None, "worse"),
-        (1.3, (1.2, 1.4), 1.25, "machine"),  # they became as slow
+        (1.3, (1.2, 1.4), 1.25, "machine"),  # the peers became as slow
         (1.3, (1.2, 1.4), 1.6, "machine"),  # or slower
         (1.3, (1.2, 1.4), 0.8, "worse"),
         (0.7, (0.6, 0.8), 1.0, "better"),
@@ -115,14 +117,14 @@ def test_a_change_within_the_spread_is_unsure() -> None:
         (1.01, (1.005, 1.015), 1.0, "same"),
     ],
 )
-def test_what_the_peers_did_too_is_the_machines_doing(
-    ratio: float, around: tuple[float, float], peers: float | None, verdict: str
+def test_a_change_that_peers_share_is_attributed_to_the_machine(
+    ratio: float, interval: tuple[float, float], peers: float | None, verdict: str
 ) -> None:
-    assert compare.verdict_of(ratio, around, peers) == verdict
+    assert compare.verdict_of(ratio, interval, peers) == verdict
 
 
-def test_a_peer_of_another_version_is_no_control() -> None:
-    old, new = made(), made()
+def test_peers_of_another_version_are_no_control_group() -> None:
+    old, new = make_report(), make_report()
     new.machine["versions"] = {"python": "3.13.0", "werkzeug": "9"}
     assert "werkzeug" in compare.same_peers(old, old)
     assert "werkzeug" not in compare.same_peers(old, new)
@@ -130,24 +132,24 @@ def test_a_peer_of_another_version_is_no_control() -> None:
     assert compare.control({"bare": [2.0], "x": [1.0]}, {"bare": [3.0], "x": [9.0]}, {"bare"}) == 1.5
 
 
-def test_runs_of_different_rows_and_machines_are_compared_as_far_as_they_go() -> None:
-    old, new = made(), made(1.3, wait=0.4)
+def test_runs_are_compared_in_common_rows_and_other_machines_are_named() -> None:
+    old, new = make_report(), make_report(1.3, wait=0.4)
     del old.latency["json"], new.throughput["hello64"]
     new.machine = {**MACHINE, "processor": "Another", "versions": {"python": "3.14.0"}}
     found = compare.changes(old, new)
-    assert {("latency hello", "p50"), ("hello8", "cpu_us")} <= {(each.what, each.figure) for each in found}
-    assert not [each for each in found if each.what in ("latency json", "hello64")]
+    assert {("latency hello", "p50"), ("hello8", "cpu_us")} <= {(each.name, each.figure) for each in found}
+    assert not [each for each in found if each.name in ("latency json", "hello64")]
     assert compare.only_in(new, old) == ["latency json"]
     assert compare.only_in(old, new) == ["hello64"]
-    told = "; ".join(compare.differences(old, new))
-    assert "another Python: 3.13.0 before, 3.14.0 now" in told
-    assert "another processor" in told
-    assert "the new run was too noisy" in told
+    reasons = "; ".join(compare.differences(old, new))
+    assert "different Python: 3.13.0 before, 3.14.0 now" in reasons
+    assert "different processor" in reasons
+    assert "the new run was too noisy" in reasons
     assert compare.differences(old, old) == []
 
 
-def test_a_figure_is_only_shown_when_there_is_enough_behind_it() -> None:
-    result = made().latency["hello"]
+def test_a_percentile_with_too_few_observations_is_not_shown() -> None:
+    result = make_report().latency["hello"]
     assert result.figure("microwsgi", "p99")  # 20 of 2,000 lie beyond
     assert result.figure("microwsgi", "p999") is None
     assert result.figure("nobody", "p50") is None
@@ -164,35 +166,35 @@ def printed(report: Report) -> str:
 
 
 def test_a_quiet_run_has_a_verdict() -> None:
-    text = printed(made())
-    assert re.search(r"p50 of werkzeug's: 0\.2\d \(0\.2\d-0\.2\d\)  quicker", text)
+    text = printed(make_report())
+    assert re.search(r"p50 relative to werkzeug: 0\.2\d \(0\.2\d-0\.2\d\)  faster", text)
     assert "too noisy" not in text
     assert "bjoern left out: not installed" in text
 
 
-def test_a_noisy_run_says_so_and_has_none() -> None:
-    text = printed(made(wait=0.4))
+def test_a_noisy_run_has_a_warning_and_no_verdict() -> None:
+    text = printed(make_report(wait=0.4))
     assert "too noisy for a verdict: 40% of the time was spent waiting for a core" in text
-    assert "quicker" not in text
+    assert "faster" not in text
     assert "no verdict" in text
 
 
-def test_verdicts_of_a_busy_machine_are_in_brackets() -> None:
-    report = made()
+def test_verdicts_from_a_busy_machine_are_in_parentheses() -> None:
+    report = make_report()
     assert "(bar missed)" not in printed(report)
-    for by in report.throughput["hello8"].rounds:
-        for figures in by.values():
+    for round_figures in report.throughput["hello8"].rounds:
+        for figures in round_figures.values():
             figures["foreign"] = 0.3
     text = printed(report)
-    assert "others used 30% of the cores" in text
+    assert "other processes used 30% of the cores" in text
     assert "(bar missed)" in text
 
 
-def test_the_table_for_the_docs_has_every_ratio_beside_its_bar(tmp_path: Path) -> None:
+def test_the_markdown_page_has_each_ratio_with_its_bar(tmp_path: Path) -> None:
     pytest.importorskip("rich")
-    report = made()
-    for by in report.throughput["hello64"].rounds:
-        by["microwsgi"]["foreign"] = 0.3
+    report = make_report()
+    for round_figures in report.throughput["hello64"].rounds:
+        round_figures["microwsgi"]["foreign"] = 0.3
     written = tmp_path / "figures.md"
     report.write(tmp_path / "a.json")
     command = [sys.executable, "-m", "benchmarks", "--from", str(tmp_path / "a.json"), "--table", str(written)]
@@ -208,11 +210,11 @@ def test_the_table_for_the_docs_has_every_ratio_beside_its_bar(tmp_path: Path) -
     assert "of bare, time" in file
 
 
-def test_the_table_keeps_the_rows_that_were_not_measured_now(tmp_path: Path) -> None:
+def test_the_markdown_page_keeps_rows_that_are_not_in_the_report(tmp_path: Path) -> None:
     pytest.importorskip("rich")
     from benchmarks import table
 
-    written, first, second = tmp_path / "figures.md", made(), made(2.0)
+    written, first, second = tmp_path / "figures.md", make_report(), make_report(2.0)
     first.machine = {
         **MACHINE,
         "commit": "first",
@@ -237,7 +239,41 @@ def test_the_table_keeps_the_rows_that_were_not_measured_now(tmp_path: Path) -> 
     assert sections[0] == re.split("^## ", once, flags=re.MULTILINE)[1]
 
 
-def test_each_row_of_the_committed_figures_says_when_and_of_which_commit_it_is() -> None:
+@pytest.mark.parametrize(
+    ("old", "title"),
+    [
+        ("# Figures of a profile-guided Python\n\nAn outdated paragraph.\n", "# Figures of a profile-guided Python"),
+        ("no title\n", "# Figures"),
+        ("", "# Figures"),
+    ],
+)
+def test_the_markdown_page_keeps_its_title(tmp_path: Path, old: str, title: str) -> None:
+    pytest.importorskip("rich")
+    from benchmarks import table
+
+    page = tmp_path / "figures-profile-guided.md"
+    page.write_text(old)
+    for _ in range(2):
+        table.write(page, make_report())
+        head = page.read_text().partition("\n## ")[0]
+        assert head.partition("\n")[0] == title
+        assert head.partition("\n")[2] == table.HEAD.format(name=page.name).partition("\n")[2]
+
+
+def test_the_row_fanout_shows_the_worst_request_with_and_without_events() -> None:
+    pytest.importorskip("rich")
+    from benchmarks import table
+
+    report = Report({**MACHINE})
+    result = report.throughput["fanout"] = throughput.Result(throughput.ROWS["fanout"])
+    result.rounds = [{"microwsgi": {"alone_ms": 1.5, "beside_ms": 9.25, "added_ms": 7.75}}]
+    assert "\nmicrowsgi: 1.5 ms without events, 9.2 ms with events\n" in table.section(result, "origin")
+    text = printed(report)
+    assert re.search("max ms without events +max ms with events +ms added", text)
+    assert re.search(r"microwsgi +1\.5 +9\.2 +7\.8", text)
+
+
+def test_each_row_of_the_committed_figures_has_a_date_and_a_commit() -> None:
     pytest.importorskip("rich")
     from benchmarks import table
 
@@ -253,13 +289,13 @@ def test_the_committed_picture_of_stacks_has_every_subject() -> None:
     pytest.importorskip("matplotlib")
     from benchmarks import pictures, readme, stacks
 
-    assert set(readme.STACKS) <= set(pictures.TOWERS) <= {subject.name for subject in stacks.ALL}
+    assert set(readme.STACKS) <= set(pictures.TOWERS) <= {subject.name for subject in stacks.SUBJECTS}
     drawn = (ROOT / "docs" / "stacks.svg").read_text()
     assert [name for name in readme.STACKS if f'id="stacks-frame-{pictures.slug(name)}-0"' not in drawn] == []
 
 
-def test_why_a_peer_is_missing_stands_below_its_table_and_squeezes_no_bar() -> None:
-    report, reason = made(), "ValueError: answered 200 '0', not 200 with '65536'"
+def test_the_reason_for_a_missing_peer_is_below_its_table() -> None:
+    report, reason = make_report(), "ValueError: answered 200 '0', not 200 with '65536'"
     bars = printed(report).count("█")
     report.latency["upload"].left_out["wsgiref"] = reason
     text = printed(report)
@@ -268,36 +304,36 @@ def test_why_a_peer_is_missing_stands_below_its_table_and_squeezes_no_bar() -> N
     assert report.failures() == {}
 
 
-def test_one_slow_server_does_not_flatten_the_others_bars() -> None:
+def test_one_slow_server_does_not_shorten_the_bars_of_the_others() -> None:
     pytest.importorskip("rich")
     from benchmarks import terminal
 
-    longest = terminal.fair([0.1, 0.2, 0.4, 1000.0])
+    longest = terminal.longest_bar([0.1, 0.2, 0.4, 1000.0])
     assert longest == 0.4
     assert terminal.bar(0.2, longest) == "█" * 10
     assert terminal.bar(1000.0, longest) == "█" * 19 + "▶"
 
 
 OWN_FAILURES = {
-    "stacks: microwsgi, App": "its view answered 500",
+    "stacks: microwsgi, App": "the view responded with status 500",
     "latency, hello: microwsgi": "ended with status 3",
-    "throughput, hello8: bare": "wrk said [nothing]",
+    "throughput, hello8: bare": "wrk printed [nothing]",
 }
 
 
 def broken() -> Report:
-    """A report in which subjects of ours are missing, one in each part, and a peer in each too."""
-    report = made()
+    """Return a report in which each part lacks one of the project's own subjects and one peer."""
+    report = make_report()
     report.left_out |= {
         "stacks: microwsgi, App": OWN_FAILURES["stacks: microwsgi, App"],
         "stacks: Flask": "not installed",
     }
     report.latency["hello"].left_out |= {"microwsgi": "ended with status 3", "granian": "not installed"}
-    report.throughput["hello8"].left_out |= {"bare": "wrk said [nothing]", "bjoern": "not installed"}
+    report.throughput["hello8"].left_out |= {"bare": "wrk printed [nothing]", "bjoern": "not installed"}
     return report
 
 
-def test_a_subject_of_ours_that_is_missing_is_a_failure_not_left_out() -> None:
+def test_a_missing_subject_of_the_project_is_a_failure() -> None:
     assert broken().failures() == OWN_FAILURES
     text = printed(broken()).replace("\n", " ")
     for where, reason in OWN_FAILURES.items():
@@ -306,10 +342,10 @@ def test_a_subject_of_ours_that_is_missing_is_a_failure_not_left_out() -> None:
     assert text.count("left out: not installed") == 4  # the peers, and the one of made()
 
 
-def test_a_failure_of_ours_stands_at_the_head_of_the_page_and_is_the_exit_status(tmp_path: Path) -> None:
+def test_a_failure_is_at_the_head_of_the_page_and_sets_the_exit_status(tmp_path: Path) -> None:
     pytest.importorskip("rich")
     pytest.importorskip("matplotlib")
-    for report, status in ((made(), 0), (broken(), 1)):
+    for report, status in ((make_report(), 0), (broken(), 1)):
         report.write(tmp_path / "report.json")
         command = [
             sys.executable,
@@ -327,15 +363,15 @@ def test_a_failure_of_ours_stands_at_the_head_of_the_page_and_is_the_exit_status
     assert "not installed" not in head
 
 
-def test_the_page_has_every_picture_with_its_data_and_asks_the_network_for_nothing(tmp_path: Path) -> None:
+def test_the_page_has_all_pictures_with_their_data_and_no_network_requests(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     need_package("playwright")
     from playwright.sync_api import sync_playwright
 
     from benchmarks import page  # needs matplotlib
 
-    chromium, report = need("chromium"), made()
-    page.write(tmp_path / "page.html", report, made(1.3))
+    chromium, report = need("chromium"), make_report()
+    page.write(tmp_path / "page.html", report, make_report(1.3))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
         asked: list[str] = []
@@ -358,13 +394,13 @@ def test_the_page_has_every_picture_with_its_data_and_asks_the_network_for_nothi
                 assert drawn.get(series, 0) > 1, series
             inks.add(tab.evaluate("getComputedStyle(document.querySelector('#towers text')).fill"))
             assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert len(inks) == 2  # the ink of dark is not that of light
+        assert len(inks) == 2  # the colour of text differs between the themes
         assert asked == [f"file://{tmp_path}/page.html"] * 2
         browser.close()
 
 
 def expected(report: Report) -> list[str]:
-    """The ids of all series that the pictures of a report must have."""
+    """Return the ids of all series that the pictures of a report must contain."""
     names = ("bare", "microwsgi", "werkzeug", "gunicorn-gthread")
     return [
         *(
@@ -379,7 +415,7 @@ def expected(report: Report) -> list[str]:
     ]
 
 
-def test_text_of_others_is_escaped_in_the_page() -> None:
+def test_names_are_escaped_in_the_page() -> None:
     pytest.importorskip("matplotlib")
     from benchmarks import page
 
@@ -394,7 +430,7 @@ def test_the_readmes_pictures_follow_the_readers_theme(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from benchmarks import pictures, readme
 
-    written = readme.write(tmp_path, made())
+    written = readme.write(tmp_path, make_report())
     assert [path.name for path in written] == ["stacks.svg", "latency.svg"]
     for path in written:
         text = path.read_text()
@@ -403,7 +439,7 @@ def test_the_readmes_pictures_follow_the_readers_theme(tmp_path: Path) -> None:
         assert not any(colour in text for colour in pictures.NAMES)
 
 
-def test_the_readmes_pictures_can_be_read_on_a_telephone(tmp_path: Path) -> None:
+def test_the_readmes_pictures_are_legible_on_a_phone(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     need_package("playwright")
     from playwright.sync_api import sync_playwright
@@ -414,7 +450,7 @@ def test_the_readmes_pictures_can_be_read_on_a_telephone(tmp_path: Path) -> None
         need("chromium"),
         {"stacks": "stacks-frame-django-19", "latency": "latency-percentiles-form-werkzeug"},
     )
-    readme.write(tmp_path, made())
+    readme.write(tmp_path, make_report())
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
         for name, series in wanted.items():
@@ -430,10 +466,10 @@ def test_the_readmes_pictures_can_be_read_on_a_telephone(tmp_path: Path) -> None
         browser.close()
 
 
-def test_the_command_shows_an_earlier_report_and_what_changed(tmp_path: Path) -> None:
+def test_the_command_shows_a_report_and_its_changes(tmp_path: Path) -> None:
     pytest.importorskip("rich")
-    made().write(tmp_path / "old.json")
-    made(1.3).write(tmp_path / "new.json")
+    make_report().write(tmp_path / "old.json")
+    make_report(1.3).write(tmp_path / "new.json")
     command = [
         sys.executable,
         "-m",
@@ -449,28 +485,26 @@ def test_the_command_shows_an_earlier_report_and_what_changed(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["nothing"], "there is no part nothing"),
-        (["latency", "--workloads", "x"], "there is no 'x'"),
-        (["throughput", "--table", "unused.md", "--rounds", "5"], "--table takes 6 rounds or more"),
+        (["nothing"], "Unknown part nothing. Choose from: stacks, latency, throughput"),
+        (["latency", "--workloads", "x"], "Unknown name 'x'. Choose from: hello,"),
+        (["throughput", "--table", "unused.md", "--rounds", "5"], "--table needs 6 rounds or more"),
     ],
 )
-def test_a_wrong_name_is_answered_with_the_right_ones(arguments: list[str], said: str) -> None:
+def test_the_message_for_an_invalid_argument_names_the_valid_ones(arguments: list[str], message: str) -> None:
     pytest.importorskip("rich")
     command = [sys.executable, "-m", "benchmarks", *arguments]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=False)
     assert run.returncode == 1
-    assert said in run.stderr
+    assert message in run.stderr
 
 
 @pytest.mark.parametrize("package", ["rich", "matplotlib"])
-def test_a_package_that_is_not_installed_is_named_with_the_command_that_installs_it(
-    tmp_path: Path, package: str
-) -> None:
+def test_the_message_for_a_missing_package_names_the_command_that_installs_it(tmp_path: Path, package: str) -> None:
     if package == "matplotlib":
         pytest.importorskip("rich")
-    made().write(tmp_path / "a.json")
+    make_report().write(tmp_path / "a.json")
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")
     command = python("-m", "benchmarks", "--from", f"{tmp_path}/a.json", "--html", f"{tmp_path}/page.html")
     run = subprocess.run(
@@ -478,4 +512,4 @@ def test_a_package_that_is_not_installed_is_named_with_the_command_that_installs
     )
     assert run.returncode == 1
     assert run.stderr.startswith(f"The benchmarks need the package {package}")
-    assert run.stderr.endswith("with: make bench\n")
+    assert run.stderr.endswith("run the benchmarks: make bench\n")

@@ -1,4 +1,4 @@
-"""The rows over TLS: everyone with the same certificate, full handshakes that are full, resumed ones that are resumed."""
+"""The rows over TLS: the certificate, full and resumed handshakes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import footprint, secure
 from benchmarks.clients import handshakes
-from benchmarks.clients.exchange import trusting
+from benchmarks.clients.exchange import unverified_context
 from benchmarks.processes import Unavailable
 from benchmarks.servers import require
 
@@ -26,13 +26,13 @@ pytestmark = pytest.mark.slow  # of the benchmarks, not of the package
 def certificate_of(port: int) -> bytes | None:
     with (
         socket.create_connection(("127.0.0.1", port), 5) as plain,
-        trusting().wrap_socket(plain) as connection,
+        unverified_context().wrap_socket(plain) as connection,
     ):
         return connection.getpeercert(binary_form=True)
 
 
 @pytest.mark.parametrize("name", ["microwsgi", *secure.PEERS, "granian"])
-def test_each_serves_the_runs_certificate_which_is_p_256(name: str) -> None:
+def test_each_server_uses_the_p_256_certificate_of_the_run(name: str) -> None:
     try:
         require(name, sys.executable)
     except Unavailable as reason:
@@ -44,7 +44,7 @@ def test_each_serves_the_runs_certificate_which_is_p_256(name: str) -> None:
     assert bytes.fromhex("06082a8648ce3d030107") in made  # the curve's object identifier
 
 
-def test_handshakes_are_full_or_resumed_as_is_asked() -> None:
+def test_handshakes_are_full_or_resumed_as_requested() -> None:
     with secure.serving("microwsgi", sys.executable) as server:
         full = handshakes.run(server.port, 0.2, "full")
         resumed = handshakes.run(server.port, 0.2, "resumed")
@@ -53,7 +53,7 @@ def test_handshakes_are_full_or_resumed_as_is_asked() -> None:
     assert min(full["latencies"]) > 0
 
 
-def test_what_a_handshake_costs_is_more_than_a_connection_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_handshake_costs_more_than_a_plain_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secure, "SECONDS", 0.4)
     measure = secure.handshakes("full")
     ours, plain = (measure(name, sys.executable, "off") for name in ("microwsgi", secure.PLAIN))
@@ -66,14 +66,14 @@ def test_requests_over_tls_are_measured(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(secure, "SECONDS", 1)
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
-    figures = secure.loaded(2)("microwsgi", sys.executable, "off")
+    figures = secure.wrk_measurement(2)("microwsgi", sys.executable, "off")
     assert figures["requests"] > 0
     assert figures["errors"] == 0
 
 
 @contextmanager
-def older() -> Iterator[int]:
-    """A server of TLS 1.2 for one connection."""
+def server_of_tls_1_2() -> Iterator[int]:
+    """Start a server that accepts one connection and supports TLS 1.2 only; the context is its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(*secure.certificate())
@@ -90,7 +90,7 @@ def older() -> Iterator[int]:
         thread.join(5)
 
 
-def test_wrk_resumes_unasked_which_is_why_handshakes_have_a_client_of_their_own() -> None:
+def test_wrk_always_resumes_sessions_so_it_cannot_measure_full_handshakes() -> None:
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
     context, resumed = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), list[bool]()
@@ -113,36 +113,36 @@ def test_wrk_resumes_unasked_which_is_why_handshakes_have_a_client_of_their_own(
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
         command = ["wrk", "-t1", "-c1", "-d1s", "--header", "Connection: close", url]
         subprocess.run(command, check=True, capture_output=True, timeout=20)
-        listener.shutdown(socket.SHUT_RDWR)  # which wakes the accept
+        listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
         thread.join(10)
     assert resumed.count(True) > 10 * resumed.count(False) > 0
 
 
-def test_another_version_of_the_protocol_is_no_comparison() -> None:
-    with older() as port, pytest.raises(ValueError, match=r"spoke TLSv1\.2, not TLSv1\.3"):
+def test_another_version_of_tls_is_an_error() -> None:
+    with server_of_tls_1_2() as port, pytest.raises(ValueError, match=r"negotiated TLSv1\.2, expected TLSv1\.3"):
         handshakes.run(port, 0.1, "full")
 
 
-def test_the_best_is_the_best_of_the_peers_that_there_are() -> None:
-    by = {
+def test_the_ratio_to_the_best_ignores_missing_peers() -> None:
+    round_figures = {
         "microwsgi": {"rate": 30.0, "cpu_us": 5.0},
         "cheroot": {"rate": 10.0, "cpu_us": 20.0},
         "werkzeug": {"rate": 1.0},
     }
-    assert secure.best("rate", "", 3.0).ratio(by) == 3.0
-    by["werkzeug"]["cpu_us"] = 10.0
-    assert secure.best("cpu_us", "", None).ratio(by) == 2.0
-    assert secure.best("rate", "", 3.0).ratio({"cheroot": {"rate": 1.0}}) is None
+    assert secure.ratio_to_best("rate", "", 3.0).ratio(round_figures) == 3.0
+    round_figures["werkzeug"]["cpu_us"] = 10.0
+    assert secure.ratio_to_best("cpu_us", "", None).ratio(round_figures) == 2.0
+    assert secure.ratio_to_best("rate", "", 3.0).ratio({"cheroot": {"rate": 1.0}}) is None
 
 
 def test_idle_connections_over_tls_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(footprint, "FEW", 2)
-    monkeypatch.setattr(footprint, "IDLE_TLS", 40)
-    # A page of memory or two may be there already; that it is less than a megabyte each can be told in any case.
+    monkeypatch.setattr(footprint, "BASELINE_CONNECTIONS", 2)
+    monkeypatch.setattr(footprint, "IDLE_TLS_CONNECTIONS", 40)
+    # With few connections the figure is inexact: some pages of memory may be allocated already. A megabyte each is too much.
     assert 0 <= footprint.measure_idle_tls("microwsgi", sys.executable, "off")["kib_each"] < 1024
 
 
-def test_without_its_certificate_a_server_is_plain() -> None:
+def test_the_plain_subject_does_not_use_tls() -> None:
     with secure.serving(secure.PLAIN, sys.executable) as server:
         assert server.scheme == "http"
         with pytest.raises((ssl.SSLError, ConnectionError)):

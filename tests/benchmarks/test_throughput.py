@@ -1,4 +1,4 @@
-"""Rows, bars and ratios; and that a run leaves nothing behind."""
+"""Rows, bars and ratios of the throughput part; and no process is left after a run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 
 from benchmarks import balance, fanout, frameworks, loads, stacks, throughput
 from benchmarks.processes import Server, Unavailable
-from benchmarks.rows import Bar, Row, against, own
-from benchmarks.servers import HELLO, KINDS, require
+from benchmarks.rows import Bar, Row, ratio_to, value_of
+from benchmarks.servers import HELLO, SERVERS, require
 from tests.running import ROOT, environment
 
 pytestmark = pytest.mark.slow  # of the benchmarks, not of the package
@@ -40,12 +40,12 @@ def app(environ, start_response):
 """
 
 
-def test_a_cost_that_is_half_is_a_ratio_of_two() -> None:
-    by = {"microwsgi": {"cpu_us": 10.0, "rate": 900.0}, "bare": {"cpu_us": 20.0, "rate": 1000.0}}
-    assert against("bare", "cpu_us", 1).ratio(by) == 2.0
-    assert against("bare", "rate", 1).ratio(by) == 0.9
-    assert against("bjoern", "rate", 1).ratio(by) is None
-    assert own("cpu_us", "of 40", 1, scale=1 / 40).ratio(by) == 0.25
+def test_half_the_cost_is_a_ratio_of_two() -> None:
+    round_figures = {"microwsgi": {"cpu_us": 10.0, "rate": 900.0}, "bare": {"cpu_us": 20.0, "rate": 1000.0}}
+    assert ratio_to("bare", "cpu_us", 1).ratio(round_figures) == 2.0
+    assert ratio_to("bare", "rate", 1).ratio(round_figures) == 0.9
+    assert ratio_to("bjoern", "rate", 1).ratio(round_figures) is None
+    assert value_of("cpu_us", "of 40", 1, scale=1 / 40).ratio(round_figures) == 0.25
 
 
 @pytest.mark.parametrize(
@@ -63,24 +63,24 @@ def test_a_cost_that_is_half_is_a_ratio_of_two() -> None:
         (True, 0.8, 0.9, "aim"),
     ],
 )
-def test_a_limit_is_reached_or_missed_only_by_the_whole_range(
+def test_a_target_is_reached_or_missed_only_by_the_whole_range(
     at_most: bool, lowest: float, highest: float, verdict: str
 ) -> None:
-    bar = Bar("", lambda by: None, 1.0, 2.0 if not at_most else 0.9, at_most=at_most)
+    bar = Bar("", lambda round_figures: None, 1.0, 2.0 if not at_most else 0.9, at_most=at_most)
     assert bar.verdict(lowest, highest) == verdict
 
 
 def test_a_ratio_without_bar_and_aim_has_no_verdict() -> None:
-    assert against("bare", "rate", None).verdict(0.1, 0.2) == ""
+    assert ratio_to("bare", "rate", None).verdict(0.1, 0.2) == ""
 
 
-def test_an_aim_without_a_bar_can_only_be_missed_by_falling_short() -> None:
-    aim = Bar("", lambda by: None, None, 2.0)
+def test_verdicts_of_an_aim_without_a_bar() -> None:
+    aim = Bar("", lambda round_figures: None, None, 2.0)
     assert [aim.verdict(1.0, highest) for highest in (1.5, 2.5)] == ["short", "near"]
 
 
-def test_ratios_are_taken_pair_by_pair_within_rounds() -> None:
-    result = RowResult(Row("x", "x", dict, [against("bare", "rate", 0.4, 0.6)]))
+def test_ratios_are_computed_within_each_round() -> None:
+    result = RowResult(Row("x", "x", dict, [ratio_to("bare", "rate", 0.4, 0.6)]))
     # The machine was ten times slower in one round: the ratio is the same in each.
     result.rounds = [{"microwsgi": {"rate": rate / 2}, "bare": {"rate": rate}} for rate in (1000.0, 100.0, 900.0)]
     (found,) = result.ratios()
@@ -88,25 +88,25 @@ def test_ratios_are_taken_pair_by_pair_within_rounds() -> None:
     assert result.medians("bare") == {"rate": 900.0}
 
 
-def test_a_verdict_is_that_of_the_range_and_says_of_how_many_rounds() -> None:
-    result = RowResult(Row("x", "x", dict, [against("bare", "rate", 0.5)]))
+def test_a_verdict_is_based_on_the_range_and_has_the_number_of_rounds() -> None:
+    result = RowResult(Row("x", "x", dict, [ratio_to("bare", "rate", 0.5)]))
     result.rounds = [{"microwsgi": {"rate": rate}, "bare": {"rate": 100.0}} for rate in (49.0, 52.0, 60.0)]
     result.rounds.append({"bare": {"rate": 100.0}})
     (found,) = result.ratios()
     assert (found["ratio"], found["rounds"], found["verdict"]) == (0.52, 3, "within")
 
 
-def test_a_bare_loop_that_is_mostly_slower_than_in_its_best_round_tells_of_a_slowed_core() -> None:
-    result = RowResult(Row("x", "x", dict, [against("bare", "cpu_us", 0.5)]))
+def test_a_bare_loop_that_is_mostly_slower_than_its_best_round_shows_a_slow_core() -> None:
+    result = RowResult(Row("x", "x", dict, [ratio_to("bare", "cpu_us", 0.5)]))
     result.rounds = [{"bare": {"cpu_us": spent, "foreign": 0.01}} for spent in (5.0, 5.1, 5.2, 9.0)]
     assert result.too_noisy() == ""
     result.rounds = [{"bare": {"cpu_us": spent, "foreign": 0.01}} for spent in (5.0, 6.0, 6.2, 6.1)]
-    assert "the bare loop took 21% more time than in its best round" in result.too_noisy()
+    assert "the bare loop's median processor time is 21% above its best round" in result.too_noisy()
     result.rounds = [{"microwsgi": {"seconds": 1.0}}]
     assert result.too_noisy() == ""
 
 
-def test_a_result_comes_back_from_json() -> None:
+def test_a_result_is_read_back_from_json() -> None:
     result = RowResult(throughput.ROWS["hello8"])
     result.rounds = [{"microwsgi": {"rate": 1.0, "cpu_us": 2.0}, "bare": {"rate": 2.0, "cpu_us": 1.0}}]
     result.left_out = {"bjoern": "not installed"}
@@ -114,7 +114,7 @@ def test_a_result_comes_back_from_json() -> None:
     assert again.as_json() == result.as_json()
 
 
-def test_rows_have_every_bar_of_the_table() -> None:
+def test_all_rows_exist_and_have_bars() -> None:
     names = set(throughput.ROWS)
     assert {"hello1", "hello8", "hello64", "hello256", "browser8", "browser64", "close"} <= names
     assert {f"sleep{milliseconds}" for milliseconds in (1, 2, 3, 5, 50)} <= names
@@ -130,15 +130,15 @@ def test_the_estimate_of_a_row_counts_its_rounds_and_subjects() -> None:
 
     browser, idle = throughput.ROWS["browser64"], throughput.ROWS["idle-connections"]
     assert plan.row_seconds(browser, plan.FULL._replace(rounds=6, seconds=2)) == 6 * len(browser.peers) * 3.0
-    assert plan.row_seconds(idle, plan.FULL) == idle.cost  # one round, one subject
+    assert plan.row_seconds(idle, plan.FULL) == idle.expected_seconds  # one round, one subject
 
 
-def test_heads_of_the_browser_rows_differ_in_path_and_cookie_from_request_to_request(tmp_path: Path) -> None:
+def test_each_request_of_the_browser_rows_has_another_path_and_cookie(tmp_path: Path) -> None:
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
     (tmp_path / "recorded.py").write_text(RECORDED)
     with Server(
-        KINDS["microwsgi"].command(sys.executable, "recorded:app", "0", 0, "off"), PYTHONPATH=f"{tmp_path}:{ROOT}"
+        SERVERS["microwsgi"].command(sys.executable, "recorded:app", "0", 0, "off"), PYTHONPATH=f"{tmp_path}:{ROOT}"
     ) as server:
         figures = throughput.ROWS["browser64"].measure(server, 1)
         with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
@@ -152,16 +152,16 @@ def test_heads_of_the_browser_rows_differ_in_path_and_cookie_from_request_to_req
 @pytest.mark.parametrize("name", loads.FASTEST)
 def test_the_fastest_peers_serve_where_they_are_installed(name: str) -> None:
     assert name in throughput.ROWS["hello8"].peers
-    if find_spec(name) is None:  # they are compiled, and not for every Python
+    if find_spec(name) is None:  # these packages have no wheels for some Pythons
         with pytest.raises(Unavailable, match="not installed"):
             require(name, sys.executable)
         return
-    with Server(KINDS[name].command(sys.executable, HELLO, "0", 0, "off")) as server:
-        status, body = stacks.ask(server.port, "/")
+    with Server(SERVERS[name].command(sys.executable, HELLO, "0", 0, "off")) as server:
+        status, body = stacks.get(server.port, "/")
     assert (status, body) == (200, "Hello, world!\n")
 
 
-def test_the_bars_and_aims_are_those_that_were_set() -> None:
+def test_the_bars_and_aims_are_the_agreed_ones() -> None:
     of_werkzeug: dict[str, tuple[float, float | None]] = {"of werkzeug, requests/s": (20, 30)}
     wanted: dict[str, dict[str, tuple[float, float | None]]] = {
         "hello8": {
@@ -190,17 +190,17 @@ def test_the_bars_and_aims_are_those_that_were_set() -> None:
         assert found.items() >= limits.items(), name
 
 
-def test_rows_for_another_kind_of_python_are_left_out_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_for_another_build_of_python_are_left_out_without_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [throughput.ROWS["cores-hello"], throughput.ROWS["memory"]]
     for name, found in (("3.13.0 profile-guided", ["memory"]), ("3.13.5 free-threaded", ["cores-hello", "memory"])):
         monkeypatch.setattr(throughput, "versions", lambda _, name=name: {"python": name})
         run = throughput.Run(
-            rows, ["microwsgi"], sys.executable, rounds=1, seconds=1, size=0, say=lambda what, done: None
+            rows, ["microwsgi"], sys.executable, rounds=1, seconds=1, size=0, report_progress=lambda step, done: None
         )
         assert list(run.results) == found
 
 
-def test_the_rate_on_all_cores_is_set_beside_that_on_one() -> None:
+def test_the_rate_on_all_cores_is_compared_with_that_on_one() -> None:
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
     figures = throughput.ROWS["cores-hello"].measure("microwsgi", sys.executable, os.devnull)
@@ -208,7 +208,7 @@ def test_the_rate_on_all_cores_is_set_beside_that_on_one() -> None:
     assert figures["scaling"] > 0
 
 
-def test_the_split_over_two_workers_is_told_of_each_start() -> None:
+def test_the_balance_of_two_workers_is_measured_for_each_start() -> None:
     figures = balance.measure(2)("microwsgi", sys.executable, os.devnull)
     starts = [figures["start_1_percent"], figures["start_2_percent"]]
     assert all(50 <= share <= 100 for share in starts)
@@ -216,76 +216,76 @@ def test_the_split_over_two_workers_is_told_of_each_start() -> None:
     assert figures["median_percent"] == sum(starts) / 2
 
 
-def test_the_busier_worker_s_share_is_that_of_the_kept_connections() -> None:
+def test_the_busier_workers_share_is_a_multiple_of_one_connection() -> None:
     with Server(balance.command("microwsgi", sys.executable, os.devnull)) as server:
         balance.wait_for_workers(server.port)
-        assert len(server.family()) > balance.WORKERS
-        assert balance.busier_percent(server.port) * balance.KEPT % 100 == 0
-    with Server(KINDS["microwsgi"].command(sys.executable, balance.APP, "0", 0, os.devnull)) as server:
+        assert len(server.process_tree()) > balance.WORKERS
+        assert balance.busier_percent(server.port) * balance.CONNECTIONS % 100 == 0
+    with Server(SERVERS["microwsgi"].command(sys.executable, balance.APP, "0", 0, os.devnull)) as server:
         assert balance.busier_percent(server.port) == 100  # there is only one
 
 
-def test_requests_beside_a_broadcast_are_measured_beside_requests_without_one() -> None:
+def test_requests_during_broadcasts_are_compared_with_requests_without_broadcasts() -> None:
     figures = fanout.measure(50, 1)("microwsgi", sys.executable, os.devnull)
     assert figures["alone_ms"] > 0
     assert figures["beside_ms"] > 0
     assert figures["added_ms"] == pytest.approx(figures["beside_ms"] - figures["alone_ms"])
 
 
-def test_what_is_not_installed_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(KINDS["bjoern"], "distribution", "no-such-distribution")
+def test_a_server_that_is_not_installed_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SERVERS["bjoern"], "distribution", "no-such-distribution")
     with pytest.raises(Unavailable, match="not installed: python -m pip install no-such-distribution"):
         require("bjoern", sys.executable)
 
 
-def test_a_server_that_does_not_start_says_why() -> None:
+def test_a_server_that_does_not_start_is_unavailable_with_its_error() -> None:
     with pytest.raises(Unavailable, match="ModuleNotFoundError: No module named 'nothing'"):
-        Server(KINDS["wsgiref"].command(sys.executable, "nothing:app", "0", 0, "off"))
+        Server(SERVERS["wsgiref"].command(sys.executable, "nothing:app", "0", 0, "off"))
 
 
 def test_two_servers_are_measured_and_compared() -> None:
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
-    said: list[tuple[str, float]] = []
+    reports: list[tuple[str, float]] = []
     run = throughput.Run(
         [throughput.ROWS["hello8"], throughput.ROWS["memory"]], ["microwsgi", "bare", "werkzeug"], sys.executable,
-        rounds=1, seconds=1, size=1 << 20, say=lambda what, done: said.append((what, done)),
+        rounds=1, seconds=1, size=1 << 20, report_progress=lambda step, done: reports.append((step, done)),
     )  # fmt: skip
-    run.go()
+    run.execute()
     hello, memory = run.results["hello8"], run.results["memory"]
     assert hello.names() == ["microwsgi", "bare", "werkzeug"]
     ours, bare = hello.medians("microwsgi"), hello.medians("bare")
     assert ours["rate"] > 0
     assert 1 < bare["cpu_us"] < ours["cpu_us"] < 1000
-    assert len(hello.ratios()) == 2  # the others' bars have nobody to be beside
+    assert len(hello.ratios()) == 2  # no ratios to subjects that were not measured
     assert 5_000 < memory.medians("microwsgi")["rss_kib"] < 100_000
-    assert [done for _, done in said] == sorted(done for _, done in said)
-    assert len(said) == run.steps
+    assert [done for _, done in reports] == sorted(done for _, done in reports)
+    assert len(reports) == run.steps
 
 
-def test_an_app_is_measured_beside_webob_by_hand() -> None:
+def test_an_app_is_compared_with_plain_webob() -> None:
     if not shutil.which("wrk"):
         pytest.skip("wrk is not installed")
     run = throughput.Run(
-        [throughput.ROWS["framework"]], ["microwsgi", frameworks.HAND], sys.executable,
-        rounds=1, seconds=1, size=0, say=lambda what, done: None,
+        [throughput.ROWS["framework"]], ["microwsgi", frameworks.PLAIN_WEBOB], sys.executable,
+        rounds=1, seconds=1, size=0, report_progress=lambda step, done: None,
     )  # fmt: skip
-    run.go()
+    run.execute()
     result = run.results["framework"]
     assert result.left_out == {}
     (ratio,) = result.ratios()
-    by = result.rounds[0]
-    assert ratio["ratio"] == by["microwsgi"]["cpu_us"] - by[frameworks.HAND]["cpu_us"]
-    assert frameworks.added({"microwsgi": by["microwsgi"]}) is None
+    round_figures = result.rounds[0]
+    assert ratio["ratio"] == round_figures["microwsgi"]["cpu_us"] - round_figures[frameworks.PLAIN_WEBOB]["cpu_us"]
+    assert frameworks.added_cpu_us({"microwsgi": round_figures["microwsgi"]}) is None
 
 
 @pytest.mark.parametrize("row", ["upload", "chunked", "stream"])
-def test_transfers_are_whole(row: str) -> None:
+def test_transfers_are_complete(row: str) -> None:
     run = throughput.Run(
         [throughput.ROWS[row]], ["microwsgi", "bare"], sys.executable,
-        rounds=1, seconds=1, size=4 << 20, say=lambda what, done: None,
+        rounds=1, seconds=1, size=4 << 20, report_progress=lambda step, done: None,
     )  # fmt: skip
-    run.go()
+    run.execute()
     result = run.results[row]
     assert result.left_out == {}
     least = 100_000 * 10 if row == "stream" else 4 << 20
@@ -300,14 +300,14 @@ def test_an_interrupted_run_leaves_no_process_behind() -> None:
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(**{name: value}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        wait_for(lambda: len(having(mark)) >= 4)  # the harness, its client, two servers or more
+        wait_for(lambda: len(processes_with(mark)) >= 4)  # the benchmarks, their client, two servers or more
         process.send_signal(signal.SIGTERM)
         process.wait(20)
-    wait_for(lambda: not having(mark))
+    wait_for(lambda: not processes_with(mark))
 
 
-def having(mark: str) -> list[str]:
-    """Processes with a variable in their environment."""
+def processes_with(mark: str) -> list[str]:
+    """Return the ids of the processes that have a variable in their environment."""
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:

@@ -52,14 +52,14 @@ def crowd(server: Server, *kinds: str) -> Iterator[None]:
         for kind in kinds:
             process = stack.enter_context(Process([*command, kind], CLIENT_CORES, piped=True))
             assert process.popen.stdout is not None
-            assert process.popen.stdout.readline() == b"open\n", process.complaint()
+            assert process.popen.stdout.readline() == b"open\n", process.error_line()
         yield
 
 
 def median_latency(client: Client, server: Server) -> float:
     """Milliseconds, from when a request was meant to leave."""
     request = Request("/hello", expect="Hello")
-    found = client.run(server, request, BESIDE, SECONDS, rate=RATE, warm=0.3)
+    found = client.run(server, request, BESIDE, SECONDS, rate=RATE, warm_up=0.3)
     return statistics.median(found.latencies) / 1e6
 
 
