@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks import wrk
+from benchmarks.interpreter import FREE_THREADED
 from benchmarks.processes import CORES, SERVER_CORE, Server
 from benchmarks.rows import Row, ratio_to, value_of
-from benchmarks.servers import FREE_THREADED, HELLO, SERVERS
+from benchmarks.servers import HELLO, SERVERS
 from benchmarks.wrk import Figures
 
 WAITING = "benchmarks.subjects.waiting:app"

@@ -18,7 +18,6 @@ import re
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.clients import lockstep
+from benchmarks.interpreter import build_options
 from benchmarks.processes import SERVER_CORE, Server, Unavailable
 from benchmarks.servers import HELLO
 from benchmarks.subjects.hello import BODY
@@ -77,11 +77,9 @@ WORKLOADS = {
 
 def interpreter() -> str:
     """Return the name of this interpreter, with all that changes the figures: version, compiler, machine, build options."""
-    arguments = f"{sysconfig.get_config_var('CONFIG_ARGS')} {sysconfig.get_config_var('PY_CORE_CFLAGS')}"
-    guided = ", profile-guided" if "--enable-optimizations" in arguments or "-fprofile-use" in arguments else ""
     flags = getattr(sys, "abiflags", "")
     name = f"{platform.python_implementation()} {platform.python_version()}{flags}"
-    return f"{name}, {platform.python_compiler()}, {platform.machine()}{guided}"
+    return ", ".join([name, platform.python_compiler(), platform.machine(), *build_options()])
 
 
 def total(profile: str) -> int:

@@ -10,7 +10,6 @@ from pathlib import Path
 from benchmarks.processes import ROOT, Unavailable, environment
 
 HELLO = "benchmarks.subjects.hello:app"
-FREE_THREADED = "free-threaded"  # the word that `versions` adds for a Python without the interpreter lock
 REQUIRED = ("microwsgi", "bare", "http.server", "httpsrv.py", "import webob", "WebOb by hand")
 
 
@@ -88,11 +87,9 @@ def versions(python: str) -> dict[str, str]:
         | {"webob", "flask", "bottle", "django", "uvicorn", "watchdog"}
     )
     code = (
-        "import sys, sysconfig, importlib.metadata as m\n"
-        "built = f\"{sysconfig.get_config_var('CONFIG_ARGS')} {sysconfig.get_config_var('PY_CORE_CFLAGS')}\"\n"
-        "guided = '--enable-optimizations' in built or '-fprofile-use' in built\n"
-        "free = sysconfig.get_config_var('Py_GIL_DISABLED')\n"
-        f"python = sys.version.split()[0] + ' {FREE_THREADED}' * bool(free) + ' profile-guided' * guided\n"
+        "import sys, platform, importlib.metadata as m\n"
+        "from benchmarks.interpreter import build_options\n"
+        "python = ' '.join([platform.python_version(), *build_options()])\n"
         "print('python', python, sys.implementation.name, sep='\\t')\n"
         "for name in sys.argv[1:]:\n"
         "    try: print(name, m.version(name), '', sep='\\t')\n"
