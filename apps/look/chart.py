@@ -12,7 +12,6 @@ from typing import NamedTuple
 WIDTH, HEIGHT = 720, 170
 LEFT, BOTTOM, TOP = 80, 20, 10
 """Room for the axes' labels."""
-STEPS = (1, 2, 5)
 GAP = 2.5
 """Steps without a value that are a gap."""
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
@@ -81,12 +80,8 @@ class Axes(NamedTuple):
 
 def ceiling(value: float) -> float:
     """The next 1, 2 or 5 times a power of ten."""
-    power = 1e-6
-    while True:
-        for step in STEPS:
-            if step * power >= value:
-                return step * power
-        power *= 10
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
 
 
 def amount(value: float, unit: str = "") -> str:
@@ -99,11 +94,9 @@ def milliseconds(seconds: float | None) -> str:
     """850 µs, 20.3 ms, 1.03 s; a dash for none."""
     if seconds is None or seconds < 0:
         return "-"
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size or unit == "µs":
-            value = seconds / size
-            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
-    raise AssertionError
+    unit, size = ("s", 1.0) if seconds >= 1 else ("ms", 1e-3) if seconds >= 1e-3 else ("µs", 1e-6)
+    value = seconds / size
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 Line = tuple[str, Sequence[tuple[float, float]]]
