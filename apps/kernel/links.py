@@ -162,11 +162,7 @@ def main_routes(found: Iterator[bytes]) -> Iterator[Route]:
         more = attributes(message[ROUTE.size :])
         zero = "0.0.0.0" if family == socket.AF_INET else "::"  # a network
         network = f"{socket.inet_ntop(family, more[ROUTE_TO]) if ROUTE_TO in more else zero}/{length}"
-        hops = (
-            list(next_hops(family, more[MULTIPATH]))
-            if MULTIPATH in more
-            else [next_hop(family, more, number_of(more.get(OUT)))]
-        )
+        hops = list(next_hops(family, more.get(MULTIPATH, b""))) or [next_hop(family, more, number_of(more.get(OUT)))]
         yield Route(network, TYPES.get(kind, str(kind)), ", ".join(filter(None, hops)), number_of(more.get(PRIORITY)))
 
 
