@@ -255,8 +255,7 @@ def test_one_slow_or_broken_target_costs_no_other_a_round() -> None:
             "well": f"tcp 127.0.0.1:{quick.port}",
         }
         checked = config(targets)
-        faulty = checked.targets[2]
-        checked.targets[2] = faulty._replace(check=faulty.check._replace(path="/ü"))
+        checked.targets["faulty"] = checked.targets["faulty"]._replace(path="/ü")
         prober = Prober(checked)
         prober.background.start()
         found = rounds_of(prober, dict.fromkeys(targets, 4))
