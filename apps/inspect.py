@@ -33,7 +33,8 @@ CONNECTION = "The connection, as the kernel sees it (TCP_INFO)"
 
 seen: dict[int, Seen] = {}
 """The last requests by number, the newest last."""
-app, site = App(), look.Site({})
+LINKS = {"Requests": "/"}
+app, site = App(), look.Site(LINKS)
 
 
 @app.before
@@ -78,7 +79,7 @@ def answer(request: Request) -> Response:
     """The request as it was received: a page for a browser, JSON for other clients."""
     found: Seen = request.environ[MARK]
     if request.accept.acceptable_offers(["application/json", "text/html"])[:1] == [("text/html", 1.0)]:
-        return page(request, found.line, shown(found), base=OWN)
+        return page(request, found.line, shown(found), links=LINKS, base=OWN)
     return Response(json=found.as_values())
 
 
@@ -132,7 +133,7 @@ def one(request: Request, number: int) -> Response:
     found = seen[number]
     if request.accept.acceptable_offers(["text/html", "application/json"])[:1] == [("application/json", 1.0)]:
         return Response(json=found.as_values())
-    return page(request, found.line, shown(found))
+    return site.page(request, found.line, shown(found), live=False)
 
 
 def readable(connection: dict[str, float]) -> dict[str, object]:

@@ -164,7 +164,9 @@ def condition(rounds: Sequence[Traced], routes: Sequence[Branch], now: float, me
     count = "1 hop" if hops == "1" else f"{hops} hops"
     reached = f"{last.address} answers {method.upper()}, {count} away{branched}."
     text = f"{reached} Packet loss in the last minute: {lost:.0%}"
-    return ("degraded", f"{text}, since {clock_time(began)}.") if lost else ("ok", f"{text}.")
+    if lost:
+        return "degraded", f"{text}, since {clock_time(began)}."
+    return "ok", f"{text}; the last lost packet was at {clock_time(lost_at[-1])}." if lost_at else f"{text}."
 
 
 def last_hop(silent: Sequence[Traced]) -> str:
