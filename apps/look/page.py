@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from microwsgi import App, Request, Response, abort, html
@@ -38,7 +38,8 @@ MOST_DRAWN = 100
 """Parts that are cached."""
 TICK = 1.0
 """Seconds between two ticks."""
-Drawing = TypeVar("Drawing", bound=Callable[[Request, str], str])
+Drawing = Callable[[Request, str], str]
+"""Draws a section as HTML: for a request, and the rest of the section's name."""
 RANGES = {"10m": (600.0, "10 minutes"), "1h": (3600.0, "1 hour"), "24h": (86400.0, "24 hours")}
 
 
@@ -50,22 +51,19 @@ class Site:
     """
 
     def __init__(self, links: Mapping[str, str], start: Callable[[], None] = lambda: None) -> None:
-        self.links, self.start = links, start
-        self.parts: dict[str, Callable[[Request, str], str]] = {}
+        self.links = links
+        self.parts: dict[str, Drawing] = {}
         self.versions: Callable[[], Mapping[str, object]] = lambda: {"*": time.time() // 1}
         """The version of each part; "*" stands for all others."""
         self.drawn: dict[str, tuple[object, str]] = {}
         self.lock = threading.Lock()  # protects `drawn`; held while a part is drawn, so that one thread draws
         self.app = App()
         self.app.static("/look", FILES)
-        self.app.before(self.restart)
+        # Again with each request: a server may have forked after the import, and threads do not survive a fork.
+        self.app.before(lambda request: start())
         self.app.get("/part/{name:path}")(self.draw)
         self.app.get("/events")(self.events)
         start()
-
-    def restart(self, request: Request) -> None:
-        """Start the work again: a server may have forked after the import, and threads do not survive a fork."""
-        self.start()
 
     def part(self, kind: str) -> Callable[[Drawing], Drawing]:
         """Register the function that draws the sections `kind` and `kind/...`."""
