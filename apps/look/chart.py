@@ -25,13 +25,12 @@ class Axes(NamedTuple):
     begin: float
     end: float
     top: float
-    height: int = HEIGHT
 
     def x(self, at: float) -> float:
         return round(LEFT + (WIDTH - LEFT) * (at - self.begin) / (self.end - self.begin), 1)
 
     def y(self, value: float) -> float:
-        return round(TOP + (self.height - TOP - BOTTOM) * (1 - min(value / self.top, 1.0)), 1)
+        return round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - min(value / self.top, 1.0)), 1)
 
     def grid(self, text: Callable[[float], str]) -> Iterator[str]:
         for value in (0.0, self.top / 2, self.top):
@@ -46,7 +45,7 @@ class Axes(NamedTuple):
             yield f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP}" y2="{self.y(0)}"/>'
             anchor = "end" if x > WIDTH - 30 else "start" if x < LEFT + 30 else "middle"
             label = time.strftime("%H:%M", time.localtime(at))
-            yield f'<text x="{x}" y="{self.height - 5}" text-anchor="{anchor}">{label}</text>'
+            yield f'<text x="{x}" y="{HEIGHT - 5}" text-anchor="{anchor}">{label}</text>'
             at += step
 
     def widths(self, times: Sequence[float], step: float) -> list[float]:
@@ -73,9 +72,7 @@ class Axes(NamedTuple):
         return f'<rect class="hover" x="{x}" y="{TOP}" width="{wide:.1f}" height="{height}">{title}</rect>'
 
     def svg(self, label: str, marks: Sequence[str]) -> str:
-        return (
-            f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" aria-label="{escape(label)}">{"".join(marks)}</svg>'
-        )
+        return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{"".join(marks)}</svg>'
 
 
 def ceiling(value: float) -> float:
