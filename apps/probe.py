@@ -212,32 +212,30 @@ def api(request: Request) -> dict[str, Any]:
 @app.get("/metrics")
 def metrics(request: Request) -> Response:
     """The last round of each target. A target without a new round has its age only: an old value must not look new."""
-    rows: list[Metric] = []
+    return exposition(collect())
+
+
+def collect() -> Iterator[Metric]:
     for name, state in states().items():
-        check, recent = config.targets[name], prober.conditions[name].recent
-        if recent:
-            labels = {"name": name, "module": check.module, "target": check.target}
-            rows += round_metrics(recent[-1], labels, is_old=state.name == "unknown")
-    return exposition(rows)
-
-
-def round_metrics(last: Round, labels: dict[str, str], *, is_old: bool) -> Iterator[Metric]:
-    found: list[tuple[str, float | None, str]] = [
-        ("last_round_timestamp_seconds", last.at, "When the last round began"),
-        ("age_seconds", time.time() - last.at, "Seconds since then"),
-    ]
-    if not is_old:
-        found += [
-            ("success", float(last.passed == last.probes), "Whether all probes of the round passed"),
-            ("pass_ratio", last.passed / last.probes, "Share of the probes that passed"),
-            ("packet_loss_ratio", last.loss, "Share of the packets without an answer"),
-            ("duration_seconds", last.quantile(0.5), "The median of the round"),
-            ("duration_max_seconds", last.quantile(1.0), "The maximum of the round"),
-        ]
+        if not prober.conditions[name].recent:
+            continue
+        check, last = config.targets[name], prober.conditions[name].recent[-1]
+        labels = {"name": name, "module": check.module, "target": check.target}
+        yield Metric("probe_last_round_timestamp_seconds", last.at, labels, help="When the last round began")
+        yield Metric("probe_age_seconds", time.time() - last.at, labels, help="Seconds since then")
+        if state.name == "unknown":
+            continue
+        found = {
+            "success": (float(last.passed == last.probes), "Whether all probes of the round passed"),
+            "pass_ratio": (last.passed / last.probes, "Share of the probes that passed"),
+            "packet_loss_ratio": (last.loss, "Share of the packets without an answer"),
+            "duration_seconds": (last.quantile(0.5), "The median of the round"),
+            "duration_max_seconds": (last.quantile(1.0), "The maximum of the round"),
+        }
+        for metric, (value, text) in found.items():
+            if value is not None:
+                yield Metric(f"probe_{metric}", value, labels, help=text)
         yield from certificate_metrics(last.facts, labels)
-    for name, value, text in found:
-        if value is not None:
-            yield Metric(f"probe_{name}", value, labels, help=text)
 
 
 @app.get("/probe")
