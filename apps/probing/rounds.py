@@ -198,6 +198,8 @@ class Prober:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.stale_after = 2 * config.interval + config.timeout + 2
+        """Seconds without a round after which the state of a target is unknown."""
         self.history = History(config.history, merge_data)
         self.resolver = Resolver()
         self.background = Background("prober", self.work, config.history and f"{config.history}.lock")
@@ -207,11 +209,6 @@ class Prober:
         self.conditions = {name: Condition() for name in config.targets}
         self.newest = 0
         self.lock = threading.Lock()  # protects `conditions` and `newest`
-
-    @property
-    def stale_after(self) -> float:
-        """Seconds without a round after which the state of a target is unknown."""
-        return 2 * self.config.interval + self.config.timeout + 2
 
     async def work(self) -> None:
         """Probe, until it is cancelled."""
