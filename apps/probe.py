@@ -153,6 +153,8 @@ def draw_target(request: Request, name: str) -> str:
     text = state.name + (look.since(state.since, day=period > DAY / 2) if state.since else "")
     parts = [look.summary(state.name, f"{text}: {state.text}" if state.text else text)]
     reasons = condition.minute.ordered if condition.minute and state.name in {"degraded", "failing"} else []
+    if state.name == "degraded":  # a target that answers most probes is not down, and its route is not broken
+        reasons = [each for each in reasons if each != Reason.NO_ANSWER]
     parts += [f"<p>{escape(known.meaning)}</p>" for known in map(Reason.of, reasons[:1]) if known]
     step = config.interval if period <= HOUR else max(MERGED, config.interval)
     parts.append(picture(rounds, now - period, now, step, f"Times of {name}, the last {look.duration(period)}"))
