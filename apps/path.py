@@ -60,8 +60,7 @@ app = site.app
 
 @app.get("/")
 def overview(request: Request) -> Response:
-    paths = {name: f"to?{urlencode({'target': name})}" for name in tracer.targets}
-    rows = [(look.link(paths[name], name), target) for name, target in tracer.targets.items()]
+    rows = [(look.link(f"to?{urlencode({'target': name})}", name), target) for name, target in tracer.targets.items()]
     form = look.form("Another target", "to", "host", "Method", METHODS, "Trace")
     content = table("Configured targets", ("target", "address or name"), rows) + form
     return site.page(request, "Routes", content, live=False)
