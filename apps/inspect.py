@@ -18,7 +18,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from apps.inspecting import Seen, seen_of
 from apps.look import page as look
-from apps.look.page import link, listed, page, table
+from apps.look.page import link, listed, table
 from microwsgi import App, Request, Response, abort
 
 MOST_SECONDS, MOST_BYTES = 10.0, 1 << 27
@@ -33,8 +33,7 @@ CONNECTION = "The connection, as the kernel sees it (TCP_INFO)"
 
 seen: dict[int, Seen] = {}
 """The last requests by number, the newest last."""
-LINKS = {"Requests": "/"}
-app, site = App(), look.Site(LINKS)
+app, site = App(), look.Site({"Requests": "/"})
 
 
 @app.before
@@ -79,7 +78,7 @@ def answer(request: Request) -> Response:
     """The request as it was received: a page for a browser, JSON for other clients."""
     found: Seen = request.environ[MARK]
     if request.accept.acceptable_offers(["application/json", "text/html"])[:1] == [("text/html", 1.0)]:
-        return page(request, found.line, shown(found), links=LINKS, base=OWN)
+        return site.page(request, found.line, shown(found), live=False, base=OWN)
     return Response(json=found.as_values())
 
 

@@ -76,7 +76,7 @@ class Site:
 
     def draw(self, request: Request, name: str) -> str:
         """A section with the query of this request, as HTML."""
-        range_of(request)
+        range_of(request)  # raises 400
         kind, _, rest = name.partition("/")
         if kind not in self.parts:
             abort(404, f"There is no {name}.")
@@ -98,29 +98,24 @@ class Site:
         part, label = escape(quote(name, safe="") + query), escape(label or name)
         return f'<section data-part="{part}" aria-label="{label}">{self.draw(request, name)}</section>'
 
-    def page(self, request: Request, title: str, content: str, *, live: bool = True) -> Response:
-        """A whole page; a live one has the script. `content` is HTML."""
-        return page(request, title, content, links=self.links, live=live)
-
-
-def page(
-    request: Request, title: str, content: str, *, links: Mapping[str, str] = {}, live: bool = False, base: str = ""
-) -> Response:
-    """A page of an application whose Site is mounted at `base`; `links` are texts and paths below the application."""
-    root = request.script_name + base
-    others: Mapping[str, str] = request.environ.get(SIBLINGS, {})
-    paths = {path: text for text, path in others.items()}
-    for text, path in links.items():
-        paths.setdefault(root + path, text)
-    current = max((path for path in paths if request.path.startswith(path)), key=len, default="")
-    marks = {current: f' aria-current="{"page" if current == request.path else "true"}"'}
-    nav = "".join(f'<a href="{escape(path)}"{marks.get(path, "")}>{escape(text)}</a>' for path, text in paths.items())
-    clock = f'as of <time datetime="{time.time():.3f}">{clock_time(time.time())}</time>'
-    script = SCRIPT.format(base=root) if live else ""
-    text = PAGE.format(title=escape(title), content=content, base=root, script=script, nav=nav, clock=clock)
-    response = Response(text, content_type="text/html", charset="utf-8")
-    response.headers["Content-Security-Policy"] = POLICY
-    return response
+    def page(self, request: Request, title: str, content: str, *, live: bool = True, base: str = "") -> Response:
+        """A whole page; a live one has the script. `content` is HTML; `base` is where the application has mounted this."""
+        root = request.script_name + base
+        others: Mapping[str, str] = request.environ.get(SIBLINGS, {})
+        paths = {path: text for text, path in others.items()}
+        for text, path in self.links.items():
+            paths.setdefault(root + path, text)
+        current = max((path for path in paths if request.path.startswith(path)), key=len, default="")
+        marks = {current: f' aria-current="{"page" if current == request.path else "true"}"'}
+        nav = "".join(
+            f'<a href="{escape(path)}"{marks.get(path, "")}>{escape(name)}</a>' for path, name in paths.items()
+        )
+        clock = f'as of <time datetime="{time.time():.3f}">{clock_time(time.time())}</time>'
+        script = SCRIPT.format(base=root) if live else ""
+        text = PAGE.format(title=escape(title), content=content, base=root, script=script, nav=nav, clock=clock)
+        response = Response(text, content_type="text/html", charset="utf-8")
+        response.headers["Content-Security-Policy"] = POLICY
+        return response
 
 
 def clock_time(at: float, *, day: bool = False) -> str:
