@@ -216,18 +216,15 @@ class Prober:
             group.create_task(self.flush())
             for number, (name, check) in enumerate(self.config.targets.items()):
                 offset = self.config.interval * number / len(self.config.targets)
-                group.create_task(self.watch(name, check, offset))
+                group.create_task(self.watch(group, name, check, offset))
 
-    async def watch(self, name: str, check: Check, offset: float) -> None:
+    async def watch(self, group: asyncio.TaskGroup, name: str, check: Check, offset: float) -> None:
         """A round of a target at each even time. Rounds that were due while this process did not run are left out."""
         loop = asyncio.get_running_loop()
         due = loop.time() + offset
-        rounds: set[asyncio.Task[None]] = set()
         while True:
             await asyncio.sleep(due - loop.time())
-            task = loop.create_task(self.round(name, check))
-            rounds.add(task)  # the loop keeps weak references only
-            task.add_done_callback(rounds.discard)
+            group.create_task(self.round(name, check))
             late = max(loop.time() - due, 0.0)
             due += self.config.interval * (1 + late // self.config.interval)
 
