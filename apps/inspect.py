@@ -77,7 +77,7 @@ def octets(request: Request, count: int) -> Response:
 def answer(request: Request) -> Response:
     """The request as it was received: a page for a browser, JSON for other clients."""
     found: Seen = request.environ[MARK]
-    if request.accept.acceptable_offers(["application/json", "text/html"])[:1] == [("text/html", 1.0)]:
+    if look.prefers(request, "text/html", "application/json"):
         return site.page(request, found.line, shown(found), live=False, base=OWN)
     return Response(json=found.as_values())
 
@@ -130,7 +130,7 @@ def one(request: Request, number: int) -> Response:
     if number not in seen:
         abort(404, f"There is no request {number} among the last {KEPT}.")
     found = seen[number]
-    if request.accept.acceptable_offers(["text/html", "application/json"])[:1] == [("application/json", 1.0)]:
+    if look.prefers(request, "application/json", "text/html"):
         return Response(json=found.as_values())
     return site.page(request, found.line, shown(found), live=False)
 

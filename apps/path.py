@@ -72,7 +72,7 @@ def show(request: Request) -> Response | dict[str, Any]:
     name, method = wanted(request)
     permit(name, request.remote_addr or "")
     tracer.watch(name, method)
-    if request.accept.acceptable_offers(["text/html", "application/json"])[:1] == [("application/json", 1.0)]:
+    if look.prefers(request, "application/json", "text/html"):
         return as_values(tracer.rounds(name, method, time.time() - range_of(request), time.time()))
     methods = look.choice(request, "method", {each: f"by {each}" for each in METHODS}, method)
     content = methods + look.range_links(request) + site.section(request, "route", "Route")

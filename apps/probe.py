@@ -257,7 +257,7 @@ def probe(request: Request) -> Response:
         budget.slots.release()
     if outcome.reason is Reason.NOT_ALLOWED:
         abort(403, str(outcome.facts["error"]))
-    if request.accept.acceptable_offers(["text/plain", "text/html"])[:1] == [("text/html", 1.0)]:
+    if look.prefers(request, "text/html", "text/plain"):
         return site.page(request, f"{module} {text}", shown(outcome), live=False)
     return exposition(blackbox(module, outcome))
 

@@ -118,6 +118,11 @@ class Site:
         return response
 
 
+def prefers(request: Request, wanted: str, other: str) -> bool:
+    """Whether a client asks for the type `wanted`; one that takes any type, as curl does, gets the other one."""
+    return request.accept.acceptable_offers([other, wanted])[:1] == [(wanted, 1.0)]
+
+
 def clock_time(at: float, *, day: bool = False) -> str:
     """The time of day, as this machine's time zone has it."""
     return time.strftime("%F %T" if day else "%T", time.localtime(at))
