@@ -31,8 +31,6 @@ class Background:
         self.stopping = threading.Event()
         self.wake: Callable[[], object] = bool
         """Wakes the event loop, so that it sees `stopping` at once. `bool` does nothing."""
-        self.working = False
-        """Whether this process does the work; written by the thread only."""
 
     def start(self) -> None:
         """Start the thread, unless there is one: a thread does not survive a fork."""
@@ -59,13 +57,11 @@ class Background:
                 if self.lock_file and not locked(file.fileno()):
                     self.stopping.wait(PAUSE)
                     continue
-                self.working = True
                 try:
                     asyncio.run(self.session())
                 except Exception:  # a fault of the work must not end it for good
                     traceback.print_exc(file=sys.stderr)
                     self.stopping.wait(1.0)  # not again and again without a pause
-            self.working = False
 
     async def session(self) -> None:
         """The work, until `stop` is called. Raises its exception."""

@@ -18,7 +18,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from apps.inspecting import Seen, seen_of
 from apps.look import page as look
-from apps.look.page import link, listed, page, table
+from apps.look.page import link, listed, table
 from microwsgi import App, Request, Response, abort
 
 MOST_SECONDS, MOST_BYTES = 10.0, 1 << 27
@@ -33,7 +33,7 @@ CONNECTION = "The connection, as the kernel sees it (TCP_INFO)"
 
 seen: dict[int, Seen] = {}
 """The last requests by number, the newest last."""
-app, site = App(), look.Site({})
+app, site = App(), look.Site({"Requests": "/"})
 
 
 @app.before
@@ -77,8 +77,8 @@ def octets(request: Request, count: int) -> Response:
 def answer(request: Request) -> Response:
     """The request as it was received: a page for a browser, JSON for other clients."""
     found: Seen = request.environ[MARK]
-    if request.accept.acceptable_offers(["application/json", "text/html"])[:1] == [("text/html", 1.0)]:
-        return page(request, found.line, shown(found), base=OWN)
+    if look.prefers(request, "text/html", "application/json"):
+        return site.page(request, found.line, shown(found), live=False, base=OWN)
     return Response(json=found.as_values())
 
 
@@ -130,9 +130,9 @@ def one(request: Request, number: int) -> Response:
     if number not in seen:
         abort(404, f"There is no request {number} among the last {KEPT}.")
     found = seen[number]
-    if request.accept.acceptable_offers(["text/html", "application/json"])[:1] == [("application/json", 1.0)]:
+    if look.prefers(request, "application/json", "text/html"):
         return Response(json=found.as_values())
-    return page(request, found.line, shown(found))
+    return site.page(request, found.line, shown(found), live=False)
 
 
 def readable(connection: dict[str, float]) -> dict[str, object]:

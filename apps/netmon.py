@@ -24,7 +24,7 @@ from apps.kernel.links import Interface, Traffic
 from apps.kernel.sampler import EVERY, KEPT_EVERY, RECENT, Sampler
 from apps.kernel.sockets import LISTEN, UNCONNECTED, Socket
 from apps.look import page as look
-from apps.look.chart import amount, lines, milliseconds
+from apps.look.chart import Line, amount, lines, milliseconds
 from apps.look.metrics import Metric, exposition
 from apps.look.page import Column
 from microwsgi import Request, Response, abort
@@ -179,24 +179,18 @@ def is_down(each: Interface) -> bool:
 
 def chart(request: Request, name: str) -> str:
     now, period = time.time(), look.range_of(request)
-    points = sampler.points(name, now - period, now)
+    seen = [(at, Traffic(*map(round, each))) for at, each in sampler.points(name, now - period, now)]
     step = EVERY if period <= RECENT else KEPT_EVERY if period <= HOUR else MERGED
-    seen = [(at, Traffic(*map(round, each))) for at, each in points]
-    octets = [
-        ("receive", [(at, each.receive_bytes * OCTET) for at, each in seen]),
-        ("transmit", [(at, each.transmit_bytes * OCTET) for at, each in seen]),
-    ]
-    packets = [
-        ("receive", [(at, each.receive_packets) for at, each in seen]),
-        ("transmit", [(at, each.transmit_packets) for at, each in seen]),
-    ]
-    packets += [("errors", [(at, each.errors) for at, each in seen])] if any(each.errors for _, each in seen) else []
-    packets += [("drops", [(at, each.drops) for at, each in seen])] if any(each.drops for _, each in seen) else []
-    drawings = (
-        lines(now - period, now, step, series, unit, f"{name}, {what}")
-        for series, unit, what in ((octets, "bit/s", "bits"), (packets, "/s", "packets"))
-    )
-    return f'<div class="charts">{"".join(drawings)}</div>'
+
+    def line(text: str, field: str, factor: int = 1) -> Line:
+        return text, [(at, getattr(each, field) * factor) for at, each in seen]
+
+    octets = [line("receive", "receive_bytes", OCTET), line("transmit", "transmit_bytes", OCTET)]
+    packets = [line("receive", "receive_packets"), line("transmit", "transmit_packets")]
+    packets += [line(field, field) for field in ("errors", "drops") if any(getattr(each, field) for _, each in seen)]
+    bit_chart = lines(now - period, now, step, octets, "bit/s", f"{name}, bits")
+    packet_chart = lines(now - period, now, step, packets, "/s", f"{name}, packets")
+    return f'<div class="charts">{bit_chart}{packet_chart}</div>'
 
 
 @site.part("counters")

@@ -60,8 +60,7 @@ app = site.app
 
 @app.get("/")
 def overview(request: Request) -> Response:
-    paths = {name: f"to?{urlencode({'target': name})}" for name in tracer.targets}
-    rows = [(look.link(paths[name], name), target) for name, target in tracer.targets.items()]
+    rows = [(look.link(f"to?{urlencode({'target': name})}", name), target) for name, target in tracer.targets.items()]
     form = look.form("Another target", "to", "host", "Method", METHODS, "Trace")
     content = table("Configured targets", ("target", "address or name"), rows) + form
     return site.page(request, "Routes", content, live=False)
@@ -73,7 +72,7 @@ def show(request: Request) -> Response | dict[str, Any]:
     name, method = wanted(request)
     permit(name, request.remote_addr or "")
     tracer.watch(name, method)
-    if request.accept.acceptable_offers(["text/html", "application/json"])[:1] == [("application/json", 1.0)]:
+    if look.prefers(request, "application/json", "text/html"):
         return as_values(tracer.rounds(name, method, time.time() - range_of(request), time.time()))
     methods = look.choice(request, "method", {each: f"by {each}" for each in METHODS}, method)
     content = methods + look.range_links(request) + site.section(request, "route", "Route")
@@ -164,7 +163,9 @@ def condition(rounds: Sequence[Traced], routes: Sequence[Branch], now: float, me
     count = "1 hop" if hops == "1" else f"{hops} hops"
     reached = f"{last.address} answers {method.upper()}, {count} away{branched}."
     text = f"{reached} Packet loss in the last minute: {lost:.0%}"
-    return ("degraded", f"{text}, since {clock_time(began)}.") if lost else ("ok", f"{text}.")
+    if lost:
+        return "degraded", f"{text}, since {clock_time(began)}."
+    return "ok", f"{text}; the last lost packet was at {clock_time(lost_at[-1])}." if lost_at else f"{text}."
 
 
 def last_hop(silent: Sequence[Traced]) -> str:

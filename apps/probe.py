@@ -48,7 +48,6 @@ LOSS, FAILED = attrgetter("loss"), attrgetter("failed")
 MEDIAN = methodcaller("quantile", 0.5)
 
 config = load(os.environ.get("PROBE_CONFIG", ""))
-watched = {each.name: each for each in config.targets}
 prober = Prober(config)
 budget = Budget(config.per_minute)
 site = look.Site(LINKS, prober.background.start)
@@ -81,8 +80,8 @@ site.versions = versions
 def states() -> dict[str, State]:
     """The state of each target, the worst first, and of those that are equal the latest."""
     prober.update()
-    found = {name: prober.conditions[name].shown(prober.stale_after) for name in watched}
-    bad = {name: minute.bad for name in watched if (minute := prober.conditions[name].minute)}
+    found = {name: prober.conditions[name].shown(prober.stale_after) for name in config.targets}
+    bad = {name: minute.bad for name in config.targets if (minute := prober.conditions[name].minute)}
     return dict(sorted(found.items(), key=lambda item: (ORDER[item[1].name], -bad.get(item[0], 0.0), -item[1].since)))
 
 
@@ -125,7 +124,7 @@ def figure(name: str, of: Callable[[Round], float | None]) -> float:
 
 
 def small_chart(name: str) -> str:
-    if len(watched) > SPARKS and prober.conditions[name].state.name == "ok":
+    if len(config.targets) > SPARKS and prober.conditions[name].state.name == "ok":
         return ""
     now = time.time()
     return spark(prober.rounds(name, now - 600, now), now - 600, now, config.interval)
@@ -140,20 +139,22 @@ COLUMNS = (
     Column("packet loss", lambda item: figure(item[0], LOSS), percent),
     Column("failed", lambda item: figure(item[0], FAILED), percent),
     Column("median", lambda item: figure(item[0], MEDIAN), milliseconds),
-    Column("probe", lambda item: " ".join(watched[item[0]].check[:2])),
+    Column("probe", lambda item: " ".join(config.targets[item[0]][:2])),
 )
 
 
 @site.part("target")
 def draw_target(request: Request, name: str) -> str:
-    if name not in watched:
+    if name not in config.targets:
         abort(404, f"There is no target {name}.")
-    now, period, condition, check = time.time(), look.range_of(request), prober.conditions[name], watched[name].check
+    now, period, condition, check = time.time(), look.range_of(request), prober.conditions[name], config.targets[name]
     state = condition.shown(prober.stale_after)
     rounds = prober.rounds(name, now - period, now)
     text = state.name + (look.since(state.since, day=period > DAY / 2) if state.since else "")
     parts = [look.summary(state.name, f"{text}: {state.text}" if state.text else text)]
     reasons = condition.minute.ordered if condition.minute and state.name in {"degraded", "failing"} else []
+    if state.name == "degraded":  # a target that answers most probes is not down, and its route is not broken
+        reasons = [each for each in reasons if each != Reason.NO_ANSWER]
     parts += [f"<p>{escape(known.meaning)}</p>" for known in map(Reason.of, reasons[:1]) if known]
     step = config.interval if period <= HOUR else max(MERGED, config.interval)
     parts.append(picture(rounds, now - period, now, step, f"Times of {name}, the last {look.duration(period)}"))
@@ -200,7 +201,7 @@ def api(request: Request) -> dict[str, Any]:
     """The state of all targets and the rounds of a period; times in seconds."""
     now, period, found = time.time(), look.range_of(request), {}
     for name, state in states().items():
-        rounds, check = prober.rounds(name, now - period, now), watched[name].check
+        rounds, check = prober.rounds(name, now - period, now), config.targets[name]
         found[name] = {"module": check.module, "target": check.target, "state": state.name, "since": state.since,
                        "text": state.text, "age": None, "rounds": len(rounds)}  # fmt: skip
         if rounds:
@@ -213,32 +214,30 @@ def api(request: Request) -> dict[str, Any]:
 @app.get("/metrics")
 def metrics(request: Request) -> Response:
     """The last round of each target. A target without a new round has its age only: an old value must not look new."""
-    rows: list[Metric] = []
+    return exposition(collect())
+
+
+def collect() -> Iterator[Metric]:
     for name, state in states().items():
-        check, recent = watched[name].check, prober.conditions[name].recent
-        if recent:
-            labels = {"name": name, "module": check.module, "target": check.target}
-            rows += round_metrics(recent[-1], labels, is_old=state.name == "unknown")
-    return exposition(rows)
-
-
-def round_metrics(last: Round, labels: dict[str, str], *, is_old: bool) -> Iterator[Metric]:
-    found: list[tuple[str, float | None, str]] = [
-        ("last_round_timestamp_seconds", last.at, "When the last round began"),
-        ("age_seconds", time.time() - last.at, "Seconds since then"),
-    ]
-    if not is_old:
-        found += [
-            ("success", float(last.passed == last.probes), "Whether all probes of the round passed"),
-            ("pass_ratio", last.passed / last.probes, "Share of the probes that passed"),
-            ("packet_loss_ratio", last.loss, "Share of the packets without an answer"),
-            ("duration_seconds", last.quantile(0.5), "The median of the round"),
-            ("duration_max_seconds", last.quantile(1.0), "The maximum of the round"),
-        ]
+        if not prober.conditions[name].recent:
+            continue
+        check, last = config.targets[name], prober.conditions[name].recent[-1]
+        labels = {"name": name, "module": check.module, "target": check.target}
+        yield Metric("probe_last_round_timestamp_seconds", last.at, labels, help="When the last round began")
+        yield Metric("probe_age_seconds", time.time() - last.at, labels, help="Seconds since then")
+        if state.name == "unknown":
+            continue
+        found = {
+            "success": (float(last.passed == last.probes), "Whether all probes of the round passed"),
+            "pass_ratio": (last.passed / last.probes, "Share of the probes that passed"),
+            "packet_loss_ratio": (last.loss, "Share of the packets without an answer"),
+            "duration_seconds": (last.quantile(0.5), "The median of the round"),
+            "duration_max_seconds": (last.quantile(1.0), "The maximum of the round"),
+        }
+        for metric, (value, text) in found.items():
+            if value is not None:
+                yield Metric(f"probe_{metric}", value, labels, help=text)
         yield from certificate_metrics(last.facts, labels)
-    for name, value, text in found:
-        if value is not None:
-            yield Metric(f"probe_{name}", value, labels, help=text)
 
 
 @app.get("/probe")
@@ -258,7 +257,7 @@ def probe(request: Request) -> Response:
         budget.slots.release()
     if outcome.reason is Reason.NOT_ALLOWED:
         abort(403, str(outcome.facts["error"]))
-    if request.accept.acceptable_offers(["text/plain", "text/html"])[:1] == [("text/html", 1.0)]:
+    if look.prefers(request, "text/html", "text/plain"):
         return site.page(request, f"{module} {text}", shown(outcome), live=False)
     return exposition(blackbox(module, outcome))
 

@@ -1,7 +1,7 @@
 """The pictures in docs/apps: `python -m tests.pictures docs/apps` makes them, as root, in a network of its own (tests/lab.py).
 
-With names of applications behind it, only theirs. The link is 20 ms long with some jitter, and loses each
-fiftieth packet; a probe a second looks at it for two minutes.
+With names of applications behind it, only theirs. The link is 20 ms long with some jitter. For the first minutes all is well;
+then a database stops, and the link loses each tenth packet: the pictures must show both, and since when.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
 from tests.lab import FAR, Lab, socket_path
 from tests.programs import need
-from tests.running import microwsgi
+from tests.running import Running, microwsgi
 
-SECONDS = 120
+WELL, BROKEN = 100, 80
+"""Seconds before and after the faults."""
 SIZE = {"width": 1080, "height": 720}
 CONFIG = f"""
 interval = 2
@@ -29,7 +31,7 @@ timeout = 0.5
 target = [
     {{name = "far", module = "icmp", target = "{FAR}"}},
     {{name = "web", module = "http", target = "{FAR}:8000", path = "/"}},
-    {{name = "closed", module = "tcp", target = "{FAR}:8001"}},
+    {{name = "database", module = "tcp", target = "{FAR}:8001"}},
 ]
 """
 PAGES = {"probe": "/", "path": "/to?target=far", "netmon": "/", "inspect": "/-/requests/1"}
@@ -66,9 +68,7 @@ def main(folder: Path, *names: str) -> None:
     """Make them."""
     folder.mkdir(parents=True, exist_ok=True)
     with Lab(0.010, 0.008) as lab, tempfile.TemporaryDirectory() as name:
-        lab.lose(50)
-        web = lab.start(lab.far, microwsgi("serve", "apps.echo:app", "--bind", f"{FAR}:8000", "--access-log", "off"))
-        web.line("8000")
+        _, database = (serve(lab, port) for port in (8000, 8001))
         relays = {}
         for app in names or PAGES:
             place = Path(name) / app
@@ -86,12 +86,26 @@ def main(folder: Path, *names: str) -> None:
             threading.Thread(target=relays[app].serve_forever, daemon=True).start()
         iperf3 = need("iperf3")
         lab.start(lab.far, [iperf3, "-s", "--forceflush"]).line("listening")
-        lab.start(lab.near, [iperf3, "-c", FAR, "-b", "4M", "-t", str(SECONDS)])
-        shoot(folder, {app: f"http://127.0.0.1:{relay.server_port}{PAGES[app]}" for app, relay in relays.items()})
+        lab.start(lab.near, [iperf3, "-c", FAR, "-b", "4M", "-t", "600"])
+
+        def break_network() -> None:
+            database.end()
+            lab.lose(10)
+
+        pages = {app: f"http://127.0.0.1:{relay.server_port}{PAGES[app]}" for app, relay in relays.items()}
+        shoot(folder, pages, break_network)
 
 
-def shoot(folder: Path, pages: dict[str, str]) -> None:
-    """Open the pages, look at them for a while, and keep what is seen."""
+def serve(lab: Lab, port: int) -> Running:
+    """A server at the far end."""
+    command = microwsgi("serve", "apps.echo:app", "--bind", f"{FAR}:{port}", "--access-log", "off")
+    server = lab.start(lab.far, command)
+    server.line(str(port))
+    return server
+
+
+def shoot(folder: Path, pages: dict[str, str], break_network: Callable[[], None]) -> None:
+    """Open the pages, break the network while they are open, and keep what is seen."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=need("chromium"), args=["--no-sandbox", "--disable-dev-shm-usage"]
@@ -100,7 +114,9 @@ def shoot(folder: Path, pages: dict[str, str]) -> None:
         for app, url in pages.items():
             tabs[app] = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]  # a dict of two int
             tabs[app].goto(url)
-        time.sleep(SECONDS)
+        time.sleep(WELL)
+        break_network()
+        time.sleep(BROKEN)
         for app, tab in tabs.items():
             tab.screenshot(path=folder / f"{app}.png", full_page=app in {"probe", "path"})
         browser.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,28 +150,21 @@ def parse_neighbour(message: bytes) -> Neighbour | None:
 
 def routes(route: Netlink) -> list[Route]:
     """The routes of the main table. Raises OSError."""
-    return list(main_routes(route.dump(GET_ROUTE, ROUTE.pack(*[0] * 9))))
+    return [each for each in map(parse_route, route.dump(GET_ROUTE, ROUTE.pack(*[0] * 9))) if each]
 
 
-def main_routes(found: Iterator[bytes]) -> Iterator[Route]:
-    for message in found:
-        family, length, _, _, number, _, _, kind, _ = ROUTE.unpack_from(message)
-        if family not in FAMILIES or number != MAIN:
-            continue
-        more = attributes(message[ROUTE.size :])
-        zero = "0.0.0.0" if family == socket.AF_INET else "::"  # a network
-        network = f"{socket.inet_ntop(family, more[ROUTE_TO]) if ROUTE_TO in more else zero}/{length}"
-        hops = (
-            list(next_hops(family, more[MULTIPATH]))
-            if MULTIPATH in more
-            else [next_hop(family, more, number_of(more.get(OUT)))]
-        )
-        yield Route(network, TYPES.get(kind, str(kind)), ", ".join(filter(None, hops)), number_of(more.get(PRIORITY)))
-
-
-def next_hops(family: int, data: bytes) -> Iterator[str]:
-    for (_, _, weight, index), more in records(data, NEXT_HOP):
-        yield f"{next_hop(family, attributes(more), index)} weight {weight + 1}"
+def parse_route(message: bytes) -> Route | None:
+    family, length, _, _, number, _, _, kind, _ = ROUTE.unpack_from(message)
+    if family not in FAMILIES or number != MAIN:
+        return None
+    more = attributes(message[ROUTE.size :])
+    zero = "0.0.0.0" if family == socket.AF_INET else "::"  # a network
+    network = f"{socket.inet_ntop(family, more[ROUTE_TO]) if ROUTE_TO in more else zero}/{length}"
+    hops = [
+        f"{next_hop(family, attributes(own), index)} weight {weight + 1}"
+        for (_, _, weight, index), own in records(more.get(MULTIPATH, b""), NEXT_HOP)
+    ] or [next_hop(family, more, number_of(more.get(OUT)))]
+    return Route(network, TYPES.get(kind, str(kind)), ", ".join(filter(None, hops)), number_of(more.get(PRIORITY)))
 
 
 def next_hop(family: int, more: dict[int, bytes], index: int) -> str:

@@ -211,16 +211,15 @@ class Sampler:
 
     def attempt(self, name: str, function: Callable[[], T], default: T) -> T:
         """Return the result of a function, or `default` if it fails; `missing` has the reason, and sockets are reopened."""
-        others = {key: value for key, value in self.missing.items() if key != name}
+        answer, reason = default, {}
         try:
             answer = function()
         except Exception as error:  # of any kind: the next second is another try
-            self.missing = others | {name: getattr(error, "strerror", None) or str(error) or type(error).__name__}
+            reason = {name: getattr(error, "strerror", None) or str(error) or type(error).__name__}
             if getattr(error, "errno", None) not in {errno.EMFILE, errno.ENFILE}:
                 self.route.close()  # they may be broken; without a free descriptor they can't be replaced
                 self.diag.close()
-            return default
-        self.missing = {key: value for key, value in self.missing.items() if key != name}
+        self.missing = {key: value for key, value in self.missing.items() if key != name} | reason
         return answer
 
     @property

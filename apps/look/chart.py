@@ -12,7 +12,6 @@ from typing import NamedTuple
 WIDTH, HEIGHT = 720, 170
 LEFT, BOTTOM, TOP = 80, 20, 10
 """Room for the axes' labels."""
-STEPS = (1, 2, 5)
 GAP = 2.5
 """Steps without a value that are a gap."""
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
@@ -26,13 +25,12 @@ class Axes(NamedTuple):
     begin: float
     end: float
     top: float
-    height: int = HEIGHT
 
     def x(self, at: float) -> float:
         return round(LEFT + (WIDTH - LEFT) * (at - self.begin) / (self.end - self.begin), 1)
 
     def y(self, value: float) -> float:
-        return round(TOP + (self.height - TOP - BOTTOM) * (1 - min(value / self.top, 1.0)), 1)
+        return round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - min(value / self.top, 1.0)), 1)
 
     def grid(self, text: Callable[[float], str]) -> Iterator[str]:
         for value in (0.0, self.top / 2, self.top):
@@ -47,7 +45,7 @@ class Axes(NamedTuple):
             yield f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP}" y2="{self.y(0)}"/>'
             anchor = "end" if x > WIDTH - 30 else "start" if x < LEFT + 30 else "middle"
             label = time.strftime("%H:%M", time.localtime(at))
-            yield f'<text x="{x}" y="{self.height - 5}" text-anchor="{anchor}">{label}</text>'
+            yield f'<text x="{x}" y="{HEIGHT - 5}" text-anchor="{anchor}">{label}</text>'
             at += step
 
     def widths(self, times: Sequence[float], step: float) -> list[float]:
@@ -74,19 +72,13 @@ class Axes(NamedTuple):
         return f'<rect class="hover" x="{x}" y="{TOP}" width="{wide:.1f}" height="{height}">{title}</rect>'
 
     def svg(self, label: str, marks: Sequence[str]) -> str:
-        return (
-            f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" aria-label="{escape(label)}">{"".join(marks)}</svg>'
-        )
+        return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{"".join(marks)}</svg>'
 
 
 def ceiling(value: float) -> float:
     """The next 1, 2 or 5 times a power of ten."""
-    power = 1e-6
-    while True:
-        for step in STEPS:
-            if step * power >= value:
-                return step * power
-        power *= 10
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
 
 
 def amount(value: float, unit: str = "") -> str:
@@ -99,11 +91,9 @@ def milliseconds(seconds: float | None) -> str:
     """850 µs, 20.3 ms, 1.03 s; a dash for none."""
     if seconds is None or seconds < 0:
         return "-"
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size or unit == "µs":
-            value = seconds / size
-            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
-    raise AssertionError
+    unit, size = ("s", 1.0) if seconds >= 1 else ("ms", 1e-3) if seconds >= 1e-3 else ("µs", 1e-6)
+    value = seconds / size
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 Line = tuple[str, Sequence[tuple[float, float]]]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from microwsgi import App, Request, Response, abort, html
@@ -38,7 +38,8 @@ MOST_DRAWN = 100
 """Parts that are cached."""
 TICK = 1.0
 """Seconds between two ticks."""
-Drawing = TypeVar("Drawing", bound=Callable[[Request, str], str])
+Drawing = Callable[[Request, str], str]
+"""Draws a section as HTML: for a request, and the rest of the section's name."""
 RANGES = {"10m": (600.0, "10 minutes"), "1h": (3600.0, "1 hour"), "24h": (86400.0, "24 hours")}
 
 
@@ -50,22 +51,19 @@ class Site:
     """
 
     def __init__(self, links: Mapping[str, str], start: Callable[[], None] = lambda: None) -> None:
-        self.links, self.start = links, start
-        self.parts: dict[str, Callable[[Request, str], str]] = {}
+        self.links = links
+        self.parts: dict[str, Drawing] = {}
         self.versions: Callable[[], Mapping[str, object]] = lambda: {"*": time.time() // 1}
         """The version of each part; "*" stands for all others."""
         self.drawn: dict[str, tuple[object, str]] = {}
         self.lock = threading.Lock()  # protects `drawn`; held while a part is drawn, so that one thread draws
         self.app = App()
         self.app.static("/look", FILES)
-        self.app.before(self.restart)
+        # Again with each request: a server may have forked after the import, and threads do not survive a fork.
+        self.app.before(lambda request: start())
         self.app.get("/part/{name:path}")(self.draw)
         self.app.get("/events")(self.events)
         start()
-
-    def restart(self, request: Request) -> None:
-        """Start the work again: a server may have forked after the import, and threads do not survive a fork."""
-        self.start()
 
     def part(self, kind: str) -> Callable[[Drawing], Drawing]:
         """Register the function that draws the sections `kind` and `kind/...`."""
@@ -78,7 +76,7 @@ class Site:
 
     def draw(self, request: Request, name: str) -> str:
         """A section with the query of this request, as HTML."""
-        range_of(request)
+        range_of(request)  # raises 400
         kind, _, rest = name.partition("/")
         if kind not in self.parts:
             abort(404, f"There is no {name}.")
@@ -100,29 +98,29 @@ class Site:
         part, label = escape(quote(name, safe="") + query), escape(label or name)
         return f'<section data-part="{part}" aria-label="{label}">{self.draw(request, name)}</section>'
 
-    def page(self, request: Request, title: str, content: str, *, live: bool = True) -> Response:
-        """A whole page; a live one has the script. `content` is HTML."""
-        return page(request, title, content, links=self.links, live=live)
+    def page(self, request: Request, title: str, content: str, *, live: bool = True, base: str = "") -> Response:
+        """A whole page; a live one has the script. `content` is HTML; `base` is where the application has mounted this."""
+        root = request.script_name + base
+        others: Mapping[str, str] = request.environ.get(SIBLINGS, {})
+        paths = {path: text for text, path in others.items()}
+        for text, path in self.links.items():
+            paths.setdefault(root + path, text)
+        current = max((path for path in paths if request.path.startswith(path)), key=len, default="")
+        marks = {current: f' aria-current="{"page" if current == request.path else "true"}"'}
+        nav = "".join(
+            f'<a href="{escape(path)}"{marks.get(path, "")}>{escape(name)}</a>' for path, name in paths.items()
+        )
+        clock = f'as of <time datetime="{time.time():.3f}">{clock_time(time.time())}</time>'
+        script = SCRIPT.format(base=root) if live else ""
+        text = PAGE.format(title=escape(title), content=content, base=root, script=script, nav=nav, clock=clock)
+        response = Response(text, content_type="text/html", charset="utf-8")
+        response.headers["Content-Security-Policy"] = POLICY
+        return response
 
 
-def page(
-    request: Request, title: str, content: str, *, links: Mapping[str, str] = {}, live: bool = False, base: str = ""
-) -> Response:
-    """A page of an application whose Site is mounted at `base`; `links` are texts and paths below the application."""
-    root = request.script_name + base
-    others: Mapping[str, str] = request.environ.get(SIBLINGS, {})
-    paths = {path: text for text, path in others.items()}
-    for text, path in links.items():
-        paths.setdefault(root + path, text)
-    current = max((path for path in paths if request.path.startswith(path)), key=len, default="")
-    marks = {current: f' aria-current="{"page" if current == request.path else "true"}"'}
-    nav = "".join(f'<a href="{escape(path)}"{marks.get(path, "")}>{escape(text)}</a>' for path, text in paths.items())
-    clock = f'as of <time datetime="{time.time():.3f}">{clock_time(time.time())}</time>'
-    script = SCRIPT.format(base=root) if live else ""
-    text = PAGE.format(title=escape(title), content=content, base=root, script=script, nav=nav, clock=clock)
-    response = Response(text, content_type="text/html", charset="utf-8")
-    response.headers["Content-Security-Policy"] = POLICY
-    return response
+def prefers(request: Request, wanted: str, other: str) -> bool:
+    """Whether a client asks for the type `wanted`; one that takes any type, as curl does, gets the other one."""
+    return request.accept.acceptable_offers([other, wanted])[:1] == [(wanted, 1.0)]
 
 
 def clock_time(at: float, *, day: bool = False) -> str:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import tomllib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from apps.probing.policy import WELL_KNOWN, Policy, Refused, parse
 from apps.probing.probes import MODULES, TIMEOUT, Check
@@ -42,13 +42,6 @@ class ConfigError(UsageError):
     """The file is invalid; the text is one sentence with the place. The command line prints it without a traceback."""
 
 
-class Watched(NamedTuple):
-    """A configured target: its name and what to probe."""
-
-    name: str
-    check: Check
-
-
 class Config:
     """A checked configuration. Raises ConfigError."""
 
@@ -62,12 +55,13 @@ class Config:
             self.interval, probes, self.timeout, per_minute = (number(values, key) for key in NUMBERS)
             self.probes, self.per_minute = int(probes), int(per_minute)
             self.policy = Policy(values.get("allow", ()), map(int, values.get("ports", WELL_KNOWN)))
-            self.targets = [watched(each) for each in values.get("target", ())]
+            self.targets: dict[str, Check] = {}
+            for name, check in map(target, values.get("target", ())):
+                if name in self.targets:
+                    raise ValueError(f"more than one target has the name {name}")
+                self.targets[name] = check
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{source}: {error}.") from None
-        names = [each.name for each in self.targets]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ConfigError(f"{source}: more than one target has the name {', '.join(twice)}.")
         beside = str(Path(source).with_suffix(".db")) if Path(source).exists() else ""
         self.history: str = values.get("history", beside)
 
@@ -83,8 +77,8 @@ def number(values: dict[str, Any], key: str) -> float:
     return float(value)
 
 
-def watched(entry: Any) -> Watched:  # of a file
-    """A target of the file. Raises ValueError."""
+def target(entry: Any) -> tuple[str, Check]:  # of a file
+    """The name of a target, and how to probe it. Raises ValueError."""
     if not isinstance(entry, dict) or not all(isinstance(v, str) for k, v in entry.items() if k != "status"):
         raise ValueError("a [[target]] has name, module and target, all text")
     place = f"the target {entry.get('name', '')!r}"
@@ -103,7 +97,7 @@ def watched(entry: Any) -> Watched:  # of a file
         own |= {"status": frozenset(map(int, own["status"]))} if "status" in own else {}
     except (Refused, ValueError, TypeError) as error:
         raise ValueError(f"{place}: {str(error).removesuffix('.')}") from None
-    return Watched(entry["name"], Check(module, entry["target"], **own))
+    return entry["name"], Check(module, entry["target"], **own)
 
 
 def load(path: str) -> Config:

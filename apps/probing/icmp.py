@@ -25,7 +25,8 @@ ECHO = {socket.AF_INET: (8, 0), socket.AF_INET6: (128, 129)}
 SIZE = 56
 """Bytes behind the ICMP header, as ping sends them."""
 HINT = 'Try: sysctl -w net.ipv4.ping_group_range="0 2147483647"'
-IP_RECVERR, IPV6_RECVERR = 11, 25
+RECVERR = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
+"""Level and number of the option that has ICMP errors kept in the socket's error queue: IP_RECVERR, IPV6_RECVERR."""
 LOCAL, ICMP, ICMP6 = 1, 2, 3
 """Where an error is from (linux/errqueue.h): this machine, or an ICMP message."""
 EXTENDED = struct.Struct("=IBBBBII")
@@ -89,21 +90,13 @@ def interface_down(target: Target) -> str:
     return ""
 
 
-def report_errors(connection: socket.socket) -> None:
-    """Have ICMP errors kept in the socket's error queue, where the system has one."""
-    if connection.family == socket.AF_INET:
-        connection.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
-    else:
-        connection.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
-
-
 def next_error(connection: socket.socket) -> IcmpError | None:
     try:
         data, ancillary, _, _ = connection.recvmsg(512, 512, socket.MSG_ERRQUEUE)
     except OSError:
         return None
     for level, kind, extended in ancillary:
-        if (level, kind) in {(socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)}:
+        if (level, kind) in RECVERR.values():
             return parse_error(extended, data)
     return None
 
@@ -139,7 +132,7 @@ def datagram_socket(target: Target, protocol: int = 0) -> socket.socket:
         raise Failed(Reason.LOCAL, f"This user may not send ICMP. {HINT}") from None
     try:
         connection.setblocking(False)
-        report_errors(connection)
+        connection.setsockopt(*RECVERR[target.family], 1)
         connection.connect(target.sockaddr)
     except BaseException:
         connection.close()

@@ -69,7 +69,7 @@ class Tracer:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.targets = {each.name: each.check.target for each in config.targets}
+        self.targets = {name: check.target for name, check in config.targets.items()}
         # Beside the history of apps.probe, not in it: both may run, and each has a lock on its own.
         path = config.history and f"{config.history}.path"
         self.history = History(path, lambda data: data[-1])

@@ -174,15 +174,15 @@ def is_literal(host: str, address: Address) -> bool:
     return written == address and (not inside(address, NEVER) or (address.is_link_local and "%" in host))
 
 
-MINUTE = 60.0
+MINUTE, AT_ONCE = 60.0, 32
 
 
 class Budget:
     """Rate limits: the probes of each visitor in a minute, and the probes of all visitors at the same time."""
 
-    def __init__(self, per_minute: int, at_once: int = 32) -> None:
+    def __init__(self, per_minute: int) -> None:
         self.per_minute = per_minute
-        self.slots = threading.BoundedSemaphore(at_once)
+        self.slots = threading.BoundedSemaphore(AT_ONCE)
         self.minute = 0.0
         self.spent: Counter[str] = Counter()
         self.lock = threading.Lock()  # protects `minute` and `spent`

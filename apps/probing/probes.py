@@ -171,7 +171,7 @@ async def connect(target: Target, timer: Timer) -> socket.socket:
     connection = socket.socket(target.family, socket.SOCK_STREAM)
     try:
         connection.setblocking(False)
-        icmp.report_errors(connection)
+        connection.setsockopt(*icmp.RECVERR[target.family], 1)
         try:
             await asyncio.get_running_loop().sock_connect(connection, target.sockaddr)
         except TimeoutError:

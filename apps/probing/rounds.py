@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 from apps.background import Background
 from apps.history import HOUR, Data, History
 from apps.look.chart import milliseconds
-from apps.probing.config import Config, Watched
+from apps.probing.config import Config
 from apps.probing.names import Resolver
 from apps.probing.outcome import REJECTIONS, Outcome, Reason
-from apps.probing.probes import run
+from apps.probing.probes import Check, run
 
 SPREAD, LONGEST_SPREAD = 0.8, 60.0
 """The share of the interval over which the probes of a round are spread, and its limit in seconds: the packets of a burst delay
@@ -198,56 +198,51 @@ class Prober:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.stale_after = 2 * config.interval + config.timeout + 2
+        """Seconds without a round after which the state of a target is unknown."""
         self.history = History(config.history, merge_data)
         self.resolver = Resolver()
         self.background = Background("prober", self.work, config.history and f"{config.history}.lock")
         self.under_way = 0
         """Probes that have not ended; only the event loop's thread uses it."""
         self.most = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2, 16)
-        self.conditions = {each.name: Condition() for each in config.targets}
+        self.conditions = {name: Condition() for name in config.targets}
         self.newest = 0
         self.lock = threading.Lock()  # protects `conditions` and `newest`
-
-    @property
-    def stale_after(self) -> float:
-        """Seconds without a round after which the state of a target is unknown."""
-        return 2 * self.config.interval + self.config.timeout + 2
 
     async def work(self) -> None:
         """Probe, until it is cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.flush())
-            for number, watched in enumerate(self.config.targets):
-                group.create_task(self.watch(watched, self.config.interval * number / len(self.config.targets)))
+            for number, (name, check) in enumerate(self.config.targets.items()):
+                offset = self.config.interval * number / len(self.config.targets)
+                group.create_task(self.watch(group, name, check, offset))
 
-    async def watch(self, watched: Watched, offset: float) -> None:
+    async def watch(self, group: asyncio.TaskGroup, name: str, check: Check, offset: float) -> None:
         """A round of a target at each even time. Rounds that were due while this process did not run are left out."""
         loop = asyncio.get_running_loop()
         due = loop.time() + offset
-        rounds: set[asyncio.Task[None]] = set()
         while True:
             await asyncio.sleep(due - loop.time())
-            task = loop.create_task(self.round(watched))
-            rounds.add(task)  # the loop keeps weak references only
-            task.add_done_callback(rounds.discard)
+            group.create_task(self.round(name, check))
             late = max(loop.time() - due, 0.0)
             due += self.config.interval * (1 + late // self.config.interval)
 
-    async def round(self, watched: Watched) -> None:
+    async def round(self, name: str, check: Check) -> None:
         """One round of a target: each probe starts at its time, even if an earlier one is not over."""
         at, count = time.time(), self.config.probes
         pause = min(self.config.interval * SPREAD, LONGEST_SPREAD) / count
-        probes = [self.probe(watched, number * pause) for number in range(count)]
+        probes = [self.probe(check, number * pause) for number in range(count)]
         found = Round.of(at, await asyncio.gather(*probes))
-        self.history.add(watched.name, at, found._asdict())
+        self.history.add(name, at, found._asdict())
 
-    async def probe(self, watched: Watched, after: float) -> Outcome:
+    async def probe(self, check: Check, after: float) -> Outcome:
         await asyncio.sleep(after)
         if self.under_way >= self.most:
             return Outcome(Reason.LOCAL, facts={"error": f"{self.most} probes are under way"})
         self.under_way += 1
         try:
-            return await run(watched.check, self.config.policy, self.resolver, self.config.timeout)
+            return await run(check, self.config.policy, self.resolver, self.config.timeout)
         finally:
             self.under_way -= 1
 

@@ -38,8 +38,14 @@ SILENT = 5
 SMALLEST = {socket.AF_INET: 68, socket.AF_INET6: 1280}
 HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}
 """IP's and UDP's."""
-IP_MTU_DISCOVER, IP_PMTUDISC_PROBE, IP_MTU = 10, 3, 14
-IPV6_MTU_DISCOVER, IPV6_MTU = 23, 24
+TTL = {
+    socket.AF_INET: (socket.IPPROTO_IP, socket.IP_TTL),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS),
+}
+MTU_DISCOVER = {socket.AF_INET: (socket.IPPROTO_IP, 10), socket.AF_INET6: (socket.IPPROTO_IPV6, 23)}
+MTU = {socket.AF_INET: (socket.IPPROTO_IP, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 24)}
+"""Levels and numbers of socket options: IP_MTU_DISCOVER and IP_MTU, IPV6_MTU_DISCOVER and IPV6_MTU."""
+PMTUDISC_PROBE = 3
 METHODS = ("icmp", "udp")
 
 
@@ -82,10 +88,7 @@ class Flow:
 
     def send(self, connection: socket.socket, ttl: int) -> None:
         """Raises OSError if this machine itself can't send it."""
-        if self.target.family == socket.AF_INET:
-            connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
-        else:
-            connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, ttl)
+        connection.setsockopt(*TTL[self.target.family], ttl)
         # The number and its complement: the checksum is the same for each packet.
         number = self.round % 256 << 8 | ttl
         payload = struct.pack("!HH", number, 0xFFFF - number) + bytes(28)
@@ -143,10 +146,7 @@ class Flow:
 def udp_socket(target: Target) -> socket.socket:
     """A UDP socket whose packets are never fragmented. Raises OSError."""
     connection = icmp.datagram_socket(target)
-    if target.family == socket.AF_INET:
-        connection.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
-    else:
-        connection.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+    connection.setsockopt(*MTU_DISCOVER[target.family], PMTUDISC_PROBE)
     return connection
 
 
@@ -197,10 +197,8 @@ async def path_mtu(target: Target) -> int | None:
     A router that drops a packet that is too large says what would fit (RFC 1191, RFC 8201), so few tries are enough. One that
     says nothing is a black hole.
     """
-    ipv4 = target.family == socket.AF_INET
     with udp_socket(target._replace(port=PORT)) as connection:
-        level, option = (socket.IPPROTO_IP, IP_MTU) if ipv4 else (socket.IPPROTO_IPV6, IPV6_MTU)
-        size = connection.getsockopt(level, option)
+        size = connection.getsockopt(*MTU[target.family])
         for _ in range(10):
             try:
                 connection.send(bytes(min(size, 65535) - HEADERS[target.family]))

@@ -224,5 +224,7 @@ def test_the_page_is_live_and_loads_nothing_else(port: int) -> None:
         hidden = "table => table.scrollWidth > table.clientWidth"
         assert not tab.eval_on_selector(".wrap .table", hidden), "the fields' values are seen whole"
         assert {url.split("/")[2] for url in asked if not url.startswith("data:")} == {f"127.0.0.1:{port}"}
+        tab.click("nav >> text=Requests")
+        tab.wait_for_selector("text=The last requests")
         assert problems == []
     client.close()

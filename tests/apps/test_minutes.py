@@ -138,6 +138,12 @@ def test_the_worst_comes_first(clock: Clock, tmp_path: Path, monkeypatch: pytest
             module.prober.history.add(name, clock.now, found._asdict())
         module.prober.history.flush(clock.now)
         shown = Client(module.app).get("/part/all").expect().text
+        pages = {
+            name: Client(module.app).get(f"/part/target/{name}").expect().text for name in ("all lost", "one lost")
+        }
+    assert [Reason.NO_ANSWER.meaning in page for page in pages.values()] == [True, False], (
+        "one that answers is not down"
+    )
     worst = ["all lost", "half lost, later", "half lost", "one lost"]
     assert re.findall(r"<br>([^<]*?) has been", shown) == worst
     assert re.findall(r'<a href="target/[^"]*">([^<]*)', shown) == [*worst, "well"]

@@ -269,6 +269,21 @@ def test_a_lost_packet_is_a_share_of_its_column() -> None:
     assert "Empty: before the first round" in chart
 
 
+def test_the_first_sentence_says_when_packets_were_lost(tmp_path: Path) -> None:
+    answer = reply("z", reached=True)
+
+    def sentence(lost: tuple[int, ...]) -> tuple[str, str]:
+        rounds = [Traced(at, 0, "z", [None if at in lost else answer], None, "") for at in range(0, 400, 2)]
+        state, text = module.condition(rounds, branches(rounds), 399.0, "icmp")
+        return state, text.removeprefix("z answers ICMP, 1 hop away. Packet loss in the last minute: ")
+
+    at = [time.strftime("%T", time.localtime(each)) for each in (100, 350)]
+    with loaded("apps.path", CONFIG, tmp_path) as module:
+        assert sentence(()) == ("ok", "0%.")
+        assert sentence((100,)) == ("ok", f"0%; the last lost packet was at {at[0]}.")
+        assert sentence((100, 350, 380)) == ("degraded", f"7%, since {at[1]}.")
+
+
 CONFIG = 'target = [{name = "a/b ü", module = "tcp", target = "localhost:80"}]\nhistory = ""\n'
 
 

@@ -97,7 +97,7 @@ def test_an_hour_with_a_hundred_event_streams_takes_no_more_memory(
 
         def probe() -> None:
             clock[0] += 10
-            for name in module.watched:
+            for name in module.config.targets:
                 module.prober.history.add(name, clock[0], Round.of(clock[0], outcomes)._asdict())
             module.prober.history.flush(clock[0])
 

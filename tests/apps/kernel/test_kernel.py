@@ -64,10 +64,11 @@ def test_a_neighbour_and_a_route() -> None:
     neighbour = links.parse_neighbour(NEIGHBOUR)
     assert neighbour is not None
     assert (neighbour.address, neighbour.link_address, neighbour.state) == ("192.0.2.1", "02:fc:00:00:00:05", "stale")
-    (route,) = links.main_routes(iter([ROUTE]))
+    route = links.parse_route(ROUTE)
+    assert route is not None
     assert (route.network, route.kind, route.hops, route.metric) == ("0.0.0.0/0", "", f"via 192.0.2.1 dev {NAME_1}", 0)
     local = ROUTE[:4] + b"\xff" + ROUTE[5:]
-    assert list(links.main_routes(iter([local]))) == []
+    assert links.parse_route(local) is None
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -98,7 +99,7 @@ def test_links() -> None:
 
 def test_a_wrong_next_hop_is_no_endless_loop() -> None:
     with pytest.raises(ValueError, match="has a length of"):
-        list(links.next_hops(socket.AF_INET, links.NEXT_HOP.pack(0, 0, 0, 1)))
+        links.parse_route(ROUTE + attribute(links.MULTIPATH, links.NEXT_HOP.pack(0, 0, 0, 1)))
 
 
 def test_counters() -> None:

@@ -255,8 +255,7 @@ def test_one_slow_or_broken_target_costs_no_other_a_round() -> None:
             "well": f"tcp 127.0.0.1:{quick.port}",
         }
         checked = config(targets)
-        faulty = checked.targets[2]
-        checked.targets[2] = faulty._replace(check=faulty.check._replace(path="/ü"))
+        checked.targets["faulty"] = checked.targets["faulty"]._replace(path="/ü")
         prober = Prober(checked)
         prober.background.start()
         found = rounds_of(prober, dict.fromkeys(targets, 4))
@@ -290,21 +289,27 @@ def test_three_hundred_targets_keep_their_interval() -> None:
     assert min(counts) >= 2, "nobody is left behind"
 
 
-def test_with_two_processes_one_probes(tmp_path: Path) -> None:
+def test_with_two_processes_one_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with --workers 2: both see the rounds; when the one ends the other goes on."""
-    path = str(tmp_path / "a.db")
+    path, probing, work = str(tmp_path / "a.db"), list[Prober](), Prober.work
+
+    async def noted(self: Prober) -> None:
+        probing.append(self)
+        await work(self)
+
+    monkeypatch.setattr(Prober, "work", noted)
     first, second = (Prober(config({"a": "tcp 127.0.0.1:1"}, history=path, probes=1)) for _ in range(2))
     first.background.start()
     rounds_of(first, {"a": 1})
     second.background.start()
     found = rounds_of(second, {"a": 3})["a"]
-    assert not second.background.working
+    assert probing == [first]
     assert len(found) <= found[-1].at - found[0].at + 2, (
         "once a second, not twice; on a busy machine a round may be late"
     )
     first.background.stop()
     rounds_of(second, {"a": len(found) + 2})
-    assert second.background.working
+    assert probing == [first, second]
     second.background.stop()
     assert second.update() == second.history.after(0)[-1].id
     assert second.conditions["a"].state.name == "failing"
