@@ -164,7 +164,7 @@ def condition(rounds: Sequence[Traced], routes: Sequence[Branch], now: float, me
     reached = f"{last.address} answers {method.upper()}, {count} away{branched}."
     text = f"{reached} Packet loss in the last minute: {lost:.0%}"
     if lost:
-        return "degraded", f"{text}, since {clock_time(began)}."
+        return "degraded", f"{text}; packets have been lost since {clock_time(began)}."
     return "ok", f"{text}; the last lost packet was at {clock_time(lost_at[-1])}." if lost_at else f"{text}."
 
 

@@ -115,7 +115,7 @@ class Round(NamedTuple):
             found = [f"{self.reasons[each]} of {self.probes} {each}" for each in found]
         others = ["and others"] if len(found) > MOST_REASONS else []
         text = ", ".join([*filter(None, [lost]), *found[:MOST_REASONS], *others])
-        return f"{text}, rejected after {milliseconds(self.quantile(0.5))}" if self.rejected else text
+        return f"{text}; rejections after {milliseconds(self.quantile(0.5))}" if self.rejected else text
 
     @property
     def rejected(self) -> bool:

@@ -174,7 +174,7 @@ def test_rejections_are_no_packet_loss_of_a_period(
     cells = dict(re.findall(r'data-label="(failed|packet loss|median)">([^<]*)', table))
     assert cells == {"failed": "100%", "packet loss": "-", "median": "-"}
     assert "failing since" in shown
-    assert "2 of 20 administratively prohibited (ICMP from 192.0.2.1), 18 of 20 no answer, rejected after" in shown
+    assert "2 of 20 administratively prohibited (ICMP from 192.0.2.1), 18 of 20 no answer; rejections after" in shown
     assert Reason.PROHIBITED.meaning in shown
 
 

@@ -281,7 +281,7 @@ def test_the_first_sentence_says_when_packets_were_lost(tmp_path: Path) -> None:
     with loaded("apps.path", CONFIG, tmp_path) as module:
         assert sentence(()) == ("ok", "0%.")
         assert sentence((100,)) == ("ok", f"0%; the last lost packet was at {at[0]}.")
-        assert sentence((100, 350, 380)) == ("degraded", f"7%, since {at[1]}.")
+        assert sentence((100, 350, 380)) == ("degraded", f"7%; packets have been lost since {at[1]}.")
 
 
 CONFIG = 'target = [{name = "a/b ü", module = "tcp", target = "localhost:80"}]\nhistory = ""\n'

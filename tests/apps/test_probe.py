@@ -137,7 +137,7 @@ def test_each_fault_has_its_reason(lab: Lab, tmp_path: Path) -> None:
         assert min(found[name]["seconds"]) == pytest.approx(best, rel=TOLERANCE)
         assert min(found[name]["seconds"]) >= 2 * DELAY
     assert min(found["page"]["seconds"]) == pytest.approx(2 * best, rel=TOLERANCE), "a connection, and a request on it"
-    said = {name: each["text"].split(", rejected after ")[0] for name, each in found.items()}
+    said = {name: each["text"].split("; rejections after ")[0] for name, each in found.items()}
     assert said == {name: row[2] for name, row in targets.items()}
     assert {found[name]["loss"] for name in ("closed", "reset", "rejected", "no server")} == {0.0}, "answered: not lost"
     shown = page(tmp_path)
@@ -145,7 +145,7 @@ def test_each_fault_has_its_reason(lab: Lab, tmp_path: Path) -> None:
     refused = re.search(r">closed</a>.*?</tr>", shown)
     assert refused
     cells = dict(re.findall(r'data-label="(reason|packet loss|median)">([^<]*)', refused[0]))
-    assert re.fullmatch(rf"connection refused by {FAR}, rejected after [\d.]+ ms", cells["reason"])
+    assert re.fullmatch(rf"connection refused by {FAR}; rejections after [\d.]+ ms", cells["reason"])
     assert (cells["packet loss"], cells["median"]) == ("-", "-"), "no figures as of good answers beside a failure"
     assert "median of the rejections" in page(tmp_path, "/part/target/closed")
     assert 0 < shown.index("no answer") < shown.index(">ok<"), "the worst first"

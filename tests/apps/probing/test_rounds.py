@@ -28,7 +28,7 @@ CONDITIONS = [
     ("one lost", [OK] * 9 + [LOST], "degraded", 0.1, "10% packet loss"),
     ("most lost", [OK] * 2 + [LOST] * 8, "degraded", 0.8, "80% packet loss"),
     ("all lost", [LOST] * 10, "failing", 1.0, "no answer"),
-    ("refused", [REFUSED] * 10, "failing", 0.0, f"{REFUSED.why}, rejected after 10 ms"),
+    ("refused", [REFUSED] * 10, "failing", 0.0, f"{REFUSED.why}; rejections after 10 ms"),
     ("no name", [NO_NAME] * 10, "failing", None, "name does not exist"),
     ("slow pages", [OK] * 5 + [LATE_PAGE] * 5, "degraded", 0.0, "5 of 10 timeout"),
     (
