@@ -25,43 +25,59 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"Rows of the throughput part: {', '.join(throughput.ROWS)}. Workloads: {', '.join(plan.ALL_WORKLOADS)}.",
     )
     result.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(plan.PARTS)} (default: all)")
-    result.add_argument("--fast", action="store_true", help="measure fewer workloads and rows, for a shorter time")
+    result.add_argument(
+        "--fast",
+        action="store_true",
+        help="one short round of few workloads and rows; of every row if `throughput` is the only part",
+    )
     result.add_argument(
         "--full",
         action="store_true",
         help="measure every row, with more and longer rounds (default if `throughput` is the only part)",
     )
-    result.add_argument("--rows", help="rows of the throughput part, comma separated: names or beginnings of names")
     result.add_argument(
-        "--workloads", help="workloads of the latency part, comma separated: names or beginnings of names"
+        "--rows",
+        help="rows of the throughput part, comma separated; a word that is no name selects each row that begins with it",
+    )
+    result.add_argument(
+        "--workloads",
+        help="workloads of the latency part, comma separated; a word that is no name selects each that begins with it",
     )
     result.add_argument(
         "--subjects",
-        help="servers and frameworks to measure, comma separated; `all`: in the throughput part, all that a row supports",
+        help="servers and frameworks to measure in the latency and throughput parts, comma separated; in the throughput part, "
+        "`all` selects all that a row supports",
     )
-    result.add_argument("--rounds", type=int, help="number of rounds")
+    result.add_argument("--rounds", type=int, help="rounds of the latency and throughput parts")
     result.add_argument(
-        "--seconds", type=float, help="duration of each measurement (for wrk rounded up to whole seconds)"
+        "--seconds",
+        type=float,
+        help="duration of each measurement, for wrk in whole seconds; rows that start their own servers have fixed durations",
     )
-    result.add_argument("--size", type=int, metavar="MIB", help="size of the file and of the uploads")
+    result.add_argument(
+        "--size",
+        type=int,
+        metavar="MIB",
+        help="size of the file and the uploads in the rows `file`, `upload` and `chunked`",
+    )
     result.add_argument("--python", default=sys.executable, help="Python interpreter that runs the servers")
     result.add_argument(
         "--json",
         type=Path,
         metavar="FILE",
-        help="write the report (default for all parts: benchmarks/out/benchmark.json)",
+        help="write the report as JSON (default if all parts run: benchmarks/out/benchmark.json)",
     )
     result.add_argument(
         "--html",
         type=Path,
         metavar="FILE",
-        help="write the page (default for all parts: benchmarks/out/benchmark.html)",
+        help="write the report as an HTML page (default if all parts run: benchmarks/out/benchmark.html)",
     )
     result.add_argument(
         "--table",
         type=Path,
         metavar="FILE",
-        help="write the throughput part as a Markdown page, or update the page: its title and the rows not measured now stay",
+        help="write the throughput part as a Markdown page; an existing page keeps its title and all other rows",
     )
     result.add_argument("--docs", type=Path, metavar="DIRECTORY", help="write the pictures of the documentation")
     result.add_argument("--compare", type=Path, metavar="FILE", help="compare with an earlier report (--json)")
@@ -79,7 +95,7 @@ def choose_size(options: argparse.Namespace, parts: tuple[str, ...]) -> plan.Siz
     missing = [name for name in size.rows if not throughput.runs_on(throughput.ROWS[name], options.python)]
     if missing and options.rows:
         raise SystemExit(
-            f"{', '.join(missing)}: needs a {throughput.ROWS[missing[0]].required_build} Python (--python)"
+            f"Needs a {throughput.ROWS[missing[0]].required_build} Python, which --python selects: {', '.join(missing)}."
         )
     size = size._replace(rows=tuple(name for name in size.rows if name not in missing))
     if options.workloads:
@@ -96,9 +112,9 @@ def choose_size(options: argparse.Namespace, parts: tuple[str, ...]) -> plan.Siz
 
 
 def select_names(wanted: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return the known names that a comma-separated list selects, in their own order.
+    """Return the known names that a comma-separated list selects, in the order of `known`.
 
-    A name selects itself; any other word selects all names that begin with it: `hello8` selects one row, `hello` several.
+    A word that is a name selects only that name: `reload`. Another word selects all names that begin with it: `tls`.
     """
     known, chosen = tuple(known), set[str]()
     for name in wanted.split(","):

@@ -1,4 +1,4 @@
-"""Compare two reports: list the changes of microwsgi's figures, and separate them from chance and from changes of the machine.
+"""Compare two reports: list the changes of microwsgi's figures, and tell them from chance and from changes of the machine.
 
 Peers of the same version in both reports are the control group: if their figures changed as much as microwsgi's, the machine
 changed.

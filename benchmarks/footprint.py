@@ -171,8 +171,8 @@ ROWS = [
         [value_of("kib_each", "KiB each", 20.0)], app=None, peers=("granian",), rounds=1, expected_seconds=8.0,
     ),
     Row(
-        "start", "start to first response, bare application", start_up(HELLO),
-        [Bar("times http.server's time", times_http_server, 1.1, 1.0, at_most=True)],
+        "start", "start to first response, hello world without WebOb", start_up(HELLO),
+        [Bar("start-up time relative to http.server", times_http_server, 1.1, 1.0, at_most=True)],
         app=None, peers=("http.server",), optional_peers=OPTIONAL_PEERS, expected_seconds=STARTS * 0.15,
     ),
     Row(

@@ -4,9 +4,9 @@ On a shared machine, times differ by 10 to 20 % from one minute to the next; cou
 therefore compares them with the committed figures of `instructions.json`.
 
     main
-      measure       for each workload: a new server under valgrind, requests to warm up, then two counted runs
-        counted     the instructions of one run, access log included
-      compare       with the committed figures of the same interpreter
+      measure               for each workload: start a server under valgrind, warm up, then do two counted runs
+        count_instructions  return the instructions of one run, access log included
+      compare               compare the figures with the committed ones of the same interpreter
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ FREE_THREADED = "free-threaded"
 
 
 def build_options() -> list[str]:
-    """Return those of `free-threaded`, `profile-guided` and `of` a distribution that are true of this Python.
+    """Return the build options of this Python: `free-threaded`, `profile-guided`, and the distribution that built it.
 
-    Debian builds with profile-guided optimisation, but removes the options that would show it.
+    Debian's Python is built with profile-guided optimisation, but its configuration variables do not show that.
     """
     variables = sysconfig.get_config_vars("Py_GIL_DISABLED", "CONFIG_ARGS", "PY_CORE_CFLAGS")
     free_threaded, arguments, flags = variables

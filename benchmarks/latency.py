@@ -87,7 +87,7 @@ class Result:
         return [name for name in (BARE, *SUBJECTS) if any(name in round_figures for round_figures in self.rounds)]
 
     def absences(self) -> dict[str, str]:
-        """Return the peers that were not measured, and the reasons. The project's own subjects are failures of the report."""
+        """Return the peers that were not measured, and the reasons. `Report.failures` returns the project's own subjects."""
         return {name: reason for name, reason in self.left_out.items() if not is_required(name)}
 
     def values(self, name: str, figure: str) -> list[float]:

@@ -17,7 +17,7 @@ WAITING = "benchmarks.subjects.waiting:app"
 
 COMPILED = ("bare", "bjoern", "granian")
 FASTEST = ("freastal", "fastwsgi")
-"""In C on libuv. They do less than PEP 3333 requires: neither decodes PATH_INFO, and freastal does not close the iterable."""
+"""Servers in C, on libuv. They do less than PEP 3333 requires: neither decodes PATH_INFO; freastal does not close iterables."""
 INTERPRETED = ("gunicorn gthread", "waitress", "werkzeug")
 OPTIONAL_PEERS = ("cheroot", "wsgiref")
 
@@ -114,7 +114,7 @@ def sleeping(milliseconds: int) -> Row:
                 "rate", "of the highest possible rate (64 threads / 0.05 s)", 0.95, 0.98, at_most=False, scale=0.05 / 64
             )
         ]
-    title = f"an application that sleeps {milliseconds} ms, 64 connections; peers with 64 threads"
+    title = f"an application that sleeps {milliseconds} ms, 64 connections; servers with 64 threads"
     peers = ("waitress",) if milliseconds == 50 else ("waitress", "granian")
     return Row(
         f"sleep{milliseconds}", title, wrk_measurement(f"/sleep/{milliseconds}", 64), bars,
@@ -136,7 +136,7 @@ def measure_beside_spinning(server: Server, seconds: float) -> Figures:
 
 
 def closed_loop(server: Server, path: str, connections: int, seconds: float) -> Figures:
-    """Measure with this project's client, which records every latency as it is. wrk corrects its latencies."""
+    """Measure with this project's client: wrk would adjust its latencies to correct for coordinated omission."""
     with Client() as client:
         found = client.run(server, Request(path), connections, seconds)
     shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}

@@ -75,5 +75,6 @@ def describe_run(found: dict[str, Any]) -> str:
     return (
         f"{found['date']}  commit {found['commit'] or 'unknown'}  Python {installed['python']}; {names}\n"
         f"{found['processor']}, {found['cores']} cores, {found['memory_kib'] / 2**20:.0f} GiB, {found['system']}; "
-        f"servers on core {found['server_cores']}, clients on {found['client_cores']}, load before {found['load_before']:.2f}"
+        f"servers on core {found['server_cores']}, clients on {found['client_cores']}, "
+        f"load average before the run {found['load_before']:.2f}"
     )

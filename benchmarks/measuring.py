@@ -1,4 +1,4 @@
-"""The controlling side of the load generator `clients/latency.py`, which runs in one long-lived process."""
+"""Start and control the load generator `clients/latency.py`, a child process that runs one job after another."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Client:
         rate: float = 0.0,
         warm_up: float = 0.0,
     ) -> Measurement:
-        """Measure. Raise Unavailable with the client's error if a request fails."""
+        """Send a load to a server and return its measurement. Raise Unavailable with the client's error if a request fails."""
         job = {
             "port": server.port, "request": request._asdict(), "connections": connections, "seconds": seconds,
             "keep": keep_alive, "rate": rate,

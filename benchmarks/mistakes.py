@@ -104,7 +104,7 @@ class Server(NamedTuple):
     source: str
     right: str
     nothing: str
-    """The body that lacks its return, or its last step."""
+    """The body without its return statement, or without the call that sends the response."""
     fails: str
 
 
@@ -285,7 +285,7 @@ def request_page(server: Server, body: str) -> Observation:
 
 
 def port_in_use(server: Server) -> Observation:
-    """Another program listens on the port: here the one that starts the servers."""
+    """The port is already in use: the script that starts the servers listens on it."""
     with (
         closing(socket.create_server(("127.0.0.1", 0))) as taken,
         started(server, server.right, port=taken.getsockname()[1]) as running,

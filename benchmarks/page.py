@@ -213,7 +213,7 @@ def row_table(result: RowResult) -> str:
 
 
 def verdict(word: str) -> str:
-    style = "bad" if word in ("below", "worse") else "muted" if word in UNDECIDED else "good"
+    style = "bad" if word in ("below", "worse") else "muted" if word in (*UNDECIDED, "short") else "good"
     return f"<span class={style}>{VERDICT_TEXTS.get(word, word)}</span>"
 
 

@@ -27,7 +27,7 @@ class Size(NamedTuple):
     latency_seconds: float
     workloads: tuple[str, ...]
     latency_subjects: tuple[str, ...]
-    # The throughput part. Subjects None: those that the bars of a row need. MiB are those of each transfer.
+    # The throughput part. `subjects` None: the default ones of each row. `mib` is the size of each transfer.
     rounds: int
     seconds: int
     rows: tuple[str, ...]
@@ -95,7 +95,7 @@ class ProgressDisplay:
 
 
 def estimate(parts: tuple[str, ...], size: Size) -> dict[str, float]:
-    """Return the estimated seconds of each part, if all subjects are installed."""
+    """Return the estimated seconds of each part, if all default subjects are installed and measured."""
     measurements = len(size.workloads) * (len(size.latency_subjects) + 1)
     seconds = {
         "stacks": len(stacks.SUBJECTS) * 1.2,

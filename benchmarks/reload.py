@@ -172,7 +172,7 @@ def reloading(name: str, python: str, *options: str, extra: int = 0) -> Iterator
         for number in range(extra):
             (folder / "pages" / f"{number}.html").write_text(f"<p>{number}")
         command = [*COMMANDS[name][1](python, directory, str(port)), *options]
-        # Parent and child may use all cores, as on a developer's machine.
+        # The reloader and its child process may use all cores, as on a developer's machine.
         with Process(command, set(CORES), PYTHONPATH=f"{directory}:{ROOT}") as process:
             wait_for(port, "0")
             yield process, folder, port
@@ -235,13 +235,13 @@ ROWS = [
         "reload", "from the end of a save to the first response by new code", measure_reload,
         [
             value_of("p50", "ms, median", 30.0, 15.0, scale=1e3),
-            value_of("p99", "ms, 99th of 100", 100.0, 50.0, scale=1e3),
+            value_of("p99", "ms, p99", 100.0, 50.0, scale=1e3),
             *(ratio_to(peer, "p50", 1.0) for peer in PEERS),
         ],
         app=None, peers=PEERS, optional_peers=("microwsgi --reload-poll",), rounds=1, expected_seconds=20.0,
     ),
     Row(
-        "reload-idle", "--reload while no file changes", idling(0),
+        "reload-idle", "processor time of --reload while no file changes", idling(0),
         [value_of("core_percent", "% of a core", 1.0, 0.1)],
         app=None, optional_peers=("microwsgi --reload-poll", *PEERS), rounds=1,
         expected_seconds=QUIET_TIME + OBSERVED_TIME + 1,

@@ -81,7 +81,8 @@ class Row:
     """A row of the throughput part.
 
     `measure` is called with a running server and the duration, or, if `app` is None, with the subject's name, the interpreter
-    and the path of the access log.
+    and the path of the access log. `bare` is the mode of the bare loop (subjects/bare.py). `threads` 0 is the default of each
+    server. `rounds` limits the rounds of a run.
     """
 
     def __init__(
@@ -105,9 +106,9 @@ class Row:
         self.name, self.title, self.measure, self.bars = name, title, measure, bars
         self.app, self.bare, self.threads, self.rounds = app, bare, threads, rounds
         self.warm_up = warm_up  # the path to load before the first measurement of a process
-        self.required_build = required_build  # a word that `versions` must have for the Python, such as FREE_THREADED
-        self.expected_seconds = expected_seconds  # of a measurement, for the estimate; None: as long as the run says
+        self.required_build = required_build  # a build option, such as FREE_THREADED, that the Python must have
+        self.expected_seconds = expected_seconds  # of a measurement, for the estimate; None: the run's seconds plus 1
         self.takes_size = takes_size  # whether `measure` also gets the number of bytes to transfer
-        self.peers = ("microwsgi", *peers)  # the subjects by default; `subjects` are all that can be chosen
+        self.peers = ("microwsgi", *peers)  # measured unless --subjects selects others of `subjects`
         unlogged = ("microwsgi-nolog",) if app else ()
         self.subjects = tuple(dict.fromkeys(("microwsgi", *unlogged, *self.peers, *optional_peers)))

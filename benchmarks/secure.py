@@ -1,6 +1,6 @@
 """Rows over TLS: requests on persistent connections, and handshakes. "microwsgi, plain" is the same server without TLS.
 
-All servers use the same certificate, which is made for the run, and TLS 1.3, which the client of the handshakes checks.
+All servers use one certificate, made for the run, and TLS 1.3; the client of the handshakes checks the version.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.processes import ROOT, Unavailable, environment
 
 HELLO = "benchmarks.subjects.hello:app"
-REQUIRED = ("microwsgi", "bare", "http.server", "httpsrv.py", "import webob", "WebOb by hand")
+REQUIRED = ("microwsgi", "bare", "http.server", "httpsrv.py", "import webob", "plain WebOb")
 
 
 def is_required(name: str) -> bool:

@@ -18,11 +18,12 @@ HEAD = """\
 the date, commit, Python, versions and machine of its run. Then come, for each server, the two main figures: mostly requests per
 second, and processor time per request. [Benchmarks](../benchmarks/README.md) explains how each figure is measured.
 
-The table compares microwsgi with the other servers: "of bjoern, processor time" is the ratio of microwsgi to bjoern, in
-processor time. A ratio above 1 means that microwsgi is better. Each ratio is the median over all rounds, and its range is from
-the lowest round to the highest. The *bar* is the target that the project must reach, the *aim* is a further target; ≥ is a
-lower limit, ≤ an upper limit. A bar or an aim is reached or missed only if the whole range is on one side of it. The verdict is
-`noisy` if other programs used the machine.
+The table compares microwsgi with the other servers. A ratio of requests per second is microwsgi's figure divided by the other
+server's; a ratio of a time, or of another cost, is the other server's figure divided by microwsgi's. So a ratio above 1 always
+means that microwsgi is better. Each ratio is the median over all rounds, and its range is from the lowest round to the
+highest. The *bar* is the target that the project must reach, the *aim* is a further target; ≥ is a lower limit, ≤ an upper
+limit. A bar or an aim is reached or missed only if the whole range is on one side of it. The verdict is `noisy` if other
+programs used the machine.
 """
 COLUMNS = """
 | compared | ratio or value | range | rounds | bar | aim | verdict |

@@ -1,4 +1,4 @@
-"""The report on the terminal: tables with bars, and verdicts unless the machine was too noisy."""
+"""The report on the terminal: tables with bar charts. Verdicts of noisy rows are in parentheses."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Result:
         return [name for name in self.row.subjects if any(name in round_figures for round_figures in self.rounds)]
 
     def absences(self) -> dict[str, str]:
-        """Return the peers that were not measured, and the reasons. The project's own subjects are failures of the report."""
+        """Return the peers that were not measured, and the reasons. `Report.failures` returns the project's own subjects."""
         return {name: reason for name, reason in self.left_out.items() if not is_required(name)}
 
     def ratios(self) -> list[dict[str, Any]]:
@@ -209,7 +209,7 @@ class Run:
             result.left_out[name] = f"{type(error).__name__}: {error}"
             return
         finally:
-            # Truncated, not removed: the server has it open and continues to append to it.
+            # Truncate the log instead of removing it: the server keeps the file open and appends to it.
             if Path(log).exists():
                 Path(log).write_bytes(b"")
         result.rounds[-1][name] = figures

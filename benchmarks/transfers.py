@@ -36,7 +36,7 @@ def transfer(mode: str, path: str, times: int) -> Callable[[Server, float, int],
 
 
 def row(name: str, title: str, mode: str, path: str, bare: str, bar: float, *, times: int = 1) -> Row:
-    bars = [ratio_to("bare", "seconds", bar), value_of("grown_kib", "memory grown, KiB", MAX_GROWN)]
+    bars = [ratio_to("bare", "seconds", bar), value_of("grown_kib", "memory growth, KiB", MAX_GROWN)]
     return Row(
         name, title, transfer(mode, path, times), bars, app=TRANSFER, bare=bare, takes_size=True,
         peers=("bare",), optional_peers=("granian", "waitress", "gunicorn gthread", "cheroot", "werkzeug"),

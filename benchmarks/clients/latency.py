@@ -3,7 +3,7 @@
 Closed loop: each connection sends its next request as soon as its response is complete. The latency is from the send (for new
 connections from the `connect`) to the last byte. Open loop: requests have intended send times at a fixed rate, even if
 earlier requests are not answered yet. The latency is from the intended time, so that a stall of the server lengthens the
-latency of every request that was due meanwhile, and not of a single one. This avoids coordinated omission.
+latency of every request that was due meanwhile, instead of only one. This avoids coordinated omission.
 
 The program reads jobs from standard input, one JSON object per line, and prints the latencies of each.
 """
@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from benchmarks.clients.exchange import RESPONSE_TIMEOUT, Request, Response, connect
 
-SPIN = 1_500_000  # nanoseconds before an intended time in which the client polls without sleeping: epoll's timeout is in ms
+SPIN = 1_500_000  # ns before an intended time, without sleep between polls: epoll's timeouts are in ms
 SECOND = 1_000_000_000
 
 now = time.perf_counter_ns

@@ -1,6 +1,7 @@
 """One large transfer: `python -m benchmarks.clients.transfer PORT download PATH | length|chunked PATH BYTES`.
 
-The program prints the seconds from the first byte of the request to the last byte of the response, and the size of the body.
+The program prints the seconds from the first byte of the request to the last byte of the response, and the bytes
+transferred; those of a chunked download include the chunk framing.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def test_the_bars_and_aims_are_the_agreed_ones() -> None:
         "browser64": {"of bare, processor time": (0.32, 0.45), "of bjoern, processor time": (0.6, 0.75)},
         "close": {"of bjoern, requests/s": (0.75, 0.9)},
         "idle-connections": {"KiB each": (1.1, 1.0)},
-        "start": {"times http.server's time": (1.1, 1.0)},
+        "start": {"start-up time relative to http.server": (1.1, 1.0)},
         "balance": {"% in the worst start": (65, 55)},
         "fanout": {"ms more than without events": (20, 5)},
         "cores-compute": {"times one core": (1.8, 1.95)},
