@@ -218,8 +218,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         try:
             if state is IDLE:  # the common case of `receive_request`
                 data = self.transport.recv(RECEIVE)
-                end = data.find(END)
-                state = self.handle_head(data[:end], data[end + 4 :]) if end >= 0 else self.start_request(data)
+                raw, end, rest = data.partition(END)
+                state = self.handle_head(raw, rest) if end else self.start_request(data)
             else:
                 state = self.table[state].on_event(self)
         except BlockingIOError:
@@ -301,9 +301,9 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Handle the first bytes of a request; b"" is the end of the stream. Raises ClientError."""
         if not data:
             return State.CLOSED
-        end = data.find(END)
-        if end >= 0:
-            return self.handle_head(data[:end], data[end + len(END) :])
+        raw, end, rest = data.partition(END)
+        if end:
+            return self.handle_head(raw, rest)
         self.partial = PartialHead(self.context.options)
         return self.feed_head(data)
 
