@@ -567,7 +567,8 @@ class Exchange:
         context = self.context
         if self.started:
             if context.access_log is not None:
-                context.access_log(self, context.clock.now() - self.started)
+                # A call of the object itself would run its Python method in another loop of the interpreter.
+                context.access_log.__call__(self, context.clock.now() - self.started)
             if self.reason:
                 if not getattr(context.access_log, "has_reason", False):  # else the access log has it
                     context.log_error(f"{self.log_prefix()} {self.status or '-'}: {one_line(self.reason)}")
