@@ -360,7 +360,7 @@ class Exchange:
         date = self.context.date
         more = (date.lines if date.until - 1 <= time() < date.until else date.current_lines())[response.given]
         if self.context.timing is not None:
-            more += self.context.timing(self)
+            more += self.context.timing(self).encode("latin-1")
         data, self.framing, self.remaining = encode_head(
             response, self.head.method, self.head.version, length, self.close_connection, more
         )
@@ -568,7 +568,7 @@ class Exchange:
         if self.started:
             if context.access_log is not None:
                 # A call of the object itself would run its Python method in another loop of the interpreter.
-                context.access_log.__call__(self, context.clock.now() - self.started)
+                context.access_log.__call__(self, context.clock.now() - self.started)  # type: ignore[operator]
             if self.reason:
                 if not getattr(context.access_log, "has_reason", False):  # else the access log has it
                     context.log_error(f"{self.log_prefix()} {self.status or '-'}: {one_line(self.reason)}")

@@ -341,9 +341,14 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             exchange.apply_forwarded(context.proxies)
             head, fields = exchange.head, exchange.head.fields
         # Against DNS rebinding. No browser reaches a Unix socket: there only --allow-host is checked.
-        if context.hosts is not None and "HTTP_HOST" in fields and (self.transport.client[0] or options.allow_host):
-            if fields["HTTP_HOST"] not in context.hosts.allowed:
-                check_host(context.hosts, fields["HTTP_HOST"])
+        hosts = context.hosts
+        if (
+            hosts is not None
+            and "HTTP_HOST" in fields
+            and fields["HTTP_HOST"] not in hosts.allowed
+            and (self.transport.client[0] or options.allow_host)
+        ):
+            check_host(hosts, fields["HTTP_HOST"])
         if context.sign_in is not None:
             context.sign_in(exchange)
         if ("HTTP_CONNECTION" in fields or head.version == "HTTP/1.0") and not is_persistent(head):
