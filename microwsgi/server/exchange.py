@@ -71,7 +71,7 @@ class Phase(IntEnum):
 
 # For the code that runs for each request, as in microwsgi.server.state.
 CALL, DONE = Phase.CALL, Phase.DONE
-NO_BODY = Framing.NO_BODY
+NO_BODY, UNTIL_CLOSE = Framing.NO_BODY, Framing.UNTIL_CLOSE
 
 
 class Exchange:
@@ -365,7 +365,7 @@ class Exchange:
             response, self.head.method, self.head.version, length, self.close_connection, more
         )
         self.body_start = self.transport.sent + len(data)
-        if self.framing is Framing.UNTIL_CLOSE:
+        if self.framing is UNTIL_CLOSE:
             self.close_connection = True
         return data
 
