@@ -252,17 +252,17 @@ class Exchange:
             body = b"".join(chunks)
         else:  # join() would accept a bytearray, which `write` refuses
             raise self.broken_rule(describe_chunk_error(chunks))
-        data = self.make_head(len(body))
+        size = len(body)
+        data = self.make_head(size)
         self.phase = DONE
         if self.framing is NO_BODY:
             self.response_bytes = data
-        elif len(body) != self.remaining:
+        elif size != self.remaining:
             self.head_sent = False
-            raise self.wrong_length(len(body))
+            raise self.wrong_length(size)
         else:
-            self.size = len(body)
-            self.remaining = 0
-            if len(body) <= MAX_JOINED:
+            self.size, self.remaining = size, 0
+            if size <= MAX_JOINED:
                 self.response_bytes = data + body
             else:
                 self.transport.write(data + body[:MAX_JOINED])
@@ -358,7 +358,7 @@ class Exchange:
         if self.context.draining or (self.body is not None and not self.body.prepare_for_response()):
             self.close_connection = True
         date = self.context.date
-        more = (date.lines if date.until - 1 <= time() < date.until else date.current_lines())[response.given]
+        more = (date.lines if date.until - 1.0 <= time() < date.until else date.current_lines())[response.given]
         if self.context.timing is not None:
             more += self.context.timing(self).encode("latin-1")
         data, self.framing, self.remaining = encode_head(
