@@ -158,7 +158,7 @@ class Exchange:
         environ["QUERY_STRING"] = query
         environ["SERVER_PROTOCOL"] = head.version
         environ["REQUEST_URI"] = environ["RAW_URI"] = head.target
-        environ.update(fields)
+        environ |= fields
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client
         environ["wsgi.early_hints"] = self.send_early_hints
         environ["microwsgi.socket"] = self.transport.socket
@@ -350,17 +350,17 @@ class Exchange:
 
     def make_head(self, length: int | None) -> bytes:
         """Return the response head, which the caller sends. `length` is the length of the body, None if unknown."""
-        response = self.response
+        response, context = self.response, self.context
         if response is None:
             raise self.broken_rule("returned, or sent a body, before it called start_response (PEP 3333).")
         self.head_sent = True
         self.status = response.code
-        if self.context.draining or (self.body is not None and not self.body.prepare_for_response()):
+        if context.draining or (self.body is not None and not self.body.prepare_for_response()):
             self.close_connection = True
-        date = self.context.date
+        date = context.date
         more = (date.lines if date.until - 1.0 <= time() < date.until else date.current_lines())[response.given]
-        if self.context.timing is not None:
-            more += self.context.timing(self).encode("latin-1")
+        if context.timing is not None:
+            more += context.timing(self).encode("latin-1")
         data, self.framing, self.remaining = encode_head(
             response, self.head.method, self.head.version, length, self.close_connection, more
         )

@@ -134,7 +134,8 @@ def parse_head(raw: bytes, limits: Options) -> RequestHead:
     method, target, version, section = match.groups("")
     known = _known_sections
     fields = known[section] if section in known else parse_fields(section, raw, limits)
-    if len(fields) > limits.max_header_count or len(raw) > limits.max_line_size or len(raw) > limits.max_header_size:
+    size = len(raw)
+    if size > limits.max_line_size or size > limits.max_header_size or len(fields) > limits.max_header_count:
         check_lines(raw, limits)
     if version == "HTTP/1.1" and "HTTP_HOST" not in fields:
         raise ClientError("An HTTP/1.1 request needs a Host field (RFC 9112 3.2).")
