@@ -144,8 +144,8 @@ class Exchange:
 
     def environ(self) -> Environ:
         """Return the environ of PEP 3333, and the additional keys of docs/environ.md. Raises ClientError."""
-        head, fields = self.head, self.head.fields
-        target = head.target
+        head = self.head
+        fields, target = head.fields, head.target
         if target[0] != "/":
             if self.base["wsgi.url_scheme"] == "http" and target[:6].lower() == "https:":
                 raise MisdirectedRequest("An https resource is not served without TLS (RFC 9110 7.4).")
@@ -221,7 +221,7 @@ class Exchange:
 
     def detach(self) -> tuple[socket.socket, bytes]:
         """Return the socket, now blocking, and the bytes that followed the head. Both now belong to the application."""
-        self.detached = self.head_sent = True
+        self.detached = self.head_sent = self.close_connection = True  # for HTTP, the connection ends
         self.framing = NO_BODY  # the application's result is not sent
         self.status = 101
         return self.transport.detach(), self.transport.take_read_ahead()
@@ -351,7 +351,7 @@ class Exchange:
 
     def make_head(self, length: int | None) -> bytes:
         """Return the response head, which the caller sends. `length` is the length of the body, None if unknown."""
-        response, context = self.response, self.context
+        response, context, head = self.response, self.context, self.head
         if response is None:
             raise self.broken_rule("returned, or sent a body, before it called start_response (PEP 3333).")
         self.head_sent = True
@@ -359,11 +359,11 @@ class Exchange:
         if context.draining or (self.body is not None and not self.body.prepare_for_response()):
             self.close_connection = True
         date = context.date
-        more = (date.lines if date.until - 1.0 <= time() < date.until else date.current_lines())[response.given]
+        more = (date.lines if date.since <= time() < date.until else date.current_lines())[response.given]
         if context.timing is not None:
             more += context.timing(self).encode("latin-1")
         data, self.framing, self.remaining = encode_head(
-            response, self.head.method, self.head.version, length, self.close_connection, more
+            response, head.method, head.version, length, self.close_connection, more
         )
         self.body_start = self.transport.sent + len(data)
         if self.framing is UNTIL_CLOSE:

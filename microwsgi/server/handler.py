@@ -488,7 +488,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             return State.SUSPENDED if exchange.suspended and phase is Phase.ITERATE else QUEUED
         # The response was sent: write the log, and wait for the next request, or end the connection.
         exchange.write_log()
-        if exchange.close_connection or exchange.body is not None or exchange.detached:
+        if exchange.close_connection or exchange.body is not None:
             return self.finish_body(exchange)
         self.exchange = UNSET
         return self.next_request() if self.transport.read_ahead else IDLE

@@ -250,6 +250,11 @@ class HookedDateFields:
         return self.context.date.until
 
     @property
+    def since(self) -> float:
+        """The start of that second."""
+        return self.context.date.since
+
+    @property
     def lines(self) -> tuple[bytes, bytes, bytes, bytes]:
         """Field lines to add, indexed by `ResponseHead.given`: the application gave neither, only Date, only Server, both."""
         date = f"Date: {self.handler.date_time_string()}\r\n".encode("latin-1")

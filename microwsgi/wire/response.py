@@ -215,17 +215,17 @@ class DateFields:
     """The Date and Server fields, updated once a second (RFC 9110 6.6.1, 10.2.4)."""
 
     def __init__(self) -> None:
-        self.until = 0.0
+        self.since = self.until = 0.0
         self.lines = (b"", b"", b"", b"")
 
     def current_lines(self) -> tuple[bytes, bytes, bytes, bytes]:
         """Return the lines to add, indexed by `ResponseHead.given`: for neither field, only Date, only Server, both."""
         now = time.time()
-        if not self.until - 1 <= now < self.until:  # the clock may have been set back
+        if not self.since <= now < self.until:  # the clock may have been set back
             second = int(now)
             date, server = f"Date: {formatdate(second, usegmt=True)}\r\n".encode(), f"Server: {SERVER}\r\n".encode()
             self.lines = (date + server, server, date, b"")
-            self.until = second + 1.0
+            self.since, self.until = float(second), second + 1.0
         return self.lines
 
 
