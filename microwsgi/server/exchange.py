@@ -80,10 +80,6 @@ class Exchange:
     `base` is the part of the environ that all requests on the connection share.
     """
 
-    # Class attributes, since few requests read them: CPython reads an attribute faster if the class has none of that name.
-    iterable: Iterable[bytes] | None = None  # the application's result, until it is closed
-    suspended = False  # the iterable has nothing to send until it is resumed
-    resumed = False  # `resume` was called after the response was last suspended
     iterator: Iterator[bytes]  # from `begin` on
     remaining: int  # bytes of the body that Content-Length still promises, from `make_head` on
     body_start: int  # `sent` of the transport before the first byte of the body, from `make_head` on
@@ -103,12 +99,15 @@ class Exchange:
         self.body: RequestBody = UNSET  # of the request; UNSET if there is none
         self.response: ResponseHead | None = None  # status and headers of the application
         self.response_bytes: bytes | None = None  # a whole response, which the connection sends
+        self.iterable: Iterable[bytes] | None = None  # the application's result, until it is closed
         self.framing = NO_BODY  # of the response's body
         self.size = self.status = 0  # bytes of the response's body
         self.head_sent = False  # a part of the response was sent, or is about to be sent
         self.close_connection = False  # the connection ends with this response
         self.aborted = False  # the response will not be completed
         self.detached = False  # the application has taken the socket
+        self.suspended = False  # the iterable has nothing to send until it is resumed
+        self.resumed = False  # `resume` was called after the response was last suspended
         self.reason = ""  # why the request was refused or the response aborted
 
     @property

@@ -50,8 +50,9 @@ class AccessLog:
         """Queue a line for a request that took `seconds`."""
         if exchange.context.date.until != self.until:
             self.update_time_texts(exchange.context.date.until)
-        if len(self.records) < MAX_UNCOUNTED:  # Destination.add, without a call
-            self.records.append(self.line(exchange, seconds))
+        records = self.records
+        if len(records) < MAX_UNCOUNTED:  # Destination.add, without a call
+            records.append(self.line(exchange, seconds))
         else:
             self.destination.add(self.line(exchange, seconds))
         if self.writer.idle:

@@ -191,7 +191,8 @@ class Destination:
     def take(self) -> tuple[list[Record], Notice | None]:
         """Return all queued records, and a notice if records after them were lost."""
         with self.lock:
-            taken = [self.records.popleft() for _ in range(len(self.records))]
+            take = self.records.popleft
+            taken = [take() for _ in range(len(self.records))]
             notice = Notice.of(self.lost, self.why_lost) if self.lost else None
             self.size = self.lost = 0
             self.why_lost = ""
