@@ -196,7 +196,7 @@ def test_a_get_on_a_kept_connection_takes_six_files_and_24_calls() -> None:
     """From one event of a connection to the next. The shortest of 50: a clock ticks now and then."""
     found, frames = traced(50)
     # A request that takes more than 0.3 ms, as all do on a busy machine, is classified: that is not part of its path.
-    pool = {"next_task", "release_leadership"}
+    pool = {"next_task"}
     typical = min(
         ([each for each in calls if each[1] != "server/pool.py" or each[0] in pool] for calls in found), key=len
     )

@@ -71,7 +71,7 @@ class Phase(IntEnum):
 
 # For the code that runs for each request, as in microwsgi.server.state.
 CALL, DONE = Phase.CALL, Phase.DONE
-NO_BODY = Framing.NO_BODY
+NO_BODY, UNTIL_CLOSE = Framing.NO_BODY, Framing.UNTIL_CLOSE
 
 
 class Exchange:
@@ -143,8 +143,8 @@ class Exchange:
 
     def environ(self) -> Environ:
         """Return the environ of PEP 3333, and the additional keys of docs/environ.md. Raises ClientError."""
-        head, fields = self.head, self.head.fields
-        target = head.target
+        head = self.head
+        fields, target = head.fields, head.target
         if target[0] != "/":
             if self.base["wsgi.url_scheme"] == "http" and target[:6].lower() == "https:":
                 raise MisdirectedRequest("An https resource is not served without TLS (RFC 9110 7.4).")
@@ -158,7 +158,7 @@ class Exchange:
         environ["QUERY_STRING"] = query
         environ["SERVER_PROTOCOL"] = head.version
         environ["REQUEST_URI"] = environ["RAW_URI"] = head.target
-        environ.update(fields)
+        environ |= fields
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client
         environ["wsgi.early_hints"] = self.send_early_hints
         environ["microwsgi.socket"] = self.transport.socket
@@ -220,7 +220,7 @@ class Exchange:
 
     def detach(self) -> tuple[socket.socket, bytes]:
         """Return the socket, now blocking, and the bytes that followed the head. Both now belong to the application."""
-        self.detached = self.head_sent = True
+        self.detached = self.head_sent = self.close_connection = True  # for HTTP, the connection ends
         self.framing = NO_BODY  # the application's result is not sent
         self.status = 101
         return self.transport.detach(), self.transport.take_read_ahead()
@@ -252,17 +252,17 @@ class Exchange:
             body = b"".join(chunks)
         else:  # join() would accept a bytearray, which `write` refuses
             raise self.broken_rule(describe_chunk_error(chunks))
-        data = self.make_head(len(body))
+        size = len(body)
+        data = self.make_head(size)
         self.phase = DONE
         if self.framing is NO_BODY:
             self.response_bytes = data
-        elif len(body) != self.remaining:
+        elif size != self.remaining:
             self.head_sent = False
-            raise self.wrong_length(len(body))
+            raise self.wrong_length(size)
         else:
-            self.size = len(body)
-            self.remaining = 0
-            if len(body) <= MAX_JOINED:
+            self.size, self.remaining = size, 0
+            if size <= MAX_JOINED:
                 self.response_bytes = data + body
             else:
                 self.transport.write(data + body[:MAX_JOINED])
@@ -350,22 +350,22 @@ class Exchange:
 
     def make_head(self, length: int | None) -> bytes:
         """Return the response head, which the caller sends. `length` is the length of the body, None if unknown."""
-        response = self.response
+        response, context, head = self.response, self.context, self.head
         if response is None:
             raise self.broken_rule("returned, or sent a body, before it called start_response (PEP 3333).")
         self.head_sent = True
         self.status = response.code
-        if self.context.draining or (self.body is not None and not self.body.prepare_for_response()):
+        if context.draining or (self.body is not None and not self.body.prepare_for_response()):
             self.close_connection = True
-        date = self.context.date
-        more = (date.lines if date.until - 1 <= time() < date.until else date.current_lines())[response.given]
-        if self.context.timing is not None:
-            more += self.context.timing(self)
+        date = context.date
+        more = (date.lines if date.since <= time() < date.until else date.current_lines())[response.given]
+        if context.timing is not None:
+            more += context.timing(self).encode("latin-1")
         data, self.framing, self.remaining = encode_head(
-            response, self.head.method, self.head.version, length, self.close_connection, more
+            response, head.method, head.version, length, self.close_connection, more
         )
         self.body_start = self.transport.sent + len(data)
-        if self.framing is Framing.UNTIL_CLOSE:
+        if self.framing is UNTIL_CLOSE:
             self.close_connection = True
         return data
 
@@ -567,7 +567,8 @@ class Exchange:
         context = self.context
         if self.started:
             if context.access_log is not None:
-                context.access_log(self, context.clock.now() - self.started)
+                # A call of the object itself would run its Python method in another loop of the interpreter.
+                context.access_log.__call__(self, context.clock.now() - self.started)  # type: ignore[operator]
             if self.reason:
                 if not getattr(context.access_log, "has_reason", False):  # else the access log has it
                     context.log_error(f"{self.log_prefix()} {self.status or '-'}: {one_line(self.reason)}")

@@ -218,8 +218,8 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         try:
             if state is IDLE:  # the common case of `receive_request`
                 data = self.transport.recv(RECEIVE)
-                end = data.find(END)
-                state = self.handle_head(data[:end], data[end + 4 :]) if end >= 0 else self.start_request(data)
+                raw, end, rest = data.partition(END)
+                state = self.handle_head(raw, rest) if end else self.start_request(data)
             else:
                 state = self.table[state].on_event(self)
         except BlockingIOError:
@@ -301,9 +301,9 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         """Handle the first bytes of a request; b"" is the end of the stream. Raises ClientError."""
         if not data:
             return State.CLOSED
-        end = data.find(END)
-        if end >= 0:
-            return self.handle_head(data[:end], data[end + len(END) :])
+        raw, end, rest = data.partition(END)
+        if end:
+            return self.handle_head(raw, rest)
         self.partial = PartialHead(self.context.options)
         return self.feed_head(data)
 
@@ -341,8 +341,14 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             exchange.apply_forwarded(context.proxies)
             head, fields = exchange.head, exchange.head.fields
         # Against DNS rebinding. No browser reaches a Unix socket: there only --allow-host is checked.
-        if context.hosts is not None and "HTTP_HOST" in fields and (self.transport.client[0] or options.allow_host):
-            check_host(context.hosts, fields["HTTP_HOST"])
+        hosts = context.hosts
+        if (
+            hosts is not None
+            and "HTTP_HOST" in fields
+            and fields["HTTP_HOST"] not in hosts.allowed
+            and (self.transport.client[0] or options.allow_host)
+        ):
+            check_host(hosts, fields["HTTP_HOST"])
         if context.sign_in is not None:
             context.sign_in(exchange)
         if ("HTTP_CONNECTION" in fields or head.version == "HTTP/1.0") and not is_persistent(head):
@@ -482,7 +488,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             return State.SUSPENDED if exchange.suspended and phase is Phase.ITERATE else QUEUED
         # The response was sent: write the log, and wait for the next request, or end the connection.
         exchange.write_log()
-        if exchange.close_connection or exchange.body is not None or exchange.detached:
+        if exchange.close_connection or exchange.body is not None:
             return self.finish_body(exchange)
         self.exchange = UNSET
         return self.next_request() if self.transport.read_ahead else IDLE

@@ -250,12 +250,18 @@ class HookedDateFields:
         return self.context.date.until
 
     @property
-    def lines(self) -> tuple[str, str, str, str]:
-        """Field lines to add, indexed by `ResponseHead.given`: the application gave neither, only Date, only Server, both."""
-        date, server = f"Date: {self.handler.date_time_string()}\r\n", f"Server: {self.handler.version_string()}\r\n"
-        return date + server, server, date, ""
+    def since(self) -> float:
+        """The start of that second."""
+        return self.context.date.since
 
-    def current_lines(self) -> tuple[str, str, str, str]:
+    @property
+    def lines(self) -> tuple[bytes, bytes, bytes, bytes]:
+        """Field lines to add, indexed by `ResponseHead.given`: the application gave neither, only Date, only Server, both."""
+        date = f"Date: {self.handler.date_time_string()}\r\n".encode("latin-1")
+        server = f"Server: {self.handler.version_string()}\r\n".encode("latin-1")
+        return date + server, server, date, b""
+
+    def current_lines(self) -> tuple[bytes, bytes, bytes, bytes]:
         """Return the lines."""
         self.context.date.current_lines()
         return self.lines

@@ -14,7 +14,7 @@ from microwsgi.errors import MisdirectedRequest
 
 BEHIND_PROXY = "Behind a proxy: make the proxy pass on the Host field, or see --forwarded-allow-ips."
 CACHE_SIZE = 256
-"""The maximum number of hosts for which the result of `allows` is remembered."""
+"""The maximum number of allowed hosts that are remembered."""
 
 
 class Hosts:
@@ -34,15 +34,17 @@ class Hosts:
             *(name.lower().rstrip(".") for name in names),
         }
         self.zones = tuple(name for name in self.names if name.startswith("."))
-        self.cache: dict[str, bool] = {}
+        self.allowed: dict[
+            str, None
+        ] = {}  # that were found to be allowed; where there is no GIL, a set would be locked
 
     def allows(self, host: str) -> bool:
         """Return whether the server answers requests with this Host, which may have a port."""
-        answer = self.cache.get(host)
-        if answer is None:
-            answer = self.is_allowed(host_name(host))
-            if len(self.cache) < CACHE_SIZE:
-                self.cache[host] = answer
+        if host in self.allowed:
+            return True
+        answer = self.is_allowed(host_name(host))
+        if answer and len(self.allowed) < CACHE_SIZE:
+            self.allowed[host] = None
         return answer
 
     def is_allowed(self, name: str) -> bool:

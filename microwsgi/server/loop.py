@@ -85,8 +85,9 @@ class Loop:
             # Send all responses of this batch together: each send pushes the interpreter out of the processor's caches.
             for unsent in self.unsent:
                 unsent.exchange.send_response()  # type: ignore[union-attr]  # the pool appends only those with `response_bytes`
-            while self.unsent:
-                self.finish(self.unsent.popleft(), True)
+            for unsent in self.unsent:
+                self.finish(unsent, True)
+            self.unsent.clear()
             if self.ready:
                 return  # pipelined requests that followed these run first
         connections = self.connections

@@ -188,10 +188,21 @@ class LeaderFollowers:
                 except IndexError:
                     continue
                 thread.started = now
-                if thread.is_leader:
-                    self.release_leadership(thread, task, now)
-                else:
+                # Promote a follower first, or release the leader lock, so that the watchdog can promote one.
+                if not thread.is_leader:
                     thread.usage = None
+                    return task
+                thread.is_leader = False
+                if (now < self.blocking_until or task.waits_for_client) and self.promote_new_leader():
+                    thread.usage = Usage()
+                    return task
+                thread.runs_inline = True
+                thread.usage = Usage() if now < self.sampling_until else None
+                self.inline_since = now
+                self.inline_thread = thread
+                self.leader_lock.release()
+                if self.watchdog_sleeps:
+                    self.notify_watchdog()
                 return task
             if thread.is_leader or self.leader_lock.acquire(False):
                 thread.is_leader = True
@@ -200,20 +211,6 @@ class LeaderFollowers:
                 self.wait_for_work(thread)
             now = monotonic()
         return None
-
-    def release_leadership(self, thread: PoolThread, task: Connection, now: float) -> None:
-        """Promote a follower before this thread runs its request, or release the lock so that the watchdog can promote one."""
-        thread.is_leader = False
-        if (now < self.blocking_until or task.waits_for_client) and self.promote_new_leader():
-            thread.usage = Usage()
-            return
-        thread.runs_inline = True
-        thread.usage = Usage() if now < self.sampling_until else None
-        self.inline_since = now
-        self.inline_thread = thread
-        self.leader_lock.release()
-        if self.watchdog_sleeps:
-            self.notify_watchdog()
 
     def classify(self, thread: PoolThread, now: float) -> None:
         """After a slow request: if it waited rather than computed, have followers promoted before the next requests."""

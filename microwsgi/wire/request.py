@@ -87,18 +87,10 @@ class FieldLines(dict[str, tuple[str, str]]):
 LINES = FieldLines()
 
 
-class Sections(dict[str, Mapping[str, str]]):
-    """The fields of sections that were checked before; None for others. Its `get` would lock it for other threads.
-
-    The requests of one page, and those of a health check or a program, often differ only in their target and their cookies.
-    Requests share the dicts, which are never changed.
-    """
-
-    def __missing__(self, section: str) -> None:
-        return None
-
-
-_known_sections = Sections()
+_known_sections: dict[str, Mapping[str, str]] = {}
+# The fields of sections that were checked before: the requests of one page, and those of a health check or a program, often
+# differ only in their target and their cookies. Requests share the values, which are never changed. No key is removed, since
+# another thread may look it up: a full dict is replaced. `get` would lock the dict where there is no global interpreter lock.
 
 
 class RequestHead:
@@ -140,10 +132,10 @@ def parse_head(raw: bytes, limits: Options) -> RequestHead:
         check_lines(raw, limits)
         raise ClientError("There is more than one empty line before the request line.")
     method, target, version, section = match.groups("")
-    fields = _known_sections[section]
-    if fields is None:
-        fields = parse_fields(section, raw, limits)
-    if len(fields) > limits.max_header_count or len(raw) > limits.max_line_size or len(raw) > limits.max_header_size:
+    known = _known_sections
+    fields = known[section] if section in known else parse_fields(section, raw, limits)
+    size = len(raw)
+    if size > limits.max_line_size or size > limits.max_header_size or len(fields) > limits.max_header_count:
         check_lines(raw, limits)
     if version == "HTTP/1.1" and "HTTP_HOST" not in fields:
         raise ClientError("An HTTP/1.1 request needs a Host field (RFC 9112 3.2).")
@@ -157,13 +149,14 @@ def parse_fields(section: str, raw: bytes, limits: Options) -> Mapping[str, str]
 
     Sections are remembered without their cookies, since two requests often differ only in these.
     """
+    global _known_sections  # noqa: PLW0603  # replaced and not cleared: see above
     before, cookie, after = section.partition(COOKIE)
     if cookie:
         value, _, after = after.partition("\r\n")
         rest = f"{before}\r\n{after}" if after else before
-        known = _known_sections[rest]
-        if known is not None and FIELD_VALUE.fullmatch(value):
-            return {**known, "HTTP_COOKIE": value.strip(" \t")}
+        known = _known_sections
+        if rest in known and FIELD_VALUE.fullmatch(value):
+            return {**known[rest], "HTTP_COOKIE": value.strip(" \t")}
     else:
         rest = section
     lines = section.split("\r\n") if section else []
@@ -183,7 +176,7 @@ def parse_fields(section: str, raw: bytes, limits: Options) -> Mapping[str, str]
     shared = {key: value for key, value in fields.items() if key != "HTTP_COOKIE"} if cookie else fields
     if len(rest) <= MAX_KNOWN_SECTION_LENGTH and PRIVATE.isdisjoint(shared):
         if len(_known_sections) >= MAX_KNOWN_SECTIONS:
-            _known_sections.clear()
+            _known_sections = {}
         _known_sections[rest] = shared
     return fields
 

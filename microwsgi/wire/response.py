@@ -81,7 +81,7 @@ class ResponseHead:
     def __init__(
         self, status_line: str, field_lines: str, code: int, *, bodiless: bool, length: int | None, given: int
     ) -> None:
-        self.status_and_fields = status_line + field_lines
+        self.status_and_fields = (status_line + field_lines).encode("latin-1")
         self.field_lines = field_lines
         self.code = code
         self.bodiless = bodiless
@@ -178,42 +178,32 @@ def encode_head(
     version: str,
     length: int | None,
     close: bool,  # positional: a keyword argument would cost more
-    more: str,
+    more: bytes,
 ) -> tuple[bytes, Framing, int]:
     """Return the bytes of a head, the framing of its body, and the number of bytes that Content-Length promises.
 
     `length` is that of the body, None if it is not known. `close`: the connection ends with this response. `more` are lines to
     add, Date and Server among them.
     """
-    if (
-        length is not None
-        and head.length is None
-        and not (close or head.bodiless)
-        and version == "HTTP/1.1"
-        and method != "HEAD"
-    ):
-        # The common case: the code below would return the same, but more slowly.
-        data = f"{head.status_and_fields}{more}Content-Length: {length}\r\n\r\n".encode("latin-1")
-        return data, LENGTH_FRAMING, length
     remaining = head.length if head.length is not None else length or 0
-    framing, line = LENGTH_FRAMING, ""
+    framing, line = LENGTH_FRAMING, b""
     if head.bodiless or method == "HEAD":
         framing = NO_BODY
         # RFC 9110 8.6: the length in a response to HEAD is that of the response to GET, or absent; 204 and 304 get none.
         if head.length is None and length and not head.bodiless:
-            line = f"Content-Length: {length}\r\n"
+            line = b"Content-Length: %d\r\n" % length
     elif head.length is None:
         if length is not None:
-            line = f"Content-Length: {length}\r\n"
+            line = b"Content-Length: %d\r\n" % length
         elif version == "HTTP/1.1":
-            framing, line = Framing.CHUNKED, "Transfer-Encoding: chunked\r\n"
+            framing, line = Framing.CHUNKED, b"Transfer-Encoding: chunked\r\n"
         else:
             framing, close = Framing.UNTIL_CLOSE, True
     if close:
-        line += "Connection: close\r\n"
+        line += b"Connection: close\r\n"
     elif version == "HTTP/1.0":
-        line += "Connection: keep-alive\r\n"
-    return f"{head.status_and_fields}{more}{line}\r\n".encode("latin-1"), framing, remaining
+        line += b"Connection: keep-alive\r\n"
+    return b"".join((head.status_and_fields, more, line, b"\r\n")), framing, remaining
 
 
 def encode_chunk(data: bytes) -> bytes:
@@ -225,28 +215,28 @@ class DateFields:
     """The Date and Server fields, updated once a second (RFC 9110 6.6.1, 10.2.4)."""
 
     def __init__(self) -> None:
-        self.until = 0.0
-        self.lines = ("", "", "", "")
+        self.since = self.until = 0.0
+        self.lines = (b"", b"", b"", b"")
 
-    def current_lines(self) -> tuple[str, str, str, str]:
+    def current_lines(self) -> tuple[bytes, bytes, bytes, bytes]:
         """Return the lines to add, indexed by `ResponseHead.given`: for neither field, only Date, only Server, both."""
         now = time.time()
-        if not self.until - 1 <= now < self.until:  # the clock may have been set back
+        if not self.since <= now < self.until:  # the clock may have been set back
             second = int(now)
-            date, server = f"Date: {formatdate(second, usegmt=True)}\r\n", f"Server: {SERVER}\r\n"
-            self.lines = (date + server, server, date, "")
-            self.until = second + 1.0
+            date, server = f"Date: {formatdate(second, usegmt=True)}\r\n".encode(), f"Server: {SERVER}\r\n".encode()
+            self.lines = (date + server, server, date, b"")
+            self.since, self.until = float(second), second + 1.0
         return self.lines
 
 
-def refusal(error: ClientError, date: str, *, bodiless: bool = False) -> bytes:
+def refusal(error: ClientError, date: bytes, *, bodiless: bool = False) -> bytes:
     """Return the whole response to a refused request: it contains the reason, and Connection: close (RFC 9112 9.6)."""
     content = f"{error.status}\n\n{error}\n".encode("utf-8", "replace")
     head = (
         f"HTTP/1.1 {error.status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-        f"Content-Length: {len(content)}\r\n{error.fields}{date}Connection: close\r\n\r\n"
+        f"Content-Length: {len(content)}\r\n{error.fields}"
     )
-    return head.encode("latin-1") + (b"" if bodiless else content)
+    return b"%b%bConnection: close\r\n\r\n%b" % (head.encode("latin-1"), date, b"" if bodiless else content)
 
 
 def early_hints(headers: list[tuple[str, str]]) -> bytes:

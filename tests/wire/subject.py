@@ -133,7 +133,7 @@ def response(status: Any, headers: Any) -> dict[str, Any]:
     """
     head = response_module.response_head(status, headers)
     return {
-        "line": head.status_and_fields.removesuffix(head.field_lines),
+        "line": head.status_and_fields.decode("latin-1").removesuffix(head.field_lines),
         "fields": head.field_lines,
         "code": head.code,
         "bodiless": head.bodiless,
@@ -149,12 +149,18 @@ class Clock:
     def __init__(self) -> None:
         self.clock = response_module.DateFields()
 
-    def fields(self, *, date: bool = True, server: bool = True) -> str:
+    def fields(self, *, date: bool = True, server: bool = True) -> bytes:
         """Return the field lines that the server adds; the same object until the second ends."""
         both, only_server, only_date, none = self.clock.current_lines()
         return (both if server else only_date) if date else (only_server if server else none)
 
 
 response_head = response_module.response_head
-refusal = response_module.refusal
+
+
+def refusal(error: Any, date: str, *, bodiless: bool = False) -> bytes:
+    """Return the whole response to a refused request."""
+    return response_module.refusal(error, date.encode(), bodiless=bodiless)
+
+
 early_hints = response_module.early_hints
