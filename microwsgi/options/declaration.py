@@ -276,11 +276,9 @@ class Options:
 
 
 OPTIONS: tuple[Option, ...] = tuple(option for option in vars(Options).values() if isinstance(option, Option))
-for _option in OPTIONS:
-    delattr(
-        Options, _option.name
-    )  # CPython reads an attribute of an instance faster if its class has none of that name
 """All declarations."""
+for _option in OPTIONS:  # CPython reads an attribute of an instance faster if its class has none of that name
+    delattr(Options, _option.name)
 BY_NAME = {option.name: option for option in OPTIONS}
 DEFAULTS = {option.name: option.default for option in OPTIONS}
 

@@ -34,9 +34,8 @@ class Hosts:
             *(name.lower().rstrip(".") for name in names),
         }
         self.zones = tuple(name for name in self.names if name.startswith("."))
-        self.allowed: dict[
-            str, None
-        ] = {}  # that were found to be allowed; where there is no GIL, a set would be locked
+        # Hosts that were found to be allowed. A dict, since a lookup in a set would lock it where there is no GIL.
+        self.allowed: dict[str, None] = {}
 
     def allows(self, host: str) -> bool:
         """Return whether the server answers requests with this Host, which may have a port."""

@@ -81,13 +81,13 @@ class Loop:
 
     def poll_once(self) -> None:
         """Wait for events and handle them. Afterwards `ready` contains the connections that need a thread of the pool."""
-        if self.unsent:
+        unsent = self.unsent
+        if unsent:
             # Send all responses of this batch together: each send pushes the interpreter out of the processor's caches.
-            for unsent in self.unsent:
-                unsent.exchange.send_response()  # type: ignore[union-attr]  # the pool appends only those with `response_bytes`
-            for unsent in self.unsent:
-                self.finish(unsent, True)
-            self.unsent.clear()
+            for each in unsent:
+                each.exchange.send_response()  # type: ignore[union-attr]  # the pool appends only those with `response_bytes`
+            for _ in range(len(unsent)):
+                self.finish(unsent.popleft(), True)  # removed first: an error must not finish it twice
             if self.ready:
                 return  # pipelined requests that followed these run first
         connections = self.connections

@@ -168,7 +168,9 @@ def test_the_latency_includes_opening_a_new_connection() -> None:
     with waiting_server() as server, Client() as client:
         persistent = client.run(server, Request("/quick"), 1, 0.3)
         new = client.run(server, Request("/quick"), 1, 0.3, keep_alive=False)
-    assert min(new.latencies) > min(persistent.latencies)  # the shortest ones: the others depend on the load of the machine
+    assert min(new.latencies) > min(
+        persistent.latencies
+    )  # the shortest ones: the others depend on the load of the machine
 
 
 def test_the_clients_error_is_the_reason_why_a_subject_is_left_out() -> None:
