@@ -55,8 +55,8 @@ ROWS = {
     "TERM while it imports": Row("workers", AT_IMPORT, "SIGTERM", "was killed by SIGTERM", "HUP"),
     "killed while it answers its own request": Row("workers", AT_CHECK, "SIGKILL", "was killed by SIGKILL", "wait"),
     "stopped while it answers its own request": Row("workers", AT_CHECK, "SIGSTOP", "does not answer", "wait"),
-    "killed while a reloader's child imports": Row("dev", AT_IMPORT, "SIGKILL", "was killed by SIGKILL", "HUP"),
-    "stopped while a reloader's child imports": Row("dev", AT_IMPORT, "SIGSTOP", "", "HUP"),
+    "killed while a reloader's child imports": Row("reload", AT_IMPORT, "SIGKILL", "was killed by SIGKILL", "HUP"),
+    "stopped while a reloader's child imports": Row("reload", AT_IMPORT, "SIGSTOP", "", "HUP"),
 }
 
 
