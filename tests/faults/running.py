@@ -22,7 +22,6 @@ LIMIT = 20.0
 MODES: dict[str, tuple[str, ...]] = {
     "serve": ("serve", "main:app"),
     "dev": ("dev", "main:app"),
-    "reload": ("serve", "main:app", "--reload"),
     "workers": ("serve", "main:app", "--workers", "2"),
     "daemon": ("serve", "main:app", "--daemon", "--pid-file", "x.pid", "--log-file", "log"),
 }

@@ -55,15 +55,16 @@ ROWS = {
     "TERM while it imports": Row("workers", AT_IMPORT, "SIGTERM", "was killed by SIGTERM", "HUP"),
     "killed while it answers its own request": Row("workers", AT_CHECK, "SIGKILL", "was killed by SIGKILL", "wait"),
     "stopped while it answers its own request": Row("workers", AT_CHECK, "SIGSTOP", "does not answer", "wait"),
-    "killed while a reloader's child imports": Row("reload", AT_IMPORT, "SIGKILL", "was killed by SIGKILL", "HUP"),
-    "stopped while a reloader's child imports": Row("reload", AT_IMPORT, "SIGSTOP", "", "HUP"),
+    "killed while a reloader's child imports": Row("dev", AT_IMPORT, "SIGKILL", "was killed by SIGKILL", "HUP"),
+    "stopped while a reloader's child imports": Row("dev", AT_IMPORT, "SIGSTOP", "", "HUP"),
 }
 
 
 def at_a_moment(folder: Path, row: Row) -> str:
     """What goes wrong; "" if the old child serves meanwhile, and new code afterwards."""
     (folder / "main.py").write_text(row.code.format(signal=row.signal) + APPLICATION)
-    server = Server(folder, row.mode, "--pid-file", "x.pid", "--graceful-timeout", "1")
+    options = ["--no-reload-error-page"] if row.mode == "dev" else []  # the old code serves until the new one does
+    server = Server(folder, row.mode, "--pid-file", "x.pid", "--graceful-timeout", "1", *options)
     try:
         if not server.starts():
             return f"it does not serve:\n{server.output()}"
