@@ -16,7 +16,7 @@ from benchmarks.wrk import Figures
 APP = "benchmarks.subjects.broadcast:app"
 LISTENERS = 10_000
 EVENTS = 5
-INTERVAL = 1.0  # seconds of requests after each event, and the same without events; a broadcast takes less
+INTERVAL = 1.0  # seconds for which requests are sent, after each event or without events; longer than a broadcast takes
 PAUSE = 0.002  # seconds between two requests
 REQUEST = b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 

@@ -197,3 +197,8 @@ def test_a_host_name_that_can_never_match_is_refused() -> None:
         for name, expected in rows:
             with table(name):
                 assert refusal(allow_host=[name]) == f"invalid --allow-host {name}: expected {expected}."
+
+
+def test_an_unknown_option_can_not_be_replaced() -> None:
+    with pytest.raises(UsageError, match="there is no option porrt; did you mean port"):
+        Options().replaced(porrt=1)

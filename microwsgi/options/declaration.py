@@ -36,8 +36,8 @@ from microwsgi.support import lazy
 class Options:
     """The values of all options, converted and validated. They are frozen.
 
-    An attribute in the body of the class is the declaration of an option: a descriptor, whose type the attribute of an instance
-    has. The declarations are moved to OPTIONS, below. An instance has the values in its `__dict__`, so access costs no call.
+    The body declares the options. For a type checker, each is a descriptor with the type of the option's value. At run time the
+    declarations are moved to OPTIONS, below, and an instance has the values in its `__dict__`: access makes no call.
     """
 
     host = Text(
@@ -253,7 +253,8 @@ class Options:
         return options
 
     def replaced(self, **changes: object) -> Options:
-        """Return a copy with other values. Raises UsageError."""
+        """Return a copy with other values. Raises UsageError for an unknown option or an invalid value."""
+        check_names(changes)
         copy = Options.__new__(Options)
         copy.__dict__.update(self.__dict__)
         copy.__dict__.update({name: BY_NAME[name].parse(value) for name, value in changes.items()})
@@ -285,12 +286,17 @@ DEFAULTS = {option.name: option.default for option in OPTIONS}
 
 def convert(given: Mapping[str, object]) -> dict[str, object]:
     """Return the values of all options; those that are not given have their defaults. Raises UsageError."""
-    for name in given:
-        if name not in BY_NAME:
-            raise UsageError(unknown("option", name, BY_NAME))
+    check_names(given)
     if given.get("bind") and not given.keys().isdisjoint({"host", "port"}):
         raise UsageError("--bind has host and port in it: leave out --host and --port, or --bind.")
     return DEFAULTS | {name: BY_NAME[name].parse(value) for name, value in given.items()}
+
+
+def check_names(given: Iterable[str]) -> None:
+    """Raise UsageError if one of these is not the name of an option."""
+    for name in given:
+        if name not in BY_NAME:
+            raise UsageError(unknown("option", name, BY_NAME))
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -279,6 +279,7 @@ class Exchange:
 
     def record_response(self, status: int, size: int, *, sent: bool) -> None:
         """Record a response of a handler class of http.server, which the class has sent in full, in part or not at all."""
+        self.context.date.current_lines()  # the class has made its own Date field, and the access log uses the time of ours
         self.status = status
         self.size = size
         self.body_start = self.transport.sent - size  # see `bytes_sent`: the body did not go through the transport
@@ -540,6 +541,7 @@ class Exchange:
         """
         if not self.aborted:
             self.aborted = True
+            self.context.date.current_lines()  # for the access log, since there may be no head
             self.response_bytes = None
             self.size = self.bytes_sent()
             if not self.detached:
@@ -567,7 +569,7 @@ class Exchange:
         context = self.context
         if self.started:
             if context.access_log is not None:
-                # A call of the object itself would run its Python method in another loop of the interpreter.
+                # `access_log(...)` would enter `__call__` from C, in a nested evaluation loop; a method call does not.
                 context.access_log.__call__(self, context.clock.now() - self.started)  # type: ignore[operator]
             if self.reason:
                 if not getattr(context.access_log, "has_reason", False):  # else the access log has it

@@ -340,7 +340,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
         if context.proxies is not None:
             exchange.apply_forwarded(context.proxies)
             head, fields = exchange.head, exchange.head.fields
-        # Against DNS rebinding. No browser reaches a Unix socket: there only --allow-host is checked.
+        # Against DNS rebinding. A browser can't connect to a Unix socket: there the check is made with --allow-host only.
         hosts = context.hosts
         if (
             hosts is not None

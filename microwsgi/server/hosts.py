@@ -42,7 +42,9 @@ class Hosts:
         if host in self.allowed:
             return True
         answer = self.is_allowed(host_name(host))
-        if answer and len(self.allowed) < CACHE_SIZE:
+        if answer:
+            if len(self.allowed) >= CACHE_SIZE:
+                self.allowed = {}  # the names that one client invents must not slow down the other clients forever
             self.allowed[host] = None
         return answer
 

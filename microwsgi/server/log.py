@@ -19,8 +19,8 @@ from microwsgi.support.typenames import Any
 
 STATUS_COLORS = {1: "36", 2: "32", 3: "36", 4: "33", 5: "31"}
 DIM = "2"
-CODES = tuple(map(str, range(1000)))
-"""The text of each status: formatting a number costs 0.6 % of a request."""
+CODES = ("-", *map(str, range(1, 1000)))
+"""The text of each status, "-" without one. A lookup, since formatting a number costs 0.6 % of a request."""
 
 
 class AccessLog:
@@ -48,13 +48,16 @@ class AccessLog:
 
     def __call__(self, exchange: Exchange, seconds: float) -> None:
         """Queue a line for a request that took `seconds`."""
-        if exchange.context.date.until != self.until:
-            self.update_time_texts(exchange.context.date.until)
+        date = exchange.context.date
+        if seconds >= 1:  # the Date field may have been updated before this request only
+            date.current_lines()
+        if date.until != self.until:
+            self.update_time_texts(date.until)
         records = self.records
         if len(records) < MAX_UNCOUNTED:  # Destination.add, without a call
             records.append(self.line(exchange, seconds))
         else:
-            self.destination.add(self.line(exchange, seconds))
+            self.destination.add(self.line(exchange, seconds), INFO)
         if self.writer.idle:
             self.writer.wake()
 
@@ -67,14 +70,14 @@ class AccessLog:
         writer.add(self.destination)
 
     def update_time_texts(self, until: float) -> None:
-        """Format the time once a second, when the Date field changes."""
-        self.until = until
+        """Format the time again, since the Date field has changed: once a second at most."""
         self.second = int(time.time())
         now = time.localtime(self.second)
         # strftime would translate the month.
         month = "JanFebMarAprMayJunJulAugSepOctNovDec"[3 * now.tm_mon - 3 : 3 * now.tm_mon]
         self.stamp = time.strftime(f"%d/{month}/%Y:%H:%M:%S %z", now)
         self.local_time = time.strftime("%H:%M:%S", now)
+        self.until = until  # last: another thread that sees this value uses the new texts
 
     # --- Lines --------------------------------------------------------------------------------------------------------
 
@@ -123,7 +126,7 @@ class AccessLog:
         referer, agent = quoted(field("HTTP_REFERER", "")), quoted(field("HTTP_USER_AGENT", ""))
         reason = f' "{quoted(exchange.reason)}"' if exchange.reason and self.has_reason else ""
         return (
-            f'{exchange.client[0] or "-"} - - [{self.stamp}] "{quoted(head.line)}" {exchange.status} '
+            f'{exchange.client[0] or "-"} - - [{self.stamp}] "{quoted(head.line)}" {CODES[exchange.status]} '
             f'{exchange.size} "{referer}" "{agent}" {int(seconds * 1e6)}{reason}\n'
         )
 

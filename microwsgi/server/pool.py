@@ -188,10 +188,10 @@ class LeaderFollowers:
                 except IndexError:
                     continue
                 thread.started = now
-                # Promote a follower first, or release the leader lock, so that the watchdog can promote one.
                 if not thread.is_leader:
                     thread.usage = None
                     return task
+                # Promote a follower if this request may block; else release the leader lock, so that the watchdog can.
                 thread.is_leader = False
                 if (now < self.blocking_until or task.waits_for_client) and self.promote_new_leader():
                     thread.usage = Usage()

@@ -46,6 +46,13 @@ def test_inventing_names_does_not_fill_the_memory() -> None:
     assert len(hosts.allowed) == CACHE_SIZE
 
 
+def test_hosts_that_a_client_invents_do_not_keep_out_the_others() -> None:
+    hosts = Hosts(["example.org"])
+    assert all(hosts.allows(f"10.0.{number // 256}.{number % 256}") for number in range(CACHE_SIZE))
+    assert hosts.allows("example.org")
+    assert "example.org" in hosts.allowed
+
+
 def test_the_refusal_is_a_421_that_explains_itself() -> None:
     with Running(hello, arguments={"hosts": Hosts()}) as running:
         (response,) = running.send(b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n")

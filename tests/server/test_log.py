@@ -16,15 +16,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, Self
+from types import SimpleNamespace
+from typing import Any, Self, cast
 
 import pytest
 
 from microwsgi import WSGIServer
 from microwsgi.server import log_writer
+from microwsgi.server.exchange import Exchange
 from microwsgi.server.log import AccessLog
 from microwsgi.server.log_writer import Destination, ErrorStream, LogWriter, Mode
+from microwsgi.wire.response import DateFields
 from tests.running import environment, microwsgi
 from tests.server.exchange import TIME, Environ, Running, hello, wait_until
 
@@ -811,3 +815,99 @@ def test_a_message_of_a_signal_handler_in_the_middle_of_a_write_is_not_lost(tmp_
         process.send_signal(signal.SIGUSR1)
         text += process.stderr.read()
     assert b"heard\n" in text
+
+
+# --- Times and levels -----------------------------------------------------------------------------------------------------
+
+
+class Answering(BaseHTTPRequestHandler):
+    """A class that makes its whole response itself."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+
+def finished(status: int = 200) -> Exchange:
+    """Return a stand-in for an exchange that has ended."""
+    head = SimpleNamespace(line="GET / HTTP/1.1", raw=b"", fields={}, method="GET", target="/", version="HTTP/1.1")
+    context = SimpleNamespace(date=DateFields())
+    found = SimpleNamespace(context=context, head=head, client=("192.0.2.1", 1), status=status, size=0, reason="")
+    return cast("Exchange", found)
+
+
+def stamps(text: str) -> list[str]:
+    return re.findall(r"\[(.*?) [+-]\d{4}\]", text)
+
+
+def test_the_time_of_a_request_is_right_if_a_class_makes_the_response_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, stream = [1e9], io.StringIO()
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    with Running(None, Answering, arguments={"access_log": AccessLog(stream, "common")}) as running:
+        running.get()
+        now[0] += 3600
+        running.get()
+    first, second = [time.mktime(time.strptime(each, "%d/%b/%Y:%H:%M:%S")) for each in stamps(stream.getvalue())]
+    assert second - first == 3600
+
+
+def test_the_time_of_a_request_is_that_of_its_end_if_it_took_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other response has updated the Date field meanwhile."""
+    now, stream, exchange = [1e9], io.StringIO(), finished()
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    log = AccessLog(stream, "common")
+    log(exchange, 0.1)
+    now[0] += 3600
+    log(exchange, 3600.0)
+    log.close()
+    assert len({*stamps(stream.getvalue())}) == 2
+
+
+def test_an_aborted_request_without_a_response_has_the_time_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1e9]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    began, gate = threading.Event(), threading.Event()
+
+    def application(environ: Environ, start_response: Callable[..., Any]) -> Iterator[bytes]:
+        if environ["PATH_INFO"] == "/fails":
+            began.set()
+            assert gate.wait(TIME)
+            raise ConnectionError
+        return iter(hello(environ, start_response))
+
+    stream = io.StringIO()
+    with Running(application, arguments={"access_log": AccessLog(stream, "common")}) as running:
+        running.get()
+        with running.connect() as client:
+            client.sendall(b"GET /fails HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert began.wait(TIME)
+            now[0] += 3600
+            gate.set()
+            client.recv(4096)
+    first, second = [time.mktime(time.strptime(each, "%d/%b/%Y:%H:%M:%S")) for each in stamps(stream.getvalue())]
+    assert second - first == 3600
+
+
+@pytest.mark.parametrize("form", ["line", "common", "combined"])
+def test_a_request_without_a_response_has_no_status(form: str) -> None:
+    stream = io.StringIO()
+    log = AccessLog(stream, form)
+    log(finished(0), 0.1)
+    log.close()
+    assert re.search(r"[ ]-+ ", stream.getvalue().partition("GET")[2])
+    assert " 0 " not in stream.getvalue().partition('"GET / HTTP/1.1"')[2][:4]
+
+
+def test_records_of_a_logger_have_the_level_info_however_many_are_queued(caplog: pytest.LogCaptureFixture) -> None:
+    log, exchange = AccessLog(logging.getLogger("access"), "common"), finished()
+    log.writer.idle = False  # nothing is written yet
+    with caplog.at_level(logging.INFO, "access"):
+        for _ in range(log_writer.MAX_UNCOUNTED + 10):
+            log(exchange, 0.1)
+        log.writer.idle = True
+        log.close()
+    assert [record.levelno for record in caplog.records] == [logging.INFO] * (log_writer.MAX_UNCOUNTED + 10)
