@@ -6,7 +6,7 @@ A request passes through WSGIRequestHandler in this order; each of the three cal
     on_ready              the head has arrived, then the body or a part of it    by the leader
       handle_head             parse the head: the state becomes QUEUED
     handle_one_request    call the application, and iterate its result           by a thread of the pool
-    finish_turn           send the response, write the log; then IDLE again      by the same thread, or its next poll_once
+    finish_turn           send the response, write the log; then IDLE again      by the same thread, or by the leader
 
 `microwsgi.server.exchange` has the rules of PEP 3333, `microwsgi.server.loop` calls these methods, and
 `microwsgi.server.pool` decides which thread runs them.

@@ -159,7 +159,10 @@ class LeaderFollowers:
     # --- A thread's turn ----------------------------------------------------------------------------------------------
 
     def next_task(self, thread: PoolThread) -> Connection | None:
-        """Finish the connection that this thread ran, and return the next one; None when the server has ended."""
+        """Finish the connection that this thread ran, or leave that to `poll_once`. Return the next one.
+
+        None means that the server has ended.
+        """
         now = monotonic()
         task = thread.task
         if task is not None:
