@@ -454,6 +454,7 @@ class Exchange:
         """Call `close` of the iterable exactly once, after success and after errors (PEP 3333)."""
         iterable, self.iterable, self.iterator = self.iterable, None, EMPTY
         self.phase = DONE
+        self.context.date.current_lines()  # for the access log, since the head may be old
         close = getattr(iterable, "close", None)
         if close is not None:
             close()

@@ -565,6 +565,7 @@ class WSGIRequestHandler(BaseHTTPRequestHandler):
             return State.QUEUED  # a disk may be slow, and the leader must not block
         self.transport.flush()
         if self.transport.out_buffer is None:
+            self.context.date.current_lines()  # for the access log, since the head may be old
             return self.finish_turn()
         self.transport.expect(WRITE, self.time_limit(State.FLUSHING))
         return State.FLUSHING

@@ -48,11 +48,8 @@ class AccessLog:
 
     def __call__(self, exchange: Exchange, seconds: float) -> None:
         """Queue a line for a request that took `seconds`."""
-        date = exchange.context.date
-        if seconds >= 1:  # the Date field may have been updated before this request only
-            date.current_lines()
-        if date.until != self.until:
-            self.update_time_texts(date.until)
+        if exchange.context.date.until != self.until:  # where no head was just made, the exchange has updated the date
+            self.update_time_texts(exchange.context.date.until)
         records = self.records
         if len(records) < MAX_UNCOUNTED:  # Destination.add, without a call
             records.append(self.line(exchange, seconds))

@@ -1,7 +1,7 @@
 """The event loop: the poller, the deadlines, and the connections.
 
     poll_once              wait for events, handle them; queue connections for the pool in `ready`  by the leader
-    finish                 set the state of a connection after its request has run                  by the same thread, or by the leader
+    finish                 set the state of a connection after its request has run                  by it, or by the leader
     resume, call_soon      queue work for the leader, and wake the leader                           by any thread
 
 **Access.** Only the leader (the thread that holds the leader lock of `microwsgi.server.pool`) touches the poller,
@@ -9,12 +9,12 @@ the timers, `connections`, and a connection whose state is not in OWNED. A conne
 thread that runs it, or will run it. It stays registered with the poller meanwhile, since most requests end before the next
 event: that saves two system calls. If an event does come, the leader unregisters the connection.
 
-**After a request.** If the thread that led ran the request, and the response is complete, the connection waits in `unsent`: the
-next `poll_once`, which may be that of a new leader, sends the response and sets the next state. Any other thread puts the connection into `returned`, and the leader sets the state. The most common case
-needs no such transfer: the next state is IDLE, and the connection is still registered. That thread enters IDLE, and the
-leader unregisters OWNED connections, while each holds `lock`. If the leader comes first, `enter_idle` finds the connection
-unregistered, and leaves it to the leader; if the thread comes first, the leader sees IDLE, and the connection stays
-registered. So none waits without being registered.
+**After a request.** If the thread that led ran the request, and the response is complete, the connection waits in `unsent`:
+the next `poll_once`, which may be that of a new leader, sends the response and sets the next state. Any other thread puts the
+connection into `returned`, and the leader sets the state. The most common case needs no such transfer: the next state is IDLE,
+and the connection is still registered. That thread enters IDLE, and the leader unregisters OWNED connections, while each holds
+`lock`. If the leader comes first, `enter_idle` finds the connection unregistered, and leaves it to the leader; if the thread
+comes first, the leader sees IDLE, and the connection stays registered. So none waits without being registered.
 
 **No application code runs under the leader lock**: no application, no `close` of an iterable, no hook; and no file is read.
 (Exception: the access log, which may be a function of the program. Error records are only queued.) A connection that needs one

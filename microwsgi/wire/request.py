@@ -36,7 +36,7 @@ LAST_PORT = 65535
 MAX_KNOWN_NAMES = 1024
 MAX_KNOWN_LINES = 1024
 MAX_KNOWN_SECTIONS = 256
-"""The maximum number of remembered field names, field lines, and sections: all lines of a head. Beyond it, all are forgotten."""
+"""The maximum number of remembered field names, lines, and sections (all lines of a head). Beyond it, all are forgotten."""
 MAX_KNOWN_LINE_LENGTH = 256
 MAX_KNOWN_SECTION_LENGTH = 2048
 """Longer lines and sections are not remembered."""

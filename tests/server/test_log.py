@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
@@ -855,16 +855,35 @@ def test_the_time_of_a_request_is_right_if_a_class_makes_the_response_itself(mon
     assert second - first == 3600
 
 
-def test_the_time_of_a_request_is_that_of_its_end_if_it_took_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No other response has updated the Date field meanwhile."""
-    now, stream, exchange = [1e9], io.StringIO(), finished()
+@pytest.mark.parametrize("stage", ["the body is iterated", "the client receives it"])
+def test_the_time_of_a_request_is_that_of_its_end(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other response has updated the Date field since its head was sent."""
+    now, stream = [1e9], io.StringIO()
     monkeypatch.setattr(time, "time", lambda: now[0])
-    log = AccessLog(stream, "common")
-    log(exchange, 0.1)
-    now[0] += 3600
-    log(exchange, 3600.0)
-    log.close()
-    assert len({*stamps(stream.getvalue())}) == 2
+    gate = threading.Event()
+
+    def iterated() -> Iterator[bytes]:
+        yield b"begin"
+        assert gate.wait(TIME)
+        yield b"end"
+
+    def application(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != "/long":
+            return hello(environ, start_response)
+        start_response("200 OK", [])
+        return iterated() if stage == "the body is iterated" else [b"x" * 16_000_000]
+
+    with Running(application, arguments={"access_log": AccessLog(stream, "common")}) as running:
+        running.get()
+        with running.connect(window=4096) as client:
+            client.sendall(b"GET /long HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert client.recv(1)
+            now[0] += 3600
+            gate.set()
+            while client.recv(1 << 20):
+                pass
+    first, second = [time.mktime(time.strptime(each, "%d/%b/%Y:%H:%M:%S")) for each in stamps(stream.getvalue())]
+    assert second - first == 3600
 
 
 def test_an_aborted_request_without_a_response_has_the_time_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
