@@ -567,11 +567,12 @@ class Exchange:
 
     def write_log(self) -> None:
         """Make the records of the access log and the error log, once, at the end of the exchange."""
-        context = self.context
-        if self.started:
-            if context.access_log is not None:
+        context, started = self.context, self.started
+        if started:
+            access_log = context.access_log
+            if access_log is not None:
                 # `access_log(...)` would enter `__call__` from C, in a nested evaluation loop; a method call does not.
-                context.access_log.__call__(self, context.clock.now() - self.started)  # type: ignore[operator]
+                access_log.__call__(self, context.clock.now() - started)  # type: ignore[operator]
             if self.reason:
                 if not getattr(context.access_log, "has_reason", False):  # else the access log has it
                     context.log_error(f"{self.log_prefix()} {self.status or '-'}: {one_line(self.reason)}")
