@@ -76,7 +76,7 @@ class Axes(NamedTuple):
 
 
 def ceiling(value: float) -> float:
-    """The next 1, 2 or 5 times a power of ten."""
+    """The next 1, 2 or 5 times a power of ten from a value above 0 on."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
 
